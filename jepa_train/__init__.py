@@ -1,0 +1,1 @@
+"""One training run of LeJEPA or Rectified LpJEPA, in plain PyTorch."""

@@ -1,0 +1,13 @@
+"""The datasets: one file per source, one row per dataset in DATASETS."""
+
+from jepa_train.data import cifar, digits, image_folder
+from jepa_train.data.base import Dataset, Images, Splits
+
+DATASETS: dict[str, Dataset] = {
+    "digits": digits.DIGITS,
+    "cifar10": cifar.CIFAR10,
+    "cifar100": cifar.CIFAR100,
+    "image_folder": image_folder.IMAGE_FOLDER,
+}
+
+__all__ = ["DATASETS", "Dataset", "Images", "Splits"]
