@@ -5,15 +5,14 @@ see. It is complete: every field, not only the swept ones. Its hash is the cell 
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jepa_train.checks import NAMES, ConfigError, conform, conformed, nearest, require
 from jepa_train.data import DATASETS
 from jepa_train.methods import METHODS, LeJEPA, Method
 
@@ -21,16 +20,6 @@ Scalar = str | int | float | bool
 Flat = dict[str, Scalar]
 
 _PLACE = {"cell": False}  # says where a thing lies or how it is fetched, not what is trained: no part of the cell key
-
-
-class ConfigError(ValueError):
-    """What a user typed is wrong; the message is one line that names key, rule, value and remedy."""
-
-
-def require(holds: bool, message: str) -> None:
-    """Raise ValueError(message) unless the rule holds; the message starts with the field's name."""
-    if not holds:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +34,7 @@ class DataConfig:
     val_frac: float = 0.1
 
     def __post_init__(self) -> None:
+        conform(self)
         require(self.name in DATASETS, f"name must be a known dataset, got {self.name!r}{nearest(self.name, DATASETS)}")
         require(self.image_size >= 4, f"image_size must be at least 4 px, got {self.image_size}; try 16")
         require(0 < self.val_frac < 1, f"val_frac must lie in (0, 1), got {self.val_frac}; try 0.1")
@@ -73,6 +63,7 @@ class ViewsConfig:
     solarize: float = 0.1
 
     def __post_init__(self) -> None:
+        conform(self)
         for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is a probability in [0, 1], got {value}; 0 turns it off")
@@ -101,6 +92,7 @@ class ModelConfig:
     projector_dim: int = 64
 
     def __post_init__(self) -> None:
+        conform(self)
         for name in ("projector_hidden", "projector_dim"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}; try 64")
@@ -116,6 +108,7 @@ class OptimConfig:
     final_lr_frac: float = 1e-3
 
     def __post_init__(self) -> None:
+        conform(self)
         require(self.lr > 0, f"lr must be positive, got {self.lr}; try 1e-3")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}; 0 turns it off")
         require(self.warmup_epochs >= 0, f"warmup_epochs must not be negative, got {self.warmup_epochs}; 0 means none")
@@ -127,13 +120,14 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """The evaluation protocol: online linear probes (constant schedule shape of the encoder's) and kNN."""
+    """The evaluation protocol: online linear probes (on the schedule of the encoder) and kNN."""
 
     lr: float = 1e-2
     weight_decay: float = 1e-6
     knn_k: int = 20
 
     def __post_init__(self) -> None:
+        conform(self)
         require(self.lr > 0, f"lr must be positive, got {self.lr}; try 1e-2")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}; 0 turns it off")
         require(self.knn_k >= 1, f"knn_k must be at least 1, got {self.knn_k}; try 20")
@@ -155,19 +149,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        conform(self)
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}; 0 evaluates the initial encoder")
         require(self.global_batch >= 2, f"global_batch must be at least 2, got {self.global_batch}; try 128")
         require(0 <= self.seed < 2**31, f"seed must lie in [0, 2**31), got {self.seed}; try 0")
         self.method.check_views(self.views.num_global, self.views.num_local)
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """'; did you mean ...?' or '; choose one of ...', for the end of an error message."""
-    known = sorted(words)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; choose one of {', '.join(known)}" if len(known) <= 12 else ""
 
 
 def flatten(config: TrainConfig) -> Flat:
@@ -194,16 +180,12 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
         ConfigError: an unknown key, a wrong type or a value out of range, in one line.
     """
     base = base or TrainConfig()
-    method_name = flat.get("method", base.method.name)
-    if method_name not in METHODS:
-        raise ConfigError(f"method must be a known method, got {method_name!r}{nearest(str(method_name), METHODS)}")
-    method = base.method if method_name == base.method.name else METHODS[method_name]()
-    known = field_types(dataclasses.replace(base, method=base.method)) | _types_of(type(method), "method.")
-    known = {key: kind for key, kind in known.items() if not key.startswith("method.") or hasattr(method, key[7:])}
+    method = _method_named(flat.get("method", base.method.name), base)
+    types = field_types(type(method))
     for key in flat:
-        if key not in known:
-            raise ConfigError(f"{key} is not a field of the config{nearest(key, known)}")
-    values = {key: _checked(key, value, known[key]) for key, value in flat.items()}
+        if key not in types:
+            raise ConfigError(f"{key} is not a field of the config{nearest(key, types)}")
+    values = {key: _built("", conformed, key, value, types[key]) for key, value in flat.items()}
     sections: dict[str, Any] = {}
     for top in dataclasses.fields(TrainConfig):
         current = method if top.name == "method" else getattr(base, top.name)
@@ -226,21 +208,21 @@ def parse(assignments: Iterable[str], *, base: TrainConfig) -> Flat:
     if len(texts) < len(words):
         twice = next(key for key in texts if sum(word[0] == key for word in words) > 1)
         raise ConfigError(f"{twice} is given twice; keep one")
-    method = METHODS.get(texts.get("method", base.method.name), type(base.method))
-    types = field_types(base) | _types_of(method, "method.")
+    types = field_types(type(_method_named(texts.get("method", base.method.name), base)))
     return {key: _read(key, text, types[key]) if key in types else text for key, text in texts.items()}
 
 
-def field_types(config: TrainConfig) -> dict[str, Any]:
-    """Every flat key of the config with its type."""
-    types: dict[str, Any] = {}
-    for top in dataclasses.fields(config):
-        value = getattr(config, top.name)
-        if dataclasses.is_dataclass(value):
-            types |= _types_of(type(value), f"{top.name}.")
+def field_types(method: type[Method]) -> dict[str, Any]:
+    """Every flat key of a config with this method, and its type."""
+    types: dict[str, Any] = {"method": str}
+    for name, kind in typing.get_type_hints(TrainConfig).items():
+        section = method if name == "method" else kind
+        if dataclasses.is_dataclass(section):
+            hints = typing.get_type_hints(section)
+            types |= {f"{name}.{inner.name}": hints[inner.name] for inner in dataclasses.fields(section)}
         else:
-            types[top.name] = typing.get_type_hints(TrainConfig)[top.name]
-    return types | {"method": str}
+            types[name] = kind
+    return types
 
 
 def cell_fields(config: TrainConfig) -> Flat:
@@ -261,9 +243,11 @@ def cell_key(config: TrainConfig) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _types_of(section: type, prefix: str) -> dict[str, Any]:
-    hints = typing.get_type_hints(section)
-    return {f"{prefix}{inner.name}": hints[inner.name] for inner in dataclasses.fields(section)}  # type: ignore[arg-type]
+def _method_named(name: Any, base: TrainConfig) -> Method:
+    """The base's own method when it has this name, otherwise that method with its defaults."""
+    if name not in METHODS:
+        raise ConfigError(f"method must be a known method, got {name!r}{nearest(str(name), METHODS)}")
+    return base.method if name == base.method.name else METHODS[name]()
 
 
 def _built(prefix: str, make: Any, *args: Any, **values: Any) -> Any:
@@ -275,22 +259,6 @@ def _built(prefix: str, make: Any, *args: Any, **values: Any) -> Any:
         raise ConfigError(f"{prefix}{error}") from None
 
 
-def _checked(key: str, value: Any, kind: Any) -> Scalar:
-    """The value in its field's type: an int serves as a float; nothing else is converted."""
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        if value not in choices:
-            raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{key} must be {_article(kind)}, got {value!r} ({type(value).__name__})")
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"{key} must be a finite number, got {value}")
-    return value
-
-
 def _read(key: str, text: str, kind: Any) -> Scalar:
     if kind is bool:
         if text.lower() not in ("true", "false"):
@@ -300,9 +268,5 @@ def _read(key: str, text: str, kind: Any) -> Scalar:
         try:
             return kind(text)
         except ValueError:
-            raise ConfigError(f"{key} must be {_article(kind)}, got {text!r}") from None
+            raise ConfigError(f"{key} must be {NAMES[kind]}, got {text!r}") from None
     return text
-
-
-def _article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

@@ -10,4 +10,5 @@ DATASETS: dict[str, Dataset] = {
     "image_folder": image_folder.IMAGE_FOLDER,
 }
 
+
 __all__ = ["DATASETS", "Dataset", "Images", "Splits"]

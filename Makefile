@@ -1,0 +1,35 @@
+# make demo   two real sweeps on scikit-learn's digits, their tables, and where to browse them
+# make test   linter, type checker, tests
+# make ui     the MLflow UI on loopback
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 5000
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test ui clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m sweeps demo_lejepa demo_rectified_lpjepa demo_two_workers
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+ui: $(INSTALLED)
+	@$(BIN)/python -m analysis --where
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri "$$($(BIN)/python -m analysis --store-uri)"
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else \
+	"Python must be 3.11 or 3.12, got %d.%d; name another with: make $(MAKECMDGOALS) PYTHON=python3.12" % v)'
+	@echo "installing into $(VENV) (3 minutes, 6.5 GB with the CUDA builds of torch) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

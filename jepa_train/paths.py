@@ -1,0 +1,9 @@
+"""Where everything that is written lies: results/ in the current directory, or where JEPA_RESULTS points."""
+
+import os
+from pathlib import Path
+
+
+def results_dir() -> Path:
+    """The absolute results folder; it need not exist yet."""
+    return Path(os.environ.get("JEPA_RESULTS", "results")).expanduser().absolute()

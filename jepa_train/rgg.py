@@ -1,0 +1,151 @@
+"""The rectified generalized Gaussian: ReLU(mu + sigma * G), G with density proportional to exp(-|g|^p / p).
+
+Equation names follow Rectified LpJEPA (arXiv 2602.01456). All closed forms are in terms of a = mu / sigma and the
+regularised incomplete gamma functions at t = |a|^p / p.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from scipy.optimize import brentq
+from scipy.special import gammainc, gammaincc, gammainccinv, gammaln
+from torch import Tensor
+
+SigmaMode = Literal["gn", "rgn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RGG:
+    """ReLU(X), X = mu + sigma * G, with unit variance before ("gn", X) or after ("rgn", ReLU(X)) rectification."""
+
+    p: float
+    mu: float
+    sigma_mode: SigmaMode = "gn"
+
+    def __post_init__(self) -> None:
+        _check_shape(self.p, self.sigma_mode)
+
+    @property
+    def sigma(self) -> float:
+        """The scale, before rectification."""
+        return _sigma_gn(self.p) if self.sigma_mode == "gn" else _sigma_rgn(self.p, self.mu)
+
+    @property
+    def nonzero_fraction(self) -> float:
+        """P(X > 0), in [0, 1]: the paper's expected L0 / D."""
+        return _truncated_moments(self.p, self.mu / self.sigma)[0]
+
+    @property
+    def mean(self) -> float:
+        """E ReLU(X)."""
+        above, first, _ = _truncated_moments(self.p, self.mu / self.sigma)
+        return self.mu * above + self.sigma * first
+
+    @property
+    def variance(self) -> float:
+        """Var ReLU(X)."""
+        return self.sigma**2 * _rectified_variance(self.p, self.mu / self.sigma)
+
+    @property
+    def gn_variance(self) -> float:
+        """Var X, before rectification."""
+        return (self.sigma / _sigma_gn(self.p)) ** 2
+
+    def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Independent fp32 draws of ReLU(X) on the generator's device."""
+        return self.gn_sample(shape, generator).relu_()
+
+    def gn_sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Independent fp32 draws of X, before rectification, on the generator's device."""
+        device = generator.device
+        if self.p == 2:
+            draws = torch.randn(*shape, generator=generator, device=device, dtype=torch.float32)
+        elif self.p == 1:  # a Laplace variable is the difference of two exponential ones
+            pair = torch.empty(2, *shape, device=device, dtype=torch.float32).exponential_(generator=generator)
+            draws = pair[0] - pair[1]
+        else:
+            return self._gamma_sample(shape, generator)
+        return draws.mul_(self.sigma).add_(self.mu)
+
+    def _gamma_sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """|G| = (p * Gamma(1/p))^(1/p), in logarithms: for small p the power overflows fp32, sigma * power does not."""
+        alpha = torch.full(tuple(shape), 1 / self.p, device=generator.device, dtype=torch.float32)
+        # The public torch.distributions.Gamma takes no generator.
+        gamma = torch._standard_gamma(alpha, generator=generator)
+        size = gamma.mul_(self.p).log_().div_(self.p).add_(math.log(self.sigma)).exp_()
+        positive = torch.rand(*shape, generator=generator, device=generator.device) < 0.5
+        return torch.where(positive, size, -size).add_(self.mu)
+
+
+def mu_for(nonzero_fraction: float, p: float, sigma_mode: SigmaMode = "gn") -> float:
+    """The mu at which RGG(p, mu, sigma_mode) has this nonzero_fraction: the inverse of RGG.nonzero_fraction.
+
+    Raises:
+        ValueError: nonzero_fraction outside (0, 1), or p or sigma_mode invalid.
+    """
+    _check_shape(p, sigma_mode)
+    if not 0 < nonzero_fraction < 1:
+        raise ValueError(f"nonzero_fraction must lie in (0, 1), got {nonzero_fraction}; 0.5 means mu = 0")
+    tail = 2 * min(nonzero_fraction, 1 - nonzero_fraction)
+    size = float(p * gammainccinv(1 / p, tail)) ** (1 / p)
+    ratio = math.copysign(size, nonzero_fraction - 0.5)
+    # The fraction fixes a = mu / sigma, and with a the variance scales with sigma^2: no root finding in either mode.
+    sigma = _sigma_gn(p) if sigma_mode == "gn" else _rectified_variance(p, ratio) ** -0.5
+    return ratio * sigma
+
+
+def _check_shape(p: float, sigma_mode: str) -> None:
+    if not p > 0:
+        raise ValueError(f"p must be positive, got {p}; the paper uses 0.25 to 2")
+    if p < 0.01:
+        raise ValueError(f"p must be at least 0.01 for unit variance in floats, got {p}; the paper uses 0.25 to 2")
+    if sigma_mode not in ("gn", "rgn"):
+        raise ValueError(f"sigma_mode must be one of gn, rgn, got {sigma_mode!r}; the paper's default is gn")
+
+
+def _truncated_moments(p: float, a: float) -> tuple[float, float, float]:
+    """E[G^j 1{G > -a}] for j = 0, 1, 2."""
+    t = math.exp(min(p * math.log(abs(a)) - math.log(p), 700)) if a else 0.0  # past 700 the tails are empty
+    log_norm = gammaln(1 / p)
+    first = 0.5 * math.exp(math.log(p) / p + gammaln(2 / p) - log_norm) * gammaincc(2 / p, t)
+    second = _sigma_gn(p) ** -2 * _above(3 / p, t, a)
+    return _above(1 / p, t, a), float(first), second
+
+
+def _above(s: float, t: float, a: float) -> float:
+    """(1 + sgn(a) * P(s, t)) / 2; for a < 0 through the upper function, which keeps its digits in the tail."""
+    return float((1 + gammainc(s, t)) / 2 if a >= 0 else gammaincc(s, t) / 2)
+
+
+def _rectified_variance(p: float, a: float) -> float:
+    """Var ReLU(a + G)."""
+    above, first, second = _truncated_moments(p, a)
+    if a <= 0:
+        return max(a * a * above + 2 * a * first + second - (a * above + first) ** 2, 0.0)
+    below = _truncated_moments(p, -a)[0]  # the variance of ReLU(a + G) - a, whose terms do not cancel for large a
+    return second + a * a * below - (first - a * below) ** 2
+
+
+@functools.lru_cache(maxsize=256)
+def _sigma_gn(p: float) -> float:
+    """The sigma of unit variance before rectification: sqrt(Gamma(1/p) / Gamma(3/p)) / p^(1/p)."""
+    return math.exp((gammaln(1 / p) - gammaln(3 / p)) / 2 - math.log(p) / p)
+
+
+@functools.lru_cache(maxsize=256)
+def _sigma_rgn(p: float, mu: float) -> float:
+    """The sigma of unit variance after rectification, by root finding on its logarithm; the variance grows with it."""
+
+    def excess(log_sigma: float) -> float:
+        sigma = math.exp(log_sigma)
+        return sigma**2 * _rectified_variance(p, mu / sigma) - 1
+
+    low = math.log(_sigma_gn(p))  # rectifying shrinks the variance, so unit variance needs at least this sigma
+    high = low + 1
+    while excess(high) < 0:
+        high += 1
+    return math.exp(brentq(excess, low - 1e-6, high, xtol=1e-14))

@@ -1,0 +1,1 @@
+"""What may vary: dotted key -> domain; one short file per space."""

@@ -1,0 +1,1 @@
+"""What to run: one short file per study; the machinery is in sweeps.engine."""

@@ -1,0 +1,105 @@
+"""The live view of a sweep: one line that moves on a terminal, plain lines on a pipe."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from sweeps.engine.cells import Cell
+
+_QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
+
+
+class Display:
+    """Counts cells done, running and failed, and keeps the best so far; rendered once a second.
+
+    Args:
+        name: the sweep's name.
+        total: all cells of the sweep, with those already done.
+        done: the cells that an earlier launch finished.
+        lanes: how many cells run at once.
+        total_epochs: epochs that this launch has to run, for the time left.
+    """
+
+    def __init__(self, *, name: str, objective: str, total: int, done: int, lanes: int, console: Console) -> None:
+        self._name = name
+        self._objective = objective
+        self._total = total
+        self._earlier = done
+        self._lanes = lanes
+        self._console = console
+        self._started = time.monotonic()
+        self._first_cell_at: float | None = None
+        self._progress: dict[str, float] = {}  # running cell's label -> fraction done
+        self._ended: dict[str, int] = {}  # status -> count
+        self._best: tuple[float, str] | None = None
+        self._live: Live | None = None
+        self._last_line = self._started
+
+    @contextmanager
+    def shown(self) -> Iterator["Display"]:
+        """Show the view until the block ends; on a pipe only lines are printed."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            yield self
+        self._live = None
+
+    def note_best(self, value: float, label: str) -> None:
+        """Take a finished cell's objective into account."""
+        if value == value and (self._best is None or value > self._best[0]):
+            self._best = (value, label)
+
+    def started(self, cell: Cell) -> None:
+        """A cell has been given to a lane."""
+        self._first_cell_at = self._first_cell_at or time.monotonic()
+        self._progress[cell.label] = 0.0
+
+    def progressed(self, cell: Cell, epoch: float) -> None:
+        """A cell has reported an epoch."""
+        self._progress[cell.label] = epoch / max(cell.config.epochs, 1)
+        if self._live is None and time.monotonic() - self._last_line > _QUIET_S:
+            self._line(self._status())
+
+    def ended(self, cell: Cell, status: str, reason: str, value: float, seconds: float) -> None:
+        """A cell has ended; its line stays on the screen."""
+        self._progress.pop(cell.label, None)
+        self._ended[status] = self._ended.get(status, 0) + 1
+        outcome = f"{self._objective} {value:.3f}" if status == "finished" else f"{status}: {reason}"
+        if status == "finished" and cell.role == "cell":
+            self.note_best(value, cell.label)
+        counter = f"{self._earlier + sum(self._ended.values())}/{self._total}"
+        self._line(f"{self._name}  {counter:>7}  {cell.label}  {outcome}  ({seconds:.0f} s)")
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        return Text(self._status(), no_wrap=True, overflow="ellipsis")
+
+    def _status(self) -> str:
+        done = self._earlier + sum(count for status, count in self._ended.items() if status != "failed")
+        failed = self._ended.get("failed", 0)
+        if not self._progress and not self._ended:
+            waited = time.monotonic() - self._started
+            return f"{self._name}  {done}/{self._total} done  starting {self._lanes} worker groups ({waited:.0f} s)"
+        parts = [f"{done}/{self._total} done", f"{len(self._progress)} running", f"{failed} failed"]
+        if self._best is not None:
+            parts.append(f"best {self._objective} {self._best[0]:.3f} ({self._best[1]})")
+        parts.append(self._time_left())
+        return f"{self._name}  " + "  ".join(parts)
+
+    def _time_left(self) -> str:
+        """From the mean time of the cells so far, a running one counted by its epochs."""
+        worked = sum(self._ended.values()) + sum(self._progress.values())
+        remaining = self._total - self._earlier - worked
+        if worked < 0.2 or self._first_cell_at is None:
+            return "time left: measuring"
+        seconds = (time.monotonic() - self._first_cell_at) / worked * remaining
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left" if seconds >= 60 else f"{seconds:.0f} s left"

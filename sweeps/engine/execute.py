@@ -1,0 +1,126 @@
+"""Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
+
+import logging
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from jepa_train.paths import results_dir
+from sweeps.engine.cluster import ray_session
+from sweeps.engine.display import Display
+from sweeps.engine.lanes import LanePool
+from sweeps.engine.launch import Plan
+from sweeps.engine.recorder import Recorder
+from sweeps.engine.search import CellSearcher, completer, optuna_search
+from sweeps.engine.spec import Sweep
+from sweeps.engine.trial import make_trial
+
+Shape = tuple[int, int, int, float]  # lanes, workers of each, CPUs and GPUs of each worker
+
+
+class Session:
+    """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._ray = ExitStack()
+        self._lanes = ExitStack()
+        self._pool: LanePool | None = None
+        self._shape: Shape | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._lanes.close()
+        finally:
+            self._ray.close()
+
+    def run(self, plan: Plan) -> int:
+        """Run what the plan lacks; returns the number of cells without a result afterwards."""
+        if not ray.is_initialized():
+            self._ray.enter_context(ray_session())
+        pool = self._lanes_for(plan.sweep, plan.todo)
+        display = Display(
+            name=plan.sweep.name,
+            objective=plan.sweep.objective,
+            total=plan.total,
+            done=plan.total - plan.todo,
+            lanes=pool.num_lanes,
+            console=self._console,
+        )
+        for entry in plan.history:
+            display.note_best(entry.metrics.get(plan.sweep.objective, float("nan")), entry.key)
+        recorder = Recorder(ledger=plan.ledger, display=display, objective=plan.sweep.objective)
+        try:
+            with display.shown():
+                self._tune(plan, pool, recorder)
+        finally:
+            recorder.interrupt()
+        return plan.todo - recorder.done
+
+    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
+        searcher = CellSearcher(
+            fixed=plan.missing,
+            proposals=optuna_search(plan.sweep, plan.history) if plan.proposals else None,
+            complete=completer(plan.sweep, plan.base),
+            announce=recorder.announce,
+            objective=plan.sweep.objective,
+        )
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        tune.Tuner(
+            make_trial(pool.mailbox),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=plan.todo,
+                max_concurrent_trials=pool.num_lanes,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=plan.sweep.name,
+                storage_path=str(results_dir() / "ray" / "tune"),
+                callbacks=[recorder],
+                verbose=0,
+            ),
+        ).fit()
+
+    def _lanes_for(self, sweep: Sweep, cells: int) -> LanePool:
+        """The lanes at hand where they have the sweep's shape, new ones otherwise."""
+        shape = _shape(sweep, cells)
+        if self._pool is None or self._shape is None or shape[1:] != self._shape[1:] or shape[0] > self._shape[0]:
+            self._lanes.close()
+            lanes, workers, cpus, gpus = shape
+            pool = LanePool(
+                num_lanes=lanes,
+                workers=workers,
+                cpus_per_worker=cpus,
+                gpus_per_worker=gpus,
+                storage=results_dir() / "ray" / "train",
+            )
+            self._pool, self._shape = self._lanes.enter_context(pool), shape
+        return self._pool
+
+
+def _shape(sweep: Sweep, cells: int) -> Shape:
+    """As many lanes as the cluster has room for, and no more than there are cells.
+
+    Raises:
+        ConfigError: not even one trial fits.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    gpus_per_worker = float(gpus > 0) if sweep.gpus_per_worker == -1 else sweep.gpus_per_worker
+    rooms = [cpus / (sweep.workers * sweep.cpus_per_worker)]
+    if gpus_per_worker:
+        rooms.append(gpus / (sweep.workers * gpus_per_worker))
+    room = int(min(rooms))
+    sweep.require_room(room, cpus=cpus, gpus=gpus, gpus_per_worker=gpus_per_worker)
+    return min(room, cells), sweep.workers, sweep.cpus_per_worker, gpus_per_worker

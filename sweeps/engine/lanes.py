@@ -1,0 +1,148 @@
+"""LanePool: long-lived TorchTrainer worker groups ("lanes") that run the cells of the trials.
+
+A lane costs 20 s of two cores to start and nothing per trial, so the driver starts its lanes once and keeps them over all
+sweeps of a command. Trials reach them through the mailbox.
+"""
+
+import os
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+import ray.cloudpickle
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import remove_placement_group
+
+from jepa_train.ray_worker import Runner, serve, train_cell
+from sweeps.engine import mailbox as mailbox_module
+from sweeps.engine.mailbox import Mailbox
+
+STARTS = 3  # attempts at placing a worker group and setting up its process group
+CLOSE_S = 10.0
+
+# By value, because importing sweeps.engine brings torch and MLflow: the mailbox's process must start fast and stay small.
+ray.cloudpickle.register_pickle_by_value(mailbox_module)
+
+
+class _LaneTrainer(TorchTrainer):
+    """Without what only data sets of Ray Data and trials that Tune kills need: two processes per lane, 3 s of CPU each."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+        return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
+
+
+class LanePool:
+    """Starts the lanes on entering, without waiting for them, and ends them on leaving.
+
+    Leaving waits for the workers to end, which they do at the next report of a cell that still runs. After CLOSE_S it gives
+    up: they die with the Ray session.
+
+    Args:
+        num_lanes: cells that run at the same time.
+        workers: DDP processes of each lane.
+        cpus_per_worker: CPUs (and torch threads) of each worker; a fraction lets workers share a core.
+        gpus_per_worker: GPUs of each worker; 0 trains on the CPU.
+        storage: where Ray Train keeps its files.
+        runner: what trains one cell.
+
+    Raises:
+        ValueError: the machine has too few CPUs or GPUs. Not checked on a cluster that may still grow (RAY_ADDRESS set).
+    """
+
+    mailbox: Any  # actor handle, for trials
+
+    def __init__(
+        self,
+        *,
+        num_lanes: int,
+        workers: int,
+        cpus_per_worker: float,
+        gpus_per_worker: float,
+        storage: Path,
+        runner: Runner = train_cell,
+    ) -> None:
+        self.num_lanes = num_lanes
+        self._workers = workers
+        self._resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+        self._storage = storage
+        self._runner = runner
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+
+    def __enter__(self) -> Self:
+        self._require_resources()
+        self.mailbox = ray.remote(num_cpus=0, max_concurrency=10_000)(Mailbox).remote(self.num_lanes)
+        for lane in range(self.num_lanes):
+            thread = threading.Thread(target=self._keep, args=(lane,), name=f"lane-{lane}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self.mailbox.close.remote()
+        for thread in self._threads:
+            thread.join(CLOSE_S / self.num_lanes)
+        if not any(thread.is_alive() for thread in self._threads):
+            ray.kill(self.mailbox)
+
+    def ready(self) -> int:
+        """How many lanes have a worker group that takes cells, or had one."""
+        return sum(groups > 0 for groups in ray.get(self.mailbox.groups.remote()))
+
+    def _keep(self, lane: int) -> None:
+        """The lane's thread: a TorchTrainer, and another one where its controller died, unless it had started no group."""
+        groups, reason = -1, ""
+        while (so_far := ray.get(self.mailbox.groups.remote())[lane]) > groups:
+            groups, reason = so_far, "its workers ended"
+            try:
+                self._trainer(lane).fit()
+            except Exception as error:  # noqa: BLE001 (it ends in the mailbox, which tells the trials)
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            if self._closing:
+                return
+            if (place := ray.get(self.mailbox.place.remote(lane))) is not None:
+                remove_placement_group(place)  # a controller that was killed leaves its workers' CPUs taken
+        self.mailbox.lose_lane.remote(lane, reason)
+
+    def _trainer(self, lane: int) -> TorchTrainer:
+        mailbox, runner, threads = self.mailbox, self._runner, max(1, int(self._resources["CPU"]))
+        on_gpu = self._resources["GPU"] > 0
+
+        def work() -> None:
+            serve(mailbox, lane=lane, runner=runner, threads=threads)
+
+        return _LaneTrainer(
+            work,
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=self._workers,
+                use_gpu=on_gpu,
+                resources_per_worker={name: amount for name, amount in self._resources.items() if amount > 0},
+            ),
+            run_config=RunConfig(
+                name=f"lane-{lane}-{uuid.uuid4().hex[:8]}",
+                storage_path=str(self._storage),
+                # Lost groups are counted per cell, by the mailbox; a group that cannot even start is counted here.
+                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
+            ),
+        )
+
+    def _require_resources(self) -> None:
+        if "RAY_ADDRESS" in os.environ:
+            return
+        present = ray.cluster_resources()
+        for name, amount in self._resources.items():
+            needed = self.num_lanes * self._workers * amount
+            if needed > present.get(name, 0):
+                raise ValueError(
+                    f"{self.num_lanes} lanes x {self._workers} workers x {amount:g} {name} must fit the machine's "
+                    f"{present.get(name, 0):g} {name}, got {needed:g}; use fewer lanes or workers"
+                )

@@ -1,0 +1,87 @@
+"""The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from jepa_train.config import cell_key, unflatten
+from sweeps.engine.cells import Cell
+from sweeps.engine.display import Display
+from sweeps.engine.tracking import RESULTS, Ledger
+
+
+@dataclass
+class _Running:
+    """A trial in flight."""
+
+    cell: Cell
+    run_id: str
+    started: float = field(default_factory=time.monotonic)
+    objective: float = float("nan")
+
+
+class Recorder(tune.Callback):
+    """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.trial."""
+
+    def __init__(self, *, ledger: Ledger, display: Display, objective: str) -> None:
+        self._ledger = ledger
+        self._display = display
+        self._objective = objective
+        self._cells: dict[str, Cell] = {}
+        self._running: dict[str, _Running] = {}
+        self.done = 0  # cells that have a result now
+
+    def announce(self, cell: Cell) -> None:
+        """A cell that is about to become a trial."""
+        self._cells[cell.key] = cell
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
+        cell = self._cells[cell_key(unflatten(trial.config))]
+        self._running[trial.trial_id] = _Running(cell, self._ledger.start(cell))
+        self._display.started(cell)
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Trial],  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """Log one epoch, or end the cell with the trial's last report, which repeats the metrics before it."""
+        running = self._running[trial.trial_id]
+        if "status" in result:
+            self._end(trial, result["status"], result["reason"], result["traceback"])
+            return
+        self._ledger.log(running.run_id, {name: result[name] for name in result if _is_metric(name)})
+        running.objective = float(result.get(self._objective, running.objective))
+        self._display.progressed(running.cell, result["epoch"])
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """The trial itself was lost, not its cell's training: a failure of the infrastructure."""
+        if trial.trial_id in self._running:
+            self._end(trial, "failed", "the trial's process was lost", str(trial.get_error() or ""))
+
+    def interrupt(self) -> None:
+        """Close the runs of cells that were in flight when the sweep stopped; they run again next time."""
+        for running in self._running.values():
+            self._ledger.end(running.run_id, "interrupted", "the sweep was stopped")
+        self._running.clear()
+
+    def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
+        running = self._running.pop(trial.trial_id)
+        self._ledger.end(running.run_id, status, reason, details)
+        self.done += status in RESULTS
+        self._display.ended(running.cell, status, reason, running.objective, time.monotonic() - running.started)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks into the experiment folder, which is disposable: nothing of us belongs there."""
+        return {}
+
+
+def _is_metric(name: str) -> bool:
+    return name == "epoch" or name.partition("/")[0] in ("train", "val", "test", "target")

@@ -1,0 +1,114 @@
+import pytest
+import torch
+import two_ranks
+from torch import nn
+
+from jepa_train import distributed
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[dict]:
+    return two_ranks.both_ranks()
+
+
+def test_ranks_know_themselves(ranks):
+    assert [rank["identity"] for rank in ranks] == [[0, 2, True], [1, 2, False]]
+
+
+def test_mean_over_ranks_and_its_transpose(ranks):
+    x, weight = two_ranks.draw("mean", 2, 3), two_ranks.draw("mean weight", 2, 3)
+    for rank in ranks:
+        torch.testing.assert_close(rank["collectives"]["mean"], x.sum(0) / 2)
+        # Both ranks' losses, sum(weight[r] * mean), have this gradient with respect to each x[r].
+        torch.testing.assert_close(rank["collectives"]["mean_gradient"], weight.sum(0) / 2)
+
+
+def test_gather_over_ranks_and_its_transpose(ranks):
+    rows, weight = two_ranks.draw("gather", 2, 2, 3), two_ranks.draw("gather weight", 2, 4, 3)
+    for index, rank in enumerate(ranks):
+        torch.testing.assert_close(rank["collectives"]["gather"], torch.cat([rows[0], rows[1]]))
+        expected = weight[0] + weight[1]
+        torch.testing.assert_close(rank["collectives"]["gather_gradient"], expected[2 * index : 2 * index + 2])
+
+
+def test_gather_rows_takes_unequal_counts(ranks):
+    for rank in ranks:
+        assert rank["collectives"]["rows"].tolist() == [0, 10, 11, 12, 13]
+        assert rank["collectives"]["some_empty"].tolist() == [[True] * 3] * 2
+        assert rank["collectives"]["all_empty"].tolist() == []
+
+
+def test_flags(ranks):
+    for rank in ranks:
+        assert rank["collectives"]["broadcast"] == [True, False]
+        assert rank["collectives"]["any"] == [True, False]
+
+
+def test_rank_slice_is_the_contiguous_share(ranks):
+    assert ranks[0]["collectives"]["share"] + ranks[1]["collectives"]["share"] == list(range(10))
+    assert ranks[1]["collectives"]["refusal"] == (
+        "global_batch must be divisible by the number of workers, got 7 for 2; try 6"
+    )
+
+
+@pytest.mark.parametrize("kind", list(two_ranks.batch_norms()))
+def test_batch_norm_of_two_ranks_is_that_of_the_whole_batch(ranks, kind):
+    whole = two_ranks.batch_norm_steps(two_ranks.batch_norms()[kind])
+    shares = [rank["norms"][kind] for rank in ranks]
+    for step in range(2):
+        together = torch.cat([share["outputs"][step] for share in shares])
+        torch.testing.assert_close(together, whole["outputs"][step], rtol=1e-10, atol=1e-10)
+        # The loss is half the whole's (a mean over ranks) and each rank's gradient is of both ranks' losses.
+        gradient = torch.cat([share["gradients"][step] for share in shares])
+        torch.testing.assert_close(gradient, whole["gradients"][step], rtol=1e-9, atol=1e-9)
+    for name, gradient in whole["parameters"].items():
+        averaged = sum(share["parameters"][name] for share in shares) / 2  # what DDP does
+        torch.testing.assert_close(averaged, gradient / 2, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", list(two_ranks.batch_norms()))
+def test_running_statistics_of_two_ranks_are_those_of_the_whole_batch(ranks, kind):
+    whole = two_ranks.batch_norm_steps(two_ranks.batch_norms()[kind])
+    for index, rank in enumerate(ranks):
+        state = rank["norms"][kind]["state"]
+        assert list(state) == list(whole["state"])
+        for name, value in whole["state"].items():
+            torch.testing.assert_close(state[name], value, rtol=1e-10, atol=1e-10)
+        if "running_mean" in state:
+            half = slice(index * 6, index * 6 + 6)
+            torch.testing.assert_close(rank["norms"][kind]["eval"], whole["eval"][half], rtol=1e-10, atol=1e-10)
+
+
+def test_batch_norm_of_bf16_keeps_fp32_statistics(ranks):
+    x = (5 + 2 * two_ranks.draw("x1", 12, 4, 3, 3)).bfloat16().double()
+    mean, deviation = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True, correction=0)
+    output = torch.cat([rank["bf16_norm"]["outputs"][1] for rank in ranks])
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.double(), (x - mean) / deviation, rtol=2**-8, atol=1e-4)  # one final rounding
+    x0 = (5 + 2 * two_ranks.draw("x0", 12, 4, 3, 3)).bfloat16().double().mean((0, 2, 3))
+    running = ranks[0]["bf16_norm"]["state"]["running_mean"].double()
+    torch.testing.assert_close(running, 0.09 * x0 + 0.1 * mean.flatten(), rtol=1e-6, atol=0)
+
+
+def test_without_a_process_group_everything_is_the_identity():
+    x = torch.arange(6.0).view(3, 2)
+    for same in (distributed.mean_over_ranks, distributed.gather_over_ranks, distributed.gather_rows):
+        assert same(x) is x
+    assert distributed.broadcast_flag(True)
+    assert not distributed.any_rank(False)
+    assert distributed.rank_slice(5) == slice(0, 5)
+    module = nn.Linear(2, 2)
+    assert distributed.data_parallel(module) is module
+
+
+def test_conversion_keeps_parameters_and_names_and_on_one_rank_the_values():
+    for kind, norm in two_ranks.batch_norms().items():
+        plain = two_ranks.batch_norm_steps(two_ranks.batch_norms()[kind])
+        model = nn.ModuleDict({"inner": nn.Sequential(norm)})
+        before, parameters = list(model.state_dict()), list(model.parameters())
+        converted = distributed.convert_batch_norm(model)
+        assert list(converted.state_dict()) == before
+        assert [id(p) for p in converted.parameters()] == [id(p) for p in parameters]
+        assert isinstance(converted["inner"][0], distributed.GlobalBatchNorm)
+        alone = two_ranks.batch_norm_steps(converted["inner"])
+        torch.testing.assert_close(alone["outputs"], plain["outputs"], rtol=0, atol=0)

@@ -1,0 +1,94 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from jepa_train.metrics import (
+    GLOSSARY,
+    collapse_reason,
+    effective_rank,
+    embedding_std,
+    l1_sparsity,
+    nonzero_fraction,
+)
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rankme(x: np.ndarray) -> float:
+    singular = np.linalg.svd(x, compute_uv=False)
+    share = singular[singular > 0] / singular.sum()
+    return math.exp(-(share * np.log(share)).sum())
+
+
+def test_l1_sparsity_of_known_vectors() -> None:
+    assert l1_sparsity(torch.ones(3, 8)).item() == pytest.approx(1.0)
+    assert l1_sparsity(torch.eye(8)).item() == pytest.approx(1 / 8)
+    assert l1_sparsity(gaussian(400, 4096)).item() == pytest.approx(2 / math.pi, rel=2e-3)  # in the limit
+    # E|z| = 1 / sqrt(2 pi) and E z^2 = 1 / 2 for a rectified Gaussian
+    assert l1_sparsity(gaussian(400, 4096).relu()).item() == pytest.approx(1 / math.pi, rel=5e-3)
+
+
+def test_l1_sparsity_is_the_mean_over_rows_and_free_of_scale() -> None:
+    z = gaussian(50, 16).relu().double()
+    expected = np.mean([(np.abs(row).sum() / np.linalg.norm(row)) ** 2 / 16 for row in z.numpy()])
+    for scale in (1e-30, 1.0, 1e30):  # squares of such floats underflow and overflow
+        assert l1_sparsity((z * scale).float()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_l1_sparsity_counts_a_row_of_zeros_as_zero() -> None:
+    z = torch.cat([torch.ones(1, 4), torch.zeros(3, 4)])
+    assert l1_sparsity(z).item() == pytest.approx(1 / 4)
+    assert l1_sparsity(torch.zeros(2, 4)).item() == 0
+
+
+def test_nonzero_fraction_is_exact() -> None:
+    assert nonzero_fraction(torch.tensor([[0.0, -0.0, 1e-30, -3.0]])).item() == 0.5  # no threshold
+    assert nonzero_fraction(gaussian(2000, 100).relu()).item() == pytest.approx(0.5, abs=5e-3)
+    assert nonzero_fraction(gaussian(20, 10)).item() == 1.0
+
+
+@pytest.mark.parametrize("shape", [(200, 12), (12, 200), (30, 30)])
+def test_effective_rank_equals_the_svd(shape: tuple[int, int]) -> None:
+    x = gaussian(*shape) * torch.logspace(0, -4, shape[1]) + 0.1
+    assert effective_rank(x).item() == pytest.approx(rankme(x.double().numpy()), rel=1e-5)
+
+
+def test_effective_rank_of_known_spectra() -> None:
+    assert effective_rank(torch.eye(40, 7)).item() == pytest.approx(7)
+    assert effective_rank(torch.ones(5, 9)).item() == pytest.approx(1, abs=1e-4)
+    low_rank = torch.linalg.qr(gaussian(64, 3))[0] @ torch.linalg.qr(gaussian(32, 3, seed=1))[0].T
+    assert effective_rank(low_rank).item() == pytest.approx(3, rel=1e-4)
+    assert effective_rank(torch.zeros(5, 9)).item() == 0
+
+
+def test_embedding_std_is_over_images_not_over_dimensions() -> None:
+    z = gaussian(100, 6) * torch.arange(6) + 50 * gaussian(1, 6, seed=1)
+    assert embedding_std(z).item() == pytest.approx(z.double().numpy().std(axis=0).mean(), rel=1e-5)
+    assert embedding_std(gaussian(1, 6).expand(10, 6)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_half_precision_does_not_change_the_metrics() -> None:
+    z = gaussian(300, 20).relu().to(torch.bfloat16)
+    for metric in (nonzero_fraction, l1_sparsity, effective_rank, embedding_std):
+        assert metric(z).item() == metric(z.float()).item()
+
+
+def test_collapse_is_relative_to_the_target() -> None:
+    assert collapse_reason(0.0, 1.0) == "embedding_std 0 is below 1% of the target's 1"
+    assert collapse_reason(0.009, 1.0)
+    assert not collapse_reason(0.011, 1.0)
+    assert not collapse_reason(0.009, 0.014)  # healthy for a target as narrow as this
+    assert not collapse_reason(math.nan, 1.0)  # divergence, which the training loop tells apart
+
+
+def test_glossary_entries_are_one_line_each_and_name_no_prefix() -> None:
+    for name, meaning in GLOSSARY.items():
+        assert "/" not in name
+        assert meaning
+        assert "\n" not in meaning
+        assert len(meaning) <= 100

@@ -1,0 +1,89 @@
+"""Sweeps: planned right, and refused in one line before anything starts."""
+
+import dataclasses
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from jepa_train.checks import ConfigError
+from jepa_train.config import DataConfig, ModelConfig, TrainConfig, flatten
+from jepa_train.methods import RectifiedLpJEPA
+from sweeps.engine.cells import fixed_cells
+from sweeps.engine.spec import Sweep
+
+RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
+
+
+def make(**fields: object) -> Sweep:
+    """A valid sweep, changed."""
+    return Sweep(**({"name": "study", "purpose": "A study.", "base": TrainConfig()} | fields))
+
+
+def test_grid_times_seeds_with_references_first():
+    sweep = make(
+        base=RECTIFIED,
+        grid={"method.p": [1, 2.0], "method.mu": [0.0, -1.0]},
+        seeds=(4, 5),
+        references=({"epochs": 0},),
+    )
+    cells = fixed_cells(sweep, RECTIFIED)
+    assert [cell.role for cell in cells] == ["reference"] + ["cell"] * 8
+    assert [(cell.config.method.p, cell.config.method.mu, cell.config.seed) for cell in cells[1:]] == [
+        (p, mu, seed) for p in (1.0, 2.0) for mu in (0.0, -1.0) for seed in (4, 5)
+    ]
+    assert cells[1].label == "p=1 mu=0 seed=4"
+    assert (cells[0].config.epochs, cells[0].config.seed) == (0, 4)
+    assert len({cell.key for cell in cells}) == 9
+
+
+def test_without_grid_or_space_the_base_is_the_one_cell():
+    (cell,) = fixed_cells(make(seeds=(7,)), TrainConfig())
+    assert flatten(cell.config) == flatten(dataclasses.replace(TrainConfig(), seed=7))
+
+
+def test_image_folders_are_known_by_content(tmp_path):
+    with pytest.raises(ConfigError, match=r"^data\.path"):
+        base = TrainConfig(data=DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
+        fixed_cells(make(base=base), base)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"grid": {"method.lamda": [0.1]}}, ("method.lamda", "did you mean 'method.lamb'?")),
+        ({"grid": {"method.lamb": [0.1, 1.5]}}, ("method.lamb", "[0, 1]", "1.5")),
+        ({"grid": {"method.lamb": ["0.1"]}}, ("method.lamb", "number", "'0.1'")),
+        ({"grid": {"method.lamb": []}}, ("method.lamb", "non-empty")),
+        ({"grid": {"method.lamb": 0.1}}, ("method.lamb", "list", "0.1")),
+        ({"grid": {"method.lamb": [0.1, 0.1]}}, ("method.lamb", "twice")),
+        ({"grid": {"seed": [0, 1]}}, ("seed", "seeds=(0, 1, 2)")),
+        ({"base": RECTIFIED, "grid": {"method.p": [1.0, 0.0]}}, ("method.p", "positive", "0.0")),
+        ({"references": ({"epoch": 0},)}, ("epoch", "did you mean 'epochs'?")),
+        ({"space": {"optim.lrr": FloatDistribution(1e-4, 1e-2)}, "trials": 2}, ("optim.lrr", "'optim.lr'")),
+        ({"space": {"method.lamb": FloatDistribution(0.5, 1.5)}, "trials": 2}, ("method.lamb", "[0, 1]", "1.5")),
+        ({"space": {"precision": CategoricalDistribution(["fp32", "fp8"])}, "trials": 2}, ("precision", "fp8")),
+        ({"space": {"optim.lr": [1e-3, 1e-2]}, "trials": 2}, ("optim.lr", "distribution")),
+        ({"space": {"optim.lr": FloatDistribution(1e-4, 1e-2)}}, ("trials", "0")),
+        ({"trials": 3}, ("trials", "3")),
+        ({"grid": {"epochs": [1]}, "space": {"optim.lr": FloatDistribution(1e-4, 1.0)}, "trials": 1}, ("grid", "space")),
+        ({"seeds": (0, 0)}, ("seeds", "(0, 0)")),
+        ({"seeds": ()}, ("seeds", "()")),
+        ({"workers": 3}, ("global_batch", "128", "3 workers", "129")),
+        ({"workers": 0}, ("workers", "0")),
+        ({"workers": 2, "grid": {"global_batch": [128, 33]}}, ("global_batch", "33", "34")),
+        ({"objective": "test/probe_top1"}, ("objective", "val", "test/probe_top1")),
+        ({"objective": "val/prob_top1"}, ("objective", "prob_top1", "probe_top1")),
+        ({"name": "My sweep"}, ("name", "My sweep")),
+    ],
+)
+def test_what_is_typed_wrong_is_answered_in_one_line(fields: dict, words: tuple[str, ...]):
+    with pytest.raises(ConfigError) as caught:
+        make(**fields)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_an_encoder_that_timm_does_not_know_is_named_with_the_nearest():
+    base = TrainConfig(model=ModelConfig(encoder="resnet81"))
+    with pytest.raises(ConfigError, match=r"model\.encoder .*'resnet81'.*did you mean 'resnet18'"):
+        fixed_cells(make(base=base), base)

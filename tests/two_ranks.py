@@ -1,0 +1,146 @@
+"""What two gloo ranks compute, by one pair of processes for all tests: starting them is the expensive part."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+
+from jepa_train import distributed
+from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.randomness import derive_seed, generator
+from jepa_train.slices import unit_slices
+
+WORLD = 2
+BATCH = 12
+METHODS: dict[str, Method] = {
+    "lejepa": LeJEPA(lamb=0.3, num_slices=16),
+    "rectified_lpjepa": RectifiedLpJEPA(p=0.5, mu=-0.5, num_slices=16),
+}
+VIEWS = {"lejepa": 3, "rectified_lpjepa": 2}  # of which two are global
+
+
+@functools.lru_cache(maxsize=1)
+def both_ranks() -> list[dict]:
+    """[rank 0's results, rank 1's results] of _compute."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_work, args=(folder,), nprocs=WORLD)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+def training_step(name: str) -> dict:
+    """Loss, terms and parameter gradients of the global batch, by one process or by this rank of several."""
+    views = VIEWS[name]
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
+    fill(model, seed=7)
+    images = draw("images", views, BATCH, 6)[:, distributed.rank_slice(BATCH)]
+    if distributed.world_size() > 1:
+        model = distributed.convert_batch_norm(model)
+    z = distributed.data_parallel(model)(images.flatten(0, 1)).unflatten(0, (views, -1))
+    loss, terms = METHODS[name](z, num_global=2, step=3, seed=11)
+    loss.backward()
+    return {
+        "loss": loss.detach(),
+        "terms": terms,
+        "gradients": {key: value.grad for key, value in model.named_parameters()},
+        "buffers": dict(model.named_buffers()),
+    }
+
+
+def batch_norm_steps(norm: nn.Module, *, dtype: torch.dtype = torch.float64) -> dict:
+    """Two training steps of a batch norm on (BATCH, 4, 3, 3), then evaluation; inputs far from zero mean."""
+    outputs, gradients = [], []
+    share = distributed.rank_slice(BATCH)
+    for step in range(2):
+        x = (5 + 2 * draw(f"x{step}", BATCH, 4, 3, 3))[share].to(dtype).requires_grad_()
+        out = norm(x)
+        distributed.mean_over_ranks((out * draw(f"w{step}", BATCH, 4, 3, 3)[share]).sum()).backward()
+        outputs.append(out.detach())
+        gradients.append(x.grad)
+    parameters = {key: value.grad for key, value in norm.named_parameters()}
+    norm.eval()
+    return {
+        "outputs": outputs,
+        "gradients": gradients,
+        "parameters": parameters,
+        "state": norm.state_dict(),
+        "eval": norm(x).detach(),
+    }
+
+
+def batch_norms() -> dict[str, nn.Module]:
+    """Every kind of batch norm that convert_batch_norm must take over, with parameters away from 1 and 0."""
+    norms = {
+        "plain": nn.BatchNorm2d(4),
+        "cumulative": nn.BatchNorm2d(4, momentum=None),
+        "stateless": nn.BatchNorm2d(4, affine=False, track_running_stats=False),
+        "timm_act": BatchNormAct2d(4, act_layer=nn.PReLU, inplace=False),
+    }
+    for norm in norms.values():
+        fill(norm.double(), seed=3)
+    return norms
+
+
+def fill(module: nn.Module, *, seed: int) -> None:
+    """Parameters from the seed alone, without touching the global generator."""
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            value.copy_(torch.randn(value.shape, generator=generator(seed, name), dtype=value.dtype))
+
+
+def draw(name: str, *shape: int) -> Tensor:
+    """Float64 normal draws, the same wherever they are asked for."""
+    return torch.randn(shape, generator=generator(name), dtype=torch.float64)
+
+
+def _work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", WORLD), rank=rank, world_size=WORLD)
+    torch.save(_compute(rank), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _compute(rank: int) -> dict:
+    norms = {key: distributed.convert_batch_norm(norm) for key, norm in batch_norms().items()}
+    coarse = distributed.convert_batch_norm(nn.BatchNorm2d(4))
+    return {
+        "identity": [distributed.rank(), distributed.world_size(), distributed.is_main()],
+        "collectives": _collectives(rank),
+        "slices": [unit_slices(5, 4, derive_seed(11, step, "slices")) for step in range(2)],
+        "steps": {name: training_step(name) for name in METHODS},
+        "norms": {key: batch_norm_steps(norm) for key, norm in norms.items()},
+        "bf16_norm": batch_norm_steps(coarse, dtype=torch.bfloat16),
+    }
+
+
+def _collectives(rank: int) -> dict:
+    x = draw("mean", WORLD, 3)[rank].requires_grad_()
+    mean = distributed.mean_over_ranks(x)
+    (mean * draw("mean weight", WORLD, 3)[rank]).sum().backward()
+    rows = draw("gather", WORLD, 2, 3)[rank].requires_grad_()
+    gathered = distributed.gather_over_ranks(rows)
+    (gathered * draw("gather weight", WORLD, 4, 3)[rank]).sum().backward()
+    return {
+        "mean": mean.detach(),
+        "mean_gradient": x.grad,
+        "gather": gathered.detach(),
+        "gather_gradient": rows.grad,
+        "rows": distributed.gather_rows(torch.arange(3 * rank + 1) + 10 * rank),  # 1 and 4 rows
+        "some_empty": distributed.gather_rows(torch.ones(2 * rank, 3, dtype=torch.bool)),
+        "all_empty": distributed.gather_rows(torch.ones(0, 3)),
+        "broadcast": [distributed.broadcast_flag(rank == 0), distributed.broadcast_flag(rank == 1)],
+        "any": [distributed.any_rank(rank == 1), distributed.any_rank(False)],
+        "share": list(range(10))[distributed.rank_slice(10)],
+        "refusal": _refusal(),
+    }
+
+
+def _refusal() -> str:
+    try:
+        distributed.rank_slice(7)
+    except ValueError as error:
+        return str(error)
+    return ""
