@@ -47,7 +47,7 @@ def config_of(words: list[str]) -> TrainConfig:
 
 def _train_with_progress(config: TrainConfig) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("epochs", total=config.epochs)
 
         def report(metrics: dict[str, float]) -> bool:

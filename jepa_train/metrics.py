@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-COLLAPSE_FRACTION = 0.01  # of the target's standard deviation
+COLLAPSE_FRACTION = 0.05  # of the target's standard deviation; healthy runs on digits stay above 0.14 from epoch 1 on
 
 GLOSSARY: dict[str, str] = {
     "probe_top1": "accuracy of the online linear probe on encoder features",

@@ -42,9 +42,9 @@ def train_cell(cell: Flat, report: Report) -> Outcome:
 def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
     """Run cells from the mailbox until it closes. Every rank of the lane's worker group runs this.
 
-    A cell that raises is recorded as failed. The group goes on where every rank raised alike; otherwise a rank may hang in a
-    collective, so the error is raised again and Ray Train starts the group anew. An error of the collectives themselves
-    means that another rank died: not the cell's fault, so the new group runs it again.
+    A cell that raises is recorded as failed. The group goes on where every rank raised alike; otherwise a rank may
+    hang in a collective, so the error is raised again and Ray Train starts the group anew. An error of the collectives
+    themselves means that another rank died: not the cell's fault, so the new group runs it again.
 
     Args:
         mailbox: handle of the actor (sweeps/engine/mailbox.py).

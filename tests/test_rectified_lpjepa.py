@@ -79,9 +79,9 @@ def test_statistics_stay_in_fp32_under_autocast():
         z = model(x).unflatten(0, (2, 20))
         loss, _ = RectifiedLpJEPA()(z, num_global=2, step=0, seed=0)
     assert z.dtype == torch.bfloat16
-    outside, _ = RectifiedLpJEPA()(z.float(), num_global=2, step=0, seed=0)
+    exact, _ = RectifiedLpJEPA()(z.double(), num_global=2, step=0, seed=0)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(outside.item(), rel=1e-6)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)  # projected in bf16, it is 2e-3 off
 
 
 def test_two_ranks_take_the_step_of_one_process():

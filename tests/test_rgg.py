@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -47,12 +50,15 @@ def gennorm(law: RGG):
 
 def moment_above_zero(law: RGG, power: int) -> float:
     """The integral of x^power over the density's positive part, in pieces around the peak at mu."""
-    density = gennorm(law).pdf
+    norm = 2 * law.sigma * law.p ** (1 / law.p) * math.gamma(1 + 1 / law.p)
+
+    def integrand(x: float) -> float:
+        return x**power * math.exp(-((abs(x - law.mu) / law.sigma) ** law.p) / law.p) / norm
+
     steps = law.sigma * np.concatenate([[0], 10.0 ** np.arange(-9, 7)])
     edges = sorted({0.0, *(float(e) for e in (*(law.mu - steps), *(law.mu + steps)) if e > 0)})
     pieces = [
-        scipy.integrate.quad(lambda x: x**power * density(x), low, high, epsabs=0, epsrel=1e-10, limit=200)[0]
-        for low, high in zip(edges, edges[1:], strict=False)
+        scipy.integrate.quad(integrand, low, high, epsabs=0, epsrel=1e-9)[0] for low, high in itertools.pairwise(edges)
     ]
     return sum(pieces)
 
@@ -134,7 +140,7 @@ def test_samples_depend_on_the_generator_alone_and_are_finite(p):
     [
         (lambda: RGG(p=0.0, mu=0.0), "p must be positive, got 0.0; "),
         (lambda: RGG(p=0.001, mu=0.0), "p must be at least 0.01 "),
-        (lambda: RGG(p=1.0, mu=0.0, sigma_mode="rg"), "sigma_mode must be one of gn, rgn, got 'rg'; "),  # type: ignore[arg-type]
+        (lambda: RGG(p=1.0, mu=0.0, sigma_mode="rg"), "sigma_mode must be one of gn, rgn, got 'rg'; "),
         (lambda: mu_for(1.0, 1.0), r"nonzero_fraction must lie in \(0, 1\), got 1.0; "),
     ],
 )

@@ -1,4 +1,5 @@
 import torch
+import two_ranks
 
 from jepa_train.randomness import derive_seed
 from jepa_train.slices import unit_slices
@@ -44,8 +45,6 @@ def test_bf16_training_still_gets_fp32_directions():
 
 
 def test_both_ranks_have_the_same_slices():
-    import two_ranks
-
     first, second = (rank["slices"] for rank in two_ranks.both_ranks())
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(first[0], first[1])

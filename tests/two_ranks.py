@@ -39,7 +39,8 @@ def training_step(name: str) -> dict:
     images = draw("images", views, BATCH, 6)[:, distributed.rank_slice(BATCH)]
     if distributed.world_size() > 1:
         model = distributed.convert_batch_norm(model)
-    z = distributed.data_parallel(model)(images.flatten(0, 1)).unflatten(0, (views, -1))
+    parallel = distributed.data_parallel(model)  # named: DDP averages only as long as it lives
+    z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = METHODS[name](z, num_global=2, step=3, seed=11)
     loss.backward()
     return {

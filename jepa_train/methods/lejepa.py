@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from jepa_train.checks import conform
 from jepa_train.distributed import at_least_fp32, mean_over_ranks, world_size
 from jepa_train.randomness import derive_seed
 from jepa_train.slices import unit_slices
@@ -30,6 +31,7 @@ class LeJEPA:
     rectify: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        conform(self)
         if not 0 <= self.lamb <= 1:
             raise ValueError(f"lamb is a convex weight in [0, 1], got {self.lamb}; the paper starts at 0.05")
         if self.num_slices < 1:

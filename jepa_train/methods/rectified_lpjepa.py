@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from jepa_train.checks import conform
 from jepa_train.distributed import at_least_fp32, gather_over_ranks, mean_over_ranks, world_size
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.rgg import RGG, SigmaMode
@@ -33,6 +34,7 @@ class RectifiedLpJEPA:
     name: ClassVar[str] = "rectified_lpjepa"
 
     def __post_init__(self) -> None:
+        conform(self)
         RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)  # checks p and sigma_mode
         if self.num_slices < 1:
             raise ValueError(f"num_slices must be at least 1, got {self.num_slices}; the paper uses 8192")
@@ -40,8 +42,6 @@ class RectifiedLpJEPA:
             raise ValueError(f"lamb_inv must not be negative, got {self.lamb_inv}; the paper uses 25")
         if self.lamb_reg < 0:
             raise ValueError(f"lamb_reg must not be negative, got {self.lamb_reg}; the paper uses 125")
-        if self.target not in ("rgg", "gg"):
-            raise ValueError(f"target must be one of rgg, gg, got {self.target!r}; the paper's default is rgg")
 
     @property
     def rectify(self) -> bool:

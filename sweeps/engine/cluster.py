@@ -25,7 +25,7 @@ OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel thro
 
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: a dead worker is noticed and a lane ends sooner
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # 60 by default: too short for a loaded machine that imports torch
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # 60 by default: too short for a loaded machine
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only spot instances would miss
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed cell has no objective
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is a KeyboardInterrupt, so that context managers clean up
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints tables even with verbose=0
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default prints a FutureWarning
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none and trains on the CPU
 }
 _LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,7 +53,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed.
 
     Args:
-        num_cpus: CPUs that lanes may use; all of the machine's by default. Not used with RAY_ADDRESS, whose nodes know theirs.
+        num_cpus: CPUs that lanes may use, all of the machine's by default. With RAY_ADDRESS the nodes know theirs.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -74,7 +74,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
 def _start_local(num_cpus: int | None, directory: Path) -> None:
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Ray turns 127.0.0.1 into the machine's address, except where it takes this for a platform that cannot have clusters.
+    # Ray turns 127.0.0.1 into the machine's address, unless it takes this for a platform that cannot have clusters.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     if sys.platform == "linux":
@@ -82,7 +82,7 @@ def _start_local(num_cpus: int | None, directory: Path) -> None:
     ray.init(
         address="local",
         num_cpus=num_cpus,
-        include_dashboard=os.environ.get("DASH") == "1",
+        include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
         log_to_driver=False,

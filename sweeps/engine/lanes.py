@@ -1,9 +1,10 @@
 """LanePool: long-lived TorchTrainer worker groups ("lanes") that run the cells of the trials.
 
-A lane costs 20 s of two cores to start and nothing per trial, so the driver starts its lanes once and keeps them over all
+A lane costs 12 s of CPU to start and nothing per trial, so the driver starts its lanes once and keeps them over all
 sweeps of a command. Trials reach them through the mailbox.
 """
 
+import contextlib
 import os
 import threading
 import uuid
@@ -13,6 +14,7 @@ from typing import Any, Self
 
 import ray
 import ray.cloudpickle
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import remove_placement_group
@@ -24,12 +26,12 @@ from sweeps.engine.mailbox import Mailbox
 STARTS = 3  # attempts at placing a worker group and setting up its process group
 CLOSE_S = 10.0
 
-# By value, because importing sweeps.engine brings torch and MLflow: the mailbox's process must start fast and stay small.
+# By value, because importing sweeps.engine brings torch and MLflow: the mailbox's process must start fast.
 ray.cloudpickle.register_pickle_by_value(mailbox_module)
 
 
 class _LaneTrainer(TorchTrainer):
-    """Without what only data sets of Ray Data and trials that Tune kills need: two processes per lane, 3 s of CPU each."""
+    """Without the two processes that only Ray Data and trials killed by Tune need: 3 s of CPU for each lane."""
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
@@ -39,8 +41,8 @@ class _LaneTrainer(TorchTrainer):
 class LanePool:
     """Starts the lanes on entering, without waiting for them, and ends them on leaving.
 
-    Leaving waits for the workers to end, which they do at the next report of a cell that still runs. After CLOSE_S it gives
-    up: they die with the Ray session.
+    Leaving waits for the workers to end, which they do at the next report of a cell that still runs. After CLOSE_S it
+    gives up: they die with the Ray session.
 
     Args:
         num_lanes: cells that run at the same time.
@@ -51,7 +53,7 @@ class LanePool:
         runner: what trains one cell.
 
     Raises:
-        ValueError: the machine has too few CPUs or GPUs. Not checked on a cluster that may still grow (RAY_ADDRESS set).
+        ValueError: the machine has too few CPUs or GPUs. Not checked with RAY_ADDRESS: a cluster may still grow.
     """
 
     mailbox: Any  # actor handle, for trials
@@ -98,19 +100,24 @@ class LanePool:
         return sum(groups > 0 for groups in ray.get(self.mailbox.groups.remote()))
 
     def _keep(self, lane: int) -> None:
-        """The lane's thread: a TorchTrainer, and another one where its controller died, unless it had started no group."""
+        """The lane's thread: a TorchTrainer, and another one where it ended early, unless it had started no group."""
         groups, reason = -1, ""
-        while (so_far := ray.get(self.mailbox.groups.remote())[lane]) > groups:
-            groups, reason = so_far, "its workers ended"
-            try:
-                self._trainer(lane).fit()
-            except Exception as error:  # noqa: BLE001 (it ends in the mailbox, which tells the trials)
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            if self._closing:
-                return
-            if (place := ray.get(self.mailbox.place.remote(lane))) is not None:
-                remove_placement_group(place)  # a controller that was killed leaves its workers' CPUs taken
-        self.mailbox.lose_lane.remote(lane, reason)
+        with contextlib.suppress(RayActorError):  # the mailbox is gone, and the sweep with it
+            while (so_far := ray.get(self.mailbox.groups.remote())[lane]) > groups:
+                groups, reason = so_far, self._fit(lane)
+                if self._closing:
+                    return
+                if (place := ray.get(self.mailbox.place.remote(lane))) is not None:
+                    remove_placement_group(place)  # a controller that was killed leaves its workers' CPUs taken
+            ray.get(self.mailbox.lose_lane.remote(lane, reason))
+
+    def _fit(self, lane: int) -> str:
+        """Why the lane's TorchTrainer ended."""
+        try:
+            self._trainer(lane).fit()
+        except Exception as error:  # noqa: BLE001 (it reaches the trials, by way of the mailbox)
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return "its workers ended"
 
     def _trainer(self, lane: int) -> TorchTrainer:
         mailbox, runner, threads = self.mailbox, self._runner, max(1, int(self._resources["CPU"]))

@@ -1,8 +1,8 @@
 """Mailbox: hands cells from trials to lanes, and the lanes' reports back to the trials.
 
-Plain Python, no Ray and no torch: the one mailbox of a LanePool runs in an actor of its own, which must start fast. Lanes pull:
-a lane asks for its next cell when its workers are idle, so nobody ever has to give a lane back. Every message carries the
-cell's ticket; what belongs to a cell that has ended is dropped.
+Plain Python, no Ray and no torch: the one mailbox of a LanePool runs in an actor of its own, which must start fast.
+Lanes pull: a lane asks for its next cell when its workers are idle, so nobody ever has to give a lane back. Every
+message carries the cell's ticket; what belongs to a cell that has ended is dropped.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Mailbox:
     # The trial's side.
 
     async def submit(self, owner: str, cell: Cell) -> int:
-        """Queue a cell and return its ticket. What the same owner had submitted before is stopped: its trial has died."""
+        """Queue a cell and return its ticket. What its owner had submitted before is stopped: that trial has died."""
         for task in self._tasks.values():
             task.stop |= task.owner == owner
         self._tickets += 1
@@ -100,7 +100,7 @@ class Mailbox:
     # The lane's side.
 
     async def begin(self, lane: int, place: Any) -> int:
-        """A new worker group introduces itself and gets its number. The cell its forerunner had in hand was lost with it.
+        """A new worker group introduces itself and gets its number. The cell its forerunner had in hand was lost.
 
         Args:
             place: what the group occupies; the driver must free it where Train's controller dies.
@@ -114,7 +114,7 @@ class Mailbox:
         return mine.group
 
     async def next(self, lane: int, group: int, seen: int) -> tuple[int, Cell] | tuple[()] | None:
-        """(ticket, cell) for a rank that has done with ticket `seen`, () when there is none yet, None when it is to end."""
+        """(ticket, cell) for a rank that is done with ticket `seen`, () where there is none yet, None to end."""
         mine = self._lanes[lane]
         await self._wait(lambda: self._closed or group != mine.group or self._offer(mine, seen), POLL_S)
         if self._closed or group != mine.group:

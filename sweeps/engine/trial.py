@@ -15,8 +15,8 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 def trial(config: dict[str, Any], *, mailbox: Any) -> None:
     """One cell, from a complete flat config. Its own failure is a result, not an exception.
 
-    The last report repeats the last metrics and adds how the cell ended: `status` (finished, diverged, collapsed, stopped or
-    failed), `reason` and `traceback`. A cell that failed before its first epoch reports these three alone.
+    The last report repeats the last metrics and adds how the cell ended: `status` (finished, diverged, collapsed,
+    stopped or failed), `reason` and `traceback`. A cell that failed in its first epoch reports these three alone.
 
     Raises:
         RuntimeError: no lane is left; RayActorError: the mailbox died.

@@ -1,0 +1,310 @@
+"""Lanes: the mailbox as plain Python, then one lane of two workers under Ray, shared by the tests that need one."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import ray.cloudpickle
+import torch
+from ray import tune
+
+from jepa_train import ray_worker
+from sweeps.engine import mailbox as mailbox_module
+from sweeps.engine.cluster import ray_dir, ray_session
+from sweeps.engine.lanes import LanePool
+from sweeps.engine.mailbox import Mailbox, ending
+from sweeps.engine.trial import make_trial
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
+FINISHED = ending("finished")
+
+
+# The mailbox, without Ray.
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox_module, "POLL_S", 0.05)
+    monkeypatch.setattr(mailbox_module, "STATEMENTS_S", 0.05)
+
+
+def scenario(play: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def test() -> None:
+        asyncio.run(play())
+
+    test.__doc__ = play.__doc__
+    return test
+
+
+@scenario
+async def test_cells_are_handed_out_in_order_to_whichever_lane_is_idle() -> None:
+    box = Mailbox(2)
+    for lane in (0, 1):
+        await box.begin(lane, None)
+    tickets = [await box.submit(f"trial{n}", {"n": n}) for n in range(3)]
+    assert [await box.next(lane, 1, 0) for lane in (0, 1)] == [(tickets[0], {"n": 0}), (tickets[1], {"n": 1})]
+    assert await box.next(1, 1, tickets[1]) == (), "a rank is not given the same cell again while others still run it"
+    await box.finish(tickets[1], FINISHED)
+    assert await box.next(1, 1, tickets[1]) == (tickets[2], {"n": 2})
+
+
+@scenario
+async def test_every_rank_of_a_lane_gets_the_same_cell() -> None:
+    box = Mailbox(1)
+    group = await box.begin(0, None)
+    first, second = [await box.submit(f"trial{n}", {"n": n}) for n in range(2)]
+    assert await box.next(0, group, 0) == await box.next(0, group, 0) == (first, {"n": 0})
+    await box.finish(first, FINISHED)
+    assert await box.next(0, group, first) == await box.next(0, group, first) == (second, {"n": 1})
+
+
+@scenario
+async def test_reports_are_taken_once_and_then_the_ending() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {})
+    await box.next(0, await box.begin(0, None), 0)
+    assert await box.report(ticket, {"loss": 2.0}) is False
+    assert await box.take(ticket, 0) == ([{"loss": 2.0}], None)
+    await box.report(ticket, {"loss": 1.0})
+    await box.finish(ticket, ending("diverged", "loss is nan"))
+    assert await box.take(ticket, 1) == ([{"loss": 1.0}], ending("diverged", "loss is nan"))
+
+
+@scenario
+async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_never_starts() -> None:
+    box = Mailbox(1)
+    group = await box.begin(0, None)
+    running, waiting, wanted = [await box.submit(f"trial{n}", {"n": n}) for n in range(3)]
+    await box.next(0, group, 0)
+    await box.abandon(running)
+    await box.abandon(waiting)
+    assert await box.next(0, group, running) == (), "the lane is busy until its workers say so"
+    assert await box.report(running, {"loss": 1.0}) is True
+    await box.finish(running, ending("stopped"))
+    assert await box.next(0, group, running) == (wanted, {"n": 2})
+    assert await box.report(running, {"loss": 0.5}) is True, "a late report reaches nobody"
+    assert await box.take(wanted, 0) == ([], None)
+
+
+@scenario
+async def test_a_trial_that_comes_back_or_falls_silent_loses_its_former_cell() -> None:
+    box = Mailbox(2)
+    former = await box.submit("trial", {})
+    await box.next(0, await box.begin(0, None), 0)
+    again = await box.submit("trial", {})
+    await box.next(1, await box.begin(1, None), 0)
+    assert await box.report(former, {}) is True
+    assert await box.report(again, {}) is False
+    box._tasks[again].asked -= mailbox_module.LEASE_S
+    assert await box.report(again, {}) is True
+
+
+@scenario
+async def test_a_new_worker_group_runs_the_lost_cell_again_up_to_three_times() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for lost in range(mailbox_module.MAX_LOSSES):
+        group = await box.begin(0, None)
+        assert group == lost + 1
+        assert await box.next(0, group, 0) == (ticket, {"n": 0})
+    assert await box.next(0, 1, 0) is None, "a rank of a former group ends"
+    await box.begin(0, None)
+    assert (await box.take(ticket, 0))[1] == ending("failed", "lost its worker group 3 times")
+
+
+@scenario
+async def test_a_lost_lane_leaves_its_cell_to_the_others_and_the_last_one_ends_the_trials() -> None:
+    box = Mailbox(2)
+    ticket = await box.submit("trial", {"n": 0})
+    await box.next(0, await box.begin(0, None), 0)
+    await box.lose_lane(0, "ImportError: no torch")
+    assert await box.next(1, await box.begin(1, None), 0) == (ticket, {"n": 0})
+    await box.lose_lane(1, "ImportError: no torch")
+    with pytest.raises(RuntimeError, match="no lane is left to run cells: ImportError: no torch"):
+        await box.take(ticket, 0)
+
+
+@scenario
+async def test_ranks_fail_alike_only_when_all_of_them_do_and_for_one_reason() -> None:
+    async def statements(*reasons: str) -> list[bool]:
+        box = Mailbox(1)
+        ticket = await box.submit("trial", {})
+        await box.next(0, await box.begin(0, None), 0)
+        return await asyncio.gather(*(box.alike(ticket, rank, reason, 2) for rank, reason in enumerate(reasons)))
+
+    assert await statements("ValueError: bad", "ValueError: bad") == [True, True]
+    assert await statements("ValueError: bad", "OSError: disk") == [False, False]
+    assert await statements("ValueError: bad") == [False]
+
+
+# One rank's handling of errors, with a mailbox that answers at once.
+
+
+@pytest.mark.parametrize(
+    ("error", "alike", "recorded"),
+    [
+        (ValueError("bad\nvalue"), True, "ValueError: bad"),
+        (ValueError("only this rank"), False, "ValueError: only this rank"),
+        (torch.distributed.DistNetworkError("peer gone"), False, None),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"), False, None),
+    ],
+)
+def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_alike(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, alike: bool, recorded: str | None
+) -> None:
+    ends: list[dict[str, str]] = []
+    calls = {"alike": lambda *_: alike, "finish": lambda _, end: ends.append(end)}
+    box = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
+    monkeypatch.setattr(ray_worker.ray, "get", lambda answer: answer)
+
+    def runner(_: object, __: object) -> Any:
+        raise error
+
+    with contextlib.nullcontext() if alike else pytest.raises(type(error)):
+        ray_worker._run(runner, {}, box, ticket=1, rank=1, workers=2)
+    assert [end["reason"] for end in ends] == ([] if recorded is None else [recorded])
+    assert all(end["status"] == "failed" and "Traceback" in end["traceback"] for end in ends)
+
+
+# One lane of two workers under Ray. The last test closes it.
+
+
+def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool]) -> SimpleNamespace:
+    """Each epoch adds up 1 + 2 over the two ranks, times the cell's number."""
+    import torch.distributed as dist
+
+    if cell["n"] == -1:
+        raise ValueError("n must not be -1, got -1")
+    for epoch in range(1, cell["epochs"] + 1):
+        time.sleep(0.05)
+        total = torch.tensor([float((dist.get_rank() + 1) * cell["n"])])
+        dist.all_reduce(total)
+        stop = torch.zeros(1)
+        if dist.get_rank() == 0:
+            stop += report({"epoch": epoch, "total": total.item(), "pid": os.getpid(), "at": time.time()})
+        dist.broadcast(stop, 0)
+        if stop.item():
+            return SimpleNamespace(status="stopped", reason="")
+    return SimpleNamespace(status="finished", reason="")
+
+
+@pytest.fixture(scope="module")
+def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    results = tmp_path_factory.mktemp("lanes") / ("long" * 30)  # longer than a socket's path may be
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setenv("JEPA_RESULTS", str(results))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        stack.enter_context(ray_session(num_cpus=2))
+        pool = LanePool(num_lanes=1, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=ray_dir(), runner=runner)
+        mailbox = stack.enter_context(pool).mailbox
+        yield SimpleNamespace(pool=pool, mailbox=mailbox, close=stack.close, results=results)
+
+
+class Heard(tune.Callback):
+    """What Tune heard from each trial, by the cell's number, in order."""
+
+    def __init__(self) -> None:
+        self.reports: dict[int, list[dict[str, Any]]] = {}
+
+    def on_trial_result(self, *_: object, trial: Any, result: dict[str, Any], **__: object) -> None:
+        self.reports.setdefault(trial.config["n"], []).append(dict(result))
+
+
+def tuned(mailbox: Any, numbers: list[int], **run: Any) -> dict[int, list[dict[str, Any]]]:
+    heard = Heard()
+    results = tune.Tuner(
+        make_trial(mailbox),
+        param_space={"n": tune.grid_search(numbers), "epochs": 3},
+        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(ray_dir()), verbose=0, callbacks=[heard], **run),
+    ).fit()
+    assert not results.errors
+    return heard.reports
+
+
+def submitted(mailbox: Any, cell: dict[str, Any]) -> Iterator[tuple[list[dict[str, float]], dict[str, str] | None]]:
+    """A cell without Tune: what the mailbox gives a trial, message by message."""
+    ticket, taken, end = ray.get(mailbox.submit.remote(f"trial{cell['n']}", cell)), 0, None
+    while end is None:
+        reports, end = ray.get(mailbox.take.remote(ticket, taken))
+        taken += len(reports)
+        yield reports, end
+    ray.get(mailbox.abandon.remote(ticket))
+
+
+def test_a_failing_cell_is_a_result_and_the_others_reach_tune_whole(lane: SimpleNamespace) -> None:
+    heard = tuned(lane.mailbox, [2, -1, 5])
+    for n in (2, 5):
+        assert [(one["epoch"], one["total"]) for one in heard[n]] == [(e, 3.0 * n) for e in (1, 2, 3, 3)]
+        assert (heard[n][-1]["status"], heard[n][-1]["reason"]) == ("finished", "")
+    (failed,) = heard[-1]
+    assert (failed["status"], failed["reason"]) == ("failed", "ValueError: n must not be -1, got -1")
+    assert "test_lanes.py" in failed["traceback"]
+    assert heard[2][0]["pid"] == heard[5][0]["pid"], "a cell that fails alike on all ranks costs no worker group"
+
+
+def test_a_trial_stopped_by_tune_frees_its_lane_and_leaves_no_report_behind(lane: SimpleNamespace) -> None:
+    heard = tuned(lane.mailbox, [7, 11], stop=lambda _, result: result["total"] == 21.0)
+    assert [one["epoch"] for one in heard[7]] == [1]
+    assert [(one["epoch"], one["total"]) for one in heard[11]] == [(e, 33.0) for e in (1, 2, 3, 3)]
+
+
+def test_a_cell_whose_worker_is_killed_runs_again_in_a_new_worker_group(lane: SimpleNamespace) -> None:
+    heard: list[dict[str, float]] = []
+    for reports, end in submitted(lane.mailbox, {"n": 13, "epochs": 5}):
+        if reports and not heard:
+            os.kill(int(reports[0]["pid"]), signal.SIGKILL)
+        heard += reports
+        ended = end
+    assert ended == FINISHED
+    assert [(one["epoch"], one["total"]) for one in heard[-5:]] == [(e, 39.0) for e in (1, 2, 3, 4, 5)]
+    assert len({one["pid"] for one in heard}) == 2
+
+
+def test_more_workers_than_the_machine_has_are_refused(lane: SimpleNamespace) -> None:
+    pool = LanePool(num_lanes=2, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=lane.results)
+    with pytest.raises(ValueError, match="2 lanes x 2 workers x 1 CPU must fit the machine's 2 CPU, got 4"), pool:
+        pass
+
+
+def test_closing_leaves_no_process_and_no_file_outside_the_results(lane: SimpleNamespace) -> None:
+    started = descendants(os.getpid())
+    short_path = Path(ray._private.worker._global_node.get_temp_dir_path())
+    assert lane.pool.ready() == 1
+    assert len(started) > 5
+    assert short_path.resolve() == lane.results / "ray"
+    lane.close()
+    deadline = time.monotonic() + 15
+    while (left := started & running()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    assert not short_path.parent.exists()
+
+
+def processes() -> dict[int, int]:
+    """pid -> parent's pid of everything that runs and is not a zombie."""
+    lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in lines.splitlines()]
+    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+
+
+def running() -> set[int]:
+    return set(processes())
+
+
+def descendants(ancestor: int) -> set[int]:
+    parents = processes()
+    found = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}
