@@ -19,8 +19,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 ui: $(INSTALLED)
-	@$(BIN)/python -m analysis --where
-	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri "$$($(BIN)/python -m analysis --store-uri)"
+	@$(BIN)/python -m analysis.ui --port $(PORT)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else \

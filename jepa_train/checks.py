@@ -28,7 +28,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def conform(config: Any) -> None:
-    """Give every scalar field of a frozen dataclass its declared type, or raise ValueError; call it in __post_init__."""
+    """Give every scalar field of a frozen dataclass its declared type, or raise ValueError: for __post_init__."""
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         if not dataclasses.is_dataclass(getattr(config, field.name)):

@@ -1,4 +1,4 @@
-"""Evaluation of a network on a split: online probes and sparsity every epoch; kNN and the full linear probe at the end."""
+"""Evaluation on a split: online probes and sparsity every epoch; kNN and the full linear probe at the end."""
 
 from dataclasses import dataclass
 

@@ -13,7 +13,8 @@ def preflight(config: TrainConfig) -> TrainConfig:
     """The config with data.fingerprint filled in, after checking encoder and dataset.
 
     Raises:
-        ConfigError: an encoder that timm does not know, or data that is missing, empty or not what the fingerprint says.
+        ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
+            empty, or not what the fingerprint says.
     """
     data = config.data
     try:

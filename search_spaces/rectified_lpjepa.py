@@ -9,4 +9,3 @@ SPACE = {
     "optim.lr": FloatDistribution(3e-4, 1e-2, log=True),
     "optim.weight_decay": FloatDistribution(1e-5, 1e-2, log=True),
 }
-

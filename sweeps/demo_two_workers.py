@@ -1,4 +1,4 @@
-"""The best cell of demo_lejepa once more, on two DDP workers: the global batch is the unit, so the results should agree.
+"""The best cell of demo_lejepa once more, on two DDP workers: the global batch is the unit, so the results agree.
 
 Expect the same accuracy within a few images: the sums of two workers differ in their last bits.
 """

@@ -118,7 +118,7 @@ def test_two_ranks_take_the_step_of_one_process():
     ("values", "start"),
     [
         ({"lamb": 1.5}, "lamb is a convex weight in [0, 1], got 1.5; "),
-        ({"lamb": float("nan")}, "lamb is a convex weight in [0, 1], got nan; "),
+        ({"lamb": float("nan")}, "lamb must be a finite number, got nan"),
         ({"num_slices": 0}, "num_slices must be at least 1, got 0; "),
         ({"num_knots": 1}, "num_knots must be at least 2, got 1; "),
         ({"t_max": 0.0}, "t_max must be positive, got 0.0; "),

@@ -41,9 +41,9 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
     assert flatten(cell.config) == flatten(dataclasses.replace(TrainConfig(), seed=7))
 
 
-def test_image_folders_are_known_by_content(tmp_path):
+def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
+    base = TrainConfig(data=DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match=r"^data\.path"):
-        base = TrainConfig(data=DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
         fixed_cells(make(base=base), base)
 
 
@@ -65,7 +65,10 @@ def test_image_folders_are_known_by_content(tmp_path):
         ({"space": {"optim.lr": [1e-3, 1e-2]}, "trials": 2}, ("optim.lr", "distribution")),
         ({"space": {"optim.lr": FloatDistribution(1e-4, 1e-2)}}, ("trials", "0")),
         ({"trials": 3}, ("trials", "3")),
-        ({"grid": {"epochs": [1]}, "space": {"optim.lr": FloatDistribution(1e-4, 1.0)}, "trials": 1}, ("grid", "space")),
+        (
+            {"grid": {"epochs": [1]}, "space": {"optim.lr": FloatDistribution(1e-4, 1.0)}, "trials": 1},
+            ("grid", "space"),
+        ),
         ({"seeds": (0, 0)}, ("seeds", "(0, 0)")),
         ({"seeds": ()}, ("seeds", "()")),
         ({"workers": 3}, ("global_batch", "128", "3 workers", "129")),

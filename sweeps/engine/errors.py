@@ -60,7 +60,6 @@ def _is_ours(filename: str) -> bool:
 
 
 def _fields_of(owner: str) -> list[str]:
-    classes = {cls.__name__: cls for cls in (*METHODS.values(), spec.Sweep, spec.BestOf)}
-    classes |= {name: value for name, value in vars(config_module).items() if dataclasses.is_dataclass(value)}
-    cls = classes.get(owner)
-    return [field.name for field in dataclasses.fields(cls)] if cls is not None else []  # type: ignore[arg-type]
+    classes = [*METHODS.values(), spec.Sweep, spec.BestOf, *vars(config_module).values()]
+    found = next((cls for cls in classes if isinstance(cls, type) and cls.__name__ == owner), None)
+    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []

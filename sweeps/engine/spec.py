@@ -77,7 +77,10 @@ class Sweep:
             "try val/probe_top1",
         )
         metric = self.objective.removeprefix("val/")
-        _require(metric in GLOSSARY, f"objective must be a reported metric, got {self.objective!r}{nearest(metric, GLOSSARY)}")
+        _require(
+            metric in GLOSSARY,
+            f"objective must be a reported metric, got {self.objective!r}{nearest(metric, GLOSSARY)}",
+        )
         for name in ("workers", "cpus_per_worker"):
             value = getattr(self, name)
             _require(
@@ -99,12 +102,16 @@ class Sweep:
             "seed" not in self.grid and "seed" not in self.space,
             "seed is not an axis; give the seeds as seeds=(0, 1, 2)",
         )
+        _require(
+            isinstance(self.base, TrainConfig | BestOf),
+            f"base must be a TrainConfig or BestOf(sweep), got {self.base!r}; start from jepa_train.presets",
+        )
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
 
     def check(self, base: TrainConfig) -> None:
         """Refuse, before anything starts, what no cell of this sweep could run with."""
-        for point in (*self._corners(base), *self.references):
+        for point in (*self._corners(), *self.references):
             config = unflatten(point, base=base)
             _require(
                 config.global_batch % self.workers == 0,
@@ -120,7 +127,7 @@ class Sweep:
             f"{gpus_per_worker:g} GPUs) for {cpus:g} CPUs and {gpus:g} GPUs; lower workers or cpus_per_worker",
         )
 
-    def _corners(self, base: TrainConfig) -> list[dict[str, Any]]:
+    def _corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of the grid and both ends of every domain."""
         axes: dict[str, list[Any]] = {key: list(values) for key, values in self.grid.items()}
         for key, domain in self.space.items():

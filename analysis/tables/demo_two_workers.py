@@ -1,0 +1,36 @@
+"""The best LeJEPA cell with one and with two DDP workers side by side: the same global batch, so the same result."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis.aggregate import Cell, cell_of, current
+
+TITLE = "The best LeJEPA cell with one worker and with two"
+SWEEPS = ("demo_lejepa", "demo_two_workers")
+METRICS = (
+    "train/loss",
+    "train/invariance",
+    "train/sigreg",
+    "val/probe_top1",
+    "test/linear_top1",
+    "test/knn_top1",
+    "test/linear_projector_top1",
+)
+FORMATS = {"1 worker": ".4f", "2 workers": ".4f", "difference": "+.2g"}
+
+
+def build(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows metrics, columns 1 worker, 2 workers, difference; the pair has one cell key.
+
+    Of several cells that ran with two workers, the latest counts: the best cell may have changed since the first.
+    """
+    two = current(runs[runs["sweep"] == SWEEPS[1]]).sort_values("start_time").tail(1)
+    one = runs[(runs["sweep"] == SWEEPS[0]) & runs["cell_key"].isin(two["cell_key"])]
+    rows: list[list[Any]] = []
+    for metric in METRICS:
+        pair = [cell_of(one, metric), cell_of(two, metric)]
+        difference = pair[1].mean - pair[0].mean
+        rows.append([*pair, Cell() if math.isnan(difference) else Cell((difference,))])
+    return pd.DataFrame(rows, index=pd.Index(METRICS, name="metric"), columns=[*FORMATS], dtype=object)

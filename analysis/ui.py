@@ -1,0 +1,36 @@
+"""The MLflow UI on loopback, with links that open the runs: python -m analysis.ui [--port 5000]"""
+
+import argparse
+import os
+import sys
+
+from analysis.runs import NothingToShow, store_uri, sweeps_in
+
+
+def links(base: str, store: str) -> str:
+    """A link per sweep. They open the runs; without their ending an empty page of another view would open."""
+    return "\n".join(
+        f"{name:<24}{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        for name, experiment in sorted(sweeps_in(store).items())
+    )
+
+
+def main(words: list[str]) -> int:
+    """Print the links and become the server; exit code 2 where there is no store."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.ui", description="The MLflow UI on loopback.")
+    parser.add_argument("--port", type=int, default=5000)
+    port = parser.parse_args(words).port
+    store = store_uri()
+    try:
+        text = links(f"http://127.0.0.1:{port}", store)
+    except NothingToShow as nothing:
+        sys.stderr.write(f"error: {nothing}\n")
+        return 2
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+    server = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", *server, "--backend-store-uri", store])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
