@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+ONLINE = {"probe_top1", "projector_top1"}  # of probes that learn along with the encoder: after 0 epochs they guess
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -91,8 +93,8 @@ def grid(runs: pd.DataFrame, *, row: str, column: str, quantities: Mapping[str, 
     further = [axis for axis in axes(runs) if axis not in (row, column)]
     keys = [*further, row]
     groups: dict[tuple[Any, ...], pd.DataFrame] = dict(iter(cells.groupby([*keys, column])))
-    rows = sorted({key[:-1] for key in groups})
-    columns: list[Any] = sorted({key[-1] for key in groups})
+    rows = sorted({key[:-1] for key in groups}) or [("-",) * len(keys)]  # before the first cell: one empty row
+    columns: list[Any] = sorted({key[-1] for key in groups}) or ["-"]
     index = pd.MultiIndex.from_tuples(
         [(label, *key) for label in quantities for key in rows], names=["", *further, short(row)]
     )
@@ -113,7 +115,8 @@ def ranked(runs: pd.DataFrame, columns: Mapping[str, tuple[str, float]]) -> pd.D
     Args:
         columns: header -> (parameter or metric, factor).
     """
-    cells = current(runs).assign(objective=lambda frame: _column(frame, frame["sweep.objective"].iloc[0]))
+    objective = runs["sweep.objective"].iloc[0]
+    cells = current(runs).assign(objective=lambda frame: _column(frame, objective))
     finished = cells["status"] == "finished"
     best_first = cells[finished].sort_values(["objective", "cell_key"], ascending=[False, True])
     ranks = best_first["objective"].rank(ascending=False, method="min")
@@ -148,9 +151,9 @@ def summary(runs: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def short(key: str) -> str:
+def short(key: str, separator: str = ".") -> str:
     """The last part of a dotted key, as the papers write it: method.mu -> mu."""
-    return key.rpartition(".")[2]
+    return key.rpartition(separator)[2]
 
 
 def _column(runs: pd.DataFrame, name: str) -> pd.Series:
@@ -164,9 +167,10 @@ def _latest_base(cells: pd.DataFrame) -> str:
 def _entry(run: pd.Series, name: str, factor: float) -> Any:
     """A metric of a finished run, or a setting; a reference's settings were not chosen by the sweep and say nothing."""
     value = run.get(name, math.nan)
-    if "/" in name:
-        return Cell((factor * value,)) if run["status"] == "finished" and math.isfinite(value) else Cell()
-    return Cell() if run["role"] == "reference" or pd.isna(value) else value
+    if "/" not in name:
+        return Cell() if run["role"] == "reference" or pd.isna(value) else value
+    guessing = run["epochs"] == 0 and short(name, "/") in ONLINE
+    return Cell((factor * value,)) if run["status"] == "finished" and math.isfinite(value) and not guessing else Cell()
 
 
 def _reference_label(run: pd.Series) -> str:

@@ -24,7 +24,7 @@ table.sweep .l {text-align: left}
 table.sweep .span {text-align: center; border-bottom: 1px solid}
 table.sweep tbody th {font-weight: normal}
 table.sweep tbody, table.sweep .block > * {border-top: 1px solid}
-table.sweep tfoot td {text-align: left; white-space: normal; border-top: 1px solid}
+p.sweep {font: 12px sans-serif; margin: 4px 0 24px}
 </style>"""
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -127,8 +127,8 @@ def to_html(frame: pd.DataFrame, *, title: str = "", formats: Formats | None = N
         *(_STYLE, '<table class="sweep">'),
         *([f"<caption>{html.escape(title)}</caption>"] if title else []),
         *("<thead>", *header, "</thead>", "<tbody>", *body, "</tbody>"),
-        *([f"<tfoot><tr>{_tag('td', note, '', len(sides))}</tr></tfoot>"] if note else []),
         "</table>",
+        *([_tag("p", note, "sweep")] if note else []),
     ]
     return "\n".join(lines).encode("ascii", "xmlcharrefreplace").decode()
 

@@ -69,7 +69,7 @@ def has_runs(experiment: Experiment, store: str) -> bool:
 
 
 def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
-    """One row per run of the sweep, deleted runs and runs without a cell key left out.
+    """One row per run of the sweep, oldest first, deleted runs and runs without a cell key left out.
 
     Columns: every parameter under its dotted name, as int, float, bool or str; every metric under its name, its last
     value; run_name, cell_key, role, status, reason, workers, commit, user and the other tags; run_id, start_time,
@@ -87,6 +87,7 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
         raise NothingToShow(_fill(sweep, store))
     axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
     about = {"sweep": sweep} | {key: text for key, text in experiment.tags.items() if key.startswith("sweep.")}
+    runs.sort(key=lambda run: (run.info.start_time, run.info.run_id))
     frame = pd.DataFrame([about | _row(run, axes) for run in runs])
     for name in {name for run in runs for name in run.data.params}:
         frame[name] = typed(frame[name])

@@ -5,13 +5,13 @@ from jepa_train.methods import LeJEPA
 from jepa_train.recipes import CIFAR_VIEWS, DIGITS_VIEWS
 
 DIGITS = TrainConfig(
-    method=LeJEPA(lamb=0.02, num_slices=256),
-    data=DataConfig(name="digits", image_size=16, val_frac=0.15),
+    method=LeJEPA(lamb=0.05, num_slices=256),
+    data=DataConfig(name="digits", image_size=12, val_frac=0.15),
     views=DIGITS_VIEWS,
     model=ModelConfig(encoder="test_resnet", projector_hidden=256, projector_dim=64),
-    optim=OptimConfig(lr=3e-3, weight_decay=1e-3, warmup_epochs=2),
+    optim=OptimConfig(lr=5e-3, weight_decay=1e-3, warmup_epochs=2),
     probe=ProbeConfig(lr=3e-2),
-    epochs=30,
+    epochs=24,
     global_batch=128,
 )
 

@@ -4,7 +4,7 @@ from jepa_train.config import ViewsConfig
 
 # grey strokes: a flip makes another character, colour has no effect, and blur or solarising hide what little there is
 DIGITS_VIEWS = ViewsConfig(
-    global_size=16,
+    global_size=12,
     global_scale_min=0.6,
     flip=0.0,
     brightness=0.4,

@@ -1,4 +1,4 @@
-"""LeJEPA's trials by rank on val, with their test accuracy, and the randomly initialised encoder to compare with."""
+"""LeJEPA: trials by rank on val, test accuracy, and the randomly initialised encoder."""
 
 import pandas as pd
 

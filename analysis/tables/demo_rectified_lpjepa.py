@@ -1,4 +1,4 @@
-"""Rectified LpJEPA over p and mu: test accuracy, encoder and projector; non-zero fraction, measured and theoretical."""
+"""Rectified LpJEPA: accuracy and non-zero fraction, measured and in theory, over p and mu."""
 
 import pandas as pd
 

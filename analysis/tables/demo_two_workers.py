@@ -1,4 +1,4 @@
-"""The best LeJEPA cell with one and with two DDP workers side by side: the same global batch, so the same result."""
+"""LeJEPA's best cell with one worker and with two: one global batch, so one result."""
 
 import math
 from typing import Any

@@ -1,0 +1,130 @@
+"""What several test files share: one small MLflow store, made once per session with MLflow's own API."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
+
+
+class StoreWriter:
+    """Writes sweeps and runs the way the engine lays them out."""
+
+    def __init__(self, uri: str) -> None:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.client = MlflowClient(uri)
+        self._clock = START
+
+    def sweep(self, name: str, *, axes: Sequence[str], kind: str = "grid", objective: str = "val/probe_top1") -> str:
+        """The id of a new experiment."""
+        tags = {"sweep.kind": kind, "sweep.objective": objective, "sweep.axes": json.dumps(axes)}
+        return self.client.create_experiment(name, tags=tags)
+
+    def run(
+        self,
+        sweep: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float | Sequence[float]] | None = None,
+        **tags: str,
+    ) -> str:
+        """The id of a new run; a list of values is a curve from epoch 1 on. Tags of the engine's default: finished."""
+        self._clock += 1000
+        common = {"method": "lejepa", "epochs": 3, "seed": 0, "data.path": "", "optim.lr": 0.001}
+        tags = {"role": "cell", "status": "finished", "reason": "", "workers": "1"} | tags
+        name = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
+        run = self.client.create_run(sweep, start_time=self._clock, run_name=name)
+        curves = {key: [value] if isinstance(value, float) else value for key, value in (metrics or {}).items()}
+        self.client.log_batch(
+            run.info.run_id,
+            metrics=[
+                Metric(key, value, self._clock, step)
+                for key, values in curves.items()
+                for step, value in enumerate(values, 1)
+            ],
+            params=[Param(key, str(value)) for key, value in (common | dict(params)).items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        if tags["status"] != "running":
+            self.client.set_terminated(run.info.run_id, "FAILED" if tags["status"] == "failed" else "FINISHED")
+        return run.info.run_id
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a store with the demo's sweeps in every state that a cell can be in; read it, write nothing."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    writer = StoreWriter(uri)
+    _rectified(writer)
+    _lejepa(writer)
+    _seeds(writer)
+    writer.client.create_experiment("somebody_elses")
+    writer.sweep("planned", axes=["method.lamb"])
+    return uri
+
+
+def _rectified(writer: StoreWriter) -> None:
+    sweep = writer.sweep("demo_rectified_lpjepa", axes=["method.p", "method.mu"])
+
+    def cell(p: float, mu: float, metrics: Mapping[str, Any], **tags: str) -> str:
+        params = {"method.p": p, "method.mu": mu, "epochs": 5 if tags.get("cell_key") == "old" else 15}
+        return writer.run(sweep, params, metrics, **tags)
+
+    def measured(linear: float, projector: float, nonzero: float, theory: float) -> dict[str, Any]:
+        names = ("test/linear_top1", "test/linear_projector_top1", "test/nonzero_fraction", "target/nonzero_fraction")
+        values = dict(zip(names, (linear, projector, nonzero, theory), strict=True))
+        return values | {"val/probe_top1": [0.5, 0.75, linear]}
+
+    cell(1.0, 0.0, measured(0.11, 0.11, 0.11, 0.5), cell_key="old")  # from before somebody changed the epochs
+    cell(1.0, 0.0, measured(0.9712, 0.9534, 0.61234, 0.5), cell_key="r10")
+    restarted = cell(1.0, 0.5, measured(0.9765, 0.9611, 0.81, 0.7534), cell_key="r105")
+    writer.client.log_metric(restarted, "val/probe_top1", 0.7, timestamp=2 * START, step=2)
+    cell(1.0, -1.0, {"val/probe_top1": [0.4]}, cell_key="r1-1", status="diverged", reason="loss is nan at step 7")
+    cell(2.0, 0.0, {"val/probe_top1": [0.6, 0.8]}, cell_key="r20", status="running")
+    cell(2.0, -1.0, measured(0.9301, 0.8855, 0.2, 0.1587), cell_key="r2-1")
+    deleted = cell(2.0, 0.5, measured(0.22, 0.22, 0.22, 0.22), cell_key="r205")
+    writer.client.delete_run(deleted)
+    writer.client.create_run(sweep, run_name="somebody's notebook")  # no cell key
+
+
+def _lejepa(writer: StoreWriter) -> None:
+    axes = ["method.lamb", "method.num_slices"]
+    sweep = writer.sweep("demo_lejepa", axes=axes, kind="search")
+
+    def trial(lamb: float, slices: int, metrics: Mapping[str, Any], **tags: str) -> None:
+        params = {"method.lamb": lamb, "method.num_slices": slices, "optim.weight_decay": 1e-5}
+        writer.run(sweep, params, metrics, **tags)
+
+    def scores(val: float, linear: float, knn: float) -> dict[str, Any]:
+        return {"val/probe_top1": val, "test/linear_top1": linear, "test/knn_top1": knn, "train/loss": 0.75}
+
+    writer.run(sweep, {"epochs": 0}, scores(0.1, 0.861, 0.825), cell_key="init", role="reference")
+    trial(0.3, 256, scores(0.95, 0.96, 0.94), cell_key="l3")
+    trial(0.02, 1024, scores(0.98, 0.983, 0.972), cell_key="l1")
+    trial(0.1, 512, {}, cell_key="l5", status="failed", reason="OutOfMemoryError")
+    trial(0.05, 1024, scores(0.95, 0.99, 0.97), cell_key="l2")
+    trial(0.2, 512, scores(0.9, 0.91, 0.92), cell_key="l4")
+    trial(0.001, 256, {"val/probe_top1": [0.99]}, cell_key="l6", status="collapsed", reason="std of z is 0.0001")
+
+    pair = writer.sweep("demo_two_workers", axes=[])
+    params = {"method.lamb": 0.02, "method.num_slices": 1024, "optim.weight_decay": 1e-5}
+    results = scores(0.98, 0.9802, 0.972) | {"train/loss": 0.7500001}
+    writer.run(pair, params, results, cell_key="l1", workers="2")
+
+
+def _seeds(writer: StoreWriter) -> None:
+    sweep = writer.sweep("seeds", axes=["method.p", "method.mu"])
+    for key, seed, accuracy, status in (
+        ("s0", 0, 0.90, "finished"),
+        ("s1", 1, 0.94, "finished"),
+        ("t0", 0, 0.80, "finished"),
+        ("t1", 1, 0.70, "diverged"),
+    ):
+        params = {"method.p": 1 if key[0] == "s" else 2, "method.mu": 0.0, "seed": seed}
+        metrics = {"test/linear_top1": accuracy, "target/nonzero_fraction": 0.5}
+        writer.run(sweep, params, metrics, cell_key=key, status=status)

@@ -1,0 +1,227 @@
+"""Tables from a store: the runs are written in conftest.py, the expected numbers worked out here by hand."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.__main__ import main
+from analysis.aggregate import grid
+from analysis.runs import NothingToShow, load_history, load_runs, store_uri, typed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def built(name: str, store: str) -> pd.DataFrame:
+    found = tables.find(name, store)
+    return found.build(found.load(store))
+
+
+def test_runs_have_typed_parameters_last_metrics_and_tags(store: str) -> None:
+    runs = load_runs("demo_lejepa", store).set_index("cell_key")
+    best = runs.loc["l1"]
+    assert best["method.lamb"] == 0.02
+    assert runs.loc[runs["role"] == "cell", "method.num_slices"].tolist() == [256, 1024, 512, 1024, 512, 256]
+    assert runs["method.num_slices"].dtype == "Int64"  # the reference has none
+    assert runs["epochs"].dtype == "int64"
+    assert best["test/linear_top1"] == 0.983
+    assert (best["status"], best["role"], best["workers"]) == ("finished", "cell", 1)
+    assert runs.loc["l5", "reason"] == "OutOfMemoryError"
+    assert runs.loc["l1", "start_time"] > runs.loc["l3", "start_time"]
+
+
+def test_deleted_and_foreign_runs_are_left_out_and_foreign_ones_counted(store: str, caplog) -> None:
+    keys = set(load_runs("demo_rectified_lpjepa", store)["cell_key"])
+    assert keys == {"old", "r10", "r105", "r1-1", "r20", "r2-1"}
+    assert "demo_rectified_lpjepa: 1 runs without a cell key skipped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["1", "-2"], [1, -2]),
+        (["1", "1e-05"], [1.0, 1e-5]),
+        (["True", "False"], [True, False]),
+        (["gn", "1"], ["gn", "1"]),
+        (["", ""], ["", ""]),
+        (["0.5", "inf"], [0.5, math.inf]),
+    ],
+)
+def test_a_column_is_a_number_only_where_every_text_is(texts: list[str], values: list[object]) -> None:
+    found = typed(pd.Series(texts)).tolist()
+    assert found == values
+    assert [type(value) for value in found] == [type(value) for value in values]
+
+
+def test_history_has_one_value_per_epoch_and_the_last_one_logged_wins(store: str) -> None:
+    curves = load_history("demo_rectified_lpjepa", "val/probe_top1", store).set_index("cell_key")
+    assert curves.loc["r105", ["epoch", "value"]].to_numpy().tolist() == [[1, 0.5], [2, 0.7], [3, 0.9765]]
+    assert curves.loc["r20", "value"].tolist() == [0.6, 0.8]
+
+
+def test_rectified_grid_shows_numbers_only_for_finished_cells(store: str) -> None:
+    table = built("demo_rectified_lpjepa", store)
+    assert table.columns.tolist() == [-1.0, 0.0, 0.5]
+    texts = table.map(lambda cell: cell.text(".1f")).loc["encoder top-1 (%)"]
+    assert texts.loc[1.0].tolist() == ["diverged", "97.1", "97.7"]  # 0.9712 and 0.9765; not 0.11 of the old epochs
+    assert texts.loc[2.0].tolist() == ["93.0", "running", "-"]  # 0.9301; the deleted run is missing
+    fractions = table.map(lambda cell: cell.text(".3f"))
+    assert fractions.loc[("non-zero, measured", 1.0)].tolist() == ["diverged", "0.612", "0.810"]
+    assert fractions.loc[("non-zero, theory", 2.0)].tolist() == ["0.159", "running", "-"]
+    assert table.loc[("projector top-1 (%)", 2.0), -1.0].mean == pytest.approx(88.55)
+
+
+def test_the_note_counts_states_with_reasons_and_names_what_was_left_out(store: str) -> None:
+    note = tables.table("demo_rectified_lpjepa", store).splitlines()[-1]
+    assert note == (
+        "demo_rectified_lpjepa: 3 finished, 1 diverged (loss is nan at step 7), 1 running, "
+        "1 of another configuration left out (they differ in epochs)"
+    )
+
+
+def test_two_seeds_give_mean_std_and_n(store: str) -> None:
+    table = tables.find("demo_rectified_lpjepa").build(load_runs("seeds", store))
+    both, half = table.loc["encoder top-1 (%)", 0.0]
+    assert both.mean == pytest.approx(92.0)
+    assert both.std == pytest.approx(2 * math.sqrt(2))  # deviations -2 and 2: sqrt((4 + 4) / (2 - 1))
+    assert both.text(".1f") == "92.0 ± 2.8 (n=2)"
+    assert half.text(".1f") == "80.0 (n=1, 1 diverged)"
+    assert table.loc[("non-zero, theory", 1), 0.0].text(".3f") == "0.500"  # a formula has no spread over seeds
+
+
+def test_an_axis_the_table_has_no_place_for_becomes_rows_instead_of_being_averaged() -> None:
+    runs = pd.DataFrame(
+        {
+            "sweep.axes": '["method.p", "method.mu", "optim.lr"]',
+            **{"role": "cell", "status": "finished", "base": "{}", "run_id": ["a", "b"], "start_time": [1, 2]},
+            **{"method.p": 1.0, "method.mu": 0.0, "optim.lr": [0.1, 0.2], "test/x": [0.5, 0.7], "seed": 0},
+        }
+    )
+    table = grid(runs, row="method.p", column="method.mu", quantities={"x": ("test/x", 1.0)})
+    assert table[0.0].map(float).to_dict() == {("x", 0.1, 1.0): 0.5, ("x", 0.2, 1.0): 0.7}
+
+
+@pytest.mark.parametrize("name", ["demo_rectified_lpjepa", "demo_lejepa"])
+def test_a_sweep_whose_first_cell_has_not_begun_has_a_table_without_numbers(name: str, store: str) -> None:
+    runs = load_runs(name, store).assign(role="reference", status="running")
+    for format in ("md", "latex", "html", "csv"):
+        assert "0.9" not in tables.find(name).render(runs, format)
+    assert tables.find(name).render(runs).endswith("no cell yet")
+
+
+def test_lejepa_ranks_by_val_with_ties_then_unfinished_then_random_init(store: str) -> None:
+    table = built("demo_lejepa", store)
+    assert table.index.tolist() == [1, 2, 2, 4, "collapsed", "failed", "random init"]  # .98, .95, .95, .90
+    assert table["lamb"].tolist()[:6] == [0.02, 0.05, 0.3, 0.2, 0.001, 0.1]  # equal ones by cell key: l2, l3
+    assert [cell.text(".1f") for cell in table["test linear"]] == ["98.3", "99.0", "96.0", "91.0", "-", "-", "86.1"]
+    assert [cell.text(".1f") for cell in table["val probe"]][3:] == ["90.0", "-", "-", "-"]
+    assert str(table["lamb"].iloc[-1]) == "-"  # settings of an untrained encoder say nothing
+
+
+def test_two_workers_stand_beside_the_same_cell_on_one(store: str) -> None:
+    table = built("demo_two_workers", store)
+    assert table.columns.tolist() == ["1 worker", "2 workers", "difference"]
+    assert [float(cell) for cell in table.loc["test/linear_top1"]] == pytest.approx([0.983, 0.9802, -0.0028])
+    assert float(table.loc["train/loss", "difference"]) == pytest.approx(1e-7)
+    assert [str(cell) for cell in table.loc["train/sigreg"]] == ["-", "-", "-"]  # never logged
+
+
+def test_a_sweep_without_a_table_is_shown_as_trials(store: str) -> None:
+    table = built("seeds", store)
+    assert table.columns.tolist()[:4] == ["method.p", "method.mu", "seed", "val/probe_top1"]
+    assert table["seed"].tolist() == [0, 1, 0, 1]
+    assert table.index.tolist() == ["-", "-", "-", "diverged"]  # the objective was never logged: no rank
+    assert tables.table("seeds", store).startswith("**seeds: trials ranked")
+
+
+@pytest.mark.parametrize("name", tables.names())
+def test_every_table_file_says_what_it_is_and_renders_in_every_format(name: str, store: str) -> None:
+    found = tables.find(name)
+    assert found.description.endswith(".")
+    assert found.title
+    for format in ("md", "latex", "html", "csv"):
+        assert len(tables.table(name, store, format).splitlines()) > 5
+
+
+def test_listing_says_what_the_store_has(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--store", store]) == 0
+    lines = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines[:4]] == [
+        ["demo_lejepa", "in store"],
+        ["demo_rectified_lpjepa", "in store"],
+        ["demo_two_workers", "in store"],
+        ["seeds", "in store"],
+    ]
+    assert lines[0][2] == tables.find("demo_lejepa").description
+    assert not any("somebody_elses" in line[0] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        (
+            "demo_lejpa",
+            2,
+            "error: 'demo_lejpa' is neither a table nor a sweep of the store; did you mean 'demo_lejepa'?",
+        ),
+        ("seed", 2, "error: 'seed' is neither a table nor a sweep of the store; did you mean 'seeds'?"),
+        ("somebody_elses", 2, "error: 'somebody_elses' is neither a table nor a sweep"),
+        ("trials", 2, "error: 'trials' is neither a table nor a sweep"),
+        ("planned", 1, "error: sweep planned has no runs in sqlite:"),
+    ],
+)
+def test_what_cannot_be_shown_is_answered_in_one_line(
+    name: str, code: int, message: str, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--store", store]) == code
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(message)
+
+
+def test_reading_without_a_store_says_what_fills_it_and_creates_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JEPA_RESULTS": str(tmp_path / "results")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-m", "analysis", "demo_lejepa"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "python sweeps/demo_lejepa.py" in done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert [*tmp_path.rglob("*")] == []
+
+
+def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.db").touch()
+    (tmp_path / "text.db").write_text("not a database " * 100)
+    for name in ("empty.db", "text.db"):
+        before = (tmp_path / name).read_bytes()
+        assert main(["demo_lejepa", "--store", f"sqlite:///{tmp_path / name}"]) == 1
+        assert (tmp_path / name).read_bytes() == before
+    assert main(["--store", f"sqlite:///{tmp_path / 'none.db'}"]) == 0  # the list stands without a store
+    assert "no runs" in capsys.readouterr().out
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_store_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("JEPA_RESULTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert store_uri() == f"sqlite:///{tmp_path}/results/mlflow.db"
+    monkeypatch.setenv("JEPA_RESULTS", "/data/r")
+    assert store_uri() == "sqlite:////data/r/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert store_uri() == "http://127.0.0.1:5000"
+
+
+def test_a_sweep_that_was_never_run_names_its_command(store: str) -> None:
+    with pytest.raises(
+        NothingToShow, match=r"sweep lamb_views has no runs in .*; python sweeps/lamb_views.py fills it"
+    ):
+        load_runs("lamb_views", store)

@@ -1,0 +1,201 @@
+"""Every command of the README, run as it stands there, in a store whose cells are done; nothing trains but the one run.
+
+`make demo` and `make test` are read, not run: the first takes minutes, the second is what runs this.
+"""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from jepa_train.config import cell_key, flatten
+from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
+from sweeps.engine.cells import Cell, fixed_cells
+from sweeps.engine.search import completer
+from sweeps.engine.spec import Sweep
+from sweeps.engine.tracking import Ledger, best_config, store_uri
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ (.+)$", README, flags=re.MULTILINE)
+METRICS = {
+    "epoch": 1.0,
+    "val/probe_top1": 0.5,
+    "test/linear_top1": 0.625,
+    "test/linear_projector_top1": 0.375,
+    "test/knn_top1": 0.25,
+    "test/nonzero_fraction": 0.75,
+    "target/nonzero_fraction": 0.5,
+    "train/loss": 1.5,
+}
+
+
+def fill(module, cells: list[Cell], *, sweep: Sweep | None = None) -> None:
+    """Record the cells as finished."""
+    ledger = Ledger(sweep or module.SWEEP, Path(module.__file__).resolve())
+    for number, cell in enumerate(cells):
+        run_id = ledger.start(cell)
+        ledger.log(run_id, METRICS | {"val/probe_top1": 0.5 + number / 100})
+        ledger.end(run_id, "finished", "")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user whose three demo sweeps are done."""
+    results = tmp_path_factory.mktemp("readme") / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JEPA_RESULTS", str(results))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        search = demo_lejepa.SWEEP
+        point = {"method.num_slices": 256, "optim.lr": 1e-3, "optim.weight_decay": 1e-3}
+        proposed = [
+            completer(search, search.base)({**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
+        ]
+        fill(demo_lejepa, [*fixed_cells(search, search.base), *proposed])
+        fill(demo_rectified_lpjepa, fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base))
+        best = best_config("demo_lejepa", store_uri())
+        assert cell_key(best) == proposed[-1].key
+        fill(demo_two_workers, fixed_cells(demo_two_workers.SWEEP, best))
+        return {**os.environ, "JEPA_RESULTS": str(results)}
+
+
+def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A README command, in the repository's root, with this Python."""
+    words = [sys.executable if word == ".venv/bin/python" else word for word in shlex.split(command)]
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_every_command_of_the_readme_is_covered_here():
+    tested = {name for name, value in globals().items() if name.startswith("test_") and value.__doc__}
+    covered = {command for name in tested for command in COMMANDS if command in globals()[name].__doc__}
+    assert covered == set(COMMANDS)
+
+
+def test_one_run(environment):
+    """.venv/bin/python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02"""
+    done = run(test_one_run.__doc__, environment)
+    assert done.returncode == 0, done.stderr
+    assert "finished at epoch 5" in done.stdout
+    assert float(re.search(r"linear_top1\s.*?(0\.\d+)", done.stdout).group(1)) > 0.8
+
+
+def test_the_quoted_error_is_what_is_printed(environment):
+    done = run(".venv/bin/python -m jepa_train method.lamda=0.1", environment)
+    assert done.returncode == 2
+    assert done.stderr.strip() in README
+
+
+def test_dry_run(environment):
+    """.venv/bin/python sweeps/demo_rectified_lpjepa.py --dry-run"""
+    done = run(test_dry_run.__doc__, environment)
+    total = len(fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base))
+    assert done.returncode == 0, done.stderr
+    assert f"{total} of {total} cells done" in done.stdout
+    assert done.stdout.count("finished") == total
+
+
+def test_running_a_finished_sweep_again_prints_its_table_at_once(environment):
+    """.venv/bin/python sweeps/demo_rectified_lpjepa.py"""
+    done = run(test_running_a_finished_sweep_again_prints_its_table_at_once.__doc__, environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "62.5" in done.stdout
+    assert not (Path(environment["JEPA_RESULTS"]) / "ray").exists()
+
+
+def test_the_demo_again_runs_nothing_and_prints_all_tables(environment):
+    """make demo"""
+    recipe = subprocess.run(["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (command,) = [line.strip() for line in recipe.splitlines() if "-m sweeps" in line]
+    done = run(command, environment)
+    assert done.returncode == 0, done.stderr
+    for name in ("demo_lejepa", "demo_rectified_lpjepa", "demo_two_workers"):
+        assert re.search(rf"{name}: (\d+) of \1 cells done", done.stdout), done.stdout
+    assert "random init" in done.stdout
+    assert "2 workers" in done.stdout
+    assert not (Path(environment["JEPA_RESULTS"]) / "ray").exists()
+
+
+def test_make_test_runs_linter_type_checker_and_tests():
+    """make test"""
+    recipe = subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for tool in ("ruff check", "ruff format --check", "mypy", "pytest"):
+        assert tool in recipe
+
+
+def test_data_may_lie_elsewhere(environment):
+    """.venv/bin/python sweeps/colour_folder.py data.path=~/data/cifar10"""
+    done = run(".venv/bin/python sweeps/colour_folder.py data.path=/nowhere/cifar10", environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data.path must be a folder, got '/nowhere/cifar10'")
+    done = run(".venv/bin/python sweeps/colour_folder.py epochs=3", environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: epochs is part of the cell")
+
+
+def test_tables(environment):
+    """.venv/bin/python -m analysis and .venv/bin/python -m analysis demo_rectified_lpjepa --format latex"""
+    listing = run(".venv/bin/python -m analysis", environment)
+    assert listing.returncode == 0, listing.stderr
+    assert "demo_rectified_lpjepa" in listing.stdout
+    table = run(".venv/bin/python -m analysis demo_rectified_lpjepa --format latex", environment)
+    assert table.returncode == 0, table.stderr
+    assert r"\toprule" in table.stdout
+
+
+def test_the_ui_serves_the_links_it_prints_on_loopback(environment):
+    """make ui"""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    recipe = subprocess.run(["make", "--dry-run", "ui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "python -m analysis.ui --port 5000" in recipe
+    words = [sys.executable, "-m", "analysis.ui", "--port", str(port)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    server = subprocess.Popen(words, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
+    try:
+        assert f"http://127.0.0.1:{port}/#/experiments/" in server.stdout.readline()
+        assert answer(f"http://127.0.0.1:{port}/health") == "OK"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def answer(url: str) -> str:
+    """What the server says, once it is up."""
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.read().decode()
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(url)
+
+
+def test_the_sweep_shown_is_the_file():
+    shown = re.search(r"```python\n(.+?)```", README, flags=re.DOTALL).group(1)
+    assert shown.strip() == (ROOT / "sweeps/demo_rectified_lpjepa.py").read_text().strip()
+
+
+def test_the_layout_names_what_exists():
+    tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
+    named = re.findall(r"\b([a-z_0-9]+\.py|[a-z_]+/)", tree)
+    existing = {path.name for path in ROOT.rglob("*.py")} | {
+        f"{path.name}/" for path in ROOT.rglob("*") if path.is_dir()
+    }
+    assert set(named) <= existing
+    assert {path.name for path in (ROOT / "jepa_train").glob("*.py")} - {"__init__.py", "__main__.py"} <= set(named)
+
+
+def test_flat_keys_in_the_readme_exist():
+    keys = set(re.findall(r"\b((?:method|data|views|model|optim|probe)\.[a-z_]+)=", README))
+    known = flatten(demo_lejepa.SWEEP.base) | flatten(demo_rectified_lpjepa.SWEEP.base)
+    assert keys - {"method.lamda"} <= set(known)

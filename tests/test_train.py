@@ -1,0 +1,109 @@
+"""Whole runs of train(): reports, endings, and independence of the process and of the number of ranks."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import two_ranks
+
+from jepa_train.checks import ConfigError
+from jepa_train.config import TrainConfig, unflatten
+from jepa_train.metrics import GLOSSARY
+from jepa_train.train import Outcome, train
+
+SMALL = two_ranks.SMALL
+
+
+def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[Outcome, list[dict[str, float]]]:
+    """The outcome and everything reported."""
+    reports: list[dict[str, float]] = []
+
+    def report(metrics: dict[str, float]) -> bool:
+        reports.append(metrics)
+        return metrics["epoch"] >= stop_after
+
+    return train(config, report=report), reports
+
+
+@pytest.fixture(scope="module")
+def finished() -> tuple[Outcome, list[dict[str, float]]]:
+    return run(dataclasses.replace(SMALL["lejepa"], epochs=2))
+
+
+def test_every_epoch_is_reported_and_test_only_at_the_end(finished):
+    outcome, reports = finished
+    assert (outcome.status, outcome.reason) == ("finished", "")
+    assert [report["epoch"] for report in reports] == [1.0, 2.0]
+    assert [any(name.startswith("test/") for name in report) for report in reports] == [False, True]
+    assert reports[-1] == outcome.metrics
+
+
+def test_every_reported_name_is_in_the_glossary(finished):
+    names = {name.partition("/")[2] for name in finished[0].metrics if "/" in name}
+    assert names <= set(GLOSSARY)
+
+
+def test_the_loss_is_the_methods_convex_sum(finished):
+    metrics, lamb = finished[0].metrics, SMALL["lejepa"].method.lamb
+    expected = (1 - lamb) * metrics["train/invariance"] + lamb * metrics["train/sigreg"]
+    assert metrics["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_second_run_in_the_same_process_is_bit_for_bit_the_first(finished):
+    torch.manual_seed(123)  # what another cell left behind
+    _, again = run(dataclasses.replace(SMALL["lejepa"], epochs=2))
+    for first, second in zip(finished[1], again, strict=True):
+        assert {**first, "train/images_per_s": 0} == {**second, "train/images_per_s": 0}
+
+
+def test_another_seed_is_another_run(finished):
+    _, other = run(dataclasses.replace(SMALL["lejepa"], epochs=1, seed=1))
+    assert other[0]["train/loss"] != finished[1][0]["train/loss"]
+
+
+def test_training_beats_the_untrained_encoder_by_far():
+    """kNN, the probe that random features please least. One epoch with lamb 0.05 suffices for a part of it."""
+    untrained, _ = run(dataclasses.replace(SMALL["lejepa"], epochs=0))
+    trained, _ = run(unflatten({"epochs": 6, "global_batch": 128}, base=SMALL["lejepa"]))
+    assert untrained.metrics["epoch"] == 0
+    assert trained.metrics["test/knn_top1"] > untrained.metrics["test/knn_top1"] + 0.08
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason():
+    outcome, reports = run(unflatten({"optim.lr": 1e20, "epochs": 3}, base=SMALL["lejepa"]))
+    assert outcome.status == "diverged"
+    assert outcome.reason == "train/loss is nan in epoch 1"
+    assert len(reports) == 1
+
+
+def test_a_collapsed_embedding_ends_the_run_with_its_reason():
+    """Nothing but invariance: the embedding shrinks to a point."""
+    collapsing = {"method.lamb": 0.0, "optim.lr": 1e-2, "epochs": 30, "global_batch": 128}
+    outcome, reports = run(unflatten(collapsing, base=SMALL["lejepa"]))
+    assert outcome.status == "collapsed"
+    assert "embedding_std" in outcome.reason
+    assert len(reports) < 30
+
+
+def test_report_can_stop_a_run():
+    outcome, reports = run(dataclasses.replace(SMALL["lejepa"], epochs=3), stop_after=1)
+    assert outcome.status == "stopped"
+    assert len(reports) == 1
+
+
+def test_a_batch_larger_than_the_training_split_is_refused():
+    with pytest.raises(ConfigError, match=r"^global_batch must not exceed the 1222 training images of digits, got 2048"):
+        run(dataclasses.replace(SMALL["lejepa"], global_batch=2048))
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_two_ranks_train_and_evaluate_like_one_process(name: str):
+    """Views, order, slices, targets and batch norm are those of the global batch; what differs is rounding."""
+    alone = train(SMALL[name]).metrics
+    ranks = [rank["runs"][name] for rank in two_ranks.both_ranks()]
+    assert {**ranks[0], "train/images_per_s": 0} == {**ranks[1], "train/images_per_s": 0}
+    for metric in ("train/loss", "train/invariance", "train/embedding_std", "val/effective_rank", "test/nonzero_fraction"):
+        assert ranks[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
+    for metric in ("val/probe_top1", "test/linear_top1", "test/knn_top1"):
+        assert ranks[0][metric] == pytest.approx(alone[metric], abs=0.02), metric
