@@ -93,7 +93,9 @@ def test_report_can_stop_a_run():
 
 
 def test_a_batch_larger_than_the_training_split_is_refused():
-    with pytest.raises(ConfigError, match=r"^global_batch must not exceed the 1222 training images of digits, got 2048"):
+    with pytest.raises(
+        ConfigError, match=r"^global_batch must not exceed the 1222 training images of digits, got 2048"
+    ):
         run(dataclasses.replace(SMALL["lejepa"], global_batch=2048))
 
 
@@ -103,7 +105,13 @@ def test_two_ranks_train_and_evaluate_like_one_process(name: str):
     alone = train(SMALL[name]).metrics
     ranks = [rank["runs"][name] for rank in two_ranks.both_ranks()]
     assert {**ranks[0], "train/images_per_s": 0} == {**ranks[1], "train/images_per_s": 0}
-    for metric in ("train/loss", "train/invariance", "train/embedding_std", "val/effective_rank", "test/nonzero_fraction"):
+    for metric in (
+        "train/loss",
+        "train/invariance",
+        "train/embedding_std",
+        "val/effective_rank",
+        "test/nonzero_fraction",
+    ):
         assert ranks[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
     for metric in ("val/probe_top1", "test/linear_top1", "test/knn_top1"):
         assert ranks[0][metric] == pytest.approx(alone[metric], abs=0.02), metric

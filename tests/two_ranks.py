@@ -1,5 +1,6 @@
 """What two gloo ranks compute, by one pair of processes for all tests: starting them is the expensive part."""
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -10,15 +11,22 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from jepa_train import distributed
+from jepa_train.config import OptimConfig
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.presets import DIGITS
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.slices import unit_slices
+from jepa_train.train import train
 
 WORLD = 2
 BATCH = 12
 METHODS: dict[str, Method] = {
     "lejepa": LeJEPA(lamb=0.3, num_slices=16),
     "rectified_lpjepa": RectifiedLpJEPA(p=0.5, mu=-0.5, num_slices=16),
+}
+SMALL = {
+    name: dataclasses.replace(DIGITS, method=method, epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3))
+    for name, method in (("lejepa", LeJEPA(num_slices=64)), ("rectified_lpjepa", RectifiedLpJEPA(num_slices=64)))
 }
 VIEWS = {"lejepa": 3, "rectified_lpjepa": 2}  # of which two are global
 
@@ -112,6 +120,7 @@ def _compute(rank: int) -> dict:
         "collectives": _collectives(rank),
         "slices": [unit_slices(5, 4, derive_seed(11, step, "slices")) for step in range(2)],
         "steps": {name: training_step(name) for name in METHODS},
+        "runs": {name: train(config).metrics for name, config in SMALL.items()},
         "norms": {key: batch_norm_steps(norm) for key, norm in norms.items()},
         "bf16_norm": batch_norm_steps(coarse, dtype=torch.bfloat16),
     }
