@@ -74,13 +74,13 @@ def axes(runs: pd.DataFrame) -> list[str]:
 
 
 def current(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells, without references, that share the latest cell's base configuration.
+    """The cells, without references, of the sweep's present base configuration (where it has none, of the latest).
 
     Whoever edits a sweep's base and runs it again gets new cells beside the old ones; a table that mixed them would
     compare different trainings.
     """
     cells = runs[runs["role"] == "cell"]
-    return cells[cells["base"] == _latest_base(cells)]
+    return cells[cells["base"] == _present_base(cells)]
 
 
 def grid(runs: pd.DataFrame, *, row: str, column: str, quantities: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def summary(runs: pd.DataFrame) -> str:
         ]
         earlier = own[(own["role"] == "cell") & ~own["run_id"].isin(cells["run_id"])]
         if len(earlier):
-            differing = ", ".join(_differences({*earlier["base"]}, _latest_base(cells)))
+            differing = ", ".join(_differences({*earlier["base"]}, _present_base(cells)))
             counts.append(f"{len(earlier)} of another configuration left out (they differ in {differing})")
         parts.append(f"{sweep}: {', '.join(counts) or 'no cell yet'}")
     return "; ".join(parts)
@@ -160,7 +160,11 @@ def _column(runs: pd.DataFrame, name: str) -> pd.Series:
     return runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
 
 
-def _latest_base(cells: pd.DataFrame) -> str:
+def _present_base(cells: pd.DataFrame) -> str:
+    """What the sweep's file said at its last launch, if any cell has it; else what the latest cell has."""
+    said = cells["sweep.base"].iloc[0] if "sweep.base" in cells and len(cells) else ""
+    if (cells["base"] == said).any():
+        return str(said)
     return cells.sort_values(["start_time", "run_id"])["base"].iloc[-1] if len(cells) else ""
 
 

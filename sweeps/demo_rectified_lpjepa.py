@@ -1,6 +1,6 @@
 """Rectified LpJEPA on handwritten digits: sparsity and accuracy over the target's p and mu.
 
-Expect the measured non-zero fraction to fall with mu for every p, above what the target says, and accuracy to hold.
+Expect the measured non-zero fraction to fall with mu for every p, as theory's does, and the encoder to hold its accuracy.
 """
 
 import dataclasses

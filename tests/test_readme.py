@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from jepa_train.config import cell_key, flatten
+from jepa_train.config import TrainConfig, cell_key, flatten
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
 from sweeps.engine.cells import Cell, fixed_cells
 from sweeps.engine.search import completer
-from sweeps.engine.spec import Sweep
-from sweeps.engine.tracking import Ledger, best_config, store_uri
+from sweeps.engine.store import best_config
+from sweeps.engine.tracking import Ledger
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,9 +38,9 @@ METRICS = {
 }
 
 
-def fill(module, cells: list[Cell], *, sweep: Sweep | None = None) -> None:
+def fill(module, base: TrainConfig, cells: list[Cell]) -> None:
     """Record the cells as finished."""
-    ledger = Ledger(sweep or module.SWEEP, Path(module.__file__).resolve())
+    ledger = Ledger(module.SWEEP, base, Path(module.__file__).resolve())
     for number, cell in enumerate(cells):
         run_id = ledger.start(cell)
         ledger.log(run_id, METRICS | {"val/probe_top1": 0.5 + number / 100})
@@ -59,11 +59,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         proposed = [
             completer(search, search.base)({**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
         ]
-        fill(demo_lejepa, [*fixed_cells(search, search.base), *proposed])
-        fill(demo_rectified_lpjepa, fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base))
-        best = best_config("demo_lejepa", store_uri())
+        fill(demo_lejepa, search.base, [*fixed_cells(search, search.base), *proposed])
+        fill(
+            demo_rectified_lpjepa,
+            demo_rectified_lpjepa.SWEEP.base,
+            fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base),
+        )
+        best = best_config("demo_lejepa")
         assert cell_key(best) == proposed[-1].key
-        fill(demo_two_workers, fixed_cells(demo_two_workers.SWEEP, best))
+        fill(demo_two_workers, best, fixed_cells(demo_two_workers.SWEEP, best))
         return {**os.environ, "JEPA_RESULTS": str(results)}
 
 

@@ -1,12 +1,12 @@
 """Cells: the complete configs of a sweep, each named by its key."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, cell_key, flatten, unflatten
+from jepa_train.config import TrainConfig, cell_fields, cell_key, flatten, unflatten
 from jepa_train.preflight import preflight
 from sweeps.engine.spec import Sweep
 
@@ -28,10 +28,12 @@ class Cell:
 def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     """The cells known beforehand: the references, and the grid times the seeds (the base itself without a grid).
 
+    Args:
+        base: the sweep's base after preflight.
+
     Raises:
         ConfigError: an encoder or a dataset that is not there, or two equal cells.
     """
-    base = preflight(base)
     cells = [make_cell(base, {"seed": sweep.seeds[0], **point}, role="reference") for point in sweep.references]
     if not sweep.space:
         for values in itertools.product(*sweep.grid.values()):
@@ -51,6 +53,14 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
 def make_cell(base: TrainConfig, point: Mapping[str, Any], *, role: Literal["cell", "reference"] = "cell") -> Cell:
     """The base changed at a point of the grid, the space or the references."""
     return Cell(config=unflatten(point, base=base), label=label_of(point), role=role)
+
+
+def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
+    """What every cell of a sweep has in common, as MLflow stores it: the cell fields but the axes and the seed."""
+    fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
+    if "method" in axes:  # each method brings its own hyper-parameters
+        fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
+    return fields
 
 
 def label_of(point: Mapping[str, Any]) -> str:

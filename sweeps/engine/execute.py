@@ -17,6 +17,7 @@ from sweeps.engine.launch import Plan
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import CellSearcher, completer, optuna_search
 from sweeps.engine.spec import Sweep
+from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
 
 Shape = tuple[int, int, int, float]  # lanes, workers of each, CPUs and GPUs of each worker
@@ -43,7 +44,7 @@ class Session:
         finally:
             self._ray.close()
 
-    def run(self, plan: Plan) -> int:
+    def run(self, plan: Plan, ledger: Ledger) -> int:
         """Run what the plan lacks; returns the number of cells without a result afterwards."""
         if not ray.is_initialized():
             self._ray.enter_context(ray_session())
@@ -58,7 +59,7 @@ class Session:
         )
         for entry in plan.history:
             display.note_best(entry.metrics.get(plan.sweep.objective, float("nan")), entry.key)
-        recorder = Recorder(ledger=plan.ledger, display=display, objective=plan.sweep.objective)
+        recorder = Recorder(ledger=ledger, display=display, objective=plan.sweep.objective)
         try:
             with display.shown():
                 self._tune(plan, pool, recorder)

@@ -12,9 +12,11 @@ from rich.console import Console
 from analysis.tables import table
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig, cell_fields, parse, unflatten
+from jepa_train.preflight import preflight
 from sweeps.engine.cells import Cell, fixed_cells
 from sweeps.engine.spec import BestOf, Sweep
-from sweeps.engine.tracking import Entry, Ledger, best_config, store_uri
+from sweeps.engine.store import Entry, best_config, store_uri
+from sweeps.engine.tracking import Ledger, read_ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,6 @@ class Plan:
 
     sweep: Sweep
     base: TrainConfig
-    ledger: Ledger
     fixed: list[Cell]  # references and grid cells, done or not
     entries: dict[str, Entry]
 
@@ -104,11 +105,11 @@ def make_plan(sweep: Sweep, file: Path) -> Plan:
     Raises:
         ConfigError: anything that could not run.
     """
-    base = best_config(sweep.base.sweep, store_uri()) if isinstance(sweep.base, BestOf) else sweep.base
+    base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
     sweep.check(base)
+    base = preflight(base)
     fixed = fixed_cells(sweep, base)
-    ledger = Ledger(sweep, file)
-    return Plan(sweep=sweep, base=base, ledger=ledger, fixed=fixed, entries=ledger.entries())
+    return Plan(sweep=sweep, base=base, fixed=fixed, entries=read_ledger(sweep, base, file))
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -162,17 +163,18 @@ def _run(sweeps: Sequence[tuple[Sweep, Path]], console: Console) -> int:
         for sweep, file in sweeps:
             plan = make_plan(sweep, file)
             console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done before")
+            ledger = Ledger(sweep, plan.base, file)
             if plan.todo:
-                failed += session.run(plan)
-            _publish(plan, console)
+                failed += session.run(plan, ledger)
+            _publish(plan, ledger, console)
     _say_where(console)
     return 1 if failed else 0
 
 
-def _publish(plan: Plan, console: Console) -> None:
+def _publish(plan: Plan, ledger: Ledger, console: Console) -> None:
     """Print the sweep's table, and put it with the purpose into the experiment's description."""
     markdown = table(plan.sweep.name, format="md")
-    plan.ledger.describe(f"{plan.sweep.purpose.strip()}\n\n{markdown}")
+    ledger.describe(f"{plan.sweep.purpose.strip()}\n\n{markdown}")
     console.print(f"\n{markdown}\n", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -10,7 +10,8 @@ from ray.tune.experiment import Trial
 from jepa_train.config import cell_key, unflatten
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
-from sweeps.engine.tracking import RESULTS, Ledger
+from sweeps.engine.store import RESULTS
+from sweeps.engine.tracking import Ledger
 
 
 @dataclass

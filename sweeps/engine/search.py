@@ -14,7 +14,7 @@ from jepa_train.config import Scalar, TrainConfig, flatten
 from jepa_train.randomness import derive_seed
 from sweeps.engine.cells import Cell, make_cell
 from sweeps.engine.spec import Sweep
-from sweeps.engine.tracking import Entry
+from sweeps.engine.store import Entry
 
 
 class CellSearcher(Searcher):

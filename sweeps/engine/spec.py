@@ -109,6 +109,11 @@ class Sweep:
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
 
+    @property
+    def axes(self) -> list[str]:
+        """The dotted keys that vary, besides the seed."""
+        return [*self.grid, *self.space]
+
     def check(self, base: TrainConfig) -> None:
         """Refuse, before anything starts, what no cell of this sweep could run with."""
         for point in (*self._corners(), *self.references):
