@@ -28,7 +28,18 @@ def main(words: list[str]) -> int:
         return 2
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-    server = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = [
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--uvicorn-opts",
+        "--log-level warning",
+    ]
     os.execv(sys.executable, [sys.executable, "-m", *server, "--backend-store-uri", store])
 
 

@@ -11,7 +11,7 @@ DIGITS = TrainConfig(
     model=ModelConfig(encoder="test_resnet", projector_hidden=256, projector_dim=64),
     optim=OptimConfig(lr=5e-3, weight_decay=1e-3, warmup_epochs=2),
     probe=ProbeConfig(lr=3e-2),
-    epochs=24,
+    epochs=20,
     global_batch=128,
 )
 

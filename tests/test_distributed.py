@@ -79,6 +79,15 @@ def test_running_statistics_of_two_ranks_are_those_of_the_whole_batch(ranks, kin
             torch.testing.assert_close(rank["norms"][kind]["eval"], whole["eval"][half], rtol=1e-10, atol=1e-10)
 
 
+def test_batch_norm_of_two_ranks_keeps_channels_last(ranks):
+    whole = two_ranks.batch_norm_steps(two_ranks.batch_norms()["plain"])
+    for name in ("outputs", "gradients"):
+        for step in range(2):
+            shares = [rank["channels_last_norm"][name][step] for rank in ranks]
+            assert all(share.is_contiguous(memory_format=torch.channels_last) for share in shares), name
+            torch.testing.assert_close(torch.cat(shares), whole[name][step], rtol=1e-9, atol=1e-9, check_stride=False)
+
+
 def test_batch_norm_of_bf16_keeps_fp32_statistics(ranks):
     x = (5 + 2 * two_ranks.draw("x1", 12, 4, 3, 3)).bfloat16().double()
     mean, deviation = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True, correction=0)
@@ -88,6 +97,15 @@ def test_batch_norm_of_bf16_keeps_fp32_statistics(ranks):
     x0 = (5 + 2 * two_ranks.draw("x0", 12, 4, 3, 3)).bfloat16().double().mean((0, 2, 3))
     running = ranks[0]["bf16_norm"]["state"]["running_mean"].double()
     torch.testing.assert_close(running, 0.09 * x0 + 0.1 * mean.flatten(), rtol=1e-6, atol=0)
+
+
+def test_gradient_of_batch_norm_of_bf16_is_that_of_float64_up_to_rounding(ranks):
+    x = (5 + 2 * two_ranks.draw("x1", 12, 4, 3, 3)).bfloat16().double().requires_grad_()
+    normalized = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True, correction=0)
+    (normalized * two_ranks.draw("w1", 12, 4, 3, 3)).sum().backward()
+    gradient = torch.cat([rank["bf16_norm"]["gradients"][1] for rank in ranks])
+    assert gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(gradient.double(), x.grad, rtol=2**-7, atol=2**-7)  # it comes and goes in bf16
 
 
 def test_without_a_process_group_everything_is_the_identity():

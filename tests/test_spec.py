@@ -9,6 +9,7 @@ from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig, ModelConfig, TrainConfig, flatten
 from jepa_train.methods import RectifiedLpJEPA
 from sweeps.engine.cells import fixed_cells
+from sweeps.engine.launch import make_plan
 from sweeps.engine.spec import Sweep
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
@@ -44,7 +45,7 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
 def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
     base = TrainConfig(data=DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match=r"^data\.path"):
-        fixed_cells(make(base=base), base)
+        make_plan(make(base=base), tmp_path / "study.py")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_what_is_typed_wrong_is_answered_in_one_line(fields: dict, words: tuple[
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_an_encoder_that_timm_does_not_know_is_named_with_the_nearest():
+def test_an_encoder_that_timm_does_not_know_is_named_with_the_nearest(tmp_path):
     base = TrainConfig(model=ModelConfig(encoder="resnet81"))
     with pytest.raises(ConfigError, match=r"model\.encoder .*'resnet81'.*did you mean 'resnet18'"):
-        fixed_cells(make(base=base), base)
+        make_plan(make(base=base), tmp_path / "study.py")

@@ -84,7 +84,7 @@ def test_cells_that_end_badly_do_not_stop_the_sweep_and_the_exit_code_tells(firs
         for run in runs_of(client, "tiny_grid")
     }
     assert {key: tags["status"] for key, tags in ends.items()} == {
-        ("0.001", "256", "0"): "finished",
+        ("0.005", "256", "0"): "finished",
         ("0.001", "256", "2"): "finished",
         ("0.001", "2048", "2"): "failed",
         ("1e+20", "256", "2"): "diverged",
@@ -101,7 +101,7 @@ def test_a_finished_run_is_complete(client):
         if run.data.params["epochs"] == "2" and run.data.tags["status"] == "finished"
     ]
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "lr=0.001 global_batch=256 seed=0"
+    assert run.info.run_name == "lr=0.001 global_batch=256"
     assert run.data.params["method.lamb"] == "0.05"
     history = client.get_metric_history(run.info.run_id, "val/probe_top1")
     assert [point.step for point in history] == [1, 2]
@@ -144,11 +144,11 @@ def test_a_second_launch_runs_only_what_has_no_result(first, client):
     assert "tiny_search: 3 of 3 cells done" in plan.stdout
     assert plan.stdout.count("failed") == 2
     (folder / "tiny_grid.py").write_text(GRID.replace("[256, 2048]", "[256]"))
-    before = {run.info.run_id: run.data.metrics for run in runs_of(client, "tiny_grid")}
+    before = {run.info.run_id: run.info.end_time for run in runs_of(client, "tiny_grid")}
     again = launched(folder)
     assert again.returncode == 0, again.stderr
     assert "tiny_grid: 3 of 3 cells done" in again.stdout
-    assert {run.info.run_id: run.data.metrics for run in runs_of(client, "tiny_grid")} == before
+    assert {run.info.run_id: run.info.end_time for run in runs_of(client, "tiny_grid")} == before
 
 
 def test_a_second_file_with_the_same_sweep_name_is_refused(first):

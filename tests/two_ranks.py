@@ -59,16 +59,24 @@ def training_step(name: str) -> dict:
     }
 
 
-def batch_norm_steps(norm: nn.Module, *, dtype: torch.dtype = torch.float64) -> dict:
-    """Two training steps of a batch norm on (BATCH, 4, 3, 3), then evaluation; inputs far from zero mean."""
+def batch_norm_steps(
+    norm: nn.Module,
+    *,
+    dtype: torch.dtype = torch.float64,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> dict:
+    """Two training steps of a batch norm on (BATCH, 4, 3, 3), then evaluation; inputs far from zero mean.
+
+    The gradient that reaches the batch norm is NCHW in both memory formats.
+    """
     outputs, gradients = [], []
     share = distributed.rank_slice(BATCH)
     for step in range(2):
-        x = (5 + 2 * draw(f"x{step}", BATCH, 4, 3, 3))[share].to(dtype).requires_grad_()
+        x = (5 + 2 * draw(f"x{step}", BATCH, 4, 3, 3))[share].to(dtype, memory_format=memory_format).requires_grad_()
+        x.register_hook(gradients.append)  # not x.grad, which takes on the memory format of x
         out = norm(x)
         distributed.mean_over_ranks((out * draw(f"w{step}", BATCH, 4, 3, 3)[share]).sum()).backward()
         outputs.append(out.detach())
-        gradients.append(x.grad)
     parameters = {key: value.grad for key, value in norm.named_parameters()}
     norm.eval()
     return {
@@ -114,6 +122,7 @@ def _work(rank: int, folder: str) -> None:
 
 def _compute(rank: int) -> dict:
     norms = {key: distributed.convert_batch_norm(norm) for key, norm in batch_norms().items()}
+    strided = distributed.convert_batch_norm(batch_norms()["plain"])
     coarse = distributed.convert_batch_norm(nn.BatchNorm2d(4))
     return {
         "identity": [distributed.rank(), distributed.world_size(), distributed.is_main()],
@@ -122,6 +131,7 @@ def _compute(rank: int) -> dict:
         "steps": {name: training_step(name) for name in METHODS},
         "runs": {name: train(config).metrics for name, config in SMALL.items()},
         "norms": {key: batch_norm_steps(norm) for key, norm in norms.items()},
+        "channels_last_norm": batch_norm_steps(strided, memory_format=torch.channels_last),
         "bf16_norm": batch_norm_steps(coarse, dtype=torch.bfloat16),
     }
 

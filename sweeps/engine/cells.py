@@ -10,6 +10,8 @@ from jepa_train.config import TrainConfig, cell_fields, cell_key, flatten, unfla
 from jepa_train.preflight import preflight
 from sweeps.engine.spec import Sweep
 
+Role = Literal["cell", "reference"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -17,7 +19,7 @@ class Cell:
 
     config: TrainConfig
     label: str  # the run's name: what tells this cell from its sisters
-    role: Literal["cell", "reference"] = "cell"
+    role: Role = "cell"
 
     @property
     def key(self) -> str:
@@ -34,11 +36,11 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     Raises:
         ConfigError: an encoder or a dataset that is not there, or two equal cells.
     """
-    cells = [make_cell(base, {"seed": sweep.seeds[0], **point}, role="reference") for point in sweep.references]
+    cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
     if not sweep.space:
         for values in itertools.product(*sweep.grid.values()):
             point = dict(zip(sweep.grid, values, strict=True))
-            cells += [make_cell(base, {**point, "seed": seed}) for seed in sweep.seeds]
+            cells += [make_cell(sweep, base, point, seed=seed) for seed in sweep.seeds]
     cells = [_preflighted(cell, base) for cell in cells]
     labels: dict[str, str] = {}
     for cell in cells:
@@ -50,9 +52,13 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     return cells
 
 
-def make_cell(base: TrainConfig, point: Mapping[str, Any], *, role: Literal["cell", "reference"] = "cell") -> Cell:
-    """The base changed at a point of the grid, the space or the references."""
-    return Cell(config=unflatten(point, base=base), label=label_of(point), role=role)
+def make_cell(
+    sweep: Sweep, base: TrainConfig, point: Mapping[str, Any], *, seed: int | None = None, role: Role = "cell"
+) -> Cell:
+    """The base changed at a point of the grid, the space or the references; by default with the sweep's first seed."""
+    config = unflatten({"seed": sweep.seeds[0] if seed is None else seed, **point}, base=base)
+    several = {"seed": config.seed} if len(sweep.seeds) > 1 else {}
+    return Cell(config=config, label=label_of({**point, **several}) or "base", role=role)
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -44,11 +45,19 @@ class Session:
         finally:
             self._ray.close()
 
-    def run(self, plan: Plan, ledger: Ledger) -> int:
-        """Run what the plan lacks; returns the number of cells without a result afterwards."""
+    def prepare(self, plan: Plan) -> LanePool:
+        """Start Ray and the plan's lanes where they are not up; returns at once."""
         if not ray.is_initialized():
             self._ray.enter_context(ray_session())
-        pool = self._lanes_for(plan.sweep, plan.todo)
+        return self._lanes_for(plan.sweep, plan.todo)
+
+    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> int:
+        """Run what the plan lacks; returns the number of cells without a result afterwards.
+
+        Args:
+            publish: called after every cell.
+        """
+        pool = self.prepare(plan)
         display = Display(
             name=plan.sweep.name,
             objective=plan.sweep.objective,
@@ -59,7 +68,7 @@ class Session:
         )
         for entry in plan.history:
             display.note_best(entry.metrics.get(plan.sweep.objective, float("nan")), entry.key)
-        recorder = Recorder(ledger=ledger, display=display, objective=plan.sweep.objective)
+        recorder = Recorder(ledger=ledger, display=display, objective=plan.sweep.objective, publish=publish)
         try:
             with display.shown():
                 self._tune(plan, pool, recorder)

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -163,19 +164,25 @@ def _run(sweeps: Sequence[tuple[Sweep, Path]], console: Console) -> int:
         for sweep, file in sweeps:
             plan = make_plan(sweep, file)
             console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done before")
-            ledger = Ledger(sweep, plan.base, file)
             if plan.todo:
-                failed += session.run(plan, ledger)
-            _publish(plan, ledger, console)
+                session.prepare(plan)  # first, because the lanes need half a minute to start
+            ledger = Ledger(sweep, plan.base, file)
+            publish = partial(_publish, sweep, ledger)
+            if plan.todo:
+                failed += session.run(plan, ledger, publish)
+            console.print(f"\n{publish()}\n", highlight=False, soft_wrap=True, markup=False)
     _say_where(console)
     return 1 if failed else 0
 
 
-def _publish(plan: Plan, ledger: Ledger, console: Console) -> None:
-    """Print the sweep's table, and put it with the purpose into the experiment's description."""
-    markdown = table(plan.sweep.name, format="md")
-    ledger.describe(f"{plan.sweep.purpose.strip()}\n\n{markdown}")
-    console.print(f"\n{markdown}\n", highlight=False, soft_wrap=True, markup=False)
+def _publish(sweep: Sweep, ledger: Ledger) -> str:
+    """The sweep's table so far, which goes with its purpose into the experiment's description."""
+    try:
+        markdown = table(sweep.name, format="md")
+    except LookupError as nothing:  # a table over several sweeps, of which one is not there
+        markdown = str(nothing.args[0])
+    ledger.describe(f"{sweep.purpose.strip()}\n\n{markdown}")
+    return markdown
 
 
 def _say_where(console: Console) -> None:

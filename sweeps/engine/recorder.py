@@ -1,6 +1,7 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +28,9 @@ class _Running:
 class Recorder(tune.Callback):
     """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.trial."""
 
-    def __init__(self, *, ledger: Ledger, display: Display, objective: str) -> None:
+    def __init__(self, *, ledger: Ledger, display: Display, objective: str, publish: Callable[[], object]) -> None:
         self._ledger = ledger
+        self._publish = publish  # called after every cell
         self._display = display
         self._objective = objective
         self._cells: dict[str, Cell] = {}
@@ -78,6 +80,7 @@ class Recorder(tune.Callback):
         self._ledger.end(running.run_id, status, reason, details)
         self.done += status in RESULTS
         self._display.ended(running.cell, status, reason, running.objective, time.monotonic() - running.started)
+        self._publish()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the experiment folder, which is disposable: nothing of us belongs there."""

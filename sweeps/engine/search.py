@@ -102,7 +102,7 @@ def optuna_search(sweep: Sweep, history: Sequence[Entry]) -> OptunaSearch:
 
 def completer(sweep: Sweep, base: TrainConfig) -> Callable[[Mapping[str, Any]], Cell]:
     """A proposed point -> its cell."""
-    return lambda point: make_cell(base, {**point, "seed": sweep.seeds[0]})
+    return lambda point: make_cell(sweep, base, point)
 
 
 def _read(text: str, domain: BaseDistribution) -> Any:
