@@ -215,11 +215,12 @@ class _Normalize(torch.autograd.Function):
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, None, None, mean, inverse_deviation, True, 0.0, only_sums
         )
-        total = _all_reduce_sum(torch.stack([grad_weight, grad_bias])) / (x.numel() // x.shape[1] * world_size())
+        sums = _all_gather(torch.stack([grad_weight, grad_bias])[None])  # on gloo one exchange, an all-reduce two
+        means = sums.sum(0) / (x.numel() // x.shape[1] * world_size())
         # scale * (grad - mean(grad) - normalized * mean(grad * normalized)), as a multiple of grad, one of x and a rest
         scale = weight * inverse_deviation
-        slope = -scale * inverse_deviation * total[0]
-        rest = -scale * total[1] - slope * mean
+        slope = -scale * inverse_deviation * means[0]
+        rest = -scale * means[1] - slope * mean
         scale, slope, rest = (part.view(-1, *[1] * (x.ndim - 2)) for part in (scale, slope, rest))
         grad_x = torch.addcmul(rest, x, slope).addcmul_(grad, scale)
         return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None
@@ -244,9 +245,9 @@ def _all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def _all_gather(x: Tensor) -> Tensor:
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
-    return torch.cat(parts)
+    whole = x.new_empty(world_size() * len(x), *x.shape[1:])
+    dist.all_gather_into_tensor(whole, x.detach().contiguous())
+    return whole
 
 
 def _initialized() -> bool:

@@ -1,6 +1,7 @@
 """A sweep file that is wrong is answered in one line that names the file and the line, not with a traceback."""
 
 import dataclasses
+import os
 import re
 import sys
 import traceback
@@ -32,7 +33,7 @@ def one_line(error: BaseException) -> str | None:
 
 
 def install() -> None:
-    """Answer the user's mistakes in one line, exit code 1 as Python's own; everything else keeps its traceback."""
+    """Answer the user's mistakes in one line and exit code 2; everything else keeps its traceback."""
     sys.excepthook = _hook
 
 
@@ -42,11 +43,13 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
     else:
         sys.stderr.write(f"error: {line}\n")
+        sys.stderr.flush()
+        os._exit(2)  # a hook cannot choose the exit code otherwise; nothing has been started yet
 
 
 def _place(frames: traceback.StackSummary) -> str:
     """The last frame outside our packages, or in a sweep file: where the user typed it."""
-    typed = [frame for frame in frames if not _is_ours(frame.filename)]
+    typed = [frame for frame in frames if not _is_ours(frame.filename) and frame.filename != dataclasses.__file__]
     return f"{typed[-1].filename}:{typed[-1].lineno}: " if typed else ""
 
 
