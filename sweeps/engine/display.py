@@ -18,10 +18,10 @@ class Display:
 
     Args:
         name: the sweep's name.
+        objective: the metric of which the best value is shown.
         total: all cells of the sweep, with those already done.
         done: the cells that an earlier launch finished.
         lanes: how many cells run at once.
-        total_epochs: epochs that this launch has to run, for the time left.
     """
 
     def __init__(self, *, name: str, objective: str, total: int, done: int, lanes: int, console: Console) -> None:
@@ -32,7 +32,8 @@ class Display:
         self._lanes = lanes
         self._console = console
         self._started = time.monotonic()
-        self._first_cell_at: float | None = None
+        self._first_report_at: float | None = None  # before it, the worker groups are starting
+        self._trained = 0  # ended cells that count for the time left; an untrained reference does not
         self._progress: dict[str, float] = {}  # running cell's label -> fraction done
         self._ended: dict[str, int] = {}  # status -> count
         self._best: tuple[float, str] | None = None
@@ -57,11 +58,11 @@ class Display:
 
     def started(self, cell: Cell) -> None:
         """A cell has been given to a lane."""
-        self._first_cell_at = self._first_cell_at or time.monotonic()
         self._progress[cell.label] = 0.0
 
     def progressed(self, cell: Cell, epoch: float) -> None:
         """A cell has reported an epoch."""
+        self._first_report_at = self._first_report_at or time.monotonic()
         self._progress[cell.label] = epoch / max(cell.config.epochs, 1)
         if self._live is None and time.monotonic() - self._last_line > _QUIET_S:
             self._line(self._status())
@@ -70,6 +71,7 @@ class Display:
         """A cell has ended; its line stays on the screen."""
         self._progress.pop(cell.label, None)
         self._ended[status] = self._ended.get(status, 0) + 1
+        self._trained += cell.config.epochs > 0
         outcome = f"{self._objective} {value:.3f}" if status == "finished" else f"{status}: {reason}"
         if status == "finished" and cell.role == "cell":
             self.note_best(value, cell.label)
@@ -86,20 +88,20 @@ class Display:
     def _status(self) -> str:
         done = self._earlier + sum(count for status, count in self._ended.items() if status != "failed")
         failed = self._ended.get("failed", 0)
-        if not self._progress and not self._ended:
+        if self._first_report_at is None and not self._ended:
             waited = time.monotonic() - self._started
             return f"{self._name}  {done}/{self._total} done  starting {self._lanes} worker groups ({waited:.0f} s)"
-        parts = [f"{done}/{self._total} done", f"{len(self._progress)} running", f"{failed} failed"]
-        if self._best is not None:
+        parts = [f"{done}/{self._total} done", f"{len(self._progress)} running", f"{failed} failed", self._time_left()]
+        if self._best is not None:  # last, because a narrow terminal cuts the line
             parts.append(f"best {self._objective} {self._best[0]:.3f} ({self._best[1]})")
-        parts.append(self._time_left())
         return f"{self._name}  " + "  ".join(parts)
 
     def _time_left(self) -> str:
         """From the mean time of the cells so far, a running one counted by its epochs."""
-        worked = sum(self._ended.values()) + sum(self._progress.values())
-        remaining = self._total - self._earlier - worked
-        if worked < 0.2 or self._first_cell_at is None:
+        running = sum(self._progress.values())
+        worked = self._trained + running
+        remaining = self._total - self._earlier - sum(self._ended.values()) - running
+        if worked < 0.1 or self._first_report_at is None:
             return "time left: measuring"
-        seconds = (time.monotonic() - self._first_cell_at) / worked * remaining
+        seconds = (time.monotonic() - self._first_report_at) / worked * remaining
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left" if seconds >= 60 else f"{seconds:.0f} s left"
