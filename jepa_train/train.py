@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa_train import distributed
+from jepa_train.batch_norm import convert_batch_norm
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data import Images
@@ -62,7 +63,7 @@ def train(config: TrainConfig, *, report: Report = silent) -> Outcome:
     network = build_network(config, len(splits.classes)).to(device)
     network.to(memory_format=torch.channels_last)  # convolutions: 1.3 times as fast on a CPU, more on a GPU
     if distributed.world_size() > 1:
-        distributed.convert_batch_norm(network)
+        convert_batch_norm(network)
     model = distributed.data_parallel(network)
     optimizer = build_optimizer(network, config, steps_per_epoch)
     images = Images(pixels=splits.train.pixels.to(device), labels=splits.train.labels.to(device))

@@ -53,7 +53,8 @@ def test_counts_best_and_time_left(clock):
     assert display._render().plain == ("study  2/5 done  1 running  0 failed  17 s left  best val/probe_top1 0.750 (a)")
 
 
-def test_failures_and_references_are_neither_done_nor_best(clock):
+@pytest.mark.usefixtures("clock")
+def test_failures_and_references_are_neither_done_nor_best():
     display = shown(total=3, done=0)
     reference, failing = cell("random", epochs=0, role="reference"), cell("bad")
     display.started(reference)
@@ -66,7 +67,8 @@ def test_failures_and_references_are_neither_done_nor_best(clock):
     assert "best" not in text
 
 
-def test_every_ended_cell_leaves_a_line(clock):
+@pytest.mark.usefixtures("clock")
+def test_every_ended_cell_leaves_a_line():
     display = shown()
     display.started(cell("a"))
     display.ended(cell("a"), "diverged", "train/loss is nan in epoch 1", float("nan"), 3)

@@ -4,6 +4,7 @@ import two_ranks
 from torch import nn
 
 from jepa_train import distributed
+from jepa_train.batch_norm import GlobalBatchNorm, convert_batch_norm
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,6 @@ def test_gather_rows_takes_unequal_counts(ranks):
 def test_flags(ranks):
     for rank in ranks:
         assert rank["collectives"]["broadcast"] == [True, False]
-        assert rank["collectives"]["any"] == [True, False]
 
 
 def test_rank_slice_is_the_contiguous_share(ranks):
@@ -113,7 +113,6 @@ def test_without_a_process_group_everything_is_the_identity():
     for same in (distributed.mean_over_ranks, distributed.gather_over_ranks, distributed.gather_rows):
         assert same(x) is x
     assert distributed.broadcast_flag(True)
-    assert not distributed.any_rank(False)
     assert distributed.rank_slice(5) == slice(0, 5)
     module = nn.Linear(2, 2)
     assert distributed.data_parallel(module) is module
@@ -124,9 +123,9 @@ def test_conversion_keeps_parameters_and_names_and_on_one_rank_the_values():
         plain = two_ranks.batch_norm_steps(two_ranks.batch_norms()[kind])
         model = nn.ModuleDict({"inner": nn.Sequential(norm)})
         before, parameters = list(model.state_dict()), list(model.parameters())
-        converted = distributed.convert_batch_norm(model)
+        converted = convert_batch_norm(model)
         assert list(converted.state_dict()) == before
         assert [id(p) for p in converted.parameters()] == [id(p) for p in parameters]
-        assert isinstance(converted["inner"][0], distributed.GlobalBatchNorm)
+        assert isinstance(converted["inner"][0], GlobalBatchNorm)
         alone = two_ranks.batch_norm_steps(converted["inner"])
         torch.testing.assert_close(alone["outputs"], plain["outputs"], rtol=0, atol=0)

@@ -11,6 +11,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from jepa_train import distributed
+from jepa_train.batch_norm import convert_batch_norm
 from jepa_train.config import OptimConfig
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.presets import DIGITS
@@ -46,7 +47,7 @@ def training_step(name: str) -> dict:
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, distributed.rank_slice(BATCH)]
     if distributed.world_size() > 1:
-        model = distributed.convert_batch_norm(model)
+        model = convert_batch_norm(model)
     parallel = distributed.data_parallel(model)  # named: DDP averages only as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = METHODS[name](z, num_global=2, step=3, seed=11)
@@ -121,9 +122,9 @@ def _work(rank: int, folder: str) -> None:
 
 
 def _compute(rank: int) -> dict:
-    norms = {key: distributed.convert_batch_norm(norm) for key, norm in batch_norms().items()}
-    strided = distributed.convert_batch_norm(batch_norms()["plain"])
-    coarse = distributed.convert_batch_norm(nn.BatchNorm2d(4))
+    norms = {key: convert_batch_norm(norm) for key, norm in batch_norms().items()}
+    strided = convert_batch_norm(batch_norms()["plain"])
+    coarse = convert_batch_norm(nn.BatchNorm2d(4))
     return {
         "identity": [distributed.rank(), distributed.world_size(), distributed.is_main()],
         "collectives": _collectives(rank),
@@ -152,7 +153,6 @@ def _collectives(rank: int) -> dict:
         "some_empty": distributed.gather_rows(torch.ones(2 * rank, 3, dtype=torch.bool)),
         "all_empty": distributed.gather_rows(torch.ones(0, 3)),
         "broadcast": [distributed.broadcast_flag(rank == 0), distributed.broadcast_flag(rank == 1)],
-        "any": [distributed.any_rank(rank == 1), distributed.any_rank(False)],
         "share": list(range(10))[distributed.rank_slice(10)],
         "refusal": _refusal(),
     }
