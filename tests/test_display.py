@@ -28,14 +28,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def shown(total: int = 5, done: int = 1) -> Display:
     """A display that writes to a buffer instead of the terminal."""
     console = Console(file=io.StringIO(), width=200)
-    return Display(name="study", objective="val/probe_top1", total=total, done=done, lanes=2, console=console)
+    return Display(name="study", objective="val/probe_top1", total=total, done=done, console=console)
 
 
 def test_before_the_first_report_the_worker_groups_are_starting(clock):
     display = shown()
     display.started(cell("a"))
     clock[0] = 12.0
-    assert display._render().plain == "study  1/5 done  starting 2 worker groups (12 s)"
+    assert display._render().plain == "study  1/5 done  starting the workers (12 s)"
 
 
 def test_counts_best_and_time_left(clock):

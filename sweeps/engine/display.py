@@ -21,15 +21,13 @@ class Display:
         objective: the metric of which the best value is shown.
         total: all cells of the sweep, with those already done.
         done: the cells that an earlier launch finished.
-        lanes: how many cells run at once.
     """
 
-    def __init__(self, *, name: str, objective: str, total: int, done: int, lanes: int, console: Console) -> None:
+    def __init__(self, *, name: str, objective: str, total: int, done: int, console: Console) -> None:
         self._name = name
         self._objective = objective
         self._total = total
         self._earlier = done
-        self._lanes = lanes
         self._console = console
         self._started = time.monotonic()
         self._first_report_at: float | None = None  # before it, the worker groups are starting
@@ -83,16 +81,16 @@ class Display:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
-        return Text(self._status(), no_wrap=True, overflow="ellipsis")
+        return Text(self._status())
 
     def _status(self) -> str:
         done = self._earlier + sum(count for status, count in self._ended.items() if status != "failed")
         failed = self._ended.get("failed", 0)
         if self._first_report_at is None and not self._ended:
             waited = time.monotonic() - self._started
-            return f"{self._name}  {done}/{self._total} done  starting {self._lanes} worker groups ({waited:.0f} s)"
+            return f"{self._name}  {done}/{self._total} done  starting the workers ({waited:.0f} s)"
         parts = [f"{done}/{self._total} done", f"{len(self._progress)} running", f"{failed} failed", self._time_left()]
-        if self._best is not None:  # last, because a narrow terminal cuts the line
+        if self._best is not None:
             parts.append(f"best {self._objective} {self._best[0]:.3f} ({self._best[1]})")
         return f"{self._name}  " + "  ".join(parts)
 

@@ -63,7 +63,6 @@ class Session:
             objective=plan.sweep.objective,
             total=plan.total,
             done=plan.total - plan.todo,
-            lanes=pool.num_lanes,
             console=self._console,
         )
         for entry in plan.history:
@@ -79,7 +78,7 @@ class Session:
     def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
         searcher = CellSearcher(
             fixed=plan.missing,
-            proposals=optuna_search(plan.sweep, plan.history) if plan.proposals else None,
+            proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.proposals else None,
             complete=completer(plan.sweep, plan.base),
             announce=recorder.announce,
             objective=plan.sweep.objective,

@@ -77,10 +77,11 @@ class CellSearcher(Searcher):
         """Nothing to restore: see save."""
 
 
-def optuna_search(sweep: Sweep, history: Sequence[Entry]) -> OptunaSearch:
+def optuna_search(sweep: Sweep, base: TrainConfig, history: Sequence[Entry]) -> OptunaSearch:
     """TPE over the sweep's space, told of every point the store holds; a search goes on where it stopped.
 
-    The sampler's seed depends on the length of the history, or a continued search would propose the same points again.
+    A new search starts with the base's own point, where it lies in the space: what the search is to improve on. The
+    sampler's seed depends on the length of the history, or a continued search would propose the same points again.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("ray.tune.search.optuna").setLevel(logging.ERROR)
@@ -89,7 +90,12 @@ def optuna_search(sweep: Sweep, history: Sequence[Entry]) -> OptunaSearch:
         n_startup_trials=max(2, min(10, sweep.trials // 3)),
         multivariate=True,
     )
-    search = OptunaSearch(space=dict(sweep.space), metric=sweep.objective, mode="max", sampler=sampler)
+    flat = flatten(base)
+    own = {key: flat[key] for key in sweep.space}
+    first = [own] if not history and all(_holds(sweep.space[key], value) for key, value in own.items()) else None
+    search = OptunaSearch(
+        space=dict(sweep.space), metric=sweep.objective, mode="max", sampler=sampler, points_to_evaluate=first
+    )
     for entry in history:
         failed = entry.status != "finished" or sweep.objective not in entry.metrics
         search.add_evaluated_point(
@@ -103,6 +109,13 @@ def optuna_search(sweep: Sweep, history: Sequence[Entry]) -> OptunaSearch:
 def completer(sweep: Sweep, base: TrainConfig) -> Callable[[Mapping[str, Any]], Cell]:
     """A proposed point -> its cell."""
     return lambda point: make_cell(sweep, base, point)
+
+
+def _holds(domain: Any, value: Scalar) -> bool:
+    """Whether a value lies in a domain."""
+    if isinstance(domain, CategoricalDistribution):
+        return value in domain.choices
+    return bool(domain.low <= value <= domain.high)
 
 
 def _read(text: str, domain: BaseDistribution) -> Any:
