@@ -77,10 +77,14 @@ def current(runs: pd.DataFrame) -> pd.DataFrame:
     """The cells, without references, of the sweep's present base configuration (where it has none, of the latest).
 
     Whoever edits a sweep's base and runs it again gets new cells beside the old ones; a table that mixed them would
-    compare different trainings.
+    compare different trainings. Of a grid, only the cells with values that it still lists.
     """
-    cells = runs[runs["role"] == "cell"]
-    return cells[cells["base"] == _present_base(cells)]
+    cells = _of_present_base(runs)
+    listed = _experiment_tag(cells, "sweep.grid") or {}
+    inside = pd.Series(True, index=cells.index)
+    for key, values in listed.items():
+        inside &= _column(cells, key).map(_comparable).isin({_comparable(value) for value in values})
+    return cells[inside]
 
 
 def grid(runs: pd.DataFrame, *, row: str, column: str, quantities: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
@@ -108,9 +112,10 @@ def grid(runs: pd.DataFrame, *, row: str, column: str, quantities: Mapping[str, 
 
 
 def ranked(runs: pd.DataFrame, columns: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
-    """Finished cells by the sweep's objective, highest first; then the unfinished; then references.
+    """Finished cells by the sweep's objective, highest first; then the unfinished; then the sweep's references.
 
-    Equal objectives share a rank. The index says "1", "2", ..., or what a row is: "diverged", "random init".
+    Equal objectives share a rank. The index says "1", "2", ..., or what a row is: "diverged", "random init", and the
+    run's name for a trained reference.
 
     Args:
         columns: header -> (parameter or metric, factor).
@@ -121,11 +126,9 @@ def ranked(runs: pd.DataFrame, columns: Mapping[str, tuple[str, float]]) -> pd.D
     best_first = cells[finished].sort_values(["objective", "cell_key"], ascending=[False, True])
     ranks = best_first["objective"].rank(ascending=False, method="min")
     unfinished = cells[~finished].sort_values(["status", "start_time", "cell_key"])
-    references = (
-        runs[runs["role"] == "reference"].sort_values("start_time").drop_duplicates(["epochs", "seed"], keep="last")
-    )
+    references = _references(runs).sort_values(["start_time", "cell_key"])
     labels = ["-" if math.isnan(rank) else int(rank) for rank in ranks]
-    labels += [*unfinished["status"], *(_reference_label(row) for _, row in references.iterrows())]
+    labels += [*unfinished["status"], *_reference_labels(references)]
     rows = [
         [_entry(run, *column) for column in columns.values()]
         for part in (best_first, unfinished, references)
@@ -143,10 +146,16 @@ def summary(runs: pd.DataFrame) -> str:
             f"{len(group)} {status}" + _reasons(group["reason"])
             for status, group in sorted(cells.groupby("status"), key=lambda pair: (pair[0] != "finished", pair[0]))
         ]
-        earlier = own[(own["role"] == "cell") & ~own["run_id"].isin(cells["run_id"])]
+        same_base = _of_present_base(own)
+        if len(same_base) > len(cells):
+            counts.append(f"{len(same_base) - len(cells)} outside the present grid left out")
+        earlier = own[(own["role"] == "cell") & ~own["run_id"].isin(same_base["run_id"])]
         if len(earlier):
-            differing = ", ".join(_differences({*earlier["base"]}, _present_base(cells)))
+            differing = ", ".join(_differences({*earlier["base"]}, _present_base(same_base)))
             counts.append(f"{len(earlier)} of another configuration left out (they differ in {differing})")
+        former = (own["role"] == "reference").sum() - len(_references(own))
+        if former:
+            counts.append(f"{former} former reference{'s'[: former > 1]} left out")
         parts.append(f"{sweep}: {', '.join(counts) or 'no cell yet'}")
     return "; ".join(parts)
 
@@ -158,6 +167,32 @@ def short(key: str, separator: str = ".") -> str:
 
 def _column(runs: pd.DataFrame, name: str) -> pd.Series:
     return runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
+
+
+def _experiment_tag(runs: pd.DataFrame, name: str) -> Any:
+    """What a JSON tag of the sweep says, or None where a store from before that tag does not have it."""
+    text = runs[name].iloc[0] if name in runs and len(runs) else None
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def _comparable(value: Any) -> float | str:
+    """1, 1.0 and "1.0" are one value."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)
+
+
+def _of_present_base(runs: pd.DataFrame) -> pd.DataFrame:
+    cells = runs[runs["role"] == "cell"]
+    return cells[cells["base"] == _present_base(cells)]
+
+
+def _references(runs: pd.DataFrame) -> pd.DataFrame:
+    """The references that the sweep's file has now; those of an earlier base compare with other trainings."""
+    references = runs[runs["role"] == "reference"]
+    keys = _experiment_tag(references, "sweep.references")
+    return references if keys is None else references[references["cell_key"].isin(keys)]
 
 
 def _present_base(cells: pd.DataFrame) -> str:
@@ -177,9 +212,17 @@ def _entry(run: pd.Series, name: str, factor: float) -> Any:
     return Cell((factor * value,)) if run["status"] == "finished" and math.isfinite(value) and not guessing else Cell()
 
 
-def _reference_label(run: pd.Series) -> str:
-    label = "random init" if run["epochs"] == 0 else str(run["run_name"])
-    return label if run["status"] == "finished" else f"{label} ({run['status']})"
+def _reference_labels(references: pd.DataFrame) -> list[str]:
+    """ "random init" where nothing was trained, with the rest of the run's name ("seed=1") if there are several."""
+    several = (references["epochs"] == 0).sum() > 1
+    labels = []
+    for _, run in references.iterrows():
+        label = str(run["run_name"])
+        if run["epochs"] == 0:
+            rest = [word for word in label.split() if several and word != "epochs=0"]
+            label = " ".join(["random init", *rest])
+        labels.append(label if run["status"] == "finished" else f"{label} ({run['status']})")
+    return labels
 
 
 def _reasons(reasons: pd.Series) -> str:

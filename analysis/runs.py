@@ -73,7 +73,8 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
 
     Columns: every parameter under its dotted name, as int, float, bool or str; every metric under its name, its last
     value; run_name, cell_key, role, status, reason, workers, commit, user and the other tags; run_id, start_time,
-    end_time; sweep, and the experiment's sweep.kind, sweep.objective and sweep.axes. `base` is, as JSON, the
+    end_time; sweep, and the experiment's tags: sweep.kind, sweep.objective, sweep.axes, sweep.base, sweep.grid and
+    sweep.references, those of structure as JSON, absent where the store does not have them. `base` is, as JSON, the
     configuration that the cells of one version of the sweep share: all parameters but axes, seed and paths.
 
     Raises:

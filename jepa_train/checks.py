@@ -3,8 +3,9 @@
 import dataclasses
 import difflib
 import math
+import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 
@@ -27,33 +28,70 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; choose one of {', '.join(known)}" if len(known) <= 12 else ""
 
 
-def conform(config: Any) -> None:
-    """Give every scalar field of a frozen dataclass its declared type, or raise ValueError: for __post_init__."""
+def shown(value: Any) -> str:
+    """The value in an error message: on one line, and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
+    """Give every field of a frozen dataclass its declared type, or raise ValueError: for __post_init__.
+
+    Args:
+        remedies: by field, how the message ends.
+    """
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        if not dataclasses.is_dataclass(getattr(config, field.name)):
+        try:
             value = conformed(field.name, getattr(config, field.name), hints[field.name])
-            object.__setattr__(config, field.name, value)
+        except ValueError as error:
+            raise ValueError("; ".join([str(error), *filter(None, [remedies.get(field.name)])])) from None
+        object.__setattr__(config, field.name, value)
 
 
 def conformed(key: str, value: Any, kind: Any) -> Any:
     """The value in its field's type: an int serves as a float, so that equal cells have equal keys; nothing else does.
 
+    Sequences come back as tuples and mappings as dicts, each element conformed. A Protocol admits everything.
+
     Raises:
         ValueError: another type, a number that is not finite, a word that is no choice of a Literal.
     """
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        if value not in choices:
-            raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}")
+    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is Literal:
+        if type(value) is not str or value not in parts:
+            raise ValueError(f"{key} must be one of {', '.join(parts)}, got {value!r}{nearest(str(value), parts)}")
         return value
+    if origin in (tuple, Sequence) and isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(conformed(f"{key}[{place}]", part, parts[0]) for place, part in enumerate(value))
+    if origin is Mapping and isinstance(value, Mapping):
+        names = [conformed(f"a key of {key}", name, parts[0]) for name in value]
+        return {name: conformed(f"{key}[{name!r}]", value[name], parts[1]) for name in names}
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{key} must be {NAMES[kind]}, got {value!r} ({type(value).__name__})")
+    if not _fits(value, kind, origin):
+        raise ValueError(f"{key} must be {_named(kind)}, got {shown(value)} ({type(value).__name__})")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}")
     return value
 
 
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_CONTAINERS = {tuple: "a tuple", Sequence: "a list", Mapping: "a dict"}
+
+
+def _fits(value: Any, kind: Any, origin: Any) -> bool:
+    if getattr(kind, "_is_protocol", False):
+        return True
+    if origin in _CONTAINERS:
+        return False  # the containers that fit have been taken apart
+    if kind in NAMES:
+        return type(value) is kind  # bool is an int, and numpy's float64 a float
+    return isinstance(value, kind)
+
+
+def _named(kind: Any) -> str:
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_named(part) for part in typing.get_args(kind))
+    names = NAMES | _CONTAINERS
+    return names.get(typing.get_origin(kind) or kind) or f"{kind.__name__}(...)"

@@ -5,8 +5,10 @@ see. It is complete: every field, not only the swept ones. Its hash is the cell 
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ class DataConfig:
     path: str = field(default="", metadata=_PLACE)
     download: bool = field(default=False, metadata=_PLACE)
     fingerprint: str = ""  # hash of an image folder's file list, filled in by preflight: the path is not the identity
-    image_size: int = 16  # pixels; what is stored, before augmentation
+    image_size: int = 12  # pixels; what is stored, before augmentation
     val_frac: float = 0.1
 
     def __post_init__(self) -> None:
@@ -42,25 +44,29 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """The augmentation recipe: crops, colour and blur. Sizes in pixels, scales in area, the rest in probability."""
+    """The augmentation recipe: crops, colour and blur. Sizes in pixels, scales in area, the rest in probability.
+
+    The defaults suit digits, grey strokes: a flip makes another character, colour has no effect, and blur or
+    solarising hide what little there is. recipes.py has those of other images.
+    """
 
     num_global: int = 2
     num_local: int = 0
-    global_size: int = 16
+    global_size: int = 12
     local_size: int = 8
-    global_scale_min: float = 0.3
+    global_scale_min: float = 0.6
     global_scale_max: float = 1.0
     local_scale_min: float = 0.05
     local_scale_max: float = 0.3
-    flip: float = 0.5
+    flip: float = 0.0
     jitter: float = 0.8  # probability; the strengths follow
     brightness: float = 0.4
     contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    grayscale: float = 0.2
-    blur: float = 0.5
-    solarize: float = 0.1
+    saturation: float = 0.0
+    hue: float = 0.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
 
     def __post_init__(self) -> None:
         conform(self)
@@ -150,6 +156,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         conform(self)
+        conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}; 0 evaluates the initial encoder")
         require(self.global_batch >= 2, f"global_batch must be at least 2, got {self.global_batch}; try 128")
         require(0 <= self.seed < 2**31, f"seed must lie in [0, 2**31), got {self.seed}; try 0")
@@ -184,7 +191,7 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
     types = field_types(type(method))
     for key in flat:
         if key not in types:
-            raise ConfigError(f"{key} is not a field of the config{nearest(key, types)}")
+            raise ConfigError(f"{key} is not a field of the config{nearest(str(key), types)}")
     values = {key: _built("", conformed, key, value, types[key]) for key, value in flat.items()}
     sections: dict[str, Any] = {}
     for top in dataclasses.fields(TrainConfig):
@@ -245,7 +252,7 @@ def cell_key(config: TrainConfig) -> str:
 
 def _method_named(name: Any, base: TrainConfig) -> Method:
     """The base's own method when it has this name, otherwise that method with its defaults."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be a known method, got {name!r}{nearest(str(name), METHODS)}")
     return base.method if name == base.method.name else METHODS[name]()
 

@@ -25,6 +25,20 @@ GLOSSARY: dict[str, str] = {
     "images_per_s": "training images (not views) per second, all workers together",
 }
 
+# what evaluation reports on val, after every epoch or at the end; test_train compares it with the reports
+ON_VAL = (
+    "probe_top1",
+    "projector_top1",
+    "linear_top1",
+    "linear_projector_top1",
+    "knn_top1",
+    "knn_projector_top1",
+    "nonzero_fraction",
+    "l1_sparsity",
+    "effective_rank",
+    "embedding_std",
+)
+
 
 def nonzero_fraction(z: Tensor) -> Tensor:
     """The share of entries that are not exactly 0: ||z||_0 / D, averaged; 1 is dense. Scalar."""
@@ -48,13 +62,16 @@ def l1_sparsity(z: Tensor) -> Tensor:
 def effective_rank(x: Tensor) -> Tensor:
     """RankMe (Garrido et al. 2023): exp of the entropy of the singular values divided by their sum. Scalar.
 
-    As in the paper the embeddings are not centred. Between 1 and min(N, E); 0 if all are zero.
+    As in the paper the embeddings are not centred. Between 1 and min(N, E); 0 if all are zero; NaN if
+    not all are finite.
 
     Args:
         x: (N, E).
     """
     x = x.double()
     gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
+    if not gram.isfinite().all():  # eigvalsh would raise
+        return torch.full((), torch.nan, device=x.device)
     # The eigenvalues of the smaller Gram matrix cost a fraction of the SVD; in float64 their square roots are good
     # to 1e-8 of the largest, far below what the entropy sees.
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()

@@ -6,4 +6,4 @@ from pathlib import Path
 
 def results_dir() -> Path:
     """The absolute results folder; it need not exist yet."""
-    return Path(os.environ.get("JEPA_RESULTS", "results")).expanduser().absolute()
+    return Path(os.environ.get("JEPA_RESULTS") or "results").expanduser().absolute()

@@ -5,13 +5,14 @@ from jepa_train.methods import LeJEPA
 from jepa_train.recipes import CIFAR_VIEWS, DIGITS_VIEWS
 
 DIGITS = TrainConfig(
-    method=LeJEPA(lamb=0.05, num_slices=256),
+    method=LeJEPA(lamb=0.02, num_slices=256),
     data=DataConfig(name="digits", image_size=12, val_frac=0.15),
     views=DIGITS_VIEWS,
-    model=ModelConfig(encoder="test_resnet", projector_hidden=256, projector_dim=64),
+    # timm's own stem: a third of the time of the small one, and hardly less accurate on strokes this thick
+    model=ModelConfig(encoder="test_resnet", small_stem=False, projector_hidden=256, projector_dim=64),
     optim=OptimConfig(lr=5e-3, weight_decay=1e-3, warmup_epochs=2),
     probe=ProbeConfig(lr=3e-2),
-    epochs=20,
+    epochs=50,
     global_batch=128,
 )
 

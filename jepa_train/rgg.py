@@ -16,6 +16,7 @@ from scipy.special import gammainc, gammaincc, gammainccinv, gammaln
 from torch import Tensor
 
 SigmaMode = Literal["gn", "rgn"]
+_MU_MAX = 1000  # in standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class RGG:
 
     def __post_init__(self) -> None:
         _check_shape(self.p, self.sigma_mode)
+        if not abs(self.mu) <= _MU_MAX:
+            raise ValueError(f"mu must lie in [-{_MU_MAX}, {_MU_MAX}], got {self.mu}; the paper uses -3 to 1")
 
     @property
     def sigma(self) -> float:

@@ -4,7 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from jepa_train.checks import nearest
+from jepa_train.checks import ConfigError, nearest, shown
 from sweeps.engine.errors import one_line
 from sweeps.engine.launch import launch
 from sweeps.engine.spec import Sweep
@@ -15,10 +15,14 @@ def main(words: list[str]) -> int:
     names = [word for word in words if "=" not in word and not word.startswith("-")]
     rest = [word for word in words if word not in names]
     known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+    usage = f"usage: python -m sweeps NAME [NAME ...] [--dry-run]; sweeps: {', '.join(known)}\n"
+    if not names and {"-h", "--help"} & set(rest):
+        sys.stdout.write(usage)
+        return 0
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None or not names:
         problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
-        sys.stderr.write(f"{problem}usage: python -m sweeps NAME [NAME ...] [--dry-run]; sweeps: {', '.join(known)}\n")
+        sys.stderr.write(problem + usage)
         return 2
     try:
         sweeps = [_load(name) for name in names]
@@ -33,7 +37,12 @@ def main(words: list[str]) -> int:
 
 def _load(name: str) -> tuple[Sweep, Path]:
     module = importlib.import_module(f"sweeps.{name}")
-    return module.SWEEP, Path(str(module.__file__)).resolve()
+    sweep, file = getattr(module, "SWEEP", None), Path(str(module.__file__)).resolve()
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(
+            f"{file}: SWEEP must be Sweep(...), got {shown(sweep)}; write SWEEP = Sweep(name={name!r}, ...)"
+        )
+    return sweep, file
 
 
 if __name__ == "__main__":

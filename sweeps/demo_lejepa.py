@@ -1,6 +1,6 @@
 """LeJEPA on handwritten digits: does a short Optuna search find the paper's region?
 
-Expect val probe top-1 near 0.98 for lamb between 0.005 and 0.05, some 10 points above the untrained encoder.
+Expect a linear probe of 0.97 to 0.99 on test for lamb between 0.005 and 0.05, 15 points or more above no training.
 """
 
 import sys
@@ -14,7 +14,7 @@ SWEEP = Sweep(
     purpose=__doc__,
     base=DIGITS,
     space=lejepa.SPACE,
-    trials=6,
+    trials=8,
     references=({"epochs": 0},),
 )
 

@@ -13,7 +13,7 @@ from sweeps.engine import Sweep, main
 SWEEP = Sweep(
     name="demo_rectified_lpjepa",
     purpose=__doc__,
-    base=dataclasses.replace(DIGITS, method=RectifiedLpJEPA(num_slices=256), epochs=8),
+    base=dataclasses.replace(DIGITS, method=RectifiedLpJEPA(num_slices=256), epochs=20),
     grid={"method.p": [0.5, 1.0, 2.0], "method.mu": [0.5, 0.0, -1.0]},
 )
 

@@ -21,9 +21,18 @@ class StoreWriter:
         self.client = MlflowClient(uri)
         self._clock = START
 
-    def sweep(self, name: str, *, axes: Sequence[str], kind: str = "grid", objective: str = "val/probe_top1") -> str:
-        """The id of a new experiment."""
+    def sweep(
+        self,
+        name: str,
+        *,
+        axes: Sequence[str],
+        kind: str = "grid",
+        objective: str = "val/probe_top1",
+        present: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The id of a new experiment; `present`: further tags sweep.* (grid, references), absent in older stores."""
         tags = {"sweep.kind": kind, "sweep.objective": objective, "sweep.axes": json.dumps(axes)}
+        tags |= {f"sweep.{key}": json.dumps(value) for key, value in (present or {}).items()}
         return self.client.create_experiment(name, tags=tags)
 
     def run(
@@ -69,7 +78,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _rectified(writer: StoreWriter) -> None:
-    sweep = writer.sweep("demo_rectified_lpjepa", axes=["method.p", "method.mu"])
+    listed = {"method.p": [1, 2], "method.mu": [0.5, 0, -1.0]}
+    sweep = writer.sweep("demo_rectified_lpjepa", axes=[*listed], present={"grid": listed})
 
     def cell(p: float, mu: float, metrics: Mapping[str, Any], **tags: str) -> str:
         params = {"method.p": p, "method.mu": mu, "epochs": 5 if tags.get("cell_key") == "old" else 15}
@@ -87,6 +97,7 @@ def _rectified(writer: StoreWriter) -> None:
     cell(1.0, -1.0, {"val/probe_top1": [0.4]}, cell_key="r1-1", status="diverged", reason="loss is nan at step 7")
     cell(2.0, 0.0, {"val/probe_top1": [0.6, 0.8]}, cell_key="r20", status="running")
     cell(2.0, -1.0, measured(0.9301, 0.8855, 0.2, 0.1587), cell_key="r2-1")
+    cell(4.0, 0.0, measured(0.33, 0.33, 0.33, 0.33), cell_key="r40")  # before p = 4 was taken out of the grid
     deleted = cell(2.0, 0.5, measured(0.22, 0.22, 0.22, 0.22), cell_key="r205")
     writer.client.delete_run(deleted)
     writer.client.create_run(sweep, run_name="somebody's notebook")  # no cell key

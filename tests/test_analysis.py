@@ -1,5 +1,6 @@
 """Tables from a store: the runs are written in conftest.py, the expected numbers worked out here by hand."""
 
+import json
 import math
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.aggregate import grid
+from analysis.aggregate import current, grid, ranked, summary
 from analysis.runs import NothingToShow, load_history, load_runs, store_uri, typed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +39,7 @@ def test_runs_have_typed_parameters_last_metrics_and_tags(store: str) -> None:
 
 def test_deleted_and_foreign_runs_are_left_out_and_foreign_ones_counted(store: str, caplog) -> None:
     keys = set(load_runs("demo_rectified_lpjepa", store)["cell_key"])
-    assert keys == {"old", "r10", "r105", "r1-1", "r20", "r2-1"}
+    assert keys == {"old", "r10", "r105", "r1-1", "r20", "r2-1", "r40"}
     assert "demo_rectified_lpjepa: 1 runs without a cell key skipped" in caplog.text
 
 
@@ -81,8 +82,30 @@ def test_the_note_counts_states_with_reasons_and_names_what_was_left_out(store: 
     note = tables.table("demo_rectified_lpjepa", store).splitlines()[-1]
     assert note == (
         "demo_rectified_lpjepa: 3 finished, 1 diverged (loss is nan at step 7), 1 running, "
-        "1 of another configuration left out (they differ in epochs)"
+        "1 outside the present grid left out, 1 of another configuration left out (they differ in epochs)"
     )
+
+
+@pytest.mark.parametrize(
+    ("listed", "left"),
+    [
+        ({"method.depth": [2, 1], "data.flip": [False], "optim.lr": [1, "1e-05"]}, ["a", "b"]),
+        ({"optim.lr": [1e-5]}, ["a"]),
+        ({"method.depth": ["gn"]}, ["c"]),
+        ({"data.flip": [0, 1]}, []),
+        ({"method.never": [1]}, []),
+        ({}, ["a", "b", "c"]),
+    ],
+)
+def test_a_value_is_in_the_grid_as_a_number_or_as_a_word(listed: dict[str, list[object]], left: list[str]) -> None:
+    runs = pd.DataFrame(
+        {
+            **{"sweep.grid": json.dumps(listed), "role": "cell", "base": "{}", "run_id": ["a", "b", "c"]},
+            **{"start_time": 1, "method.depth": ["1", "2.0", "gn"], "optim.lr": [1e-5, 1.0, 2.0]},
+            "data.flip": [False, False, True],
+        }
+    )
+    assert current(runs)["run_id"].tolist() == left
 
 
 def test_two_seeds_give_mean_std_and_n(store: str) -> None:
@@ -122,6 +145,35 @@ def test_lejepa_ranks_by_val_with_ties_then_unfinished_then_random_init(store: s
     assert [cell.text(".1f") for cell in table["test linear"]] == ["98.3", "99.0", "96.0", "91.0", "-", "-", "86.1"]
     assert [cell.text(".1f") for cell in table["val probe"]][3:] == ["90.0", "-", "-", "-"]
     assert str(table["lamb"].iloc[-1]) == "-"  # settings of an untrained encoder say nothing
+
+
+@pytest.mark.parametrize(
+    ("tag", "labels", "note"),
+    [
+        (["zero", "one", "init", "again"], ["lamb=0", "lamb=1", "random init", "random init seed=1"], ""),
+        (["zero", "one", "init"], ["lamb=0", "lamb=1", "random init"], ", 1 former reference left out"),
+        ([], [], ", 4 former references left out"),
+        (None, ["lamb=0", "lamb=1", "random init", "random init seed=1"], ""),
+    ],
+)
+def test_references_are_those_that_the_sweep_lists_each_by_its_name(
+    tag: list[str] | None, labels: list[str], note: str
+) -> None:
+    names = ["lamb=0", "lamb=1", "epochs=0", "epochs=0 seed=1", "lamb=0.1"]
+    runs = pd.DataFrame(
+        {
+            **{"cell_key": ["zero", "one", "init", "again", "cell"], "run_name": names, "epochs": [8, 8, 0, 0, 8]},
+            **{"seed": [0, 0, 0, 1, 0], "role": ["reference"] * 4 + ["cell"], "status": "finished", "reason": ""},
+            **{"start_time": range(5), "run_id": [*"abcde"], "base": "{}", "val/probe_top1": 0.5},
+            **{"sweep": "s", "sweep.objective": "val/probe_top1", "test/x": [0.1, 0.2, 0.3, 0.4, 0.5]},
+        }
+    )
+    if tag is not None:
+        runs["sweep.references"] = json.dumps(tag)
+    table = ranked(runs, {"x": ("test/x", 1.0)})
+    assert table.index.tolist() == [1, *labels]
+    assert [cell.mean for cell in table["x"]] == [0.5, *[0.1, 0.2, 0.3, 0.4][: len(labels)]]
+    assert summary(runs) == f"s: 1 finished{note}"
 
 
 def test_two_workers_stand_beside_the_same_cell_on_one(store: str) -> None:

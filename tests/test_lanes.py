@@ -204,10 +204,11 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("JEPA_RESULTS", str(results))
         patch.delenv("RAY_ADDRESS", raising=False)
+        before = descendants(os.getpid())  # of other tests
         stack.enter_context(ray_session(num_cpus=2))
         pool = LanePool(num_lanes=1, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=ray_dir(), runner=runner)
         mailbox = stack.enter_context(pool).mailbox
-        yield SimpleNamespace(pool=pool, mailbox=mailbox, close=stack.close, results=results)
+        yield SimpleNamespace(pool=pool, mailbox=mailbox, close=stack.close, results=results, before=before)
 
 
 class Heard(tune.Callback):
@@ -271,14 +272,8 @@ def test_a_cell_whose_worker_is_killed_runs_again_in_a_new_worker_group(lane: Si
     assert len({one["pid"] for one in heard}) == 2
 
 
-def test_more_workers_than_the_machine_has_are_refused(lane: SimpleNamespace) -> None:
-    pool = LanePool(num_lanes=2, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=lane.results)
-    with pytest.raises(ValueError, match="2 lanes x 2 workers x 1 CPU must fit the machine's 2 CPU, got 4"), pool:
-        pass
-
-
 def test_closing_leaves_no_process_and_no_file_outside_the_results(lane: SimpleNamespace) -> None:
-    started = descendants(os.getpid())
+    started = descendants(os.getpid()) - lane.before
     short_path = Path(ray._private.worker._global_node.get_temp_dir_path())
     assert lane.pool.ready() == 1
     assert len(started) > 5

@@ -3,6 +3,7 @@
 `make demo` and `make test` are read, not run: the first takes minutes, the second is what runs this.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -12,13 +13,18 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from jepa_train.config import TrainConfig, cell_key, flatten
+from jepa_train.config import cell_key, flatten
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
 from sweeps.engine.cells import Cell, fixed_cells
+from sweeps.engine.plan import make_plan
 from sweeps.engine.search import completer
 from sweeps.engine.store import best_config
 from sweeps.engine.tracking import Ledger
@@ -38,10 +44,12 @@ METRICS = {
 }
 
 
-def fill(module, base: TrainConfig, cells: list[Cell]) -> None:
-    """Record the cells as finished."""
-    ledger = Ledger(module.SWEEP, base, Path(module.__file__).resolve())
-    for number, cell in enumerate(cells):
+def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
+    """Record the sweep's known cells, and those that a search proposed, as finished."""
+    file = Path(str(module.__file__)).resolve()
+    plan = make_plan(module.SWEEP, file)
+    ledger = Ledger(plan, file)
+    for number, cell in enumerate((*plan.fixed, *proposed)):
         run_id = ledger.start(cell)
         ledger.log(run_id, METRICS | {"val/probe_top1": 0.5 + number / 100})
         ledger.end(run_id, "finished", "")
@@ -59,15 +67,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         proposed = [
             completer(search, search.base)({**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
         ]
-        fill(demo_lejepa, search.base, [*fixed_cells(search, search.base), *proposed])
-        fill(
-            demo_rectified_lpjepa,
-            demo_rectified_lpjepa.SWEEP.base,
-            fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base),
-        )
-        best = best_config("demo_lejepa")
-        assert cell_key(best) == proposed[-1].key
-        fill(demo_two_workers, best, fixed_cells(demo_two_workers.SWEEP, best))
+        fill(demo_lejepa, proposed)
+        assert cell_key(best_config("demo_lejepa")) == proposed[-1].key
+        fill(demo_rectified_lpjepa)
+        fill(demo_two_workers)
         return {**os.environ, "JEPA_RESULTS": str(results)}
 
 
@@ -135,8 +138,21 @@ def test_make_test_runs_linter_type_checker_and_tests():
         assert tool in recipe
 
 
-def test_data_may_lie_elsewhere(environment):
-    """.venv/bin/python sweeps/colour_folder.py data.path=~/data/cifar10"""
+def test_data_may_lie_elsewhere(environment, tmp_path):
+    """.venv/bin/python sweeps/colour_folder.py data.path=~/data/cifar10
+
+    Not to the end, which would train: with --dry-run added, on a home folder with small images at that place.
+    """
+    command = test_data_may_lie_elsewhere.__doc__.partition("\n")[0]
+    rng = np.random.default_rng(0)
+    for split, label, number in itertools.product(("train", "test"), range(10), range(3)):
+        folder = tmp_path / "data/cifar10" / split / f"class{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    done = run(f"{command} --dry-run", {**environment, "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "colour_folder: 0 of 2 cells done" in done.stdout
+    assert re.findall(r"^ +missing .* (lamb=\S+)$", done.stdout, flags=re.MULTILINE) == ["lamb=0.01", "lamb=0.05"]
     done = run(".venv/bin/python sweeps/colour_folder.py data.path=/nowhere/cifar10", environment)
     assert done.returncode == 2
     assert done.stderr.startswith("error: data.path must be a folder, got '/nowhere/cifar10'")
@@ -192,11 +208,19 @@ def test_the_sweep_shown_is_the_file():
 def test_the_layout_names_what_exists():
     tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
     named = re.findall(r"\b([a-z_0-9]+\.py|[a-z_]+/)", tree)
-    existing = {path.name for path in ROOT.rglob("*.py")} | {
-        f"{path.name}/" for path in ROOT.rglob("*") if path.is_dir()
-    }
-    assert set(named) <= existing
-    assert {path.name for path in (ROOT / "jepa_train").glob("*.py")} - {"__init__.py", "__main__.py"} <= set(named)
+    packages = [ROOT / name for name in ("jepa_train", "search_spaces", "sweeps", "analysis", "tests")]
+    paths = [*packages, *(path for package in packages for path in package.rglob("*"))]
+    assert set(named) <= {f"{path.name}/" if path.is_dir() else path.name for path in paths}
+
+
+@pytest.mark.parametrize("folder", ["jepa_train", "jepa_train/methods", "jepa_train/data", "sweeps/engine"])
+def test_the_layout_leaves_no_module_out(folder):
+    tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
+    name = Path(folder).name
+    lines = re.search(rf"^( *){name}/.*\n(?:\1 +.*\n)*", tree, flags=re.MULTILINE).group()  # and the deeper ones below
+    ending = r"\.py" if folder == "jepa_train" else ""  # in the others, the stems stand in running text
+    modules = sorted({path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"})
+    assert [module for module in modules if not re.search(rf"\b{module}{ending}\b", lines)] == []
 
 
 def test_flat_keys_in_the_readme_exist():

@@ -11,20 +11,29 @@ from jepa_train.data.base import Dataset, Images, resized
 from jepa_train.data.cache import one_at_a_time
 
 
-def _identify(folder: str, path: Path, download: bool) -> str:
+def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
     if path == Path():
         raise ValueError(
             f"data.path must be set, got ''; set data.path=DIR where {folder}/ lies, or is to be downloaded"
         )
-    if not download and not (path / folder).is_dir():
+    missing = [] if download else [name for name in _files(kind) if not (path / folder / name).is_file()]
+    if missing:
         raise ValueError(
-            f"data.path must hold {folder}/, got {str(path)!r}; set data.path=DIR where it lies, or data.download=true"
+            f"data.path must hold {folder}/{missing[0]}, got {str(path)!r}, which does not; "
+            "set data.path=DIR where it lies, or data.download=true"
         )
     return ""
 
 
+def _files(kind: str) -> list[str]:
+    from torchvision import datasets
+
+    dataset = getattr(datasets, kind)
+    return [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
+
+
 def _load(kind: str, folder: str, path: Path, download: bool, size: int) -> tuple[Images, Images, tuple[str, ...]]:
-    _identify(folder, path, download)
+    _identify(kind, folder, path, download)
     from torchvision import datasets  # here: importing it costs a second that other datasets need not pay
 
     try:
@@ -47,7 +56,7 @@ def _images(dataset: Any, size: int) -> Images:
 
 
 def _row(kind: str, folder: str) -> Dataset:
-    return Dataset(identify=functools.partial(_identify, folder), load=functools.partial(_load, kind, folder))
+    return Dataset(identify=functools.partial(_identify, kind, folder), load=functools.partial(_load, kind, folder))
 
 
 CIFAR10 = _row("CIFAR10", "cifar-10-batches-py")

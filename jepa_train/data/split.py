@@ -1,14 +1,41 @@
-"""The images of a config: train, val carved out of it, test."""
+"""The images of a config: train, val carved out of it, test; and what names them."""
 
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jepa_train.checks import ConfigError
 from jepa_train.data import DATASETS, Splits
 from jepa_train.data.base import stratified
 
 if TYPE_CHECKING:
     from jepa_train.config import DataConfig  # config imports DATASETS: at run time nothing below imports config
+
+
+def identify(config: "DataConfig") -> str:
+    """The fingerprint of what lies there, "" for a dataset whose name says it all. Cheap: nothing is decoded.
+
+    Raises:
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+    """
+    try:
+        found = DATASETS[config.name].identify(Path(config.path).expanduser(), config.download)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except (OSError, RuntimeError) as error:  # not ours to read, or the home of nobody
+        raise ConfigError(
+            f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
+        ) from error
+    if config.fingerprint and not found:
+        raise ConfigError(
+            f"data.fingerprint is of image folders, and {config.name} is none, got {config.fingerprint!r}; leave it out"
+        )
+    if config.fingerprint not in ("", found):
+        raise ConfigError(
+            f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "
+            f"{found!r}; restore the images, or leave data.fingerprint out to use them as they are"
+        )
+    return found
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
@@ -18,14 +45,15 @@ def load_splits(config: "DataConfig") -> Splits:
     The result is shared by all callers of this process: read it, never write into it.
 
     Raises:
-        ValueError: the data is missing or malformed, or is not what config.fingerprint names.
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
     """
-    dataset, path = DATASETS[config.name], Path(config.path).expanduser()
-    if config.fingerprint and (found := dataset.identify(path, config.download)) != config.fingerprint:
-        raise ValueError(
-            f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {str(path)!r} holds "
-            f"{found!r}; restore the images, or leave data.fingerprint out to use them as they are"
+    if config.fingerprint:
+        identify(config)
+    try:
+        train, test, classes = DATASETS[config.name].load(
+            Path(config.path).expanduser(), config.download, config.image_size
         )
-    train, test, classes = dataset.load(path, config.download, config.image_size)
-    rest, val = stratified(train.labels, config.val_frac, purpose="val")
+        rest, val = stratified(train.labels, config.val_frac, purpose="val")
+    except ValueError as error:  # a corrupt image, for one: seen only now
+        raise ConfigError(str(error)) from error
     return Splits(train=train.take(rest), val=train.take(val), test=test, classes=classes)

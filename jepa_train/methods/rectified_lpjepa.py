@@ -35,7 +35,7 @@ class RectifiedLpJEPA:
 
     def __post_init__(self) -> None:
         conform(self)
-        RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)  # checks p and sigma_mode
+        RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)  # checks p, mu and sigma_mode
         if self.num_slices < 1:
             raise ValueError(f"num_slices must be at least 1, got {self.num_slices}; the paper uses 8192")
         if self.lamb_inv < 0:

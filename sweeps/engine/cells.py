@@ -1,16 +1,19 @@
 """Cells: the complete configs of a sweep, each named by its key."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, cell_fields, cell_key, flatten, unflatten
+from jepa_train.config import DataConfig, TrainConfig, cell_fields, cell_key, unflatten
 from jepa_train.preflight import preflight
-from sweeps.engine.spec import Sweep
+from sweeps.engine.spec import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
+
+_CHECKED: dict[Any, DataConfig] = {}  # what preflighted has seen -> the data, identified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,6 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
         for values in itertools.product(*sweep.grid.values()):
             point = dict(zip(sweep.grid, values, strict=True))
             cells += [make_cell(sweep, base, point, seed=seed) for seed in sweep.seeds]
-    cells = [_preflighted(cell, base) for cell in cells]
     labels: dict[str, str] = {}
     for cell in cells:
         if cell.key in labels:
@@ -56,9 +58,24 @@ def make_cell(
     sweep: Sweep, base: TrainConfig, point: Mapping[str, Any], *, seed: int | None = None, role: Role = "cell"
 ) -> Cell:
     """The base changed at a point of the grid, the space or the references; by default with the sweep's first seed."""
-    config = unflatten({"seed": sweep.seeds[0] if seed is None else seed, **point}, base=base)
+    config = changed(base, {"seed": sweep.seeds[0] if seed is None else seed, **point})
     several = {"seed": config.seed} if len(sweep.seeds) > 1 else {}
-    return Cell(config=config, label=label_of({**point, **several}) or "base", role=role)
+    unchanged = f"best of {sweep.base.sweep}" if isinstance(sweep.base, BestOf) else "base"
+    return Cell(config=config, label=label_of({**point, **several}) or unchanged, role=role)
+
+
+def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
+    """The base changed at a point, after preflight; other images than the base's are identified anew."""
+    anew = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
+    return preflighted(unflatten({**anew, **point}, base=base))
+
+
+def preflighted(config: TrainConfig) -> TrainConfig:
+    """The config after preflight, which is asked once for all configs with the same encoder, views and images."""
+    key = (config.model, config.views, config.data)
+    if key not in _CHECKED:
+        _CHECKED[key] = preflight(config).data
+    return dataclasses.replace(config, data=_CHECKED[key])
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
@@ -70,17 +87,11 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
 
 
 def label_of(point: Mapping[str, Any]) -> str:
-    """A run name a person can read: "p=1 mu=-0.5 seed=0"."""
-    return " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in point.items())
+    """A run name a person can read: "p=1 mu=-0.5 seed=0"; keys that end alike are written out."""
+    ends = [key.rpartition(".")[2] for key in point]
+    names = [end if ends.count(end) == 1 else key for key, end in zip(point, ends, strict=True)]
+    return " ".join(f"{name}={_short(value)}" for name, value in zip(names, point.values(), strict=True))
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _preflighted(cell: Cell, base: TrainConfig) -> Cell:
-    """The cell with its own encoder and data checked, when it changes the base's."""
-    before, after = flatten(base), flatten(cell.config)
-    if all(before[key] == after[key] for key in ("model.encoder", "data.name", "data.path")):
-        return cell
-    return Cell(config=preflight(cell.config), label=cell.label, role=cell.role)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,7 @@
 """A sweep file that is wrong is answered in one line that names the file and the line, not with a traceback."""
 
 import dataclasses
+import inspect
 import os
 import re
 import sys
@@ -8,27 +9,37 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from optuna import distributions
+
 from jepa_train import config as config_module
 from jepa_train.checks import ConfigError, nearest
 from jepa_train.methods import METHODS
 from sweeps.engine import spec
 
-_OURS = ("jepa_train", "search_spaces", "sweeps")
+_ROOT = Path(__file__).resolve().parents[2]
+_OURS = ("jepa_train", "sweeps")
 
 
 def one_line(error: BaseException) -> str | None:
-    """The one line that answers the error, or None when it is no mistake in a sweep file."""
+    """The one line that answers the error, or None when it is no mistake in a sweep file.
+
+    A mistake is made while the file is read: once the engine runs, a ValueError is its own and keeps its traceback.
+    """
     frames = traceback.extract_tb(error.__traceback__)
+    if any(_is_engine(frame) for frame in frames):
+        return None
     if isinstance(error, ConfigError):
         return f"{_place(frames)}{error}"
-    if isinstance(error, ValueError) and frames and _is_ours(frames[-1].filename):
+    if isinstance(error, ValueError) and frames and _is_machinery(frames[-1]):
         return f"{_place(frames)}{error}"
-    unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if isinstance(error, TypeError) and unknown:
-        owner, field = unknown.groups()
-        known = _fields_of(owner)
-        if known:
-            return f"{_place(frames)}{owner} has no field {field!r}{nearest(field, known)}"
+    call = re.fullmatch(r"(\w+)\.__init__\(\) (.+)", str(error))
+    fields = _fields_of(call.group(1)) if call and isinstance(error, TypeError) else []
+    if call and fields:
+        owner, problem = call.groups()
+        unknown = re.fullmatch(r"got an unexpected keyword argument '(\w+)'", problem)
+        if unknown:
+            return f"{_place(frames)}{owner} has no field {unknown.group(1)!r}{nearest(unknown.group(1), fields)}"
+        return f"{_place(frames)}{owner}(...) {problem}; its fields are {', '.join(fields)}"
     return None
 
 
@@ -42,27 +53,35 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
     if line is None:
         sys.__excepthook__(kind, error, trace)
     else:
+        sys.stdout.flush()
         sys.stderr.write(f"error: {line}\n")
         sys.stderr.flush()
-        os._exit(2)  # a hook cannot choose the exit code otherwise; nothing has been started yet
+        os._exit(2)  # a hook cannot choose the exit code otherwise; the engine does not run, so nothing is cut off
 
 
 def _place(frames: traceback.StackSummary) -> str:
-    """The last frame outside our packages, or in a sweep file: where the user typed it."""
-    typed = [frame for frame in frames if not _is_ours(frame.filename) and frame.filename != dataclasses.__file__]
+    """The last line that a person typed as what to run: of a sweep file, or of a preset or space that it imports."""
+    typed = [frame for frame in frames if frame.name == "<module>" or not _is_machinery(frame)]
     return f"{typed[-1].filename}:{typed[-1].lineno}: " if typed else ""
 
 
-def _is_ours(filename: str) -> bool:
-    """Whether a file is part of the machinery; the sweep files themselves are the user's."""
-    root = Path(__file__).resolve().parents[2]
-    path = Path(filename).resolve()
-    if not path.is_relative_to(root) or path.relative_to(root).parts[0] not in _OURS:
-        return filename == "<string>"  # a dataclass's generated __init__
-    return path.parent != root / "sweeps" or path.name == "__main__.py"
+def _is_machinery(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame lies in our packages, or in what stands between them and the user; sweep files are the user's."""
+    path = Path(frame.filename).resolve()
+    if path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _OURS:
+        return path.parent != _ROOT / "sweeps" or path.name == "__main__.py"
+    between = (dataclasses.__file__, distributions.__file__, "<string>")  # <string>: a dataclass's generated __init__
+    return frame.filename in between or frame.filename.startswith("<frozen ")
+
+
+def _is_engine(frame: traceback.FrameSummary) -> bool:
+    """Whether the engine runs; being imported, and checking a Sweep, it does not."""
+    path = Path(frame.filename).resolve()
+    return path.parent == _ROOT / "sweeps/engine" and path.name != "spec.py" and frame.name != "<module>"
 
 
 def _fields_of(owner: str) -> list[str]:
-    classes = [*METHODS.values(), spec.Sweep, spec.BestOf, *vars(config_module).values()]
-    found = next((cls for cls in classes if isinstance(cls, type) and cls.__name__ == owner), None)
-    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+    """The fields of one of the classes that a sweep file is made of."""
+    modules = {**vars(distributions), **vars(config_module), **vars(spec)}
+    found = {cls.__name__: cls for cls in (*modules.values(), *METHODS.values()) if inspect.isclass(cls)}.get(owner)
+    return list(inspect.signature(found).parameters) if found else []

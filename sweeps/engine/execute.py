@@ -14,7 +14,7 @@ from jepa_train.paths import results_dir
 from sweeps.engine.cluster import ray_session
 from sweeps.engine.display import Display
 from sweeps.engine.lanes import LanePool
-from sweeps.engine.launch import Plan
+from sweeps.engine.plan import Plan
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import CellSearcher, completer, optuna_search
 from sweeps.engine.spec import Sweep
@@ -52,7 +52,7 @@ class Session:
         return self._lanes_for(plan.sweep, plan.todo)
 
     def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> int:
-        """Run what the plan lacks; returns the number of cells without a result afterwards.
+        """Run what the plan lacks; returns the number of cells that failed.
 
         Args:
             publish: called after every cell.
@@ -65,21 +65,23 @@ class Session:
             done=plan.total - plan.todo,
             console=self._console,
         )
-        for entry in plan.history:
-            display.note_best(entry.metrics.get(plan.sweep.objective, float("nan")), entry.key)
+        for entry in plan.entries.values():
+            if entry.role == "cell":
+                display.note_best(entry.value(plan.sweep.objective), entry.label)
         recorder = Recorder(ledger=ledger, display=display, objective=plan.sweep.objective, publish=publish)
         try:
             with display.shown():
                 self._tune(plan, pool, recorder)
         finally:
             recorder.interrupt()
-        return plan.todo - recorder.done
+        return recorder.failed
 
     def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
         searcher = CellSearcher(
-            fixed=plan.missing,
-            proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.proposals else None,
+            known=plan.missing,
+            proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.sweep.space else None,
             complete=completer(plan.sweep, plan.base),
+            taken={entry.key: entry.value(plan.sweep.objective) for entry in plan.history},
             announce=recorder.announce,
             objective=plan.sweep.objective,
         )
@@ -126,7 +128,7 @@ def _shape(sweep: Sweep, cells: int) -> Shape:
     """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus_per_worker = float(gpus > 0) if sweep.gpus_per_worker == -1 else sweep.gpus_per_worker
+    gpus_per_worker = float(gpus >= sweep.workers) if sweep.gpus_per_worker == -1 else sweep.gpus_per_worker
     rooms = [cpus / (sweep.workers * sweep.cpus_per_worker)]
     if gpus_per_worker:
         rooms.append(gpus / (sweep.workers * gpus_per_worker))

@@ -35,7 +35,7 @@ class Recorder(tune.Callback):
         self._objective = objective
         self._cells: dict[str, Cell] = {}
         self._running: dict[str, _Running] = {}
-        self.done = 0  # cells that have a result now
+        self.failed = 0  # cells that ended without a result
 
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial."""
@@ -78,7 +78,7 @@ class Recorder(tune.Callback):
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
         self._ledger.end(running.run_id, status, reason, details)
-        self.done += status in RESULTS
+        self.failed += status not in RESULTS
         self._display.ended(running.cell, status, reason, running.objective, time.monotonic() - running.started)
         self._publish()
 

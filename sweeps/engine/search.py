@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -13,62 +12,90 @@ from ray.tune.search.optuna import OptunaSearch
 from jepa_train.config import Scalar, TrainConfig, flatten
 from jepa_train.randomness import derive_seed
 from sweeps.engine.cells import Cell, make_cell
+from sweeps.engine.space import contains, point_of
 from sweeps.engine.spec import Sweep
 from sweeps.engine.store import Entry
 
+_REPEATS = 100  # proposals of known points in a row, after which a search counts as exhausted
+
 
 class CellSearcher(Searcher):
-    """Suggests each fixed cell once, then the proposals of Optuna, as complete flat configs.
+    """Suggests each known cell once, then the proposals of Optuna, as complete flat configs; no cell twice.
 
     Args:
-        fixed: cells to run first.
+        known: cells to run first; those of the search are told to Optuna as well when they end.
         proposals: Optuna's searcher, or None for a grid.
         complete: a proposed point -> its cell.
+        taken: keys of cells that have a result, with the objective's value.
         announce: called with every cell when it is suggested.
     """
 
     def __init__(
         self,
         *,
-        fixed: Sequence[Cell],
+        known: Sequence[Cell],
         proposals: OptunaSearch | None,
         complete: Callable[[Mapping[str, Any]], Cell],
+        taken: Mapping[str, float],
         announce: Callable[[Cell], None],
         objective: str,
     ) -> None:
         super().__init__(metric=objective, mode="max")
-        self._fixed = list(fixed)
+        self._known = list(known)
         self._proposals = proposals
         self._complete = complete
+        self._taken = {**taken, **{cell.key: float("nan") for cell in known}}
         self._announce = announce
         self._objective = objective
-        self._values: dict[str, float] = {}  # trial id -> latest objective, for the proposed ones
+        self._asked = 0  # proposals so far: Optuna knows each by its own id
+        self._running: dict[str, tuple[Cell, str]] = {}  # trial id -> the cell, and Optuna's id ("" if not proposed)
 
     def suggest(self, trial_id: str) -> dict[str, Scalar] | str:
         """The complete flat config of the next cell, or FINISHED."""
-        if self._fixed:
-            cell = self._fixed.pop(0)
-        elif self._proposals is not None:
-            cell = self._complete(self._proposals.suggest(trial_id))
-            self._values[trial_id] = float("nan")
-        else:
+        cell, asked = (self._known.pop(0), "") if self._known else self._propose()
+        if cell is None:
             return Searcher.FINISHED
+        self._taken.setdefault(cell.key, float("nan"))
+        self._running[trial_id] = (cell, asked)
         self._announce(cell)
         return flatten(cell.config)
 
+    def _propose(self) -> tuple[Cell | None, str]:
+        """Optuna's next point that has no cell yet; of the others it is told what they gave, or that they are taken."""
+        for _ in range(_REPEATS if self._proposals is not None else 0):
+            assert self._proposals is not None
+            self._asked += 1
+            asked = f"proposal-{self._asked}"
+            cell = self._complete(self._proposals.suggest(asked))
+            if cell.key not in self._taken:
+                return cell, asked
+            self._tell(cell, asked, self._taken[cell.key])
+        return None, ""
+
+    def _tell(self, cell: Cell, asked: str, value: float) -> None:
+        """Optuna hears the last value, or that there is none: it would wait for ever."""
+        if self._proposals is None or cell.role == "reference":
+            return
+        failed = value != value
+        if asked:
+            told = None if failed else {self._objective: value}
+            self._proposals.on_trial_complete(asked, result=told, error=failed)
+        else:  # begun by an earlier launch
+            flat = flatten(cell.config)
+            point = {key: flat[key] for key in self._proposals._space}
+            self._proposals.add_evaluated_point(point, value, error=failed)
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Remember the objective; Optuna is told once, at the end."""
-        if trial_id in self._values and self._objective in result:
-            self._values[trial_id] = float(result[self._objective])
+        cell, _ = self._running[trial_id]
+        self._taken[cell.key] = float(result.get(self._objective, self._taken[cell.key]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna the last value; a cell that did not finish counts as failed, or Optuna would wait for ever."""
-        if self._proposals is None or trial_id not in self._values:
-            return
-        value = self._values.pop(trial_id)
-        finished = not error and (result or {}).get("status") == "finished" and value == value
-        told = {self._objective: value} if finished else None
-        self._proposals.on_trial_complete(trial_id, result=told, error=not finished)
+        """Tell Optuna; a cell that did not finish has no value."""
+        cell, asked = self._running.pop(trial_id)
+        if error or (result or {}).get("status") != "finished":
+            self._taken[cell.key] = float("nan")
+        self._tell(cell, asked, self._taken[cell.key])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store holds the study's history."""
@@ -92,34 +119,17 @@ def optuna_search(sweep: Sweep, base: TrainConfig, history: Sequence[Entry]) -> 
     )
     flat = flatten(base)
     own = {key: flat[key] for key in sweep.space}
-    first = [own] if not history and all(_holds(sweep.space[key], value) for key, value in own.items()) else None
+    first = [own] if not history and all(contains(sweep.space[key], value) for key, value in own.items()) else None
     search = OptunaSearch(
         space=dict(sweep.space), metric=sweep.objective, mode="max", sampler=sampler, points_to_evaluate=first
     )
     for entry in history:
         failed = entry.status != "finished" or sweep.objective not in entry.metrics
-        search.add_evaluated_point(
-            {key: _read(entry.params[key], domain) for key, domain in sweep.space.items()},
-            entry.metrics.get(sweep.objective),
-            error=failed,
-        )
+        point = point_of(sweep.space, entry.params)
+        search.add_evaluated_point(point, entry.metrics.get(sweep.objective), error=failed)
     return search
 
 
 def completer(sweep: Sweep, base: TrainConfig) -> Callable[[Mapping[str, Any]], Cell]:
     """A proposed point -> its cell."""
     return lambda point: make_cell(sweep, base, point)
-
-
-def _holds(domain: Any, value: Scalar) -> bool:
-    """Whether a value lies in a domain."""
-    if isinstance(domain, CategoricalDistribution):
-        return value in domain.choices
-    return bool(domain.low <= value <= domain.high)
-
-
-def _read(text: str, domain: BaseDistribution) -> Any:
-    """A logged parameter in its domain's type."""
-    if isinstance(domain, CategoricalDistribution):
-        return next(choice for choice in domain.choices if str(choice) == text)
-    return int(text) if isinstance(domain, IntDistribution) else float(text)

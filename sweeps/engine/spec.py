@@ -7,9 +7,18 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from jepa_train.checks import ConfigError, nearest
+from jepa_train.checks import ConfigError, conform, nearest
 from jepa_train.config import Scalar, TrainConfig, unflatten
-from jepa_train.metrics import GLOSSARY
+from jepa_train.metrics import ON_VAL
+
+_REMEDIES = {
+    "purpose": "begin the file with a docstring and write purpose=__doc__",
+    "base": "start from jepa_train.presets",
+    "grid": "write grid={'method.lamb': [0.01, 0.05]}",
+    "space": "write space={'optim.lr': a distribution, as FloatDistribution(1e-4, 1e-2)}",
+    "seeds": "write seeds=(0, 1, 2)",
+    "references": "write references=({'epochs': 0},), with the comma",
+}
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,9 @@ class BestOf:
     """A base that is read from the store when the sweep starts: the best finished cell of another sweep."""
 
     sweep: str
+
+    def __post_init__(self) -> None:
+        _conform(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +63,25 @@ class Sweep:
     gpus_per_worker: float = -1
 
     def __post_init__(self) -> None:
+        _conform(self)
         _require(
             re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is not None,
             f"name must be lower-case letters, digits and _, got {self.name!r}; use the file's stem",
         )
+        self._check_points()
+        self._check_objective()
+        for name in ("workers", "cpus_per_worker"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be at least 1, got {value}; 1 is the default")
+        gpus = self.gpus_per_worker
+        _require(
+            gpus == -1 or gpus >= 0,
+            f"gpus_per_worker must be -1 (one where there is any), 0 or more, got {gpus:g}; leave it out",
+        )
+        if isinstance(self.base, TrainConfig):
+            self.check(self.base)
+
+    def _check_points(self) -> None:
         _require(
             not (self.grid and self.space),
             f"grid and space exclude each other, got both in sweep {self.name}; keep one",
@@ -71,30 +98,8 @@ class Sweep:
             not self.space or len(self.seeds) == 1,
             f"seeds of a search must be one number, got {self.seeds}; repeat the best cell with base=BestOf(...)",
         )
-        _require(
-            self.objective.startswith("val/"),
-            f"objective must be a metric on val (test is evaluated once, at the end), got {self.objective!r}; "
-            "try val/probe_top1",
-        )
-        metric = self.objective.removeprefix("val/")
-        _require(
-            metric in GLOSSARY,
-            f"objective must be a reported metric, got {self.objective!r}{nearest(metric, GLOSSARY)}",
-        )
-        for name in ("workers", "cpus_per_worker"):
-            value = getattr(self, name)
-            _require(
-                isinstance(value, int) and value >= 1, f"{name} must be a whole number of at least 1, got {value!r}"
-            )
-        _require(
-            self.gpus_per_worker in (-1, 0) or self.gpus_per_worker > 0,
-            f"gpus_per_worker must be -1 (one where there is any), 0 or more, got {self.gpus_per_worker}",
-        )
         for key, values in self.grid.items():
-            _require(
-                isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0,
-                f"grid[{key!r}] must be a non-empty list of values, got {values!r}",
-            )
+            _require(len(values) > 0, f"grid[{key!r}] must be a non-empty list of values, got []; name at least one")
             _require(
                 len(set(values)) == len(values), f"grid[{key!r}] lists a value twice, got {list(values)}; keep one"
             )
@@ -102,12 +107,19 @@ class Sweep:
             "seed" not in self.grid and "seed" not in self.space,
             "seed is not an axis; give the seeds as seeds=(0, 1, 2)",
         )
+
+    def _check_objective(self) -> None:
+        metrics = [f"val/{name}" for name in ON_VAL]
         _require(
-            isinstance(self.base, TrainConfig | BestOf),
-            f"base must be a TrainConfig or BestOf(sweep), got {self.base!r}; start from jepa_train.presets",
+            self.objective.startswith("val/"),
+            f"objective must be a metric on val (test is evaluated once, at the end), got {self.objective!r}; "
+            "try val/probe_top1",
         )
-        if isinstance(self.base, TrainConfig):
-            self.check(self.base)
+        _require(
+            self.objective in metrics,
+            f"objective must be a metric of the evaluation on val, got {self.objective!r}"
+            f"{nearest(self.objective, metrics)}",
+        )
 
     @property
     def axes(self) -> list[str]:
@@ -116,7 +128,7 @@ class Sweep:
 
     def check(self, base: TrainConfig) -> None:
         """Refuse, before anything starts, what no cell of this sweep could run with."""
-        for point in (*self._corners(), *self.references):
+        for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
             config = unflatten(point, base=base)
             _require(
                 config.global_batch % self.workers == 0,
@@ -132,18 +144,21 @@ class Sweep:
             f"{gpus_per_worker:g} GPUs) for {cpus:g} CPUs and {gpus:g} GPUs; lower workers or cpus_per_worker",
         )
 
-    def _corners(self) -> list[dict[str, Any]]:
+    def corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of the grid and both ends of every domain."""
         axes: dict[str, list[Any]] = {key: list(values) for key, values in self.grid.items()}
         for key, domain in self.space.items():
-            _require(
-                isinstance(domain, BaseDistribution),
-                f"space[{key!r}] must be an Optuna distribution, got {domain!r}; try FloatDistribution(1e-4, 1e-2)",
-            )
             ends = domain.choices if isinstance(domain, CategoricalDistribution) else (domain.low, domain.high)  # type: ignore[attr-defined]
             axes[key] = list(ends)
         first = {key: values[0] for key, values in axes.items()}
         return [first] + [{**first, key: value} for key, values in axes.items() for value in values[1:]]
+
+
+def _conform(value: Any) -> None:
+    try:
+        conform(value, remedies=_REMEDIES)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _require(holds: bool, message: str) -> None:

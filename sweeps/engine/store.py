@@ -1,5 +1,6 @@
 """Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
 
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, ViewType
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, parse, unflatten
+from jepa_train.config import TrainConfig, cell_fields, flatten, parse, unflatten
 from jepa_train.paths import results_dir
+from sweeps.engine.cells import shared_fields
+from sweeps.engine.spec import Sweep
 
 RESULTS = ("finished", "diverged", "collapsed")  # failed and interrupted cells are run again
 _PAGE = 1000  # runs per query
@@ -24,8 +27,19 @@ class Entry:
     key: str
     status: str
     role: str
+    label: str
     params: dict[str, str]
     metrics: dict[str, float]
+
+    def config(self, base: TrainConfig) -> TrainConfig:
+        """The cell's config; where its data lies comes from the base, not from the machine that began the cell."""
+        places = flatten(base).keys() - cell_fields(base).keys()
+        words = [f"{key}={text}" for key, text in self.params.items() if key not in places]
+        return unflatten(parse(words, base=base), base=base)
+
+    def value(self, metric: str) -> float:
+        """A metric of a finished cell; NaN where there is none."""
+        return self.metrics.get(metric, float("nan")) if self.status == "finished" else float("nan")
 
     @property
     def done(self) -> bool:
@@ -40,6 +54,7 @@ def store_uri() -> str:
 
 def open_client(uri: str) -> MlflowClient:
     """A client of the store; a fresh sqlite file gets its schema now, by this one process."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     client = MlflowClient(uri)
@@ -53,8 +68,11 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
     Raises:
         ConfigError: it has been deleted, and its name cannot be used until it is restored.
     """
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    if file is not None and not file.is_file():
         return None
+    if file is not None and not _is_sqlite(file):
+        raise ConfigError(f"the store {uri} must be an sqlite file, which {file} is not; move it away")
     experiment = open_client(uri).get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         raise ConfigError(
@@ -79,6 +97,7 @@ def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
                 key=run.data.tags["cell_key"],
                 status=run.data.tags.get("status", "running"),
                 role=run.data.tags.get("role", "cell"),
+                label=run.info.run_name,
                 params=run.data.params,
                 metrics=run.data.metrics,
             )
@@ -90,15 +109,49 @@ def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
             return entries
 
 
+def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
+    """The cells of the sweep as its file is now, by key; those of an earlier base are left out. Creates nothing.
+
+    Args:
+        base: the sweep's base, with its data identified.
+        source: the sweep's file.
+
+    Raises:
+        ConfigError: the sweep's name belongs to another file, or to a deleted experiment.
+    """
+    experiment = find_experiment(sweep.name, store_uri())
+    if experiment is None:
+        return {}
+    other = Path(experiment.tags.get("sweep.file", ""))
+    if other != source and other.is_file():  # a file that was moved keeps its sweep; two would mix their cells
+        raise ConfigError(
+            f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
+            f"rename {source.name} and its sweep"
+        )
+    shared = shared_fields(base, sweep.axes)
+    return {
+        entry.key: entry
+        for entry in read_entries(experiment, store_uri())
+        if entry.role == "reference" or all(entry.params.get(key) == text for key, text in shared.items())
+    }
+
+
 def best_config(sweep: str) -> TrainConfig:
-    """The config of a sweep's best finished cell, by its objective on val; references do not compete.
+    """The config of a sweep's best finished cell, by its objective on val.
+
+    Neither references compete nor cells of a base that the sweep's file has left.
 
     Raises:
         ConfigError: the sweep has no finished cell in this store.
     """
     experiment = find_experiment(sweep, store_uri())
     entries = read_entries(experiment, store_uri()) if experiment is not None else []
-    finished = [entry for entry in entries if entry.status == "finished" and entry.role == "cell"]
+    shared = json.loads(experiment.tags["sweep.base"]) if experiment is not None else {}
+    finished = [
+        entry
+        for entry in entries
+        if entry.status == "finished" and entry.role == "cell" and shared.items() <= entry.params.items()
+    ]
     if experiment is None or not finished:
         raise ConfigError(
             f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "
@@ -106,4 +159,9 @@ def best_config(sweep: str) -> TrainConfig:
         )
     objective = experiment.tags["sweep.objective"]
     best = max(finished, key=lambda entry: (entry.metrics.get(objective, float("-inf")), entry.key))
-    return unflatten(parse((f"{key}={value}" for key, value in best.params.items()), base=TrainConfig()))
+    return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
+
+
+def _is_sqlite(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(16) == b"SQLite format 3\0"

@@ -3,6 +3,7 @@
 import getpass
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -13,47 +14,20 @@ from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 
-from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, flatten
+from jepa_train.config import flatten
 from jepa_train.paths import results_dir
 from sweeps.engine.cells import Cell, shared_fields
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import Entry, find_experiment, open_client, read_entries, store_uri
+from sweeps.engine.plan import Plan
+from sweeps.engine.store import find_experiment, open_client, store_uri
 
 _MLFLOW_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "collapsed": "FINISHED", "failed": "FAILED"}
-
-
-def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
-    """The cells of the sweep as its file is now, by key; those of an earlier base are left out. Creates nothing.
-
-    Args:
-        base: the sweep's base, with its data identified.
-        source: the sweep's file.
-
-    Raises:
-        ConfigError: the sweep's name belongs to another file, or to a deleted experiment.
-    """
-    experiment = find_experiment(sweep.name, store_uri())
-    if experiment is None:
-        return {}
-    other = Path(experiment.tags.get("sweep.file", ""))
-    if other != source and other.is_file():  # a file that was moved keeps its sweep; two would mix their cells
-        raise ConfigError(
-            f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
-            f"rename {source.name} and its sweep"
-        )
-    shared = shared_fields(base, sweep.axes)
-    return {
-        entry.key: entry
-        for entry in read_entries(experiment, store_uri())
-        if entry.role == "reference" or all(entry.params.get(key) == text for key, text in shared.items())
-    }
 
 
 class Ledger:
     """Writes one sweep's experiment, which is created here where it is missing: once, before any trial."""
 
-    def __init__(self, sweep: Sweep, base: TrainConfig, source: Path) -> None:
+    def __init__(self, plan: Plan, source: Path) -> None:
+        sweep = plan.sweep
         results_dir().mkdir(parents=True, exist_ok=True)
         uri = store_uri()
         self._client = open_client(uri)
@@ -70,10 +44,16 @@ class Ledger:
             "sweep.kind": "search" if sweep.space else "grid",
             "sweep.axes": json.dumps(sweep.axes),
             "sweep.objective": sweep.objective,
-            "sweep.base": json.dumps(shared_fields(base, sweep.axes), sort_keys=True),
+            "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
+            "sweep.grid": json.dumps({key: list(values) for key, values in sweep.grid.items()}),
+            "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         }
         for key, value in tags.items():
             self._client.set_experiment_tag(self._experiment_id, key, value)
+        for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
+            entry = plan.entries.get(cell.key)
+            if entry is not None and entry.role != cell.role:
+                self._client.set_tag(entry.run_id, "role", cell.role)
 
     def start(self, cell: Cell) -> str:
         """The id of the cell's run: the one it has, continued, or a new one with its complete config."""
@@ -107,7 +87,7 @@ class Ledger:
         self._client.set_experiment_tag(self._experiment_id, "mlflow.note.content", text)
 
     def _create(self, cell: Cell) -> Run:
-        tags = {"cell_key": cell.key, "role": cell.role, "mlflow.user": getpass.getuser()}
+        tags = {"cell_key": cell.key, "role": cell.role, "mlflow.user": _user()}
         run = self._client.create_run(self._experiment_id, run_name=cell.label, tags=tags)
         params = [Param(key, str(value)) for key, value in flatten(cell.config).items()]
         self._client.log_batch(run.info.run_id, params=params)
@@ -120,6 +100,13 @@ class Ledger:
 def _artifacts(name: str, uri: str) -> str | None:
     """Beside a local store, under results; a server decides for itself."""
     return (results_dir() / "artifacts" / name).as_uri() if uri.startswith("sqlite:") else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user id has no name
+        return str(os.getuid())
 
 
 @cache
