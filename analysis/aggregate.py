@@ -153,7 +153,7 @@ def summary(runs: pd.DataFrame) -> str:
         if len(earlier):
             differing = ", ".join(_differences({*earlier["base"]}, _present_base(same_base)))
             counts.append(f"{len(earlier)} of another configuration left out (they differ in {differing})")
-        former = (own["role"] == "reference").sum() - len(_references(own))
+        former = int((own["role"] == "reference").sum()) - len(_references(own))
         if former:
             counts.append(f"{former} former reference{'s'[: former > 1]} left out")
         parts.append(f"{sweep}: {', '.join(counts) or 'no cell yet'}")

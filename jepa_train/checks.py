@@ -45,7 +45,8 @@ def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
         try:
             value = conformed(field.name, getattr(config, field.name), hints[field.name])
         except ValueError as error:
-            raise ValueError("; ".join([str(error), *filter(None, [remedies.get(field.name)])])) from None
+            remedy = f"; {remedies[field.name]}" if field.name in remedies else ""
+            raise ValueError(f"{error}{remedy}") from None
         object.__setattr__(config, field.name, value)
 
 

@@ -16,7 +16,7 @@ from scipy.special import gammainc, gammaincc, gammainccinv, gammaln
 from torch import Tensor
 
 SigmaMode = Literal["gn", "rgn"]
-_MU_MAX = 1000  # in standard deviations
+_MU_MAX = 1e6  # in standard deviations; the closed forms are tested this far out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class RGG:
     def __post_init__(self) -> None:
         _check_shape(self.p, self.sigma_mode)
         if not abs(self.mu) <= _MU_MAX:
-            raise ValueError(f"mu must lie in [-{_MU_MAX}, {_MU_MAX}], got {self.mu}; the paper uses -3 to 1")
+            raise ValueError(f"mu must lie in [{-_MU_MAX:g}, {_MU_MAX:g}], got {self.mu}; the paper uses -3 to 1")
 
     @property
     def sigma(self) -> float:

@@ -119,7 +119,8 @@ def test_crop_that_never_fits_is_the_whole_image():
 
 
 def test_probabilities_and_strengths_follow_the_recipe():
-    config = ViewsConfig(flip=0.5, jitter=0.8, grayscale=0.2, blur=0.3, solarize=0.1, brightness=0.4, hue=0.1)
+    colours = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+    config = ViewsConfig(flip=0.5, jitter=0.8, grayscale=0.2, blur=0.3, solarize=0.1, **colours)
     values = drawn(config)
     shares = {
         "flip": values.flip,

@@ -45,7 +45,7 @@ class Ledger:
             "sweep.axes": json.dumps(sweep.axes),
             "sweep.objective": sweep.objective,
             "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
-            "sweep.grid": json.dumps({key: list(values) for key, values in sweep.grid.items()}),
+            "sweep.grid": json.dumps({} if sweep.space else {**sweep.grid, "seed": sweep.seeds}, default=list),
             "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         }
         for key, value in tags.items():
