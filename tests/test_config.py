@@ -11,6 +11,7 @@ from jepa_train.checks import ConfigError
 from jepa_train.config import (
     DataConfig,
     OptimConfig,
+    ProbeConfig,
     TrainConfig,
     cell_fields,
     cell_key,
@@ -19,6 +20,8 @@ from jepa_train.config import (
     unflatten,
 )
 from jepa_train.methods import METHODS, LeJEPA, RectifiedLpJEPA
+from jepa_train.paths import results_dir
+from jepa_train.presets import DIGITS
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA(p=0.5, mu=-1.0), data=DataConfig(name="cifar10", path="/here"), seed=3)
 
@@ -79,6 +82,10 @@ def test_cell_fields_leave_out_only_places():
         ({"data.name": "cifar01"}, "data.name must be a known dataset, got 'cifar01'; did you mean 'cifar10'?"),
         ({"views.flip": 1.5}, "views.flip is a probability in [0, 1], got 1.5; 0 turns it off"),
         ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
+        ({"method": ["lejepa"]}, "method must be a known method, got ['lejepa']; choose one of lejepa, "),
+        ({"precision": ["fp32"]}, "precision must be one of fp32, bf16, got ['fp32']"),
+        ({3: 0.1}, "3 is not a field of the config"),
+        ({"views": 3}, "views is not a field of the config"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(flat: dict, expected: str):
@@ -124,3 +131,37 @@ def test_every_method_checks_its_types_when_built_directly(name: str):
     for field in dataclasses.fields(method):
         with pytest.raises(ValueError, match=field.name):
             dataclasses.replace(method, **{field.name: object()})
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "expected"),
+    [
+        ("method", "lejepa", "method must be LeJEPA(...) or RectifiedLpJEPA(...), got 'lejepa' (str)"),
+        ("method", LeJEPA, "method must be LeJEPA(...) or RectifiedLpJEPA(...), got <class"),
+        ("method", None, "method must be LeJEPA(...) or RectifiedLpJEPA(...), got None (NoneType)"),
+        ("data", "digits", "data must be DataConfig(...), got 'digits' (str)"),
+        ("views", DataConfig(), "views must be ViewsConfig(...), got DataConfig(name='digits', "),
+        ("optim", ProbeConfig(), "optim must be OptimConfig(...), got ProbeConfig("),
+        ("epochs", OptimConfig(), "epochs must be a whole number, got OptimConfig("),
+    ],
+)
+def test_a_section_of_another_type_is_answered_in_one_line(section: str, value: object, expected: str):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is checked to the letter below)
+        dataclasses.replace(DIGITS, **{section: value})
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_the_defaults_alone_suit_digits():
+    """A 2 mirrored is no 2, and there is no colour to drop: nobody who writes TrainConfig() asked for either."""
+    config = TrainConfig()
+    assert config.data.name == "digits"
+    assert (config.views, config.data.image_size) == (DIGITS.views, DIGITS.data.image_size)
+    assert {config.views.flip, config.views.grayscale, config.views.blur, config.views.solarize} == {0}
+
+
+def test_an_empty_results_variable_counts_as_unset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JEPA_RESULTS", "")
+    assert results_dir() == tmp_path / "results"

@@ -12,10 +12,11 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS
 from jepa_train.data.base import stratified
-from jepa_train.data.split import load_splits
+from jepa_train.data.split import identify, load_splits
 
 
 @pytest.fixture(autouse=True)
@@ -143,3 +144,30 @@ def test_cifar_downloads_only_when_asked(name, tmp_path):
         DATASETS[name].load(tmp_path, False, 32)
     assert DATASETS[name].identify(tmp_path, True) == ""  # to be fetched by load
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
+def test_an_empty_or_incomplete_cifar_folder_is_refused_before_anything_starts(name, folder, tmp_path):
+    (tmp_path / folder).mkdir()
+    first, *rest = {"cifar10": ["data_batch_1", "data_batch_2"], "cifar100": ["train", "test"]}[name]
+    with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{first}, got .*data\.download=true$"):
+        DATASETS[name].identify(tmp_path, False)
+    (tmp_path / folder / first).write_bytes(b"there")
+    with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{rest[0]}, got "):
+        DATASETS[name].identify(tmp_path, False)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (DataConfig(fingerprint="0123"), "data.fingerprint is of image folders, and digits is none, got '0123'; leave"),
+        (DataConfig(name="image_folder", path="~nobody_of_that_name"), "data.path must be a folder that can be read"),
+        (DataConfig(name="image_folder", path="x" * 5000), "data.path must be a folder that can be read"),
+        (DataConfig(name="cifar10"), "data.path must be set, got ''"),
+    ],
+)
+def test_data_that_cannot_be_is_a_mistake_of_the_config(config, expected):
+    with pytest.raises(ConfigError) as caught:
+        identify(config)
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
+from jepa_train.__main__ import main as command_line
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS
 from jepa_train.data.cache import cache_dir, one_at_a_time
@@ -134,7 +135,7 @@ def test_unset_path_and_file_as_path(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
-def test_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
+def test_corrupt_image_is_named_and_leaves_no_cache(damage, folder, capsys):
     image = folder / "train" / "bee" / "3.png"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(image)
@@ -143,6 +144,10 @@ def test_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
     with pytest.raises(ValueError, match=r"^data\.path holds a file .*train/bee/3\.png' \(.+\); delete or replace it$"):
         load_splits(folder_config(folder))
     assert not [file for file in cache_dir().iterdir() if file.suffix != ".lock"]
+    assert (
+        command_line([f"data.path={folder}", "data.name=image_folder", "data.image_size=8", "data.val_frac=0.34"]) == 2
+    )
+    assert capsys.readouterr().err.startswith("error: data.path holds a file that cannot be read as an image: ")
     image.write_bytes(whole)
     assert len(load_splits(folder_config(folder)).test.labels) == 6
 

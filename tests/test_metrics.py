@@ -66,6 +66,14 @@ def test_effective_rank_of_known_spectra() -> None:
     assert effective_rank(torch.zeros(5, 9)).item() == 0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_effective_rank_of_what_diverged_is_nan(value: float) -> None:
+    x = gaussian(8, 5)
+    x[3, 2] = value
+    assert effective_rank(x).isnan()
+    assert effective_rank(x.T).isnan()
+
+
 def test_embedding_std_is_over_images_not_over_dimensions() -> None:
     z = gaussian(100, 6) * torch.arange(6) + 50 * gaussian(1, 6, seed=1)
     assert embedding_std(z).item() == pytest.approx(z.double().numpy().std(axis=0).mean(), rel=1e-5)

@@ -109,6 +109,8 @@ def test_the_projector_is_rectified_unless_told_otherwise():
     ("values", "start"),
     [
         ({"p": -1.0}, "p must be positive, got -1.0; "),
+        ({"mu": 1e308}, "mu must lie in [-1e+06, 1e+06], got 1e+308; "),
+        ({"mu": -2e6}, "mu must lie in [-1e+06, 1e+06], got -2000000.0; "),
         ({"sigma_mode": "ng"}, "sigma_mode must be one of gn, rgn, got 'ng'; "),
         ({"num_slices": 0}, "num_slices must be at least 1, got 0; "),
         ({"lamb_inv": -1.0}, "lamb_inv must not be negative, got -1.0; "),

@@ -10,7 +10,7 @@ from jepa_train.config import DataConfig, ModelConfig, TrainConfig, flatten
 from jepa_train.methods import RectifiedLpJEPA
 from sweeps.engine.cells import fixed_cells
 from sweeps.engine.launch import make_plan
-from sweeps.engine.spec import Sweep
+from sweeps.engine.spec import BestOf, Sweep
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
 
@@ -75,9 +75,33 @@ def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
         ({"workers": 3}, ("global_batch", "128", "3 workers", "129")),
         ({"workers": 0}, ("workers", "0")),
         ({"workers": 2, "grid": {"global_batch": [128, 33]}}, ("global_batch", "33", "34")),
+        ({"objective": "val/loss"}, ("objective", "val/loss", "choose one of", "val/embedding_std")),
+        ({"objective": "val/lr"}, ("objective", "val/lr")),
+        ({"objective": "val/knn_top"}, ("objective", "'val/knn_top'", "did you mean 'val/knn_top1'?")),
+        ({"objective": 3}, ("objective", "text", "3")),
         ({"objective": "test/probe_top1"}, ("objective", "val", "test/probe_top1")),
         ({"objective": "val/prob_top1"}, ("objective", "prob_top1", "probe_top1")),
         ({"name": "My sweep"}, ("name", "My sweep")),
+        ({"name": 3}, ("name", "text", "3 (int)")),
+        ({"purpose": None}, ("purpose", "text", "None", "docstring", "purpose=__doc__")),
+        ({"base": "digits"}, ("base", "TrainConfig(...) or BestOf(...)", "'digits'", "jepa_train.presets")),
+        ({"references": {"epochs": 0}}, ("references", "tuple", "{'epochs': 0}", "comma")),
+        ({"references": ("epochs",)}, ("references[0]", "dict", "'epochs'")),
+        ({"references": ({"method": ["lejepa"]},)}, ("references[0]['method']", "['lejepa']")),
+        ({"seeds": 0}, ("seeds", "tuple", "0 (int)", "seeds=(0, 1, 2)")),
+        ({"seeds": "01"}, ("seeds", "tuple", "'01'")),
+        ({"seeds": (0, 1.5)}, ("seeds[1]", "whole number", "1.5")),
+        ({"seeds": (-1,)}, ("seed", "[0, 2**31)", "-1")),
+        ({"trials": "2"}, ("trials", "whole number", "'2'")),
+        ({"workers": "2"}, ("workers", "whole number", "'2'")),
+        ({"workers": True}, ("workers", "whole number", "True")),
+        ({"cpus_per_worker": 1.5}, ("cpus_per_worker", "whole number", "1.5")),
+        ({"gpus_per_worker": "1"}, ("gpus_per_worker", "number", "'1'")),
+        ({"gpus_per_worker": -2}, ("gpus_per_worker", "-1", "0 or more", "-2")),
+        ({"grid": [{"method.lamb": [0.1]}]}, ("grid", "dict", "[{'method.lamb': [0.1]}]", "write grid={")),
+        ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
+        ({"grid": {3: [1]}}, ("grid", "text", "3 (int)")),
+        ({"space": [FloatDistribution(1e-4, 1e-2)], "trials": 2}, ("space", "dict", "FloatDistribution", "write")),
     ],
 )
 def test_what_is_typed_wrong_is_answered_in_one_line(fields: dict, words: tuple[str, ...]):
@@ -91,3 +115,28 @@ def test_an_encoder_that_timm_does_not_know_is_named_with_the_nearest(tmp_path):
     base = TrainConfig(model=ModelConfig(encoder="resnet81"))
     with pytest.raises(ConfigError, match=r"model\.encoder .*'resnet81'.*did you mean 'resnet18'"):
         make_plan(make(base=base), tmp_path / "study.py")
+
+
+def test_a_list_serves_as_a_tuple_and_a_whole_number_of_gpus_as_a_number():
+    sweep = make(grid={"epochs": range(1, 4)}, seeds=[0, 1], references=[{"epochs": 0}], gpus_per_worker=1)
+    assert sweep == make(grid={"epochs": [1, 2, 3]}, seeds=(0, 1), references=({"epochs": 0},), gpus_per_worker=1.0)
+    assert len(fixed_cells(sweep, TrainConfig())) == 1 + 3 * 2
+
+
+def test_the_best_of_what_is_no_name_is_refused():
+    with pytest.raises(ConfigError, match=r"^sweep must be text, got Sweep\(name='study'"):
+        BestOf(make())
+
+
+def test_corners_show_every_value_and_both_ends():
+    grid = make(grid={"epochs": [1, 2, 3], "optim.lr": [0.1, 0.2]})
+    assert {key: {point[key] for point in grid.corners()} for key in grid.axes} == {
+        "epochs": {1, 2, 3},
+        "optim.lr": {0.1, 0.2},
+    }
+    space = make(
+        space={"optim.lr": FloatDistribution(0.1, 0.2), "precision": CategoricalDistribution(["fp32", "bf16"])},
+        trials=1,
+    )
+    assert {point["optim.lr"] for point in space.corners()} == {0.1, 0.2}
+    assert {point["precision"] for point in space.corners()} == {"fp32", "bf16"}

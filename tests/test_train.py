@@ -9,7 +9,7 @@ import two_ranks
 
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig, unflatten
-from jepa_train.metrics import GLOSSARY
+from jepa_train.metrics import GLOSSARY, ON_VAL
 from jepa_train.train import Outcome, train
 
 SMALL = two_ranks.SMALL
@@ -44,6 +44,10 @@ def test_every_reported_name_is_in_the_glossary(finished):
     assert names <= set(GLOSSARY)
 
 
+def test_what_a_sweep_may_rank_by_is_what_is_reported_on_val(finished):
+    assert {f"val/{name}" for name in ON_VAL} == {name for name in finished[0].metrics if name.startswith("val/")}
+
+
 def test_the_loss_is_the_methods_convex_sum(finished):
     metrics, lamb = finished[0].metrics, SMALL["lejepa"].method.lamb
     expected = (1 - lamb) * metrics["train/invariance"] + lamb * metrics["train/sigreg"]
@@ -74,6 +78,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason():
     outcome, reports = run(unflatten({"optim.lr": 1e20, "epochs": 3}, base=SMALL["lejepa"]))
     assert outcome.status == "diverged"
     assert outcome.reason == "train/loss is nan in epoch 1"
+    assert len(reports) == 1
+
+
+def test_an_embedding_that_is_not_finite_ends_the_run_though_its_loss_was():
+    """One step an epoch: the loss is measured before the step that ruins the weights."""
+    ruin = {"optim.lr": 1e20, "optim.warmup_epochs": 0.0, "global_batch": 1200, "epochs": 2}
+    outcome, reports = run(unflatten(ruin, base=SMALL["lejepa"]))
+    assert math.isfinite(reports[0]["train/loss"])
+    assert outcome.status == "diverged"
     assert len(reports) == 1
 
 

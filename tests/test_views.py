@@ -14,7 +14,8 @@ from jepa_train.recipes import CIFAR_VIEWS, DIGITS_VIEWS
 from jepa_train.views import augmented, make_views, parameters, to_input
 
 PLAIN = ViewsConfig(flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)  # crops only
-BUSY = ViewsConfig(num_global=2, num_local=3, global_size=24, local_size=12, blur=0.5, solarize=0.3)
+COLOUR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs
+BUSY = dataclasses.replace(COLOUR, num_local=3, global_size=24, local_size=12)
 
 
 def photos(num: int, size: int = 32) -> torch.Tensor:
@@ -80,7 +81,7 @@ def test_crop_and_flip_equal_torchvision_per_image(size):
 
 def test_whole_recipe_equals_torchvision_in_the_documented_order():
     images = photos(64)
-    values = drawn(ViewsConfig(solarize=0.3), num=64, size=32)
+    values = drawn(COLOUR, num=64, size=32)
     got = augmented(pixels.unpacked(images), values, size=32)[0]
     for n, image in enumerate(as_float(images)):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
