@@ -47,7 +47,8 @@ def config_of(words: list[str]) -> TrainConfig:
 
 def _train_with_progress(config: TrainConfig) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("epochs", total=config.epochs)
 
         def report(metrics: dict[str, float]) -> bool:

@@ -82,7 +82,7 @@ def test_cell_fields_leave_out_only_places():
         ({"data.name": "cifar01"}, "data.name must be a known dataset, got 'cifar01'; did you mean 'cifar10'?"),
         ({"views.flip": 1.5}, "views.flip is a probability in [0, 1], got 1.5; 0 turns it off"),
         ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
-        ({"method": ["lejepa"]}, "method must be a known method, got ['lejepa']; choose one of lejepa, "),
+        ({"method": ["lejepa"]}, "method must be a known method, got ['lejepa']; did you mean 'lejepa'?"),
         ({"precision": ["fp32"]}, "precision must be one of fp32, bf16, got ['fp32']"),
         ({3: 0.1}, "3 is not a field of the config"),
         ({"views": 3}, "views is not a field of the config"),

@@ -26,21 +26,26 @@ def one_line(error: BaseException) -> str | None:
     A mistake is made while the file is read: once the engine runs, a ValueError is its own and keeps its traceback.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    if any(_is_engine(frame) for frame in frames):
+    told = None if any(_is_engine(frame) for frame in frames) else _told(error, frames)
+    return None if told is None else f"{_place(frames)}{' '.join(told.split())}"
+
+
+def _told(error: BaseException, frames: traceback.StackSummary) -> str | None:
+    if isinstance(error, ConfigError) or (isinstance(error, ValueError) and frames and _is_machinery(frames[-1])):
+        return str(error)
+    if not isinstance(error, TypeError) or not frames:
         return None
-    if isinstance(error, ConfigError):
-        return f"{_place(frames)}{error}"
-    if isinstance(error, ValueError) and frames and _is_machinery(frames[-1]):
-        return f"{_place(frames)}{error}"
+    if frames[-1].filename == distributions.__file__:  # Optuna compares bounds without looking at their types
+        return str(error)
     call = re.fullmatch(r"(\w+)\.__init__\(\) (.+)", str(error))
-    fields = _fields_of(call.group(1)) if call and isinstance(error, TypeError) else []
-    if call and fields:
-        owner, problem = call.groups()
-        unknown = re.fullmatch(r"got an unexpected keyword argument '(\w+)'", problem)
-        if unknown:
-            return f"{_place(frames)}{owner} has no field {unknown.group(1)!r}{nearest(unknown.group(1), fields)}"
-        return f"{_place(frames)}{owner}(...) {problem}; its fields are {', '.join(fields)}"
-    return None
+    owner, problem = call.groups() if call else ("", "")
+    fields = _fields_of(owner)
+    if not fields:
+        return None
+    unknown = re.fullmatch(r"got an unexpected keyword argument '(\w+)'", problem)
+    if unknown:
+        return f"{owner} has no field {unknown.group(1)!r}{nearest(unknown.group(1), fields)}"
+    return f"{owner}(...) {problem}; its fields are {', '.join(fields)}"
 
 
 def install() -> None:

@@ -46,7 +46,7 @@ class Sweep:
         objective: the metric, on val, that a search maximises and that ranks the cells.
         workers: DDP processes per trial; the global batch is shared among them.
         cpus_per_worker: CPU threads of each.
-        gpus_per_worker: GPUs of each; -1 means one where the cluster has any.
+        gpus_per_worker: GPUs of each; -1 means one each where the cluster has enough for all workers, else none.
     """
 
     name: str
@@ -109,16 +109,15 @@ class Sweep:
         )
 
     def _check_objective(self) -> None:
-        metrics = [f"val/{name}" for name in ON_VAL]
+        metric = self.objective.removeprefix("val/")
         _require(
             self.objective.startswith("val/"),
             f"objective must be a metric on val (test is evaluated once, at the end), got {self.objective!r}; "
             "try val/probe_top1",
         )
         _require(
-            self.objective in metrics,
-            f"objective must be a metric of the evaluation on val, got {self.objective!r}"
-            f"{nearest(self.objective, metrics)}",
+            metric in ON_VAL,
+            f"objective must be val/ and a metric of the evaluation, got {self.objective!r}{nearest(metric, ON_VAL)}",
         )
 
     @property
