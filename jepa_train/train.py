@@ -79,6 +79,7 @@ def train(config: TrainConfig, *, report: Report = silent) -> Outcome:
             verdict = _verdict(metrics, config)
         if verdict == _FINE and epoch == config.epochs:
             metrics |= final_evaluation(network, splits, config) | target
+            verdict = _verdict(metrics, config)
         stop = distributed.broadcast_flag(distributed.is_main() and report(metrics))
         if verdict != _FINE or epoch == config.epochs:
             return Outcome(*verdict, metrics)

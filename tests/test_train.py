@@ -10,6 +10,7 @@ import two_ranks
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig, unflatten
 from jepa_train.metrics import GLOSSARY, ON_VAL
+from jepa_train.presets import DIGITS
 from jepa_train.train import Outcome, train
 
 SMALL = two_ranks.SMALL
@@ -67,10 +68,11 @@ def test_another_seed_is_another_run(finished):
 
 
 def test_training_beats_the_untrained_encoder_by_far():
-    """kNN, the probe that random features please least. One epoch with lamb 0.05 suffices for a part of it."""
-    untrained, _ = run(dataclasses.replace(SMALL["lejepa"], epochs=0))
-    trained, _ = run(unflatten({"epochs": 6, "global_batch": 128}, base=SMALL["lejepa"]))
+    """15 of the preset's 50 epochs; 8 points are what the demo promises after all of them."""
+    untrained, _ = run(dataclasses.replace(DIGITS, epochs=0))
+    trained, _ = run(dataclasses.replace(DIGITS, epochs=15))
     assert untrained.metrics["epoch"] == 0
+    assert trained.metrics["test/linear_top1"] > untrained.metrics["test/linear_top1"] + 0.08
     assert trained.metrics["test/knn_top1"] > untrained.metrics["test/knn_top1"] + 0.08
 
 
@@ -118,13 +120,9 @@ def test_two_ranks_train_and_evaluate_like_one_process(name: str):
     alone = train(SMALL[name]).metrics
     ranks = [rank["runs"][name] for rank in two_ranks.both_ranks()]
     assert {**ranks[0], "train/images_per_s": 0} == {**ranks[1], "train/images_per_s": 0}
-    for metric in (
-        "train/loss",
-        "train/invariance",
-        "train/embedding_std",
-        "val/effective_rank",
-        "test/nonzero_fraction",
-    ):
+    for metric in ("train/loss", "train/invariance", "train/embedding_std", "test/nonzero_fraction"):
         assert ranks[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
+    # AdamW's first steps have the size of lr whatever the gradient's: rounding decides small ones, and the rank shows it
+    assert ranks[0]["val/effective_rank"] == pytest.approx(alone["val/effective_rank"], rel=2e-2)
     for metric in ("val/probe_top1", "test/linear_top1", "test/knn_top1"):
         assert ranks[0][metric] == pytest.approx(alone[metric], abs=0.02), metric
