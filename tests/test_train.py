@@ -122,7 +122,7 @@ def test_two_ranks_train_and_evaluate_like_one_process(name: str):
     assert {**ranks[0], "train/images_per_s": 0} == {**ranks[1], "train/images_per_s": 0}
     for metric in ("train/loss", "train/invariance", "train/embedding_std", "test/nonzero_fraction"):
         assert ranks[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
-    # AdamW's first steps have the size of lr whatever the gradient's: rounding decides small ones, and the rank shows it
+    # AdamW's first steps have the size of lr whatever the gradient's: rounding decides small ones; the rank shows it
     assert ranks[0]["val/effective_rank"] == pytest.approx(alone["val/effective_rank"], rel=2e-2)
     for metric in ("val/probe_top1", "test/linear_top1", "test/knn_top1"):
         assert ranks[0][metric] == pytest.approx(alone[metric], abs=0.02), metric
