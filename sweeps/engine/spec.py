@@ -76,7 +76,7 @@ class Sweep:
         gpus = self.gpus_per_worker
         _require(
             gpus == -1 or gpus >= 0,
-            f"gpus_per_worker must be -1 (one where there is any), 0 or more, got {gpus:g}; leave it out",
+            f"gpus_per_worker must be -1 (one each where there are enough), 0 or more, got {gpus:g}; leave it out",
         )
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
