@@ -10,6 +10,7 @@ import numpy as np
 import ray
 import ray.train
 import ray.train.collective
+import ray.train.torch
 import torch
 from ray.exceptions import RayActorError
 from ray.util import get_current_placement_group
@@ -54,6 +55,9 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":  # Ray Train shows every worker of a node all of their GPUs
+        torch.cuda.set_device(device)
     try:
         group = ray.get(mailbox.begin.remote(lane, get_current_placement_group())) if rank == 0 else 0
         group = ray.train.collective.broadcast_from_rank_zero(group)

@@ -1,4 +1,4 @@
-"""The searcher that hands Tune one complete cell at a time: the fixed cells first, then Optuna's proposals."""
+"""The searcher that hands Tune one complete cell at a time: the known cells first, then Optuna's proposals."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
