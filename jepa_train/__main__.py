@@ -7,7 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from jepa_train.checks import ConfigError, nearest
-from jepa_train.config import TrainConfig, parse, unflatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
 from jepa_train.presets import PRESETS

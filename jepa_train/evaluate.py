@@ -68,7 +68,7 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
         for prefix, x, labels in (("val", x_val, val.labels), ("test", x_test, test.labels)):
             metrics[f"{prefix}/linear{suffix}_top1"] = scores[prefix]
             metrics[f"{prefix}/knn{suffix}_top1"] = knn_top1(
-                x_train, train.labels, x, labels, k=config.probe.knn_k, num_classes=len(splits.classes)
+                x_train, train.labels, x, labels, k=20, num_classes=len(splits.classes)
             )
     return metrics
 

@@ -34,7 +34,7 @@ Runner = Callable[[Flat, Report], Outcome]
 def train_cell(cell: Flat, report: Report) -> Outcome:
     """The runner of real sweeps: a complete flat config through jepa_train.train."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
-    from jepa_train.config import unflatten
+    from jepa_train.flat import unflatten
     from jepa_train.train import train
 
     return train(unflatten(cell), report=report)

@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import DataConfig, cell_key
+from jepa_train.config import DataConfig
+from jepa_train.flat import cell_key
 from jepa_train.presets import DIGITS
 from sweeps.engine.plan import Plan, make_plan
 from sweeps.engine.search import completer

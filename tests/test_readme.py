@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepa_train.config import cell_key, flatten
+from jepa_train.flat import cell_key, flatten
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
 from sweeps.engine.cells import Cell, fixed_cells
 from sweeps.engine.plan import make_plan

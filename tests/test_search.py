@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from jepa_train.config import flatten
+from jepa_train.flat import flatten
 from jepa_train.presets import DIGITS
 from sweeps.engine.cells import fixed_cells
 from sweeps.engine.search import CellSearcher, completer, optuna_search

@@ -6,7 +6,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import DataConfig, ModelConfig, TrainConfig, flatten
+from jepa_train.config import DataConfig, ModelConfig, TrainConfig
+from jepa_train.flat import flatten
 from jepa_train.methods import RectifiedLpJEPA
 from sweeps.engine.cells import fixed_cells
 from sweeps.engine.launch import make_plan

@@ -8,7 +8,8 @@ import torch
 import two_ranks
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, unflatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import unflatten
 from jepa_train.metrics import GLOSSARY, ON_VAL
 from jepa_train.presets import DIGITS
 from jepa_train.train import Outcome, train

@@ -9,6 +9,7 @@ class Method(Protocol):
     """The fields are the searchable hyper-parameters (`method.<field>` everywhere); the call is the objective."""
 
     name: ClassVar[str]
+    centred: ClassVar[bool]  # whether the invariance is to a centre, which an averaged network may give
 
     @property
     def rectify(self) -> bool:
@@ -23,11 +24,15 @@ class Method(Protocol):
         """What the target distribution says z should show: {"std": ..., "nonzero_fraction": ...}, in closed form."""
         ...
 
-    def __call__(self, z: Tensor, *, num_global: int, step: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the global batch, equal on all ranks, and its unweighted terms, detached.
 
         Args:
             z: (V, N, D), the N local images of this rank; the num_global global views come first.
             step: the training step; with seed it decides slices and targets, the same on every rank.
+            centre: (N, D), of each image, from an averaged network; without it, and always where the method is not
+                centred, what the method says.
         """
         ...

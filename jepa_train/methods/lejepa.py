@@ -28,6 +28,7 @@ class LeJEPA:
     t_max: float = 5.0
 
     name: ClassVar[str] = "lejepa"
+    centred: ClassVar[bool] = True
     rectify: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -53,10 +54,12 @@ class LeJEPA:
         """The standard normal's standard deviation and fraction of non-zeros."""
         return {"std": 1.0, "nonzero_fraction": 1.0}
 
-    def __call__(self, z: Tensor, *, num_global: int, step: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D)."""
         slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
-        invariance = _invariance(z, num_global)
+        invariance = _invariance(z, num_global, centre)
         regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max)
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer
         return loss, {"invariance": invariance.detach(), "sigreg": regularizer.detach()}
@@ -103,9 +106,10 @@ def sigreg(z: Tensor, slices: Tensor, *, num_knots: int = 17, t_max: float = 5.0
         return epps_pulley(wide @ slices.to(wide.dtype), num_knots=num_knots, t_max=t_max).mean()
 
 
-def _invariance(z: Tensor, num_global: int) -> Tensor:
+def _invariance(z: Tensor, num_global: int, centre: Tensor | None) -> Tensor:
     wide = at_least_fp32(z)
-    return mean_over_ranks((wide - wide[:num_global].mean(0)).square().mean())
+    centre = wide[:num_global].mean(0) if centre is None else at_least_fp32(centre)
+    return mean_over_ranks((wide - centre).square().mean())
 
 
 class _CharacteristicFunction(torch.autograd.Function):

@@ -32,6 +32,7 @@ class RectifiedLpJEPA:
     rectified: bool = True
 
     name: ClassVar[str] = "rectified_lpjepa"
+    centred: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         conform(self)
@@ -70,12 +71,15 @@ class RectifiedLpJEPA:
             return {"std": self.law.gn_variance**0.5, "nonzero_fraction": 1.0}
         return {"std": self.law.variance**0.5, "nonzero_fraction": self.law.nonzero_fraction}
 
-    def __call__(self, z: Tensor, *, num_global: int, step: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its unweighted terms `invariance` and `rdmreg`: see Method. z: (2, N, D).
 
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
         assert len(z) == num_global == 2, "check_views admits two global views only"
+        assert centre is None, "a config with an averaged network is refused: mse(z1, z2) has no centre"
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)

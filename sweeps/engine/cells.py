@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import DataConfig, TrainConfig, cell_fields, cell_key, unflatten
+from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.flat import cell_fields, cell_key, unflatten
 from jepa_train.preflight import preflight
 from sweeps.engine.spec import BestOf, Sweep
 

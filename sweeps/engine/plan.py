@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, cell_fields, parse, unflatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import cell_fields, parse, unflatten
 from sweeps.engine.cells import Cell, changed, fixed_cells, preflighted
 from sweeps.engine.space import point_of, size
 from sweeps.engine.spec import BestOf, Sweep

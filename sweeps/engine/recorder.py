@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from jepa_train.config import cell_key, unflatten
+from jepa_train.flat import cell_key, unflatten
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
 from sweeps.engine.store import RESULTS

@@ -9,7 +9,8 @@ from optuna.samplers import TPESampler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from jepa_train.config import Scalar, TrainConfig, flatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import Scalar, flatten
 from jepa_train.randomness import derive_seed
 from sweeps.engine.cells import Cell, make_cell
 from sweeps.engine.space import contains, point_of

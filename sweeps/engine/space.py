@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from jepa_train.config import Scalar
+from jepa_train.flat import Scalar
 
 Space = Mapping[str, BaseDistribution]
 

@@ -8,7 +8,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from jepa_train.checks import ConfigError, conform, nearest
-from jepa_train.config import Scalar, TrainConfig, unflatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import Scalar, unflatten
 from jepa_train.metrics import ON_VAL
 
 _REMEDIES = {

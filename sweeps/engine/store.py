@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, ViewType
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig, cell_fields, flatten, parse, unflatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import cell_fields, flatten, parse, unflatten
 from jepa_train.paths import results_dir
 from sweeps.engine.cells import shared_fields
 from sweeps.engine.spec import Sweep

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 
-from jepa_train.config import flatten
+from jepa_train.flat import flatten
 from jepa_train.paths import results_dir
 from sweeps.engine.cells import Cell, shared_fields
 from sweeps.engine.plan import Plan
