@@ -33,12 +33,14 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     device = next(network.parameters()).device
     network.eval()
     ranks, rank = distributed.world_size(), distributed.rank()
-    count = len(images.labels)
-    mine = images.pixels[rank * count // ranks : (rank + 1) * count // ranks]
+    count = len(images)
+    images = images.on(device)
+    mine = torch.arange(rank * count // ranks, (rank + 1) * count // ranks)
     chunks = []
-    for pixels in mine.split(_CHUNK):
+    for positions in mine.split(_CHUNK):
+        pixels, _ = images.batch(positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            chunks.append(network.encode(to_input(pixels.to(device), config.views.global_size)))
+            chunks.append(network.encode(to_input(pixels, config.views.global_size)))
     features, z, probe_logits, projector_logits = (
         distributed.gather_rows(torch.cat(parts).float()) for parts in zip(*chunks, strict=True)
     )
@@ -47,7 +49,7 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
         z=z,
         probe_logits=probe_logits,
         projector_logits=projector_logits,
-        labels=images.labels.to(device),
+        labels=images.labels,
     )
 
 

@@ -66,7 +66,7 @@ def train(config: TrainConfig, *, report: Report = silent) -> Outcome:
         convert_batch_norm(network)
     model = distributed.data_parallel(network)
     optimizer = build_optimizer(network, config, steps_per_epoch)
-    images = Images(pixels=splits.train.pixels.to(device), labels=splits.train.labels.to(device))
+    images = splits.train.on(device)
 
     target = {f"target/{name}": value for name, value in config.method.expected().items()}
     for epoch in range(min(1, config.epochs), config.epochs + 1):
@@ -118,15 +118,16 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One pass over the training split: means over its steps of every term, and the throughput of all ranks."""
     started = time.perf_counter()
-    device = images.pixels.device
-    order = torch.randperm(len(images.labels), generator=generator(config.seed, epoch, "order")).to(device)
+    device = images.labels.device
+    order = torch.randperm(len(images), generator=generator(config.seed, epoch, "order"))
     totals: dict[str, Tensor] = {}
     model.train()
     for index in range(steps):
         step = (epoch - 1) * steps + index
         batch = order[index * config.global_batch :][: config.global_batch][share]
+        pixels, labels = images.batch(batch)
         views = make_views(
-            images.pixels[batch],
+            pixels,
             config.views,
             seed=config.seed,
             step=step,
@@ -135,7 +136,7 @@ def _train_epoch(
         )
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             output = model(views)
-        objective, terms = training_loss(config, output, images.labels[batch], step)
+        objective, terms = training_loss(config, output, labels, step)
         optimizer.step(objective)
         for name, value in terms.items():  # summed on the device: one synchronisation an epoch
             totals[name] = totals.get(name, torch.zeros((), device=device)) + value

@@ -18,9 +18,21 @@ class Images:
     pixels: Tensor
     labels: Tensor
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def take(self, positions: Tensor) -> "Images":
         """The images at these positions, copied."""
         return Images(pixels=self.pixels[positions], labels=self.labels[positions])
+
+    def on(self, device: torch.device) -> "Images":
+        """The images for training on this device: batch() then answers there."""
+        return Images(pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (n, 3, H, W) and labels (n,) at these positions, which lie on the CPU."""
+        positions = positions.to(self.labels.device, non_blocking=True)
+        return self.pixels[positions], self.labels[positions]
 
 
 @dataclass(frozen=True, kw_only=True)
