@@ -1,6 +1,8 @@
 """One run from the command line: python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02"""
 
+import argparse
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,41 +14,53 @@ from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
 from jepa_train.presets import PRESETS
-from jepa_train.train import Outcome, train
+from jepa_train.train import Outcome, evaluate_checkpoint, train
 
-USAGE = f"""usage: python -m jepa_train [key=value ...]
+_DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
 
-Starts from the preset of data.name ({", ".join(PRESETS)}; default digits) and changes what you name, for example:
+It starts from a preset (the one of data.name, or --preset) and changes what you name, for example:
   python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02
+  python -m jepa_train --preset rectified_lpjepa_cifar100_resnet18 data.path=DIR --checkpoints results/run1
+  python -m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot
 """
 
 
 def main(words: list[str]) -> int:
     """Exit code: 0 finished, 1 diverged or collapsed, 2 bad input."""
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE)
-        return 0
+    parser = argparse.ArgumentParser(prog="python -m jepa_train", description=_DESCRIPTION)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
+    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="of this run: it goes on where it was killed")
+    parser.add_argument("--evaluate", metavar="FILE", type=Path, help="final.pt of a finished run; nothing is trained")
+    options = parser.parse_args(words)
     try:
-        config = preflight(config_of(words))
-        outcome = _train_with_progress(config)
+        if options.evaluate is not None:
+            metrics = evaluate_checkpoint(options.evaluate, options.assignments)
+            Console().print(_summary("evaluated", metrics))
+            return 0
+        config = preflight(config_of(options.assignments, preset=options.preset))
+        outcome = _train_with_progress(config, options.checkpoints)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    Console().print(_summary(outcome))
+    Console().print(_summary(outcome.status, outcome.metrics))
     if outcome.reason:
         sys.stderr.write(f"{outcome.status}: {outcome.reason}\n")
     return 0 if outcome.status == "finished" else 1
 
 
-def config_of(words: list[str]) -> TrainConfig:
-    """The config of command-line words: the preset of data.name, changed by the words."""
+def config_of(words: list[str], *, preset: str | None = None) -> TrainConfig:
+    """The config of command-line words: the preset, by default the one of data.name, changed by the words."""
     name = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
+    key = "data.name" if preset is None else "--preset"
+    name = preset or name
     if name not in PRESETS:
-        raise ConfigError(f"data.name must be a known dataset, got {name!r}{nearest(name, PRESETS)}")
+        raise ConfigError(f"{key} must be a known preset, got {name!r}{nearest(name, PRESETS)}")
     return unflatten(parse(words, base=PRESETS[name]), base=PRESETS[name])
 
 
-def _train_with_progress(config: TrainConfig) -> Outcome:
+def _train_with_progress(config: TrainConfig, checkpoints: Path | None) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -58,17 +72,17 @@ def _train_with_progress(config: TrainConfig) -> Outcome:
             progress.update(bar, completed=int(metrics["epoch"]), description=f"{loss}val probe top-1 {top1:.3f}")
             return False
 
-        return train(config, report=report)
+        return train(config, report=report, checkpoints=checkpoints)
 
 
-def _summary(outcome: Outcome) -> Table:
+def _summary(status: str, metrics: dict[str, float]) -> Table:
     """One row per metric, one column per split; the last epoch's."""
-    table = Table(title=f"{outcome.status} at epoch {outcome.metrics['epoch']:.0f}", title_justify="left")
+    table = Table(title=f"{status} at epoch {metrics['epoch']:.0f}", title_justify="left")
     splits = ("train", "val", "test", "target")
     for column in ("metric", *splits):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name in GLOSSARY:
-        values = [outcome.metrics.get(f"{split}/{name}") for split in splits]
+        values = [metrics.get(f"{split}/{name}") for split in splits]
         if any(value is not None for value in values):
             table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values))
     return table

@@ -67,6 +67,15 @@ def broadcast_flag(flag: bool) -> bool:
     return bool(value.item())
 
 
+def broadcast_text(text: str) -> str:
+    """Rank 0's text, on every rank."""
+    if world_size() == 1:
+        return text
+    box = [text]
+    dist.broadcast_object_list(box, src=0, device=_collective_device())
+    return box[0]
+
+
 def rank_slice(n: int) -> slice:
     """This rank's contiguous share of a global batch of n.
 

@@ -4,6 +4,7 @@ import gc
 import random
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,16 +29,17 @@ class Outcome(Protocol):
     def reason(self) -> str: ...
 
 
-Runner = Callable[[Flat, Report], Outcome]
+Runner = Callable[[Flat, Report, Path], Outcome]  # the cell, where its reports go, where its sweep keeps checkpoints
 
 
-def train_cell(cell: Flat, report: Report) -> Outcome:
-    """The runner of real sweeps: a complete flat config through jepa_train.train."""
+def train_cell(cell: Flat, report: Report, checkpoints: Path) -> Outcome:
+    """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
-    from jepa_train.flat import unflatten
+    from jepa_train.flat import cell_key, unflatten
     from jepa_train.train import train
 
-    return train(unflatten(cell), report=report)
+    config = unflatten(cell)
+    return train(config, report=report, checkpoints=checkpoints / cell_key(config))
 
 
 def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
@@ -64,19 +66,19 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
         seen = 0
         while (got := ray.get(mailbox.next.remote(lane, group, seen))) is not None:
             if got:
-                seen, cell = got
+                seen, job = got
                 _like_a_fresh_process(threads)
-                _run(runner, cell, mailbox, ticket=seen, rank=rank, workers=workers)
+                _run(runner, job, mailbox, ticket=seen, rank=rank, workers=workers)
     except RayActorError:
         return  # the mailbox is gone, and the sweep with it
 
 
-def _run(runner: Runner, cell: Flat, mailbox: Any, *, ticket: int, rank: int, workers: int) -> None:
+def _run(runner: Runner, job: Mapping[str, Any], mailbox: Any, *, ticket: int, rank: int, workers: int) -> None:
     def report(metrics: dict[str, float]) -> bool:
         return ray.get(mailbox.report.remote(ticket, {name: float(value) for name, value in metrics.items()}))
 
     try:
-        outcome = runner(cell, report)
+        outcome = runner(job["cell"], report, Path(job["checkpoints"]))
     except RayActorError:
         raise
     except Exception as error:

@@ -167,11 +167,11 @@ def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_
     box = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
     monkeypatch.setattr(ray_worker.ray, "get", lambda answer: answer)
 
-    def runner(_: object, __: object) -> Any:
+    def runner(*_: object) -> Any:
         raise error
 
     with contextlib.nullcontext() if alike else pytest.raises(type(error)):
-        ray_worker._run(runner, {}, box, ticket=1, rank=1, workers=2)
+        ray_worker._run(runner, {"cell": {}, "checkpoints": ""}, box, ticket=1, rank=1, workers=2)
     assert [end["reason"] for end in ends] == ([] if recorded is None else [recorded])
     assert all(end["status"] == "failed" and "Traceback" in end["traceback"] for end in ends)
 
@@ -179,7 +179,7 @@ def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_
 # One lane of two workers under Ray. The last test closes it.
 
 
-def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool]) -> SimpleNamespace:
+def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], _: Path) -> SimpleNamespace:
     """Each epoch adds up 1 + 2 over the two ranks, times the cell's number."""
     import torch.distributed as dist
 
@@ -224,7 +224,7 @@ class Heard(tune.Callback):
 def tuned(mailbox: Any, numbers: list[int], **run: Any) -> dict[int, list[dict[str, Any]]]:
     heard = Heard()
     results = tune.Tuner(
-        make_trial(mailbox),
+        make_trial(mailbox, ray_dir()),
         param_space={"n": tune.grid_search(numbers), "epochs": 3},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(storage_path=str(ray_dir()), verbose=0, callbacks=[heard], **run),
@@ -235,7 +235,11 @@ def tuned(mailbox: Any, numbers: list[int], **run: Any) -> dict[int, list[dict[s
 
 def submitted(mailbox: Any, cell: dict[str, Any]) -> Iterator[tuple[list[dict[str, float]], dict[str, str] | None]]:
     """A cell without Tune: what the mailbox gives a trial, message by message."""
-    ticket, taken, end = ray.get(mailbox.submit.remote(f"trial{cell['n']}", cell)), 0, None
+    ticket, taken, end = (
+        ray.get(mailbox.submit.remote(f"trial{cell['n']}", {"cell": cell, "checkpoints": "unused"})),
+        0,
+        None,
+    )
     while end is None:
         reports, end = ray.get(mailbox.take.remote(ticket, taken))
         taken += len(reports)

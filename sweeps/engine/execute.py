@@ -10,7 +10,7 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from jepa_train.paths import results_dir
+from jepa_train.paths import checkpoints_dir, results_dir
 from sweeps.engine.cluster import ray_session
 from sweeps.engine.display import Display
 from sweeps.engine.lanes import LanePool
@@ -68,7 +68,13 @@ class Session:
         for entry in plan.entries.values():
             if entry.role == "cell":
                 display.note_best(entry.value(plan.sweep.objective), entry.label)
-        recorder = Recorder(ledger=ledger, display=display, objective=plan.sweep.objective, publish=publish)
+        recorder = Recorder(
+            ledger=ledger,
+            display=display,
+            objective=plan.sweep.objective,
+            checkpoints=checkpoints_dir(plan.sweep.name),
+            publish=publish,
+        )
         try:
             with display.shown():
                 self._tune(plan, pool, recorder)
@@ -87,7 +93,7 @@ class Session:
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
-            make_trial(pool.mailbox),
+            make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=plan.todo,

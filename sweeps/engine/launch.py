@@ -12,6 +12,7 @@ from rich.console import Console
 from analysis.tables import table
 from jepa_train.checks import ConfigError
 from sweeps.engine.plan import Plan, make_plan
+from sweeps.engine.reevaluate import reevaluate
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.store import store_uri
 from sweeps.engine.tracking import Ledger
@@ -32,6 +33,11 @@ def launch(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="\n\n".join(sweep.purpose.strip() for sweep, _ in sweeps))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dry-run", action="store_true", help="print the cells and what is already done; run nothing")
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="evaluate the finished cells once more (probe.protocols=...); train nothing",
+    )
     parser.add_argument("places", nargs="*", metavar="data.path=DIR", help="where the data lies on this machine")
     options = parser.parse_args(list(words))
     console = Console()
@@ -41,6 +47,8 @@ def launch(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str]) -> int:
             for (sweep, _), plan in zip(sweeps, plans, strict=True):
                 show_plan(sweep, plan, console)
             return 0
+        if options.evaluate:
+            return _evaluate(sweeps, options.places, console)
         return _run(sweeps, options.places, console)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -113,6 +121,16 @@ def _run(sweeps: Sequence[tuple[Sweep, Path]], places: Sequence[str], console: C
     console.print(f"MLflow store: {store_uri()}", highlight=False, soft_wrap=True)
     console.print("browse it with: make ui")
     return 1 if failed else 0
+
+
+def _evaluate(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str], console: Console) -> int:
+    """Finished cells through other protocols; the metrics join their runs."""
+    lost = 0
+    for sweep, file in sweeps:
+        plan = make_plan(sweep, file, words)
+        console.print(f"[bold]{sweep.name}[/bold]")
+        lost += reevaluate(plan, Ledger(plan, file), words, console)
+    return 1 if lost else 0
 
 
 def _publish(sweep: Sweep, ledger: Ledger) -> str:

@@ -17,7 +17,7 @@ LEASE_S = 120.0  # a trial asks at least every POLL_S; one that is silent for so
 POLL_S = 5.0  # longest wait inside one call, so that a waiting caller notices when the other side is gone
 STATEMENTS_S = 5.0  # how long a failed rank waits for the others to fail likewise
 
-Cell = dict[str, Any]
+Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
 End = dict[str, str]
 
 

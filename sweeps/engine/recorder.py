@@ -1,8 +1,10 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -28,17 +30,22 @@ class _Running:
 class Recorder(tune.Callback):
     """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.trial."""
 
-    def __init__(self, *, ledger: Ledger, display: Display, objective: str, publish: Callable[[], object]) -> None:
+    def __init__(
+        self, *, ledger: Ledger, display: Display, objective: str, checkpoints: Path, publish: Callable[[], object]
+    ) -> None:
         self._ledger = ledger
         self._publish = publish  # called after every cell
         self._display = display
         self._objective = objective
+        self._checkpoints = checkpoints
         self._cells: dict[str, Cell] = {}
         self._running: dict[str, _Running] = {}
         self.failed = 0  # cells that ended without a result
 
     def announce(self, cell: Cell) -> None:
-        """A cell that is about to become a trial."""
+        """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
+        if not self._ledger.knows(cell):
+            shutil.rmtree(self._checkpoints / cell.key, ignore_errors=True)
         self._cells[cell.key] = cell
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002

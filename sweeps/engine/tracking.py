@@ -55,13 +55,14 @@ class Ledger:
             if entry is not None and entry.role != cell.role:
                 self._client.set_tag(entry.run_id, "role", cell.role)
 
+    def knows(self, cell: Cell) -> bool:
+        """Whether the cell has a run, whatever became of it."""
+        return bool(self._find(cell))
+
     def start(self, cell: Cell) -> str:
         """The id of the cell's run: the one it has, continued, or a new one with its complete config."""
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.cell_key = '{cell.key}'", ViewType.ACTIVE_ONLY, max_results=1
-        )
-        if found:
-            run_id = found[0].info.run_id
+        run_id = self._find(cell)
+        if run_id:
             self._client.update_run(run_id, status="RUNNING")
         else:
             run_id = self._create(cell).info.run_id
@@ -85,6 +86,13 @@ class Ledger:
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
         self._client.set_experiment_tag(self._experiment_id, "mlflow.note.content", text)
+
+    def _find(self, cell: Cell) -> str:
+        """The id of the cell's run, "" where it has none."""
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.cell_key = '{cell.key}'", ViewType.ACTIVE_ONLY, max_results=1
+        )
+        return found[0].info.run_id if found else ""
 
     def _create(self, cell: Cell) -> Run:
         tags = {"cell_key": cell.key, "role": cell.role, "mlflow.user": _user()}

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,7 +13,7 @@ from ray import tune
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def trial(config: dict[str, Any], *, mailbox: Any) -> None:
+def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str) -> None:
     """One cell, from a complete flat config. Its own failure is a result, not an exception.
 
     The last report repeats the last metrics and adds how the cell ended: `status` (finished, diverged, collapsed,
@@ -21,7 +22,8 @@ def trial(config: dict[str, Any], *, mailbox: Any) -> None:
     Raises:
         RuntimeError: no lane is left; RayActorError: the mailbox died.
     """
-    ticket = ray.get(mailbox.submit.remote(tune.get_context().get_trial_id(), config))
+    job = {"cell": config, "checkpoints": checkpoints}
+    ticket = ray.get(mailbox.submit.remote(tune.get_context().get_trial_id(), job))
     last: dict[str, float] = {}
     taken, end = 0, None
     try:
@@ -36,7 +38,13 @@ def trial(config: dict[str, Any], *, mailbox: Any) -> None:
         mailbox.abandon.remote(ticket)
 
 
-def make_trial(mailbox: Any) -> Callable[[dict[str, Any]], None]:
-    """The trainable for a Tuner whose trials use the lanes behind this mailbox; use it with reuse_actors=True."""
+def make_trial(mailbox: Any, checkpoints: Path) -> Callable[[dict[str, Any]], None]:
+    """The trainable for a Tuner whose trials use the lanes behind this mailbox; use it with reuse_actors=True.
+
+    Args:
+        checkpoints: the sweep's folder of checkpoints, as the workers see it.
+    """
     # On the head node, where the driver is, and without a CPU: the lanes own all of them.
-    return tune.with_resources(tune.with_parameters(trial, mailbox=mailbox), {"node:__internal_head__": 0.001})
+    return tune.with_resources(
+        tune.with_parameters(trial, mailbox=mailbox, checkpoints=str(checkpoints)), {"node:__internal_head__": 0.001}
+    )

@@ -1,0 +1,145 @@
+"""Checkpoints of one run: written atomically, read without executing anything, the previous one kept as a reserve."""
+
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_train import distributed
+from jepa_train.config import TrainConfig
+from jepa_train.flat import cell_fields, cell_key, flatten
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1  # raise it when older checkpoints can no longer be continued
+_KEPT = 2  # the newest and, should that prove unreadable, the one before
+_FINAL = "final.pt"
+INTERVAL_S = 300.0  # between two checkpoints within an epoch
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this run; the message is one line that says why."""
+
+
+class Checkpoints:
+    """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights and metrics) at its end.
+
+    Rank 0 writes. A file is complete under its name or not there at all.
+
+    Args:
+        folder: made when missing; None keeps nothing.
+        config: the run's; a checkpoint of another cell is refused.
+    """
+
+    def __init__(self, folder: Path | None, config: TrainConfig) -> None:
+        self._folder = folder
+        self._config = config
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last one is older than INTERVAL_S by rank 0's clock. All ranks ask together."""
+        late = self._folder is not None and time.monotonic() - self._last > INTERVAL_S
+        return distributed.broadcast_flag(late)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps and drop all but the one before. A full disk costs the checkpoint only."""
+        self._last = time.monotonic()
+        if self._folder is None or not distributed.is_main():
+            return
+        if self._write(self._folder / f"step-{step:09d}.pt", {"step": step, "trainer": state}):
+            for old in self._steps()[_KEPT:]:
+                old.unlink(missing_ok=True)
+
+    def finish(self, network: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write final.pt, for later evaluation, and drop the others."""
+        if self._folder is None or not distributed.is_main():
+            return
+        if self._write(self._folder / _FINAL, {"network": network, "metrics": metrics}):
+            self.clear()
+
+    def clear(self) -> None:
+        """Drop what a run that is over would have resumed from."""
+        for old in self._steps() if distributed.is_main() else []:
+            old.unlink(missing_ok=True)
+
+    def resume(self) -> dict[str, Any]:
+        """The newest checkpoint of this run that can be read, the same on every rank; {} where there is none.
+
+        {"metrics", "network"} of a finished run, {"step", "trainer"} of one in flight. A file that is damaged or of
+        another run is named in a warning, and the one before it is used.
+        """
+        chosen = distributed.broadcast_text(self._newest() if distributed.is_main() else "")
+        return self._read(Path(chosen)) if chosen else {}
+
+    def _newest(self) -> str:
+        for path in [*self._finals(), *self._steps()]:
+            try:
+                self._read(path)
+            except CheckpointError as error:
+                logger.warning("%s; the one before it is used, if there is one", error)
+            else:
+                return str(path)
+        return ""
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The content of a checkpoint of this run, on the CPU.
+
+        Raises:
+            CheckpointError: it is truncated, damaged, of another version or of another cell.
+        """
+        content = read_checkpoint(path)
+        if content["cell_key"] != cell_key(self._config):
+            other = content["config"]
+            differs = sorted(key for key, value in cell_fields(self._config).items() if other.get(key) != value)
+            raise CheckpointError(
+                f"checkpoint {path} is of another cell, {content['cell_key']} (it differs in {', '.join(differs[:3])})"
+            )
+        return content
+
+    def _finals(self) -> list[Path]:
+        return [*self._folder.glob(_FINAL)] if self._folder is not None else []
+
+    def _steps(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self._folder.glob("step-*.pt"), reverse=True) if self._folder is not None else []
+
+    def _write(self, target: Path, content: dict[str, Any]) -> bool:
+        head = {"format": _FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
+        part = target.with_suffix(f".{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(head | content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        except (OSError, RuntimeError) as error:  # torch.save raises either where the disk is full
+            logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        return True
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of any checkpoint of this version, on the CPU; weights_only, so that it cannot execute anything.
+
+    Raises:
+        CheckpointError: it is truncated, damaged or of another version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
+    if not isinstance(content, dict) or not {"format", "cell_key", "config"} <= content.keys():
+        raise CheckpointError(f"checkpoint {path} is none of ours: it names no cell")
+    if content["format"] != _FORMAT:
+        raise CheckpointError(f"checkpoint {path} has format {content['format']}, this version reads {_FORMAT}")
+    return content
