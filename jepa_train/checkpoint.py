@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: it is truncated, damaged or of another version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} fails its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = str(error).partition("\n")[0].partition(". ")[0]

@@ -1,0 +1,156 @@
+"""Checkpoint files: atomic, refused in one line where they cannot be trusted, the one before as a reserve."""
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jepa_train import checkpoint
+from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint
+from jepa_train.config import TrainConfig
+
+CONFIG = TrainConfig()
+
+
+def state(number: float) -> dict[str, Any]:
+    return {"network": {"weight": torch.full((64, 64), number)}, "seconds": 0.5}
+
+
+@pytest.fixture
+def saves(tmp_path: Path) -> Checkpoints:
+    """Two checkpoints, of steps 8 and 12."""
+    saves = Checkpoints(tmp_path, CONFIG)
+    for step in (4, 8, 12):
+        saves.save(step, state(step))
+    return saves
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def resumed_step(folder: Path, config: TrainConfig = CONFIG) -> int | None:
+    return Checkpoints(folder, config).resume().get("step")
+
+
+def test_the_newest_is_resumed_and_the_one_before_is_kept(saves: Checkpoints, tmp_path: Path):
+    assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+    found = saves.resume()
+    assert found["step"] == 12
+    assert torch.equal(found["trainer"]["network"]["weight"], torch.full((64, 64), 12.0))
+
+
+def test_nothing_is_resumed_from_an_empty_or_missing_folder_or_from_none(tmp_path: Path):
+    assert resumed_step(tmp_path) is None
+    assert resumed_step(tmp_path / "missing") is None
+    assert Checkpoints(None, CONFIG).resume() == {}
+
+
+def test_a_finished_run_keeps_weights_and_metrics_alone(saves: Checkpoints, tmp_path: Path):
+    saves.finish({"weight": torch.ones(2)}, {"epoch": 3.0, "test/knn_top1": 0.5})
+    assert names(tmp_path) == ["final.pt"]
+    assert saves.resume()["metrics"] == {"epoch": 3.0, "test/knn_top1": 0.5}
+
+
+def truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def damaged(file: Path) -> None:
+    """One bit in the middle of the weights."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def executing(file: Path) -> None:
+    """A pickle that would create a file."""
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(file.parent / "executed"),)
+
+    torch.save(Payload(), file)
+
+
+def somebody_elses(file: Path) -> None:
+    torch.save({"model": torch.zeros(2)}, file)
+
+
+def of_another_format(file: Path) -> None:
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"format": 0}, file)
+
+
+def of_another_cell(file: Path) -> None:
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"cell_key": "0" * 16, "config": content["config"] | {"seed": 7}}, file)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (truncated, "cannot be read"),
+        (emptied, "cannot be read"),
+        (damaged, "cannot be read"),
+        (executing, "cannot be read"),
+        (somebody_elses, "is none of ours"),
+        (of_another_format, "has format 0, this version reads 1"),
+        (of_another_cell, "is of another cell, 0000000000000000 (it differs in seed)"),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_named_and_the_one_before_is_used(
+    harm: Any, reason: str, saves: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    harm(tmp_path / "step-000000012.pt")
+    with caplog.at_level(logging.WARNING):
+        assert saves.resume()["step"] == 8
+    (message,) = caplog.messages
+    assert message.startswith(f"checkpoint {tmp_path / 'step-000000012.pt'} {reason}")
+    assert "\n" not in message
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.usefixtures("saves")
+def test_no_checkpoint_of_another_cell_is_resumed(tmp_path: Path):
+    assert resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1)) is None
+    assert resumed_step(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path="/b"))) == 12
+
+
+def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
+    saves: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def full(_: object, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    saves.save(16, state(16))
+    assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+    assert "No space left on device" in caplog.text
+    assert saves.resume()["step"] == 12
+
+
+def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = 1000.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    saves = Checkpoints(tmp_path, CONFIG)
+    assert not saves.due
+    now += checkpoint.INTERVAL_S + 1
+    assert saves.due
+    saves.save(1, state(1))
+    assert not saves.due
+    assert not Checkpoints(None, CONFIG).due
+
+
+def test_reading_a_file_that_is_not_there_names_it(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read \(FileNotFoundError"):
+        read_checkpoint(tmp_path / "gone.pt")
