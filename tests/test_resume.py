@@ -45,7 +45,7 @@ class Killed(Exception):
 
 
 def run(config: TrainConfig, folder: Path, *, kill_at: int = -1) -> tuple[Outcome, list[dict[str, float]]]:
-    """The outcome and every report but for times; with a checkpoint after every step, of which `kill_at` is the last."""
+    """The outcome and every report, without times; a checkpoint after every step, of which `kill_at` is the last."""
     reports: list[dict[str, float]] = []
 
     def report(metrics: dict[str, float]) -> bool:
