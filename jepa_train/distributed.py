@@ -45,10 +45,13 @@ def gather_over_ranks(x: Tensor) -> Tensor:
 
 
 def require_equal_batches(n: int) -> None:
-    """Refuse ranks whose batches, of n images on this one, differ in size: a mean over ranks would weigh images unequally.
+    """Refuse, on every rank, a global batch that the ranks do not share equally: a mean over ranks would be skewed.
 
-    On every rank alike. With NCCL the device's next assertion ends the run instead, without its message: to read the
-    sizes here would make the host wait for the device at each step.
+    With NCCL an assertion on the device ends the run instead, without these words: to read the sizes here would make
+    the host wait for the device at each step.
+
+    Args:
+        n: the number of images on this rank.
 
     Raises:
         ValueError: with gloo, the sizes differ.

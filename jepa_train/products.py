@@ -1,9 +1,9 @@
-"""Products of tall matrices: on a CPU oneDNN's kernel, which is twice as fast as torch.matmul where MKL is not at home."""
+"""Products of tall matrices: on a CPU by oneDNN, twice as fast as torch.matmul where MKL is not at home."""
 
 import torch
 from torch import Tensor
 
-# Private, like much of what torch.compile emits; the public way in, Tensor.to_mkldnn, copies both ends: 10 to 15 % slower.
+# Private: what torch.compile emits. The public way in, Tensor.to_mkldnn, copies at both ends and is 10 to 15 % slower.
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 

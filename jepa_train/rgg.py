@@ -94,8 +94,8 @@ def mu_for(nonzero_fraction: float, p: float, sigma_mode: SigmaMode = "gn") -> f
 def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Independent fp32 draws of the Gamma law with shape alpha.
 
-    For a whole number it is the sum of so many exponential variables, the logarithm of a product of uniform ones: ten
-    times as fast on a CPU, where torch draws exponential and Gamma variables one by one.
+    For a whole number it is the sum of so many exponential variables, the logarithm of a product of uniform ones: two
+    to five times as fast on a CPU, where torch draws exponential and Gamma variables one by one.
     """
     device = generator.device
     if alpha in (1, 2, 3, 4):

@@ -27,8 +27,8 @@ def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
         slices: (D, K), unit columns; fastest where each column is contiguous, as unit_slices makes them.
 
     Returns:
-        Scalar of these samples alone, in fp32 at least, under autocast too; 0 without slices. Not finite where z is not.
-        No communication between ranks.
+        Scalar of these samples alone, in fp32 at least, under autocast too; 0 without slices, not finite where z
+        is not. No communication between ranks.
     """
     assert z.shape[-2:] == target.shape[-2:], f"as many targets as samples: {tuple(z.shape)}, {tuple(target.shape)}"
     assert target.ndim == 2 or target.shape == z.shape, f"{tuple(z.shape)}, {tuple(target.shape)}"
@@ -48,9 +48,9 @@ class _SummedOverSlices(torch.autograd.Function):
         samples, targets = z.flatten(0, 1), target.flatten(0, 1)  # (V * N, D)
         total, gradient = z.new_zeros(()), torch.zeros_like(samples)
         for block in rows.split(max(_BLOCK[z.device.type] // len(samples), 1)):
-            difference = differences_by_rank(
-                products(block, samples).unflatten(1, z.shape[:2]), products(block, targets).unflatten(1, target.shape[:2])
-            ).flatten(1)  # (k, V * N)
+            projected = products(block, samples).unflatten(1, z.shape[:2])  # (k, V, N)
+            wanted = products(block, targets).unflatten(1, target.shape[:2])  # (k, V or 1, N)
+            difference = differences_by_rank(projected, wanted).flatten(1)  # (k, V * N)
             total += difference.square().sum()
             if ctx.needs_input_grad[0]:
                 gradient += products(difference.mT, block.mT)

@@ -1,4 +1,4 @@
-"""Differences by rank, the inner loop of sliced Wasserstein distances: on a CPU by NumPy's sort, on a GPU by torch's."""
+"""Differences by rank, the heart of sliced Wasserstein distances: on a CPU by NumPy's sort, on a GPU by torch's."""
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
