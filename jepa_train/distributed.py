@@ -35,8 +35,38 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 
 def gather_over_ranks(x: Tensor) -> Tensor:
-    """(N, ...) -> (W * N, ...) in rank order, equal on all ranks; differentiable. N is the same on all W ranks."""
+    """(N, ...) -> (W * N, ...) in rank order, equal on all ranks; differentiable.
+
+    Raises:
+        ValueError: N is not the same on all W ranks; see require_equal_batches.
+    """
+    require_equal_batches(len(x))
     return _Gather.apply(x) if world_size() > 1 else x
+
+
+def require_equal_batches(n: int) -> None:
+    """Refuse, on every rank, a global batch that the ranks do not share equally: a mean over ranks would be skewed.
+
+    With NCCL an assertion on the device ends the run instead, without these words: to read the sizes here would make
+    the host wait for the device at each step.
+
+    Args:
+        n: the number of images on this rank.
+
+    Raises:
+        ValueError: with gloo, the sizes differ.
+    """
+    if world_size() == 1:
+        return
+    device = _collective_device()
+    sizes = all_gather(torch.full((1,), n, device=device))
+    if device.type == "cuda":
+        torch._assert_async((sizes == n).all())
+    elif (sizes != n).any():
+        raise ValueError(
+            f"every rank must hold equally many images of the global batch, got {', '.join(map(str, sizes.tolist()))}; "
+            "leave out the last, incomplete batch"
+        )
 
 
 def all_gather(x: Tensor) -> Tensor:
@@ -58,13 +88,32 @@ def gather_rows(x: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def broadcast(x: Tensor) -> Tensor:
+    """Rank 0's x, on every rank; no gradient. Shape and type are the same on all ranks, and come back contiguous."""
+    if world_size() == 1:
+        return x
+    copy = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.broadcast(copy, src=0)
+    return copy
+
+
 def broadcast_flag(flag: bool) -> bool:
     """Rank 0's flag, on every rank."""
+    return bool(broadcast(torch.tensor([flag], device=_collective_device())).item())
+
+
+def broadcast_text(text: str) -> str:
+    """Rank 0's text, on every rank."""
     if world_size() == 1:
-        return flag
-    value = torch.tensor([flag], dtype=torch.uint8, device=_collective_device())
-    dist.broadcast(value, src=0)
-    return bool(value.item())
+        return text
+    box = [text]
+    dist.broadcast_object_list(box, src=0, device=_collective_device())
+    return box[0]
+
+
+def fair_slice(n: int) -> slice:
+    """This rank's contiguous part of n pieces of work, at most one more than another's; empty where n is too small."""
+    return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
 
 
 def broadcast_text(text: str) -> str:
@@ -143,4 +192,5 @@ def _initialized() -> bool:
 
 
 def _collective_device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    nccl = _initialized() and dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

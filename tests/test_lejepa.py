@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+import ranks
 import scipy.integrate
 import torch
-import two_ranks
 from torch import nn
 
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
@@ -21,7 +21,7 @@ def trapezoid_by_hand(x: np.ndarray, num_knots: int, t_max: float) -> np.ndarray
 
 
 def sample(*shape: int) -> torch.Tensor:
-    return 0.3 + 1.5 * two_ranks.draw("sample", *shape)
+    return 0.3 + 1.5 * ranks.draw("sample", *shape)
 
 
 @pytest.mark.parametrize("t_max", [3.0, 5.0])
@@ -98,7 +98,7 @@ def test_slices_change_with_the_step_and_the_seed():
 
 
 def test_statistics_stay_in_fp32_under_autocast():
-    model, x = nn.Linear(6, 5), two_ranks.draw("x", 40, 6).float()
+    model, x = nn.Linear(6, 5), ranks.draw("x", 40, 6).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z = model(x).unflatten(0, (2, 20))
         loss, _ = LeJEPA()(z, num_global=2, step=0, seed=0)
@@ -108,9 +108,10 @@ def test_statistics_stay_in_fp32_under_autocast():
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5)  # projected in bf16, it is 3e-5 off
 
 
-def test_two_ranks_take_the_step_of_one_process():
-    alone = two_ranks.training_step("lejepa")
-    for rank in two_ranks.both_ranks():
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_ranks_take_the_step_of_one_process(world):
+    alone = ranks.training_step("lejepa")
+    for rank in ranks.results(world):
         torch.testing.assert_close(rank["steps"]["lejepa"], alone, rtol=1e-10, atol=1e-12)
 
 

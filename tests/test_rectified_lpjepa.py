@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
+import ranks
 import torch
-import two_ranks
 from torch import nn
 
 from jepa_train.methods import RectifiedLpJEPA
-from jepa_train.methods.rectified_lpjepa import rdmreg, sliced_wasserstein
+from jepa_train.methods.rectified_lpjepa import rdmreg
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.rgg import RGG
-from jepa_train.slices import unit_slices
+from jepa_train.slices import singular_slices, unit_slices
 
 
 def by_sorting(z: np.ndarray, target: np.ndarray, slices: np.ndarray) -> float:
@@ -18,21 +18,7 @@ def by_sorting(z: np.ndarray, target: np.ndarray, slices: np.ndarray) -> float:
 
 
 def samples(name: str, *shape: int) -> torch.Tensor:
-    return two_ranks.draw(name, *shape)
-
-
-def test_sliced_wasserstein_matches_sorting_in_numpy():
-    z, target, slices = samples("z", 30, 6), samples("target", 30, 6).relu(), unit_slices(6, 50, seed=0)
-    expected = by_sorting(z.numpy(), target.numpy(), slices.double().numpy())
-    assert sliced_wasserstein(z, target, slices).item() == pytest.approx(expected, rel=1e-12)
-    assert sliced_wasserstein(z.float(), target.float(), slices).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_distance_to_a_shifted_shuffle_is_the_shift_along_the_slices():
-    z, shift, slices = samples("z", 30, 6), samples("shift", 6), unit_slices(6, 50, seed=0)
-    shuffled = z[torch.randperm(30, generator=generator(0))] + shift
-    expected = (shift @ slices.double()).square().mean().item()
-    assert sliced_wasserstein(z, shuffled, slices).item() == pytest.approx(expected, rel=1e-10)
+    return ranks.draw(name, *shape)
 
 
 def test_rdmreg_is_the_mean_over_views_with_shared_and_with_own_targets():
@@ -66,6 +52,24 @@ def test_gradients_match_finite_differences():
     assert torch.autograd.gradcheck(lambda z: method(z, num_global=2, step=0, seed=0)[0], (z,))
 
 
+def test_singular_slices_are_those_of_both_views_together():
+    z, method = samples("z", 2, 10, 5), RectifiedLpJEPA(num_slices=8, slice_kind="singular")
+    _, terms = method(z, num_global=2, step=5, seed=1)
+    slices = singular_slices(z.flatten(0, 1), 8, derive_seed(1, 5, "slices"))
+    target = RGG(p=1.0, mu=0.0).sample((2, 10, 5), generator(1, 5, "target"))
+    assert terms["rdmreg"].item() == pytest.approx(rdmreg(z, target, slices).item(), rel=1e-10)
+    _, others = RectifiedLpJEPA(num_slices=8)(z, num_global=2, step=5, seed=1)
+    assert terms["rdmreg"] != others["rdmreg"]
+
+
+@pytest.mark.parametrize("slice_kind", ["random", "singular"])
+def test_an_embedding_that_is_not_finite_has_such_a_loss(slice_kind):
+    z = samples("z", 2, 10, 5).float()
+    z[1, 3] = float("nan")
+    loss, _ = RectifiedLpJEPA(num_slices=8, slice_kind=slice_kind)(z, num_global=2, step=0, seed=0)
+    assert not loss.isfinite()
+
+
 def test_slices_and_targets_change_with_the_step_and_the_seed():
     z, method = samples("z", 2, 10, 5), RectifiedLpJEPA(num_slices=4)
     at = {(step, seed): method(z, num_global=2, step=step, seed=seed)[0].item() for step in (0, 1) for seed in (0, 1)}
@@ -84,10 +88,12 @@ def test_statistics_stay_in_fp32_under_autocast():
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5)  # projected in bf16, it is 2e-3 off
 
 
-def test_two_ranks_take_the_step_of_one_process():
-    alone = two_ranks.training_step("rectified_lpjepa")
-    for rank in two_ranks.both_ranks():
-        torch.testing.assert_close(rank["steps"]["rectified_lpjepa"], alone, rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", ["rectified_lpjepa", "one slice", "singular slices"])
+def test_several_ranks_take_the_step_of_one_process(name, world):
+    alone = ranks.training_step(name)
+    for rank in ranks.results(world):
+        torch.testing.assert_close(rank["steps"][name], alone, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("sigma_mode", ["gn", "rgn"])
@@ -115,6 +121,7 @@ def test_the_projector_is_rectified_unless_told_otherwise():
         ({"num_slices": 0}, "num_slices must be at least 1, got 0; "),
         ({"lamb_inv": -1.0}, "lamb_inv must not be negative, got -1.0; "),
         ({"lamb_reg": -1.0}, "lamb_reg must not be negative, got -1.0; "),
+        ({"slice_kind": "svd"}, "slice_kind must be one of random, singular, got 'svd'; "),
         ({"target": "gauss"}, "target must be one of rgg, gg, got 'gauss'; "),
     ],
 )

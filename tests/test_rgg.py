@@ -102,7 +102,7 @@ def test_mu_for_inverts_the_nonzero_fraction(fraction, p, mode):
     assert RGG(p=p, mu=mu, sigma_mode=mode).nonzero_fraction == pytest.approx(fraction, rel=1e-8)
 
 
-@pytest.mark.parametrize("p", [0.25, 0.5, 1, 1.5, 2, 8])
+@pytest.mark.parametrize("p", [0.25, 1 / 3, 0.5, 0.75, 1, 1.5, 2, 8])
 @pytest.mark.parametrize("mode", ["gn", "rgn"])
 def test_samples_follow_the_law(p, mode):
     law = RGG(p=p, mu=-0.5, sigma_mode=mode)
@@ -112,7 +112,17 @@ def test_samples_follow_the_law(p, mode):
     assert scipy.stats.kstest(draws.flatten().double().numpy(), gennorm(law).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("p", [0.5, 1, 2])
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.75, 1, 1.5, 2])
+def test_samples_have_the_laws_quantiles_far_into_the_tails(p):
+    law = RGG(p=p, mu=0.25)
+    draws = law.gn_sample((500_000,), generator(2, str(p))).double().sort().values
+    levels = np.array([2e-5, 1e-3, 0.05, 0.25, 0.5, 0.75, 0.95, 1 - 1e-3, 1 - 2e-5])
+    below = np.searchsorted(draws.numpy(), gennorm(law).ppf(levels)) / 500_000
+    errors = (below - levels) / np.sqrt(levels * (1 - levels) / 500_000)
+    assert np.abs(errors).max() < 4
+
+
+@pytest.mark.parametrize("p", [0.5, 0.75, 1, 1.5, 2])
 def test_rectified_samples_have_the_closed_form_moments(p):
     law = RGG(p=p, mu=-0.5)
     draws = law.sample((400_000,), generator(1, str(p))).double()

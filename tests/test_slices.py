@@ -1,8 +1,10 @@
+import numpy as np
+import pytest
+import ranks
 import torch
-import two_ranks
 
 from jepa_train.randomness import derive_seed
-from jepa_train.slices import unit_slices
+from jepa_train.slices import singular_slices, unit_slices
 
 
 def test_columns_have_length_one_and_no_preferred_direction():
@@ -44,7 +46,42 @@ def test_bf16_training_still_gets_fp32_directions():
         torch.set_default_dtype(torch.float32)
 
 
-def test_both_ranks_have_the_same_slices():
-    first, second = (rank["slices"] for rank in two_ranks.both_ranks())
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+@pytest.mark.parametrize("world", [2, 3])
+def test_all_ranks_have_the_same_slices(world):
+    first, *others = ([*rank["slices"], rank["singular"]] for rank in ranks.results(world))
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize(("m", "num"), [(40, 12), (40, 7), (40, 3), (5, 12), (5, 3), (7, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_singular_slices_are_numpys_right_singular_vectors_then_random(m, num, dtype):
+    z = (ranks.draw("z", m, 7) + 0.5).to(dtype)
+    slices = singular_slices(z, num, seed=3)
+    assert slices.dtype == dtype
+    expected = np.linalg.svd(z.double().numpy(), full_matrices=False).Vh[:num]
+    count = len(expected)
+    alignment = np.abs(np.sum(slices.mT[:count].double().numpy() * expected, axis=1))  # the sign is arbitrary
+    assert alignment == pytest.approx(np.ones(count), abs=1e-6 if dtype == torch.float32 else 1e-12)
+    assert torch.equal(slices[:, count:].float(), unit_slices(7, num, seed=3)[:, count:])
+
+
+def test_directions_without_a_singular_value_are_random():
+    z = ranks.draw("left", 20, 3) @ ranks.draw("right", 3, 8)  # of rank 3
+    slices, random = singular_slices(z.float(), 8, seed=0), unit_slices(8, 8, seed=0)
+    within = torch.linalg.lstsq(z.mT, slices[:, :3].double()).solution  # columns as combinations of z's rows
+    torch.testing.assert_close(z.mT @ within, slices[:, :3].double(), rtol=0, atol=1e-5)
+    assert torch.equal(slices[:, 3:], random[:, 3:])
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("m", [3, 20])
+def test_no_singular_vectors_leave_random_slices(m, value):
+    assert torch.equal(singular_slices(torch.full((m, 6), value), 9, seed=0), unit_slices(6, 9, seed=0))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_singular_slices_do_not_depend_on_the_scale(scale):
+    z = ranks.draw("z", 20, 6).float()
+    torch.testing.assert_close(singular_slices(z * scale, 6, 0).abs(), singular_slices(z, 6, 0).abs())

@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 import pytest
+import ranks
 import torch
-import two_ranks
 
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
@@ -14,7 +14,7 @@ from jepa_train.metrics import GLOSSARY, ON_VAL
 from jepa_train.presets import DIGITS
 from jepa_train.train import Outcome, train
 
-SMALL = two_ranks.SMALL
+SMALL = ranks.SMALL
 
 
 def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[Outcome, list[dict[str, float]]]:
@@ -119,11 +119,11 @@ def test_a_batch_larger_than_the_training_split_is_refused():
 def test_two_ranks_train_and_evaluate_like_one_process(name: str):
     """Views, order, slices, targets and batch norm are those of the global batch; what differs is rounding."""
     alone = train(SMALL[name]).metrics
-    ranks = [rank["runs"][name] for rank in two_ranks.both_ranks()]
-    assert {**ranks[0], "train/images_per_s": 0} == {**ranks[1], "train/images_per_s": 0}
+    both = [rank["runs"][name] for rank in ranks.results(2)]
+    assert {**both[0], "train/images_per_s": 0} == {**both[1], "train/images_per_s": 0}
     for metric in ("train/loss", "train/invariance", "train/embedding_std", "test/nonzero_fraction"):
-        assert ranks[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
+        assert both[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
     # AdamW's first steps have the size of lr whatever the gradient's: rounding decides small ones; the rank shows it
-    assert ranks[0]["val/effective_rank"] == pytest.approx(alone["val/effective_rank"], rel=2e-2)
+    assert both[0]["val/effective_rank"] == pytest.approx(alone["val/effective_rank"], rel=2e-2)
     for metric in ("val/probe_top1", "test/linear_top1", "test/knn_top1"):
-        assert ranks[0][metric] == pytest.approx(alone[metric], abs=0.02), metric
+        assert both[0][metric] == pytest.approx(alone[metric], abs=0.02), metric

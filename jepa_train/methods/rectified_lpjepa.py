@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from jepa_train.checks import conform
-from jepa_train.distributed import at_least_fp32, gather_over_ranks, mean_over_ranks, world_size
+from jepa_train.distributed import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.rgg import RGG, SigmaMode
-from jepa_train.slices import unit_slices
+from jepa_train.sliced_wasserstein import sliced_wasserstein
+from jepa_train.slices import singular_slices, unit_slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,14 @@ class RectifiedLpJEPA:
     mse is the mean over images and dimensions of (z1 - z2)^2: exactly four times LeJEPA's invariance. The target
     "rgg" is ReLU(mu + sigma * G), "gg" the same before ReLU; rectified says whether the projector ends in ReLU. The
     two together are the paper's 2x2 ablation. The paper's recipes use 8192 slices; its authors report 512 to suffice.
+    slice_kind "singular" puts the batch's singular vectors first among the slices (App. I): see singular_slices.
     """
 
     p: float = 1.0
     mu: float = 0.0
     sigma_mode: SigmaMode = "gn"
     num_slices: int = 1024
+    slice_kind: Literal["random", "singular"] = "random"
     lamb_inv: float = 25.0
     lamb_reg: float = 125.0
     target: Literal["rgg", "gg"] = "rgg"
@@ -83,36 +85,25 @@ class RectifiedLpJEPA:
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)
-        slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
+        slices = self._slices(z.detach(), derive_seed(seed, step, "slices"))
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         regularizer = rdmreg(z, target, slices)
         loss = self.lamb_inv * invariance + self.lamb_reg * regularizer
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}
 
-
-def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
-    """Two-sample sliced W2^2: mean over N and K of (sort(z @ c) - sort(target @ c))^2, over the columns c of slices.
-
-    Args:
-        z: (N, D); leading batch dimensions are averaged over.
-        target: (N, D), or with z's leading dimensions; takes no gradient.
-        slices: (D, K), unit columns.
-
-    Returns:
-        Scalar of these samples alone, in fp32 at least, under autocast too. No communication between ranks.
-    """
-    assert z.shape[-2:] == target.shape[-2:], f"as many targets as samples: {tuple(z.shape)}, {tuple(target.shape)}"
-    with torch.autocast(z.device.type, enabled=False):
-        wide = at_least_fp32(z)
-        rows = slices.to(wide.dtype).mT  # (K, D): the projections come out as (..., K, N), sorted along contiguous rows
-        with torch.no_grad():
-            wanted = (rows @ target.to(wide.dtype).mT).sort(dim=-1).values
-        return ((rows @ wide.mT).sort(dim=-1).values - wanted).square().mean()
+    def _slices(self, z: Tensor, seed: int) -> Tensor:
+        """(D, num_slices), equal on all ranks."""
+        if self.slice_kind == "singular":
+            everyone = gather_over_ranks(at_least_fp32(z).transpose(0, 1))  # (world_size * N, V, D)
+            return singular_slices(everyone.flatten(0, 1), self.num_slices, seed)
+        return unit_slices(z.shape[-1], self.num_slices, seed, device=z.device)
 
 
 def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     """RDMReg: sliced_wasserstein of each view's global batch to the target, mean over views.
+
+    The ranks share out the slices: each takes its part of them, of all samples.
 
     Args:
         z: (V, N, D), the N samples of this rank in V views.
@@ -121,6 +112,11 @@ def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
 
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
+
+    Raises:
+        ValueError: N is not the same on all ranks.
     """
     everyone = gather_over_ranks(z.transpose(0, 1)).transpose(0, 1)  # (V, world_size * N, D)
-    return sliced_wasserstein(everyone, target, slices)
+    share = slices[:, fair_slice(slices.shape[1])]  # possibly none, whose distance is 0
+    weight = share.shape[1] * world_size() / slices.shape[1]
+    return mean_over_ranks(sliced_wasserstein(everyone, target, share) * weight)

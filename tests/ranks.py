@@ -1,8 +1,9 @@
-"""What two gloo ranks compute, by one pair of processes for all tests: starting them is the expensive part."""
+"""What two and three gloo ranks compute, started once for all tests: starting them is the expensive part."""
 
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,33 +17,40 @@ from jepa_train.config import OptimConfig
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.presets import DIGITS
 from jepa_train.randomness import derive_seed, generator
-from jepa_train.slices import unit_slices
+from jepa_train.slices import singular_slices, unit_slices
 from jepa_train.train import train
 
-WORLD = 2
 BATCH = 12
-METHODS: dict[str, Method] = {
+STEPS: dict[str, Method] = {
     "lejepa": LeJEPA(lamb=0.3, num_slices=16),
-    "rectified_lpjepa": RectifiedLpJEPA(p=0.5, mu=-0.5, num_slices=16),
+    "rectified_lpjepa": RectifiedLpJEPA(p=0.5, mu=-0.5, num_slices=17),  # shared unequally by 2 and by 3 ranks
+    "one slice": RectifiedLpJEPA(num_slices=1),  # none for some ranks
+    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="singular"),
 }
 SMALL = {
     name: dataclasses.replace(DIGITS, method=method, epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3))
     for name, method in (("lejepa", LeJEPA(num_slices=64)), ("rectified_lpjepa", RectifiedLpJEPA(num_slices=64)))
 }
-VIEWS = {"lejepa": 3, "rectified_lpjepa": 2}  # of which two are global
 
 
-@functools.lru_cache(maxsize=1)
-def both_ranks() -> list[dict]:
-    """[rank 0's results, rank 1's results] of _compute."""
+def results(world: int) -> list[dict]:
+    """What _of_any_number, and for two ranks _of_two, computed on rank 0, rank 1, ..."""
+    return _results()[world]
+
+
+@functools.cache
+def _results() -> dict[int, list[dict]]:
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_work, args=(folder,), nprocs=WORLD)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+        torch.multiprocessing.spawn(_work, args=(Path(folder),), nprocs=3)
+        return {
+            world: [torch.load(Path(folder) / f"{world}.{rank}.pt", weights_only=True) for rank in range(world)]
+            for world in (2, 3)
+        }
 
 
 def training_step(name: str) -> dict:
     """Loss, terms and parameter gradients of the global batch, by one process or by this rank of several."""
-    views = VIEWS[name]
+    views = 3 if STEPS[name].centred else 2  # of which two are global
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, distributed.rank_slice(BATCH)]
@@ -50,7 +58,7 @@ def training_step(name: str) -> dict:
         model = convert_batch_norm(model)
     parallel = distributed.data_parallel(model)  # named: DDP averages only as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
-    loss, terms = METHODS[name](z, num_global=2, step=3, seed=11)
+    loss, terms = STEPS[name](z, num_global=2, step=3, seed=11)
     loss.backward()
     return {
         "loss": loss.detach(),
@@ -114,22 +122,42 @@ def draw(name: str, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator(name), dtype=torch.float64)
 
 
-def _work(rank: int, folder: str) -> None:
+def _work(rank: int, folder: Path) -> None:
+    """A group of all three processes, and after it one of the first two."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", WORLD), rank=rank, world_size=WORLD)
-    torch.save(_compute(rank), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    for world in (3, 2):
+        if rank < world:
+            store = dist.FileStore(f"{folder}/store{world}", world)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+            computed = _of_any_number(rank) | (_of_two(rank) if world == 2 else {})
+            torch.save(computed, folder / f"{world}.{rank}.pt")
+            dist.destroy_process_group()
 
 
-def _compute(rank: int) -> dict:
+def _of_any_number(rank: int) -> dict:
+    uneven = draw("uneven", 2, 4 + rank, 5)
+    method = STEPS["rectified_lpjepa"]
+    return {
+        "steps": {name: training_step(name) for name in STEPS},
+        "slices": [unit_slices(5, 4, derive_seed(11, step, "slices")) for step in range(2)],
+        "singular": singular_slices(draw("singular", 6, 4), 5, 0),
+        "fair": {n: list(range(n))[distributed.fair_slice(n)] for n in (0, 1, 7)},
+        "uneven": {
+            "rectified_lpjepa": _refusal(lambda: method(uneven, num_global=2, step=0, seed=0)),
+            "gather": _refusal(lambda: distributed.gather_over_ranks(uneven[0])),
+            "check": _refusal(lambda: distributed.require_equal_batches(4 + rank)),
+        },
+        "even": _refusal(lambda: distributed.require_equal_batches(4)),
+    }
+
+
+def _of_two(rank: int) -> dict:
     norms = {key: convert_batch_norm(norm) for key, norm in batch_norms().items()}
     strided = convert_batch_norm(batch_norms()["plain"])
     coarse = convert_batch_norm(nn.BatchNorm2d(4))
     return {
         "identity": [distributed.rank(), distributed.world_size(), distributed.is_main()],
         "collectives": _collectives(rank),
-        "slices": [unit_slices(5, 4, derive_seed(11, step, "slices")) for step in range(2)],
-        "steps": {name: training_step(name) for name in METHODS},
         "runs": {name: train(config).metrics for name, config in SMALL.items()},
         "norms": {key: batch_norm_steps(norm) for key, norm in norms.items()},
         "channels_last_norm": batch_norm_steps(strided, memory_format=torch.channels_last),
@@ -138,12 +166,12 @@ def _compute(rank: int) -> dict:
 
 
 def _collectives(rank: int) -> dict:
-    x = draw("mean", WORLD, 3)[rank].requires_grad_()
+    x = draw("mean", 2, 3)[rank].requires_grad_()
     mean = distributed.mean_over_ranks(x)
-    (mean * draw("mean weight", WORLD, 3)[rank]).sum().backward()
-    rows = draw("gather", WORLD, 2, 3)[rank].requires_grad_()
+    (mean * draw("mean weight", 2, 3)[rank]).sum().backward()
+    rows = draw("gather", 2, 2, 3)[rank].requires_grad_()
     gathered = distributed.gather_over_ranks(rows)
-    (gathered * draw("gather weight", WORLD, 4, 3)[rank]).sum().backward()
+    (gathered * draw("gather weight", 2, 4, 3)[rank]).sum().backward()
     return {
         "mean": mean.detach(),
         "mean_gradient": x.grad,
@@ -153,14 +181,16 @@ def _collectives(rank: int) -> dict:
         "some_empty": distributed.gather_rows(torch.ones(2 * rank, 3, dtype=torch.bool)),
         "all_empty": distributed.gather_rows(torch.ones(0, 3)),
         "broadcast": [distributed.broadcast_flag(rank == 0), distributed.broadcast_flag(rank == 1)],
+        "broadcast_tensor": distributed.broadcast(torch.arange(6.0).view(2, 3).mT * (1 + rank)),
+        "broadcast_text": distributed.broadcast_text(f"checkpoint of rank {rank} \N{SNOWMAN}"),
         "share": list(range(10))[distributed.rank_slice(10)],
-        "refusal": _refusal(),
+        "refusal": _refusal(lambda: distributed.rank_slice(7)),
     }
 
 
-def _refusal() -> str:
+def _refusal(call: Callable[[], object]) -> str:
     try:
-        distributed.rank_slice(7)
+        call()
     except ValueError as error:
         return str(error)
     return ""

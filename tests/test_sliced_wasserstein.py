@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ranks import draw
+
+from jepa_train import sliced_wasserstein as module
+from jepa_train.randomness import generator
+from jepa_train.sliced_wasserstein import sliced_wasserstein
+from jepa_train.slices import unit_slices
+
+
+def plain(z: torch.Tensor, target: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
+    """The authors' form: both sorted along the samples, under autograd."""
+    return ((z @ slices).sort(dim=-2).values - (target @ slices).sort(dim=-2).values).square().mean()
+
+
+def value_and_gradient(distance, z: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    leaf = z.detach().requires_grad_()
+    value = distance(leaf, *rest)
+    return value.detach(), torch.autograd.grad(3 * value, leaf)[0]
+
+
+def test_it_matches_sorting_in_numpy():
+    z, target, slices = draw("z", 30, 6), draw("target", 30, 6).relu(), unit_slices(6, 50, seed=0)
+    c = slices.double().numpy()
+    expected = np.mean((np.sort(z.numpy() @ c, axis=0) - np.sort(target.numpy() @ c, axis=0)) ** 2)
+    assert sliced_wasserstein(z, target, slices).item() == pytest.approx(expected, rel=1e-12)
+    assert sliced_wasserstein(z.float(), target.float(), slices).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_distance_to_a_shifted_shuffle_is_the_shift_along_the_slices():
+    z, shift, slices = draw("z", 30, 6), draw("shift", 6), unit_slices(6, 50, seed=0)
+    shuffled = z[torch.randperm(30, generator=generator(0))] + shift
+    expected = (shift @ slices.double()).square().mean().item()
+    assert sliced_wasserstein(z, shuffled, slices).item() == pytest.approx(expected, rel=1e-10)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    views=st.sampled_from([(), (1,), (2,), (2, 2)]),
+    n=st.integers(1, 40),
+    d=st.integers(1, 12),
+    k=st.integers(1, 40),
+    own=st.booleans(),
+    scale=st.sampled_from([1e-12, 1.0, 1e12]),
+    transposed=st.booleans(),
+    block=st.sampled_from([1, 100, 2**20]),
+    seed=st.integers(0, 1000),
+)
+def test_value_and_gradient_are_the_plain_forms(views, n, d, k, own, scale, transposed, block, seed):
+    z = scale * draw(f"z{seed}", *views, n, d)
+    z = z.mT.contiguous().mT if transposed else z
+    target, slices = draw(f"target{seed}", *(views if own else ()), n, d), unit_slices(d, k, seed).double()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module._BLOCK, "cpu", block)
+        value, gradient = value_and_gradient(sliced_wasserstein, z, target, slices.contiguous())
+        value32, gradient32 = value_and_gradient(sliced_wasserstein, z.float(), target.float(), slices.float())
+    expected, exact = value_and_gradient(plain, z, target, slices)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient, exact, rtol=1e-9, atol=1e-12 * max(scale, 1))
+    # In fp32 two projections closer than a rounding may change ranks, which the gradient notices.
+    torch.testing.assert_close(value32.double(), expected, rtol=1e-4, atol=1e-6)
+    assert (gradient32 - exact).norm() <= 1e-3 * exact.norm() + 1e-6
+
+
+def test_rows_of_zeros_as_relu_makes_them_have_the_plain_forms_value_and_total_gradient():
+    """Equal rows project equally: which of them meets which target is arbitrary, but what they sum to is not."""
+    z, target, slices = draw("z", 20, 6).relu(), draw("target", 20, 6).relu(), unit_slices(6, 30, 0).double()
+    z[::2] = 0
+    value, gradient = value_and_gradient(sliced_wasserstein, z, target, slices)
+    expected, exact = value_and_gradient(plain, z, target, slices)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient[1::2], exact[1::2], rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(gradient[::2].sum(0), exact[::2].sum(0), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38])
+def test_a_sample_that_is_not_finite_makes_the_loss_so(value, dtype):
+    z, target = draw("z", 9, 6).to(dtype), draw("target", 9, 6).to(dtype)
+    z[4] = value
+    loss = sliced_wasserstein(z.requires_grad_(), target, unit_slices(6, 8, 0))
+    loss.backward()
+    assert loss.isfinite().item() == (dtype == torch.float64 and math.isfinite(value))
+
+
+def test_gradients_match_finite_differences():
+    z, target, slices = draw("z", 2, 7, 3).requires_grad_(), draw("target", 7, 3), unit_slices(3, 5, seed=0)
+    assert torch.autograd.gradcheck(lambda z: sliced_wasserstein(z, target, slices), (z,))
+
+
+def test_no_slices_are_no_distance():
+    value, gradient = value_and_gradient(sliced_wasserstein, draw("z", 4, 3), draw("target", 4, 3), torch.ones(3, 0))
+    assert value == 0
+    assert torch.equal(gradient, torch.zeros(4, 3, dtype=torch.float64))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_value_and_gradient():
+    z, target, slices = draw("z", 2, 60, 12), draw("target", 2, 60, 12), unit_slices(12, 90, seed=0)
+    expected, exact = value_and_gradient(sliced_wasserstein, z, target, slices)
+    value, gradient = value_and_gradient(sliced_wasserstein, z.cuda(), target.cuda(), slices.cuda())
+    torch.testing.assert_close(value.cpu(), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradient.cpu(), exact, rtol=1e-9, atol=1e-12)
