@@ -83,7 +83,8 @@ class ModelConfig:
     """Encoder by timm name, and a 3-layer MLP projector (Linear-BN-ReLU twice, then Linear)."""
 
     encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
-    small_stem: bool = True  # ResNets: 3x3 stride-1 stem without max-pooling
+    small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of 32 px or so
+    patch_size: int = 0  # pixels, of a ViT's patches; 0: the encoder's own
     drop_path: float = 0.0  # stochastic depth, where the encoder has it
     projector_hidden: int = 256
     projector_dim: int = 64
@@ -96,6 +97,9 @@ class ModelConfig:
         for name in ("projector_hidden", "projector_dim"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}; try 64")
+        require(
+            self.patch_size >= 0, f"patch_size must not be negative, got {self.patch_size}; 0 means the encoder's own"
+        )
         require(0 <= self.drop_path < 1, f"drop_path is a probability in [0, 1), got {self.drop_path}; 0 turns it off")
         require(0 <= self.swa_decay < 1, f"swa_decay must lie in [0, 1), got {self.swa_decay}; 0 means no averaging")
 

@@ -1,10 +1,18 @@
-"""Named augmentation recipes: values to put into TrainConfig(views=...), one per kind of images."""
+"""Named augmentation recipes: values to put into TrainConfig(views=...), one per kind of images.
+
+All the papers' deviate alike here: crops are resampled bilinearly with antialiasing (Rectified LpJEPA's bicubically),
+the blur's kernel is a tenth of the image wide (LeJEPA's README names none), pixels are normalised to [-2, 2] on every
+dataset, and the flip comes first.
+"""
+
+import dataclasses
 
 from jepa_train.config import ViewsConfig
 
 DIGITS_VIEWS = ViewsConfig()
 
-# Rectified LpJEPA's CIFAR configs (symmetric, no blur), also used for LeJEPA with 2 views
+# Rectified LpJEPA, scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml (symmetric, no blur); also for LeJEPA with 2
+# views. The files for ViTs and ConvNeXts turn solarize off.
 CIFAR_VIEWS = ViewsConfig(
     num_global=2,
     num_local=0,
@@ -20,4 +28,45 @@ CIFAR_VIEWS = ViewsConfig(
     grayscale=0.2,
     blur=0.0,
     solarize=0.1,
+)
+
+# Rectified LpJEPA, scripts/pretrain/imagenet-100/rectified_lpjepa_imagenet.yaml, and those for ViT and ConvNeXt alike
+IMAGENET100_VIEWS = dataclasses.replace(CIFAR_VIEWS, global_size=224, blur=0.5)
+
+# LeJEPA, README "Data augmentation and views". The paper's text has 96 px for the local views: use that where patches
+# are of 8 or 16 px, which do not divide 98.
+LEJEPA_VIEWS = ViewsConfig(
+    num_global=2,
+    num_local=6,
+    global_size=224,
+    local_size=98,
+    global_scale_min=0.3,
+    global_scale_max=1.0,
+    local_scale_min=0.05,
+    local_scale_max=0.3,
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+    grayscale=0.2,
+    blur=0.5,
+    solarize=0.2,
+)
+
+# The same for images of 32 px, of which neither paper tells: half the side for local views; no blur, as in CIFAR_VIEWS
+LEJEPA_SMALL_VIEWS = dataclasses.replace(LEJEPA_VIEWS, global_size=32, local_size=16, blur=0.0)
+
+# LeJEPA, MINIMAL.md: all views global, stronger jitter. Its blur has a kernel of 7 px; here that is 13 of 128.
+LEJEPA_MINIMAL_VIEWS = dataclasses.replace(
+    LEJEPA_VIEWS,
+    num_global=4,
+    num_local=0,
+    global_size=128,
+    global_scale_min=0.08,
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
 )

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -7,16 +8,39 @@ from torch import Tensor, nn
 from jepa_train.checks import ConfigError
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
-from jepa_train.models import Network, build_encoder, build_network, build_projector, check_encoder, num_features
+from jepa_train.models import (
+    Network,
+    build_encoder,
+    build_network,
+    build_projector,
+    check_encoder,
+    num_features,
+    pooled_and_features,
+)
+from jepa_train.recipes import LEJEPA_SMALL_VIEWS
 
 LEJEPA = LeJEPA()
 VIEWS = ViewsConfig(num_global=2, global_size=32, num_local=1, local_size=16)
 
 
 def config_for(
-    encoder: str = "test_resnet", *, views: ViewsConfig = VIEWS, method: Method = LEJEPA, seed: int = 0
+    encoder: str = "test_resnet",
+    *,
+    views: ViewsConfig = VIEWS,
+    method: Method = LEJEPA,
+    seed: int = 0,
+    drop_path: float = 0.0,
+    patch_size: int = 0,
+    small_stem: bool = True,
 ) -> TrainConfig:
-    model = ModelConfig(encoder=encoder, projector_hidden=24, projector_dim=8)
+    model = ModelConfig(
+        encoder=encoder,
+        projector_hidden=24,
+        projector_dim=8,
+        drop_path=drop_path,
+        patch_size=patch_size,
+        small_stem=small_stem,
+    )
     return TrainConfig(model=model, views=views, method=method, seed=seed)
 
 
@@ -26,6 +50,18 @@ def seen_by(layer: nn.Module | Tensor) -> list[Tensor]:
     inputs: list[Tensor] = []
     layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     return inputs
+
+
+def given_by(layer: nn.Module) -> list[Tensor]:
+    """What the layer gives, call by call."""
+    outputs: list[Tensor] = []
+    layer.register_forward_hook(lambda _, __, output: outputs.append(output))
+    return outputs
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """|a - b| / |b|."""
+    return ((a.float() - b.float()).norm() / b.float().norm()).item()
 
 
 def random_views(num_images: int = 4, sizes: tuple[int, int] = (32, 16)) -> list[Tensor]:
@@ -41,9 +77,10 @@ def random_views(num_images: int = 4, sizes: tuple[int, int] = (32, 16)) -> list
         ("test_resnet", (32, 16)),
         ("resnet10t", (32, 16)),
         ("test_vit", (32, 16)),
+        ("test_vit2", (32, 16)),  # no class token
         ("vit_tiny_patch16_224", (48, 16)),  # takes one size unless asked for more
         ("mobilenetv3_small_100", (32, 16)),  # its features are wider than timm's num_features
-        ("test_convnext", (64, 32)),
+        ("test_convnext", (32, 16)),
     ],
 )
 def test_every_kind_of_encoder_trains_at_two_resolutions(name: str, sizes: tuple[int, int]) -> None:
@@ -51,7 +88,8 @@ def test_every_kind_of_encoder_trains_at_two_resolutions(name: str, sizes: tuple
     config = config_for(name, views=views)
     network = build_network(config, num_classes=5)
     output = network(random_views(sizes=sizes))
-    assert output.features.shape == (3, 4, num_features(config))
+    assert output.features.shape == (3, 4, num_features(config).features)
+    assert not output.features.requires_grad
     assert output.z.shape == (3, 4, 8)
     assert output.probe_logits.shape == output.projector_logits.shape == (3, 4, 5)
     sum(part.square().sum() for part in (output.z, output.probe_logits, output.projector_logits)).backward()
@@ -69,6 +107,54 @@ def test_views_keep_their_order_and_their_images() -> None:
                 alone = network.encoder(view[image : image + 1])
                 torch.testing.assert_close(output.features[index, image], alone[0], rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(output.z[index, image], network.projector(alone)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_probed_are_the_class_tokens_of_the_last_two_blocks_from_the_one_pass() -> None:
+    network = build_network(config_for("test_vit"), num_classes=5)
+    encoder = network.encoder
+    tokens = [given_by(block) for block in encoder.blocks[-2:]]
+    output = network(random_views())
+    assert [len(calls) for calls in tokens] == [2, 2]  # one pass per resolution
+    expected = torch.cat(
+        [torch.cat([encoder.norm(calls[r])[:, 0] for calls in tokens], dim=1) for r in range(2)]
+    ).unflatten(0, (3, 4))
+    torch.testing.assert_close(output.features, expected.detach(), rtol=1e-5, atol=1e-5)
+    judged = nn.functional.layer_norm(expected, (2 * 64,)) @ network.probe[1].weight.T + network.probe[1].bias
+    torch.testing.assert_close(output.probe_logits, judged, rtol=1e-4, atol=1e-4)
+
+
+def test_probed_are_the_patch_means_of_the_last_two_blocks_without_a_class_token() -> None:
+    encoder = build_encoder(ModelConfig(encoder="test_vit2"), 32)
+    assert encoder.num_prefix_tokens == 1  # a register, which is no patch
+    tokens = [given_by(block) for block in encoder.blocks[-2:]]
+    _, features = pooled_and_features(encoder, random_views()[0][0])
+    expected = torch.cat([calls[0][:, 1:].mean(1) for calls in tokens], dim=1)  # its norm comes after the pooling
+    torch.testing.assert_close(features, expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", "test_convnext"])
+def test_the_projector_gets_what_the_encoder_pools(name: str) -> None:
+    encoder = build_encoder(ModelConfig(encoder=name), 32).eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(pooled_and_features(encoder, x)[0], encoder(x))
+
+
+def test_widths_of_families_whose_features_are_pooled_or_of_two_blocks() -> None:
+    views = ViewsConfig(num_global=2, global_size=224)
+    names = ("resnet50", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224", "eva02_tiny_patch14_224")
+    widths = [tuple(num_features(config_for(name, views=views, small_stem=False))) for name in names]
+    assert widths == [(2048, 2048), (768, 768), (384, 768), (192, 384)]  # the third without any prefix token
+
+
+def test_probes_learn_on_an_averaged_network_when_given_one() -> None:
+    network = build_network(config_for(), num_classes=5)
+    views = random_views()
+    features, z = torch.randn(2, 4, 96), torch.randn(2, 4, 8)
+    output = network(views, (features, z))
+    assert torch.equal(output.z, network(views).z)
+    assert torch.equal(output.probe_logits, network.probe(features))
+    assert torch.equal(output.projector_logits, network.projector_probe(z))
 
 
 def test_encode_is_one_view_of_forward() -> None:
@@ -91,15 +177,139 @@ def test_batch_norm_statistics_are_of_all_views_of_a_resolution() -> None:
     torch.testing.assert_close(network.state_dict()["encoder.bn1.running_mean"], expected.detach())
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "resnet18", "resnet50_gn"])
-def test_small_stem_keeps_the_resolution_up_to_layer1(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("test_resnet", "layer1"),
+        ("resnet18", "layer1"),
+        ("resnet50_gn", "layer1"),
+        ("test_convnext", "stages"),
+        ("test_convnext3", "stages"),  # its stem is of two convolutions
+    ],
+)
+def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage: str) -> None:
     sizes = {}
     for small_stem in (True, False):
-        encoder = build_encoder(ModelConfig(encoder=name, small_stem=small_stem), 16).eval()
-        seen = seen_by(encoder.layer1)
-        encoder(torch.zeros(1, 3, 16, 16))
+        encoder = build_encoder(ModelConfig(encoder=name, small_stem=small_stem), 32).eval()
+        seen = seen_by(getattr(encoder, stage))
+        encoder(torch.zeros(1, 3, 32, 32))
         sizes[small_stem] = tuple(seen[0].shape[-2:])
-    assert sizes == {True: (16, 16), False: (4, 4)}
+    assert sizes == {True: (32, 32), False: (8, 8)}
+
+
+def test_patches_of_a_vit_for_small_images_in_2_global_and_6_local_views() -> None:
+    config = config_for("vit_tiny_patch16_224", patch_size=4, views=LEJEPA_SMALL_VIEWS)
+    assert tuple(num_features(config)) == (192, 384)
+    encoder = build_encoder(config.model, 32).eval()
+    seen = seen_by(encoder.blocks[0])
+    with torch.no_grad():
+        for size in (32, 16):
+            encoder(torch.zeros(1, 3, size, size))
+    assert [x.shape[1] for x in seen] == [1 + 8 * 8, 1 + 4 * 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "patch_size"),
+    [
+        ("vit_small_patch8_224", (224, 96), 0),
+        ("vit_large_patch14_224", (238, 98), 0),
+        ("convnext_tiny", (224, 96), 0),
+        ("vit_small_patch16_224", (32, 16), 4),
+    ],
+)
+def test_encoders_of_the_papers_take_their_two_resolutions(name: str, size: tuple[int, int], patch_size: int) -> None:
+    views = ViewsConfig(num_global=2, num_local=6, global_size=size[0], local_size=size[1])
+    widths = num_features(config_for(name, views=views, patch_size=patch_size, small_stem=False))
+    assert widths.features == (2 if name.startswith("vit") else 1) * widths.pooled
+
+
+def test_drop_path_reaches_the_last_block_in_full_and_works_in_training_alone() -> None:
+    config = config_for("test_vit", drop_path=0.3)
+    network = build_network(config, num_classes=5)
+    assert network.encoder.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
+    x = random_views()[0][0]
+    torch.manual_seed(0)
+    once, again = (network.encoder(x) for _ in range(2))
+    assert not torch.equal(once, again)
+    network.eval()
+    assert torch.equal(network.encoder(x), network.encoder(x))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            config_for("densenet121", drop_path=0.1),
+            "model.drop_path must be 0 for densenet121, got 0.1; it has no stochastic depth",
+        ),
+        (
+            config_for("resnet18", patch_size=4),
+            "model.patch_size must be 0 for resnet18, got 4; it has no patch size to choose",
+        ),
+        (
+            config_for("test_convnext", patch_size=2),
+            "model.patch_size must be 0 where model.small_stem replaces the patches of test_convnext, got 2; "
+            "set model.small_stem=false",
+        ),
+    ],
+)
+def test_what_an_encoder_cannot_have_is_refused_in_one_line(config: TrainConfig, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        num_features(config)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_channels_last_changes_outputs_by_rounding_only(name: str) -> None:
+    networks = [build_network(config_for(name), num_classes=5) for _ in range(2)]
+    networks[1].to(memory_format=torch.channels_last)
+    plain, strided = (network(random_views(16)) for network in networks)
+    assert distance(strided.z, plain.z) < 1e-5
+    assert distance(strided.features, plain.features) < 1e-5
+    for output in (plain, strided):
+        output.z.square().mean().backward()
+    gradients = [
+        torch.cat([p.grad.flatten() for p in network.encoder.parameters() if p.grad is not None])
+        for network in networks
+    ]
+    assert distance(gradients[1], gradients[0]) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_bf16_changes_outputs_by_its_eight_bits(name: str) -> None:
+    network = build_network(config_for(name), num_classes=5)
+    exact = network(random_views(16))
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = network(random_views(16))
+    assert coarse.z.dtype == torch.bfloat16
+    for part in ("features", "z", "probe_logits", "projector_logits"):
+        assert 1e-5 < distance(getattr(coarse, part), getattr(exact, part)) < 3e-2, part
+
+
+def test_compiled_embedding_is_captured_whole_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the tracer and autograd's ahead-of-time pass; inductor's code follows where there is a GPU."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+    _assert_compiled_agrees("test_vit", "cpu", tolerance=0.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="inductor's C++ takes a minute to build on a CPU")
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_inductor_changes_outputs_by_rounding_only(name: str) -> None:
+    _assert_compiled_agrees(name, "cuda", tolerance=1e-4)
+
+
+def _assert_compiled_agrees(name: str, device: str, *, tolerance: float) -> None:
+    eager, compiled = (build_network(config_for(name), num_classes=5).to(device) for _ in range(2))
+    compiled.compile_embedding()
+    views = [part.to(device) for part in random_views()]
+    gradients = []
+    for network in (eager, compiled):
+        output = network(views)
+        (output.z.square().mean() + output.probe_logits.square().mean()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert distance(compiled(views).z, eager(views).z) <= tolerance
+    assert distance(gradients[1], gradients[0]) <= 10 * tolerance
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
 
 
 def test_same_seed_same_weights_and_global_rng_untouched() -> None:
@@ -163,4 +373,4 @@ def test_view_size_that_the_encoder_cannot_take_is_named() -> None:
     message = str(error.value)
     assert message.startswith("views.local_size must fit test_vit, got 8 (")
     assert "\n" not in message
-    assert num_features(config_for("test_vit", views=dataclasses.replace(views, num_local=0))) == 64
+    assert num_features(config_for("test_vit", views=dataclasses.replace(views, num_local=0))).pooled == 64

@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import io
 import logging
 import math
 
@@ -8,7 +10,7 @@ import torch
 
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.models import Network, build_network
-from jepa_train.optim import Optimizer, build_optimizer, lr_at, parameter_groups
+from jepa_train.optim import Optimizer, adamw, build_optimizer, lars, lr_at
 
 CONFIG = TrainConfig(
     model=ModelConfig(projector_hidden=16, projector_dim=8),
@@ -66,7 +68,8 @@ def test_warm_up_longer_than_the_run_is_said(network: Network, caplog: pytest.Lo
 
 
 def test_parameter_groups_are_complete_disjoint_and_decay_only_weights(network: Network) -> None:
-    groups = parameter_groups(network, CONFIG)
+    optimizer = build_optimizer(network, CONFIG, steps_per_epoch=1)
+    groups = [group for part in optimizer.optimizers for group in part.param_groups]
     found = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(found) == len(set(found))
     assert set(found) == {id(parameter) for parameter in network.parameters()}
@@ -85,7 +88,7 @@ def test_optimizer_takes_the_steps_of_adamw_computed_by_hand() -> None:
     start, target, peak, decay = 0.7, 2.0, 0.05, 0.3
     parameter = torch.nn.Parameter(torch.tensor([[start]], dtype=torch.float64))
     group = {"params": [parameter], "lr": peak, "weight_decay": decay}
-    optimizer = Optimizer([group], total_steps=4, warmup_steps=2, final_lr_frac=0.25)
+    optimizer = Optimizer([adamw([group])], total_steps=4, warmup_steps=2, final_lr_frac=0.25)
     w, m, v = start, 0.0, 0.0
     for t, factor in enumerate([0.5, 1.0, 0.25 + 0.75 / 2, 0.25], start=1):
         optimizer.step((parameter - target).square().sum())
@@ -98,7 +101,79 @@ def test_optimizer_takes_the_steps_of_adamw_computed_by_hand() -> None:
         assert parameter.grad is None
 
 
+def test_lars_takes_the_steps_computed_by_hand() -> None:
+    """solo-learn's LARS with eta .02, clip_lr and exclude_bias_n_norm, on a weight, a weight not decayed and a bias."""
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=(3, 2)), 1e-3 * rng.normal(size=(4, 1)), rng.normal(size=3)]
+    gradients = [[scale * rng.normal(size=w.shape) for w in start] for scale in (1e-4, 3.0, 0.05, 1e-3, 20.0)]
+    decays = (0.1, 0.0, 0.0)
+    peak, factors = 0.4, [0.5, 1.0, 0.25 + 0.75 * 0.75, 0.25 + 0.75 * 0.25, 0.25]
+
+    parameters = [torch.nn.Parameter(torch.tensor(w)) for w in start]
+    bias = {"params": parameters[2:], "lr": peak, "weight_decay": 0.0}
+    nothing = bias | {"params": []}
+    options = OptimConfig(name="lars", momentum=0.9, lars_eta=0.02)
+    optimizers = [
+        lars([{"params": [weight], "lr": peak, "weight_decay": decay}, rest], options)
+        for weight, decay, rest in zip(parameters[:2], decays[:2], (bias, nothing), strict=True)
+    ]
+    optimizer = Optimizer(optimizers, total_steps=5, warmup_steps=2, final_lr_frac=0.25)
+    weights, velocities, clipped = [w.copy() for w in start], [np.zeros_like(w) for w in start], []
+    for step, factor in enumerate(factors):
+        optimizer.step(sum((p * torch.tensor(g)).sum() for p, g in zip(parameters, gradients[step], strict=True)))
+        lr = peak * factor
+        for place, (w, g, v, decay) in enumerate(zip(weights, gradients[step], velocities, decays, strict=True)):
+            d = g
+            if place < 2:
+                w_norm, g_norm = np.sqrt((w**2).sum()), np.sqrt((g**2).sum())
+                ratio = 0.02 * w_norm / (g_norm + decay * w_norm + 1e-8) / lr
+                clipped.append(ratio > 1)
+                d = (g + decay * w) * min(ratio, 1.0)
+            v[...] = 0.9 * v + d
+            w -= lr * v
+        for parameter, w in zip(parameters, weights, strict=True):
+            np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-10)
+        assert optimizer.lr == pytest.approx(lr)
+    assert {True, False} == set(clipped)  # both sides of the clipping were there
+
+
+def test_lars_is_for_encoder_and_projector_and_the_probes_stay_on_adamw(network: Network) -> None:
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, name="lars", lars_eta=0.03))
+    trained, probes = build_optimizer(network, config, steps_per_epoch=1).optimizers
+    assert [(g["always_adapt"], g["weight_decay"], g["trust_coeff"]) for g in trained.param_groups] == [
+        (True, 0.2, 0.03),
+        (False, 0.0, 0.03),
+    ]
+    assert isinstance(probes, torch.optim.AdamW)
+    probed = {id(p) for module in (network.probe, network.projector_probe) for p in module.parameters()}
+    assert {id(p) for group in probes.param_groups for p in group["params"]} == probed
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_state_goes_on_bit_for_bit_from_a_file_read_without_pickled_code(name: str, network: Network) -> None:
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, name=name))
+
+    def steps(net: Network, optimizer: Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.step(torch.stack([(parameter**3).sum() for parameter in net.parameters()]).sum())
+
+    optimizer = build_optimizer(network, config, steps_per_epoch=2)
+    steps(network, optimizer, 4)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    other = copy.deepcopy(network)
+    restored = build_optimizer(other, config, steps_per_epoch=2)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert (restored.lr, restored.steps_taken) == (optimizer.lr, 4)
+    for net, one in ((network, optimizer), (other, restored)):
+        steps(net, one, 3)
+    for first, second in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
 def test_probes_share_the_schedule_at_their_own_rate(network: Network) -> None:
     optimizer = build_optimizer(network, CONFIG, steps_per_epoch=2)  # 10 steps, 3 of warm-up
     optimizer.step(torch.stack([parameter.sum() for parameter in network.parameters()]).sum())
-    assert [group["lr"] for group in optimizer.adamw.param_groups] == pytest.approx([0.5 / 3] * 2 + [0.25 / 3] * 2)
+    lrs = [group["lr"] for part in optimizer.optimizers for group in part.param_groups]
+    assert lrs == pytest.approx([0.5 / 3] * 2 + [0.25 / 3] * 2)

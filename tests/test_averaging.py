@@ -1,0 +1,142 @@
+import copy
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jepa_train.averaging import Average
+from jepa_train.batch_norm import GlobalBatchNorm, convert_batch_norm
+from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.models import Network, build_network
+
+CONFIG = TrainConfig(
+    model=ModelConfig(projector_hidden=16, projector_dim=8), views=ViewsConfig(global_size=16, num_local=0)
+)
+
+
+def network_of(encoder: str = "test_resnet", **model: float) -> Network:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, encoder=encoder, **model))
+    return build_network(config, num_classes=3)
+
+
+def weights(network: Network) -> Tensor:
+    return nn.utils.parameters_to_vector([*network.encoder.parameters(), *network.projector.parameters()]).detach()
+
+
+def shake(network: Network, step: int) -> None:
+    """Other weights, as after an optimiser step."""
+    generator = torch.Generator().manual_seed(step)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+
+
+def global_views(seed: int = 0) -> list[Tensor]:
+    return [torch.randn(2, 6, 3, 16, 16, generator=torch.Generator().manual_seed(seed))]
+
+
+@pytest.mark.parametrize("decay", [0.6, 0.99, 1 - 1e-7])
+def test_average_is_the_weighted_mean_of_the_steps_without_the_initial_weights(decay: float) -> None:
+    network = network_of()
+    average = Average(network, decay)
+    steps = []
+    for step in range(7):
+        shake(network, step)
+        average.update()
+        steps.append(weights(network).double().numpy())
+    powers = decay ** np.arange(6, -1, -1, dtype=np.float64)  # towards decay = 1 all equal
+    expected = (powers[:, None] * np.stack(steps)).sum(0) / powers.sum()
+    np.testing.assert_allclose(weights(average.network).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_statistics_follow_the_averages_own_passes() -> None:
+    network = network_of()
+    average = Average(network, 0.9)
+    average.train()
+    seen: list[Tensor] = []
+    average.network.encoder.bn1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    features, z = average.embed(global_views())
+    assert features.shape == (2, 6, 96)
+    assert z.shape == (2, 6, 8)
+    expected = 0.1 * seen[0].mean((0, 2, 3))
+    torch.testing.assert_close(average.network.encoder.bn1.running_mean, expected)
+    assert network.encoder.bn1.running_mean.abs().max() == 0
+    shake(network, 0)
+    average.update()
+    torch.testing.assert_close(average.network.encoder.bn1.running_mean, expected)
+
+
+def test_nothing_is_dropped_at_random_in_the_average() -> None:
+    network = network_of("test_vit", drop_path=0.5).train()
+    average = Average(network, 0.9)
+    average.train()
+    once, again = (average.embed(global_views())[1] for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(network(global_views()).z, network(global_views()).z)
+
+
+def test_centre_is_constant_and_probes_learn_from_the_averages_features() -> None:
+    network = network_of()
+    average = Average(network, 0.9)
+    shake(network, 1)
+    average.train()
+    averaged = average.embed(global_views())
+    output = network(global_views(), averaged)
+    ((output.z - averaged[1].mean(0)).square().mean() + output.probe_logits.square().mean()).backward()
+    assert all(not part.requires_grad for part in averaged)
+    assert all(p.grad is None for p in [*average.network.encoder.parameters(), *average.network.projector.parameters()])
+    norm, linear = network.probe
+    normalized = nn.functional.layer_norm(averaged[0], (96,), norm.weight, norm.bias)
+    torch.testing.assert_close(output.probe_logits, normalized @ linear.weight.T + linear.bias)
+    assert linear.weight.grad is not None
+    average.network.eval()
+    encoded = average.network.encode(global_views()[0][0])  # what is evaluated: averaged features, the shared probe
+    torch.testing.assert_close(encoded.probe_logits, network.probe(encoded.features))
+    assert not torch.equal(encoded.features, network.eval().encode(global_views()[0][0]).features)
+
+
+def test_state_goes_on_bit_for_bit_from_a_file_read_without_pickled_code() -> None:
+    network = network_of()
+    average = Average(network, 0.9)
+    average.train()
+    for step in range(3):
+        shake(network, step)
+        average.update()
+        average.embed(global_views(step))
+    file = io.BytesIO()
+    torch.save(average.state_dict(), file)
+    file.seek(0)
+    other = copy.deepcopy(network)
+    restored = Average(other, 0.9)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    restored.train()
+    for net, mean in ((network, average), (other, restored)):
+        shake(net, 3)
+        mean.update()
+        mean.embed(global_views(3))
+    first, second = (mean.network.state_dict() for mean in (average, restored))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_global_batch_norm_may_come_before_or_after(when: str) -> None:
+    network, plain = network_of(), network_of()
+    if when == "before":
+        convert_batch_norm(network)
+    average, expected = Average(network, 0.5), Average(plain, 0.5)
+    if when == "after":
+        convert_batch_norm(network)
+        convert_batch_norm(average.network)
+    assert isinstance(average.network.encoder.bn1, GlobalBatchNorm)
+    for net, mean in ((network, average), (plain, expected)):
+        mean.train()
+        for step in range(2):
+            shake(net, step)
+            mean.update()
+        mean.embed(global_views())
+    first, second = (mean.network.state_dict() for mean in (average, expected))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,131 @@
+"""Every preset builds, and says what its source prints."""
+
+import math
+
+import pytest
+
+from jepa_train.checks import ConfigError
+from jepa_train.config import ViewsConfig
+from jepa_train.data import DATASETS
+from jepa_train.flat import flatten
+from jepa_train.methods import METHODS
+from jepa_train.models import num_features
+from jepa_train.presets import PRESETS, preset
+from jepa_train.recipes import CIFAR_VIEWS, IMAGENET100_VIEWS, LEJEPA_MINIMAL_VIEWS, LEJEPA_SMALL_VIEWS, LEJEPA_VIEWS
+
+# name -> encoder, lr, weight decay, batch, epochs, projector's output, weight (lamb or lamb_reg), slices; as printed, but
+# for the batch of ImageNet-100, which is not
+LEJEPA_PRINTED = {
+    "lejepa_imagenette_vit_s8": ("vit_small_patch8_224", 2e-3, 5e-2, 256, 800, 16, 0.02, 256),
+    "lejepa_inet10_resnet50": ("resnet50", 5e-4, 5e-4, 512, 400, 512, 0.05, 1000),
+    "lejepa_imagenet100_resnet50": ("resnet50", 5e-4, 5e-4, 256, 400, 512, 0.02, 1024),
+    "lejepa_imagenet100_vit_s8_swa": ("vit_small_patch8_224", 5e-4, 5e-2, 256, 400, 512, 0.05, 1024),
+    "lejepa_imagenet1k_vit_l14": ("vit_large_patch14_224", 5e-4, 5e-2, 512, 100, 512, 0.05, 1024),
+}
+# the same of the files in scripts/pretrain, whose lr is per 256 images
+RECTIFIED_PRINTED = {
+    "rectified_lpjepa_cifar100_resnet18": ("resnet18", 0.03, 1e-4, 256, 1000, 512, 250.0, 8192),
+    "rectified_lpjepa_cifar100_vit_small": ("vit_small_patch16_224", 5e-4, 1e-4, 128, 1000, 512, 125.0, 8192),
+    "rectified_lpjepa_cifar100_convnext_small": ("convnext_small", 5e-4, 1e-4, 128, 1000, 512, 125.0, 8192),
+    "rectified_lpjepa_imagenet100_resnet50": ("resnet50", 0.165, 1e-4, 128, 1000, 2048, 125.0, 8192),
+    "rectified_lpjepa_imagenet100_vit_small": ("vit_small_patch16_224", 5e-4, 1e-4, 128, 1000, 2048, 125.0, 8192),
+    "rectified_lpjepa_imagenet100_convnext_small": ("convnext_small", 5e-4, 1e-4, 128, 1000, 2048, 125.0, 8192),
+}
+
+
+def test_a_preset_for_every_dataset_and_for_nothing_unchecked() -> None:
+    assert PRESETS.keys() == DATASETS.keys() | LEJEPA_PRINTED.keys() | RECTIFIED_PRINTED.keys()
+    assert all(PRESETS[name].data.name == name for name in DATASETS)
+    for name in METHODS:
+        assert any(key.startswith(name) and config.method.name == name for key, config in PRESETS.items())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_its_encoder_for_its_views(name: str) -> None:
+    widths = num_features(preset(name))
+    assert widths.features == (2 if "vit" in preset(name).model.encoder else 1) * widths.pooled
+
+
+@pytest.mark.parametrize("name", LEJEPA_PRINTED | RECTIFIED_PRINTED)
+def test_presets_say_what_their_sources_print(name: str) -> None:
+    flat = flatten(preset(name))
+    encoder, lr, weight_decay, batch, epochs, dim, weight, slices = (LEJEPA_PRINTED | RECTIFIED_PRINTED)[name]
+    rectified = name in RECTIFIED_PRINTED
+    expected = {
+        "method": "rectified_lpjepa" if rectified else "lejepa",
+        "method.lamb_reg" if rectified else "method.lamb": weight,
+        "method.num_slices": slices,
+        "model.encoder": encoder,
+        "model.projector_dim": dim,
+        "optim.weight_decay": weight_decay,
+        "global_batch": batch,
+        "epochs": epochs,
+        "precision": "bf16",
+    }
+    assert expected.items() <= flat.items()
+    assert math.isclose(flat["optim.lr"], lr * batch / 256 if rectified else lr)
+    if rectified:
+        assert {
+            "method.lamb_inv": 25.0,
+            "model.projector_hidden": dim,
+            "optim.warmup_epochs": 10,
+        }.items() <= flat.items()
+        lars = {"optim.name": "lars", "optim.lars_eta": 0.02, "optim.momentum": 0.9}
+        assert (lars.items() <= flat.items()) == encoder.startswith("resnet")
+
+
+def test_rectified_resnet50_has_the_learning_rate_of_the_papers_appendix() -> None:
+    assert preset("rectified_lpjepa_imagenet100_resnet50").optim.lr == 0.0825
+
+
+def test_minimal_md_in_its_details() -> None:
+    config = preset("lejepa_imagenette_vit_s8")
+    assert (
+        flatten(config).items()
+        >= {
+            "method.num_knots": 17,
+            "method.t_max": 3.0,
+            "views.num_global": 4,
+            "views.global_size": 128,
+            "model.drop_path": 0.1,
+            "model.projector_hidden": 2048,
+            "optim.warmup_epochs": 1.0,
+            "probe.lr": 1e-3,
+            "probe.weight_decay": 1e-7,
+        }.items()
+    )
+    assert config.optim.lr * config.optim.final_lr_frac == 1e-3  # eta_min
+
+
+def augmentation(views: ViewsConfig) -> tuple[float, ...]:
+    """Jitter's probability and strengths, then grayscale, blur, solarize, flip."""
+    jitter = (views.jitter, views.brightness, views.contrast, views.saturation, views.hue)
+    return (*jitter, views.grayscale, views.blur, views.solarize, views.flip)
+
+
+def crops(views: ViewsConfig) -> tuple[float, ...]:
+    return (views.num_global, views.num_local, views.global_size, views.global_scale_min, views.global_scale_max)
+
+
+def test_recipes_say_what_their_sources_print() -> None:
+    assert augmentation(LEJEPA_VIEWS) == (0.8, 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.2, 0.5)  # README
+    assert crops(LEJEPA_VIEWS) == (2, 6, 224, 0.3, 1.0)
+    assert (LEJEPA_VIEWS.local_size, LEJEPA_VIEWS.local_scale_min, LEJEPA_VIEWS.local_scale_max) == (98, 0.05, 0.3)
+    assert augmentation(LEJEPA_MINIMAL_VIEWS) == (0.8, 0.8, 0.8, 0.8, 0.2, 0.2, 0.5, 0.2, 0.5)  # MINIMAL.md
+    assert crops(LEJEPA_MINIMAL_VIEWS) == (4, 0, 128, 0.08, 1.0)
+    assert augmentation(CIFAR_VIEWS) == (0.8, 0.4, 0.4, 0.2, 0.1, 0.2, 0.0, 0.1, 0.5)  # rectified_lpjepa_cifar100.yaml
+    assert crops(CIFAR_VIEWS) == (2, 0, 32, 0.2, 1.0)
+    assert augmentation(IMAGENET100_VIEWS) == (0.8, 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.1, 0.5)  # .._imagenet.yaml
+    assert crops(IMAGENET100_VIEWS) == (2, 0, 224, 0.2, 1.0)
+    assert crops(LEJEPA_SMALL_VIEWS) == (2, 6, 32, 0.3, 1.0)
+    assert preset("rectified_lpjepa_cifar100_vit_small").views.solarize == 0  # .._cifar100_vit.yaml
+
+
+def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError) as error:
+        preset("lejepa_imagenet_vit_s8")
+    assert str(error.value) == (
+        "preset must be a known preset, got 'lejepa_imagenet_vit_s8'; did you mean 'lejepa_imagenette_vit_s8'?"
+    )
+    with pytest.raises(ConfigError, match=r"got 'qqq'; jepa_train/presets\.py lists them"):
+        preset("qqq")
