@@ -10,10 +10,11 @@ from rich.table import Table
 
 from jepa_train.checks import ConfigError, nearest
 from jepa_train.config import TrainConfig
+from jepa_train.data import DATASETS
 from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
-from jepa_train.presets import PRESETS
+from jepa_train.presets import PRESETS, preset
 from jepa_train.train import Outcome, evaluate_checkpoint, train
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
@@ -39,7 +40,7 @@ def main(words: list[str]) -> int:
             metrics = evaluate_checkpoint(options.evaluate, options.assignments)
             Console().print(_summary("evaluated", metrics))
             return 0
-        config = preflight(config_of(options.assignments, preset=options.preset))
+        config = preflight(config_of(options.assignments, start=options.preset))
         outcome = _train_with_progress(config, options.checkpoints)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -50,14 +51,13 @@ def main(words: list[str]) -> int:
     return 0 if outcome.status == "finished" else 1
 
 
-def config_of(words: list[str], *, preset: str | None = None) -> TrainConfig:
-    """The config of command-line words: the preset, by default the one of data.name, changed by the words."""
-    name = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
-    key = "data.name" if preset is None else "--preset"
-    name = preset or name
-    if name not in PRESETS:
-        raise ConfigError(f"{key} must be a known preset, got {name!r}{nearest(name, PRESETS)}")
-    return unflatten(parse(words, base=PRESETS[name]), base=PRESETS[name])
+def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
+    """The config of command-line words: a preset, by default the one of data.name, changed by the words."""
+    data = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
+    if start is None and data not in DATASETS:
+        raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASETS)}")
+    base = preset(start or data)
+    return unflatten(parse(words, base=base), base=base)
 
 
 def _train_with_progress(config: TrainConfig, checkpoints: Path | None) -> Outcome:

@@ -102,15 +102,6 @@ def broadcast_flag(flag: bool) -> bool:
     return bool(broadcast(torch.tensor([flag], device=_collective_device())).item())
 
 
-def broadcast_text(text: str) -> str:
-    """Rank 0's text, on every rank."""
-    if world_size() == 1:
-        return text
-    box = [text]
-    dist.broadcast_object_list(box, src=0, device=_collective_device())
-    return box[0]
-
-
 def fair_slice(n: int) -> slice:
     """This rank's contiguous part of n pieces of work, at most one more than another's; empty where n is too small."""
     return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())

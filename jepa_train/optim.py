@@ -53,13 +53,6 @@ class Optimizer:
             optimizer.zero_grad(set_to_none=True)
         self.steps_taken += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"adamw": self.adamw.state_dict(), "steps_taken": self.steps_taken}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adamw.load_state_dict(state["adamw"])
-        self.steps_taken = state["steps_taken"]
-
     @property
     def lr(self) -> float:
         """The encoder's learning rate of the last step taken; before the first one, the peak."""

@@ -75,17 +75,17 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
         if epoch > 0:
             verdict = _train_epoch(trainer, saves, metrics)
         if verdict == _FINE:
-            metrics |= evaluate(trainer.network, splits.val, config, prefix="val")
+            metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
             verdict = _verdict(metrics, config)
         if verdict == _FINE and epoch == config.epochs:
-            metrics |= final_evaluation(trainer.network, splits, config) | target
+            metrics |= final_evaluation(trainer.evaluated, splits, config) | target
             verdict = _verdict(metrics, config)
         stop = distributed.broadcast_flag(distributed.is_main() and report(metrics))
         if verdict != _FINE:
             saves.clear()
             return Outcome(*verdict, metrics)
         if epoch == config.epochs:
-            saves.finish(trainer.network.state_dict(), metrics)
+            saves.finish(trainer.evaluated.state_dict(), metrics)
             return Outcome(*_FINE, metrics)
         saves.save(trainer.step, trainer.state_dict())
         if stop:

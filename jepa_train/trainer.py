@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa_train import distributed
+from jepa_train.averaging import Average
 from jepa_train.batch_norm import convert_batch_norm
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
 from jepa_train.metrics import embedding_std
-from jepa_train.models import Output, build_network
+from jepa_train.models import Network, Output, build_network
 from jepa_train.optim import build_optimizer
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.views import make_views
@@ -38,8 +39,9 @@ class Trainer:
             self.network.to(memory_format=torch.channels_last)
         if distributed.world_size() > 1:
             convert_batch_norm(self.network)
+        self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
         if config.model.compile:
-            self.network.compile()
+            self.network.compile_embedding()
         self._model = distributed.data_parallel(self.network)
         self._optimizer = build_optimizer(self.network, config, self.steps_per_epoch)
         self._images = splits.train.on(self.device)
@@ -47,6 +49,11 @@ class Trainer:
         self._totals: dict[str, Tensor] = {}  # sums over the epoch's steps, on the device
         self._seconds = 0.0  # spent on the epoch's steps
         self._z = torch.empty(0)  # (V, N, D) of the last step
+
+    @property
+    def evaluated(self) -> Network:
+        """What is judged: the averaged network where there is one, with the probes that learnt on it."""
+        return self.network if self._average is None else self._average.network
 
     @property
     def step(self) -> int:
@@ -69,10 +76,17 @@ class Trainer:
         )
         # stochastic depth and dropout draw from the global generators, and on every rank for other images
         torch.manual_seed(derive_seed(config.seed, step, distributed.rank(), "forward"))
+        averaged, centre = None, None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            output = self._model(views)
-        objective, terms = training_loss(config, output, labels, step)
+            if self._average is not None:
+                self._average.train()
+                averaged = self._average.embed(views[:1])  # of the global views
+                centre = averaged[1].mean(0)
+            output = self._model(views, averaged)
+        objective, terms = training_loss(config, output, labels, step, centre)
         self._optimizer.step(objective)
+        if self._average is not None:
+            self._average.update()
         for name, value in terms.items():
             self._totals[name] = self._totals.get(name, torch.zeros((), device=self.device)) + value
         self._z = output.z.detach()
@@ -96,6 +110,7 @@ class Trainer:
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "average": {} if self._average is None else self._average.state_dict(),
             "totals": self._totals,
             "seconds": self._seconds,
         }
@@ -104,6 +119,8 @@ class Trainer:
         """Go on from a state_dict of the same config; on a CPU bit for bit as if there had been no interruption."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
         self._seconds = state["seconds"]
 
@@ -122,18 +139,22 @@ def training_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def training_loss(config: TrainConfig, output: Output, labels: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+def training_loss(
+    config: TrainConfig, output: Output, labels: Tensor, step: int, centre: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """What one step minimises: the method's objective plus the cross-entropies of the detached online probes.
 
     Args:
         labels: (N,), of this rank's images.
+        centre: (N, D), of each image, from the averaged network.
 
     Returns:
         The scalar to call backward on, and the detached terms to report; loss and terms are of the global batch.
     """
-    num_views = output.z.shape[0]
-    loss, terms = config.method(output.z, num_global=config.views.num_global, step=step, seed=config.seed)
-    labels = labels.repeat(num_views)  # (V * N,)
+    loss, terms = config.method(
+        output.z, num_global=config.views.num_global, step=step, seed=config.seed, centre=centre
+    )
+    labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
     probes = sum(
         functional.cross_entropy(logits.flatten(0, 1).float(), labels)
         for logits in (output.probe_logits, output.projector_logits)
