@@ -13,8 +13,8 @@ from jepa_train.models import num_features
 from jepa_train.presets import PRESETS, preset
 from jepa_train.recipes import CIFAR_VIEWS, IMAGENET100_VIEWS, LEJEPA_MINIMAL_VIEWS, LEJEPA_SMALL_VIEWS, LEJEPA_VIEWS
 
-# name -> encoder, lr, weight decay, batch, epochs, projector's output, weight (lamb or lamb_reg), slices; as printed,
-# but for the batch of ImageNet-100, which is not
+# name -> encoder, lr, weight decay, batch, epochs, projector output, weight (lamb or lamb_reg), slices; as printed, but
+# for the batch on ImageNet-100, which is not
 LEJEPA_PRINTED = {
     "lejepa_imagenette_vit_s8": ("vit_small_patch8_224", 2e-3, 5e-2, 256, 800, 16, 0.02, 256),
     "lejepa_inet10_resnet50": ("resnet50", 5e-4, 5e-4, 512, 400, 512, 0.05, 1000),
