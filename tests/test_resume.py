@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from jepa_train import checkpoint
@@ -24,12 +24,18 @@ from jepa_train.trainer import Trainer
 
 STEPS = 4  # an epoch of 1,222 images
 EPOCHS = 2
-BASE = dataclasses.replace(DIGITS, global_batch=300, epochs=EPOCHS, probe=ProbeConfig(protocols="knn"))
+BASE = dataclasses.replace(
+    DIGITS, global_batch=300, epochs=EPOCHS, optim=OptimConfig(warmup_epochs=1), probe=ProbeConfig(protocols="knn")
+)
 TIMES = {"train/images_per_s", "train/peak_memory_gb"}
 CONFIGS = {
     "averaged": dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, swa_decay=0.9)),
     "lars": dataclasses.replace(
-        BASE, method=RectifiedLpJEPA(num_slices=64), optim=OptimConfig(name="lars", lr=0.3), precision="bf16"
+        BASE,
+        method=RectifiedLpJEPA(num_slices=64),
+        optim=OptimConfig(name="lars", lr=0.3, warmup_epochs=1),
+        precision="bf16",
+        views=dataclasses.replace(BASE.views, global_size=24),
     ),
     "dropping": dataclasses.replace(
         BASE,
@@ -82,7 +88,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-@settings(max_examples=2, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=2,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.generate],  # a run costs seconds: no hundred more to find a smaller failure
+    suppress_health_check=list(HealthCheck),
+)
 @given(steps=st.lists(st.integers(1, EPOCHS * STEPS - 1), min_size=1, max_size=2, unique=True))
 def test_a_run_killed_at_any_steps_ends_bit_for_bit_like_the_undisturbed_one(
     name: str, steps: list[int], undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory
@@ -97,7 +109,7 @@ def test_a_run_killed_at_any_steps_ends_bit_for_bit_like_the_undisturbed_one(
     assert after == expected[len(expected) - len(after) :]
     found = weights(folder)
     assert found.keys() == expected_weights.keys()
-    assert all(torch.equal(value, expected_weights[key]) for key, value in found.items())
+    assert [key for key, value in found.items() if not torch.equal(value, expected_weights[key])] == []
 
 
 def test_a_finished_run_reports_its_last_metrics_again_without_training(
