@@ -2,12 +2,17 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported: the kernels then run on a CPU
 
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 

@@ -3,7 +3,10 @@ import pytest
 import ranks
 import scipy.integrate
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
 from jepa_train.methods.lejepa import epps_pulley, sigreg
@@ -11,13 +14,48 @@ from jepa_train.randomness import derive_seed
 from jepa_train.slices import unit_slices
 
 
-def trapezoid_by_hand(x: np.ndarray, num_knots: int, t_max: float) -> np.ndarray:
-    """(N, K) -> (K,): cosines and sines of every sample at every knot, as in Alg. 1."""
+def alg_1(x: np.ndarray, num_knots: int, t_max: float) -> np.ndarray:
+    """(..., N, K) -> (..., K): the paper's Alg. 1."""
+    t = np.linspace(-t_max, t_max, num_knots)
+    gaussian = np.exp(-0.5 * t**2)
+    ecf = np.exp(1j * x[..., None] * t).mean(-3)
+    return np.trapezoid(np.abs(ecf - gaussian) ** 2 * gaussian, t, axis=-1) * x.shape[-2]
+
+
+def minimal_example(x: np.ndarray, num_knots: int, t_max: float) -> np.ndarray:
+    """(..., N, K) -> (..., K): the authors' MINIMAL.md."""
     t = np.linspace(0, t_max, num_knots)
-    phases = x[:, :, None] * t
+    weights = np.full(num_knots, 2 * t_max / (num_knots - 1))
+    weights[[0, -1]] /= 2
     gaussian = np.exp(-(t**2) / 2)
-    error = (np.cos(phases).mean(0) - gaussian) ** 2 + np.sin(phases).mean(0) ** 2
-    return 2 * len(x) * np.trapezoid(error * gaussian, t, axis=1)
+    phases = x[..., None] * t
+    error = (np.cos(phases).mean(-3) - gaussian) ** 2 + np.sin(phases).mean(-3) ** 2
+    return error @ (weights * gaussian) * x.shape[-2]
+
+
+FORMULAS = {"symmetric": alg_1, "half": minimal_example}
+
+
+def plain_sigreg(z: torch.Tensor, slices: torch.Tensor, num_knots: int, t_max: float, domain: str) -> torch.Tensor:
+    """SIGReg by autograd through cosines and sines of every projection at every knot, as the authors write it."""
+    t = torch.linspace(-t_max if domain == "symmetric" else 0, t_max, num_knots, dtype=z.dtype)
+    gaussian = (-t.square() / 2).exp()
+    phases = (z @ slices).unsqueeze(-1) * t  # (V, N, K, T)
+    error = (phases.cos().mean(-3) - gaussian).square() + phases.sin().mean(-3).square()
+    integral = torch.trapezoid(error * gaussian, t).mean() * z.shape[-2]
+    return integral if domain == "symmetric" else 2 * integral
+
+
+class LargestTensor(TorchDispatchMode):
+    """numel: of the largest tensor that any operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            self.numel = max(self.numel, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+        return result
 
 
 def sample(*shape: int) -> torch.Tensor:
@@ -44,41 +82,123 @@ def test_epps_pulley_with_the_papers_knots_matches_the_closed_form():
     assert epps_pulley(x).item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("num_knots", "t_max"), [(17, 5.0), (17, 3.0), (5, 1.0), (2, 5.0)])
-def test_epps_pulley_matches_the_trapezoid_by_hand(num_knots, t_max):
-    x = sample(40, 7)
-    expected = trapezoid_by_hand(x.numpy(), num_knots, t_max)
-    np.testing.assert_allclose(epps_pulley(x, num_knots=num_knots, t_max=t_max), expected, rtol=1e-12)
-    np.testing.assert_allclose(epps_pulley(x.float(), num_knots=num_knots, t_max=t_max), expected, rtol=1e-5)
+@pytest.mark.parametrize("domain", FORMULAS)
+@pytest.mark.parametrize(("num_knots", "t_max"), [(17, 5.0), (17, 3.0), (41, 5.0), (16, 4.0), (5, 1.0), (3, 5), (2, 5)])
+def test_epps_pulley_matches_the_authors_formula(num_knots, t_max, domain):
+    x = sample(2, 40, 7)
+    expected = FORMULAS[domain](x.numpy(), num_knots, t_max)
+    rule = {"num_knots": num_knots, "t_max": t_max, "domain": domain}
+    np.testing.assert_allclose(epps_pulley(x, **rule), expected, rtol=1e-12)
+    np.testing.assert_allclose(epps_pulley(x.float(), **rule), expected, rtol=1e-5)
 
 
-def test_epps_pulley_survives_extreme_embeddings():
+def test_the_defaults_are_alg_1s():
+    z, slices = sample(2, 40, 4), unit_slices(4, 6, seed=0).double()
+    method, expected = LeJEPA(), alg_1((z @ slices).numpy(), 17, 5.0)
+    np.testing.assert_allclose(epps_pulley(z @ slices), expected, rtol=1e-12)
+    assert sigreg(z, slices).item() == pytest.approx(expected.mean(), rel=1e-12)
+    assert (method.num_knots, method.t_max, method.domain, method.num_slices) == (17, 5.0, "symmetric", 1024)
+
+
+@pytest.mark.parametrize("domain", FORMULAS)
+def test_epps_pulley_survives_extreme_embeddings(domain):
     collapsed, exploded = torch.zeros(8, 1), torch.linspace(-1e6, 1e6, 8)[:, None]
     for x in (collapsed, exploded):
-        np.testing.assert_allclose(epps_pulley(x), trapezoid_by_hand(x.double().numpy(), 17, 5.0), rtol=0.05)
+        x.requires_grad_()
+        value = epps_pulley(x, domain=domain)
+        expected = FORMULAS[domain](x.detach().double().numpy(), 17, 5.0)
+        np.testing.assert_allclose(value.detach(), expected, rtol=0.05)
+        value.sum().backward()
+        assert x.grad.isfinite().all()
 
 
 def test_sigreg_is_the_mean_over_views_and_slices():
     z, slices = sample(3, 20, 4), unit_slices(4, 6, seed=0)
-    expected = np.mean([trapezoid_by_hand(view, 17, 5.0) for view in (z @ slices.double()).numpy()])
+    expected = np.mean([alg_1(view, 17, 5.0) for view in (z @ slices.double()).numpy()])
     assert sigreg(z, slices).item() == pytest.approx(expected, rel=1e-10)
+    assert sigreg(z[0], slices).item() == pytest.approx(sigreg(z[:1], slices).item(), rel=1e-12)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(1, 9)),
+    num_slices=st.integers(1, 70),
+    num_knots=st.integers(2, 41),
+    t_max=st.floats(0.5, 6),
+    domain=st.sampled_from(sorted(FORMULAS)),
+    kind=st.sampled_from([(torch.float64, s) for s in (0.0, 1.0, 1e6)] + [(torch.float32, s) for s in (0.0, 1.0, 30.0)])
+    | st.just((torch.bfloat16, 1.0)),
+    layout=st.sampled_from(["contiguous", "samples first", "every other"]),
+    seed=st.integers(0, 9),
+)
+def test_sigreg_and_its_gradient_match_the_plain_form(shape, num_slices, num_knots, t_max, domain, kind, layout, seed):
+    (views, n, dim), (dtype, scale) = shape, kind
+    stored = ranks.draw(f"z{seed}", n, views, 2 * dim).mul(scale).to(dtype).requires_grad_()
+    z = stored.transpose(0, 1)
+    z = {"contiguous": z[..., :dim].contiguous(), "samples first": z[..., dim:], "every other": z[..., ::2]}[layout]
+    slices = unit_slices(dim, num_slices, seed=seed)
+    value = sigreg(z, slices, num_knots=num_knots, t_max=t_max, domain=domain)
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
+    (gradient,) = torch.autograd.grad(value, stored)
+    expected = plain_sigreg(z.double(), slices.double(), num_knots, t_max, domain)
+    (expected_gradient,) = torch.autograd.grad(expected, stored)
+    # A phase t x is rounded to eps |t x|, and its powers to as many eps as there are knots.
+    rounding = torch.finfo(value.dtype).eps * (num_knots + t_max * scale * dim**0.5)
+    assert value.item() == pytest.approx(expected.item(), rel=10 * rounding, abs=10 * rounding * n)
+    largest = 2 * t_max * t_max / views  # of a gradient: 2 * integral of |error| t exp(-t^2/2) / V
+    coarse = 8e-3 if dtype == torch.bfloat16 else 0.0  # the gradient is bf16 too
+    torch.testing.assert_close(gradient, expected_gradient, rtol=coarse, atol=10 * rounding * largest + 1e-2 * coarse)
+
+
+@pytest.mark.parametrize("num_knots", [17, 65])
+def test_nothing_of_the_size_of_all_projections_is_ever_stored(num_knots):
+    z, slices = sample(2, 128, 4).float().requires_grad_(), unit_slices(4, 4000, seed=0)
+    with LargestTensor() as largest:
+        sigreg(z, slices, num_knots=num_knots).backward()
+    assert largest.numel <= 2 * 2**18  # a complex number counts as two; there are 2 * 128 * 4000 projections
+
+
+def test_in_one_dimension_slices_are_signs():
+    z = sample(2, 30, 1).float()
+    assert sigreg(z, unit_slices(1, 4096, seed=0)).item() == pytest.approx(alg_1(z.numpy(), 17, 5.0).mean(), rel=1e-5)
+
+
+def test_no_gradient_is_found_where_none_is_wanted():
+    z, slices = sample(2, 30, 3).requires_grad_(), unit_slices(3, 5, seed=0)
+    with torch.no_grad():
+        assert sigreg(z, slices).item() == pytest.approx(sigreg(z.detach(), slices).item(), rel=1e-15)
+        assert not epps_pulley(z).requires_grad
+    assert not sigreg(z.detach(), slices).requires_grad
+
+
+def test_the_network_around_the_loss_may_be_compiled():
+    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5)).double()
+    x, slices = ranks.draw("x", 40, 6), unit_slices(5, 8, seed=0)
+    gradients = []
+    for network in (model, torch.compile(model, backend="aot_eager")):
+        model.zero_grad()
+        sigreg(network(x).unflatten(0, (2, 20)), slices).backward()
+        gradients.append([value.grad for value in model.parameters()])
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
 
 
 def test_gradients_match_finite_differences():
     x = sample(6, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=9), (x,))
+    assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=8, domain="half"), (x.unsqueeze(0),))
+    assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=8), (x,))
     z = sample(2, 6, 3).requires_grad_()
     method = LeJEPA(lamb=0.3, num_slices=5)
     assert torch.autograd.gradcheck(lambda z: method(z, num_global=2, step=0, seed=0)[0], (z,))
 
 
 def test_the_loss_is_convex_with_the_centre_of_the_global_views():
-    z, method = sample(4, 10, 5), LeJEPA(lamb=0.3, num_slices=8, num_knots=9, t_max=3.0)
+    z, method = sample(4, 10, 5), LeJEPA(lamb=0.3, num_slices=8, num_knots=9, t_max=3.0, domain="half")
     loss, terms = method(z, num_global=2, step=5, seed=1)
     views = z.numpy()
     invariance = np.mean((views - (views[0] + views[1]) / 2) ** 2)
     slices = unit_slices(5, 8, derive_seed(1, 5, "slices")).double().numpy()
-    regularizer = np.mean([trapezoid_by_hand(view @ slices, 9, 3.0) for view in views])
+    regularizer = np.mean([minimal_example(view @ slices, 9, 3.0) for view in views])
     assert terms["invariance"].item() == pytest.approx(invariance, rel=1e-10)
     assert terms["sigreg"].item() == pytest.approx(regularizer, rel=1e-10)
     assert loss.item() == pytest.approx(0.7 * invariance + 0.3 * regularizer, rel=1e-10)
@@ -123,6 +243,7 @@ def test_several_ranks_take_the_step_of_one_process(world):
         ({"num_slices": 0}, "num_slices must be at least 1, got 0; "),
         ({"num_knots": 1}, "num_knots must be at least 2, got 1; "),
         ({"t_max": 0.0}, "t_max must be positive, got 0.0; "),
+        ({"domain": "full"}, "domain must be one of symmetric, half, got 'full'"),
     ],
 )
 def test_a_wrong_value_is_named(values, start):

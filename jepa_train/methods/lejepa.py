@@ -1,16 +1,19 @@
 """LeJEPA (arXiv 2511.08544): invariance to the centre of the global views, and SIGReg towards N(0, I)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from jepa_train.characteristic import Knots, waves
 from jepa_train.checks import conform
 from jepa_train.distributed import at_least_fp32, mean_over_ranks, world_size
 from jepa_train.randomness import derive_seed
 from jepa_train.slices import unit_slices
+
+Domain = Literal["symmetric", "half"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +23,16 @@ class LeJEPA:
     Invariance is the mean over views, images and dimensions of (z - centre)^2, the centre being the mean of an
     image's global views. With two global views it is exactly a quarter of Rectified LpJEPA's mse(z1, z2). The text
     of Eq. 7 sums over dimensions; the authors' code, followed here, takes the mean.
+
+    num_knots, t_max and domain are SIGReg's quadrature: see epps_pulley. The defaults are the paper's; the authors'
+    minimal example has num_knots=17, t_max=3.0, domain="half".
     """
 
     lamb: float = 0.05
     num_slices: int = 1024
     num_knots: int = 17
     t_max: float = 5.0
+    domain: Domain = "symmetric"
 
     name: ClassVar[str] = "lejepa"
     centred: ClassVar[bool] = True
@@ -60,50 +67,95 @@ class LeJEPA:
         """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D)."""
         slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
         invariance = _invariance(z, num_global, centre)
-        regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max)
+        regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer
         return loss, {"invariance": invariance.detach(), "sigreg": regularizer.detach()}
 
 
-def epps_pulley(x: Tensor, *, num_knots: int = 17, t_max: float = 5.0) -> Tensor:
+def epps_pulley(x: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: Domain = "symmetric") -> Tensor:
     """Distance of each slice's law to N(0, 1), by characteristic functions (LeJEPA, Alg. 1).
 
-    N * integral of |ecf(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt over [-t_max, t_max], by the trapezoid rule with num_knots
-    knots on [0, t_max], doubled: the integrand is even. (Alg. 1 spreads its knots over [-t_max, t_max]; the authors'
-    minimal example doubles the half interval, as here.) N is the global sample count, so lamb keeps its meaning when
-    the number of ranks changes.
+    N * integral of |ecf(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt over [-t_max, t_max], by the trapezoid rule with equally
+    spaced knots, both ends among them. N is the global sample count, so lamb keeps its meaning when the number of ranks
+    changes. The knots are
+
+    - domain "symmetric": num_knots on [-t_max, t_max], as in Alg. 1, torch.linspace(-5, 5, 17), and Table 1a;
+    - domain "half": num_knots on [0, t_max], the integral doubled, as in the authors' minimal example, 17 on [0, 3].
+      The integrand is even, so this is "symmetric" with 2 * num_knots - 1 knots.
 
     Args:
-        x: (N, K), N samples on this rank along K slices; leading batch dimensions are allowed.
+        x: (..., N, K), N samples on this rank along K slices; the same shape on every rank.
 
     Returns:
-        (K,), non-negative, in fp32 at least. Equal on all ranks.
+        (..., K), non-negative, in fp32 at least. Equal on all ranks.
     """
     x = at_least_fp32(x)
-    spacing = t_max / (num_knots - 1)
-    t = spacing * torch.arange(1, num_knots, dtype=x.dtype, device=x.device)  # at t = 0 the error is 0
-    ecf: Tensor = mean_over_ranks(_CharacteristicFunction.apply(x, num_knots - 1, spacing))  # (T-1, 2, ..., K)
-    gaussian = (-t.square() / 2).exp()
-    weights = 2 * spacing * gaussian
-    weights[-1] /= 2
-    per_knot = [-1, *[1] * (x.ndim - 1)]
-    error = (ecf[:, 0] - gaussian.view(per_knot)).square() + ecf[:, 1].square()  # (T-1, ..., K)
-    return (error * weights.view(per_knot)).sum(0) * (x.shape[-2] * world_size())
+    value, gradient = _epps_pulley(x, _knots(num_knots, t_max, domain), differentiate=_is_differentiated(x))
+    return value if gradient is None else _Differentiated.apply(x, value, gradient)
 
 
-def sigreg(z: Tensor, slices: Tensor, *, num_knots: int = 17, t_max: float = 5.0) -> Tensor:
+def sigreg(
+    z: Tensor, slices: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: Domain = "symmetric"
+) -> Tensor:
     """SIGReg: the mean of epps_pulley over slices and views, each view on its own (LeJEPA, Alg. 2).
 
+    The gradient is found along with the value, for a few slices at a time, so that the extra memory is a gradient of z
+    and a bounded number of projections, however many slices and knots there are.
+
     Args:
-        z: (V, N, D), the N samples of this rank in V views.
-        slices: (D, K), unit columns, equal on all ranks.
+        z: (V, N, D), the N samples of this rank in V views; the same shape on every rank.
+        slices: (D, K), unit columns, equal on all ranks; no gradient flows to them.
 
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
     """
-    with torch.autocast(z.device.type, enabled=False):
-        wide = at_least_fp32(z)
-        return epps_pulley(wide @ slices.to(wide.dtype), num_knots=num_knots, t_max=t_max).mean()
+    z = at_least_fp32(z)
+    knots, differentiate = _knots(num_knots, t_max, domain), _is_differentiated(z)
+    with torch.autocast(z.device.type, enabled=False), torch.no_grad():
+        rows = z.flatten(0, -2)  # (V * N, D)
+        count = z.shape[:-2].numel() * slices.shape[1]  # V * K
+        total, gradient = z.new_zeros(()), torch.zeros_like(rows) if differentiate else None
+        for some in slices.to(z.dtype).split(_slices_at_a_time(rows), dim=1):
+            x = (rows @ some).unflatten(0, z.shape[:-1])  # (V, N, some of K)
+            value, by_x = _epps_pulley(x, knots, differentiate=differentiate)
+            total += value.sum()
+            if gradient is not None and by_x is not None:
+                gradient.addmm_(by_x.flatten(0, -2), some.mT, alpha=1 / count)
+    return total / count if gradient is None else _Differentiated.apply(z, total / count, gradient.view(z.shape))
+
+
+def _slices_at_a_time(rows: Tensor) -> int:
+    # On a CPU some MB of temporaries, which stay in its cache; on a GPU few launches, and some hundred MB.
+    projections = 2**18 if rows.device.type == "cpu" else 2**24
+    return max(projections // len(rows), 64)
+
+
+def _knots(num_knots: int, t_max: float, domain: Domain) -> Knots:
+    """The positive knots: the negative ones count the same, and at t = 0 both characteristic functions are 1."""
+    if domain == "half":
+        num_knots = 2 * num_knots - 1
+    spacing = 2 * t_max / (num_knots - 1)
+    odd = num_knots % 2  # then t = 0 is a knot, otherwise half a spacing lies between it and the next
+    return Knots(first=spacing if odd else spacing / 2, stride=1 if odd else 2, num=num_knots // 2)
+
+
+def _epps_pulley(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    """epps_pulley of x: (..., N, K) and its derivative by x, of the same shape, if wanted."""
+    with torch.no_grad():
+        t = knots.on(x).view(-1, *[1] * (x.ndim - 1))  # (T, ..., 1)
+        gaussian = (-t.square() / 2).exp()
+        weights = 2 * knots.first * knots.stride * gaussian  # twice the spacing: for t and -t
+        weights[-1] /= 2
+        form = waves(x, knots)
+        ecf = torch.view_as_complex(mean_over_ranks(torch.view_as_real(form.means())))  # (T, ..., K)
+        error = ecf - gaussian
+        value = (torch.view_as_real(error).square().sum(-1) * weights).sum(0) * (x.shape[-2] * world_size())
+        # d|error|^2 = 2 Re(conj(error) i t exp(itx)) / N dx, and N is the factor of the statistic
+        return value, form.series(-2 * weights * t * error.conj()) if differentiate else None
+
+
+def _is_differentiated(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def _invariance(z: Tensor, num_global: int, centre: Tensor | None) -> Tensor:
@@ -112,33 +164,20 @@ def _invariance(z: Tensor, num_global: int, centre: Tensor | None) -> Tensor:
     return mean_over_ranks((wide - centre).square().mean())
 
 
-class _CharacteristicFunction(torch.autograd.Function):
-    """(..., N, K) -> (T, 2, ..., K): mean over N of cos(k s x) and sin(k s x), k = 1..T, s the spacing.
+class _Differentiated(torch.autograd.Function):
+    """(x, value, gradient) -> value, equal on all ranks, whose derivative by this rank's x is known.
 
-    The knots are equally spaced, so all are powers of exp(i s x): one sine and cosine per sample, and nothing of
-    size N * K * T. Powers rather than Chebyshev's three-term recurrence, whose error grows with k^2 near x = 0.
+    The value is a scalar, or it is (..., K) of x: (..., N, K), each derived by its own column. gradient: as x.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, num: int, spacing: float) -> Tensor:
-        unit = torch.polar(torch.ones_like(x), spacing * x)
-        ctx.save_for_backward(unit)
-        ctx.spacing = spacing
-        power, means = unit.clone(), []
-        for k in range(num):
-            if k:
-                power *= unit
-            means.append(torch.view_as_real(power.mean(-2)).movedim(-1, 0))
-        return torch.stack(means)
+    def forward(ctx: Any, _x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        # c cos(ksx) + d sin(ksx) has the derivative -ks Im((c - id) exp(iksx)): a polynomial in exp(isx)
-        (unit,) = ctx.saved_tensors
-        k = torch.arange(1, len(grad) + 1, device=grad.device).view(-1, *[1] * (grad.ndim - 2))
-        coefficients = torch.complex(grad[:, 0], -grad[:, 1]) * k * (ctx.spacing / unit.shape[-2])
-        total = torch.zeros_like(unit)
-        for coefficient in coefficients.flip(0):  # Horner's scheme
-            total.add_(coefficient.unsqueeze(-2)).mul_(unit)
-        return -total.imag, None, None
+        (gradient,) = ctx.saved_tensors
+        everyones = world_size() * mean_over_ranks(grad)  # the ranks' losses are summed: see distributed.py
+        return torch.atleast_1d(everyones).unsqueeze(-2) * gradient, None, None
