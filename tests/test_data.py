@@ -14,14 +14,19 @@ from sklearn.datasets import load_digits
 
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS
+from jepa_train.data import DATASETS, Images
 from jepa_train.data.base import stratified
 from jepa_train.data.split import identify, load_splits
 
 
 @pytest.fixture(autouse=True)
-def _nothing_loaded_before():
+def _nothing_loaded_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
     load_splits.cache_clear()
+
+
+def pixels_of(images: Images) -> torch.Tensor:
+    return images.batch(torch.arange(len(images)))[0]
 
 
 def test_stratified_holds_out_the_fraction_of_every_class():
@@ -48,7 +53,7 @@ def test_digits_are_scikit_learns_split_without_overlap():
     }
     parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
     seen = [
-        {(pixels[0].numpy().tobytes(), int(label)) for pixels, label in zip(part.pixels, part.labels, strict=True)}
+        {(pixels[0].numpy().tobytes(), int(label)) for pixels, label in zip(pixels_of(part), part.labels, strict=True)}
         for part in parts.values()
     ]
     assert set.union(*seen) == known
@@ -63,7 +68,7 @@ def test_digits_are_scikit_learns_split_without_overlap():
 def test_digits_enlarge_as_pillow_does():
     small, large = (load_splits(DataConfig(name="digits", image_size=size)) for size in (8, 16))
     assert torch.equal(large.train.pixels[:, 0], large.train.pixels[:, 2])
-    for image, result in zip(small.test.pixels[:20], large.test.pixels[:20], strict=True):
+    for image, result in zip(pixels_of(small.test)[:20], pixels_of(large.test)[:20], strict=True):
         expected = Image.fromarray(image[0].numpy()).resize((16, 16), Image.Resampling.BILINEAR)
         assert np.abs(np.asarray(expected).astype(int) - result[0].numpy()).max() <= 1
 
@@ -74,7 +79,7 @@ def test_val_depends_on_val_frac_alone():
     torch.manual_seed(5)
     b = load_splits(DataConfig(name="digits", image_size=8, val_frac=0.1))
     assert a is not b
-    assert torch.equal(a.val.pixels, b.val.pixels)
+    assert torch.equal(pixels_of(a.val), pixels_of(b.val))
     assert len(load_splits(DataConfig(name="digits", image_size=8, val_frac=0.3)).val.labels) == pytest.approx(
         0.3 * 1438, abs=5
     )
@@ -109,10 +114,10 @@ def test_cifar_reads_torchvisions_files_and_names_damage(tmp_path, monkeypatch):
     pixels = write_cifar(tmp_path / "root", monkeypatch)
     config = DataConfig(name="cifar10", path=str(tmp_path / "root"), image_size=32, val_frac=0.5)
     splits = load_splits(config)
-    assert np.array_equal(splits.test.pixels, pixels[4:])
+    assert np.array_equal(pixels_of(splits.test), pixels[4:])
     assert splits.test.labels.tolist() == [1, 0]
     assert splits.classes == ("plane", "car")
-    carved = torch.cat([splits.train.pixels, splits.val.pixels])
+    carved = torch.cat([pixels_of(splits.train), pixels_of(splits.val)])
     assert {image.numpy().tobytes() for image in carved} == {image.tobytes() for image in pixels[:4]}
     (tmp_path / "root" / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut")
     load_splits.cache_clear()
@@ -131,7 +136,7 @@ def test_cifar_downloads_into_a_new_folder_when_asked(tmp_path, monkeypatch):
         lambda self: shutil.copytree(tmp_path / "mirror", self.root, dirs_exist_ok=True),
     )
     config = DataConfig(name="cifar10", path=str(tmp_path / "new" / "root"), download=True, image_size=32, val_frac=0.5)
-    assert np.array_equal(load_splits(config).test.pixels, pixels[4:])
+    assert np.array_equal(pixels_of(load_splits(config).test), pixels[4:])
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -141,7 +146,7 @@ def test_cifar_downloads_only_when_asked(name, tmp_path):
     with pytest.raises(ValueError, match=r"^data\.path must hold cifar-10.*; set .* or data\.download=true$"):
         DATASETS[name].identify(tmp_path, False)
     with pytest.raises(ValueError, match=r"or data\.download=true$"):
-        DATASETS[name].load(tmp_path, False, 32)
+        DATASETS[name].load(tmp_path, False, 32, False)
     assert DATASETS[name].identify(tmp_path, True) == ""  # to be fetched by load
     assert list(tmp_path.iterdir()) == []
 
