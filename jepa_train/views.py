@@ -26,7 +26,7 @@ _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
 _THRESHOLD = 0.5  # of the solarisation: what rounds to 128 of 255 or more
 _DRAWS = 2 * _ATTEMPTS + 12  # uniform numbers per view of an image
 
-_AT_ONCE = {"cpu": 2**18, "gpu": 2**25}  # floats in the views that are made together
+_AT_ONCE = {"cpu": 2**18, "gpu": 2**25}  # floats in the views that are made together, for each thread of a CPU
 
 _Operation = tuple[str, Callable[[Tensor, Tensor], Tensor], float]  # the parameter's name and neutral value
 
@@ -154,7 +154,7 @@ def augmented(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     offset = torch.full((), -_MEAN / _STD, device=device)
     fields = torch.stack([getattr(values, name).float() for name in _FIELDS])  # one transfer instead of one each
     fields = sent(fields, device)
-    budget = _AT_ONCE["cpu" if device.type == "cpu" else "gpu"]
+    budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
     at_once = max(1, budget // (num_views * 3 * max(size, images.shape[-1]) ** 2))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)

@@ -1,8 +1,11 @@
 """Data: stratified splits, the bundled digits, CIFAR's files, and what a user gets wrong about them."""
 
+import dataclasses
 import hashlib
+import os
 import pickle
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,10 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from jepa_train import devices
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS, Images
+from jepa_train.data import DATASETS, Images, cifar
 from jepa_train.data.base import stratified
 from jepa_train.data.split import identify, load_splits
 
@@ -176,3 +180,80 @@ def test_data_that_cannot_be_is_a_mistake_of_the_config(config, expected):
         identify(config)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+def some_images() -> Images:
+    pixels = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 2).contiguous()
+    return Images(pixels=pixels, rows=torch.tensor([4, 2, 0]), labels=torch.tensor([40, 20, 0]))
+
+
+def test_batches_and_parts_of_images_are_found_by_row():
+    images = some_images()
+    pixels, labels = images.batch(torch.tensor([2, 0, 0]))
+    assert pixels[:, 1, 0, 1].tolist() == [0, 4, 4]
+    assert labels.tolist() == [0, 40, 40]
+    part = images.take(torch.tensor([1, 0]))
+    assert len(part) == 2
+    assert part.batch(torch.tensor([0, 1]))[0][:, 0, 0, 0].tolist() == [2, 4]
+    assert part.pixels.data_ptr() == images.pixels.data_ptr()
+    assert images.on(torch.device("cpu")).pixels is images.pixels
+
+
+def test_trials_of_a_node_share_cifar_in_one_map(tmp_path, monkeypatch):
+    pixels = write_cifar(tmp_path / "root", monkeypatch)
+    config = DataConfig(name="cifar10", path=str(tmp_path / "root"), image_size=32, val_frac=0.5)
+    first = load_splits(config)
+    assert first.train.pixels.data_ptr() == first.val.pixels.data_ptr() == first.test.pixels.data_ptr()
+    load_splits.cache_clear()  # as a new process would start
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "_open", lambda *_, **__: pytest.fail("read again"))
+        again = load_splits(config)
+    for part in ("train", "val", "test"):
+        assert torch.equal(pixels_of(getattr(again, part)), pixels_of(getattr(first, part)))
+        assert torch.equal(getattr(again, part).labels, getattr(first, part).labels)
+    assert again.classes == first.classes
+    os.utime(tmp_path / "root" / "cifar-10-batches-py" / "data_batch_1", (1, 1))
+    load_splits.cache_clear()
+    assert np.array_equal(pixels_of(load_splits(config).test), pixels[4:])
+    assert len(list((tmp_path / "results" / "cache").glob("CIFAR10-*.npy"))) == 2  # other files, for all one can see
+
+
+def test_images_are_copied_to_a_device_once_and_those_of_one_dataset_only(monkeypatch):
+    """On the meta device, whose copies are free, in the place of a GPU with room for 400 bytes of images."""
+    monkeypatch.setattr(devices, "_free", lambda _: 400 / devices._SHARE)
+    monkeypatch.setattr(devices, "_copied", {})
+    meta = torch.device("meta")
+    fits, also, large = (torch.zeros(count, 3, 2, 2, dtype=torch.uint8) for count in (30, 33, 34))
+    copy = devices.resident(fits, meta)
+    assert copy.device == meta
+    assert devices.resident(fits, meta) is copy
+    assert devices.resident(fits, torch.device("cpu")) is fits
+    kept = weakref.ref(copy)
+    del copy
+    assert devices.resident(also, meta).device == meta
+    assert kept() is None
+    assert devices.resident(large, meta) is large
+    monkeypatch.setattr(devices, "_free", lambda _: 10**9)
+    assert devices.resident(large, meta) is large  # decided once: a run does not change its mind between epochs
+    images = dataclasses.replace(some_images(), pixels=fits).on(meta)
+    assert images.batch(torch.tensor([0, 1]))[0].shape == (2, 3, 2, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("share", [0.25, 0.0])  # on the GPU, and sent from the host
+def test_batches_on_a_gpu_are_those_of_the_host_and_wait_for_nothing(share, monkeypatch):
+    monkeypatch.setattr(devices, "_SHARE", share)
+    monkeypatch.setattr(devices, "_copied", {})
+    images = load_splits(DataConfig(name="digits", image_size=8)).train
+    there = images.on(torch.device("cuda"))
+    assert (there.pixels.device.type == "cuda") == (share > 0)
+    positions = torch.tensor([5, 0, 700])
+    there.batch(positions)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = there.batch(positions)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for result, expected in zip(results, images.batch(positions), strict=True):
+        assert result.device.type == "cuda"
+        assert torch.equal(result.cpu(), expected)

@@ -5,7 +5,6 @@ import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,14 @@ _CORRUPT = "corrupt"  # the fact: {position: why the file cannot be read}
 _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least so many times the size that is wanted
 
 
-def decoded(files: Sequence[Path], *, name: str, size: int, skip_corrupt: bool) -> tuple[Tensor, dict[int, str]]:
+def decoded(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -> tuple[Tensor, dict[int, str]]:
     """(M, 3, size, size) uint8 in the order of the files: shorter side resized to size (bilinear), centre crop.
 
     A read-only memory map, shared by processes (cache.stored). Files that cannot be read are remembered with it, and
     decoding begins again when one of them has been mended.
 
     Args:
+        files: paths; not as Path, of which a million take half a minute to make.
         name: names the content of the files; another content must have another name.
         skip_corrupt: go on after a file that is no image.
 
@@ -53,7 +53,7 @@ def decoded(files: Sequence[Path], *, name: str, size: int, skip_corrupt: bool) 
 
 
 def _decode(
-    files: Sequence[Path], size: int, corrupt: dict[int, str], skip_corrupt: bool
+    files: Sequence[str], size: int, corrupt: dict[int, str], skip_corrupt: bool
 ) -> Generator[np.ndarray, None, None]:
     """The array in parts, (n, 3, size, size) each. Adds what cannot be read to `corrupt`."""
     workers = os.cpu_count() or 1
@@ -86,7 +86,7 @@ def _decode(
             pool.shutdown(cancel_futures=True)
 
 
-def _read(file: Path, size: int) -> np.ndarray | str:
+def _read(file: str, size: int) -> np.ndarray | str:
     """(3, size, size) uint8, or why the file cannot be read."""
     try:
         with Image.open(file) as image:
@@ -102,8 +102,8 @@ def _read(file: Path, size: int) -> np.ndarray | str:
     return np.asarray(square).transpose(2, 0, 1)
 
 
-def _corrupt(files: Sequence[Path], position: int, reason: str) -> ValueError:
+def _corrupt(files: Sequence[str], position: int, reason: str) -> ValueError:
     return ValueError(
-        f"data.path holds a file that cannot be read as an image: {str(files[position])!r} ({reason}); "
+        f"data.path holds a file that cannot be read as an image: {files[position]!r} ({reason}); "
         "delete or replace it, or set data.on_corrupt=skip"
     )

@@ -48,7 +48,7 @@ def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> S
     listing = _list(path)
     files = listing.train + listing.test
     pixels, corrupt = decoded(
-        [path / file.path for file in files],
+        [f"{path}/{file.path}" for file in files],
         name=listing.fingerprint(),
         size=image_size,
         skip_corrupt=skip_corrupt,
