@@ -5,7 +5,9 @@ contrast, saturation, hue, grayscale, blur, solarise. Each agrees with torchvisi
 parameters, in float. A probability or strength of 0 skips its operation and changes no other operation's draws.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional
 
 from jepa_train import pixels
 from jepa_train.config import ViewsConfig
+from jepa_train.devices import sent
 from jepa_train.randomness import generator
 
 _MEAN, _STD = 0.5, 0.25  # one normalisation for every dataset: [0, 1] -> [-2, 2]
@@ -23,15 +26,21 @@ _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
 _THRESHOLD = 0.5  # of the solarisation: what rounds to 128 of 255 or more
 _DRAWS = 2 * _ATTEMPTS + 12  # uniform numbers per view of an image
 
-# in order of application; the value is the one that changes nothing
-_OPERATIONS = (
-    ("brightness", pixels.brightness, 1.0),
-    ("contrast", pixels.contrast, 1.0),
-    ("saturation", pixels.saturation, 1.0),
-    ("hue", pixels.hue, 0.0),
-    ("grayscale", pixels.saturation, 1.0),
-    ("blur", pixels.blur, 0.0),
-    ("solarize", pixels.solarize, math.inf),
+_AT_ONCE = {"cpu": 2**18, "gpu": 2**25}  # floats in the views that are made together, for each thread of a CPU
+
+_Operation = tuple[str, Callable[[Tensor, Tensor], Tensor], float]  # the parameter's name and neutral value
+
+# In order of application. A stage's operations go together: its views are taken out and put back once.
+_STAGES: tuple[tuple[_Operation, ...], ...] = (
+    (
+        ("brightness", pixels.brightness, 1.0),
+        ("contrast", pixels.contrast, 1.0),
+        ("saturation", pixels.saturation, 1.0),
+        ("hue", pixels.hue, 0.0),
+    ),
+    (("grayscale", pixels.saturation, 1.0),),
+    (("blur", pixels.blur, 0.0),),
+    (("solarize", pixels.solarize, math.inf),),
 )
 
 
@@ -51,6 +60,9 @@ class Parameters:
     grayscale: Tensor  # the saturation that is left: 0 or 1
     blur: Tensor  # sigma in pixels
     solarize: Tensor  # threshold
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Parameters))
 
 
 def make_views(
@@ -78,9 +90,12 @@ def make_views(
         (draws[config.num_global :], config.local_size, (config.local_scale_min, config.local_scale_max)),
     )
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        x = pixels.unpacked(images)
         return [
-            augmented(x, parameters(part.flatten(0, 1), config, scale=scale, size=x.shape[1]), size=size)
+            augmented(
+                images,
+                parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, size=images.shape[-1]),
+                size=size,
+            )
             for part, size, scale in resolutions
             if len(part)
         ]
@@ -121,30 +136,66 @@ def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float]
     )
 
 
-def augmented(x: Tensor, values: Parameters, *, size: int) -> Tensor:
-    """The views of the images (N, S, 3, S), in [0, 1], with parameters of V * N views -> (V, N, 3, size, size)."""
-    device, num = x.device, len(x)
+def augmented(images: Tensor, values: Parameters, *, size: int) -> Tensor:
+    """V views of each of N images.
 
-    def on_device(tensor: Tensor) -> Tensor:
-        return tensor.to(device, torch.float32, non_blocking=True)
+    In parts of a few images, which changes no view: on a CPU what lies between the images and the views stays in its
+    cache, on a GPU it takes a small share of the memory. Nothing waits for the device.
 
-    def matrices(start: Tensor, length: Tensor, flip: Tensor) -> Tensor:  # (V, N, size, S)
-        matrix = pixels.resampling(
-            on_device(start), on_device(length), on_device(flip), size_in=x.shape[1], size_out=size
-        )
-        return matrix.unflatten(0, (-1, num))
+    Args:
+        images: (N, 3, S, S) uint8.
+        values: of N * V views, those of an image side by side.
 
-    rows = matrices(values.top, values.height, torch.zeros_like(values.flip))
-    columns = matrices(values.left, values.width, values.flip)
-    y = pixels.resampled(x, rows, columns).flatten(0, 1)  # (V * N, size, 3, size)
-    for name, operation, neutral in _OPERATIONS:
-        value = getattr(values, name)
-        where = (value != neutral).nonzero().flatten()  # on the CPU: no synchronisation with the device
-        if len(where):
-            chosen = on_device(value[where])
-            where = where.to(device, non_blocking=True)
-            y[where] = operation(y[where], chosen)
-    return pixels.packed(y, mean=_MEAN, std=_STD).unflatten(0, (-1, num))
+    Returns:
+        (V, N, 3, size, size) float32, normalised, on the device of the images.
+    """
+    num, num_views, device = len(images), len(values.flip) // len(images), images.device
+    views = torch.empty(num_views, num, 3, size, size, device=device)
+    offset = torch.full((), -_MEAN / _STD, device=device)
+    fields = torch.stack([getattr(values, name).float() for name in _FIELDS])  # one transfer instead of one each
+    fields = sent(fields, device)
+    budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
+    at_once = max(1, budget // (num_views * 3 * max(size, images.shape[-1]) ** 2))
+    for start in range(0, num, at_once):
+        some = slice(start, start + at_once)
+        of_views = slice(start * num_views, (start + at_once) * num_views)
+        there = dict(zip(_FIELDS, fields[:, of_views], strict=True))
+        x = _cropped(images[some], there, size)
+        for stage in _STAGES:
+            here = {name: getattr(values, name)[of_views] for name, _, _ in stage}
+            _change(x, stage, here, there)
+        x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, 3, size, size)
+        torch.add(offset, x, alpha=1 / _STD, out=views[:, some])
+    return views
+
+
+def _cropped(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
+    """Crop, resize and flip: (n, 3, S, S) uint8 -> planes (3, n * V, size, size) in [0, 1]."""
+    flip = values["flip"]
+    rows, columns = (
+        pixels.resampling(values[start], values[length], flipped, size_in=images.shape[-1], size_out=size)
+        for start, length, flipped in (("top", "height", torch.zeros_like(flip)), ("left", "width", flip))
+    )
+    return pixels.resampled(pixels.unpacked(images), rows, columns)
+
+
+def _change(x: Tensor, stage: Sequence[_Operation], here: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
+    """Apply the operations of a stage, in place, to the views (3, n, size, size) that one of them changes.
+
+    Args:
+        here: (n,) parameters on the CPU, where choosing the views waits for nothing.
+        there: the same on the device.
+    """
+    changes = {name: here[name] != neutral for name, _, neutral in stage}
+    where = torch.stack(list(changes.values())).any(0).nonzero().flatten()
+    if not len(where):
+        return
+    where = sent(where, x.device)
+    y = x.index_select(1, where)
+    for name, operation, _ in stage:
+        if changes[name].any():
+            operation(y, there[name].index_select(0, where))
+    x.index_copy_(1, where, y)
 
 
 def _crops(draws: Tensor, scale: tuple[float, float], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

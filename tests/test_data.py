@@ -1,8 +1,11 @@
 """Data: stratified splits, the bundled digits, CIFAR's files, and what a user gets wrong about them."""
 
+import dataclasses
 import hashlib
+import os
 import pickle
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +15,22 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from jepa_train import devices
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS
+from jepa_train.data import DATASETS, Images, cifar
 from jepa_train.data.base import stratified
 from jepa_train.data.split import identify, load_splits
 
 
 @pytest.fixture(autouse=True)
-def _nothing_loaded_before():
+def _nothing_loaded_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
     load_splits.cache_clear()
+
+
+def pixels_of(images: Images) -> torch.Tensor:
+    return images.batch(torch.arange(len(images)))[0]
 
 
 def test_stratified_holds_out_the_fraction_of_every_class():
@@ -48,7 +57,7 @@ def test_digits_are_scikit_learns_split_without_overlap():
     }
     parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
     seen = [
-        {(pixels[0].numpy().tobytes(), int(label)) for pixels, label in zip(part.pixels, part.labels, strict=True)}
+        {(pixels[0].numpy().tobytes(), int(label)) for pixels, label in zip(pixels_of(part), part.labels, strict=True)}
         for part in parts.values()
     ]
     assert set.union(*seen) == known
@@ -63,7 +72,7 @@ def test_digits_are_scikit_learns_split_without_overlap():
 def test_digits_enlarge_as_pillow_does():
     small, large = (load_splits(DataConfig(name="digits", image_size=size)) for size in (8, 16))
     assert torch.equal(large.train.pixels[:, 0], large.train.pixels[:, 2])
-    for image, result in zip(small.test.pixels[:20], large.test.pixels[:20], strict=True):
+    for image, result in zip(pixels_of(small.test)[:20], pixels_of(large.test)[:20], strict=True):
         expected = Image.fromarray(image[0].numpy()).resize((16, 16), Image.Resampling.BILINEAR)
         assert np.abs(np.asarray(expected).astype(int) - result[0].numpy()).max() <= 1
 
@@ -74,7 +83,7 @@ def test_val_depends_on_val_frac_alone():
     torch.manual_seed(5)
     b = load_splits(DataConfig(name="digits", image_size=8, val_frac=0.1))
     assert a is not b
-    assert torch.equal(a.val.pixels, b.val.pixels)
+    assert torch.equal(pixels_of(a.val), pixels_of(b.val))
     assert len(load_splits(DataConfig(name="digits", image_size=8, val_frac=0.3)).val.labels) == pytest.approx(
         0.3 * 1438, abs=5
     )
@@ -109,10 +118,10 @@ def test_cifar_reads_torchvisions_files_and_names_damage(tmp_path, monkeypatch):
     pixels = write_cifar(tmp_path / "root", monkeypatch)
     config = DataConfig(name="cifar10", path=str(tmp_path / "root"), image_size=32, val_frac=0.5)
     splits = load_splits(config)
-    assert np.array_equal(splits.test.pixels, pixels[4:])
+    assert np.array_equal(pixels_of(splits.test), pixels[4:])
     assert splits.test.labels.tolist() == [1, 0]
     assert splits.classes == ("plane", "car")
-    carved = torch.cat([splits.train.pixels, splits.val.pixels])
+    carved = torch.cat([pixels_of(splits.train), pixels_of(splits.val)])
     assert {image.numpy().tobytes() for image in carved} == {image.tobytes() for image in pixels[:4]}
     (tmp_path / "root" / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut")
     load_splits.cache_clear()
@@ -131,7 +140,7 @@ def test_cifar_downloads_into_a_new_folder_when_asked(tmp_path, monkeypatch):
         lambda self: shutil.copytree(tmp_path / "mirror", self.root, dirs_exist_ok=True),
     )
     config = DataConfig(name="cifar10", path=str(tmp_path / "new" / "root"), download=True, image_size=32, val_frac=0.5)
-    assert np.array_equal(load_splits(config).test.pixels, pixels[4:])
+    assert np.array_equal(pixels_of(load_splits(config).test), pixels[4:])
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -141,7 +150,7 @@ def test_cifar_downloads_only_when_asked(name, tmp_path):
     with pytest.raises(ValueError, match=r"^data\.path must hold cifar-10.*; set .* or data\.download=true$"):
         DATASETS[name].identify(tmp_path, False)
     with pytest.raises(ValueError, match=r"or data\.download=true$"):
-        DATASETS[name].load(tmp_path, False, 32)
+        DATASETS[name].load(tmp_path, False, 32, False)
     assert DATASETS[name].identify(tmp_path, True) == ""  # to be fetched by load
     assert list(tmp_path.iterdir()) == []
 
@@ -171,3 +180,80 @@ def test_data_that_cannot_be_is_a_mistake_of_the_config(config, expected):
         identify(config)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+def some_images() -> Images:
+    pixels = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 2).contiguous()
+    return Images(pixels=pixels, rows=torch.tensor([4, 2, 0]), labels=torch.tensor([40, 20, 0]))
+
+
+def test_batches_and_parts_of_images_are_found_by_row():
+    images = some_images()
+    pixels, labels = images.batch(torch.tensor([2, 0, 0]))
+    assert pixels[:, 1, 0, 1].tolist() == [0, 4, 4]
+    assert labels.tolist() == [0, 40, 40]
+    part = images.take(torch.tensor([1, 0]))
+    assert len(part) == 2
+    assert part.batch(torch.tensor([0, 1]))[0][:, 0, 0, 0].tolist() == [2, 4]
+    assert part.pixels.data_ptr() == images.pixels.data_ptr()
+    assert images.on(torch.device("cpu")).pixels is images.pixels
+
+
+def test_trials_of_a_node_share_cifar_in_one_map(tmp_path, monkeypatch):
+    pixels = write_cifar(tmp_path / "root", monkeypatch)
+    config = DataConfig(name="cifar10", path=str(tmp_path / "root"), image_size=32, val_frac=0.5)
+    first = load_splits(config)
+    assert first.train.pixels.data_ptr() == first.val.pixels.data_ptr() == first.test.pixels.data_ptr()
+    load_splits.cache_clear()  # as a new process would start
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "_open", lambda *_, **__: pytest.fail("read again"))
+        again = load_splits(config)
+    for part in ("train", "val", "test"):
+        assert torch.equal(pixels_of(getattr(again, part)), pixels_of(getattr(first, part)))
+        assert torch.equal(getattr(again, part).labels, getattr(first, part).labels)
+    assert again.classes == first.classes
+    os.utime(tmp_path / "root" / "cifar-10-batches-py" / "data_batch_1", (1, 1))
+    load_splits.cache_clear()
+    assert np.array_equal(pixels_of(load_splits(config).test), pixels[4:])
+    assert len(list((tmp_path / "results" / "cache").glob("CIFAR10-*.npy"))) == 2  # other files, for all one can see
+
+
+def test_images_are_copied_to_a_device_once_and_those_of_one_dataset_only(monkeypatch):
+    """On the meta device, whose copies are free, in the place of a GPU with room for 400 bytes of images."""
+    monkeypatch.setattr(devices, "_free", lambda _: 400 / devices._SHARE)
+    monkeypatch.setattr(devices, "_copied", {})
+    meta = torch.device("meta")
+    fits, also, large = (torch.zeros(count, 3, 2, 2, dtype=torch.uint8) for count in (30, 33, 34))
+    copy = devices.resident(fits, meta)
+    assert copy.device == meta
+    assert devices.resident(fits, meta) is copy
+    assert devices.resident(fits, torch.device("cpu")) is fits
+    kept = weakref.ref(copy)
+    del copy
+    assert devices.resident(also, meta).device == meta
+    assert kept() is None
+    assert devices.resident(large, meta) is large
+    monkeypatch.setattr(devices, "_free", lambda _: 10**9)
+    assert devices.resident(large, meta) is large  # decided once: a run does not change its mind between epochs
+    images = dataclasses.replace(some_images(), pixels=fits).on(meta)
+    assert images.batch(torch.tensor([0, 1]))[0].shape == (2, 3, 2, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("share", [0.25, 0.0])  # on the GPU, and sent from the host
+def test_batches_on_a_gpu_are_those_of_the_host_and_wait_for_nothing(share, monkeypatch):
+    monkeypatch.setattr(devices, "_SHARE", share)
+    monkeypatch.setattr(devices, "_copied", {})
+    images = load_splits(DataConfig(name="digits", image_size=8)).train
+    there = images.on(torch.device("cuda"))
+    assert (there.pixels.device.type == "cuda") == (share > 0)
+    positions = torch.tensor([5, 0, 700])
+    there.batch(positions)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = there.batch(positions)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for result, expected in zip(results, images.batch(positions), strict=True):
+        assert result.device.type == "cuda"
+        assert torch.equal(result.cpu(), expected)

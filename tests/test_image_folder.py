@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional as tv
 
 from jepa_train.__main__ import main as command_line
+from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS
-from jepa_train.data.cache import cache_dir, one_at_a_time
-from jepa_train.data.decode import decoded
+from jepa_train.data import DATASETS, Images
+from jepa_train.data.cache import cache_dir
 from jepa_train.data.split import load_splits
 
 FOLDER = DATASETS["image_folder"]
@@ -25,6 +24,10 @@ FOLDER = DATASETS["image_folder"]
 def _own_results(tmp_path, monkeypatch):
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
     load_splits.cache_clear()
+
+
+def pixels_of(images: Images) -> torch.Tensor:
+    return images.batch(torch.arange(len(images)))[0]
 
 
 @pytest.fixture
@@ -51,25 +54,12 @@ def test_folder_round_trip(folder):
     assert splits.train.labels.bincount().tolist() == [4, 4]
     assert splits.val.labels.bincount().tolist() == [2, 2]
     for part, blue, numbers in ((splits.test, 0, [0, 1, 2] * 2), (splits.train, 200, None)):
-        assert torch.equal(part.pixels[:, 0, 4, 4], (100 * part.labels).byte())
-        assert (part.pixels[:, 2] == blue).all()
+        assert torch.equal(pixels_of(part)[:, 0, 4, 4], (100 * part.labels).byte())
+        assert (pixels_of(part)[:, 2] == blue).all()
         if numbers is not None:
-            assert part.pixels[:, 1, 0, 0].tolist() == [20 * number for number in numbers]
-    greens = torch.cat([splits.train.pixels, splits.val.pixels])[:, 1, 0, 0]
+            assert pixels_of(part)[:, 1, 0, 0].tolist() == [20 * number for number in numbers]
+    greens = torch.cat([pixels_of(splits.train), pixels_of(splits.val)])[:, 1, 0, 0]
     assert sorted(greens.tolist()) == sorted([20 * number for number in range(6)] * 2)
-
-
-@pytest.mark.parametrize("shape", [(32, 64), (72, 48), (33, 33), (8, 16)])  # the longer side stays whole at 16 px
-def test_decoding_is_torchvisions_resize_and_centre_crop(shape, tmp_path):
-    noise = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(1))
-    smooth = tv.resize(noise, list(shape)).mul(255).byte()
-    tv.to_pil_image(smooth).save(tmp_path / "colour.png")
-    tv.to_pil_image(smooth).convert("LA").save(tmp_path / "grey.png")
-    colour, grey = decoded([tmp_path / "colour.png", tmp_path / "grey.png"], name="shapes", size=16)
-    expected = tv.center_crop(tv.resize(smooth, [16], antialias=True), [16, 16])
-    assert (colour.int() - expected.int()).abs().max() <= 1
-    expected = tv.rgb_to_grayscale(expected, num_output_channels=3)
-    assert (grey.int() - expected.int()).abs().max() <= 2
 
 
 def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
@@ -141,7 +131,10 @@ def test_corrupt_image_is_named_and_leaves_no_cache(damage, folder, capsys):
     Image.fromarray(noise).save(image)
     whole = image.read_bytes()
     image.write_bytes({"cut": whole[: len(whole) // 2], "foreign": b"hello" * 100, "empty": b""}[damage])
-    with pytest.raises(ValueError, match=r"^data\.path holds a file .*train/bee/3\.png' \(.+\); delete or replace it$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data\.path holds a file .*train/bee/3\.png' \(.+\); delete or replace it, or .*on_corrupt=skip$",
+    ):
         load_splits(folder_config(folder))
     assert not [file for file in cache_dir().iterdir() if file.suffix != ".lock"]
     assert (
@@ -157,18 +150,19 @@ def test_second_load_decodes_nothing(folder, monkeypatch):
     load_splits.cache_clear()  # as a new process would start
     monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("decoded again"))
     again = load_splits(folder_config(folder))
-    assert torch.equal(first.train.pixels, again.train.pixels)
-    assert torch.equal(first.test.pixels, again.test.pixels)
+    assert torch.equal(pixels_of(first.train), pixels_of(again.train))
+    assert torch.equal(pixels_of(first.test), pixels_of(again.test))
     monkeypatch.undo()
-    assert load_splits(folder_config(folder, image_size=12)).test.pixels.shape[-1] == 12  # another size, another array
+    assert (
+        pixels_of(load_splits(folder_config(folder, image_size=12)).test).shape[-1] == 12
+    )  # another size, another array
 
 
-def test_writing_into_loaded_pixels_leaves_the_cache_alone(folder):
-    first = load_splits(folder_config(folder))
-    expected = first.test.pixels.clone()
-    first.test.pixels.zero_()
-    load_splits.cache_clear()
-    assert torch.equal(load_splits(folder_config(folder)).test.pixels, expected)
+def test_writing_into_a_batch_leaves_the_images_alone(folder):
+    test = load_splits(folder_config(folder)).test
+    expected = pixels_of(test).clone()
+    pixels_of(test).zero_()
+    assert torch.equal(pixels_of(test), expected)
 
 
 def test_concurrent_loads_decode_once(folder, monkeypatch):
@@ -176,31 +170,83 @@ def test_concurrent_loads_decode_once(folder, monkeypatch):
     real = Image.open
     monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real(file))
     results = []
-    threads = [threading.Thread(target=lambda: results.append(FOLDER.load(folder, False, 8))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(FOLDER.load(folder, False, 8, False))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(opened) == 18
-    assert all(torch.equal(result[0].pixels, results[0][0].pixels) for result in results)
+    assert all(torch.equal(pixels_of(result.train), pixels_of(results[0].train)) for result in results)
 
 
-def test_one_at_a_time_is_exclusive(tmp_path):
-    inside, order = threading.Event(), []
+def spoilt(folder: Path, *names: str) -> list[Path]:
+    files = [folder / name for name in names]
+    for file in files:
+        file.write_bytes(b"no image")
+    return files
 
-    def second() -> None:
-        inside.wait()
-        with one_at_a_time(tmp_path / "lock"):
-            order.append("second")
 
-    thread = threading.Thread(target=second)
-    thread.start()
-    with one_at_a_time(tmp_path / "lock"):
-        inside.set()
-        thread.join(timeout=0.2)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
+def skipping(folder: Path):
+    load_splits.cache_clear()  # as a new process would start
+    return load_splits(folder_config(folder, on_corrupt="skip"))
+
+
+def test_corrupt_images_are_skipped_and_counted(folder, caplog):
+    spoilt(folder, "train/ant/1.bmp", "train/bee/4.bmp", "test/bee/0.png")
+    splits = skipping(folder)
+    assert splits.skipped == 3
+    assert "skipped 3 of 18 images" in caplog.text
+    assert "cannot be read: train/ant/1.bmp, train/bee/4.bmp, test/bee/0.png\n" in caplog.text
+    assert splits.test.labels.tolist() == [0, 0, 0, 1, 1]
+    assert pixels_of(splits.test)[:, 1, 0, 0].tolist() == [0, 20, 40, 20, 40]
+    greens = [
+        sorted(
+            torch.cat([pixels_of(part)[part.labels == label] for part in (splits.train, splits.val)])[
+                :, 1, 0, 0
+            ].tolist()
+        )
+        for label in (0, 1)
+    ]
+    assert greens == [[0, 40, 60, 80, 100], [0, 20, 40, 60, 100]]
+
+
+def test_skipping_decodes_once_and_is_no_excuse_for_failing(folder, monkeypatch):
+    (file,) = spoilt(folder, "train/bee/3.png")
+    skipping(folder)
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real(file))
+    load_splits.cache_clear()
+    with pytest.raises(ConfigError, match=r"train/bee/3\.png' .*; delete or replace it, or set data\.on_corrupt=skip$"):
+        load_splits(folder_config(folder))
+    assert skipping(folder).skipped == 1
+    assert set(opened) == {str(file)}  # looked at again, and nothing else
+    Image.new("RGB", (1, 1)).save(file)
+    mended = file.read_bytes()
+    spoilt(folder, "train/bee/3.png")
+    file.write_bytes(b"x" * len(mended))
+    assert skipping(folder).skipped == 1
+    file.write_bytes(mended)  # of the same size, and so the same fingerprint
+    assert skipping(folder).skipped == 0
+    del opened[:]
+    load_splits.cache_clear()
+    assert load_splits(folder_config(folder)).skipped == 0
+    assert opened == []  # a complete array serves both
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        ([f"train/bee/{n}.{s}" for n, s in enumerate(["png", "bmp", "PNG", "png", "bmp"])],
+         r"at least 2 train images of each class that can be read: 'bee' has 1 in .*'train/bee/0\.png' for one"),
+        (["test/ant/0.png", "test/ant/1.bmp", "test/ant/2.PNG"],
+         r"at least 1 test images of each class that can be read: 'ant' has 0 in .*'test/ant/0\.png' for one"),
+    ],
+)  # fmt: skip
+def test_a_class_that_skipping_empties_is_refused(names, rule, folder):
+    spoilt(folder, *names)
+    with pytest.raises(ConfigError, match=rf"^data\.path must hold {rule} is corrupt; replace it$"):
+        skipping(folder)
 
 
 @pytest.mark.skipif("JEPA_CIFAR10" not in os.environ, reason="set JEPA_CIFAR10 to CIFAR-10 as an image folder")
@@ -209,5 +255,5 @@ def test_cifar10_as_an_image_folder():
     assert splits.train.labels.bincount().tolist() == [4500] * 10
     assert splits.val.labels.bincount().tolist() == [500] * 10
     assert splits.test.labels.bincount().tolist() == [1000] * 10
-    channel_means = splits.train.pixels.float().mean((0, 2, 3)) / 255
+    channel_means = pixels_of(splits.train).float().mean((0, 2, 3)) / 255
     torch.testing.assert_close(channel_means, torch.tensor([0.4914, 0.4822, 0.4465]), rtol=0, atol=2e-3)  # well known

@@ -8,31 +8,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jepa_train.devices import resident, sent
 from jepa_train.randomness import generator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Labelled images: pixels (N, 3, H, W) uint8, labels (N,) int64."""
+    """Labelled images: some rows of an array of pixels, which splits and processes share. Nobody writes into it."""
 
-    pixels: Tensor
-    labels: Tensor
+    pixels: Tensor  # (M, 3, H, W) uint8, mostly a read-only memory map
+    rows: Tensor  # (N,) int64, of pixels, on the device of the pixels
+    labels: Tensor  # (N,) int64, on the device where batch() answers
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: Tensor) -> "Images":
-        """The images at these positions, copied."""
-        return Images(pixels=self.pixels[positions], labels=self.labels[positions])
+        """The images at these positions (k,) int64; the pixels stay where they are."""
+        return Images(pixels=self.pixels, rows=self.rows[positions], labels=self.labels[positions])
 
     def on(self, device: torch.device) -> "Images":
-        """The images for training on this device: batch() then answers there."""
-        return Images(pixels=self.pixels.to(device), labels=self.labels.to(device))
+        """The images for training on this device: batch() then answers there.
+
+        Pixels that fit into a GPU (devices.resident) lie there from now on, and else stay in the host's memory map.
+        """
+        labels = self.labels.to(device)
+        pixels = resident(self.pixels, labels.device)
+        return Images(pixels=pixels, rows=self.rows.to(pixels.device), labels=labels)
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (n, 3, H, W) and labels (n,) at these positions, which lie on the CPU."""
-        positions = positions.to(self.labels.device, non_blocking=True)
-        return self.pixels[positions], self.labels[positions]
+        """Pixels (n, 3, H, W) and labels (n,) at these positions, which lie on the CPU. Waits for no device."""
+        device = self.labels.device
+        there = sent(positions, device)
+        labels = self.labels.index_select(0, there)
+        if self.pixels.device == device:
+            return self.pixels.index_select(0, self.rows.index_select(0, there)), labels
+        shape = (len(positions), *self.pixels.shape[1:])
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # torch keeps it until the copy is through
+        torch.index_select(self.pixels, 0, self.rows[positions], out=pixels)
+        return pixels.to(device, non_blocking=True), labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +57,31 @@ class Splits:
     val: Images
     test: Images
     classes: tuple[str, ...]
+    skipped: int  # corrupt images that were left out of all three
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a dataset gives: square images, with the class names in label order."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    skipped: int = 0  # corrupt images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One row of DATASETS.
+    """One row of DATASETS. Both functions raise ValueError for data that is missing or malformed.
 
     Args:
-        identify: (path, download) -> what names the content ("" where the name says it all); raises ValueError when
-            the data is missing, empty or malformed. Cheap: it runs before anything starts. Path() means unset.
-        load: (path, download, image_size) -> (train Images, test Images, classes), square images.
+        identify: (path, download) -> what names the content ("" where the name says it all). Cheap: it runs before
+            anything starts. Path() means unset.
+        load: (path, download, image_size, skip_corrupt) -> the images at that size, in pixels.
     """
 
     identify: Callable[[Path, bool], str]
-    load: Callable[[Path, bool, int], tuple[Images, Images, tuple[str, ...]]]
+    load: Callable[[Path, bool, int, bool], Source]
 
 
 def resized(pixels: Tensor, size: int) -> Tensor:

@@ -1,14 +1,19 @@
 """CIFAR-10 and CIFAR-100 through torchvision, downloaded only when data.download=true."""
 
-import contextlib
 import functools
+import hashlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from jepa_train.data.base import Dataset, Images, resized
-from jepa_train.data.cache import one_at_a_time
+from jepa_train.data.base import Dataset, Images, Source, resized
+from jepa_train.data.cache import Making, one_at_a_time, stored
+
+_FORMAT = 1  # part of the cache's name: raise it when the same files would give other pixels
+_CHUNK = 1000  # images that are resized together
 
 
 def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
@@ -16,13 +21,17 @@ def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
         raise ValueError(
             f"data.path must be set, got ''; set data.path=DIR where {folder}/ lies, or is to be downloaded"
         )
-    missing = [] if download else [name for name in _files(kind) if not (path / folder / name).is_file()]
+    missing = [] if download else _missing(kind, path / folder)
     if missing:
         raise ValueError(
             f"data.path must hold {folder}/{missing[0]}, got {str(path)!r}, which does not; "
             "set data.path=DIR where it lies, or data.download=true"
         )
     return ""
+
+
+def _missing(kind: str, folder: Path) -> list[str]:
+    return [name for name in _files(kind) if not (folder / name).is_file()]
 
 
 def _files(kind: str) -> list[str]:
@@ -32,27 +41,55 @@ def _files(kind: str) -> list[str]:
     return [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
 
 
-def _load(kind: str, folder: str, path: Path, download: bool, size: int) -> tuple[Images, Images, tuple[str, ...]]:
+def _load(kind: str, folder: str, path: Path, download: bool, size: int, _skip_corrupt: bool) -> Source:
     _identify(kind, folder, path, download)
+    if download and _missing(kind, path / folder):
+        path.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(path / f".{folder}.lock"):
+            if _missing(kind, path / folder):
+                _open(kind, folder, path, download=True)
+    files = [(path / folder / name).stat() for name in _files(kind)]
+    text = "".join(f"{file.st_size}\t{file.st_mtime_ns}\n" for file in files)
+    name = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}-{size}-{_FORMAT}"
+    found = stored(name, lambda: _making(*_open(kind, folder, path, download=False), size))
+    labels = torch.tensor(found.facts["labels"])
+    rows = torch.arange(len(labels))
+    cut = found.facts["train"]
+    return Source(
+        train=Images(pixels=found.pixels, rows=rows[:cut], labels=labels[:cut]),
+        test=Images(pixels=found.pixels, rows=rows[cut:], labels=labels[cut:]),
+        classes=tuple(found.facts["classes"]),
+    )
+
+
+def _open(kind: str, folder: str, path: Path, *, download: bool) -> tuple[Any, Any]:
+    """torchvision's datasets, (train, test). Their checksums are looked at here, and so once per cached array."""
     from torchvision import datasets  # here: importing it costs a second that other datasets need not pay
 
     try:
-        if download:
-            path.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(path / f".{folder}.lock") if download else contextlib.nullcontext():
-            train, test = (getattr(datasets, kind)(path, train=part, download=download) for part in (True, False))
+        train, test = (getattr(datasets, kind)(path, train=part, download=download) for part in (True, False))
     except (RuntimeError, OSError) as error:  # torchvision's word for files that are missing or fail their checksum
         reason = " ".join(str(error).split())
         raise ValueError(
             f"data.path must hold a complete {folder}/, got {str(path)!r} ({reason}); "
             f"delete {folder}/ there and set data.download=true"
         ) from error
-    return _images(train, size), _images(test, size), tuple(train.classes)
+    return train, test
 
 
-def _images(dataset: Any, size: int) -> Images:
-    pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()  # (N, 32, 32, 3) -> (N, 3, 32, 32)
-    return Images(pixels=resized(pixels, size), labels=torch.tensor(dataset.targets))
+def _making(train: Any, test: Any, size: int) -> Making:
+    images = np.concatenate([train.data, test.data])  # (M, 32, 32, 3)
+
+    def parts() -> Generator[np.ndarray, None, None]:
+        for start in range(0, len(images), _CHUNK):
+            some = torch.from_numpy(images[start : start + _CHUNK]).permute(0, 3, 1, 2).contiguous()
+            yield resized(some, size).numpy()
+
+    return Making(
+        shape=(len(images), 3, size, size),
+        parts=parts(),
+        facts={"labels": [*train.targets, *test.targets], "train": len(train.data), "classes": train.classes},
+    )
 
 
 def _row(kind: str, folder: str) -> Dataset:

@@ -1,79 +1,109 @@
 """Image files -> one uint8 array, decoded once per machine and memory-mapped by everybody after that."""
 
-import logging
+import itertools
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from jepa_train.data.cache import cache_dir, one_at_a_time
+from jepa_train.data.cache import Making, stored
 
-_log = logging.getLogger(__name__)
-_FORMAT = 1  # part of the cache's file name: raise it when the same files would decode to other pixels
-_CHUNK = 256  # images per task
+_FORMAT = 2  # part of the cache's name: raise it when the same files would decode to other pixels
+_CHUNK = 64  # images per task
+_CORRUPT = "corrupt"  # the fact: {position: why the file cannot be read}
+_DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least so many times the size that is wanted
 
 
-def decoded(files: Sequence[Path], *, name: str, size: int) -> Tensor:
-    """(N, 3, size, size) uint8, in the order of the files: shorter side resized to size (bilinear), centre crop.
+def decoded(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -> tuple[Tensor, dict[int, str]]:
+    """(M, 3, size, size) uint8 in the order of the files: shorter side resized to size (bilinear), centre crop.
 
-    Memory-mapped, copy on write: processes share one copy. Decoded only when the cache holds no array of this name
-    and size; of several processes one decodes and the others wait.
+    A read-only memory map, shared by processes (cache.stored). Files that cannot be read are remembered with it, and
+    decoding begins again when one of them has been mended.
 
     Args:
+        files: paths; not as Path, of which a million take half a minute to make.
         name: names the content of the files; another content must have another name.
+        skip_corrupt: go on after a file that is no image.
+
+    Returns:
+        The array, and why files could not be read by their position; their rows are black.
 
     Raises:
-        ValueError: a file is no image; names the file.
+        ValueError: a file is no image, and skip_corrupt is false; names the first.
     """
-    folder = cache_dir()
-    target = folder / f"{name}-{size}-{_FORMAT}.npy"
-    if not target.exists():
-        with one_at_a_time(target.with_suffix(".lock")):
-            if not target.exists():
-                _log.info("decoding %d images at %d px into %s", len(files), size, target)
-                _write(target, files, size)
-    return torch.from_numpy(np.load(target, mmap_mode="c"))
+
+    def still_corrupt(facts: dict[str, Any]) -> bool:
+        return all(isinstance(_read(files[int(position)], size), str) for position in facts[_CORRUPT])
+
+    def make() -> Making:
+        facts: dict[str, Any] = {_CORRUPT: {}}
+        parts = _decode(files, size, facts[_CORRUPT], skip_corrupt)
+        return Making(shape=(len(files), 3, size, size), parts=parts, facts=facts)
+
+    found = stored(f"{name}-{size}-{_FORMAT}", make, current=still_corrupt)
+    corrupt = {int(position): reason for position, reason in found.facts[_CORRUPT].items()}
+    if corrupt and not skip_corrupt:
+        raise _corrupt(files, *next(iter(corrupt.items())))
+    return found.pixels, corrupt
 
 
-def _write(target: Path, files: Sequence[Path], size: int) -> None:
-    part = target.with_suffix(f".{os.getpid()}.part")  # renamed when complete: a killed process leaves no half array
-    try:
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(files), 3, size, size))
+def _decode(
+    files: Sequence[str], size: int, corrupt: dict[int, str], skip_corrupt: bool
+) -> Generator[np.ndarray, None, None]:
+    """The array in parts, (n, 3, size, size) each. Adds what cannot be read to `corrupt`."""
+    workers = os.cpu_count() or 1
+    position = 0
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the GIL
+        starts = iter(range(0, len(files), _CHUNK))
 
-        def fill(start: int) -> None:
-            for position, file in enumerate(files[start : start + _CHUNK], start):
-                array[position] = _read(file, size)
+        def submitted(count: int) -> list[Future[list[np.ndarray | str]]]:
+            return [
+                pool.submit(lambda some: [_read(file, size) for file in some], files[start : start + _CHUNK])
+                for start in itertools.islice(starts, count)
+            ]
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes outside the GIL
-            tasks = [pool.submit(fill, start) for start in range(0, len(files), _CHUNK)]
-            try:
-                for task in tasks:  # in order, so that the first corrupt file is the one named
-                    task.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-        array.flush()
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+        tasks = deque(submitted(2 * workers))  # not all: what is decoded waits in memory
+        try:
+            while tasks:
+                part = tasks.popleft().result()  # in order, so that the first corrupt file is the one named
+                tasks += submitted(1)
+                rows = np.zeros((len(part), 3, size, size), np.uint8)
+                for row, image in zip(rows, part, strict=True):
+                    if isinstance(image, str):
+                        corrupt[position] = image
+                        if not skip_corrupt:
+                            raise _corrupt(files, position, image)
+                    else:
+                        row[:] = image
+                    position += 1
+                yield rows
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _read(file: Path, size: int) -> np.ndarray:
-    """(3, size, size) uint8."""
+def _read(file: str, size: int) -> np.ndarray | str:
+    """(3, size, size) uint8, or why the file cannot be read."""
     try:
         with Image.open(file) as image:
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
+            draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None but for JPEGs
+            width, height = draft[1][2:] if draft else image.size  # not always whole: the original's at that scale
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)
             # one step: the longer side, which is cropped, need not be rounded to whole pixels
             square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"data.path holds a file that cannot be read as an image: {str(file)!r} ({reason}); delete or replace it"
-        ) from error
+        return " ".join(str(error).split()) or type(error).__name__
     return np.asarray(square).transpose(2, 0, 1)
+
+
+def _corrupt(files: Sequence[str], position: int, reason: str) -> ValueError:
+    return ValueError(
+        f"data.path holds a file that cannot be read as an image: {files[position]!r} ({reason}); "
+        "delete or replace it, or set data.on_corrupt=skip"
+    )

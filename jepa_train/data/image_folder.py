@@ -1,16 +1,20 @@
 """Any images in folders: path/train/<class>/* and path/test/<class>/*, decoded once per machine."""
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from jepa_train.data.base import Dataset, Images
+from jepa_train.data.base import Dataset, Images, Source
 from jepa_train.data.decode import decoded
 
+_log = logging.getLogger(__name__)
+_NAMED = 3  # of the images that were skipped
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _LAYOUT = "train/<class>/ and test/<class>/"
 
@@ -40,17 +44,45 @@ def _identify(path: Path, _download: bool) -> str:
     return _list(path).fingerprint()
 
 
-def _load(path: Path, _download: bool, image_size: int) -> tuple[Images, Images, tuple[str, ...]]:
+def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> Source:
     listing = _list(path)
     files = listing.train + listing.test
-    pixels = decoded([path / file.path for file in files], name=listing.fingerprint(), size=image_size)
-    labels = torch.tensor([file.label for file in files])
-    cut = len(listing.train)
-    return (
-        Images(pixels=pixels[:cut], labels=labels[:cut]),
-        Images(pixels=pixels[cut:], labels=labels[cut:]),
-        listing.classes,
+    pixels, corrupt = decoded(
+        [f"{path}/{file.path}" for file in files],
+        name=listing.fingerprint(),
+        size=image_size,
+        skip_corrupt=skip_corrupt,
     )
+    rows = torch.tensor([row for row in range(len(files)) if row not in corrupt], dtype=torch.int64)
+    labels = torch.tensor([files[row].label for row in rows.tolist()], dtype=torch.int64)
+    cut = int((rows < len(listing.train)).sum())
+    if corrupt:
+        names = [files[row].path for row in corrupt]
+        _check_what_is_left(path, listing.classes, labels[:cut], labels[cut:], skipped=names)
+        _log.warning(
+            "skipped %d of %d images of %s, which cannot be read: %s%s",
+            *(len(names), len(files), path, ", ".join(names[:_NAMED]), ", ..." if len(names) > _NAMED else ""),
+        )
+    return Source(
+        train=Images(pixels=pixels, rows=rows[:cut], labels=labels[:cut]),
+        test=Images(pixels=pixels, rows=rows[cut:], labels=labels[cut:]),
+        classes=listing.classes,
+        skipped=len(corrupt),
+    )
+
+
+def _check_what_is_left(
+    root: Path, classes: tuple[str, ...], train: Tensor, test: Tensor, *, skipped: list[str]
+) -> None:
+    """What _list demands of the files, of those that can be read: labels of train and of test."""
+    for split, labels, least in (("train", train, 2), ("test", test, 1)):
+        for name, count in zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True):
+            if count < least:
+                first = next(file for file in skipped if file.startswith(f"{split}/{name}/"))
+                raise ValueError(
+                    f"data.path must hold at least {least} {split} images of each class that can be read: {name!r} has "
+                    f"{count} in {str(root)!r}, as {first!r} for one is corrupt; replace it"
+                )
 
 
 def _list(root: Path) -> _Listing:

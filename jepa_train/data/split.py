@@ -50,10 +50,16 @@ def load_splits(config: "DataConfig") -> Splits:
     if config.fingerprint:
         identify(config)
     try:
-        train, test, classes = DATASETS[config.name].load(
-            Path(config.path).expanduser(), config.download, config.image_size
+        source = DATASETS[config.name].load(
+            Path(config.path).expanduser(), config.download, config.image_size, config.on_corrupt == "skip"
         )
-        rest, val = stratified(train.labels, config.val_frac, purpose="val")
+        rest, val = stratified(source.train.labels, config.val_frac, purpose="val")
     except ValueError as error:  # a corrupt image, for one: seen only now
         raise ConfigError(str(error)) from error
-    return Splits(train=train.take(rest), val=train.take(val), test=test, classes=classes)
+    return Splits(
+        train=source.train.take(rest),
+        val=source.train.take(val),
+        test=source.test,
+        classes=source.classes,
+        skipped=source.skipped,
+    )

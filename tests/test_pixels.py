@@ -1,0 +1,33 @@
+"""The batched operations, each against torchvision's functional form per image on the same parameter."""
+
+import pytest
+import torch
+from photographs import as_float, blurred, photos
+from torchvision.transforms.v2 import functional as tv
+
+from jepa_train import pixels
+
+
+def planes(images: torch.Tensor) -> torch.Tensor:
+    return as_float(images).movedim(1, 0).contiguous()
+
+
+@pytest.mark.parametrize("size", [32, 96, 224])
+@pytest.mark.parametrize(
+    ("operation", "reference", "low", "high"),
+    [
+        (pixels.brightness, tv.adjust_brightness, 0.2, 1.8),
+        (pixels.contrast, tv.adjust_contrast, 0.0, 2.0),
+        (pixels.saturation, tv.adjust_saturation, 0.0, 2.0),
+        (pixels.hue, tv.adjust_hue, -0.5, 0.5),
+        (pixels.saturation, lambda image, _: tv.rgb_to_grayscale(image, num_output_channels=3), 0.0, 0.0),
+        (pixels.solarize, tv.solarize, 0.1, 0.9),
+        (pixels.blur, blurred, 0.1, 2.0),
+    ],
+)
+def test_operation_equals_torchvision_per_image(operation, reference, low, high, size):
+    images = photos(24 if size == 32 else 5, size)
+    values = torch.linspace(low, high, len(images))
+    got = operation(planes(images), values).movedim(0, 1)
+    for image, value, result in zip(as_float(images), values.tolist(), got, strict=True):
+        torch.testing.assert_close(result, reference(image, value), rtol=0, atol=3e-6)
