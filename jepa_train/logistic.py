@@ -11,7 +11,7 @@ from jepa_train.probes import ROWS, Labelled, Score, heads_top1, softmax_minus_t
 
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at its predecessor's solution
 
-_SPECTRUM_ROWS = 8192
+_SPECTRUM_ROWS = 8192  # a sample, and fp32, will do: it steers the solver, and does not decide where it arrives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class Spectrum:
     def of(cls, x: Tensor) -> "Spectrum":
         """Of at most 8,192 rows, spread evenly over x (N, E)."""
         x = spread_rows(x, _SPECTRUM_ROWS)
-        variances, axes = torch.linalg.eigh((x.T @ x).double() / len(x))
-        return cls(variances=variances.clamp(min=0).to(x.dtype), axes=axes.to(x.dtype))
+        variances, axes = torch.linalg.eigh(x.T @ x / len(x))
+        return cls(variances=variances.clamp(min=0), axes=axes)
 
 
 def linear_probe(
@@ -94,7 +94,8 @@ def fit_logistic(
     Returns:
         (C, E + 1), like start.
     """
-    curvature = (1 - 1 / len(start)) / len(start)  # of the cross-entropy in a logit when all classes are equally likely
+    classes = len(start)
+    curvature = max(classes - 1, 1) / classes**2  # of the cross-entropy in a logit when all classes are equally likely
     root = (curvature * spectrum.variances + l2).rsqrt()
     metric = (spectrum.axes * root) @ spectrum.axes.T  # (E, E), symmetric
     moved = torch.zeros_like(start)
