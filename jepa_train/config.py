@@ -8,6 +8,7 @@ from typing import Literal
 from jepa_train.checks import conform, conformed, nearest, require
 from jepa_train.data import DATASETS
 from jepa_train.methods import METHODS, LeJEPA, Method
+from jepa_train.protocols import protocol_names
 
 # where a thing lies, how fast it is computed, what else is measured: what decides no result is no part of the cell key
 _NO_CELL = {"cell": False}
@@ -135,12 +136,13 @@ class ProbeConfig:
 
     lr: float = 1e-2
     weight_decay: float = 1e-6
-    protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # run at the end, on frozen embeddings
+    protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # names in PROTOCOLS, run at the end
 
     def __post_init__(self) -> None:
         conform(self)
         require(self.lr > 0, f"lr must be positive, got {self.lr}; try 1e-2")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}; 0 turns it off")
+        protocol_names(self.protocols)
 
 
 @dataclass(frozen=True, kw_only=True)

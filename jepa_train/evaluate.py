@@ -1,5 +1,6 @@
-"""Evaluation on a split: online probes and sparsity every epoch; kNN and the full linear probe at the end."""
+"""Evaluation on a split: cheap metrics every epoch; the protocols of config.probe on frozen embeddings at the end."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -8,48 +9,55 @@ from torch import Tensor
 from jepa_train import distributed
 from jepa_train.config import TrainConfig
 from jepa_train.data import Images, Splits
-from jepa_train.metrics import effective_rank, embedding_std, l1_sparsity, nonzero_fraction
+from jepa_train.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
 from jepa_train.models import Network
-from jepa_train.probes import knn_top1, linear_probe, top1
+from jepa_train.probes import Labelled, top1
+from jepa_train.protocols import PROTOCOLS, Frozen, protocol_names
 from jepa_train.views import to_input
 
 _CHUNK = 512  # images per forward pass
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """What the network makes of the un-augmented images of a split, in their order, equal on all ranks."""
+    """What the network makes of the un-augmented images of a split, in their order, equal on all ranks.
+
+    fp32, on the network's device: 1.2 M images at E = D = 2048 take 20 GB, and final_evaluation as much again.
+    """
 
     features: Tensor  # (N, E), the encoder's
     z: Tensor  # (N, D), the projector's
-    probe_logits: Tensor  # (N, C)
-    projector_logits: Tensor  # (N, C)
+    probe_predicted: Tensor  # (N,), the class that the online probe on features says
+    projector_predicted: Tensor  # (N,), the one on z
     labels: Tensor  # (N,)
 
 
 @torch.inference_mode()
 def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
-    """Embed a split in evaluation mode: every rank takes a contiguous part, and all get the whole."""
+    """Embed a split in evaluation mode and the config's precision: each rank takes a contiguous part, all get all."""
     device = next(network.parameters()).device
     network.eval()
     ranks, rank = distributed.world_size(), distributed.rank()
     count = len(images)
     images = images.on(device)
     mine = torch.arange(rank * count // ranks, (rank + 1) * count // ranks)
-    chunks = []
+    parts: list[list[Tensor]] = [[], [], [], []]
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            chunks.append(network.encode(to_input(pixels, config.views.global_size)))
-    features, z, probe_logits, projector_logits = (
-        distributed.gather_rows(torch.cat(parts).float()) for parts in zip(*chunks, strict=True)
-    )
+            output = network.encode(to_input(pixels, config.views.global_size))
+        predicted = (logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits))
+        for part, rows in zip(parts, (output.features.float(), output.z.float(), *predicted), strict=True):
+            part.append(rows)
+    features, z, probe_predicted, projector_predicted = (_whole(part) for part in parts)
     return Embeddings(
         features=features,
         z=z,
-        probe_logits=probe_logits,
-        projector_logits=projector_logits,
-        labels=images.labels,
+        probe_predicted=probe_predicted,
+        projector_predicted=projector_predicted,
+        labels=images.labels.to(device),
     )
 
 
@@ -59,28 +67,59 @@ def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: s
 
 
 def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
-    """Everything on test, once; the linear probe's regularisation is chosen on val. Equal on all ranks."""
-    train, val, test = (embed(network, images, config) for images in (splits.train, splits.val, splits.test))
+    """The cheap metrics of test, and the protocols of config.probe, no other; equal on all ranks.
+
+    Needs nothing but a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each
+    split serves all of them; without protocols train and val are left alone. Where an embedding is not finite the
+    protocols are left out and the split's embedding_std is reported as NaN.
+    """
+    test = embed(network, splits.test, config)
     metrics = _cheap_metrics(test, "test")
-    for suffix, part in (("", "features"), ("_projector", "z")):
-        x_train, x_val, x_test = (getattr(split, part) for split in (train, val, test))
-        scores = linear_probe(
-            x_train, train.labels, x_val, val.labels, x_test, test.labels, num_classes=len(splits.classes)
-        )
-        for prefix, x, labels in (("val", x_val, val.labels), ("test", x_test, test.labels)):
-            metrics[f"{prefix}/linear{suffix}_top1"] = scores[prefix]
-            metrics[f"{prefix}/knn{suffix}_top1"] = knn_top1(
-                x_train, train.labels, x, labels, k=20, num_classes=len(splits.classes)
-            )
-    return metrics
+    names = protocol_names(config.probe.protocols)
+    if not names:
+        return metrics
+    train, val = (embed(network, images, config) for images in (splits.train, splits.val))
+    for prefix, split in (("train", train), ("val", val), ("test", test)):
+        if not (split.features.isfinite().all() and split.z.isfinite().all()):
+            return metrics | {f"{prefix}/embedding_std": float("nan")}
+    num_classes = len(splits.classes)
+    return metrics | _protocol_metrics(names, train, val, test, num_classes=num_classes)
+
+
+def _protocol_metrics(
+    names: tuple[str, ...], train: Embeddings, val: Embeddings, test: Embeddings, *, num_classes: int
+) -> dict[str, float]:
+    """On encoder features and, the name's "_top1" then being "_projector_top1", on z."""
+    metrics: dict[str, float] = {}
+    for part, top1_of_part in (("features", "_top1"), ("z", "_projector_top1")):
+        train_part, val_part, test_part = (Labelled(getattr(split, part), split.labels) for split in (train, val, test))
+        frozen = Frozen(train=train_part, val=val_part, test=test_part, num_classes=num_classes)
+        for name in names:
+            found = PROTOCOLS[name](frozen)
+            metrics |= {metric.replace("_top1", top1_of_part): value for metric, value in found.items()}
+    return dict(zip(metrics, _of_rank_0(list(metrics.values()), train.labels.device), strict=True))
+
+
+def _of_rank_0(values: list[float], device: torch.device) -> list[float]:
+    """Every rank computed these of the same embeddings; two GPUs may still round differently, and a tie tip over."""
+    gathered = distributed.gather_rows(torch.tensor([values], dtype=torch.float64, device=device))
+    return gathered[0].tolist()
+
+
+def _whole(chunks: list[Tensor]) -> Tensor:
+    """All ranks' rows."""
+    mine = torch.cat(chunks)
+    chunks.clear()  # the copy is all that is needed
+    return distributed.gather_rows(mine)
 
 
 def _cheap_metrics(embeddings: Embeddings, prefix: str) -> dict[str, float]:
     values = {
-        "probe_top1": top1(embeddings.probe_logits, embeddings.labels),
-        "projector_top1": top1(embeddings.projector_logits, embeddings.labels),
+        "probe_top1": top1(embeddings.probe_predicted, embeddings.labels),
+        "projector_top1": top1(embeddings.projector_predicted, embeddings.labels),
         "nonzero_fraction": nonzero_fraction(embeddings.z),
         "l1_sparsity": l1_sparsity(embeddings.z),
+        "dead_fraction": dead_fraction(embeddings.z),
         "effective_rank": effective_rank(embeddings.features),
         "embedding_std": embedding_std(embeddings.z),
     }

@@ -3,18 +3,34 @@
 import torch
 from torch import Tensor
 
+from jepa_train.distributed import at_least_fp32
+
 COLLAPSE_FRACTION = 0.05  # of the target's standard deviation; healthy runs on digits stay above 0.14 from epoch 1 on
+RANK_ROWS = 8192  # of effective_rank: float64 products of 45,000 rows of 2048 take seconds an epoch
 
 GLOSSARY: dict[str, str] = {
     "probe_top1": "accuracy of the online linear probe on encoder features",
     "projector_top1": "accuracy of the online linear probe on z, the projector's output",
-    "linear_top1": "accuracy of a full linear probe on encoder features, fitted at the end, its L2 chosen on val",
-    "linear_projector_top1": "accuracy of a full linear probe on z, fitted at the end, its L2 chosen on val",
-    "knn_top1": "accuracy of the cosine-weighted k-nearest-neighbour vote on encoder features",
-    "knn_projector_top1": "accuracy of the cosine-weighted k-nearest-neighbour vote on z",
+    "linear_top1": "accuracy of logistic regression on encoder features, fitted at the end, its L2 chosen on val",
+    "linear_projector_top1": "accuracy of logistic regression on z, fitted at the end, its L2 chosen on val",
+    "sgd_top1": "accuracy of a linear head on encoder features, by SGD at the end, its learning rate chosen on val",
+    "sgd_projector_top1": "accuracy of a linear head on z, by SGD at the end, its learning rate chosen on val",
+    "knn_top1": "accuracy of the cosine-weighted vote of k nearest encoder features, k chosen on val",
+    "knn_projector_top1": "accuracy of the cosine-weighted vote of the k nearest z, k chosen on val",
+    "knn20_top1": "accuracy of the cosine-weighted vote of the 20 nearest encoder features",
+    "knn20_projector_top1": "accuracy of the cosine-weighted vote of the 20 nearest z",
+    "knn200_top1": "accuracy of the cosine-weighted vote of the 200 nearest encoder features",
+    "knn200_projector_top1": "accuracy of the cosine-weighted vote of the 200 nearest z",
+    **{
+        f"shot{shots}{part}_top1{spread}": f"accuracy of a linear probe on {what} of {shots} per class, {over} 5 draws"
+        for shots in (1, 2, 5, 10, 100)
+        for part, what in (("", "encoder features"), ("_projector", "z"))
+        for spread, over in (("", "mean over"), ("_std", "standard deviation over"))
+    },
     "nonzero_fraction": "share of entries of z that are not exactly 0 (the papers' L0; lower is sparser)",
     "l1_sparsity": "mean of (L1 norm / L2 norm)^2 / D over the rows of z (lower is sparser; Gaussian: 0.637)",
-    "effective_rank": "RankMe of encoder features: exp of the entropy of the normalised singular values",
+    "dead_fraction": "share of dimensions of z that are constant, such as always 0, over the split",
+    "effective_rank": "RankMe of at most 8192 encoder features: exp of the entropy of their singular values' shares",
     "embedding_std": "standard deviation of z over images, averaged over dimensions; near 0 means collapse",
     "std": "standard deviation of a dimension of z in the target distribution",
     "loss": "the method's objective, without the probes' cross-entropies",
@@ -23,9 +39,10 @@ GLOSSARY: dict[str, str] = {
     "rdmreg": "RDMReg: sliced Wasserstein distance of z to the target distribution, unweighted",
     "lr": "learning rate of encoder and projector at the epoch's last step",
     "images_per_s": "training images (not views) per second, all workers together",
+    "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
 }
 
-# what evaluation reports on val, after every epoch or at the end; test_train compares it with the reports
+# what evaluation with the default protocols reports on val, after every epoch or at the end: what a sweep may rank by
 ON_VAL = (
     "probe_top1",
     "projector_top1",
@@ -33,8 +50,13 @@ ON_VAL = (
     "linear_projector_top1",
     "knn_top1",
     "knn_projector_top1",
+    "knn20_top1",
+    "knn20_projector_top1",
+    "knn200_top1",
+    "knn200_projector_top1",
     "nonzero_fraction",
     "l1_sparsity",
+    "dead_fraction",
     "effective_rank",
     "embedding_std",
 )
@@ -59,16 +81,31 @@ def l1_sparsity(z: Tensor) -> Tensor:
     return (ratio / z.shape[1]).mean()
 
 
+def dead_fraction(z: Tensor) -> Tensor:
+    """The share of the D dimensions that are constant over the N rows, such as always 0. Scalar.
+
+    Args:
+        z: (N, D).
+    """
+    return constant_dimensions(z).float().mean()
+
+
+def constant_dimensions(x: Tensor) -> Tensor:
+    """(E,), true where the N rows of x (N, E) have all the same value, up to rounding."""
+    x = at_least_fp32(x)
+    return x.std(dim=0, correction=0) <= 1e-6 * x.mean(dim=0).abs()
+
+
 def effective_rank(x: Tensor) -> Tensor:
     """RankMe (Garrido et al. 2023): exp of the entropy of the singular values divided by their sum. Scalar.
 
-    As in the paper the embeddings are not centred. Between 1 and min(N, E); 0 if all are zero; NaN if
-    not all are finite.
+    As in the paper the embeddings are not centred, and a sample stands for the split: at most 8,192 rows (there:
+    25,600), spread evenly. Between 1 and min(N, E); 0 if all are zero; NaN if not all of them are finite.
 
     Args:
         x: (N, E).
     """
-    x = x.double()
+    x = spread_rows(x, RANK_ROWS).double()
     gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
     if not gram.isfinite().all():  # eigvalsh would raise
         return torch.full((), torch.nan, device=x.device)
@@ -79,6 +116,13 @@ def effective_rank(x: Tensor) -> Tensor:
     if total == 0:
         return torch.zeros((), device=x.device)
     return torch.special.entr(singular / total).sum().exp().float()
+
+
+def spread_rows(x: Tensor, count: int) -> Tensor:
+    """x (N, ...), or `count` of its rows at equal distances where it has more: fair even if x is sorted by class."""
+    if len(x) <= count:
+        return x
+    return x[torch.arange(count, device=x.device) * len(x) // count]
 
 
 def embedding_std(z: Tensor) -> Tensor:

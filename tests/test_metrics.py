@@ -7,11 +7,14 @@ from torch import Tensor
 
 from jepa_train.metrics import (
     GLOSSARY,
+    RANK_ROWS,
     collapse_reason,
+    dead_fraction,
     effective_rank,
     embedding_std,
     l1_sparsity,
     nonzero_fraction,
+    spread_rows,
 )
 
 
@@ -31,6 +34,29 @@ def test_l1_sparsity_of_known_vectors() -> None:
     assert l1_sparsity(gaussian(400, 4096)).item() == pytest.approx(2 / math.pi, rel=2e-3)  # in the limit
     # E|z| = 1 / sqrt(2 pi) and E z^2 = 1 / 2 for a rectified Gaussian
     assert l1_sparsity(gaussian(400, 4096).relu()).item() == pytest.approx(1 / math.pi, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("p", "mu", "l1", "l0"),
+    [
+        (2.0, 0.0, 1 / math.pi, 0.5),  # theory of the rows of Rectified LpJEPA's Table 1; trained: .3412, .7298
+        (1.0, 0.25, 0.3439, 0.6489),  # .3745, .7437
+        (2.0, 1.0, 0.6098, 0.8413),  # .6278, .8668
+        (1.0, -3.0, 0.0036, 0.0072),  # .006, .010
+    ],
+)
+def test_sparsity_of_the_targets_of_table_1(p: float, mu: float, l1: float, l0: float) -> None:
+    """NumPy's draws of ReLU(mu + sigma * GN_p) with unit variance before the ReLU; l1 by (E x)^2 / E x^2."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(200, 16384)) if p == 2 else draws.laplace(scale=math.sqrt(0.5), size=(200, 16384))
+    z = np.maximum(mu + x, 0)
+    assert z.mean() ** 2 / (z**2).mean() == pytest.approx(l1, rel=2e-2)
+    size = np.abs(z)
+    golden = np.mean((size.sum(axis=1) / np.linalg.norm(size, axis=1)) ** 2) / size.shape[1]
+    assert l1_sparsity(torch.tensor(z)).item() == pytest.approx(golden, rel=1e-5)
+    assert golden == pytest.approx(l1, rel=2e-2)
+    assert nonzero_fraction(torch.tensor(z)).item() == pytest.approx((z != 0).mean(), rel=1e-6)
+    assert (z != 0).mean() == pytest.approx(l0, rel=2e-2)
 
 
 def test_l1_sparsity_is_the_mean_over_rows_and_free_of_scale() -> None:
@@ -72,6 +98,29 @@ def test_effective_rank_of_what_diverged_is_nan(value: float) -> None:
     x[3, 2] = value
     assert effective_rank(x).isnan()
     assert effective_rank(x.T).isnan()
+
+
+def test_dead_dimensions_are_those_that_do_not_vary() -> None:
+    z = gaussian(300, 8)
+    z[:, 0] = 0  # a dead ReLU
+    z[:, 3] = 0.3 + 1e-8 * z[:, 3]  # constant up to rounding
+    z[:, 5] = 1e-20 * z[:, 5]  # small, but alive
+    z[:, 6] = 100 + z[:, 6].sign()  # far from zero, but alive
+    assert dead_fraction(z).item() == 2 / 8
+    assert dead_fraction(torch.zeros(4, 5)).item() == dead_fraction(torch.ones(1, 3)).item() == 1.0
+
+
+def test_effective_rank_of_many_rows_is_that_of_an_even_sample() -> None:
+    """Sorted by class: the first rows alone would miss one of the two directions."""
+    x = torch.zeros(3 * RANK_ROWS, 2)
+    x[: 2 * RANK_ROWS, 0] = 1
+    x[2 * RANK_ROWS :, 1] = 1
+    share = math.sqrt(2) / (math.sqrt(2) + 1)  # of the singular values, as 2 : 1 of the rows
+    expected = math.exp(-share * math.log(share) - (1 - share) * math.log(1 - share))
+    assert effective_rank(x).item() == pytest.approx(expected, rel=1e-3)
+    rows = spread_rows(torch.arange(3 * RANK_ROWS), RANK_ROWS)
+    assert torch.equal(rows, 3 * torch.arange(RANK_ROWS))
+    assert torch.equal(spread_rows(rows, RANK_ROWS), rows)
 
 
 def test_embedding_std_is_over_images_not_over_dimensions() -> None:

@@ -1,0 +1,150 @@
+"""Evaluation of a whole network: which protocols run, how often the images pass, and what is not finite."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jepa_train.config import DataConfig, ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
+from jepa_train.data import Images, Splits
+from jepa_train.evaluate import embed, evaluate, final_evaluation
+from jepa_train.models import Network
+from jepa_train.randomness import generator
+from jepa_train.views import to_input
+
+CONFIG = TrainConfig(
+    data=DataConfig(image_size=8),
+    views=ViewsConfig(global_size=8),
+    model=ModelConfig(projector_hidden=8, projector_dim=4),
+    probe=ProbeConfig(protocols=""),
+)
+
+
+class Encoder(nn.Module):
+    """(N, 3, 8, 8) -> (N, 6), linear; counts the images it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 64, 6)
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return self.linear(x.flatten(1))
+
+
+@pytest.fixture
+def network() -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Network(
+            encoder=Encoder(),
+            projector=nn.Sequential(nn.Linear(6, 4), nn.ReLU()),
+            probe=nn.Linear(6, 3),
+            projector_probe=nn.Linear(4, 3),
+        )
+
+
+def images(count: int, *, seed: int) -> Images:
+    """Noise over a brightness that is the class."""
+    labels = torch.arange(3).repeat(count)
+    noise = torch.randint(0, 60, (len(labels), 3, 8, 8), generator=generator("noise", seed))
+    return Images(pixels=(noise + 80 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels=labels)
+
+
+SPLITS = Splits(
+    train=images(12, seed=0), val=images(20, seed=1), test=images(30, seed=2), classes=("dark", "grey", "bright")
+)
+
+
+def asking(protocols: str) -> TrainConfig:
+    return dataclasses.replace(CONFIG, probe=dataclasses.replace(CONFIG.probe, protocols=protocols))
+
+
+def test_embeddings_are_the_networks_in_the_order_of_the_images(network: Network) -> None:
+    many = images(200, seed=3)  # more than one forward pass takes
+    found = embed(network, many, CONFIG)
+    expected = network.eval().encode(to_input(many.pixels, 8))
+    torch.testing.assert_close(found.features, expected.features)
+    torch.testing.assert_close(found.z, expected.z)
+    assert torch.equal(found.probe_predicted, expected.probe_logits.argmax(dim=1))
+    assert torch.equal(found.projector_predicted, expected.projector_logits.argmax(dim=1))
+    assert torch.equal(found.labels, many.labels)
+
+
+def test_bf16_is_respected_and_embeddings_are_fp32(network: Network) -> None:
+    exact = embed(network, SPLITS.val, CONFIG)
+    coarse = embed(network, SPLITS.val, dataclasses.replace(CONFIG, precision="bf16"))
+    assert coarse.features.dtype == coarse.z.dtype == torch.float32
+    assert torch.equal(coarse.features.bfloat16().float(), coarse.features)
+    assert not torch.equal(coarse.features, exact.features)
+    torch.testing.assert_close(coarse.features, exact.features, atol=0.05, rtol=0.02)
+
+
+def test_the_cheap_metrics_of_a_split(network: Network) -> None:
+    found = evaluate(network, SPLITS.val, CONFIG, prefix="val")
+    output = network.encode(to_input(SPLITS.val.pixels, 8))
+    hits = output.probe_logits.argmax(dim=1) == SPLITS.val.labels
+    assert found["val/probe_top1"] == pytest.approx(hits.float().mean().item())
+    assert found["val/nonzero_fraction"] == pytest.approx((output.z != 0).float().mean().item())
+    constant = (output.z == output.z[0]).all(dim=0)
+    assert found["val/dead_fraction"] == pytest.approx(constant.float().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("protocols", "expected"),
+    [
+        ("", set()),
+        ("knn", {"knn", "knn20", "knn200"}),
+        ("kshot,sgd", {"sgd", "shot1", "shot2", "shot5", "shot10"}),
+    ],
+)
+def test_only_the_protocols_asked_for_run_on_one_pass_over_the_images(
+    network: Network, protocols: str, expected: set[str]
+) -> None:
+    metrics = final_evaluation(network, SPLITS, asking(protocols))
+    cheap = evaluate(network, SPLITS.test, CONFIG, prefix="test")
+    names = {f"test/{name}{part}_top1" for name in expected for part in ("", "_projector")}
+    assert {name for name in metrics if name.startswith("test/") and not name.endswith("_std")} == names | {
+        name for name in cheap if not name.endswith("embedding_std")
+    }
+    assert cheap.items() <= metrics.items()
+    all_images = 90 + (36 + 60 if protocols else 0)
+    assert network.encoder.seen == all_images + 90  # `cheap` once more
+
+
+def test_a_later_evaluation_with_more_protocols_gives_the_same_numbers(network: Network) -> None:
+    together = final_evaluation(network, SPLITS, asking("linear,knn"))
+    later = final_evaluation(network, SPLITS, asking("knn"))
+    assert later.items() < together.items()
+    assert together["test/linear_top1"] > 0.8  # brightness is all there is to learn
+
+
+def test_encoder_and_projector_are_told_apart(network: Network) -> None:
+    """A projector that passes one dimension on loses what the encoder knows."""
+    with torch.no_grad():
+        network.projector[0].weight.zero_()
+        network.projector[0].bias.fill_(1.0)
+    metrics = final_evaluation(network, SPLITS, asking("linear"))
+    assert metrics["test/linear_projector_top1"] == pytest.approx(1 / 3)
+    assert metrics["test/linear_top1"] > 0.8
+    assert metrics["test/dead_fraction"] == 1.0
+
+
+def test_embeddings_that_are_not_finite_are_reported_and_not_probed(network: Network) -> None:
+    """Only a bright training image overflows: test alone would look healthy."""
+    pixels = SPLITS.train.pixels.clone()
+    pixels[5] = 255
+    spoilt = dataclasses.replace(SPLITS, train=Images(pixels=pixels, labels=SPLITS.train.labels))
+
+    def overflow(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        bright = inputs[0].flatten(1).mean(dim=1) >= to_input(pixels[5:6], 8).mean()
+        return torch.where(bright[:, None], torch.inf, output)
+
+    network.encoder.register_forward_hook(overflow)
+    metrics = final_evaluation(network, spoilt, asking("linear,knn"))
+    assert math.isnan(metrics.pop("train/embedding_std"))
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert not any("linear" in name or "knn" in name for name in metrics)

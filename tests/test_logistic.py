@@ -1,0 +1,129 @@
+"""The full linear probe against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from jepa_train.logistic import L2_GRID, Spectrum, fit_logistic, linear_probe
+from jepa_train.probes import Labelled, Score, standardised
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, Tensor]:
+    """Raw pixels, some of them constant, of 1,797 digits in three parts."""
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    parts = {"train": order[:900], "val": order[900:1200], "test": order[1200:]}
+    x = {f"{name}_x": torch.tensor(images[rows], dtype=torch.float32) for name, rows in parts.items()}
+    return x | {f"{name}_y": torch.tensor(labels[rows]) for name, rows in parts.items()}
+
+
+def by_numpy(digits: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """The splits, standardised."""
+    train = digits["train_x"].double().numpy()
+    mean, std = train.mean(0), train.std(0)
+    std[std == 0] = np.inf
+    return {name: (digits[f"{name}_x"].double().numpy() - mean) / std for name in ("train", "val", "test")}
+
+
+def probe(data: dict[str, Tensor], *, l2_grid: tuple[float, ...] = L2_GRID) -> Score:
+    xs = standardised(*(data[f"{split}_x"] for split in ("train", "val", "test")))
+    train, val, test = (Labelled(x, data[f"{split}_y"]) for x, split in zip(xs, ("train", "val", "test"), strict=True))
+    (score,) = linear_probe([train], val, test, num_classes=10, spectrum=Spectrum.of(train.x), l2_grid=l2_grid)
+    return score
+
+
+@pytest.mark.parametrize("l2", [1e-1, 1e-3])
+def test_logistic_fit_equals_scikit_learn(digits: dict[str, Tensor], l2: float) -> None:
+    x, y = by_numpy(digits)["train"], digits["train_y"]
+    reference = LogisticRegression(C=1 / (l2 * len(y)), solver="newton-cholesky", tol=1e-10).fit(x, y.numpy())
+    start = torch.zeros(10, x.shape[1] + 1, dtype=torch.float64)
+    x = torch.tensor(x)
+    weight = fit_logistic(x, y, l2=l2, start=start, spectrum=Spectrum.of(x), max_iter=1000, tolerance=1e-9)
+    np.testing.assert_allclose(weight[:, :-1].numpy(), reference.coef_, atol=1e-3)
+    bias = weight[:, -1].numpy()  # free up to a constant
+    np.testing.assert_allclose(bias - bias.mean(), reference.intercept_ - reference.intercept_.mean(), atol=1e-3)
+
+
+def test_linear_probe_scores_as_scikit_learn_over_the_same_grid(digits: dict[str, Tensor]) -> None:
+    x = by_numpy(digits)
+    scores = []
+    grid = (1e-1, 1e-2, 1e-3)
+    for l2 in grid:
+        fit = LogisticRegression(C=1 / (l2 * 900), tol=1e-6, max_iter=2000).fit(x["train"], digits["train_y"].numpy())
+        scores.append([fit.score(x[name], digits[f"{name}_y"].numpy()) for name in ("val", "test")])
+    best = int(np.argmax([val for val, _ in scores]))
+    found = probe(digits, l2_grid=grid)
+    assert found.choice == grid[best]
+    assert [found.val, found.test] == pytest.approx(scores[best], abs=2 / 300)
+
+
+def test_linear_probe_chooses_on_val_alone(digits: dict[str, Tensor]) -> None:
+    scrambled = digits | {"test_y": (digits["test_y"] + 1) % 10}
+    plain, wrong = probe(digits), probe(scrambled)
+    assert (wrong.val, wrong.choice) == (plain.val, plain.choice)
+    assert wrong.test < 0.1 < 0.9 < plain.test
+
+
+def test_linear_probe_takes_the_strongest_of_equals() -> None:
+    corners, labels = torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5)  # every strength gets them all right
+    data = {
+        f"{split}_{kind}": part for split in ("train", "val", "test") for kind, part in (("x", corners), ("y", labels))
+    }
+    assert probe(data) == Score(val=1.0, test=1.0, choice=max(L2_GRID))
+
+
+def test_linear_probe_ignores_scale_shift_and_dead_dimensions(digits: dict[str, Tensor]) -> None:
+    plain = probe(digits)
+    noise = torch.Generator().manual_seed(0)
+    moved = dict(digits)
+    for name, rounding in (("train_x", 1e-7), ("val_x", 1e-4), ("test_x", 1e-4)):
+        x = digits[name] * 1e-3 + 0.5
+        dead = 0.3 + rounding * torch.randn(len(x), 7, generator=noise)
+        moved[name] = torch.cat([x, dead], dim=1)
+    assert probe(moved).test == pytest.approx(plain.test, abs=0.005)
+
+
+def test_linear_probe_is_deterministic_and_takes_inference_tensors(digits: dict[str, Tensor]) -> None:
+    with torch.inference_mode():
+        made_in_inference_mode = {name: tensor.clone() for name, tensor in digits.items()}
+    before = torch.get_rng_state()
+    assert probe(made_in_inference_mode) == probe(digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_spectrum_steers_the_solver_and_not_its_answer(digits: dict[str, Tensor]) -> None:
+    x, y = torch.tensor(by_numpy(digits)["train"]), digits["train_y"]
+    start = torch.randn(10, x.shape[1] + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    blind = Spectrum(variances=torch.ones(64, dtype=torch.float64), axes=torch.eye(64, dtype=torch.float64))
+    fits = [
+        fit_logistic(x, y, l2=1e-2, start=start, spectrum=spectrum, max_iter=1000, tolerance=1e-9)
+        for spectrum in (Spectrum.of(x), blind)
+    ]
+    torch.testing.assert_close(fits[0][:, :-1], fits[1][:, :-1], atol=1e-6, rtol=0)
+
+
+def test_several_training_sets_share_the_strength_that_is_best_on_average(digits: dict[str, Tensor]) -> None:
+    xs = standardised(*(digits[f"{split}_x"] for split in ("train", "val", "test")))
+    train, val, test = (
+        Labelled(x, digits[f"{split}_y"]) for x, split in zip(xs, ("train", "val", "test"), strict=True)
+    )
+    small = [Labelled(train.x[rows], train.labels[rows]) for rows in torch.arange(120).split(40)]
+    spectrum, grid = Spectrum.of(train.x), (1.0, 1e-1, 1e-2)
+    found = linear_probe(small, val, test, num_classes=10, spectrum=spectrum, l2_grid=grid)
+    alone = {
+        l2: [linear_probe([one], val, test, num_classes=10, spectrum=spectrum, l2_grid=(l2,))[0] for one in small]
+        for l2 in grid
+    }
+    best = max(grid, key=lambda l2: sum(score.val for score in alone[l2]))
+    assert {score.choice for score in found} == {best}
+    assert [score.test for score in found] == pytest.approx([score.test for score in alone[best]], abs=0.01)
+
+
+def test_a_single_class_is_no_error() -> None:
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    data = Labelled(x, torch.zeros(20, dtype=torch.int64))
+    assert linear_probe([data], data, data, num_classes=1, spectrum=Spectrum.of(x))[0].test == 1.0

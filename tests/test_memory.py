@@ -1,0 +1,44 @@
+"""Peak memory is that of the time since the last reset."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_train import memory
+from jepa_train.memory import peak_memory_gb, reset_peak_memory
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets the peak of a process")
+def test_a_peak_is_seen_after_it_is_over_and_forgotten_at_the_reset() -> None:
+    reset_peak_memory(CPU)
+    before = peak_memory_gb(CPU)
+    block = np.ones(12_500_000)  # 100 MB, every page written
+    del block
+    high = peak_memory_gb(CPU)
+    assert high - before == pytest.approx(0.1, abs=0.03)
+    reset_peak_memory(CPU)
+    if peak_memory_gb(CPU) == high:
+        pytest.skip("this kernel does not let a process reset its peak")
+    assert peak_memory_gb(CPU) == pytest.approx(before, abs=0.03)
+
+
+def test_without_proc_the_peak_is_that_of_the_whole_life(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    reset_peak_memory(CPU)
+    from_proc = peak_memory_gb(CPU)
+    monkeypatch.setattr(memory, "_PROC", tmp_path / "missing")
+    reset_peak_memory(CPU)
+    assert peak_memory_gb(CPU) >= from_proc - 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_is_what_tensors_took() -> None:
+    device = torch.device("cuda")
+    reset_peak_memory(device)
+    before = peak_memory_gb(device)
+    block = torch.ones(250_000_000, dtype=torch.uint8, device=device)
+    del block
+    assert peak_memory_gb(device) - before == pytest.approx(0.25, abs=0.01)

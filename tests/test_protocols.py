@@ -1,0 +1,140 @@
+"""The protocols: what they report, what they choose, and which shots they take."""
+
+import logging
+
+import pytest
+import torch
+
+from jepa_train import protocols
+from jepa_train.config import ProbeConfig
+from jepa_train.flat import unflatten
+from jepa_train.logistic import Spectrum, linear_probe
+from jepa_train.metrics import GLOSSARY, ON_VAL
+from jepa_train.probes import Labelled, knn_top1
+from jepa_train.protocols import PROTOCOLS, Frozen, protocol_names, shots_of
+
+
+def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:
+    """Three overlapping classes in 5 dimensions, the splits disjoint draws; fp32, of a scale of its own."""
+    centres = torch.randn(3, 5, generator=torch.Generator().manual_seed(7))
+
+    def split(seed: int, count: int) -> Labelled:
+        labels = torch.arange(3).repeat(count)
+        draws = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(seed))
+        return Labelled(30 * (centres[labels] + noise * draws) + 100, labels)
+
+    return Frozen(train=split(0, per_class), val=split(1, 50), test=split(2, 100), num_classes=3)
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_a_protocol_reports_names_of_the_glossary_and_is_deterministic(name: str) -> None:
+    before = torch.get_rng_state()
+    found = PROTOCOLS[name](frozen())
+    assert found == PROTOCOLS[name](frozen())
+    assert torch.equal(torch.get_rng_state(), before)
+    for metric, value in found.items():
+        prefix, _, bare = metric.partition("/")
+        assert prefix in ("val", "test")
+        assert {bare, bare.replace("_top1", "_projector_top1")} <= set(GLOSSARY)
+        assert bare.count("_top1") == 1  # what the projector's name is made of
+        assert 0 <= value <= 1
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_a_protocol_chooses_on_val_alone(name: str) -> None:
+    data = frozen()
+    wrong = Frozen(
+        train=data.train, val=data.val, test=data.test._replace(labels=(data.test.labels + 1) % 3), num_classes=3
+    )
+    plain, scrambled = PROTOCOLS[name](data), PROTOCOLS[name](wrong)
+    on_val = [metric for metric in plain if metric.startswith("val/")]
+    assert on_val
+    assert [plain[metric] for metric in on_val] == [scrambled[metric] for metric in on_val]
+    accuracies = [metric for metric in plain if metric.startswith("test/") and metric.endswith("_top1")]
+    assert all(scrambled[metric] < plain[metric] for metric in accuracies)
+
+
+@pytest.mark.parametrize("name", ["linear", "sgd", "knn"])
+def test_a_protocol_takes_embeddings_made_in_inference_mode(name: str) -> None:
+    with torch.inference_mode():
+        data = frozen(per_class=40)
+    assert PROTOCOLS[name](data) == PROTOCOLS[name](frozen(per_class=40))
+
+
+def test_what_a_sweep_may_rank_by_are_the_default_protocols_scores_on_val() -> None:
+    data = frozen(per_class=40)
+    reported = [metric for name in protocol_names(ProbeConfig().protocols) for metric in PROTOCOLS[name](data)]
+    on_val = {metric.removeprefix("val/") for metric in reported if metric.startswith("val/")}
+    assert on_val | {name.replace("_top1", "_projector_top1") for name in on_val} <= set(ON_VAL)
+
+
+def test_knn_is_reported_at_the_k_that_is_best_on_val() -> None:
+    data = frozen(noise=2.0)
+    found = PROTOCOLS["knn"](data)
+    on_val, on_test = (knn_top1(data.train, part, num_classes=3) for part in (data.val, data.test))
+    best = min(k for k, value in on_val.items() if value == max(on_val.values()))
+    assert found["test/knn_top1"] == on_test[best]
+    assert found["val/knn_top1"] == max(on_val.values())
+    assert (found["test/knn20_top1"], found["test/knn200_top1"]) == (on_test[20], on_test[200])
+    assert len(set(on_test.values())) > 2
+
+
+def test_kshot_is_the_linear_probe_on_each_draw() -> None:
+    data = frozen()
+    found = PROTOCOLS["kshot"](data)
+    scaled = data.standardised
+    draws = [shots_of(scaled.train.labels, 5, draw=draw) for draw in range(5)]
+    scores = linear_probe(
+        [Labelled(scaled.train.x[rows], scaled.train.labels[rows]) for rows in draws],
+        scaled.val,
+        scaled.test,
+        num_classes=3,
+        spectrum=Spectrum.of(scaled.train.x),
+    )
+    on_test = torch.tensor([score.test for score in scores], dtype=torch.float64)
+    assert found["test/shot5_top1"] == pytest.approx(on_test.mean().item())
+    assert found["test/shot5_top1_std"] == pytest.approx(on_test.std().item())
+    assert found["test/shot5_top1_std"] > 0
+    assert found["test/shot1_top1"] < found["test/shot100_top1"]
+
+
+def test_more_shots_than_a_class_has_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger=protocols.__name__):
+        found = PROTOCOLS["kshot"](frozen(per_class=7))
+    shots = [
+        int(metric[len("test/shot") : -len("_top1")])
+        for metric in found
+        if metric.startswith("test/") and metric.endswith("_top1")
+    ]
+    assert shots == [1, 2, 5]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"kshot: a class has only 7 training images, so {left_out} shots are left out" for left_out in (10, 100)
+    ]
+
+
+def test_shots_are_as_many_of_each_class_nested_and_of_the_draw() -> None:
+    labels = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 2] * 5)
+    one, three, other = (shots_of(labels, shots, draw=draw) for shots, draw in ((1, 0), (3, 0), (3, 1)))
+    assert labels[three].bincount().tolist() == [3, 3, 3]
+    assert len(three.unique()) == 9
+    assert set(one.tolist()) < set(three.tolist())
+    assert set(three.tolist()) != set(other.tolist())
+
+
+def test_protocols_are_named_in_a_list() -> None:
+    assert protocol_names("linear, knn") == ("linear", "knn")
+    assert protocol_names("") == protocol_names(" ") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("linear,kn", "probe.protocols must list known protocols, got 'kn'; did you mean 'knn'?"),
+        ("linear,", "probe.protocols must list known protocols, got ''; choose one of knn, kshot, linear, sgd"),
+        ("knn,linear,knn", "probe.protocols must name each protocol once, got 'knn,linear,knn'; drop the others"),
+    ],
+)
+def test_an_unknown_protocol_is_refused_by_the_config(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="protocols") as error:
+        unflatten({"probe.protocols": text})
+    assert str(error.value) == message
