@@ -16,7 +16,7 @@ from benchmarks.memory import peaks
 from benchmarks.timing import Call, Setting, interleaved
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.data import Images
-from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.models import Network, build_network
 from jepa_train.optim import build_optimizer
 from jepa_train.presets import PRESETS
@@ -24,9 +24,9 @@ from jepa_train.randomness import generator
 from jepa_train.train import training_loss
 from jepa_train.views import make_views
 
-METHODS: dict[str, Method] = {
-    "LeJEPA": LeJEPA(),
-    "Rectified LpJEPA": RectifiedLpJEPA(lamb_reg=250.0, num_slices=8192),  # its CIFAR-100 recipe, projector 512/512
+CONFIGS: dict[str, TrainConfig] = {
+    "LeJEPA": PRESETS["cifar10"],
+    "Rectified LpJEPA": replace(PRESETS["cifar10"], method=RectifiedLpJEPA(lamb_reg=250.0, num_slices=8192)),
 }
 NUM_CLASSES = 10
 NUM_BATCHES = 8  # of random images; what they show changes no time
@@ -35,33 +35,22 @@ TARGETS = {"cpu": 1.15, "cuda": 1.10}
 
 def run(setting: Setting) -> Iterator[Comparison]:
     """One row per method."""
-    for name, method in METHODS.items():
-        config = config_of(method, setting)
+    for name, full in CONFIGS.items():
+        config = _fitted(full, setting)
         images = _images(config)
         calls = bare_step(config, images, setting.device), training_step(config, images, setting.device)
         times = interleaved(calls, setting.effort, setting.device)
-        precision = "bf16" if config.precision == "bf16" else "fp32"
         yield Comparison(
             what=f"step, {name}",
             against="bare encoder forward + backward",
             shape=f"{config.model.encoder}, {config.views.global_size} px, batch {config.global_batch}, "
-            f"{config.views.num_global} views, {precision}",
+            f"{config.views.num_global} views, {config.precision}",
             reference=times[0],
             ours=times[1],
             is_cost=True,
             target=setting.target(TARGETS),
             memory=peaks(calls, setting.device),
         )
-
-
-def config_of(method: Method, setting: Setting) -> TrainConfig:
-    """The CIFAR preset with this method, in the precision that suits the device; when quick, a toy."""
-    config = replace(PRESETS["cifar10"], method=method, precision="bf16" if setting.device.type == "cuda" else "fp32")
-    if not setting.quick:
-        return config
-    views = replace(config.views, global_size=12)
-    model = ModelConfig(encoder="test_resnet", projector_hidden=16, projector_dim=8)
-    return replace(config, views=views, model=model, global_batch=8)
 
 
 def training_step(config: TrainConfig, images: Images, device: torch.device) -> Call:
@@ -101,6 +90,16 @@ def bare_step(config: TrainConfig, images: Images, device: torch.device) -> Call
         encoder.zero_grad(set_to_none=True)
 
     return step
+
+
+def _fitted(config: TrainConfig, setting: Setting) -> TrainConfig:
+    """In the precision that suits the device; when quick, a toy."""
+    config = replace(config, precision="bf16" if setting.device.type == "cuda" else "fp32")
+    if not setting.quick:
+        return config
+    views = replace(config.views, global_size=12)
+    model = ModelConfig(encoder="test_resnet", projector_hidden=16, projector_dim=8)
+    return replace(config, views=views, model=model, global_batch=8)
 
 
 def _network(config: TrainConfig, device: torch.device) -> Network:
