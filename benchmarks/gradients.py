@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-3  # of the largest entry: float32, summed in another order
+# Of the largest entry, in float32. Where two samples nearly tie, rounding decides which of them a sorted form pulls
+# where: at the largest shape of RDMReg, the gradients of both forms are 3e-3 away from float64's.
+_TOLERANCES = {"value": 1e-4, "gradient": 1e-2}
 
 
 def forward_backward(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,6 +21,6 @@ def forward_backward(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tenso
 def check_agreement(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], z: Tensor) -> None:
     """Raise AssertionError unless both have the same value and gradient: what differs is not worth comparing."""
     pairs = zip(forward_backward(loss, z), forward_backward(reference, z), strict=True)
-    for name, (ours, wanted) in zip(("value", "gradient"), pairs, strict=True):
+    for (name, tolerance), (ours, wanted) in zip(_TOLERANCES.items(), pairs, strict=True):
         error = (ours - wanted).abs().max() / wanted.abs().max()
-        assert error < TOLERANCE, f"{name} of ours and of the reference differ by {error:.2g} of the largest entry"
+        assert error < tolerance, f"{name} of ours and of the reference differ by {error:.2g} of the largest entry"
