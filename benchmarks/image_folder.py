@@ -39,7 +39,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     if setting.folder:
         first, _ = ImageFolder(str(setting.folder / "train"))[0]
         size = min(*first.size, LARGEST)
-        yield from _compared(setting.folder, setting.folder.resolve().name, size, setting)
+        yield from _compared(setting.folder, f"files of {setting.folder.resolve().name}", size, setting)
 
 
 def write_folder(root: Path, *, num: int, side: int) -> None:

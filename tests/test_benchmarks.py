@@ -196,6 +196,15 @@ def test_a_new_cache_is_cold(tmp_path: Path):
     assert dict(os.environ) == before
 
 
+def test_a_real_folder_is_taken_at_its_first_images_size_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(image_folder, "QUICK_FOLDERS", ())
+    image_folder.write_folder(tmp_path / "mine", num=20, side=24)
+    setting = Setting(device=CPU, quick=True, folder=tmp_path / "mine")
+    assert [row.shape for row in image_folder.run(setting)] == 2 * ["20 files of mine, at 24 px"]
+    monkeypatch.setattr(image_folder, "LARGEST", 16)
+    assert [row.shape for row in image_folder.run(setting)] == 2 * ["20 files of mine, at 16 px"]
+
+
 @pytest.mark.parametrize("name", command_line.BENCHMARKS)
 def test_every_benchmark_runs_and_its_numbers_hang_together(name: str):
     rows = list(command_line.BENCHMARKS[name](Setting(device=machine.chosen_device(), quick=True)))
