@@ -1,13 +1,14 @@
 """The import rules, read from the source: who may import whom."""
 
 import ast
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"jepa_train", "search_spaces", "sweeps", "analysis"}
+OURS = {"jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks"}
 TRACKERS = {"ray", "mlflow", "optuna"}
 LONG: dict[str, str] = {}  # files of more than 250 lines, with the reason
 
@@ -81,6 +82,13 @@ def test_analysis_reads_the_store_and_nothing_of_ours():
 
 def test_sweeps_reach_analysis_in_one_place():
     assert offenders("sweeps", {"analysis"}, besides={"sweeps/engine/launch.py"}) == []
+
+
+def test_benchmarks_run_where_training_does():
+    allowed = {"benchmarks", "jepa_train", "torch", "torchvision", "numpy", "PIL", *sys.stdlib_module_names}
+    for file in (ROOT / "benchmarks").rglob("*.py"):
+        assert {name for name in imports(file) if name.partition(".")[0] not in allowed} == set(), file
+    assert offenders("sweeps", {"benchmarks"}) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,26 @@
+"""Forward and backward of a loss, and whether two forms of it agree."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Of the largest entry, in float32. Where two samples nearly tie, rounding decides which of them a sorted form pulls
+# where: at the largest shape of RDMReg, the gradients of both forms are 3e-3 away from float64's.
+_TOLERANCES = {"value": 1e-4, "gradient": 1e-2}
+
+
+def forward_backward(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of z and its gradient there."""
+    z = z.detach().requires_grad_()
+    value = loss(z)
+    (gradient,) = torch.autograd.grad(value, z)
+    return value.detach(), gradient
+
+
+def check_agreement(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], z: Tensor) -> None:
+    """Raise AssertionError unless both have the same value and gradient: what differs is not worth comparing."""
+    pairs = zip(forward_backward(loss, z), forward_backward(reference, z), strict=True)
+    for (name, tolerance), (ours, wanted) in zip(_TOLERANCES.items(), pairs, strict=True):
+        error = (ours - wanted).abs().max() / wanted.abs().max()
+        assert error < tolerance, f"{name} of ours and of the reference differ by {error:.2g} of the largest entry"

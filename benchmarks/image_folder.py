@@ -1,0 +1,126 @@
+"""One pass over an image folder, against torchvision's ImageFolder, which decodes every file in every epoch.
+
+Cold: nothing is cached, so decoding and writing the cache are part of it. Warm: what every later trial and epoch pays.
+Both sides end with every image as uint8 on the device, in batches. The files lie in the system's page cache.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from benchmarks.comparison import Comparison
+from benchmarks.timing import Setting, interleaved
+from jepa_train.checks import ConfigError
+from jepa_train.config import DataConfig
+from jepa_train.data.split import load_splits
+from jepa_train.randomness import generator
+
+# how many, the side of the files, the side that training takes
+FOLDERS = ((2000, 32, 32), (200, 1024, 224))
+QUICK_FOLDERS = ((20, 16, 16), (20, 32, 16))
+LARGEST = 224  # px: a real folder is taken at the size of its first image, up to this
+BATCH = 256
+
+
+def run(setting: Setting) -> Iterator[Comparison]:
+    """Two rows, cold and warm, per synthetic folder and for setting.folder."""
+    for num, side, size in QUICK_FOLDERS if setting.quick else FOLDERS:
+        with tempfile.TemporaryDirectory() as root:
+            write_folder(Path(root), num=num, side=side)
+            yield from _compared(Path(root), f"synthetic JPEGs of {side} px", size, setting)
+    if setting.folder:
+        first, _ = ImageFolder(str(setting.folder / "train"))[0]
+        size = min(*first.size, LARGEST)
+        yield from _compared(setting.folder, f"files of {setting.folder.resolve().name}", size, setting)
+
+
+def write_folder(root: Path, *, num: int, side: int) -> None:
+    """num JPEGs of two classes, four fifths of them for training: coloured clouds, which compress as photographs do."""
+    draws = generator(0, "files")
+    for number in range(num):
+        folder = root / ("test" if number % 5 == 4 else "train") / ("a" if number // 5 % 2 else "b")
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = torch.rand(1, 3, side // 8, side // 8, generator=draws)
+        smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)[0]
+        pixels = (255 * smooth).byte().permute(1, 2, 0).contiguous()
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.jpg", quality=90)
+
+
+def decode_every_file(folder: Path, size: int, device: torch.device) -> int:
+    """torchvision's way: shorter side to size, centre crop; batches of uint8 on the device. How many images."""
+    transform = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
+    total = 0
+    for split in ("train", "test"):
+        images = ImageFolder(str(folder / split), transform=transform)
+        for start in range(0, len(images), BATCH):
+            batch = [images[position][0] for position in range(start, min(start + BATCH, len(images)))]
+            total += len(torch.stack(batch).to(device))
+    return total
+
+
+def load_and_fetch(folder: Path, size: int, device: torch.device) -> int:
+    """Ours: load_splits as a new trial calls it, and every image fetched once in batches. How many images."""
+    load_splits.cache_clear()  # what the process remembers, a new trial's process does not know
+    splits = load_splits(DataConfig(name="image_folder", path=str(folder), image_size=size))
+    total = 0
+    for images in (splits.train, splits.val, splits.test):
+        on_device = images.on(device)
+        for positions in torch.arange(len(images)).split(BATCH):
+            pixels: Tensor = on_device.batch(positions)[0]
+            total += len(pixels)
+    return total
+
+
+def _compared(folder: Path, name: str, size: int, setting: Setting) -> Iterator[Comparison]:
+    device = setting.device
+    with tempfile.TemporaryDirectory() as caches, cache_in(Path(caches) / "warm"):
+        num, ours = decode_every_file(folder, size, device), load_and_fetch(folder, size, device)
+        if num != ours:
+            raise ConfigError(
+                f"--folder must hold images that both sides read, got {num} files for torchvision and {ours} for "
+                "jepa_train; leave JPEGs and PNGs alone there"
+            )
+
+        def reference() -> int:
+            return decode_every_file(folder, size, device)
+
+        def warm() -> int:
+            return load_and_fetch(folder, size, device)
+
+        def cold() -> int:
+            with tempfile.TemporaryDirectory(dir=caches) as cache, cache_in(Path(cache)):
+                return load_and_fetch(folder, size, device)
+
+        times = interleaved((reference, cold, warm), setting.effort, device)
+    for state, samples in (("cold", times[1]), ("warm", times[2])):
+        yield Comparison(
+            what=f"image folder, {state}",
+            against="torchvision's ImageFolder",
+            shape=f"{num:,} {name}, at {size} px",
+            reference=times[0],
+            ours=samples,
+            items=num,
+        )
+
+
+@contextmanager
+def cache_in(folder: Path) -> Iterator[None]:
+    """jepa_train's results folder, where its cache lies, for as long as this lasts."""
+    before = os.environ.get("JEPA_RESULTS")
+    os.environ["JEPA_RESULTS"] = str(folder)
+    try:
+        yield
+    finally:
+        load_splits.cache_clear()  # its arrays are mapped from files that may go now
+        if before is None:
+            del os.environ["JEPA_RESULTS"]
+        else:
+            os.environ["JEPA_RESULTS"] = before

@@ -1,0 +1,45 @@
+"""The rows as one text and as one JSON value."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Protocol
+
+
+class Row(Protocol):
+    """A line of a table. Rows of one type, one after the other, make one table."""
+
+    HEADER: ClassVar[tuple[str, ...]]
+    NOTE: ClassVar[str]
+
+    def cells(self) -> tuple[str, ...]:
+        """One text per word of HEADER."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """The same in numbers."""
+        ...
+
+
+def as_markdown(rows: Sequence[Row], machine: Mapping[str, str]) -> str:
+    """A pipe table for each type of row, which lines up in a terminal, its note below, and last the machine."""
+    parts = []
+    for (header, note), group in groupby(rows, key=lambda row: (row.HEADER, row.NOTE)):
+        parts += [_table(header, [row.cells() for row in group]), note]
+    parts.append(", ".join(f"{name} {value}" for name, value in machine.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(rows: Mapping[str, Sequence[Row]], machine: Mapping[str, str]) -> str:
+    """{"machine": {..}, "benchmarks": {name: [row, ..]}}, times in seconds unless their names say otherwise."""
+    records = {name: [row.record() for row in group] for name, group in rows.items()}
+    return json.dumps({"machine": machine, "benchmarks": records}, indent=1) + "\n"
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in (header, rule, *lines)
+    )

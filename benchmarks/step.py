@@ -1,0 +1,117 @@
+"""A whole training step, against the bare encoder's forward + backward on views that already lie on the device.
+
+ResNet-18 with the small stem, 32 px, batch 256, 2 views; in bf16 on a GPU, fp32 on a CPU. What the ratio is above 1 is
+the price of everything else: fetching, views, projector, loss, probes, optimiser.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.comparison import Comparison
+from benchmarks.memory import peaks
+from benchmarks.timing import Call, Setting, interleaved
+from jepa_train.config import ModelConfig, TrainConfig
+from jepa_train.data import Images
+from jepa_train.methods import RectifiedLpJEPA
+from jepa_train.models import Network, build_network
+from jepa_train.optim import build_optimizer
+from jepa_train.presets import PRESETS
+from jepa_train.randomness import generator
+from jepa_train.train import training_loss
+from jepa_train.views import make_views
+
+CONFIGS: dict[str, TrainConfig] = {
+    "LeJEPA": PRESETS["cifar10"],
+    "Rectified LpJEPA": replace(PRESETS["cifar10"], method=RectifiedLpJEPA(lamb_reg=250.0, num_slices=8192)),
+}
+NUM_CLASSES = 10
+NUM_BATCHES = 8  # of random images; what they show changes no time
+TARGETS = {"cpu": 1.15, "cuda": 1.10}
+
+
+def run(setting: Setting) -> Iterator[Comparison]:
+    """One row per method."""
+    for name, full in CONFIGS.items():
+        config = _fitted(full, setting)
+        images = _images(config)
+        calls = bare_step(config, images, setting.device), training_step(config, images, setting.device)
+        times = interleaved(calls, setting.effort, setting.device)
+        yield Comparison(
+            what=f"step, {name}",
+            against="bare encoder forward + backward",
+            shape=f"{config.model.encoder}, {config.views.global_size} px, batch {config.global_batch}, "
+            f"{config.views.num_global} views, {config.precision}",
+            reference=times[0],
+            ours=times[1],
+            is_cost=True,
+            target=setting.target(TARGETS),
+            memory=peaks(calls, setting.device),
+        )
+
+
+def training_step(config: TrainConfig, images: Images, device: torch.device) -> Call:
+    """One step of train(), from fetching the batch to the optimiser's."""
+    batch = config.global_batch
+    network = _network(config, device)
+    optimizer = build_optimizer(network, config, steps_per_epoch=len(images) // batch)
+    images = images.on(device)
+    order = torch.randperm(len(images), generator=generator(0, "order"))
+    steps = itertools.count()
+
+    def step() -> None:
+        number = next(steps)
+        start = number * batch % len(images)
+        pixels, labels = images.batch(order[start : start + batch])
+        views = make_views(pixels, config.views, seed=0, step=number, batch=slice(0, batch), global_batch=batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            output = network(views)
+        objective, _ = training_loss(config, output, labels, number)
+        optimizer.step(objective)
+
+    return step
+
+
+def bare_step(config: TrainConfig, images: Images, device: torch.device) -> Call:
+    """Forward and backward of the encoder alone, on the views of one batch, made beforehand."""
+    batch = config.global_batch
+    encoder = _network(config, device).encoder
+    pixels, _ = images.on(device).batch(torch.arange(batch))
+    (views,) = make_views(pixels, config.views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+    x = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (V * N, 3, s, s)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            features: Tensor = encoder(x)
+        features.backward(torch.ones_like(features))
+        encoder.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _fitted(config: TrainConfig, setting: Setting) -> TrainConfig:
+    """In the precision that suits the device; when quick, a toy."""
+    config = replace(config, precision="bf16" if setting.device.type == "cuda" else "fp32")
+    if not setting.quick:
+        return config
+    views = replace(config.views, global_size=12)
+    model = ModelConfig(encoder="test_resnet", projector_hidden=16, projector_dim=8)
+    return replace(config, views=views, model=model, global_batch=8)
+
+
+def _network(config: TrainConfig, device: torch.device) -> Network:
+    network = build_network(config, NUM_CLASSES).to(device)
+    network.to(memory_format=torch.channels_last)
+    return network.train()
+
+
+def _images(config: TrainConfig) -> Images:
+    size, num = config.data.image_size, NUM_BATCHES * config.global_batch
+    draws = generator(0, "images")
+    return Images(
+        pixels=torch.randint(0, 256, (num, 3, size, size), generator=draws, dtype=torch.uint8),
+        labels=torch.randint(0, NUM_CLASSES, (num,), generator=draws),
+    )

@@ -1,0 +1,271 @@
+"""What the benchmarks compute from times, and that both sides of each comparison do the same work. Nothing is timed."""
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks import __main__ as command_line
+from benchmarks import image_folder, machine
+from benchmarks.comparison import Comparison, in_bytes, in_time
+from benchmarks.gradients import check_agreement, forward_backward
+from benchmarks.memory import peak_extra
+from benchmarks.rdmreg import plain_sliced_wasserstein, products
+from benchmarks.report import as_json, as_markdown
+from benchmarks.sigreg import plain_sigreg
+from benchmarks.sigreg_table import RUNS, PaperTiming
+from benchmarks.timing import QUICK, Effort, Setting, interleaved
+from benchmarks.views import per_image
+from jepa_train.methods.lejepa import sigreg
+from jepa_train.methods.rectified_lpjepa import sliced_wasserstein
+from jepa_train.randomness import generator
+from jepa_train.recipes import CIFAR_VIEWS
+from jepa_train.slices import unit_slices
+from jepa_train.views import make_views
+
+CPU = torch.device("cpu")
+ROW = Comparison(
+    what="loss", against="plain", shape="N=2", reference=(8.0, 3.0, 4.0), ours=(2.0, 1.0, 4.0), target=2.0, items=10
+)
+TIMING = PaperTiming(num=1, num_slices=2, num_knots=3, ours=(0.001, 0.003), paper_mean_ms=0.5, paper_std_ms=0.25)
+
+
+class Clock:
+    """Time that passes only when a call says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def call(self, name: str, *durations: float):
+        """A call that takes these seconds in turn, the last one for ever."""
+        times = itertools.chain(durations, itertools.repeat(durations[-1]))
+
+        def call() -> None:
+            self.log.append(name)
+            self.now += next(times)
+
+        return call
+
+
+def test_samples_alternate_and_leave_out_the_warm_up():
+    clock = Clock()
+    calls = clock.call("a", 100.0, 50.0, 8.0, 3.0, 4.0), clock.call("b", 200.0, 70.0, 2.0, 1.0, 4.0)
+    times = interleaved(calls, QUICK, CPU, clock=lambda: clock.now)
+    assert times == [(8.0, 3.0, 4.0), (2.0, 1.0, 4.0)]
+    assert "".join(clock.log) == "abababab" + "ab"
+
+
+def test_a_short_call_is_repeated_and_its_time_divided():
+    clock = Clock()
+    effort = Effort(least=2, most=2, seconds=0.0, sample=1.0)
+    times = interleaved([clock.call("a", 0.25), clock.call("b", 3.0)], effort, CPU, clock=lambda: clock.now)
+    assert times == [(0.25, 0.25), (3.0, 3.0)]
+    assert "".join(clock.log) == "abab" + 2 * "aaaab"
+
+
+@pytest.mark.parametrize(("per_round", "rounds"), [(100.0, 5), (2.0, 10), (0.0, 30)])
+def test_as_many_rounds_as_fit_the_time_within_bounds(per_round: float, rounds: int):
+    assert Effort().rounds(per_round) == rounds
+
+
+def test_the_papers_table_has_ten_runs_timed_one_by_one():
+    clock = Clock()
+    (times,) = interleaved([clock.call("a", 1.0, 1.0, *range(10))], RUNS, CPU, clock=lambda: clock.now)
+    assert times == tuple(range(10))
+
+
+def test_the_ratio_is_of_the_medians_and_the_quartiles_are_of_neighbours():
+    assert ROW.ratio == 4.0 / 2.0
+    assert ROW.quartiles == (2.0, 3.5)  # of 4, 3, 1
+    cost = replace(ROW, is_cost=True)
+    assert cost.ratio == 2.0 / 4.0
+    assert cost.quartiles == pytest.approx((7 / 24, 2 / 3))  # of 1/4, 1/3, 1
+
+
+@pytest.mark.parametrize(
+    ("is_cost", "target", "met"),
+    [(False, 2.0, True), (False, 2.1, False), (True, 0.5, True), (True, 0.4, False), (False, None, None)],
+)
+def test_a_speed_up_must_reach_its_target_and_a_cost_must_not_exceed_it(is_cost: bool, target: float, met: bool):
+    assert replace(ROW, is_cost=is_cost, target=target).met is met
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (in_time(12.345), "12.3 s"),
+        (in_time(0.0123), "12.3 ms"),
+        (in_time(9e-6), "9 µs"),
+        (in_time(3e-8), "0.03 µs"),
+        (in_time(1234.5), "1234 s"),
+        (in_bytes(1_234_567), "1.23 MB"),
+        (in_bytes(0), "0 kB"),
+    ],
+)
+def test_numbers_have_three_digits_and_a_unit(text: str, wanted: str):
+    assert text == wanted
+
+
+def test_rows_of_one_type_make_one_table_and_the_machine_stands_below():
+    text = as_markdown([ROW, replace(ROW, memory=(2_000_000, 1000), items=0), TIMING], {"torch": "2", "CPU": "a"})
+    first, note, second, _, last = text.strip().split("\n\n")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in first.splitlines()]
+    assert cells[0] == list(Comparison.HEADER)
+    wanted = "loss, plain, N=2, 4 s (2/s), 2 s (5/s), 2.00, 2.00 to 3.50, 3, , , at least 2, yes"
+    assert cells[2] == wanted.split(", ")
+    assert cells[3][3:5] + cells[3][8:10] == ["4 s", "2 s", "2 MB", "1 kB"]
+    assert len({len(line) for line in first.splitlines()}) == 1, "lines up in a terminal"
+    assert note == Comparison.NOTE
+    assert " ".join(second.splitlines()[2].split()) == "| 1 | 2 | 3 | 2.000 | 1.414 | 0.500 | 0.250 |"
+    assert last == "torch 2, CPU a"
+
+
+def test_the_json_holds_samples_and_what_follows_from_them():
+    value = json.loads(as_json({"a": [ROW], "b": [TIMING]}, {"torch": "2"}))
+    assert value["machine"] == {"torch": "2"}
+    (row,), (timing,) = value["benchmarks"]["a"], value["benchmarks"]["b"]
+    assert (row["reference"], row["ratio"], row["met"]) == ([8.0, 3.0, 4.0], 2.0, True)
+    assert timing["mean_ms"] == pytest.approx(2.0)
+
+
+def test_sigregs_plain_form_is_ours_in_value_and_gradient():
+    z = torch.randn(3, 20, 6, generator=generator("z"), dtype=torch.float64)
+    slices = unit_slices(6, 15, seed=0).double()
+    for num_knots in (16, 17):
+        plain = forward_backward(lambda x, t=num_knots: plain_sigreg(x, slices, num_knots=t, t_max=5.0), z)
+        ours = forward_backward(lambda x, t=num_knots: sigreg(x, slices, num_knots=t, t_max=5.0), z)
+        torch.testing.assert_close(plain, ours, rtol=1e-9, atol=1e-12)
+
+
+def test_rdmregs_plain_form_is_ours_in_value_and_gradient():
+    z, target = (torch.randn(20, 6, generator=generator(name), dtype=torch.float64) for name in ("z", "target"))
+    slices = unit_slices(6, 15, seed=0).double()
+    plain = forward_backward(lambda x: plain_sliced_wasserstein(x, target, slices), z)
+    torch.testing.assert_close(plain, forward_backward(lambda x: sliced_wasserstein(x, target, slices), z))
+    assert [tuple(product.shape) for product in products(z, target, slices)] == [(20, 15), (20, 15), (20, 6)]
+
+
+def test_what_differs_is_not_compared():
+    z = torch.randn(5, 2, generator=generator("z"))
+
+    def square(x: Tensor) -> Tensor:
+        return x.square().sum()
+
+    check_agreement(square, square, z)
+    with pytest.raises(AssertionError, match="value"):
+        check_agreement(lambda x: 1.001 * square(x), square, z)
+    with pytest.raises(AssertionError, match="gradient"):
+        check_agreement(lambda x: (x * x.detach()).sum(), square, z)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the process's peak is read from /proc")
+def test_the_peak_counts_what_a_call_gives_back_and_not_what_was_there():
+    kept = torch.ones(1 << 24)  # 64 MB
+    extra = peak_extra(lambda: kept[: 1 << 23] + 1, CPU)
+    assert extra == pytest.approx(4 << 23, rel=0.1)
+
+
+def test_torchvisions_recipe_is_ours_where_nothing_is_random():
+    config = replace(CIFAR_VIEWS, global_scale_min=1.0, flip=1.0, jitter=0.0, grayscale=1.0, solarize=1.0)
+    image = torch.randint(0, 256, (3, 32, 32), generator=generator("image"), dtype=torch.uint8)
+    ours = make_views(image[None], config, seed=0, step=0, batch=slice(0, 1), global_batch=1)[0][0, 0]
+    theirs = per_image(config)(Image.fromarray(image.permute(1, 2, 0).numpy()))
+    differ = (ours - theirs).abs() > 4 / 255 * 1.1  # theirs rounds the grey to whole numbers
+    assert differ.float().mean() < 0.02  # and solarises from 128 on, ours from 127.5
+
+
+def test_a_new_cache_is_cold(tmp_path: Path):
+    before = dict(os.environ)
+    image_folder.write_folder(tmp_path / "images", num=20, side=16)
+    assert image_folder.decode_every_file(tmp_path / "images", 16, CPU) == 20
+    for name in ("first", "second"):
+        with image_folder.cache_in(tmp_path / name):
+            assert image_folder.load_and_fetch(tmp_path / "images", 16, CPU) == 20
+        sizes = [file.stat().st_size for file in (tmp_path / name).rglob("*")]
+        assert max(sizes) >= 20 * 3 * 16 * 16, f"the {name} decoded nothing"
+    assert dict(os.environ) == before
+
+
+def test_a_real_folder_is_taken_at_its_first_images_size_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(image_folder, "QUICK_FOLDERS", ())
+    image_folder.write_folder(tmp_path / "mine", num=20, side=24)
+    setting = Setting(device=CPU, quick=True, folder=tmp_path / "mine")
+    assert [row.shape for row in image_folder.run(setting)] == 2 * ["20 files of mine, at 24 px"]
+    monkeypatch.setattr(image_folder, "LARGEST", 16)
+    assert [row.shape for row in image_folder.run(setting)] == 2 * ["20 files of mine, at 16 px"]
+
+
+@pytest.mark.parametrize("name", command_line.BENCHMARKS)
+def test_every_benchmark_runs_and_its_numbers_hang_together(name: str):
+    rows = list(command_line.BENCHMARKS[name](Setting(device=machine.chosen_device(), quick=True)))
+    assert len({row.cells() for row in rows}) == len(rows) > 0
+    for row in rows:
+        assert min(row.ours) > 0
+        if isinstance(row, Comparison):
+            sides = median(row.ours), median(row.reference)
+            assert row.ratio == (sides[0] / sides[1] if row.is_cost else sides[1] / sides[0])
+            assert len(row.ours) == len(row.reference) == 3
+            assert row.met is None, "a look at tiny shapes meets no target and misses none"
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where a run of two stand-ins is recorded."""
+
+    def one_row(setting: Setting) -> Iterator[Comparison]:
+        yield replace(ROW, shape="quick" if setting.quick else "full")
+
+    monkeypatch.setattr(command_line, "BENCHMARKS", {"sigreg": one_row, "image_folder": one_row})
+    monkeypatch.setattr(command_line, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_a_run_of_all_is_printed_and_recorded(results: Path, capsys: pytest.CaptureFixture[str]):
+    assert command_line.main([]) == 0
+    printed = capsys.readouterr().out
+    (text,) = results.glob("*.md")
+    assert text.stem == machine.slug(machine.chosen_device())
+    assert text.read_text() == printed
+    assert printed.count("full") == 2
+    assert json.loads(text.with_suffix(".json").read_text())["benchmarks"].keys() == {"sigreg", "image_folder"}
+
+
+@pytest.mark.parametrize("words", [["--quick"], ["sigreg"]])
+def test_a_look_and_a_part_are_not_recorded(words: list[str], results: Path, capsys: pytest.CaptureFixture[str]):
+    assert command_line.main(words) == 0
+    assert "at least 2" in capsys.readouterr().out
+    assert not results.exists()
+
+
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sigerg"], "NAME must be a benchmark, got 'sigerg'; did you mean 'sigreg'?"),
+        (["sigreg", "--folder", "x"], "--folder is of image_folder, which is not among sigreg; name it too"),
+        (["--folder", "nowhere"], "data.path must be a folder, got 'nowhere', which is none; set data.path=DIR"),
+    ],
+)
+def test_what_is_typed_wrong_is_answered_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert command_line.main(words) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_the_machine_is_named_by_what_a_reader_needs():
+    device = machine.chosen_device()
+    assert {"python", "torch", "numpy", "timm", "pillow", "CPU", "cores", "threads", "GPU"} <= set(
+        machine.described(device)
+    )
+    assert set(machine.slug(device)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
