@@ -13,9 +13,9 @@ from benchmarks.comparison import Comparison
 from benchmarks.gradients import check_agreement, forward_backward
 from benchmarks.memory import peaks
 from benchmarks.timing import Setting, interleaved
-from jepa_train.methods.rectified_lpjepa import sliced_wasserstein
 from jepa_train.randomness import generator
 from jepa_train.rgg import RGG
+from jepa_train.sliced_wasserstein import sliced_wasserstein
 from jepa_train.slices import unit_slices
 
 # N, D, K

@@ -4,7 +4,6 @@ ResNet-18 with the small stem, 32 px, batch 256, 2 views; in bf16 on a GPU, fp32
 the price of everything else: fetching, views, projector, loss, probes, optimiser.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,13 +14,12 @@ from benchmarks.comparison import Comparison
 from benchmarks.memory import peaks
 from benchmarks.timing import Call, Setting, interleaved
 from jepa_train.config import ModelConfig, TrainConfig
-from jepa_train.data import Images
+from jepa_train.data import Images, Splits
 from jepa_train.methods import RectifiedLpJEPA
-from jepa_train.models import Network, build_network
-from jepa_train.optim import build_optimizer
+from jepa_train.models import build_network
 from jepa_train.presets import PRESETS
 from jepa_train.randomness import generator
-from jepa_train.train import training_loss
+from jepa_train.trainer import Trainer
 from jepa_train.views import make_views
 
 CONFIGS: dict[str, TrainConfig] = {
@@ -37,8 +35,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
     """One row per method."""
     for name, full in CONFIGS.items():
         config = _fitted(full, setting)
-        images = _images(config)
-        calls = bare_step(config, images, setting.device), training_step(config, images, setting.device)
+        splits = _splits(config)
+        calls = bare_step(config, splits.train, setting.device), Trainer(config, splits).train_step
         times = interleaved(calls, setting.effort, setting.device)
         yield Comparison(
             what=f"step, {name}",
@@ -53,32 +51,10 @@ def run(setting: Setting) -> Iterator[Comparison]:
         )
 
 
-def training_step(config: TrainConfig, images: Images, device: torch.device) -> Call:
-    """One step of train(), from fetching the batch to the optimiser's."""
-    batch = config.global_batch
-    network = _network(config, device)
-    optimizer = build_optimizer(network, config, steps_per_epoch=len(images) // batch)
-    images = images.on(device)
-    order = torch.randperm(len(images), generator=generator(0, "order"))
-    steps = itertools.count()
-
-    def step() -> None:
-        number = next(steps)
-        start = number * batch % len(images)
-        pixels, labels = images.batch(order[start : start + batch])
-        views = make_views(pixels, config.views, seed=0, step=number, batch=slice(0, batch), global_batch=batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            output = network(views)
-        objective, _ = training_loss(config, output, labels, number)
-        optimizer.step(objective)
-
-    return step
-
-
 def bare_step(config: TrainConfig, images: Images, device: torch.device) -> Call:
     """Forward and backward of the encoder alone, on the views of one batch, made beforehand."""
     batch = config.global_batch
-    encoder = _network(config, device).encoder
+    encoder = build_network(config, NUM_CLASSES).encoder.to(device).to(memory_format=torch.channels_last).train()
     pixels, _ = images.on(device).batch(torch.arange(batch))
     (views,) = make_views(pixels, config.views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
     x = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (V * N, 3, s, s)
@@ -102,16 +78,12 @@ def _fitted(config: TrainConfig, setting: Setting) -> TrainConfig:
     return replace(config, views=views, model=model, global_batch=8)
 
 
-def _network(config: TrainConfig, device: torch.device) -> Network:
-    network = build_network(config, NUM_CLASSES).to(device)
-    network.to(memory_format=torch.channels_last)
-    return network.train()
-
-
-def _images(config: TrainConfig) -> Images:
+def _splits(config: TrainConfig) -> Splits:
     size, num = config.data.image_size, NUM_BATCHES * config.global_batch
     draws = generator(0, "images")
-    return Images(
+    images = Images(
         pixels=torch.randint(0, 256, (num, 3, size, size), generator=draws, dtype=torch.uint8),
+        rows=torch.arange(num),
         labels=torch.randint(0, NUM_CLASSES, (num,), generator=draws),
     )
+    return Splits(train=images, val=images, test=images, classes=tuple(map(str, range(NUM_CLASSES))), skipped=0)

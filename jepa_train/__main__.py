@@ -11,6 +11,7 @@ from rich.table import Table
 from jepa_train.checks import ConfigError, nearest
 from jepa_train.config import TrainConfig
 from jepa_train.data import DATASETS
+from jepa_train.data.split import load_splits
 from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
@@ -61,6 +62,7 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
 
 
 def _train_with_progress(config: TrainConfig, checkpoints: Path | None) -> Outcome:
+    load_splits(config.data)  # now: decoding images shows a bar of its own
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

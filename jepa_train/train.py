@@ -21,7 +21,7 @@ from jepa_train.trainer import Trainer, training_device
 Report = Callable[[dict[str, float]], bool]
 Status = Literal["finished", "diverged", "collapsed", "stopped"]
 
-CHECK_STEPS = 25  # between two looks at loss and spread within an epoch: the device is waited for as seldom as this
+CHECK_STEPS = 25  # at most so many between two looks at loss and spread: the device is waited for at these alone
 _FINE: tuple[Status, str] = ("finished", "")
 
 
@@ -76,10 +76,10 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
             verdict = _train_epoch(trainer, saves, metrics)
         if verdict == _FINE:
             metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
-            verdict = _verdict(metrics, config)
+            verdict = _verdict(metrics, trainer)
         if verdict == _FINE and epoch == config.epochs:
             metrics |= final_evaluation(trainer.evaluated, splits, config) | target
-            verdict = _verdict(metrics, config)
+            verdict = _verdict(metrics, trainer)
         stop = distributed.broadcast_flag(distributed.is_main() and report(metrics))
         if verdict != _FINE:
             saves.clear()
@@ -125,25 +125,24 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
 
 def _train_epoch(trainer: Trainer, saves: Checkpoints, metrics: dict[str, float]) -> tuple[Status, str]:
     """The epoch's steps that are left; fills in the metrics of those taken and ends early where they are hopeless."""
+    every = min(CHECK_STEPS, math.ceil(trainer.steps_per_epoch / 2))
     while True:
         trainer.train_step()
         over = trainer.steps_into_epoch == 0
-        if over or trainer.steps_into_epoch % CHECK_STEPS == 0:
+        if over or trainer.steps_into_epoch % every == 0:
             metrics |= trainer.means()
-            verdict = _verdict(metrics, trainer.config)
+            verdict = _verdict(metrics, trainer)
             if over or verdict != _FINE:
                 return verdict
             if saves.due:
                 saves.save(trainer.step, trainer.state_dict())
 
 
-def _verdict(metrics: dict[str, float], config: TrainConfig) -> tuple[Status, str]:
+def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:
     """Status and reason so far. Every metric is equal on all ranks, so all come to the same verdict."""
     for name, value in metrics.items():
         if not math.isfinite(value):
             return "diverged", f"{name} is {value} in epoch {metrics['epoch']:.0f}"
-    if "train/embedding_std" in metrics:  # val's, in evaluation mode, is small until batch norm's averages have settled
-        reason = collapse_reason(metrics["train/embedding_std"], config.method.expected()["std"])
-        if reason:
-            return "collapsed", f"{reason} in epoch {metrics['epoch']:.0f}"
-    return _FINE
+    # of training: val's, in evaluation mode, is small until batch norm's averages have settled
+    reason = collapse_reason(trainer.spread, trainer.config.method.expected()["std"])
+    return ("collapsed", f"{reason} in epoch {metrics['epoch']:.0f}") if reason else _FINE

@@ -1,5 +1,6 @@
 """Trainer: the network, optimiser and data of one run, advanced step by step; all that a checkpoint must hold."""
 
+import math
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from jepa_train.batch_norm import convert_batch_norm
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
+from jepa_train.memory import peak_memory_gb, reset_peak_memory
 from jepa_train.metrics import embedding_std
 from jepa_train.models import Network, Output, build_network
 from jepa_train.optim import build_optimizer
@@ -41,14 +43,18 @@ class Trainer:
             convert_batch_norm(self.network)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
         if config.model.compile:
-            self.network.compile_embedding()
+            torch.compiler.reset()  # dynamo keeps 8 graphs of a function, and a lane runs many cells
+            for network in {self.network, self.evaluated}:
+                network.compile_embedding()
         self._model = distributed.data_parallel(self.network)
         self._optimizer = build_optimizer(self.network, config, self.steps_per_epoch)
         self._images = splits.train.on(self.device)
+        self._skipped = splits.skipped
         self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
         self._totals: dict[str, Tensor] = {}  # sums over the epoch's steps, on the device
         self._seconds = 0.0  # spent on the epoch's steps
         self._z = torch.empty(0)  # (V, N, D) of the last step
+        self._spreads = (math.inf, math.inf)  # embedding_std at the last two looks
 
     @property
     def evaluated(self) -> Network:
@@ -93,7 +99,7 @@ class Trainer:
         self._seconds += time.perf_counter() - started
 
     def means(self) -> dict[str, float]:
-        """Means of every term over the epoch's steps so far, and the spread of the last z; equal on all ranks.
+        """A look: means of every term over the epoch's steps so far, and the spread of the last z; equal on all ranks.
 
         The one place where a training epoch waits for the device.
         """
@@ -101,9 +107,17 @@ class Trainer:
         started = time.perf_counter()
         means = {f"train/{name}": (total / steps).item() for name, total in self._totals.items()}
         means["train/embedding_std"] = embedding_std(distributed.gather_rows(self._z.flatten(0, 1))).item()
+        self._spreads = (self._spreads[1], means["train/embedding_std"])
         self._seconds += time.perf_counter() - started
-        images = steps * self.config.global_batch
-        return means | {"train/lr": self._optimizer.lr, "train/images_per_s": images / self._seconds}
+        means["train/lr"] = self._optimizer.lr
+        means["train/images_per_s"] = steps * self.config.global_batch / self._seconds
+        means["train/peak_memory_gb"] = peak_memory_gb(self.device)
+        return means | ({"train/skipped_images": float(self._skipped)} if self._skipped else {})
+
+    @property
+    def spread(self) -> float:
+        """The larger embedding_std of the last two looks: a healthy run may pass through a narrow place."""
+        return max(self._spreads)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the steps to come depend on, besides the config."""
@@ -113,6 +127,7 @@ class Trainer:
             "average": {} if self._average is None else self._average.state_dict(),
             "totals": self._totals,
             "seconds": self._seconds,
+            "spreads": self._spreads,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,13 +137,14 @@ class Trainer:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
-        self._seconds = state["seconds"]
+        self._seconds, self._spreads = state["seconds"], state["spreads"]
 
     def _positions(self) -> Tensor:
         """This rank's images of the next step; at the start of an epoch its sums start anew."""
         epoch, index = divmod(self.step, self.steps_per_epoch)
         if index == 0:
             self._totals, self._seconds = {}, 0.0
+            reset_peak_memory(self.device)
         if index == 0 or not len(self._order):
             self._order = torch.randperm(len(self._images), generator=generator(self.config.seed, epoch + 1, "order"))
         return self._order[index * self.config.global_batch :][: self.config.global_batch][self._share]

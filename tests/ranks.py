@@ -136,14 +136,13 @@ def _work(rank: int, folder: Path) -> None:
 
 def _of_any_number(rank: int) -> dict:
     uneven = draw("uneven", 2, 4 + rank, 5)
-    method = STEPS["rectified_lpjepa"]
     return {
         "steps": {name: training_step(name) for name in STEPS},
         "slices": [unit_slices(5, 4, derive_seed(11, step, "slices")) for step in range(2)],
         "singular": singular_slices(draw("singular", 6, 4), 5, 0),
         "fair": {n: list(range(n))[distributed.fair_slice(n)] for n in (0, 1, 7)},
         "uneven": {
-            "rectified_lpjepa": _refusal(lambda: method(uneven, num_global=2, step=0, seed=0)),
+            **{name: _refusal(lambda m=m: m(uneven, num_global=2, step=0, seed=0)) for name, m in STEPS.items()},
             "gather": _refusal(lambda: distributed.gather_over_ranks(uneven[0])),
             "check": _refusal(lambda: distributed.require_equal_batches(4 + rank)),
         },

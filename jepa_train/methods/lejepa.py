@@ -9,7 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from jepa_train.characteristic import Knots, waves
 from jepa_train.checks import conform
-from jepa_train.distributed import at_least_fp32, mean_over_ranks, world_size
+from jepa_train.distributed import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
+from jepa_train.products import products
 from jepa_train.randomness import derive_seed
 from jepa_train.slices import unit_slices
 
@@ -65,6 +66,7 @@ class LeJEPA:
         self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D)."""
+        require_equal_batches(z.shape[1])
         slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
         invariance = _invariance(z, num_global, centre)
         regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
@@ -116,12 +118,16 @@ def sigreg(
         count = z.shape[:-2].numel() * slices.shape[1]  # V * K
         total, gradient = z.new_zeros(()), torch.zeros_like(rows) if differentiate else None
         for some in slices.to(z.dtype).split(_slices_at_a_time(rows), dim=1):
-            x = (rows @ some).unflatten(0, z.shape[:-1])  # (V, N, some of K)
+            x = products(rows, some.mT).unflatten(0, z.shape[:-1])  # (V, N, some of K)
             value, by_x = _epps_pulley(x, knots, differentiate=differentiate)
             total += value.sum()
             if gradient is not None and by_x is not None:
-                gradient.addmm_(by_x.flatten(0, -2), some.mT, alpha=1 / count)
-    return total / count if gradient is None else _Differentiated.apply(z, total / count, gradient.view(z.shape))
+                gradient += products(by_x.flatten(0, -2), some)
+    return (
+        total / count
+        if gradient is None
+        else _Differentiated.apply(z, total / count, gradient.view(z.shape).div_(count))
+    )
 
 
 def _slices_at_a_time(rows: Tensor) -> int:
