@@ -13,6 +13,7 @@ from benchmarks.comparison import Comparison
 from benchmarks.gradients import check_agreement, forward_backward
 from benchmarks.memory import peaks
 from benchmarks.timing import Setting, interleaved
+from jepa_train.products import products
 from jepa_train.randomness import generator
 from jepa_train.rgg import RGG
 from jepa_train.sliced_wasserstein import sliced_wasserstein
@@ -35,10 +36,10 @@ def plain_sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tenso
     return ((z @ slices).sort(dim=0).values - (target @ slices).sort(dim=0).values).square().mean()
 
 
-def products(z: Tensor, target: Tensor, slices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three matrix products of forward and backward: 2 N D K operations each."""
-    projected = z @ slices
-    return projected, target @ slices, projected @ slices.mT
+def three_products(z: Tensor, target: Tensor, slices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three matrix products of forward and backward: 2 N D K operations each, the fastest way known."""
+    projected = products(z, slices.mT)  # (N, K)
+    return projected, products(target, slices.mT), products(projected, slices)
 
 
 def _compared(shape: tuple[int, int, int], setting: Setting) -> Iterator[Comparison]:
@@ -51,7 +52,7 @@ def _compared(shape: tuple[int, int, int], setting: Setting) -> Iterator[Compari
     ours = partial(sliced_wasserstein, target=target, slices=slices)
     check_agreement(ours, plain, z)
     calls = partial(forward_backward, plain, z), partial(forward_backward, ours, z)
-    floor = partial(products, z, target, slices)
+    floor = partial(three_products, z, target, slices)
     times = interleaved((*calls, floor), setting.effort, device)
     where = f"N={num} D={dim} K={num_slices}"
     yield Comparison(

@@ -55,8 +55,8 @@ def plain_sigreg(z: Tensor, slices: Tensor, *, num_knots: int = 17, t_max: float
 
 
 def _quadrature(num_knots: int, t_max: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Knots and weights (T,) of the trapezoid rule, over the same interval as ours: [0, t_max], doubled."""
-    t = torch.linspace(0, t_max, num_knots, dtype=like.dtype, device=like.device)
+    """Knots and weights (T,) of the trapezoid rule on [-t_max, t_max]."""
+    t = torch.linspace(-t_max, t_max, num_knots, dtype=like.dtype, device=like.device)
     weights = torch.full_like(t, 2 * t_max / (num_knots - 1))
     weights[[0, -1]] /= 2
     return t, weights

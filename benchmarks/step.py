@@ -15,7 +15,6 @@ from benchmarks.memory import peaks
 from benchmarks.timing import Call, Setting, interleaved
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.data import Images, Splits
-from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.models import build_network
 from jepa_train.presets import PRESETS
 from jepa_train.randomness import generator
@@ -24,7 +23,7 @@ from jepa_train.views import make_views
 
 CONFIGS: dict[str, TrainConfig] = {
     "LeJEPA": PRESETS["cifar10"],
-    "Rectified LpJEPA": replace(PRESETS["cifar10"], method=RectifiedLpJEPA(lamb_reg=250.0, num_slices=8192)),
+    "Rectified LpJEPA": PRESETS["rectified_lpjepa_cifar100_resnet18"],
 }
 NUM_CLASSES = 10
 NUM_BATCHES = 8  # of random images; what they show changes no time

@@ -19,16 +19,16 @@ from benchmarks import image_folder, machine
 from benchmarks.comparison import Comparison, in_bytes, in_time
 from benchmarks.gradients import check_agreement, forward_backward
 from benchmarks.memory import peak_extra
-from benchmarks.rdmreg import plain_sliced_wasserstein, products
+from benchmarks.rdmreg import plain_sliced_wasserstein, three_products
 from benchmarks.report import as_json, as_markdown
 from benchmarks.sigreg import plain_sigreg
 from benchmarks.sigreg_table import RUNS, PaperTiming
 from benchmarks.timing import QUICK, Effort, Setting, interleaved
 from benchmarks.views import per_image
 from jepa_train.methods.lejepa import sigreg
-from jepa_train.methods.rectified_lpjepa import sliced_wasserstein
 from jepa_train.randomness import generator
 from jepa_train.recipes import CIFAR_VIEWS
+from jepa_train.sliced_wasserstein import sliced_wasserstein
 from jepa_train.slices import unit_slices
 from jepa_train.views import make_views
 
@@ -152,7 +152,8 @@ def test_rdmregs_plain_form_is_ours_in_value_and_gradient():
     slices = unit_slices(6, 15, seed=0).double()
     plain = forward_backward(lambda x: plain_sliced_wasserstein(x, target, slices), z)
     torch.testing.assert_close(plain, forward_backward(lambda x: sliced_wasserstein(x, target, slices), z))
-    assert [tuple(product.shape) for product in products(z, target, slices)] == [(20, 15), (20, 15), (20, 6)]
+    wanted = z @ slices, target @ slices, z @ slices @ slices.mT
+    torch.testing.assert_close(three_products(z, target, slices), wanted)
 
 
 def test_what_differs_is_not_compared():
