@@ -1,14 +1,12 @@
 """How much memory a call takes at its peak, beyond what was in use before it."""
 
-import contextlib
-import ctypes
 import gc
 import re
 from pathlib import Path
 
 import torch
 
-from benchmarks.timing import Call
+from benchmarks.timing import Call, give_back
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -34,9 +32,7 @@ def peak_extra(call: Call, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not _CLEAR.exists():
         return None
-    # Memory that the C library keeps for later counts as in use: a call that takes from there would seem to need none.
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()  # what is kept for later counts as in use: a call that takes from there would seem to need none
     _CLEAR.write_text("5")  # the peak starts again from what is in use now
     before = _resident("VmRSS")
     call()

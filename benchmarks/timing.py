@@ -1,5 +1,7 @@
 """How long things take: calls interleaved (A B A B ...), so that what else the machine does falls on all alike."""
 
+import contextlib
+import ctypes
 import gc
 import math
 import time
@@ -70,12 +72,21 @@ def interleaved(
 
 
 def _sample(call: Call, count: int, device: torch.device, clock: Callable[[], float]) -> float:
+    give_back()
+    if count > 1:  # a short call: caches and memory are as they are after the one before
+        call()
     _synchronize(device)
     started = clock()
     for _ in range(count):
         call()
     _synchronize(device)
     return (clock() - started) / count
+
+
+def give_back() -> None:
+    """Have the C library return the memory that it keeps for later; otherwise it does so in somebody's next call."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _synchronize(device: torch.device) -> None:

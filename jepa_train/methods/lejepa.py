@@ -132,7 +132,7 @@ def sigreg(
 
 def _slices_at_a_time(rows: Tensor) -> int:
     # On a CPU some MB of temporaries, which stay in its cache; on a GPU few launches, and some hundred MB.
-    projections = 2**18 if rows.device.type == "cpu" else 2**24
+    projections = 2**17 if rows.device.type == "cpu" else 2**24
     return max(projections // len(rows), 64)
 
 
