@@ -51,11 +51,16 @@ def images(count: int, *, seed: int) -> Images:
     """Noise over a brightness that is the class."""
     labels = torch.arange(3).repeat(count)
     noise = torch.randint(0, 60, (len(labels), 3, 8, 8), generator=generator("noise", seed))
-    return Images(pixels=(noise + 80 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels=labels)
+    pixels = (noise + 80 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
+    return Images(pixels=pixels, rows=torch.arange(len(labels)), labels=labels)
 
 
 SPLITS = Splits(
-    train=images(12, seed=0), val=images(20, seed=1), test=images(30, seed=2), classes=("dark", "grey", "bright")
+    train=images(12, seed=0),
+    val=images(20, seed=1),
+    test=images(30, seed=2),
+    classes=("dark", "grey", "bright"),
+    skipped=0,
 )
 
 
@@ -137,7 +142,7 @@ def test_embeddings_that_are_not_finite_are_reported_and_not_probed(network: Net
     """Only a bright training image overflows: test alone would look healthy."""
     pixels = SPLITS.train.pixels.clone()
     pixels[5] = 255
-    spoilt = dataclasses.replace(SPLITS, train=Images(pixels=pixels, labels=SPLITS.train.labels))
+    spoilt = dataclasses.replace(SPLITS, train=dataclasses.replace(SPLITS.train, pixels=pixels))
 
     def overflow(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         bright = inputs[0].flatten(1).mean(dim=1) >= to_input(pixels[5:6], 8).mean()

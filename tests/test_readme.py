@@ -3,6 +3,7 @@
 `make demo` and `make test` are read, not run: the first takes minutes, the second is what runs this.
 """
 
+import inspect
 import itertools
 import os
 import re
@@ -19,9 +20,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
+from jepa_train.checkpoint import Checkpoints
 from jepa_train.flat import cell_key, flatten
+from jepa_train.models import build_network
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
 from sweeps.engine.cells import Cell, fixed_cells
 from sweeps.engine.plan import make_plan
@@ -74,10 +78,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         return {**os.environ, "JEPA_RESULTS": str(results)}
 
 
-def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(command: str, environment: dict[str, str], *, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """A README command, in the repository's root, with this Python."""
     words = [sys.executable if word == ".venv/bin/python" else word for word in shlex.split(command)]
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_every_command_of_the_readme_is_covered_here():
@@ -92,6 +96,44 @@ def test_one_run(environment):
     assert done.returncode == 0, done.stderr
     assert "finished at epoch 5" in done.stdout
     assert float(re.search(r"linear_top1\s.*?(0\.\d+)", done.stdout).group(1)) > 0.8
+
+
+def test_a_run_with_checkpoints_is_evaluated_later(environment, tmp_path):
+    """.venv/bin/python -m jepa_train epochs=3 --checkpoints results/run1
+    .venv/bin/python -m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot,sgd
+
+    Not in the repository's root, where results/ is the user's.
+    """
+    first, second = (
+        line.strip() for line in inspect.getdoc(test_a_run_with_checkpoints_is_evaluated_later).split("\n")[:2]
+    )
+    done = run(first, environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (tmp_path / "results/run1").iterdir()] == ["final.pt"]
+    done = run(second, environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("evaluated at epoch 3")
+    for name in ("shot1_top1", "shot10_projector_top1", "sgd_top1"):
+        val_and_test = re.search(rf"^\W*{name}\W+(0\.\d+)\W+(0\.\d+)\W*$", done.stdout, flags=re.MULTILINE)
+        assert min(float(value) for value in val_and_test.groups()) > 0.3, name
+
+
+def test_finished_cells_are_judged_by_another_protocol_later(environment):
+    """.venv/bin/python sweeps/demo_rectified_lpjepa.py --evaluate probe.protocols=kshot"""
+    results = Path(environment["JEPA_RESULTS"])
+    sweep = demo_rectified_lpjepa.SWEEP
+    cells = fixed_cells(sweep, sweep.base)
+    for cell in cells:
+        weights = build_network(cell.config, num_classes=10).state_dict()
+        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, METRICS)
+    done = run(test_finished_cells_are_judged_by_another_protocol_later.__doc__, environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(sweep.name)
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == len(cells)
+    assert all(0.2 < found.data.metrics["test/shot10_top1"] < 1 for found in runs)
+    assert {found.data.metrics["test/linear_top1"] for found in runs} == {METRICS["test/linear_top1"]}
 
 
 def test_the_quoted_error_is_what_is_printed(environment):
@@ -161,6 +203,14 @@ def test_data_may_lie_elsewhere(environment, tmp_path):
     assert done.stderr.startswith("error: epochs is part of the cell")
 
 
+def test_quick_benchmarks(environment):
+    """.venv/bin/python -m benchmarks --quick"""
+    done = run(test_quick_benchmarks.__doc__, environment)
+    assert done.returncode == 0, done.stderr
+    assert "SIGReg" in done.stdout
+    assert "RDMReg" in done.stdout
+
+
 def test_tables(environment):
     """.venv/bin/python -m analysis and .venv/bin/python -m analysis demo_rectified_lpjepa --format latex"""
     listing = run(".venv/bin/python -m analysis", environment)
@@ -208,7 +258,7 @@ def test_the_sweep_shown_is_the_file():
 def test_the_layout_names_what_exists():
     tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
     named = re.findall(r"\b([a-z_0-9]+\.py|[a-z_]+/)", tree)
-    packages = [ROOT / name for name in ("jepa_train", "search_spaces", "sweeps", "analysis", "tests")]
+    packages = [ROOT / name for name in ("jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks", "tests")]
     paths = [*packages, *(path for package in packages for path in package.rglob("*"))]
     assert set(named) <= {f"{path.name}/" if path.is_dir() else path.name for path in paths}
 

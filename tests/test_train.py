@@ -60,7 +60,8 @@ def test_a_second_run_in_the_same_process_is_bit_for_bit_the_first(finished):
     torch.manual_seed(123)  # what another cell left behind
     _, again = run(dataclasses.replace(SMALL["lejepa"], epochs=2))
     for first, second in zip(finished[1], again, strict=True):
-        assert {**first, "train/images_per_s": 0} == {**second, "train/images_per_s": 0}
+        unlike = {"train/images_per_s": 0, "train/peak_memory_gb": 0}
+        assert first | unlike == second | unlike
 
 
 def test_another_seed_is_another_run(finished):
@@ -125,5 +126,5 @@ def test_two_ranks_train_and_evaluate_like_one_process(name: str):
         assert both[0][metric] == pytest.approx(alone[metric], rel=2e-3), metric
     # AdamW's first steps have the size of lr whatever the gradient's: rounding decides small ones; the rank shows it
     assert both[0]["val/effective_rank"] == pytest.approx(alone["val/effective_rank"], rel=2e-2)
-    for metric in ("val/probe_top1", "test/linear_top1", "test/knn_top1"):
+    for metric in ("val/probe_top1", "test/linear_top1", "test/knn20_top1"):  # knn_top1 is at the k that val prefers
         assert both[0][metric] == pytest.approx(alone[metric], abs=0.02), metric
