@@ -36,6 +36,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="of this run: it goes on where it was killed")
     parser.add_argument("--evaluate", metavar="FILE", type=Path, help="final.pt of a finished run; nothing is trained")
     options = parser.parse_args(words)
+    if options.evaluate is not None and (options.preset or options.checkpoints):
+        parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
     try:
         if options.evaluate is not None:
             metrics = evaluate_checkpoint(options.evaluate, options.assignments)

@@ -5,12 +5,14 @@ import logging
 import os
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from jepa_train import distributed
+from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, cell_key, flatten
 
@@ -24,6 +26,10 @@ INTERVAL_S = 300.0  # between two checkpoints within an epoch
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint of this run; the message is one line that says why."""
+
+
+class AnotherCellError(CheckpointError):
+    """It is a good checkpoint, but not of this run."""
 
 
 class Checkpoints:
@@ -52,9 +58,10 @@ class Checkpoints:
         self._last = time.monotonic()
         if self._folder is None or not distributed.is_main():
             return
-        if self._write(self._folder / f"step-{step:09d}.pt", {"step": step, "trainer": state}):
-            for old in self._steps()[_KEPT:]:
-                old.unlink(missing_ok=True)
+        target = self._folder / f"step-{step:09d}.pt"
+        if self._write(target, {"step": step, "trainer": state}):
+            # a newer one was refused when this run began: it is no reserve, and not ours to drop
+            _drop([path for path in self._steps() if path.name < target.name][_KEPT - 1 :])
 
     def finish(self, network: dict[str, Any], metrics: dict[str, float]) -> None:
         """Write final.pt, for later evaluation, and drop the others."""
@@ -65,27 +72,44 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Drop what a run that is over would have resumed from."""
-        for old in self._steps() if distributed.is_main() else []:
-            old.unlink(missing_ok=True)
+        _drop(self._steps() if distributed.is_main() else [])
 
     def resume(self) -> dict[str, Any]:
         """The newest checkpoint of this run that can be read, the same on every rank; {} where there is none.
 
         {"metrics", "network"} of a finished run, {"step", "trainer"} of one in flight. A file that is damaged or of
         another run is named in a warning, and the one before it is used.
-        """
-        chosen = distributed.broadcast_text(self._newest() if distributed.is_main() else "")
-        return self._read(Path(chosen)) if chosen else {}
 
-    def _newest(self) -> str:
+        Raises:
+            ConfigError: the folder holds another run that has finished, or not every rank can read the file.
+        """
+        path, content, refusal = self._newest() if distributed.is_main() else ("", {}, "")
+        path, refusal = distributed.broadcast_text(path), distributed.broadcast_text(refusal)
+        if refusal:
+            raise ConfigError(refusal)
+        if path and not distributed.is_main():
+            with contextlib.suppress(CheckpointError):
+                content = self._read(Path(path))
+        if distributed.any_rank(bool(path) and not content):
+            raise ConfigError(
+                f"checkpoints must lie where every worker sees them, got {path}, which some cannot read; "
+                "set JEPA_RESULTS to a folder that all machines share"
+            )
+        return content
+
+    def _newest(self) -> tuple[str, dict[str, Any], str]:
+        """Path and content of what to resume, or why this folder cannot be used."""
+        _drop(list(self._folder.glob("*.part")) if self._folder is not None else [])  # of writers that were killed
         for path in [*self._finals(), *self._steps()]:
             try:
-                self._read(path)
+                return str(path), self._read(path), ""
+            except AnotherCellError as error:
+                if path.name == _FINAL:
+                    return "", {}, f"{error}; choose another folder"
+                logger.warning("%s; the one before it is used, if there is one", error)
             except CheckpointError as error:
                 logger.warning("%s; the one before it is used, if there is one", error)
-            else:
-                return str(path)
-        return ""
+        return "", {}, ""
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.
@@ -97,7 +121,7 @@ class Checkpoints:
         if content["cell_key"] != cell_key(self._config):
             other = content["config"]
             differs = sorted(key for key, value in cell_fields(self._config).items() if other.get(key) != value)
-            raise CheckpointError(
+            raise AnotherCellError(
                 f"checkpoint {path} is of another cell, {content['cell_key']} (it differs in {', '.join(differs[:3])})"
             )
         return content
@@ -148,3 +172,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if content["format"] != _FORMAT:
         raise CheckpointError(f"checkpoint {path} has format {content['format']}, this version reads {_FORMAT}")
     return content
+
+
+def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
+    """load(state), where a state of other code is a mistake in one line.
+
+    Raises:
+        ConfigError: the state does not fit.
+    """
+    try:
+        load(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"the checkpoint does not fit this version of the code ({type(error).__name__}: {reason}); "
+            "delete it to train anew"
+        ) from error
+
+
+def _drop(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # a file too many is no reason to stop
+            path.unlink()

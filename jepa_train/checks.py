@@ -25,7 +25,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; choose one of {', '.join(known)}" if len(known) <= 16 else ""
+    return f"; choose one of {', '.join(known)}" if len(known) <= 12 else ""
 
 
 def shown(value: Any) -> str:

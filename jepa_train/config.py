@@ -102,6 +102,11 @@ class ModelConfig:
             self.patch_size >= 0, f"patch_size must not be negative, got {self.patch_size}; 0 means the encoder's own"
         )
         require(0 <= self.drop_path < 1, f"drop_path is a probability in [0, 1), got {self.drop_path}; 0 turns it off")
+        require(
+            not (self.compile and self.drop_path),
+            f"compile must be false where drop_path is positive, got drop_path={self.drop_path}; compiled code drops "
+            "other paths",
+        )
         require(0 <= self.swa_decay < 1, f"swa_decay must lie in [0, 1), got {self.swa_decay}; 0 means no averaging")
 
 

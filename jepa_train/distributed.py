@@ -107,6 +107,11 @@ def fair_slice(n: int) -> slice:
     return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on some rank; the same answer on every rank."""
+    return bool(gather_rows(torch.tensor([flag], device=_collective_device())).any().item())
+
+
 def broadcast_text(text: str) -> str:
     """Rank 0's text, on every rank."""
     if world_size() == 1:

@@ -45,24 +45,25 @@ GLOSSARY: dict[str, str] = {
     "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
 }
 
-# what evaluation with the default protocols reports on val, after every epoch or at the end: what a sweep may rank by
+# What evaluation reports on val, after every epoch, and at the end by protocol: what a sweep may rank by.
 ON_VAL = (
     "probe_top1",
     "projector_top1",
-    "linear_top1",
-    "linear_projector_top1",
-    "knn_top1",
-    "knn_projector_top1",
-    "knn20_top1",
-    "knn20_projector_top1",
-    "knn200_top1",
-    "knn200_projector_top1",
     "nonzero_fraction",
     "l1_sparsity",
     "dead_fraction",
     "effective_rank",
     "embedding_std",
 )
+ON_VAL_BY_PROTOCOL = {
+    protocol: tuple(f"{name}{part}_top1" for name in names for part in ("", "_projector"))
+    for protocol, names in {
+        "linear": ("linear",),
+        "sgd": ("sgd",),
+        "knn": ("knn", "knn20", "knn200"),
+        "kshot": ("shot1", "shot2", "shot5", "shot10", "shot100"),
+    }.items()
+}
 
 
 def nonzero_fraction(z: Tensor) -> Tensor:

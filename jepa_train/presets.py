@@ -28,7 +28,7 @@ DIGITS = TrainConfig(
 # LeJEPA, MINIMAL.md: 90.7 % on imagenette. Its cosine ends at eta_min=1e-3, half of lr, so that its probe's lr stays at
 # 1e-3; here it falls to half. Missing: the linear layer 384 -> 512 between encoder and projector.
 LEJEPA_IMAGENETTE_VIT_S8 = TrainConfig(
-    method=LeJEPA(lamb=0.02, num_slices=256, num_knots=17, t_max=3.0),
+    method=LeJEPA(lamb=0.02, num_slices=256, num_knots=17, t_max=3.0, domain="half"),
     data=DataConfig(name="image_folder", image_size=160),
     views=LEJEPA_MINIMAL_VIEWS,
     model=ModelConfig(encoder="vit_small_patch8_224", drop_path=0.1, projector_hidden=2048, projector_dim=16),

@@ -1,5 +1,6 @@
 """One training run: train(config, report). Plain PyTorch; the same code with one process or many."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jepa_train import distributed
-from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint
+from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data.split import load_splits
@@ -16,10 +17,12 @@ from jepa_train.flat import cell_key, parse, unflatten
 from jepa_train.metrics import collapse_reason
 from jepa_train.models import build_network
 from jepa_train.preflight import preflight
-from jepa_train.trainer import Trainer, training_device
+from jepa_train.trainer import Trainer, placed
 
 Report = Callable[[dict[str, float]], bool]
 Status = Literal["finished", "diverged", "collapsed", "stopped"]
+
+logger = logging.getLogger(__name__)
 
 CHECK_STEPS = 25  # at most so many between two looks at loss and spread: the device is waited for at these alone
 _FINE: tuple[Status, str] = ("finished", "")
@@ -61,12 +64,18 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
     saves = Checkpoints(checkpoints, config)
     resumed = saves.resume()
     if "metrics" in resumed:
+        if resumed["config"]["probe.protocols"] != config.probe.protocols:
+            logger.warning(
+                "this run finished with probe.protocols=%s, not %s; evaluate its final.pt again for others",
+                resumed["config"]["probe.protocols"],
+                config.probe.protocols,
+            )
         distributed.broadcast_flag(distributed.is_main() and report(resumed["metrics"]))
         return Outcome(*_FINE, resumed["metrics"])
     splits = load_splits(config.data)
     trainer = Trainer(config, splits)
     if resumed:
-        trainer.load_state_dict(resumed["trainer"])
+        restore(trainer.load_state_dict, resumed["trainer"])
     target = {f"target/{name}": value for name, value in config.method.expected().items()}
     first = min(1 + trainer.step // trainer.steps_per_epoch, config.epochs)
     for epoch in range(first, config.epochs + 1):
@@ -118,14 +127,15 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
     config = preflight(config)
     splits = load_splits(config.data)
     network = build_network(config, len(splits.classes))
-    network.load_state_dict(content["network"])
-    network.to(training_device())
+    restore(network.load_state_dict, content["network"])
+    network = placed(network, config)
     return {"epoch": float(config.epochs)} | final_evaluation(network, splits, config)
 
 
 def _train_epoch(trainer: Trainer, saves: Checkpoints, metrics: dict[str, float]) -> tuple[Status, str]:
     """The epoch's steps that are left; fills in the metrics of those taken and ends early where they are hopeless."""
-    every = min(CHECK_STEPS, math.ceil(trainer.steps_per_epoch / 2))
+    looks = max(2, math.ceil(trainer.steps_per_epoch / CHECK_STEPS))
+    every = math.ceil(trainer.steps_per_epoch / looks)  # evenly: two looks at one narrow place would count double
     while True:
         trainer.train_step()
         over = trainer.steps_into_epoch == 0

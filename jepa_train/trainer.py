@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa_train import distributed
@@ -36,9 +36,9 @@ class Trainer:
         self.config = config
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
-        self.network = build_network(config, len(splits.classes)).to(self.device)
-        if config.model.channels_last:  # convolutions: 1.3 times as fast on a CPU, more on a GPU
-            self.network.to(memory_format=torch.channels_last)
+        self.network = placed(build_network(config, len(splits.classes)), config)
+        if config.precision == "bf16" and self.device.type == "cpu":
+            _check_bf16_on_a_cpu(self.network.encoder, config)
         if distributed.world_size() > 1:
             convert_batch_norm(self.network)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
@@ -72,7 +72,7 @@ class Trainer:
         return self.step % self.steps_per_epoch
 
     def train_step(self) -> None:
-        """One step of the global batch; nothing of it waits for the device."""
+        """One step of the global batch; nothing of it waits for the device, but for singular slices."""
         started = time.perf_counter()
         config, step = self.config, self.step
         self._model.train()
@@ -87,7 +87,7 @@ class Trainer:
             if self._average is not None:
                 self._average.train()
                 averaged = self._average.embed(views[:1])  # of the global views
-                centre = averaged[1].mean(0)
+                centre = distributed.at_least_fp32(averaged[1]).mean(0)
             output = self._model(views, averaged)
         objective, terms = training_loss(config, output, labels, step, centre)
         self._optimizer.step(objective)
@@ -101,7 +101,7 @@ class Trainer:
     def means(self) -> dict[str, float]:
         """A look: means of every term over the epoch's steps so far, and the spread of the last z; equal on all ranks.
 
-        The one place where a training epoch waits for the device.
+        Here a training epoch waits for the device.
         """
         steps = self.steps_into_epoch or self.steps_per_epoch
         started = time.perf_counter()
@@ -153,6 +153,39 @@ class Trainer:
 def training_device() -> torch.device:
     """This process's GPU, or the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def placed(network: Network, config: TrainConfig) -> Network:
+    """The network on this process's device, in the config's memory format."""
+    network.to(training_device())
+    if config.model.channels_last:  # convolutions: 1.3 times as fast on a CPU, more on a GPU
+        network.to(memory_format=torch.channels_last)
+    return network
+
+
+@torch.no_grad()
+def _check_bf16_on_a_cpu(encoder: nn.Module, config: TrainConfig) -> None:
+    """Refuse convolutions over 1 px in bf16: oneDNN (3.12) leaves gradients of taps that meet padding alone unset.
+
+    Raises:
+        ConfigError: naming the views' size.
+    """
+
+    def look(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+        kernel, stride = max(module.kernel_size), max(module.stride)
+        if min(inputs[0].shape[-2:]) == 1 and kernel > 1 and (kernel > 3 or stride > 1):  # 3x3, stride 1, is right
+            raise ConfigError(
+                f"precision must be fp32 on a CPU where {config.model.encoder} shrinks views to 1 px, got bf16 with "
+                f"views of {size} px: PyTorch's gradient of such a convolution is wrong; set precision=fp32"
+            )
+
+    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_pre_hook(look) for module in convolutions]
+    encoder.eval()
+    for size in {config.views.global_size} | ({config.views.local_size} if config.views.num_local else set()):
+        encoder(next(encoder.parameters()).new_zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
 
 
 def training_loss(

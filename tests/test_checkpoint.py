@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from jepa_train import checkpoint
-from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint
+from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
+from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 
 CONFIG = TrainConfig()
@@ -117,6 +119,32 @@ def test_a_file_that_cannot_be_trusted_is_named_and_the_one_before_is_used(
     assert message.startswith(f"checkpoint {tmp_path / 'step-000000012.pt'} {reason}")
     assert "\n" not in message
     assert not (tmp_path / "executed").exists()
+
+
+def test_newer_files_that_were_refused_neither_count_as_reserve_nor_are_dropped(saves: Checkpoints, tmp_path: Path):
+    for step in (800, 900):
+        of_another_cell(Path(shutil.copy(tmp_path / "step-000000012.pt", tmp_path / f"step-{step:09d}.pt")))
+    for step in (16, 20, 24):
+        saves.save(step, state(step))
+    assert saves.resume()["step"] == 24
+    assert names(tmp_path) == [f"step-{step:09d}.pt" for step in (20, 24, 800, 900)]
+
+
+def test_a_finished_run_of_another_cell_is_not_overwritten(saves: Checkpoints, tmp_path: Path):
+    saves.finish({"weight": torch.ones(2)}, {"epoch": 3.0})
+    with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
+        resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
+
+
+def test_what_a_killed_writer_left_is_removed(saves: Checkpoints, tmp_path: Path):
+    (tmp_path / "step-000000016.4711.part").write_bytes(b"half")
+    assert saves.resume()["step"] == 12
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_state_of_other_code_is_a_mistake_in_one_line():
+    with pytest.raises(ConfigError, match=r"^the checkpoint does not fit this version of the code \(RuntimeError: "):
+        restore(torch.nn.Linear(2, 3).load_state_dict, torch.nn.Linear(3, 3).state_dict())
 
 
 @pytest.mark.usefixtures("saves")

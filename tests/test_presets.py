@@ -85,6 +85,7 @@ def test_minimal_md_in_its_details() -> None:
         >= {
             "method.num_knots": 17,
             "method.t_max": 3.0,
+            "method.domain": "half",
             "views.num_global": 4,
             "views.global_size": 128,
             "model.drop_path": 0.1,

@@ -10,7 +10,7 @@ import torch
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import unflatten
-from jepa_train.metrics import GLOSSARY, ON_VAL
+from jepa_train.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.presets import DIGITS
 from jepa_train.train import Outcome, train
 
@@ -47,7 +47,8 @@ def test_every_reported_name_is_in_the_glossary(finished):
 
 
 def test_what_a_sweep_may_rank_by_is_what_is_reported_on_val(finished):
-    assert {f"val/{name}" for name in ON_VAL} == {name for name in finished[0].metrics if name.startswith("val/")}
+    names = {*ON_VAL, *ON_VAL_BY_PROTOCOL["linear"], *ON_VAL_BY_PROTOCOL["knn"]}
+    assert {f"val/{name}" for name in names} == {name for name in finished[0].metrics if name.startswith("val/")}
 
 
 def test_the_loss_is_the_methods_convex_sum(finished):
@@ -101,6 +102,11 @@ def test_a_collapsed_embedding_ends_the_run_with_its_reason():
     assert outcome.status == "collapsed"
     assert "embedding_std" in outcome.reason
     assert len(reports) < 30
+
+
+def test_bf16_on_a_cpu_is_refused_where_its_gradients_are_wrong():
+    with pytest.raises(ConfigError, match=r"^precision must be fp32 on a CPU where test_resnet .* views of 12 px"):
+        run(dataclasses.replace(SMALL["lejepa"], precision="bf16"))
 
 
 def test_report_can_stop_a_run():

@@ -109,6 +109,9 @@ def _read(target: Path) -> Stored | None:
             facts = json.load(file)
     except FileNotFoundError:
         return None
+    except (ValueError, EOFError) as error:
+        _log.warning("%s cannot be read (%s); it is made anew", target, " ".join(str(error).split()))
+        return None
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that the array is read-only
         return Stored(pixels=torch.from_numpy(array), facts=facts)
 

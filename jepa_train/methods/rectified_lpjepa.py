@@ -85,18 +85,18 @@ class RectifiedLpJEPA:
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)
-        slices = self._slices(z.detach(), derive_seed(seed, step, "slices"))
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
-        regularizer = rdmreg(z, target, slices)
+        everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
+        slices = self._slices(everyone.detach(), derive_seed(seed, step, "slices"))
+        regularizer = rdmreg(everyone, target, slices)
         loss = self.lamb_inv * invariance + self.lamb_reg * regularizer
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}
 
     def _slices(self, z: Tensor, seed: int) -> Tensor:
-        """(D, num_slices), equal on all ranks."""
+        """(D, num_slices), equal on all ranks. z: (V, N, D) of the global batch."""
         if self.slice_kind == "singular":
-            everyone = gather_over_ranks(at_least_fp32(z).transpose(0, 1))  # (world_size * N, V, D)
-            return singular_slices(everyone.flatten(0, 1), self.num_slices, seed)
+            return singular_slices(z.flatten(0, 1), self.num_slices, seed)
         return unit_slices(z.shape[-1], self.num_slices, seed, device=z.device)
 
 
@@ -106,17 +106,13 @@ def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     The ranks share out the slices: each takes its part of them, of all samples.
 
     Args:
-        z: (V, N, D), the N samples of this rank in V views.
-        target: (world_size * N, D), one sample for all views, or (V, world_size * N, D); equal on all ranks.
+        z: (V, N, D), the global batch's N samples in V views, gathered over the ranks: equal on all of them.
+        target: (N, D), one sample for all views, or (V, N, D); equal on all ranks.
         slices: (D, K), unit columns, equal on all ranks.
 
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
-
-    Raises:
-        ValueError: N is not the same on all ranks.
     """
-    everyone = gather_over_ranks(z.transpose(0, 1)).transpose(0, 1)  # (V, world_size * N, D)
     share = slices[:, fair_slice(slices.shape[1])]  # possibly none, whose distance is 0
     weight = share.shape[1] * world_size() / slices.shape[1]
-    return mean_over_ranks(sliced_wasserstein(everyone, target, share) * weight)
+    return mean_over_ranks(sliced_wasserstein(z, target, share) * weight)

@@ -128,8 +128,9 @@ def _evaluate(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str], consol
     lost = 0
     for sweep, file in sweeps:
         plan = make_plan(sweep, file, words)
-        console.print(f"[bold]{sweep.name}[/bold]")
-        lost += reevaluate(plan, Ledger(plan, file), words, console)
+        finished = sum(entry.status == "finished" for entry in plan.entries.values())
+        console.print(f"[bold]{sweep.name}[/bold]: {finished} finished cells to evaluate")
+        lost += reevaluate(plan, Ledger(plan, file), console) if finished else 0
     return 1 if lost else 0
 
 

@@ -1,6 +1,5 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,8 +43,9 @@ class Recorder(tune.Callback):
 
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
-        if not self._ledger.knows(cell):
-            shutil.rmtree(self._checkpoints / cell.key, ignore_errors=True)
+        stale = self._checkpoints / cell.key
+        if stale.exists() and not self._ledger.knows(cell):
+            stale.rename(stale.with_name(f"{cell.key}.before-{time.time():.0f}"))  # another store may still know it
         self._cells[cell.key] = cell
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002

@@ -1,20 +1,18 @@
 """Later evaluation: finished cells once more through other protocols, by their checkpoints, into the runs they have."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from jepa_train.checks import ConfigError
+from jepa_train.flat import cell_fields, flatten
 from jepa_train.paths import checkpoints_dir
 from sweeps.engine.plan import Plan
 from sweeps.engine.tracking import Ledger
 
 
-def reevaluate(plan: Plan, ledger: Ledger, words: Sequence[str], console: Console) -> int:
+def reevaluate(plan: Plan, ledger: Ledger, console: Console) -> int:
     """Evaluate every finished cell in this process and add the metrics to its run. Nothing is trained.
 
-    Args:
-        words: assignments such as probe.protocols=kshot and data.path=DIR.
+    By the plan's protocols, on the plan's data: what decides no result comes from its base, not from the checkpoint.
 
     Returns:
         How many finished cells have no checkpoint that can be read here.
@@ -22,6 +20,8 @@ def reevaluate(plan: Plan, ledger: Ledger, words: Sequence[str], console: Consol
     # torch and timm are imported when there is something to evaluate
     from jepa_train.train import evaluate_checkpoint
 
+    fields = flatten(plan.base)
+    words = [f"{key}={fields[key]}" for key in fields.keys() - cell_fields(plan.base).keys() - set(plan.sweep.axes)]
     finished = [entry for entry in plan.entries.values() if entry.status == "finished"]
     lost = 0
     for number, entry in enumerate(finished, 1):

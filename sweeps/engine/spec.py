@@ -10,7 +10,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from jepa_train.checks import ConfigError, conform, nearest
 from jepa_train.config import TrainConfig
 from jepa_train.flat import Scalar, unflatten
-from jepa_train.metrics import ON_VAL
+from jepa_train.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.protocols import protocol_names
 
 _REMEDIES = {
     "purpose": "begin the file with a docstring and write purpose=__doc__",
@@ -116,9 +117,11 @@ class Sweep:
             f"objective must be a metric on val (test is evaluated once, at the end), got {self.objective!r}; "
             "try val/probe_top1",
         )
+        known = [*ON_VAL, *(name for names in ON_VAL_BY_PROTOCOL.values() for name in names)]
         _require(
-            metric in ON_VAL,
-            f"objective must be val/ and a metric of the evaluation, got {self.objective!r}{nearest(metric, ON_VAL)}",
+            metric in known,
+            f"objective must be val/ and a metric of the evaluation, got {self.objective!r}"
+            + (nearest(metric, known) or "; try val/probe_top1"),
         )
 
     @property
@@ -128,6 +131,12 @@ class Sweep:
 
     def check(self, base: TrainConfig) -> None:
         """Refuse, before anything starts, what no cell of this sweep could run with."""
+        needed = [name for name, of in ON_VAL_BY_PROTOCOL.items() if self.objective.removeprefix("val/") in of]
+        _require(
+            set(needed) <= set(protocol_names(base.probe.protocols)),
+            f"objective {self.objective!r} is measured by the protocol {', '.join(needed)}, which is not among "
+            f"probe.protocols={base.probe.protocols!r}; add it there",
+        )
         for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
             config = unflatten(point, base=base)
             _require(
