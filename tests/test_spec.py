@@ -76,7 +76,7 @@ def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
         ({"workers": 3}, ("global_batch", "128", "3 workers", "129")),
         ({"workers": 0}, ("workers", "0")),
         ({"workers": 2, "grid": {"global_batch": [128, 33]}}, ("global_batch", "33", "34")),
-        ({"objective": "val/loss"}, ("objective", "val/loss", "choose one of", "embedding_std")),
+        ({"objective": "val/loss"}, ("objective", "val/loss", "try val/probe_top1")),
         ({"objective": "val/lr"}, ("objective", "val/lr")),
         ({"objective": "val/knn_top"}, ("objective", "'val/knn_top'", "did you mean 'knn_top1'?")),
         ({"objective": 3}, ("objective", "text", "3")),
