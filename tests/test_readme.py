@@ -211,6 +211,15 @@ def test_quick_benchmarks(environment):
     assert "RDMReg" in done.stdout
 
 
+def test_the_benchmarks_shown_are_the_recorded_ones():
+    shown = README[README.index("<!-- benchmarks -->") : README.index("<!-- end of benchmarks -->")]
+    recorded = (ROOT / "benchmarks/results/amd-epyc-2-cores.md").read_text()
+    cells = [{cell.strip() for cell in line.split("|")} for line in recorded.splitlines() if line.startswith("|")]
+    rows = [{cell.strip() for cell in line.split("|")} for line in shown.splitlines() if re.match(r"\| .*\d", line)]
+    assert len(rows) > 20
+    assert all(any(row <= recorded_row for recorded_row in cells) for row in rows if "points" not in row)
+
+
 def test_tables(environment):
     """.venv/bin/python -m analysis and .venv/bin/python -m analysis demo_rectified_lpjepa --format latex"""
     listing = run(".venv/bin/python -m analysis", environment)

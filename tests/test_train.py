@@ -8,10 +8,11 @@ import ranks
 import torch
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig
+from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.flat import unflatten
 from jepa_train.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.presets import DIGITS
+from jepa_train.recipes import LEJEPA_SMALL_VIEWS
 from jepa_train.train import Outcome, train
 
 SMALL = ranks.SMALL
@@ -134,3 +135,23 @@ def test_two_ranks_train_and_evaluate_like_one_process(name: str):
     assert both[0]["val/effective_rank"] == pytest.approx(alone["val/effective_rank"], rel=2e-2)
     for metric in ("val/probe_top1", "test/linear_top1", "test/knn20_top1"):  # knn_top1 is at the k that val prefers
         assert both[0][metric] == pytest.approx(alone[metric], abs=0.02), metric
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "test_convnext"])
+def test_encoders_of_the_guides_train_on_two_global_and_six_local_views(encoder: str):
+    """In short: 48 and 32 px, an averaged network, three epochs; well above chance, and with every term reported."""
+    config = dataclasses.replace(
+        SMALL["lejepa"],
+        model=ModelConfig(encoder=encoder, small_stem=False, projector_dim=32, swa_decay=0.5),
+        views=dataclasses.replace(LEJEPA_SMALL_VIEWS, flip=0.0, global_size=48, local_size=32),
+        optim=OptimConfig(lr=2e-3, warmup_epochs=0.5),
+        probe=ProbeConfig(lr=3e-2, protocols="knn"),
+        global_batch=200,
+        epochs=3,
+    )
+    outcome, reports = run(config)
+    assert (config.views.num_global, config.views.num_local) == (2, 6)
+    assert outcome.status == "finished"
+    assert all(math.isfinite(value) for report in reports for value in report.values())
+    assert reports[-1]["train/sigreg"] < reports[0]["train/sigreg"]
+    assert outcome.metrics["test/knn_top1"] > 0.4
