@@ -119,7 +119,7 @@ def test_a_run_with_checkpoints_is_evaluated_later(environment, tmp_path):
 
 
 def test_finished_cells_are_judged_by_another_protocol_later(environment):
-    """.venv/bin/python sweeps/demo_rectified_lpjepa.py --evaluate probe.protocols=kshot"""
+    """.venv/bin/python sweeps/demo_rectified_lpjepa.py --evaluate probe.protocols=sgd"""
     results = Path(environment["JEPA_RESULTS"])
     sweep = demo_rectified_lpjepa.SWEEP
     cells = fixed_cells(sweep, sweep.base)
@@ -132,7 +132,7 @@ def test_finished_cells_are_judged_by_another_protocol_later(environment):
     experiment = client.get_experiment_by_name(sweep.name)
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == len(cells)
-    assert all(0.2 < found.data.metrics["test/shot10_top1"] < 1 for found in runs)
+    assert all(0.2 < found.data.metrics["test/sgd_top1"] < 1 for found in runs)
     assert {found.data.metrics["test/linear_top1"] for found in runs} == {METRICS["test/linear_top1"]}
 
 
