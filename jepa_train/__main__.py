@@ -1,6 +1,7 @@
 """One run from the command line: python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02"""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="of this run: it goes on where it was killed")
     parser.add_argument("--evaluate", metavar="FILE", type=Path, help="final.pt of a finished run; nothing is trained")
     options = parser.parse_args(words)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("jepa_train").setLevel(logging.INFO)  # decoding and resuming are worth a line
     if options.evaluate is not None and (options.preset or options.checkpoints):
         parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
     try:
@@ -72,8 +75,10 @@ def _train_with_progress(config: TrainConfig, checkpoints: Path | None) -> Outco
 
         def report(metrics: dict[str, float]) -> bool:
             loss = f"loss {metrics['train/loss']:.3f}  " if "train/loss" in metrics else ""
-            top1 = metrics.get("val/probe_top1", float("nan"))
-            progress.update(bar, completed=int(metrics["epoch"]), description=f"{loss}val probe top-1 {top1:.3f}")
+            told = f"{loss}val probe top-1 {metrics.get('val/probe_top1', float('nan')):.3f}"
+            progress.update(bar, completed=int(metrics["epoch"]), description=told)
+            if not console.is_terminal:
+                sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{config.epochs}  {told}\n")
             return False
 
         return train(config, report=report, checkpoints=checkpoints)

@@ -46,6 +46,7 @@ class Checkpoints:
         self._folder = folder
         self._config = config
         self._last = time.monotonic()
+        self._foreign: dict[Path, str] = {}  # checkpoints of other cells, and what they were refused with
 
     @property
     def due(self) -> bool:
@@ -72,7 +73,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Drop what a run that is over would have resumed from."""
-        _drop(self._steps() if distributed.is_main() else [])
+        _drop([path for path in self._steps() if path not in self._foreign] if distributed.is_main() else [])
 
     def resume(self) -> dict[str, Any]:
         """The newest checkpoint of this run that can be read, the same on every rank; {} where there is none.
@@ -106,10 +107,12 @@ class Checkpoints:
             except AnotherCellError as error:
                 if path.name == _FINAL:
                     return "", {}, f"{error}; choose another folder"
+                self._foreign[path] = str(error)
                 logger.warning("%s; the one before it is used, if there is one", error)
             except CheckpointError as error:
                 logger.warning("%s; the one before it is used, if there is one", error)
-        return "", {}, ""
+        refusal = next((f"{text}; choose another folder" for text in self._foreign.values()), "")
+        return "", {}, refusal  # to begin here would cost the other run its checkpoints
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.
@@ -164,6 +167,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if damaged:
             raise ValueError(f"{damaged} fails its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: it is none, or only a part of one") from error
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error

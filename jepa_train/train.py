@@ -76,6 +76,7 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
     trainer = Trainer(config, splits)
     if resumed:
         restore(trainer.load_state_dict, resumed["trainer"])
+        logger.info("going on after step %d of %d", trainer.step, config.epochs * trainer.steps_per_epoch)
     target = {f"target/{name}": value for name, value in config.method.expected().items()}
     first = min(1 + trainer.step // trainer.steps_per_epoch, config.epochs)
     for epoch in range(first, config.epochs + 1):
@@ -106,6 +107,7 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
     """The final evaluation of a finished run, by its final.pt, with the protocols that the words ask for.
 
     Args:
+        file: final.pt, or the folder in which it lies.
         words: assignments like "probe.protocols=kshot" or "data.path=DIR"; none may change the cell.
 
     Returns:
@@ -114,6 +116,7 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
     Raises:
         ConfigError: no readable final.pt, or a word that is wrong or would have changed the training.
     """
+    file = file / "final.pt" if file.is_dir() else file
     try:
         content = read_checkpoint(file)
     except CheckpointError as error:

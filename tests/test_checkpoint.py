@@ -149,7 +149,8 @@ def test_a_state_of_other_code_is_a_mistake_in_one_line():
 
 @pytest.mark.usefixtures("saves")
 def test_no_checkpoint_of_another_cell_is_resumed(tmp_path: Path):
-    assert resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1)) is None
+    with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
+        resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
     assert resumed_step(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path="/b"))) == 12
 
 
@@ -180,5 +181,5 @@ def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_reading_a_file_that_is_not_there_names_it(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read \(FileNotFoundError"):
+    with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read: there is no such file"):
         read_checkpoint(tmp_path / "gone.pt")

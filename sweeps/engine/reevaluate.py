@@ -1,5 +1,7 @@
 """Later evaluation: finished cells once more through other protocols, by their checkpoints, into the runs they have."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 
 from jepa_train.checks import ConfigError
@@ -33,6 +35,14 @@ def reevaluate(plan: Plan, ledger: Ledger, console: Console) -> int:
             console.print(f"  {number}/{len(finished)}  {entry.label}: {error}", highlight=False, soft_wrap=True)
             continue
         ledger.log(entry.run_id, metrics)
-        added = ", ".join(sorted({name.partition("/")[2] for name in metrics if "/" in name}))
-        console.print(f"  {number}/{len(finished)}  {entry.label}: {added}", highlight=False, soft_wrap=True)
+        line = f"  {number}/{len(finished)}  {entry.label}: {_scores(metrics)}"
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print("all metrics are in the cells' MLflow runs; browse them with: make ui")
     return lost
+
+
+def _scores(metrics: Mapping[str, float]) -> str:
+    """What the protocols found on test, on encoder features."""
+    online = ("test/probe_top1", "test/projector_top1")
+    names = [name for name in metrics if name.endswith("_top1") and name.startswith("test/") and name not in online]
+    return ", ".join(f"{name} {metrics[name]:.3f}" for name in names if "_projector_" not in name)
