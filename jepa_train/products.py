@@ -21,5 +21,5 @@ def products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x, copied unless it or its transpose is contiguous: other strides take oneDNN a hundred times as long."""
+    """x, copied unless it or its transpose is contiguous: with other strides oneDNN did not end within minutes."""
     return x if x.is_contiguous() or x.mT.is_contiguous() else x.contiguous()
