@@ -95,7 +95,7 @@ def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator
     """Independent fp32 draws of the Gamma law with shape alpha.
 
     For a whole number it is the sum of so many exponential variables, the logarithm of a product of uniform ones: two
-    to five times as fast on a CPU, where torch draws exponential and Gamma variables one by one.
+    to three times as fast on a CPU, where torch draws exponential and Gamma variables one by one.
     """
     device = generator.device
     if alpha in (1, 2, 3, 4):
