@@ -82,7 +82,7 @@ class Checkpoints:
         another run is named in a warning, and the one before it is used.
 
         Raises:
-            ConfigError: the folder holds another run that has finished, or not every rank can read the file.
+            ConfigError: the folder holds another run's, finished or without one of ours; or some rank cannot read it.
         """
         path, content, refusal = self._newest() if distributed.is_main() else ("", {}, "")
         path, refusal = distributed.broadcast_text(path), distributed.broadcast_text(refusal)

@@ -117,9 +117,9 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     """The network of a config, on the CPU. The weights depend on config.seed alone; global RNG is left as it was.
 
     Raises:
-        ConfigError: as check_encoder and num_features.
+        ConfigError: as check_encoder and feature_widths.
     """
-    widths = num_features(config)
+    widths = feature_widths(config)
     model = config.model
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would reseed the GPUs as well, which this fork does not restore.
@@ -186,7 +186,7 @@ def check_encoder(name: str) -> None:
         raise ConfigError(f"model.encoder must be a timm model, got {name!r}{remedy}")
 
 
-def num_features(config: TrainConfig) -> Widths:
+def feature_widths(config: TrainConfig) -> Widths:
     """The widths of what the encoder gives, by a dry run at every view size: 0.1 s, on no memory.
 
     timm's own num_features is not the output's width for every family (MobileNetV3: 576 for 1024 features).

@@ -14,7 +14,7 @@ from jepa_train.models import (
     build_network,
     build_projector,
     check_encoder,
-    num_features,
+    feature_widths,
     pooled_and_features,
 )
 from jepa_train.recipes import LEJEPA_SMALL_VIEWS
@@ -88,7 +88,7 @@ def test_every_kind_of_encoder_trains_at_two_resolutions(name: str, sizes: tuple
     config = config_for(name, views=views)
     network = build_network(config, num_classes=5)
     output = network(random_views(sizes=sizes))
-    assert output.features.shape == (3, 4, num_features(config).features)
+    assert output.features.shape == (3, 4, feature_widths(config).features)
     assert not output.features.requires_grad
     assert output.z.shape == (3, 4, 8)
     assert output.probe_logits.shape == output.projector_logits.shape == (3, 4, 5)
@@ -143,7 +143,7 @@ def test_the_projector_gets_what_the_encoder_pools(name: str) -> None:
 def test_widths_of_families_whose_features_are_pooled_or_of_two_blocks() -> None:
     views = ViewsConfig(num_global=2, global_size=224)
     names = ("resnet50", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224", "eva02_tiny_patch14_224")
-    widths = [tuple(num_features(config_for(name, views=views, small_stem=False))) for name in names]
+    widths = [tuple(feature_widths(config_for(name, views=views, small_stem=False))) for name in names]
     assert widths == [(2048, 2048), (768, 768), (384, 768), (192, 384)]  # the third without any prefix token
 
 
@@ -199,7 +199,7 @@ def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage:
 
 def test_patches_of_a_vit_for_small_images_in_2_global_and_6_local_views() -> None:
     config = config_for("vit_tiny_patch16_224", patch_size=4, views=LEJEPA_SMALL_VIEWS)
-    assert tuple(num_features(config)) == (192, 384)
+    assert tuple(feature_widths(config)) == (192, 384)
     encoder = build_encoder(config.model, 32).eval()
     seen = seen_by(encoder.blocks[0])
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_patches_of_a_vit_for_small_images_in_2_global_and_6_local_views() -> No
 )
 def test_encoders_of_the_papers_take_their_two_resolutions(name: str, size: tuple[int, int], patch_size: int) -> None:
     views = ViewsConfig(num_global=2, num_local=6, global_size=size[0], local_size=size[1])
-    widths = num_features(config_for(name, views=views, patch_size=patch_size, small_stem=False))
+    widths = feature_widths(config_for(name, views=views, patch_size=patch_size, small_stem=False))
     assert widths.features == (2 if name.startswith("vit") else 1) * widths.pooled
 
 
@@ -255,7 +255,7 @@ def test_drop_path_reaches_the_last_block_in_full_and_works_in_training_alone() 
 )
 def test_what_an_encoder_cannot_have_is_refused_in_one_line(config: TrainConfig, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        num_features(config)
+        feature_widths(config)
     assert str(error.value) == message
 
 
@@ -369,8 +369,8 @@ def test_unknown_encoder_is_answered_in_one_line() -> None:
 def test_view_size_that_the_encoder_cannot_take_is_named() -> None:
     views = dataclasses.replace(VIEWS, local_size=8)
     with pytest.raises(ConfigError) as error:
-        num_features(config_for("test_vit", views=views))
+        feature_widths(config_for("test_vit", views=views))
     message = str(error.value)
     assert message.startswith("views.local_size must fit test_vit, got 8 (")
     assert "\n" not in message
-    assert num_features(config_for("test_vit", views=dataclasses.replace(views, num_local=0))).pooled == 64
+    assert feature_widths(config_for("test_vit", views=dataclasses.replace(views, num_local=0))).pooled == 64

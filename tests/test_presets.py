@@ -9,7 +9,7 @@ from jepa_train.config import ViewsConfig
 from jepa_train.data import DATASETS
 from jepa_train.flat import flatten
 from jepa_train.methods import METHODS
-from jepa_train.models import num_features
+from jepa_train.models import feature_widths
 from jepa_train.presets import PRESETS, preset
 from jepa_train.recipes import CIFAR_VIEWS, IMAGENET100_VIEWS, LEJEPA_MINIMAL_VIEWS, LEJEPA_SMALL_VIEWS, LEJEPA_VIEWS
 
@@ -42,7 +42,7 @@ def test_a_preset_for_every_dataset_and_for_nothing_unchecked() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds_its_encoder_for_its_views(name: str) -> None:
-    widths = num_features(preset(name))
+    widths = feature_widths(preset(name))
     assert widths.features == (2 if "vit" in preset(name).model.encoder else 1) * widths.pooled
 
 

@@ -14,6 +14,7 @@ from jepa_train.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.presets import DIGITS
 from jepa_train.recipes import LEJEPA_SMALL_VIEWS
 from jepa_train.train import Outcome, train
+from jepa_train.trainer import Trainer
 
 SMALL = ranks.SMALL
 
@@ -103,6 +104,29 @@ def test_a_collapsed_embedding_ends_the_run_with_its_reason():
     assert outcome.status == "collapsed"
     assert "embedding_std" in outcome.reason
     assert len(reports) < 30
+
+
+def test_divergence_is_seen_within_the_epoch(monkeypatch: pytest.MonkeyPatch):
+    """Four steps an epoch; the second one's loss is not finite, and after it comes the first look."""
+    steps = []
+    whole = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda trainer: steps.append(whole(trainer)))
+    outcome, _ = run(unflatten({"optim.lr": 1e20, "optim.warmup_epochs": 0.0}, base=SMALL["lejepa"]))
+    assert outcome.status == "diverged"
+    assert len(steps) == 2
+
+
+@pytest.mark.parametrize(
+    ("spreads", "status"), [((0.01, 1.0, 0.01, 1.0), "finished"), ((1.0, 0.01, 0.01), "collapsed")]
+)
+def test_one_narrow_look_is_no_collapse_but_two_in_a_row_are(
+    spreads: tuple[float, ...], status: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Two looks an epoch; the target's spread is 1."""
+    looks = iter(spreads)
+    monkeypatch.setattr("jepa_train.trainer.embedding_std", lambda _: torch.tensor(next(looks)))
+    assert run(dataclasses.replace(SMALL["lejepa"], epochs=2))[0].status == status
+    assert next(looks, None) is None
 
 
 def test_bf16_on_a_cpu_is_refused_where_its_gradients_are_wrong():
