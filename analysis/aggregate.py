@@ -80,10 +80,13 @@ def current(runs: pd.DataFrame) -> pd.DataFrame:
     compare different trainings. Of a grid, only the cells with values that it still lists.
     """
     cells = _of_present_base(runs)
-    listed = _experiment_tag(cells, "sweep.grid") or {}
-    inside = pd.Series(True, index=cells.index)
-    for key, values in listed.items():
-        inside &= _column(cells, key).map(_comparable).isin({_comparable(value) for value in values})
+    grids = _experiment_tag(cells, "sweep.grid") or [{}]
+    inside = pd.Series(False, index=cells.index)
+    for listed in grids if isinstance(grids, list) else [grids]:  # a store from before lists of grids has one
+        here = pd.Series(True, index=cells.index)
+        for key, values in listed.items():
+            here &= _column(cells, key).map(_comparable).isin({_comparable(value) for value in values})
+        inside |= here
     return cells[inside]
 
 

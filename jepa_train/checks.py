@@ -68,6 +68,8 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     if origin is Mapping and isinstance(value, Mapping):
         names = [conformed(f"a key of {key}", name, parts[0]) for name in value]
         return {name: conformed(f"{key}[{name!r}]", value[name], parts[1]) for name in names}
+    if origin in (types.UnionType, typing.Union):
+        return _conformed_to_one(key, value, kind, parts)
     if kind is float and type(value) is int:
         value = float(value)
     if not _fits(value, kind, origin):
@@ -75,6 +77,21 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}")
     return value
+
+
+def _conformed_to_one(key: str, value: Any, kind: Any, parts: tuple[Any, ...]) -> Any:
+    """The value in the first of several types that takes it; what is wrong inside a container is said of that."""
+    inside: list[ValueError] = []
+    for part in parts:
+        try:
+            return conformed(key, value, part)
+        except ValueError as error:
+            container = typing.get_origin(part)
+            if container in _CONTAINERS and isinstance(value, container) and not isinstance(value, str):
+                inside.append(error)
+    if inside:
+        raise inside[0]
+    raise ValueError(f"{key} must be {_named(kind)}, got {shown(value)} ({type(value).__name__})")
 
 
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -92,7 +109,11 @@ def _fits(value: Any, kind: Any, origin: Any) -> bool:
 
 
 def _named(kind: Any) -> str:
-    if isinstance(kind, types.UnionType):
-        return " or ".join(_named(part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(dict.fromkeys(_named(part) for part in typing.get_args(kind)))
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(repr(word) for word in typing.get_args(kind))
+    if kind is types.NoneType:
+        return "None"
     names = NAMES | _CONTAINERS
     return names.get(typing.get_origin(kind) or kind) or f"{kind.__name__}(...)"

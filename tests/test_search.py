@@ -42,7 +42,7 @@ def searcher(history: list[Entry], announced: list, *, references: bool = True) 
         known=fixed_cells(SEARCH, DIGITS) if references else [],
         proposals=optuna_search(SEARCH, DIGITS, history),
         complete=completer(SEARCH, DIGITS),
-        taken={item.key: item.value("val/probe_top1") for item in history},
+        taken={item.key: item.scores(SEARCH.goals)[0] for item in history},
         announce=announced.append,
         objective="val/probe_top1",
     )

@@ -2,8 +2,9 @@
 
 from sweeps.engine.errors import install
 from sweeps.engine.launch import main
+from sweeps.engine.objective import Asha, LabelFree
 from sweeps.engine.spec import BestOf, Sweep
 
-__all__ = ["BestOf", "Sweep", "main"]
+__all__ = ["Asha", "BestOf", "LabelFree", "Sweep", "main"]
 
 install()

@@ -42,9 +42,7 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     """
     cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
     if not sweep.space:
-        for values in itertools.product(*sweep.grid.values()):
-            point = dict(zip(sweep.grid, values, strict=True))
-            cells += [make_cell(sweep, base, point, seed=seed) for seed in sweep.seeds]
+        cells += [make_cell(sweep, base, point, seed=seed) for point in grid_points(sweep) for seed in sweep.seeds]
     labels: dict[str, str] = {}
     for cell in cells:
         if cell.key in labels:
@@ -53,6 +51,15 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
             )
         labels[cell.key] = cell.label
     return cells
+
+
+def grid_points(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every combination of each of the sweep's grids, in order; the one empty point without a grid."""
+    return [
+        dict(zip(grid, values, strict=True))
+        for grid in sweep.grids or [{}]
+        for values in itertools.product(*grid.values())
+    ]
 
 
 def make_cell(

@@ -1,14 +1,17 @@
 """The live view of a sweep: one line that moves on a terminal, plain lines on a pipe."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from jepa_train.flat import flatten
 from sweeps.engine.cells import Cell
+from sweeps.engine.objective import Goal
 
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
 
@@ -18,14 +21,14 @@ class Display:
 
     Args:
         name: the sweep's name.
-        objective: the metric of which the best value is shown.
+        goal: what the best cell is best at.
         total: all cells of the sweep, with those already done.
         done: the cells that an earlier launch finished.
     """
 
-    def __init__(self, *, name: str, objective: str, total: int, done: int, console: Console) -> None:
+    def __init__(self, *, name: str, goal: Goal, total: int, done: int, console: Console) -> None:
         self._name = name
-        self._objective = objective
+        self._goal = goal
         self._total = total
         self._earlier = done
         self._console = console
@@ -51,7 +54,7 @@ class Display:
 
     def note_best(self, value: float, label: str) -> None:
         """Take a finished cell's objective into account."""
-        if value == value and (self._best is None or value > self._best[0]):
+        if self._goal.better(value, math.nan if self._best is None else self._best[0]):
             self._best = (value, label)
 
     def started(self, cell: Cell) -> None:
@@ -65,12 +68,13 @@ class Display:
         if self._live is None and time.monotonic() - self._last_line > _QUIET_S:
             self._line(self._status())
 
-    def ended(self, cell: Cell, status: str, reason: str, value: float, seconds: float) -> None:
+    def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float], seconds: float) -> None:
         """A cell has ended; its line stays on the screen."""
         self._progress.pop(cell.label, None)
         self._ended[status] = self._ended.get(status, 0) + 1
         self._trained += cell.config.epochs > 0
-        outcome = f"{self._objective} {value:.3f}" if status == "finished" else f"{status}: {reason}"
+        value = self._goal.score(metrics, flatten(cell.config))
+        outcome = f"{self._goal.name} {value:.3f}" if status == "finished" else f"{status}: {reason}"
         if status == "finished" and cell.role == "cell":
             self.note_best(value, cell.label)
         counter = f"{self._earlier + sum(self._ended.values())}/{self._total}"
@@ -91,7 +95,7 @@ class Display:
             return f"{self._name}  {done}/{self._total} done  starting the workers ({waited:.0f} s)"
         parts = [f"{done}/{self._total} done", f"{len(self._progress)} running", f"{failed} failed", self._time_left()]
         if self._best is not None:
-            parts.append(f"best {self._objective} {self._best[0]:.3f} ({self._best[1]})")
+            parts.append(f"best {self._goal.name} {self._best[0]:.3f} ({self._best[1]})")
         return f"{self._name}  " + "  ".join(parts)
 
     def _time_left(self) -> str:

@@ -34,6 +34,13 @@ class Session:
         self._pool: LanePool | None = None
         self._shape: Shape | None = None
 
+    @property
+    def _devices(self) -> float:
+        """What a trial occupies: workers x GPUs of each (on CPUs, x 1)."""
+        assert self._shape is not None
+        _, workers, _, gpus = self._shape
+        return workers * (gpus or 1.0)
+
     def __enter__(self) -> Self:
         return self
 
@@ -60,18 +67,18 @@ class Session:
         pool = self.prepare(plan)
         display = Display(
             name=plan.sweep.name,
-            objective=plan.sweep.objective,
+            goal=plan.sweep.goals[0],
             total=plan.total,
             done=plan.total - plan.todo,
             console=self._console,
         )
         for entry in plan.entries.values():
             if entry.role == "cell":
-                display.note_best(entry.value(plan.sweep.objective), entry.label)
+                display.note_best(entry.scores(plan.sweep.goals)[0], entry.label)
         recorder = Recorder(
             ledger=ledger,
             display=display,
-            objective=plan.sweep.objective,
+            devices=self._devices,
             checkpoints=checkpoints_dir(plan.sweep.name),
             publish=publish,
         )
@@ -87,9 +94,9 @@ class Session:
             known=plan.missing,
             proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.sweep.space else None,
             complete=completer(plan.sweep, plan.base),
-            taken={entry.key: entry.value(plan.sweep.objective) for entry in plan.history},
+            taken={entry.key: entry.scores(plan.sweep.goals)[0] for entry in plan.history},
             announce=recorder.announce,
-            objective=plan.sweep.objective,
+            objective=plan.sweep.goals[0].metric,
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
@@ -134,7 +141,8 @@ def _shape(sweep: Sweep, cells: int) -> Shape:
     """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus_per_worker = float(gpus >= sweep.workers) if sweep.gpus_per_worker == -1 else sweep.gpus_per_worker
+    asked = sweep.gpus_per_worker
+    gpus_per_worker = float(gpus >= sweep.workers) if isinstance(asked, str) or asked == -1 else asked
     rooms = [cpus / (sweep.workers * sweep.cpus_per_worker)]
     if gpus_per_worker:
         rooms.append(gpus / (sweep.workers * gpus_per_worker))

@@ -21,21 +21,26 @@ class _Running:
     """A trial in flight."""
 
     cell: Cell
-    run_id: str
     started: float = field(default_factory=time.monotonic)
-    objective: float = float("nan")
+    metrics: dict[str, float] = field(default_factory=dict)  # the last report's
 
 
 class Recorder(tune.Callback):
     """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.trial."""
 
     def __init__(
-        self, *, ledger: Ledger, display: Display, objective: str, checkpoints: Path, publish: Callable[[], object]
+        self,
+        *,
+        ledger: Ledger,
+        display: Display,
+        devices: float,
+        checkpoints: Path,
+        publish: Callable[[], object],
     ) -> None:
         self._ledger = ledger
         self._publish = publish  # called after every cell
         self._display = display
-        self._objective = objective
+        self._devices = devices  # that a trial occupies
         self._checkpoints = checkpoints
         self._cells: dict[str, Cell] = {}
         self._running: dict[str, _Running] = {}
@@ -44,14 +49,15 @@ class Recorder(tune.Callback):
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
         stale = self._checkpoints / cell.key
-        if stale.exists() and not self._ledger.knows(cell):
+        if stale.exists() and not self._ledger.knows(cell.key):
             stale.rename(stale.with_name(f"{cell.key}.before-{time.time():.0f}"))  # another store may still know it
         self._cells[cell.key] = cell
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
         cell = self._cells[cell_key(unflatten(trial.config))]
-        self._running[trial.trial_id] = _Running(cell, self._ledger.start(cell))
+        self._running[trial.trial_id] = _Running(cell)
+        self._ledger.start(cell, devices=self._devices)
         self._display.started(cell)
 
     def on_trial_result(
@@ -67,8 +73,8 @@ class Recorder(tune.Callback):
         if "status" in result:
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
-        self._ledger.log(running.run_id, {name: result[name] for name in result if _is_metric(name)})
-        running.objective = float(result.get(self._objective, running.objective))
+        running.metrics = {name: result[name] for name in result if _is_metric(name)}
+        self._ledger.log(running.cell.key, running.metrics)
         self._display.progressed(running.cell, result["epoch"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
@@ -79,14 +85,15 @@ class Recorder(tune.Callback):
     def interrupt(self) -> None:
         """Close the runs of cells that were in flight when the sweep stopped; they run again next time."""
         for running in self._running.values():
-            self._ledger.end(running.run_id, "interrupted", "the sweep was stopped")
+            self._ledger.end(running.cell.key, "interrupted", "the sweep was stopped")
         self._running.clear()
 
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
-        self._ledger.end(running.run_id, status, reason, details)
+        self._ledger.end(running.cell.key, status, reason, details)
         self.failed += status not in RESULTS
-        self._display.ended(running.cell, status, reason, running.objective, time.monotonic() - running.started)
+        seconds = time.monotonic() - running.started
+        self._display.ended(running.cell, status, reason, running.metrics, seconds)
         self._publish()
 
     def __getstate__(self) -> dict[str, Any]:

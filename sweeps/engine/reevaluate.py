@@ -34,7 +34,7 @@ def reevaluate(plan: Plan, ledger: Ledger, console: Console) -> int:
             lost += 1
             console.print(f"  {number}/{len(finished)}  {entry.label}: {error}", highlight=False, soft_wrap=True)
             continue
-        ledger.log(entry.run_id, metrics)
+        ledger.amend(entry, metrics)
         line = f"  {number}/{len(finished)}  {entry.label}: {_scores(metrics)}"
         console.print(line, highlight=False, soft_wrap=True)
     console.print("all metrics are in the cells' MLflow runs; browse them with: make ui")

@@ -122,12 +122,12 @@ def optuna_search(sweep: Sweep, base: TrainConfig, history: Sequence[Entry]) -> 
     own = {key: flat[key] for key in sweep.space}
     first = [own] if not history and all(contains(sweep.space[key], value) for key, value in own.items()) else None
     search = OptunaSearch(
-        space=dict(sweep.space), metric=sweep.objective, mode="max", sampler=sampler, points_to_evaluate=first
+        space=dict(sweep.space), metric=sweep.goals[0].metric, mode="max", sampler=sampler, points_to_evaluate=first
     )
     for entry in history:
-        failed = entry.status != "finished" or sweep.objective not in entry.metrics
+        failed = entry.status != "finished" or sweep.goals[0].metric not in entry.metrics
         point = point_of(sweep.space, entry.params)
-        search.add_evaluated_point(point, entry.metrics.get(sweep.objective), error=failed)
+        search.add_evaluated_point(point, entry.metrics.get(sweep.goals[0].metric), error=failed)
     return search
 
 

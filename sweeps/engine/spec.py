@@ -3,15 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from jepa_train.checks import ConfigError, conform, nearest
+from jepa_train.checks import ConfigError, conform
 from jepa_train.config import TrainConfig
-from jepa_train.flat import Scalar, unflatten
+from jepa_train.flat import Scalar, flatten, unflatten
 from jepa_train.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.protocols import protocol_names
+from sweeps.engine.objective import Asha, Direction, Goal, LabelFree, goals_of
 
 _REMEDIES = {
     "purpose": "begin the file with a docstring and write purpose=__doc__",
@@ -19,6 +21,9 @@ _REMEDIES = {
     "grid": "write grid={'method.lamb': [0.01, 0.05]}",
     "space": "write space={'optim.lr': a distribution, as FloatDistribution(1e-4, 1e-2)}",
     "seeds": "write seeds=(0, 1, 2)",
+    "objective": "try 'val/probe_top1', {'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'} or LabelFree()",
+    "early_stopping": "write early_stopping=Asha(first=2)",
+    "warm_start": "write warm_start=('other_sweep',), with the comma",
     "references": "write references=({'epochs': 0},), with the comma",
 }
 
@@ -35,34 +40,49 @@ class BestOf:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A study: a grid alone is an ablation, a space alone an Optuna search (TPE); with neither, its one base cell.
+    """A study, of three kinds from two fields; with neither, its one base cell.
+
+    A grid alone is an ablation: every cell with every seed. A space alone is a search. Both are a fair ablation: each
+    cell of the grid gets a search of its own over the space, with the first seed, chosen on val; the winner of each
+    then runs with the other seeds, as the winner of a search does.
 
     Args:
         name: the file's stem, the MLflow experiment and the table.
         purpose: what the sweep is for and what to expect; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
-        grid: dotted key -> values; every combination is a cell.
+        grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
         space: dotted key -> domain; `trials` points are proposed by Optuna.
-        seeds: every grid cell runs once per seed; a search runs with the first.
+        trials: points of each search.
+        sampler: who proposes them.
+        warm_start: sweeps of this store whose finished cells each search knows from the start, where they lie in its
+            space and differ in nothing else but what is searched.
+        seeds: every grid cell, or winner of a search, runs once per seed.
         references: changes to the base that run besides, to compare with: ({"epochs": 0},) is the untrained encoder.
-        objective: the metric, on val, that a search maximises and that ranks the cells.
+        objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
+            or LabelFree().
+        early_stopping: when a trial is given up before its last epoch; None (for ablations) never.
         workers: DDP processes per trial; the global batch is shared among them.
         cpus_per_worker: CPU threads of each.
-        gpus_per_worker: GPUs of each; -1 means one each where the cluster has enough for all workers, else none.
+        gpus_per_worker: GPUs of each, a fraction to let one-worker trials share one; -1 means one each where the
+            cluster has enough for all workers, else none; "measured" lets as many trials share a GPU as its memory
+            holds.
     """
 
     name: str
     purpose: str
     base: TrainConfig | BestOf
-    grid: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     trials: int = 0
+    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
+    warm_start: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     references: tuple[Mapping[str, Scalar], ...] = ()
-    objective: str = "val/probe_top1"
+    objective: str | Mapping[str, Direction] | LabelFree = "val/probe_top1"
+    early_stopping: Asha | None = None
     workers: int = 1
     cpus_per_worker: int = 1
-    gpus_per_worker: float = -1
+    gpus_per_worker: float | Literal["measured"] = -1.0
 
     def __post_init__(self) -> None:
         _conform(self)
@@ -71,72 +91,115 @@ class Sweep:
             f"name must be lower-case letters, digits and _, got {self.name!r}; use the file's stem",
         )
         self._check_points()
-        self._check_objective()
-        for name in ("workers", "cpus_per_worker"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name} must be at least 1, got {value}; 1 is the default")
-        gpus = self.gpus_per_worker
-        _require(
-            gpus == -1 or gpus >= 0,
-            f"gpus_per_worker must be -1 (one each where there are enough), 0 or more, got {gpus:g}; leave it out",
-        )
+        self._check_search()
+        self._check_resources()
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
 
     def _check_points(self) -> None:
         _require(
-            not (self.grid and self.space),
-            f"grid and space exclude each other, got both in sweep {self.name}; keep one",
+            len(set(self.seeds)) == len(self.seeds) > 0, f"seeds must be different numbers, got {self.seeds}; try (0,)"
         )
+        several = not isinstance(self.grid, Mapping)
+        _require(not several or len(self.grids) > 0, "grid must list at least one grid, got []; leave it out")
+        for number, grid in enumerate(self.grids):
+            name = f"grid[{number}]" if several else "grid"
+            _require(bool(grid) or not several, f"{name} must name an axis, got {{}}; leave it out")
+            for key, values in grid.items():
+                _require(
+                    len(values) > 0, f"{name}[{key!r}] must be a non-empty list of values, got []; name at least one"
+                )
+                _require(
+                    len(set(values)) == len(values),
+                    f"{name}[{key!r}] lists a value twice, got {list(values)}; keep one",
+                )
+        _require("seed" not in self.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
+        for key in self.space:
+            _require(key not in self.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
+
+    def _check_search(self) -> None:
         _require(
             bool(self.space) == (self.trials > 0),
             f"trials counts the points of the space, got trials={self.trials} with {len(self.space)} searched keys; "
             "give both or neither",
         )
+        _require(bool(self.space) or not self.warm_start, "warm_start is of a search, got no space; leave it out")
         _require(
-            len(set(self.seeds)) == len(self.seeds) > 0, f"seeds must be different numbers, got {self.seeds}; try (0,)"
+            self.name not in self.warm_start,
+            f"warm_start must name other sweeps, got {self.name!r} itself; a search knows its own cells by itself",
+        )
+        several = len(self.goals) > 1
+        _require(
+            not several or not self.early_stopping,
+            f"early_stopping judges by one objective, got {len(self.goals)}; leave it out",
         )
         _require(
-            not self.space or len(self.seeds) == 1,
-            f"seeds of a search must be one number, got {self.seeds}; repeat the best cell with base=BestOf(...)",
-        )
-        for key, values in self.grid.items():
-            _require(len(values) > 0, f"grid[{key!r}] must be a non-empty list of values, got []; name at least one")
-            _require(
-                len(set(values)) == len(values), f"grid[{key!r}] lists a value twice, got {list(values)}; keep one"
-            )
-        _require(
-            "seed" not in self.grid and "seed" not in self.space,
-            "seed is not an axis; give the seeds as seeds=(0, 1, 2)",
+            not several or not self.space or len(self.seeds) == 1,
+            f"seeds of a search for several objectives must be one number, got {self.seeds}; it has no single winner",
         )
 
-    def _check_objective(self) -> None:
-        metric = self.objective.removeprefix("val/")
+    def _check_resources(self) -> None:
+        for name in ("workers", "cpus_per_worker"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be at least 1, got {value}; 1 is the default")
+        gpus = self.gpus_per_worker
+        if gpus == "measured":
+            _require(
+                self.workers == 1,
+                f"gpus_per_worker='measured' packs trials of one worker, got {self.workers} workers; leave it out",
+            )
+            return
+        assert not isinstance(gpus, str)
         _require(
-            self.objective.startswith("val/"),
-            f"objective must be a metric on val (test is evaluated once, at the end), got {self.objective!r}; "
-            "try val/probe_top1",
+            gpus == -1 or gpus >= 0,
+            f"gpus_per_worker must be -1 (one each where there are enough), 0 or more, got {gpus:g}; leave it out",
         )
-        known = [*ON_VAL, *(name for names in ON_VAL_BY_PROTOCOL.values() for name in names)]
         _require(
-            metric in known,
-            f"objective must be val/ and a metric of the evaluation, got {self.objective!r}"
-            + (nearest(metric, known) or "; try val/probe_top1"),
+            gpus <= 0 or gpus == int(gpus) or (gpus < 1 and self.workers == 1),
+            f"gpus_per_worker must be whole, or below 1 for trials of one worker, got {gpus:g} for {self.workers} "
+            "workers; leave it out",
         )
+
+    @cached_property
+    def grids(self) -> list[dict[str, Sequence[Scalar]]]:
+        """The grid as a list of grids, [] without one."""
+        if isinstance(self.grid, Mapping):
+            return [dict(self.grid)] if self.grid else []
+        return [dict(grid) for grid in self.grid]
+
+    @cached_property
+    def grid_axes(self) -> list[str]:
+        """The dotted keys of all grids, each once."""
+        return list(dict.fromkeys(key for grid in self.grids for key in grid))
 
     @property
     def axes(self) -> list[str]:
         """The dotted keys that vary, besides the seed."""
-        return [*self.grid, *self.space]
+        return [*self.grid_axes, *self.space]
+
+    @cached_property
+    def goals(self) -> tuple[Goal, ...]:
+        """What the cells are ranked by."""
+        return goals_of(self.objective)
+
+    @property
+    def kind(self) -> Literal["grid", "search", "fair"]:
+        """An ablation, a search, or a fair ablation: a search at each cell of a grid."""
+        if not self.space:
+            return "grid"
+        return "fair" if self.grids else "search"
 
     def check(self, base: TrainConfig) -> None:
         """Refuse, before anything starts, what no cell of this sweep could run with."""
-        needed = [name for name, of in ON_VAL_BY_PROTOCOL.items() if self.objective.removeprefix("val/") in of]
-        _require(
-            set(needed) <= set(protocol_names(base.probe.protocols)),
-            f"objective {self.objective!r} is measured by the protocol {', '.join(needed)}, which is not among "
-            f"probe.protocols={base.probe.protocols!r}; add it there",
-        )
+        names = protocol_names(base.probe.protocols)
+        for goal in self.goals:
+            metric = goal.metric.removeprefix("val/")
+            needed = [name for name, of in ON_VAL_BY_PROTOCOL.items() if metric in of and metric not in ON_VAL]
+            _require(
+                set(needed) <= set(names),
+                f"objective {goal.metric!r} is measured by the protocol {', '.join(needed)}, which is not among "
+                f"probe.protocols={base.probe.protocols!r}; add it there",
+            )
         for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
             config = unflatten(point, base=base)
             _require(
@@ -144,6 +207,12 @@ class Sweep:
                 f"global_batch must be divisible by the workers, got {config.global_batch} for {self.workers} workers; "
                 f"try {_next_multiple(config.global_batch, self.workers)}",
             )
+            for goal in self.goals:
+                _require(
+                    not goal.over or float(flatten(config).get(goal.over, 0.0)) > 0,
+                    f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
+                    f"{config.method.name!r} with {flatten(config).get(goal.over, 'none')}; rank by val/probe_top1",
+                )
 
     def require_room(self, room: int, *, cpus: float, gpus: float, gpus_per_worker: float) -> None:
         """Refuse a trial that could never be placed, with the arithmetic."""
@@ -154,13 +223,17 @@ class Sweep:
         )
 
     def corners(self) -> list[dict[str, Any]]:
-        """Points that together show every value of the grid and both ends of every domain."""
-        axes: dict[str, list[Any]] = {key: list(values) for key, values in self.grid.items()}
+        """Points that together show every value of each grid and both ends of every domain."""
+        searched: dict[str, list[Any]] = {}
         for key, domain in self.space.items():
             ends = domain.choices if isinstance(domain, CategoricalDistribution) else (domain.low, domain.high)  # type: ignore[attr-defined]
-            axes[key] = list(ends)
-        first = {key: values[0] for key, values in axes.items()}
-        return [first] + [{**first, key: value} for key, values in axes.items() for value in values[1:]]
+            searched[key] = list(ends)
+        points: list[dict[str, Any]] = []
+        for grid in self.grids or [{}]:
+            axes = {key: list(values) for key, values in grid.items()} | searched
+            first = {key: values[0] for key, values in axes.items()}
+            points += [first] + [{**first, key: value} for key, values in axes.items() for value in values[1:]]
+        return points
 
 
 def _conform(value: Any) -> None:

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -14,9 +15,11 @@ from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, flatten, parse, unflatten
 from jepa_train.paths import results_dir
 from sweeps.engine.cells import shared_fields
+from sweeps.engine.objective import Goal
 from sweeps.engine.spec import Sweep
 
-RESULTS = ("finished", "diverged", "collapsed")  # failed and interrupted cells are run again
+# What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
+RESULTS = ("finished", "diverged", "collapsed")
 _PAGE = 1000  # runs per query
 
 
@@ -31,6 +34,10 @@ class Entry:
     label: str
     params: dict[str, str]
     metrics: dict[str, float]
+    reason: str = ""
+    epoch: int = 0  # the last one that was logged
+    device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
+    rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
 
     def config(self, base: TrainConfig) -> TrainConfig:
         """The cell's config; where its data lies comes from the base, not from the machine that began the cell."""
@@ -38,9 +45,10 @@ class Entry:
         words = [f"{key}={text}" for key, text in self.params.items() if key not in places]
         return unflatten(parse(words, base=base), base=base)
 
-    def value(self, metric: str) -> float:
-        """A metric of a finished cell; NaN where there is none."""
-        return self.metrics.get(metric, float("nan")) if self.status == "finished" else float("nan")
+    def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
+        """What a finished cell reached, one number per goal; NaN where there is none."""
+        metrics = self.metrics if self.status == "finished" else {}
+        return tuple(goal.score(metrics, self.params) for goal in goals)
 
     @property
     def done(self) -> bool:
@@ -101,6 +109,10 @@ def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
                 label=run.info.run_name,
                 params=run.data.params,
                 metrics=run.data.metrics,
+                reason=run.data.tags.get("reason", ""),
+                epoch=int(run.data.tags.get("epoch", 0)),
+                device_seconds=float(run.data.tags.get("device_seconds", 0)),
+                rungs={int(epoch): value for epoch, value in json.loads(run.data.tags.get("rungs", "{}")).items()},
             )
             for run in page
             if "cell_key" in run.data.tags
@@ -158,8 +170,11 @@ def best_config(sweep: str) -> TrainConfig:
             f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "
             f"run python sweeps/{sweep}.py first"
         )
-    objective = experiment.tags["sweep.objective"]
-    best = max(finished, key=lambda entry: (entry.metrics.get(objective, float("-inf")), entry.key))
+    goal = Goal(**json.loads(experiment.tags["sweep.goals"])[0])
+    best = min(finished, key=lambda entry: entry.key)
+    for entry in sorted(finished, key=lambda entry: entry.key):
+        if goal.better(entry.scores([goal])[0], best.scores([goal])[0]):
+            best = entry
     return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
 
 

@@ -1,5 +1,6 @@
 """The ledger: one MLflow experiment per sweep, one flat run per cell, found or created by its cell key."""
 
+import dataclasses
 import getpass
 import importlib.metadata
 import json
@@ -8,19 +9,36 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 
-from jepa_train.flat import flatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import Scalar, flatten
 from jepa_train.paths import results_dir
 from sweeps.engine.cells import Cell, shared_fields
 from sweeps.engine.plan import Plan
-from sweeps.engine.store import find_experiment, open_client, store_uri
+from sweeps.engine.spec import Sweep
+from sweeps.engine.store import RESULTS, Entry, find_experiment, open_client, store_uri
 
-_MLFLOW_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "collapsed": "FINISHED", "failed": "FAILED"}
+_MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "FAILED"}
+
+
+@dataclass
+class _Open:
+    """A run that is being written."""
+
+    run_id: str
+    before: float  # device-seconds of earlier attempts
+    devices: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def device_seconds(self) -> float:
+        return self.before + self.devices * (time.monotonic() - self.started)
 
 
 class Ledger:
@@ -33,6 +51,7 @@ class Ledger:
         self._client = open_client(uri)
         self._source = source
         self._workers = sweep.workers
+        self._open: dict[str, _Open] = {}
         experiment = find_experiment(sweep.name, uri)
         self._experiment_id = (
             experiment.experiment_id
@@ -41,11 +60,14 @@ class Ledger:
         )
         tags = {
             "sweep.file": str(source),
-            "sweep.kind": "search" if sweep.space else "grid",
+            "sweep.kind": sweep.kind,
             "sweep.axes": json.dumps(sweep.axes),
-            "sweep.objective": sweep.objective,
+            "sweep.searched": json.dumps([*sweep.space]),
+            "sweep.seeds": json.dumps(sweep.seeds),
+            "sweep.objective": sweep.goals[0].metric,
+            "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
             "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
-            "sweep.grid": json.dumps({} if sweep.space else {**sweep.grid, "seed": sweep.seeds}, default=list),
+            "sweep.grid": json.dumps(_resolved(sweep, plan.base), default=list),
             "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         }
         for key, value in tags.items():
@@ -55,42 +77,63 @@ class Ledger:
             if entry is not None and entry.role != cell.role:
                 self._client.set_tag(entry.run_id, "role", cell.role)
 
-    def knows(self, cell: Cell) -> bool:
+    def knows(self, key: str) -> bool:
         """Whether the cell has a run, whatever became of it."""
-        return bool(self._find(cell))
+        return bool(self._find(key))
 
-    def start(self, cell: Cell) -> str:
-        """The id of the cell's run: the one it has, continued, or a new one with its complete config."""
-        run_id = self._find(cell)
+    def start(self, cell: Cell, *, devices: float) -> None:
+        """Open the cell's run: the one it has, continued, or a new one with its complete config.
+
+        Args:
+            devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
+        """
+        run_id = self._find(cell.key)
+        before = 0.0
         if run_id:
+            before = float(self._client.get_run(run_id).data.tags.get("device_seconds", 0))
             self._client.update_run(run_id, status="RUNNING")
         else:
             run_id = self._create(cell).info.run_id
+        self._open[cell.key] = _Open(run_id, before, devices)
         tags = {"status": "running", "reason": "", "workers": str(self._workers), **_code_tags(self._source)}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        return run_id
 
-    def log(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """One epoch's metrics in one batch; those without a prefix, as epoch itself, are not logged."""
-        now, step = int(time.time() * 1000), int(metrics["epoch"])
-        rows = [Metric(name, value, now, step) for name, value in metrics.items() if "/" in name]
-        self._client.log_batch(run_id, metrics=rows)
+    def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
+        """One epoch's metrics of a cell; those without a prefix, as epoch itself, are not logged.
 
-    def end(self, run_id: str, status: str, reason: str, details: str = "") -> None:
-        """Close a run: finished, diverged, collapsed, failed, or interrupted (which is run again)."""
-        self._client.log_batch(run_id, tags=[RunTag("status", status), RunTag("reason", reason[:500])])
+        Args:
+            rungs: epoch -> objective, of the places so far at which early stopping judged the cell.
+        """
+        run = self._open[key]
+        now, epoch = int(time.time() * 1000), int(metrics["epoch"])
+        rows = [Metric(name, value, now, epoch) for name, value in metrics.items() if "/" in name]
+        tags = [RunTag("epoch", str(epoch)), RunTag("device_seconds", f"{run.device_seconds:.1f}")]
+        tags += [RunTag("rungs", json.dumps(rungs))] if rungs else []
+        self._client.log_batch(run.run_id, metrics=rows, tags=tags)
+
+    def end(self, key: str, status: str, reason: str, details: str = "") -> None:
+        """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
+        run = self._open.pop(key)
+        tags = {"status": status, "reason": reason[:500], "device_seconds": f"{run.device_seconds:.1f}"}
+        self._client.log_batch(run.run_id, tags=[RunTag(name, text) for name, text in tags.items()])
         if details:
-            self._client.log_text(run_id, details, "traceback.txt")
-        self._client.set_terminated(run_id, _MLFLOW_STATUS.get(status, "KILLED"))
+            self._client.log_text(run.run_id, details, "traceback.txt")
+        self._client.set_terminated(run.run_id, _MLFLOW_STATUS.get(status, "KILLED"))
+
+    def amend(self, entry: Entry, metrics: Mapping[str, float]) -> None:
+        """Add metrics of a later evaluation to a cell that is over."""
+        now, epoch = int(time.time() * 1000), int(metrics["epoch"])
+        rows = [Metric(name, value, now, epoch) for name, value in metrics.items() if "/" in name]
+        self._client.log_batch(entry.run_id, metrics=rows)
 
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
         self._client.set_experiment_tag(self._experiment_id, "mlflow.note.content", text)
 
-    def _find(self, cell: Cell) -> str:
+    def _find(self, key: str) -> str:
         """The id of the cell's run, "" where it has none."""
         found = self._client.search_runs(
-            [self._experiment_id], f"tags.cell_key = '{cell.key}'", ViewType.ACTIVE_ONLY, max_results=1
+            [self._experiment_id], f"tags.cell_key = '{key}'", ViewType.ACTIVE_ONLY, max_results=1
         )
         return found[0].info.run_id if found else ""
 
@@ -103,6 +146,12 @@ class Ledger:
         dataset = Dataset(name=data.name, digest=data.fingerprint or "builtin", source_type="local", source=data.path)
         self._client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         return run
+
+
+def _resolved(sweep: Sweep, base: TrainConfig) -> list[dict[str, Sequence[Scalar]]]:
+    """The sweep's grids, each with a value for every axis of any of them: the base's own where it has none."""
+    flat = flatten(base)
+    return [{key: grid.get(key, [flat.get(key, "")]) for key in sweep.grid_axes} for grid in sweep.grids]
 
 
 def _artifacts(name: str, uri: str) -> str | None:
