@@ -59,16 +59,16 @@ def test_the_estimate_is_what_a_real_run_takes(clock: SimpleNamespace, epochs: i
     assert speed.images_per_s == pytest.approx(1 / IMAGE_S)
 
 
-def test_two_workers_halve_the_steps_and_the_evaluation_of_val(clock: SimpleNamespace) -> None:
+@pytest.mark.usefixtures("clock")
+def test_two_workers_halve_the_steps_and_the_evaluation_of_val() -> None:
     one, two = (Bench(CONFIG).measure(workers=workers) for workers in (1, 2))
     assert two.images_per_s == pytest.approx(2 * one.images_per_s)
     assert two.epoch_s == pytest.approx(one.epoch_s / 2)
     assert two.once_s == pytest.approx(one.once_s)
 
 
-def test_a_final_evaluation_that_would_take_long_counts_by_its_forward_passes(
-    clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("clock")
+def test_a_final_evaluation_that_would_take_long_counts_by_its_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = 1797  # of digits, in all three splits
     monkeypatch.setattr(calibrate, "FINAL_S", images * VAL_S - 0.01)
     assert Bench(CONFIG).measure().once_s == pytest.approx(BUILD_S + images * VAL_S)
