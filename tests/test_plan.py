@@ -51,7 +51,7 @@ def store(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> P
 def record(plan: Plan, cell, status: str, *, value: float = 0.5) -> None:
     """A cell that has been run; "running" was left so by a driver that was killed."""
     ledger = Ledger(plan, FILE)
-    ledger.start(cell, devices=1.0, resources="")
+    ledger.start(cell, devices=1.0)
     ledger.log(cell.key, METRICS | {"val/probe_top1": value})
     if status != "running":
         ledger.end(cell.key, status, "")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from jepa_train.checks import ConfigError
@@ -163,17 +164,25 @@ def test_what_could_not_be_measured_is_said_and_asked_again(monkeypatch: pytest.
     assert len(asked) == 2
 
 
-def test_real_measurements_say_what_a_cell_takes_and_why_another_cannot_run(results: Path) -> None:
+def test_real_measurements_say_what_a_cell_takes_and_why_another_cannot_run(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In Ray, side by side with a cell whose global batch is larger than the training split."""
     plan = planned(grid={"global_batch": [256, 4096]})
     told: list[str] = []
     with ray_session(num_cpus=2):
         cost = price(plan, note=told.append, free=lambda: told.append("free"))
+        monkeypatch.setattr(calibration, "LIMIT_S", 0.5)
+        late = price(planned(grid={"global_batch": [128]}))
+        slow = calibration._too_slow(ray.put(1280), BASE)
     assert 0 < cost.hours(plan.fixed[0]) < 1
     assert told[0] == "free"
     assert any("ConfigError: global_batch must not exceed the 1222 training images" in line for line in told)
     (row,) = json.loads((results / "calibration.json").read_text()).values()
     assert row["images_per_s"] > 0
+    assert "in all at least 0 " in late.lines()[-1]
+    assert "not begun after 0 s" in late.lines()[1]
+    assert (slow.images_per_s, slow.epoch_s) == (4 * 256 / 0.5, 1280 / (4 * 256 / 0.5))  # two to warm up, two timed
 
 
 # Hours and money.
@@ -225,6 +234,7 @@ def test_the_clock_in_words() -> None:
 
 CLUSTER = {
     "available_node_types": {
+        "bare": {"node_config": {}},
         "head": {"resources": {"CPU": 8}},
         "big": {"resources": {"CPU": 96, "GPU": 8}},
         "small": {"resources": {"CPU": 8, "GPU": 1}},
@@ -259,6 +269,7 @@ def test_without_gpus_a_node_costs_what_its_workers_share() -> None:
         ({"big": -1}, "got -1 for big"),
         ({"big": float("nan")}, "got nan for big"),
         ({"big": True}, "got True for big"),
+        ({"bare": 1.0}, "got bare, whose resources are not written"),
     ],
 )
 def test_wrong_prices_are_answered_in_one_line(prices: Any, words: str) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from jepa_train.calibrate import LEAST_STEPS, Bench, Speed
 from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
 from jepa_train.paths import results_dir
-from sweeps.engine.placement import Request
+from sweeps.engine.placement import Node, Request, room
 from sweeps.engine.store import Entry
 
 LIMIT_S = 120.0  # for one measurement, the start of its process included
@@ -98,20 +98,21 @@ def ran(entries: Iterable[Entry], request: Request) -> dict[str, Estimate]:
 
 
 def calibrated(
-    configs: Iterable[TrainConfig], request: Request, *, at_once: int, note: Callable[[str], object]
+    configs: Iterable[TrainConfig], request: Request, nodes: Sequence[Node], *, note: Callable[[str], object]
 ) -> dict[str, Estimate]:
     """What each of the configs takes, by name: measured before, or now by tasks that ask for what trials do.
 
-    Ray must be up where something is to be measured: see unmeasured. A trial that shares a GPU is measured alone.
+    Ray must be up where something is to be measured: see unmeasured. A trial that shares a GPU is measured alone on it;
+    otherwise as many are measured side by side as trials will run, for they slow each other down.
 
     Args:
-        at_once: measurements side by side: they slow each other down as trials do.
         note: told what happens.
     """
     alone = _alone(request)
     kinds = {name_of(config, alone): config for config in configs}
     known = _read_cache()
     todo = {name: config for name, config in kinds.items() if name not in known}
+    at_once = room(nodes, alone) if todo else 0
     for number, (name, estimate) in enumerate(_measured(todo, alone, at_once), 1):
         note(f"measured {number} of {len(todo)}: {estimate.problem or f'{estimate.images_per_s:,.0f} images/s'}")
         known[name] = estimate
@@ -159,7 +160,7 @@ def _estimate(measured: ray.ObjectRef) -> Estimate:
 def _too_slow(loaded: ray.ObjectRef, config: TrainConfig) -> Estimate:
     """A bound, from the steps that a measurement takes at least, where the images were ready in time."""
     if not ray.wait([loaded], timeout=0)[0]:
-        return _unknown(f"its images are not ready after {LIMIT_S:.0f} s; run one cell to prepare them")
+        return _unknown(f"not begun after {LIMIT_S:.0f} s: its images are still being prepared, or the cluster is busy")
     speed = LEAST_STEPS * config.global_batch / LIMIT_S
     problem = f"slower than {speed:.3g} images/s: not {LEAST_STEPS} steps in {LIMIT_S:.0f} s"
     return _unknown(problem, images_per_s=speed, epoch_s=ray.get(loaded) / speed)

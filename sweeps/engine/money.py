@@ -47,6 +47,8 @@ def rate(content: Any, request: Request, *, file: str) -> float | None:
             raise ConfigError(f"{rule}, got the type {name!r}{nearest(str(name), map(str, types))}")
         if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price < float("inf"):
             raise ConfigError(f"{rule}, got {shown(price)} for {name}")
+        if not _number(types[name], "CPU") and not _number(types[name], "GPU"):
+            raise ConfigError(f"{rule}, got {name}, whose resources are not written; add resources: {{CPU: 8, GPU: 1}}")
         counts[name] = _workers(types, name, request)
     return max((float(prices[name]) / count for name, count in counts.items() if count > 0), default=None)
 

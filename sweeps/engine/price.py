@@ -77,8 +77,10 @@ class Price:
         if unnamed:
             lines.append(f"  {unnamed} still to be proposed, each {span(least, most)} {unit}: the ends of the space")
         money = "" if self.dollars is None else f", {self.dollars:,.2f} dollars"
+        least_of_all = "at least " if any(one.problem for one in self.estimates.values()) else ""
         bound = " at most, for early stopping ends some" if plan.sweep.early_stopping else ""
-        lines.append(f"  in all {self.total:.2g} {unit}{bound}{money}; about {clock(self.wall_hours)} by the clock")
+        wall = f"about {clock(self.wall_hours)} by the clock"
+        lines.append(f"  in all {least_of_all}{self.total:.2g} {unit}{bound}{money}; {wall}")
         return lines
 
     def _rows(self) -> list[str]:
@@ -203,4 +205,4 @@ def _calibrated(
             free()
             if not ray.is_initialized():
                 stack.enter_context(ray_session())
-        return calibrated(configs, request, at_once=room(nodes, request), note=note)
+        return calibrated(configs, request, nodes, note=note)

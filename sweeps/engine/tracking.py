@@ -81,7 +81,7 @@ class Ledger:
         """Whether the cell has a run, whatever became of it."""
         return bool(self._find(key))
 
-    def start(self, cell: Cell, *, devices: float, resources: str) -> None:
+    def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
 
         Args:
