@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from jepa_train.flat import cell_key, unflatten
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
+from sweeps.engine.placement import Request
 from sweeps.engine.store import RESULTS
 from sweeps.engine.tracking import Ledger
 
@@ -33,14 +34,14 @@ class Recorder(tune.Callback):
         *,
         ledger: Ledger,
         display: Display,
-        devices: float,
+        request: Request,
         checkpoints: Path,
         publish: Callable[[], object],
     ) -> None:
         self._ledger = ledger
         self._publish = publish  # called after every cell
         self._display = display
-        self._devices = devices  # that a trial occupies
+        self._request = request  # what a trial asks for
         self._checkpoints = checkpoints
         self._cells: dict[str, Cell] = {}
         self._running: dict[str, _Running] = {}
@@ -57,7 +58,7 @@ class Recorder(tune.Callback):
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
         cell = self._cells[cell_key(unflatten(trial.config))]
         self._running[trial.trial_id] = _Running(cell)
-        self._ledger.start(cell, devices=self._devices)
+        self._ledger.start(cell, devices=self._request.devices, resources=str(self._request))
         self._display.started(cell)
 
     def on_trial_result(

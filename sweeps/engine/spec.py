@@ -214,14 +214,6 @@ class Sweep:
                     f"{config.method.name!r} with {flatten(config).get(goal.over, 'none')}; rank by val/probe_top1",
                 )
 
-    def require_room(self, room: int, *, cpus: float, gpus: float, gpus_per_worker: float) -> None:
-        """Refuse a trial that could never be placed, with the arithmetic."""
-        _require(
-            room >= 1,
-            f"workers must fit the cluster, got {self.workers} workers x ({self.cpus_per_worker} CPUs + "
-            f"{gpus_per_worker:g} GPUs) for {cpus:g} CPUs and {gpus:g} GPUs; lower workers or cpus_per_worker",
-        )
-
     def corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of each grid and both ends of every domain."""
         searched: dict[str, list[Any]] = {}

@@ -37,6 +37,7 @@ class Entry:
     reason: str = ""
     epoch: int = 0  # the last one that was logged
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
+    resources: str = ""  # what its trial asked for and ran on, as placement.Request says it
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
 
     def config(self, base: TrainConfig) -> TrainConfig:
@@ -112,6 +113,7 @@ def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
                 reason=run.data.tags.get("reason", ""),
                 epoch=int(run.data.tags.get("epoch", 0)),
                 device_seconds=float(run.data.tags.get("device_seconds", 0)),
+                resources=run.data.tags.get("resources", ""),
                 rungs={int(epoch): value for epoch, value in json.loads(run.data.tags.get("rungs", "{}")).items()},
             )
             for run in page

@@ -81,11 +81,12 @@ class Ledger:
         """Whether the cell has a run, whatever became of it."""
         return bool(self._find(key))
 
-    def start(self, cell: Cell, *, devices: float) -> None:
+    def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
 
         Args:
             devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
+            resources: the same in words, with the kind of device; prices of later cells rest on it.
         """
         run_id = self._find(cell.key)
         before = 0.0
@@ -95,7 +96,13 @@ class Ledger:
         else:
             run_id = self._create(cell).info.run_id
         self._open[cell.key] = _Open(run_id, before, devices)
-        tags = {"status": "running", "reason": "", "workers": str(self._workers), **_code_tags(self._source)}
+        tags = {
+            "status": "running",
+            "reason": "",
+            "workers": str(self._workers),
+            "resources": resources,
+            **_code_tags(self._source),
+        }
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
