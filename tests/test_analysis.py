@@ -13,8 +13,10 @@ import pytest
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.aggregate import current, grid, ranked, summary
+from analysis.aggregate import grid, ranked
 from analysis.runs import NothingToShow, load_history, load_runs, store_uri, typed
+from analysis.selection import current
+from analysis.summary import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
