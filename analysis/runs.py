@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
     tags; run_id, start_time, end_time; sweep, and the experiment's tags: sweep.kind, sweep.goals, sweep.axes,
     sweep.searched, sweep.seeds, sweep.base, sweep.grid and sweep.references, those of structure as JSON, absent where
     the store does not have them. `base` is, as JSON, the configuration that the cells of one version of the sweep
-    share: all parameters but axes, seed and paths.
+    share: what decides their results, but axes and seed.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
@@ -87,9 +87,9 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
     runs = _cells(read_records(client, experiment.experiment_id, store), sweep)
     if not runs:
         raise NothingToShow(_fill(sweep, store))
-    axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
+    shared = _shared_by(experiment, runs)
     about = {"sweep": sweep} | {key: text for key, text in experiment.tags.items() if key.startswith("sweep.")}
-    frame = pd.DataFrame([about | _row(run, axes) for run in runs])
+    frame = pd.DataFrame([about | _row(run, shared) for run in runs])
     for name in {"workers", "epoch"} & {*frame} | {name for run in runs for name in run.params}:
         frame[name] = typed(frame[name])
     for name in ("start_time", "end_time"):
@@ -160,7 +160,7 @@ def _cells(records: Iterable[Record], sweep: str) -> list[Record]:
     return cells
 
 
-def _row(run: Record, axes: Iterable[str]) -> dict[str, Any]:
+def _row(run: Record, shared: Iterable[str]) -> dict[str, Any]:
     tags = {_TAGS.get(key, key): text for key, text in run.tags.items()}
     tags = {key: text for key, text in tags.items() if not key.startswith("mlflow.")}
     usual = {"role": "cell", "status": _STATUS.get(run.status, "running"), "reason": "", "workers": None}
@@ -170,15 +170,18 @@ def _row(run: Record, axes: Iterable[str]) -> dict[str, Any]:
         **run.params,
         **run.metrics,
         **tags,
-        "base": _base(run.params, set(axes)),
+        "base": json.dumps({key: run.params[key] for key in shared if key in run.params}, sort_keys=True),
     }
 
 
-def _base(params: Mapping[str, str], axes: set[str]) -> str:
-    free = axes | PLACES | {"seed"}
-    if axes & {"data.name", "data.path"}:  # each of them brings its own images
-        free |= {"data.fingerprint"}
-    shared = {key: text for key, text in params.items() if key not in free}
-    if "method" in axes:  # each method brings its own hyper-parameters
-        shared = {key: text for key, text in shared.items() if not key.startswith("method.")}
-    return json.dumps(shared, sort_keys=True)
+def _shared_by(experiment: Experiment, runs: Iterable[Record]) -> list[str]:
+    """The parameters that the cells of one version of the sweep have in common and that decide results.
+
+    As the sweep's file said at its last launch; a store from before that tag: all but axes, seed and places.
+    """
+    if "sweep.base" in experiment.tags:
+        return [*json.loads(experiment.tags["sweep.base"])]
+    axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
+    free = {*axes, *PLACES, "seed"}
+    names = {name for run in runs for name in run.params if name not in free}
+    return sorted(name for name in names if "method" not in axes or not name.startswith("method."))
