@@ -21,7 +21,7 @@ def beats(one: np.ndarray, other: np.ndarray) -> bool:
     return all(a >= b for a, b in zip(one, other, strict=True)) and any(a > b for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("goals", "seed"), itertools.product((1, 2, 3, 4), range(5)))
+@pytest.mark.parametrize(("goals", "seed"), [*itertools.product((1, 2, 3, 4), range(5))])
 def test_the_set_is_what_nothing_beats(goals: int, seed: int) -> None:
     points = drawn(seed, 40, goals, 6)
     expected = [not any(beats(other, point) for other in points) for point in points]
@@ -36,7 +36,7 @@ def test_directions_and_points_without_numbers() -> None:
     assert worst(points, ("min", "min")) == [0.9, 0.9]
 
 
-@pytest.mark.parametrize(("goals", "seed"), itertools.product((1, 2, 3, 4), range(5)))
+@pytest.mark.parametrize(("goals", "seed"), [*itertools.product((1, 2, 3, 4), range(5))])
 def test_the_hypervolume_is_the_number_of_unit_cubes_below_the_points(goals: int, seed: int) -> None:
     points = drawn(seed, 12, goals, 8)
     cubes = np.array([*itertools.product(range(8), repeat=goals)])  # by their lower corners
