@@ -13,7 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from jepa_train.flat import flatten
+from jepa_train.flat import Scalar, flatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.presets import DIGITS
 from sweeps.engine.cells import Cell, make_cell, shared_fields
@@ -32,7 +32,7 @@ START = 1_700_000_000_000  # ms
 
 def grid_of(side: int) -> Sweep:
     """side ** 4 cells: three axes and the seeds."""
-    grid = {
+    grid: dict[str, list[Scalar]] = {
         "method.lamb": [round(0.01 * step, 4) for step in range(1, side + 1)],
         "optim.lr": [round(1e-4 * step, 6) for step in range(1, side + 1)],
         "method.num_slices": [64 * step for step in range(1, side + 1)],
