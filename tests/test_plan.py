@@ -1,16 +1,21 @@
 """The ledger and the plan made of it: what is done stays done, what was begun is resumed, what has left stays out."""
 
 import dataclasses
+import re
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from analysis.runs import load_runs
+from analysis.selection import current
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.flat import cell_key
+from jepa_train.flat import cell_key, flatten
 from jepa_train.presets import DIGITS
+from sweeps.engine.cells import Cell
 from sweeps.engine.plan import Plan, make_plan
 from sweeps.engine.search import completer
 from sweeps.engine.space import point_of, size
@@ -168,6 +173,44 @@ def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
 def test_the_best_cell_of_a_sweep_that_is_not_there():
     with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no finished cell"):
         make_plan(Sweep(name="other", purpose="", base=BestOf("study")), Path("other.py"))
+
+
+def test_an_entry_says_when_its_cell_ran_and_with_which_code():
+    plan = make_plan(GRID, FILE)
+    began = time.time() * 1000
+    record(plan, plan.fixed[0], "finished")
+    record(plan, plan.fixed[1], "running")
+    entries = make_plan(GRID, FILE).entries
+    done, open_ = entries[plan.fixed[0].key], entries[plan.fixed[1].key]
+    assert began - 1 <= done.start_time <= done.end_time <= open_.start_time <= time.time() * 1000
+    assert open_.end_time is None
+    assert re.fullmatch("[0-9a-f]{40}|unknown", done.commit)
+    assert done.params == {key: str(value) for key, value in flatten(plan.fixed[0].config).items()}
+
+
+def test_cells_of_a_grid_for_each_method_are_all_of_the_present_grid():
+    """What a method lacks, and what another method has by its own default, excludes no cell."""
+    grids = [
+        {"method": ["lejepa"], "method.lamb": [0.02, 0.05]},
+        {"method": ["rectified_lpjepa"], "method.mu": [0.0], "method.num_slices": [64]},
+    ]
+    sweep = dataclasses.replace(GRID, grid=grids, seeds=(0,))
+    plan = make_plan(sweep, FILE)
+    assert plan.total == 3
+    for cell in plan.fixed:
+        record(plan, cell, "finished")
+    assert make_plan(sweep, FILE).todo == 0
+    runs = load_runs("study", store_uri())
+    assert set(current(runs)["cell_key"]) == {cell.key for cell in plan.fixed}
+
+
+def test_cells_on_other_images_than_the_bases_are_done():
+    sweep = dataclasses.replace(GRID, grid={"data.name": ["digits"]}, seeds=(0,))
+    plan = make_plan(sweep, FILE)
+    other = dataclasses.replace(plan.fixed[0].config, data=dataclasses.replace(DIGITS.data, fingerprint="f00"))
+    record(plan, Cell(config=other, label="other images"), "finished")
+    assert cell_key(other) in make_plan(sweep, FILE).entries
+    assert cell_key(other) not in make_plan(dataclasses.replace(GRID, seeds=(0,)), FILE).entries
 
 
 def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():

@@ -91,6 +91,8 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
     if "method" in axes:  # each method brings its own hyper-parameters
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
+    if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
+        fields.pop("data.fingerprint", None)
     return fields
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 
 from jepa_train.config import TrainConfig
-from jepa_train.flat import Scalar, flatten
+from jepa_train.flat import Scalar, flatten, unflatten
 from jepa_train.paths import results_dir
 from sweeps.engine.cells import Cell, shared_fields
 from sweeps.engine.plan import Plan
@@ -64,7 +64,6 @@ class Ledger:
             "sweep.axes": json.dumps(sweep.axes),
             "sweep.searched": json.dumps([*sweep.space]),
             "sweep.seeds": json.dumps(sweep.seeds),
-            "sweep.objective": sweep.goals[0].metric,
             "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
             "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
             "sweep.grid": json.dumps(_resolved(sweep, plan.base), default=list),
@@ -156,9 +155,15 @@ class Ledger:
 
 
 def _resolved(sweep: Sweep, base: TrainConfig) -> list[dict[str, Sequence[Scalar]]]:
-    """The sweep's grids, each with a value for every axis of any of them: the base's own where it has none."""
-    flat = flatten(base)
-    return [{key: grid.get(key, [flat.get(key, "")]) for key in sweep.grid_axes} for grid in sweep.grids]
+    """The sweep's grids, one for each method in it, each with a value for every axis of any: the base's own where it
+    has none, with another method than the base's that method's own default, "" where a method has no such field."""
+    grids: list[dict[str, Sequence[Scalar]]] = []
+    for grid in sweep.grids:
+        for method in grid.get("method", [base.method.name]):
+            flat = flatten(unflatten({"method": method}, base=base))
+            named = {"method": [method]} if "method" in sweep.grid_axes else {}
+            grids.append({key: grid.get(key, [flat.get(key, "")]) for key in sweep.grid_axes} | named)
+    return grids
 
 
 def _artifacts(name: str, uri: str) -> str | None:
