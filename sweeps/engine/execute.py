@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jepa_train.paths import checkpoints_dir, results_dir
 from sweeps.engine.cluster import ray_session
-from sweeps.engine.display import Display
+from sweeps.engine.display import Display, End
 from sweeps.engine.lanes import LanePool
 from sweeps.engine.plan import Plan
 from sweeps.engine.recorder import Recorder
@@ -58,23 +58,21 @@ class Session:
             self._ray.enter_context(ray_session())
         return self._lanes_for(plan.sweep, plan.todo)
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> int:
-        """Run what the plan lacks; returns the number of cells that failed.
+    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> dict[str, End]:
+        """Run what the plan lacks; returns how the cells ended, by key.
 
         Args:
             publish: called after every cell.
         """
         pool = self.prepare(plan)
+        assert self._shape is not None
         display = Display(
-            name=plan.sweep.name,
-            goal=plan.sweep.goals[0],
-            total=plan.total,
-            done=plan.total - plan.todo,
+            plan,
             console=self._console,
+            devices=self._devices,
+            unit="GPU-hours" if self._shape[3] else "CPU-hours",
+            table=lambda: ledger.table,
         )
-        for entry in plan.entries.values():
-            if entry.role == "cell":
-                display.note_best(entry.scores(plan.sweep.goals)[0], entry.label)
         recorder = Recorder(
             ledger=ledger,
             display=display,
@@ -87,7 +85,7 @@ class Session:
                 self._tune(plan, pool, recorder)
         finally:
             recorder.interrupt()
-        return recorder.failed
+        return display.ends
 
     def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
         searcher = CellSearcher(
