@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -16,6 +16,7 @@ from sweeps.engine.cells import Cell
 from sweeps.engine.pace import Pace
 from sweeps.engine.pareto_set import ParetoSet
 from sweeps.engine.plan import Plan
+from sweeps.engine.seams import rows_of
 from sweeps.engine.status import time_told
 
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
@@ -28,6 +29,15 @@ class End:
     label: str
     status: str
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a launch."""
+
+    ends: dict[str, End] = field(default_factory=dict)  # by cell key
+    hours: float = 0.0  # device time
+    unit: str = "CPU-hours"
 
 
 class Display:
@@ -50,11 +60,12 @@ class Display:
         budget: float = math.inf,
         table: Callable[[], str] = str,
     ) -> None:
-        self.ends: dict[str, End] = {}  # by cell key: the cells that ended so far
+        self._ends: dict[str, End] = {}  # by cell key
         self._name = plan.sweep.name
         self._goals = plan.sweep.goals
         self._total = plan.total
-        self._earlier = plan.total - plan.todo  # cells that earlier launches finished
+        self._todo = plan.todo
+        self._failed = sum(row.state == "failed" and not row.due for row in rows_of(plan, held=False))  # and stay so
         self._begun = {entry.key: entry.epoch for entry in plan.entries.values() if entry.epoch and not entry.done}
         self._console = console
         self._devices, self._unit, self._budget = devices, unit, budget
@@ -72,10 +83,10 @@ class Display:
                 self._note_scores(entry.scores(self._goals), entry.label)
 
     @property
-    def hours(self) -> float:
-        """What this launch has used so far, of the unit."""
-        now = time.monotonic()
-        return self._devices * (self._seconds + sum(now - since for since in self._since.values())) / 3600
+    def outcome(self) -> Outcome:
+        """What became of the launch so far."""
+        seconds = self._seconds + sum(time.monotonic() - since for since in self._since.values())
+        return Outcome(ends=dict(self._ends), hours=self._devices * seconds / 3600, unit=self._unit)
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -96,7 +107,7 @@ class Display:
         self._pace.started(cell.key, time.monotonic(), begun / max(cell.config.epochs, 1))
         if begun:
             self.note(
-                f"{cell.label}: begun before, goes on from its checkpoint (epoch {begun} of {cell.config.epochs})"
+                f"{cell.label}: begun before, goes on from its last checkpoint (epoch {begun} of {cell.config.epochs})"
             )
 
     def progressed(self, cell: Cell, epoch: float) -> None:
@@ -108,7 +119,7 @@ class Display:
 
     def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float], seconds: float) -> None:
         """A cell has ended. On a terminal the table shows what it gave; what went wrong keeps a line anywhere."""
-        self.ends[cell.key] = End(label=cell.label, status=status, reason=reason)
+        self._ends[cell.key] = End(label=cell.label, status=status, reason=reason)
         self._since.pop(cell.key, None)
         self._running.pop(cell.key, None)
         self._seconds += seconds
@@ -120,7 +131,7 @@ class Display:
             return
         told = "  ".join(f"{goal.name} {score:.3f}" for goal, score in zip(self._goals, scores, strict=True))
         outcome = told if status == "finished" else f"{status}: {reason}"
-        counter = f"{self._earlier + len(self.ends)}/{self._total}"
+        counter = f"{self._total - self._todo + len(self._ends)}/{self._total}"
         self.note(f"{self._name}  {counter:>7}  {cell.label}  {outcome}  ({seconds:.0f} s)")
 
     def note(self, line: str) -> None:
@@ -148,9 +159,10 @@ class Display:
         return Text("\n".join([*above, *below]), no_wrap=True, overflow="ellipsis")
 
     def _status(self) -> str:
-        ends = Counter(end.status for end in self.ends.values())
-        done = self._earlier + sum(count for status, count in ends.items() if status != "failed")
-        if not self._pace.reported and not self.ends:
+        ends = Counter(end.status for end in self._ends.values())
+        done = self._total - self._todo - self._failed + sum(ends[status] for status in ends if status != "failed")
+        ends["failed"] += self._failed
+        if not self._pace.reported and not self._ends:
             waited = self._pace.waited(time.monotonic())
             return f"{self._name}  {done}/{self._total} done  starting the workers ({waited:.0f} s)"
         parts = [f"{done}/{self._total} done", f"{len(self._running)} running"]
@@ -166,9 +178,8 @@ class Display:
 
     def _spent(self) -> str:
         limit = "" if math.isinf(self._budget) else f" of {self._budget:g}"
-        return f"{self.hours:.2f}{limit} {self._unit}"
+        return f"{self.outcome.hours:.2f}{limit} {self._unit}"
 
     def _time_left(self) -> str:
-        remaining = self._total - self._earlier - len(self.ends)
-        left = self._pace.seconds_left(time.monotonic(), remaining)
+        left = self._pace.seconds_left(time.monotonic(), self._todo - len(self._ends))
         return "time left: measuring" if left is None else f"{time_told(left)} left"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jepa_train.paths import checkpoints_dir, results_dir
 from sweeps.engine.cluster import ray_session
-from sweeps.engine.display import Display, End
+from sweeps.engine.display import Display, Outcome
 from sweeps.engine.lanes import LanePool
 from sweeps.engine.plan import Plan
 from sweeps.engine.recorder import Recorder
@@ -58,8 +58,8 @@ class Session:
             self._ray.enter_context(ray_session())
         return self._lanes_for(plan.sweep, plan.todo)
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> dict[str, End]:
-        """Run what the plan lacks; returns how the cells ended, by key.
+    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> Outcome:
+        """Run what the plan lacks.
 
         Args:
             publish: called after every cell.
@@ -85,7 +85,7 @@ class Session:
                 self._tune(plan, pool, recorder)
         finally:
             recorder.interrupt()
-        return display.ends
+        return display.outcome
 
     def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
         searcher = CellSearcher(

@@ -1,5 +1,6 @@
 """Why a cell is in its state, and what it is made of."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from jepa_train.checks import ConfigError, nearest
 from jepa_train.flat import flatten
 from jepa_train.paths import checkpoints_dir
 from sweeps.engine.plan import Plan
+from sweeps.engine.seams import rows_of
 from sweeps.engine.status import Facts, state_of
 from sweeps.engine.store import Entry, find_experiment, open_client, read_entries, store_uri
 
@@ -35,25 +37,24 @@ def explain(plan: Plan, word: str, *, held: bool) -> Facts | None:
     uri = store_uri()
     experiment = find_experiment(plan.sweep.name, uri)
     entries = {entry.key: entry for entry in (read_entries(experiment, uri) if experiment is not None else [])}
-    planned = {cell.key: cell for cell in plan.fixed}
-    asked = planned.keys() | {entry.key for entry in plan.points}
-    labels = {key: entry.label for key, entry in entries.items()} | {key: cell.label for key, cell in planned.items()}
-    key = _found(labels, word, asked)
+    rows = {row.cell.key: row for row in rows_of(plan, held=held)}
+    labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
+    key = _found(labels, word, rows.keys())
     if key is None:
         return None
     entry = entries.get(key)
     run = open_client(uri).get_run(entry.run_id) if entry is not None else None
-    state, note = state_of(entry, held=held)
+    state, note = (rows[key].state, rows[key].note) if key in rows else state_of(entry, held=held)
     base = {name: str(value) for name, value in flatten(plan.base).items()}
-    config = {n: str(v) for n, v in flatten(planned[key].config).items()} if key in planned else entries[key].params
+    config = {n: str(v) for n, v in flatten(rows[key].cell.config).items()} if key in rows else entries[key].params
     folder = checkpoints_dir(plan.sweep.name) / key
     return {
         "sweep": plan.sweep.name,
         "key": key,
         "label": labels[key],
         "state": state,
-        "why": _why(plan, entry, run, state, note, in_file=key in asked),
-        "in_file": key in asked,
+        "why": _why(plan, entry, run, state, note, in_file=key in rows),
+        "in_file": key in rows,
         "run_id": entry.run_id if entry else None,
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
         "code": {name: run.data.tags[tag] for tag, name in _MADE_BY.items() if tag in run.data.tags} if run else {},
@@ -79,7 +80,7 @@ def explain_lines(facts: Facts) -> list[str]:
     return lines
 
 
-def _found(labels: dict[str, str], word: str, asked: set[str]) -> str | None:
+def _found(labels: dict[str, str], word: str, asked: Collection[str]) -> str | None:
     """The key of the one cell that the word means; of equal labels, the one that the file asks for."""
     if word in labels:
         return word

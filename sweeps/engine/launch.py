@@ -127,8 +127,10 @@ def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
 
 def _run(sweeps: Named, options: Options, console: Console) -> int:
     """Plan, run and show each sweep; Ray starts only when a cell is missing."""
+    from sweeps.engine.display import Outcome
     from sweeps.engine.plan import make_plan
-    from sweeps.engine.seams import hold
+    from sweeps.engine.seams import hold, rows_of
+    from sweeps.engine.status import is_done
     from sweeps.engine.store import store_uri
     from sweeps.engine.summary import summary, summary_lines
     from sweeps.engine.tracking import Ledger
@@ -140,7 +142,8 @@ def _run(sweeps: Named, options: Options, console: Console) -> int:
             with hold(sweep.name):
                 plan = make_plan(sweep, file, options.places)
                 say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-                say(f"{sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
+                done = sum(is_done(row.state) and not row.due for row in rows_of(plan, held=False))
+                say(f"{sweep.name}: {done} of {plan.total} cells done before")
                 if plan.todo and session is None:
                     from sweeps.engine.execute import Session  # Ray, Tune and Optuna
 
@@ -149,8 +152,8 @@ def _run(sweeps: Named, options: Options, console: Console) -> int:
                     session.prepare(plan)  # first, because the lanes need half a minute to start
                 ledger = Ledger(plan, file)
                 publish = partial(_publish, sweep, ledger)
-                ends = session.run(plan, ledger, publish) if plan.todo and session is not None else {}
-                facts = summary(plan, ends, table=publish())
+                outcome = session.run(plan, ledger, publish) if plan.todo and session is not None else Outcome()
+                facts = summary(plan, outcome, table=publish())
                 say("\n".join(["", facts["table"], "", *summary_lines(facts)]))
                 all_facts.append(facts)
     say(f"MLflow store: {store_uri()}\nbrowse it with: make ui")

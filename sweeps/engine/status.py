@@ -43,6 +43,16 @@ def counts_of(states: Sequence[str], total: int) -> dict[str, int]:
     return {state: found[state] for state in STATES if found[state]}
 
 
+def is_done(state: str) -> bool:
+    """Whether a cell in this state has a result."""
+    return state in ("finished", "diverged", "collapsed", "pruned")
+
+
+def counted(states: Mapping[str, int]) -> str:
+    """ "3 finished, 1 failed"."""
+    return ", ".join(f"{count} {state}" for state, count in states.items())
+
+
 def status(sweep: Sweep) -> Facts:
     """The facts of --status."""
     uri = store_uri()
@@ -71,9 +81,8 @@ def status(sweep: Sweep) -> Facts:
 
 def status_lines(facts: Facts) -> list[str]:
     """The same, to be read."""
-    counts = ", ".join(f"{count} {state}" for state, count in facts["states"].items())
     held = f"run by {facts['holder']}" if facts["holder"] else "no launch runs it"
-    lines = [f"{facts['sweep']}: {counts} of {facts['total']} cells; {held}"]
+    lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {held}"]
     for cell in facts["running"]:
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  running     {cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")

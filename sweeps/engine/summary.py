@@ -1,36 +1,33 @@
 """What a launch leaves behind: every cell's state, and what to do about those without a result."""
 
-from collections.abc import Mapping
-
-from sweeps.engine.display import End
+from sweeps.engine.display import End, Outcome
 from sweeps.engine.plan import Plan
-from sweeps.engine.status import Facts, counts_of, state_of
-from sweeps.engine.store import RESULTS
+from sweeps.engine.seams import rows_of
+from sweeps.engine.status import Facts, counted, counts_of, is_done
 
 
-def summary(plan: Plan, ends: Mapping[str, End], *, table: str, spooled: str = "") -> Facts:
-    """The facts of the end of a launch, from the plan that it began with and the cells that ended since.
+def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> Facts:
+    """The facts of the end of a launch, from the plan that it began with and what became of its cells.
 
     Args:
         spooled: "" or one line about the metrics that have not reached the store.
     """
-    planned = {cell.key: cell.label for cell in plan.fixed} | {entry.key: entry.label for entry in plan.points}
-    before = {key: state_of(plan.entries.get(key), held=False) for key in planned}
-    cells = {key: End(label=planned[key], status=state, reason=note) for key, (state, note) in before.items()} | {
-        **ends
-    }
+    rows = rows_of(plan, held=False)
+    cells = {row.cell.key: End(label=row.cell.label, status=row.state, reason=row.note) for row in rows} | outcome.ends
     states = counts_of([cell.status for cell in cells.values()], plan.total)
     return {
         "sweep": plan.sweep.name,
         "total": plan.total,
-        "ran": len(ends),
+        "ran": len(outcome.ends),
+        "hours": outcome.hours,
+        "unit": outcome.unit,
         "states": states,
         "failures": [
             {"key": key, "label": cell.label, "reason": cell.reason}
             for key, cell in cells.items()
             if cell.status == "failed"
         ],
-        "complete": not spooled and states.keys() <= {*RESULTS, "pruned"},
+        "complete": not spooled and all(is_done(state) for state in states),
         "spooled": spooled,
         "table": table,
     }
@@ -38,8 +35,9 @@ def summary(plan: Plan, ends: Mapping[str, End], *, table: str, spooled: str = "
 
 def summary_lines(facts: Facts) -> list[str]:
     """The same without the table, to be read."""
-    counts = ", ".join(f"{count} {state}" for state, count in facts["states"].items())
-    lines = [f"{facts['sweep']}: {counts} of {facts['total']} cells, {facts['ran']} of them ended in this launch"]
+    hours = f", which took {facts['hours']:.2f} {facts['unit']}" if facts["ran"] else ""
+    ran = f"{facts['ran']} ended in this launch{hours}"
+    lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {ran}"]
     lines += [f"  failed: {cell['label']} ({cell['key']}): {cell['reason']}" for cell in facts["failures"]]
     if facts["failures"]:
         lines.append("  failed cells run again with --retry failed; --explain CELL tells more")
