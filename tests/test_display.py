@@ -165,7 +165,7 @@ def test_several_goals_show_the_size_of_the_pareto_set():
     for cell, accuracy, nonzero in ((A, 0.9, 0.5), (B, 0.8, 0.2), (C, 0.7, 0.3)):
         display.started(cell)
         display.ended(cell, "finished", "", {"val/probe_top1": accuracy, "val/nonzero_fraction": nonzero}, 1)
-    assert "2 cells in the Pareto set; best val/probe_top1 0.900 (lamb=0.1)" in display._render().plain
+    assert "Pareto set of 2; best val/probe_top1 0.900 (lamb=0.1)" in display._render().plain
 
 
 def test_the_pareto_set_grows_and_shrinks():

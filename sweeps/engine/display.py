@@ -173,7 +173,7 @@ class Display:
     def _told_best(self) -> str:
         if self._best is None:
             return ""
-        front = f"{len(self._front)} cells in the Pareto set; " if len(self._goals) > 1 else ""
+        front = f"Pareto set of {len(self._front)}; " if len(self._goals) > 1 else ""
         return f"{front}best {self._goals[0].name} {self._best[0]:.3f} ({self._best[1]})"
 
     def _spent(self) -> str:
