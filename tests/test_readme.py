@@ -54,9 +54,9 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
     plan = make_plan(module.SWEEP, file)
     ledger = Ledger(plan, file)
     for number, cell in enumerate((*plan.fixed, *proposed)):
-        run_id = ledger.start(cell)
-        ledger.log(run_id, METRICS | {"val/probe_top1": 0.5 + number / 100})
-        ledger.end(run_id, "finished", "")
+        ledger.start(cell, devices=1.0)
+        ledger.log(cell.key, METRICS | {"val/probe_top1": 0.5 + number / 100})
+        ledger.end(cell.key, "finished", "")
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,28 @@ def test_running_a_finished_sweep_again_prints_its_table_at_once(environment):
     assert done.stderr == ""
     assert "62.5" in done.stdout
     assert not (Path(environment["JEPA_RESULTS"]) / "ray").exists()
+
+
+def test_doctor_finds_a_ready_machine(environment):
+    """.venv/bin/python -m sweeps doctor demo_rectified_lpjepa"""
+    done = run(test_doctor_finds_a_ready_machine.__doc__, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for check in ("Python", "packages", "store", "Ray", "demo_rectified_lpjepa"):
+        assert re.search(rf"^(ok|warning) +{check} ", done.stdout, flags=re.MULTILINE), done.stdout
+
+
+def test_status_explain_and_retry_of_a_finished_sweep(environment):
+    """.venv/bin/python sweeps/demo_rectified_lpjepa.py --status
+    .venv/bin/python sweeps/demo_rectified_lpjepa.py --explain "p=0.5 mu=-1"
+    .venv/bin/python sweeps/demo_rectified_lpjepa.py --retry failed
+    """
+    total = len(fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base))
+    commands = inspect.getdoc(test_status_explain_and_retry_of_a_finished_sweep).splitlines()
+    status, explain, retry = (run(command, environment) for command in commands)
+    assert [done.returncode for done in (status, explain, retry)] == [0, 0, 0], status.stderr + explain.stderr
+    assert status.stdout.startswith(f"demo_rectified_lpjepa: {total} finished of {total} cells; no launch runs it")
+    assert "* method.mu" in explain.stdout
+    assert f"{total} finished of {total} cells; 0 ended in this launch" in retry.stdout
 
 
 def test_the_demo_again_runs_nothing_and_prints_all_tables(environment):

@@ -44,6 +44,11 @@ class Budget(tune.Callback):
         """Really used so far, by running cells too."""
         return self._ended + sum(self._spent(key) for key in self._began)
 
+    @property
+    def left(self) -> float:
+        """Hours that the sweep may still use."""
+        return self.limit_hours - self.used_hours
+
     def admits(self, cell: Cell) -> bool:
         """Whether the cell may begin; if so, its hours are set aside for it."""
         cost, key = self._price.hours(cell), cell.key

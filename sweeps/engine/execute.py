@@ -1,6 +1,7 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -13,7 +14,7 @@ from rich.console import Console
 from jepa_train.paths import checkpoints_dir, results_dir
 from sweeps.engine.budget import Budget
 from sweeps.engine.cluster import ray_session
-from sweeps.engine.display import Display
+from sweeps.engine.display import Display, Outcome
 from sweeps.engine.lanes import LanePool
 from sweeps.engine.placement import Request, alive, room
 from sweeps.engine.plan import Plan
@@ -60,8 +61,8 @@ class Session:
         self._start_ray()
         return price(plan, note=self._note, free=self._close_lanes)
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object], budget: Budget | None = None) -> int:
-        """Run what the plan lacks; returns the number of cells that failed.
+    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object], budget: Budget | None = None) -> Outcome:
+        """Run what the plan lacks.
 
         Args:
             publish: called after every cell.
@@ -70,15 +71,13 @@ class Session:
         pool = self.prepare(plan)
         assert self._request is not None
         display = Display(
-            name=plan.sweep.name,
-            goal=plan.sweep.goals[0],
-            total=plan.total,
-            done=plan.total - plan.todo,
+            plan,
             console=self._console,
+            devices=self._request.devices,
+            unit=self._request.unit,
+            budget=budget.left if budget else math.inf,
+            table=lambda: ledger.table,
         )
-        for entry in plan.entries.values():
-            if entry.role == "cell":
-                display.note_best(entry.scores(plan.sweep.goals)[0], entry.label)
         recorder = Recorder(
             ledger=ledger,
             display=display,
@@ -91,7 +90,7 @@ class Session:
                 self._tune(plan, pool, recorder, budget)
         finally:
             recorder.interrupt()
-        return recorder.failed
+        return display.outcome
 
     def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, budget: Budget | None) -> None:
         searcher = CellSearcher(

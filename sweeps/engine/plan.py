@@ -78,13 +78,18 @@ def make_plan(sweep: Sweep, file: Path, places: Sequence[str] = ()) -> Plan:
     Raises:
         ConfigError: anything that could not run.
     """
-    base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
-    base = preflighted(_placed(base, places))
+    base = resolved_base(sweep, places)
     sweep.check(base)
     for point in sweep.corners():
         changed(base, point)
     fixed = fixed_cells(sweep, base)
     return Plan(sweep, base, tuple(fixed), read_ledger(sweep, base, file))
+
+
+def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:
+    """The sweep's base after preflight, its data where the words say."""
+    base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
+    return preflighted(_placed(base, places))
 
 
 def _placed(base: TrainConfig, words: Sequence[str]) -> TrainConfig:

@@ -52,6 +52,7 @@ class Ledger:
         self._source = source
         self._workers = sweep.workers
         self._open: dict[str, _Open] = {}
+        self.table = ""  # the latest published Markdown
         experiment = find_experiment(sweep.name, uri)
         self._experiment_id = (
             experiment.experiment_id
