@@ -11,12 +11,13 @@ from ray import tune
 from rich.console import Console
 
 from jepa_train.paths import checkpoints_dir, results_dir
+from sweeps.engine.asha import AshaScheduler, Judge
 from sweeps.engine.cluster import ray_session
 from sweeps.engine.display import Display
 from sweeps.engine.lanes import LanePool
 from sweeps.engine.plan import Plan
 from sweeps.engine.recorder import Recorder
-from sweeps.engine.search import CellSearcher, completer, optuna_search
+from sweeps.engine.search import CellSearcher
 from sweeps.engine.spec import Sweep
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
@@ -75,35 +76,38 @@ class Session:
         for entry in plan.entries.values():
             if entry.role == "cell":
                 display.note_best(entry.scores(plan.sweep.goals)[0], entry.label)
+        judge = Judge(plan)
         recorder = Recorder(
             ledger=ledger,
             display=display,
+            judge=judge,
             devices=self._devices,
             checkpoints=checkpoints_dir(plan.sweep.name),
             publish=publish,
         )
         try:
             with display.shown():
-                self._tune(plan, pool, recorder)
+                self._tune(plan, pool, recorder, judge)
         finally:
             recorder.interrupt()
         return recorder.failed
 
-    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
+    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, judge: Judge) -> None:
         searcher = CellSearcher(
-            known=plan.missing,
-            proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.sweep.space else None,
-            complete=completer(plan.sweep, plan.base),
-            taken={entry.key: entry.scores(plan.sweep.goals)[0] for entry in plan.history},
+            plan,
+            parallel=pool.num_lanes > 1,
             announce=recorder.announce,
-            objective=plan.sweep.goals[0].metric,
+            admit=lambda cell: True,  # noqa: ARG005
+            rungs=judge.seen,
+            note=lambda line: self._console.print(line, highlight=False, soft_wrap=True),
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
             make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=plan.todo,
+                scheduler=AshaScheduler(judge),
+                num_samples=-1,  # the searcher says when nothing is left
                 max_concurrent_trials=pool.num_lanes,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),

@@ -68,18 +68,12 @@ def show_plan(sweep: Sweep, plan: Plan | None, console: Console) -> None:
         console.print(f"[bold]{sweep.name}[/bold]: to be planned when {sweep.base.sweep} has a best cell")
         return
     console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done")
-    for cell in plan.fixed:
-        entry = plan.entries.get(cell.key)
-        _plan_line(console, entry.status if entry else "missing", cell.key, cell.label, cell.role)
-    for entry in plan.points:
-        _plan_line(console, entry.status, entry.key, entry.label, "cell")
+    for row in plan.rows():
+        extra = f"  ({row.note})" if row.note else "  (to compare with)" if row.cell.role == "reference" else ""
+        line = f"  {row.state:<12}{row.cell.key}  {row.cell.label}{extra}"
+        console.print(line, highlight=False, soft_wrap=True)
     if plan.proposals:
         console.print(f"  {'missing':<12}{plan.proposals} points, to be proposed by Optuna", highlight=False)
-
-
-def _plan_line(console: Console, status: str, key: str, label: str, role: str) -> None:
-    note = "  (to compare with)" if role == "reference" else ""
-    console.print(f"  {status:<12}{key}  {label}{note}", highlight=False, soft_wrap=True)
 
 
 def _planned(sweeps: Sequence[tuple[Sweep, Path]], places: Sequence[str]) -> list[Plan | None]:

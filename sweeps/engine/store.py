@@ -92,13 +92,18 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
 
 
 def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
-    """Every cell of an experiment; runs without a cell key are somebody else's."""
+    """Every cell of an experiment, the first begun first; runs without a cell key are somebody else's."""
     client = open_client(uri)
     entries: list[Entry] = []
     token = None
     while True:
         page = client.search_runs(
-            [experiment.experiment_id], "", ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token
+            [experiment.experiment_id],
+            "",
+            ViewType.ACTIVE_ONLY,
+            max_results=_PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
         )
         entries += [
             Entry(
