@@ -15,10 +15,11 @@ from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.flat import cell_key, flatten
 from jepa_train.presets import DIGITS
-from sweeps.engine.cells import Cell
+from sweeps.engine.cells import Cell, make_cell
+from sweeps.engine.objective import Asha
 from sweeps.engine.plan import Plan, make_plan
-from sweeps.engine.search import completer
-from sweeps.engine.space import point_of, size
+from sweeps.engine.space import contains, point_of, size
+from sweeps.engine.space import points as all_points
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.store import store_uri
 from sweeps.engine.tracking import Ledger
@@ -70,13 +71,48 @@ def test_planning_writes_nothing(store: Path):
 
 
 @pytest.mark.parametrize(
-    ("status", "again"),
-    [("finished", 0), ("diverged", 0), ("collapsed", 0), ("failed", 1), ("interrupted", 1), ("running", 1)],
+    ("status", "state", "due"),
+    [
+        ("finished", "finished", False),
+        ("diverged", "diverged", False),
+        ("collapsed", "collapsed", False),
+        ("failed", "failed", False),
+        ("interrupted", "missing", True),
+        ("running", "missing", True),
+        ("pruned", "pruned", True),  # the sweep has no early stopping any more
+    ],
 )
-def test_what_has_a_result_is_done_and_the_rest_runs_again(status: str, again: int):
+def test_what_is_over_is_done_and_what_was_begun_is_missing(status: str, state: str, due: bool):
     plan = make_plan(GRID, FILE)
     record(plan, plan.fixed[0], status)
-    assert make_plan(GRID, FILE).todo == 3 + again
+    plan = make_plan(GRID, FILE)
+    assert plan.state(plan.fixed[0]) == state
+    assert (plan.fixed[0] in plan.missing) == due
+    assert plan.todo == 3 + due
+
+
+def test_what_failed_runs_again_on_request_alone():
+    plan = make_plan(GRID, FILE)
+    record(plan, plan.fixed[0], "failed")
+    assert make_plan(GRID, FILE, retry=frozenset({"failed"})).todo == 4
+    (row, *_) = make_plan(GRID, FILE, retry=frozenset({"failed"})).rows()
+    assert (row.state, row.note, row.due) == ("failed", "runs again", True)
+
+
+def test_what_was_stopped_early_stays_so_while_the_sweep_stops_early():
+    plan = make_plan(GRID, FILE)
+    record(plan, plan.fixed[0], "pruned")
+    assert make_plan(dataclasses.replace(GRID, early_stopping=Asha()), FILE).todo == 3
+
+
+def test_a_living_launch_makes_the_difference_between_running_and_begun():
+    plan = make_plan(GRID, FILE)
+    record(plan, plan.fixed[0], "running")
+    rows = [make_plan(GRID, FILE, held=held).rows()[0] for held in (False, True)]
+    assert [(row.state, row.note, row.due) for row in rows] == [
+        ("missing", "begun, epoch 1 of 50", True),
+        ("running", "epoch 1 of 50", False),
+    ]
 
 
 def test_a_cell_that_runs_again_goes_on_in_its_run():
@@ -115,16 +151,20 @@ def test_a_search_resumes_what_was_begun_before_it_proposes_more():
     plan = make_plan(SEARCH, FILE)
     assert (plan.total, plan.proposals) == (5, 5)
     for lamb, status in ((0.02, "finished"), (0.03, "diverged"), (0.04, "interrupted"), (0.05, "failed")):
-        record(plan, completer(SEARCH, plan.base)({"method.lamb": lamb}), status)
+        record(plan, make_cell(SEARCH, plan.base, {"method.lamb": lamb}), status)
     plan = make_plan(SEARCH, FILE)
-    assert sorted(cell.config.method.lamb for cell in plan.missing) == [0.04, 0.05]
-    assert {cell.key for cell in plan.missing} <= set(plan.entries)  # the same cells, so the same runs
-    assert (len(plan.history), plan.proposals, plan.todo, plan.total) == (2, 1, 3, 5)
+    assert [cell.config.method.lamb for cell in plan.missing] == [0.04]
+    assert {cell.key for cell in plan.missing} <= set(plan.entries)  # the same cell, so the same run
+    assert (plan.proposals, plan.todo, plan.total) == (1, 2, 5)
+    again = make_plan(SEARCH, FILE, retry=frozenset({"failed"}))
+    assert sorted(cell.config.method.lamb for cell in again.missing) == [0.04, 0.05]
+    (study,) = plan.studies
+    assert [candidate.cell.config.method.lamb for candidate in study.candidates] == [0.02, 0.03, 0.04, 0.05]  # as begun
 
 
 def test_points_outside_an_edited_space_do_not_count():
     plan = make_plan(SEARCH, FILE)
-    record(plan, completer(SEARCH, plan.base)({"method.lamb": 0.09}), "finished")
+    record(plan, make_cell(SEARCH, plan.base, {"method.lamb": 0.09}), "finished")
     narrower = dataclasses.replace(SEARCH, space={"method.lamb": FloatDistribution(0.01, 0.05)})
     assert make_plan(narrower, FILE).proposals == 5
     assert make_plan(SEARCH, FILE).proposals == 4
@@ -141,11 +181,17 @@ def test_a_finite_space_has_no_more_trials_than_points():
         (CategoricalDistribution([1, 2, 3]), 3),
         (IntDistribution(2, 10, step=4), 3),
         (FloatDistribution(0.0, 0.3, step=0.1), 4),
+        (FloatDistribution(0.25, 0.25), 1),
         (FloatDistribution(0.0, 0.3), float("inf")),
     ],
 )
 def test_size_of_a_space(domain, points: float):
-    assert size({"a": domain, "b": CategoricalDistribution(["x", "y"])}) == 2 * points
+    space = {"a": domain, "b": CategoricalDistribution(["x", "y"])}
+    assert size(space) == 2 * points
+    if points < float("inf"):
+        listed = all_points(space)
+        assert len({tuple(point.values()) for point in listed}) == 2 * points
+        assert all(contains(domain, point["a"]) for point in listed)
 
 
 def test_points_are_read_back_in_their_types():
@@ -153,18 +199,24 @@ def test_points_are_read_back_in_their_types():
     assert point_of(space, {"a": "2.5", "b": "3", "c": "1"}) == {"a": 2.5, "b": 3, "c": 1.0}
     assert point_of(space, {"a": "3", "b": "3", "c": "1"}) is None
     assert point_of(space, {"a": "1", "b": "10", "c": "1"}) is None
+    assert point_of(space, {"a": "1.0", "b": "9", "c": "1"}) == {"a": 1, "b": 9, "c": 1.0}  # the field is a float
+    assert point_of({"d": IntDistribution(2, 10, step=4)}, {"d": "4"}) is None
+    assert point_of({"d": IntDistribution(2, 10, step=4)}, {"d": "6"}) == {"d": 6}
+    assert point_of({"d": FloatDistribution(0.1, 0.7, step=0.2)}, {"d": "0.5"}) == {"d": 0.5}
+    assert point_of({"d": FloatDistribution(0.1, 0.7, step=0.2)}, {"d": "0.6"}) is None
+    assert point_of({"no.such": FloatDistribution(0.1, 0.7)}, {"d": "0.6"}) is None
 
 
 def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.0},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))
     before = make_plan(left, FILE)
-    record(before, completer(left, before.base)({"method.lamb": 0.02}), "finished", value=0.99)
+    record(before, make_cell(left, before.base, {"method.lamb": 0.02}), "finished", value=0.99)
     plan = make_plan(search, FILE)
     record(plan, plan.fixed[0], "finished", value=0.98)
-    record(plan, completer(search, plan.base)({"method.lamb": 0.03}), "finished", value=0.6)
-    record(plan, completer(search, plan.base)({"method.lamb": 0.04}), "finished", value=0.7)
-    record(plan, completer(search, plan.base)({"method.lamb": 0.05}), "collapsed", value=0.8)
+    record(plan, make_cell(search, plan.base, {"method.lamb": 0.03}), "finished", value=0.6)
+    record(plan, make_cell(search, plan.base, {"method.lamb": 0.04}), "finished", value=0.7)
+    record(plan, make_cell(search, plan.base, {"method.lamb": 0.05}), "collapsed", value=0.8)
     best = make_plan(Sweep(name="other", purpose="", base=BestOf("study"), workers=2), Path("other.py"))
     assert best.base.method.lamb == 0.04
     assert best.base.epochs == DIGITS.epochs

@@ -27,9 +27,8 @@ from jepa_train.checkpoint import Checkpoints
 from jepa_train.flat import cell_key, flatten
 from jepa_train.models import build_network
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
-from sweeps.engine.cells import Cell, fixed_cells
+from sweeps.engine.cells import Cell, fixed_cells, make_cell
 from sweeps.engine.plan import make_plan
-from sweeps.engine.search import completer
 from sweeps.engine.store import best_config
 from sweeps.engine.tracking import Ledger
 
@@ -69,7 +68,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         search = demo_lejepa.SWEEP
         point = {"method.num_slices": 256, "optim.lr": 1e-3, "optim.weight_decay": 1e-3}
         proposed = [
-            completer(search, search.base)({**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
+            make_cell(search, search.base, {**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
         ]
         fill(demo_lejepa, proposed)
         assert cell_key(best_config("demo_lejepa")) == proposed[-1].key

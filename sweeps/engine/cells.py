@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from jepa_train.checks import ConfigError
@@ -25,7 +26,7 @@ class Cell:
     label: str  # the run's name: what tells this cell from its sisters
     role: Role = "cell"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The hash that names the cell in the ledger."""
         return cell_key(self.config)
@@ -83,7 +84,8 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     key = (config.model, config.views, config.data)
     if key not in _CHECKED:
         _CHECKED[key] = preflight(config).data
-    return dataclasses.replace(config, data=_CHECKED[key])
+    data = _CHECKED[key]
+    return config if config.data == data else dataclasses.replace(config, data=data)
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:

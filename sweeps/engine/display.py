@@ -16,7 +16,6 @@ from sweeps.engine.cells import Cell
 from sweeps.engine.pace import Pace
 from sweeps.engine.pareto_set import ParetoSet
 from sweeps.engine.plan import Plan
-from sweeps.engine.seams import rows_of
 from sweeps.engine.status import time_told
 
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
@@ -65,7 +64,7 @@ class Display:
         self._goals = plan.sweep.goals
         self._total = plan.total
         self._todo = plan.todo
-        self._failed = sum(row.state == "failed" and not row.due for row in rows_of(plan, held=False))  # and stay so
+        self._failed = sum(row.state == "failed" and not row.due for row in plan.rows())  # and stay so
         self._begun = {entry.key: entry.epoch for entry in plan.entries.values() if entry.epoch and not entry.done}
         self._console = console
         self._devices, self._unit, self._budget = devices, unit, budget

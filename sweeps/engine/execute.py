@@ -12,7 +12,9 @@ from ray import tune
 from rich.console import Console
 
 from jepa_train.paths import checkpoints_dir, results_dir
+from sweeps.engine.asha import AshaScheduler, Judge
 from sweeps.engine.budget import Budget
+from sweeps.engine.cells import Cell
 from sweeps.engine.cluster import ray_session
 from sweeps.engine.display import Display, Outcome
 from sweeps.engine.lanes import LanePool
@@ -20,7 +22,7 @@ from sweeps.engine.placement import Request, alive, room
 from sweeps.engine.plan import Plan
 from sweeps.engine.price import Price, price, request_for
 from sweeps.engine.recorder import Recorder
-from sweeps.engine.search import CellSearcher, completer, optuna_search
+from sweeps.engine.search import CellSearcher
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
 
@@ -78,35 +80,38 @@ class Session:
             budget=budget.left if budget else math.inf,
             table=lambda: ledger.table,
         )
+        judge = Judge(plan)
         recorder = Recorder(
             ledger=ledger,
             display=display,
+            judge=judge,
             request=self._request,
             checkpoints=checkpoints_dir(plan.sweep.name),
             publish=publish,
         )
         try:
             with display.shown():
-                self._tune(plan, pool, recorder, budget)
+                self._tune(plan, pool, recorder, judge, budget)
         finally:
             recorder.interrupt()
         return display.outcome
 
-    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, budget: Budget | None) -> None:
+    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, judge: Judge, budget: Budget | None) -> None:
         searcher = CellSearcher(
-            known=plan.missing,
-            proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.sweep.space else None,
-            complete=completer(plan.sweep, plan.base),
-            taken={entry.key: entry.scores(plan.sweep.goals)[0] for entry in plan.history},
+            plan,
+            parallel=pool.num_lanes > 1,
             announce=recorder.announce,
-            objective=plan.sweep.goals[0].metric,
+            admit=budget.admits if budget else _always,
+            rungs=judge.seen,
+            note=lambda line: self._console.print(line, highlight=False, soft_wrap=True),
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
             make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=plan.todo,
+                scheduler=AshaScheduler(judge),
+                num_samples=-1,  # the searcher says when nothing is left
                 max_concurrent_trials=pool.num_lanes,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -148,3 +153,8 @@ class Session:
         if line not in self._told:  # prepare and run ask for the same
             self._told.add(line)
             self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _always(_: Cell) -> bool:
+    """The budget of a launch without one."""
+    return True

@@ -11,8 +11,7 @@ from jepa_train.checks import ConfigError, nearest
 from jepa_train.flat import flatten
 from jepa_train.paths import checkpoints_dir
 from sweeps.engine.plan import Plan
-from sweeps.engine.seams import rows_of
-from sweeps.engine.status import Facts, state_of
+from sweeps.engine.status import Facts
 from sweeps.engine.store import Entry, find_experiment, open_client, read_entries, store_uri
 
 _MADE_BY = {
@@ -24,12 +23,11 @@ _MADE_BY = {
 }
 
 
-def explain(plan: Plan, word: str, *, held: bool) -> Facts | None:
+def explain(plan: Plan, word: str) -> Facts | None:
     """The facts of --explain, or None when the sweep has no such cell.
 
     Args:
         word: the cell's key, the beginning of it, or its label.
-        held: whether a launch that lives holds the sweep.
 
     Raises:
         ConfigError: the word fits several cells.
@@ -37,14 +35,13 @@ def explain(plan: Plan, word: str, *, held: bool) -> Facts | None:
     uri = store_uri()
     experiment = find_experiment(plan.sweep.name, uri)
     entries = {entry.key: entry for entry in (read_entries(experiment, uri) if experiment is not None else [])}
-    rows = {row.cell.key: row for row in rows_of(plan, held=held)}
+    rows = {row.cell.key: row for row in plan.rows()}
     labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
     key = _found(labels, word, rows.keys())
     if key is None:
         return None
     entry = entries.get(key)
     run = open_client(uri).get_run(entry.run_id) if entry is not None else None
-    state, note = (rows[key].state, rows[key].note) if key in rows else state_of(entry, held=held)
     base = {name: str(value) for name, value in flatten(plan.base).items()}
     config = {n: str(v) for n, v in flatten(rows[key].cell.config).items()} if key in rows else entries[key].params
     folder = checkpoints_dir(plan.sweep.name) / key
@@ -52,8 +49,8 @@ def explain(plan: Plan, word: str, *, held: bool) -> Facts | None:
         "sweep": plan.sweep.name,
         "key": key,
         "label": labels[key],
-        "state": state,
-        "why": _why(plan, entry, run, state, note, in_file=key in rows),
+        "state": rows[key].state if key in rows else plan.rules.state(entry),
+        "why": _why(plan, entry, run, in_file=key in rows),
         "in_file": key in rows,
         "run_id": entry.run_id if entry else None,
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
@@ -97,10 +94,11 @@ def unknown_cell(word: str, labels: list[str]) -> ConfigError:
     return ConfigError(f"--explain {word} fits no cell{nearest(word, labels) or '; --dry-run lists them'}")
 
 
-def _why(plan: Plan, entry: Entry | None, run: Run | None, state: str, note: str, *, in_file: bool) -> str:
+def _why(plan: Plan, entry: Entry | None, run: Run | None, *, in_file: bool) -> str:
     """One sentence."""
     if entry is None or run is None:
         return "never begun; the next launch runs it"
+    state, note = plan.rules.state(entry), plan.rules.note(entry, int(entry.params.get("epochs", 0)))
     gone = "" if in_file else "; the sweep's file does not ask for it any more"
     ended = _when(run.info.end_time)
     if state == "running":

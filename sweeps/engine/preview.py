@@ -1,25 +1,23 @@
 """The dry run: every cell of a sweep with its state, and its price where that is known."""
 
-from typing import Any
-
-from sweeps.engine.plan import Plan
-from sweeps.engine.seams import Row, rows_of
+from sweeps.engine.plan import Plan, Row
+from sweeps.engine.price import Price
 from sweeps.engine.spec import BestOf, Sweep
-from sweeps.engine.status import Facts, counted, counts_of, is_done
+from sweeps.engine.states import counted, counts_of, is_done
+from sweeps.engine.status import Facts
 
 
-def preview(sweep: Sweep, plan: Plan | None, *, held: bool, price: Any = None) -> Facts:
+def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
     """The facts of --dry-run.
 
     Args:
         plan: None when the sweep's base is the best cell of a sweep that runs before it.
-        held: whether a launch that lives holds the sweep.
-        price: hours of each cell, and of all.
+        price: of the plan; None with it.
     """
     if plan is None:
         assert isinstance(sweep.base, BestOf)
         return {"sweep": sweep.name, "waits_for": sweep.base.sweep}
-    rows = rows_of(plan, held=held)
+    rows = plan.rows()
     return {
         "sweep": sweep.name,
         "kind": sweep.kind,
@@ -52,7 +50,7 @@ def preview_lines(facts: Facts) -> list[str]:
     return lines + facts["price"]
 
 
-def _cell(row: Row, price: Any) -> Facts:
+def _cell(row: Row, price: Price | None) -> Facts:
     return {
         "key": row.cell.key,
         "label": row.cell.label,

@@ -10,10 +10,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from jepa_train.flat import cell_key, unflatten
+from sweeps.engine.asha import Judge
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
 from sweeps.engine.placement import Request
-from sweeps.engine.store import RESULTS
 from sweeps.engine.tracking import Ledger
 
 
@@ -34,11 +34,13 @@ class Recorder(tune.Callback):
         *,
         ledger: Ledger,
         display: Display,
+        judge: Judge,
         request: Request,
         checkpoints: Path,
         publish: Callable[[], object],
     ) -> None:
         self._ledger = ledger
+        self._judge = judge
         self._publish = publish  # called after every cell
         self._display = display
         self._request = request  # what a trial asks for
@@ -75,8 +77,13 @@ class Recorder(tune.Callback):
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
-        self._ledger.log(running.cell.key, running.metrics)
+        self._ledger.log(running.cell.key, running.metrics, rungs=self._judge.seen(running.cell.key))
         self._display.progressed(running.cell, result["epoch"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """End a cell that was given up: its trial was stopped before it could say so. The others have ended."""
+        if trial.trial_id in self._running:
+            self._end(trial, "pruned", self._judge.reason(self._running[trial.trial_id].cell.key), "")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """The trial itself was lost, not its cell's training: a failure of the infrastructure."""
@@ -92,7 +99,7 @@ class Recorder(tune.Callback):
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
         self._ledger.end(running.cell.key, status, reason, details)
-        self.failed += status not in RESULTS
+        self.failed += status == "failed"
         seconds = time.monotonic() - running.started
         self._display.ended(running.cell, status, reason, running.metrics, seconds)
         self._publish()

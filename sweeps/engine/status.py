@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,44 +12,10 @@ from sweeps.engine.objective import Goal
 from sweeps.engine.seams import holder_of
 from sweeps.engine.space import size
 from sweeps.engine.spec import Sweep
+from sweeps.engine.states import Rules, counted, counts_of
 from sweeps.engine.store import Entry, find_experiment, read_entries, store_uri
 
-STATES = ("missing", "running", "finished", "diverged", "collapsed", "pruned", "failed")
 Facts = dict[str, Any]  # what --json prints; the text is made of the same
-
-
-def state_of(entry: Entry | None, *, held: bool) -> tuple[str, str]:
-    """A cell's state as people see it, and what there is to say.
-
-    Args:
-        entry: what the store has of the cell.
-        held: whether a launch that lives holds the sweep; "running" is what a driver leaves that was killed.
-    """
-    if entry is None:
-        return "missing", ""
-    epochs = f"epoch {entry.epoch} of {entry.params.get('epochs', '?')}"
-    if entry.status == "running" and held:
-        return "running", epochs
-    if entry.status in ("running", "interrupted"):
-        return "missing", f"begun, {epochs}"
-    return entry.status, entry.reason
-
-
-def counts_of(states: Sequence[str], total: int) -> dict[str, int]:
-    """How many cells are in each state, in the order of STATES; those that nothing is known of are missing."""
-    found = Counter(states)
-    found["missing"] += max(0, total - len(states))
-    return {state: found[state] for state in STATES if found[state]}
-
-
-def is_done(state: str) -> bool:
-    """Whether a cell in this state has a result."""
-    return state in ("finished", "diverged", "collapsed", "pruned")
-
-
-def counted(states: Mapping[str, int]) -> str:
-    """ "3 finished, 1 failed"."""
-    return ", ".join(f"{count} {state}" for state, count in states.items())
 
 
 def status(sweep: Sweep) -> Facts:
@@ -59,7 +24,8 @@ def status(sweep: Sweep) -> Facts:
     experiment = find_experiment(sweep.name, uri)
     entries = _current(experiment, uri) if experiment is not None else []
     holder = holder_of(sweep.name) if experiment is not None else None
-    states = [state_of(entry, held=holder is not None)[0] for entry in entries]
+    rules = Rules(held=holder is not None)
+    states = [rules.state(entry) for entry in entries]
     total = max(_total(sweep), len(entries))
     running = [entry for entry, state in zip(entries, states, strict=True) if state == "running"]
     return {

@@ -2,8 +2,8 @@
 
 from sweeps.engine.display import End, Outcome
 from sweeps.engine.plan import Plan
-from sweeps.engine.seams import rows_of
-from sweeps.engine.status import Facts, counted, counts_of, is_done
+from sweeps.engine.states import counted, counts_of, is_done
+from sweeps.engine.status import Facts
 
 
 def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> Facts:
@@ -12,7 +12,7 @@ def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> F
     Args:
         spooled: "" or one line about the metrics that have not reached the store.
     """
-    rows = rows_of(plan, held=False)
+    rows = plan.rows()
     cells = {row.cell.key: End(label=row.cell.label, status=row.state, reason=row.note) for row in rows} | outcome.ends
     states = counts_of([cell.status for cell in cells.values()], plan.total)
     return {
