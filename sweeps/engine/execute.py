@@ -1,7 +1,6 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -58,12 +57,8 @@ class Session:
             self._ray.enter_context(ray_session())
         return self._lanes_for(plan.sweep, plan.todo)
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> int:
-        """Run what the plan lacks; returns the number of cells that failed.
-
-        Args:
-            publish: called after every cell.
-        """
+    def run(self, plan: Plan, ledger: Ledger) -> int:
+        """Run what the plan lacks; returns the number of cells that failed."""
         pool = self.prepare(plan)
         display = Display(
             name=plan.sweep.name,
@@ -80,7 +75,6 @@ class Session:
             display=display,
             devices=self._devices,
             checkpoints=checkpoints_dir(plan.sweep.name),
-            publish=publish,
         )
         try:
             with display.shown():

@@ -5,17 +5,22 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from analysis.tables import table
 from jepa_train.checks import ConfigError
+from sweeps.engine.holding import hold
 from sweeps.engine.plan import Plan, make_plan
 from sweeps.engine.reevaluate import reevaluate
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.store import store_uri
-from sweeps.engine.tracking import Ledger
+from sweeps.engine.tracking import Ledger, replay_spool
+
+if TYPE_CHECKING:
+    from sweeps.engine.execute import Session
 
 
 def main(sweep: Sweep, file: str, words: Sequence[str] | None = None) -> int:
@@ -109,18 +114,33 @@ def _run(sweeps: Sequence[tuple[Sweep, Path]], places: Sequence[str], console: C
     failed = 0
     with Session(console) as session:
         for sweep, file in sweeps:
-            plan = make_plan(sweep, file, places)
-            console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done before")
-            if plan.todo:
-                session.prepare(plan)  # first, because the lanes need half a minute to start
-            ledger = Ledger(plan, file)
-            publish = partial(_publish, sweep, ledger)
-            if plan.todo:
-                failed += session.run(plan, ledger, publish)
-            console.print(f"\n{publish()}\n", highlight=False, soft_wrap=True, markup=False)
+            with hold(sweep.name):
+                failed += _run_one(sweep, file, places, session, console)
     console.print(f"MLflow store: {store_uri()}", highlight=False, soft_wrap=True)
     console.print("browse it with: make ui")
     return 1 if failed else 0
+
+
+def _run_one(sweep: Sweep, file: Path, places: Sequence[str], session: "Session", console: Console) -> int:
+    """What one sweep lacks, and its table; how many of its cells failed, and 1 where records wait in the spool."""
+    say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    replayed = replay_spool(sweep.name)
+    if replayed:
+        say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
+    plan = make_plan(sweep, file, places)
+    console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done before")
+    if plan.todo:
+        session.prepare(plan)  # first, because the lanes need half a minute to start
+    ledger = Ledger(plan, file, note=say, publish=partial(_table, sweep))
+    waiting = ""
+    try:
+        failed = session.run(plan, ledger) if plan.todo else 0
+    finally:
+        waiting = ledger.close()
+        if waiting:
+            say(waiting)
+    say(f"\n{ledger.table}\n")
+    return failed + bool(waiting)
 
 
 def _evaluate(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str], console: Console) -> int:
@@ -130,15 +150,16 @@ def _evaluate(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str], consol
         plan = make_plan(sweep, file, words)
         finished = sum(entry.status == "finished" for entry in plan.entries.values())
         console.print(f"[bold]{sweep.name}[/bold]: {finished} finished cells to evaluate")
-        lost += reevaluate(plan, Ledger(plan, file), console) if finished else 0
+        if finished:
+            ledger = Ledger(plan, file, note=console.print, publish=partial(_table, sweep))
+            lost += reevaluate(plan, ledger, console)
+            ledger.close()
     return 1 if lost else 0
 
 
-def _publish(sweep: Sweep, ledger: Ledger) -> str:
-    """The sweep's table so far, which goes with its purpose into the experiment's description."""
+def _table(sweep: Sweep) -> str:
+    """The sweep's table so far, as Markdown."""
     try:
-        markdown = table(sweep.name, format="md")
+        return table(sweep.name, format="md")
     except LookupError as nothing:  # a table over several sweeps, of which one is not there
-        markdown = str(nothing.args[0])
-    ledger.describe(f"{sweep.purpose.strip()}\n\n{markdown}")
-    return markdown
+        return str(nothing.args[0])

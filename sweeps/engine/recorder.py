@@ -1,7 +1,6 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,8 @@ class Recorder(tune.Callback):
         display: Display,
         devices: float,
         checkpoints: Path,
-        publish: Callable[[], object],
     ) -> None:
         self._ledger = ledger
-        self._publish = publish  # called after every cell
         self._display = display
         self._devices = devices  # that a trial occupies
         self._checkpoints = checkpoints
@@ -94,7 +91,6 @@ class Recorder(tune.Callback):
         self.failed += status not in RESULTS
         seconds = time.monotonic() - running.started
         self._display.ended(running.cell, status, reason, running.metrics, seconds)
-        self._publish()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the experiment folder, which is disposable: nothing of us belongs there."""
