@@ -133,16 +133,15 @@ class Runs:
         return run
 
     def _create(self, key: str, new: Mapping[str, Any], first: Operation) -> _Run:
+        tags = {**new["tags"], **first.tags}
         try:
-            self._tried.add(key)
-            tags = {**new["tags"], **first.tags}
             made = self._client.create_run(self._experiment_id, first.at, tags, run_name=new["label"])
-            self._tried.discard(key)
-            self._complete(made.info.run_id, new)
-        except MlflowException as error:
-            if error.error_code in _REFUSALS:  # right after an answer of the store
+        except TROUBLE as error:
+            if getattr(error, "error_code", "") in _REFUSALS:  # right after an answer of the store
                 raise Refused(one_line(error)) from error
+            self._tried.add(key)
             raise
+        self._complete(made.info.run_id, new)
         return _Run(made.info.run_id, set(), "RUNNING", tags)
 
     def _complete(self, run_id: str, new: Mapping[str, Any]) -> None:
@@ -194,6 +193,10 @@ class Runs:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, short enough for a line."""
+    """What went wrong at the bottom of it, short enough for a line: what the socket or the database says."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error
+        inner = inner.__cause__ or inner.__context__
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return text if len(text) <= 160 else f"{text[:157]}..."

@@ -60,7 +60,7 @@ class Ledger:
         self._note = note
         self._publish = publish
         self._publish_at = 0.0
-        self._stale = True  # the table
+        self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
         self._open: dict[str, _Open] = {}
         self._before = {key: (entry.device_seconds, entry.epoch) for key, entry in plan.entries.items()}

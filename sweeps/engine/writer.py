@@ -10,6 +10,7 @@ from sweeps.engine.spool import Operation, Spool
 _REST_S = (2.0, 10.0)  # between two flushes: the shortest, and the longest when the store is slow
 _SHARE = 0.01  # of the time that flushes may take on a CPU
 _BACKOFF_S = (1.0, 15.0)  # between two attempts to reach the store: the first, the longest
+_GRACE_S = 5.0  # at the end, for a store that is away
 _PATIENCE_S = 12.0  # at the end, without an answer: a little more than an HTTP request may take
 
 
@@ -47,7 +48,7 @@ class Writer:
         self._away = ""  # why the store cannot be reached
         self._backoff = 0.0
         self._resume_at = 0.0
-        self._heard_at = time.monotonic()
+        self._heard_at = self._closed_at = time.monotonic()
         self._settling = False
         self._refused: set[str] = set()
         self._thread = threading.Thread(target=self._loop, name="ledger", daemon=True)
@@ -61,7 +62,7 @@ class Writer:
 
     def close(self) -> str:
         """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
-        self._heard_at = time.monotonic()
+        self._heard_at = self._closed_at = time.monotonic()
         with self._news:
             self._closing = True
             self._news.notify()
@@ -81,8 +82,8 @@ class Writer:
 
     def _loop(self) -> None:
         closing = False
-        while not closing:
-            closing = self._take()
+        while not closing or (self._away and time.monotonic() < self._closed_at + _GRACE_S):
+            closing = self._take(closing)
             if not self._away or closing or time.monotonic() >= self._resume_at:
                 ended = self._flush()
                 if not self._away:
@@ -90,10 +91,12 @@ class Writer:
             if self._away:
                 self._save()
 
-    def _take(self) -> bool:
+    def _take(self, closing: bool) -> bool:
         """Wait for news, or until it is time to try again; whether these are the last."""
         with self._news:
-            if self._away:
+            if closing:
+                self._news.wait(max(0.0, self._resume_at - time.monotonic()))
+            elif self._away:
                 self._news.wait_for(lambda: self._closing, min(_REST_S[0], self._resume_at - time.monotonic()))
             else:
                 self._news.wait_for(lambda: self._closing or self._queue)
