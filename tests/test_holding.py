@@ -4,11 +4,11 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -19,13 +19,8 @@ from sweeps.engine.experiment import open_experiment
 from sweeps.engine.holding import Holder, hold, holder_of
 from sweeps.engine.store import store_uri
 
-HOLD = """
-import sys, time
-from sweeps.engine.holding import hold
-with hold("study"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+PROCESSES = multiprocessing.get_context("forkserver")  # which imports MLflow and torch once for all of them
+PROCESSES.set_forkserver_preload(["sweeps.engine.holding"])
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +61,25 @@ def tag() -> str:
     return MlflowClient(store_uri()).get_experiment_by_name("study").tags.get("sweep.holder", "")
 
 
-def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, another results folder with the same store."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri())
-    monkeypatch.setenv("JEPA_RESULTS", str(folder))
-
-
-def attempt(number: int, begin, outcomes) -> None:
-    """One of several launches at once."""
+def attempt(environment: dict[str, str], begin, outcomes, end) -> None:
+    """One of several launches at once, in a process of its own."""
+    os.environ.update(environment)
     begin.wait()
     try:
         with hold("study"):
-            outcomes.put((number, "held"))
-            time.sleep(3)
+            outcomes.put("held")
+            end.wait()
     except ConfigError as error:
-        outcomes.put((number, str(error)))
+        outcomes.put(str(error))
+
+
+def launched(*environments: dict[str, str]) -> tuple[list, list[str], Any]:
+    """Launches at the same moment: their processes, what they say, and what ends those that hold the sweep."""
+    begin, outcomes, end = PROCESSES.Barrier(len(environments)), PROCESSES.Queue(), PROCESSES.Event()
+    launches = [PROCESSES.Process(target=attempt, args=(one, begin, outcomes, end)) for one in environments]
+    for launch in launches:
+        launch.start()
+    return launches, sorted(outcomes.get(timeout=120) for _ in launches), end
 
 
 def test_the_second_launch_says_who_holds_the_sweep():
@@ -104,33 +103,24 @@ def test_the_second_launch_says_who_holds_the_sweep():
 
 
 @pytest.mark.parametrize("share_the_folder", [True, False])
-def test_of_several_launches_at_once_one_holds_the_sweep(
-    share_the_folder: bool, results: Path, monkeypatch: pytest.MonkeyPatch
-):
-    context = multiprocessing.get_context("spawn")
-    begin, outcomes = context.Barrier(2), context.Queue()
-    launches = []
-    for number in range(2):
-        if not share_the_folder:
-            elsewhere(results / str(number), monkeypatch)
-        launches.append(context.Process(target=attempt, args=(number, begin, outcomes)))
-        launches[-1].start()
-    told = [outcomes.get(timeout=60)[1] for _ in launches]
+def test_of_several_launches_at_once_one_holds_the_sweep(share_the_folder: bool, results: Path):
+    uri, folders = store_uri(), [results, results if share_the_folder else results / "another"]
+    launches, told, end = launched(*({"MLFLOW_TRACKING_URI": uri, "JEPA_RESULTS": str(folder)} for folder in folders))
+    end.set()
     for launch in launches:
         launch.join(timeout=30)
-    assert sorted(told)[0] == "held"
-    assert sorted(told)[1].startswith("sweep study is being run by ")
+    assert told[0] == "held"
+    assert told[1].startswith("sweep study is being run by ")
 
 
-def test_a_holder_that_is_killed_is_taken_over_at_once():
-    launch = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
-    assert launch.stdout is not None
-    assert launch.stdout.readline() == "held\n"
+def test_a_holder_that_is_killed_is_taken_over_at_once(results: Path):
+    (launch,), told, _ = launched({"JEPA_RESULTS": str(results)})
+    assert told == ["held"]
     holder = holder_of("study")
     assert holder is not None
     assert holder.pid == launch.pid
-    launch.send_signal(signal.SIGKILL)
-    launch.wait()
+    launch.kill()  # SIGKILL
+    launch.join()
     assert json.loads(tag())["pid"] == launch.pid  # it could not take it away
     assert holder_of("study") is None
     with hold("study"):
@@ -142,9 +132,11 @@ def test_a_fresh_lease_of_another_machine_is_respected_and_a_stale_one_is_not():
     holder = holder_of("study")
     assert holder is not None
     assert holder.host == "elsewhere"
-    with pytest.raises(ConfigError, match=r"run by ann@elsewhere \(process 123\) since .+, last heard of [34] s ago; "):
-        with hold("study"):
-            raise AssertionError("held twice")
+    with (
+        pytest.raises(ConfigError, match=r"run by ann@elsewhere \(process 123\) since .+, last heard of \d s ago; "),
+        hold("study"),
+    ):
+        raise AssertionError("held twice")
     assert json.loads(tag())["host"] == "elsewhere"
     lease(beat=time.time() - 61)
     assert holder_of("study") is None
@@ -182,13 +174,17 @@ def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkey
 def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(holding, "_BEAT_S", 0.1)
     began, closed = time.monotonic(), []
-    with pytest.raises(ConfigError, match=r"^sweep study was taken over by ann@elsewhere \(process 123\) since "):
+
+    def run() -> None:
         with hold("study"):
             lease()
             try:
                 time.sleep(30)
             finally:
                 closed.append("as after Ctrl-C")
+
+    with pytest.raises(ConfigError, match=r"^sweep study was taken over by ann@elsewhere \(process 123\) since "):
+        run()
     assert time.monotonic() - began < 15
     assert closed
     assert json.loads(tag())["host"] == "elsewhere"  # it stays the other's
@@ -207,8 +203,9 @@ def test_asking_for_a_holder_creates_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_results_folder_that_cannot_be_written_is_told_in_one_line(results: Path):
-    (results / "locks").rmdir() if (results / "locks").is_dir() else None
     (results / "locks").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"^the results folder must be writable, but .+study\.lock is not"):
-        with hold("study"):
-            raise AssertionError("held without a lock")
+    with (
+        pytest.raises(ConfigError, match=r"^the results folder must be writable, but .+study\.lock is not"),
+        hold("study"),
+    ):
+        raise AssertionError("held without a lock")
