@@ -20,6 +20,7 @@ class _Running:
     """A trial in flight."""
 
     cell: Cell
+    key: str  # the cell's, which is a hash of its whole config
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, float] = field(default_factory=dict)  # the last report's
 
@@ -53,7 +54,7 @@ class Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
         cell = self._cells[cell_key(unflatten(trial.config))]
-        self._running[trial.trial_id] = _Running(cell)
+        self._running[trial.trial_id] = _Running(cell, cell.key)
         self._ledger.start(cell, devices=self._devices)
         self._display.started(cell)
 
@@ -71,7 +72,7 @@ class Recorder(tune.Callback):
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
-        self._ledger.log(running.cell.key, running.metrics)
+        self._ledger.log(running.key, running.metrics)
         self._display.progressed(running.cell, result["epoch"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
@@ -82,12 +83,12 @@ class Recorder(tune.Callback):
     def interrupt(self) -> None:
         """Close the runs of cells that were in flight when the sweep stopped; they run again next time."""
         for running in self._running.values():
-            self._ledger.end(running.cell.key, "interrupted", "the sweep was stopped")
+            self._ledger.end(running.key, "interrupted", "the sweep was stopped")
         self._running.clear()
 
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
-        self._ledger.end(running.cell.key, status, reason, details)
+        self._ledger.end(running.key, status, reason, details)
         self.failed += status not in RESULTS
         seconds = time.monotonic() - running.started
         self._display.ended(running.cell, status, reason, running.metrics, seconds)

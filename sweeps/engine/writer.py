@@ -7,8 +7,8 @@ from collections.abc import Callable
 from sweeps.engine.runs import TROUBLE, Refused, Runs, one_line
 from sweeps.engine.spool import Operation, Spool
 
-_REST_S = (2.0, 10.0)  # between two flushes: the shortest, and the longest when the store is slow
-_SHARE = 0.01  # of the time that flushes may take on a CPU
+_REST_S = (2.0, 10.0)  # between two flushes: the shortest and the longest
+_SHARE = 0.005  # of a CPU that flushes take; larger ones cost less per metric
 _BACKOFF_S = (1.0, 15.0)  # between two attempts to reach the store: the first, the longest
 _GRACE_S = 5.0  # at the end, for a store that is away
 _PATIENCE_S = 12.0  # at the end, without an answer: a little more than an HTTP request may take
