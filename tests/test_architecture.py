@@ -82,7 +82,7 @@ def test_analysis_reads_the_store_and_nothing_of_ours():
 
 def test_sweeps_reach_analysis_in_two_places():
     """The launch prints a table; the ledger and the tables are read from the store by one reader, without pandas."""
-    places = {"sweeps/engine/launch.py": "analysis.tables", "sweeps/engine/store.py": "analysis.records"}
+    places = {"sweeps/engine/run.py": "analysis.tables", "sweeps/engine/store.py": "analysis.records"}
     assert offenders("sweeps", {"analysis"}, besides={*places}) == []
     for file, module in places.items():
         used = {name for name in imports(ROOT / file) if name.startswith("analysis.")}

@@ -51,11 +51,12 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
     """Record the sweep's known cells, and those that a search proposed, as finished."""
     file = Path(str(module.__file__)).resolve()
     plan = make_plan(module.SWEEP, file)
-    ledger = Ledger(plan, file)
+    ledger = Ledger(plan, file, note=print, publish=lambda: "")
     for number, cell in enumerate((*plan.fixed, *proposed)):
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, METRICS | {"val/probe_top1": 0.5 + number / 100})
         ledger.end(cell.key, "finished", "")
+    assert ledger.close() == ""
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -63,11 +62,10 @@ class Session:
         self._start_ray()
         return price(plan, note=self._note, free=self._close_lanes)
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object], budget: Budget | None = None) -> Outcome:
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> Outcome:
         """Run what the plan lacks.
 
         Args:
-            publish: called after every cell.
             budget: says which cells may begin; all may without one.
         """
         pool = self.prepare(plan)
@@ -87,7 +85,6 @@ class Session:
             judge=judge,
             request=self._request,
             checkpoints=checkpoints_dir(plan.sweep.name),
-            publish=publish,
         )
         try:
             with display.shown():
@@ -103,7 +100,7 @@ class Session:
             announce=recorder.announce,
             admit=budget.admits if budget else _always,
             rungs=judge.seen,
-            note=lambda line: self._console.print(line, highlight=False, soft_wrap=True),
+            note=self._note,
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
