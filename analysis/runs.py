@@ -64,8 +64,8 @@ def sweeps_in(store: str) -> dict[str, Experiment]:
 
 
 def has_runs(experiment: Experiment, store: str) -> bool:
-    """Whether a sweep's experiment holds any run."""
-    return bool(open_store(store).search_runs([experiment.experiment_id], max_results=1))
+    """Whether a sweep's experiment holds any cell's run."""
+    return bool(open_store(store).search_runs([experiment.experiment_id], "tags.cell_key LIKE '%'", max_results=1))
 
 
 def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def _all_runs(client: MlflowClient, experiment: Experiment) -> list[Run]:
         token = page.token
         if not token:
             break
-    foreign = sum("cell_key" not in run.data.tags for run in runs)
+    foreign = sum("cell_key" not in run.data.tags and run.data.tags.get("role") != "plan" for run in runs)
     if foreign:
         LOG.warning("%s: %d runs without a cell key skipped", experiment.name, foreign)
     return runs
