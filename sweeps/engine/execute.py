@@ -18,8 +18,11 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import CellSearcher, completer, optuna_search
 from sweeps.engine.spec import Sweep
+from sweeps.engine.tasks import MAX_LOSSES
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
+
+_LONG = 1_000_000  # epochs of the longest cell that anybody trains
 
 Shape = tuple[int, int, int, float]  # lanes, workers of each, CPUs and GPUs of each worker
 
@@ -100,7 +103,11 @@ class Session:
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
-            make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
+            make_trial(
+                pool.mailbox,
+                checkpoints_dir(plan.sweep.name),
+                rungs=plan.sweep.early_stopping.rungs(_LONG) if plan.sweep.early_stopping else (),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=plan.todo,
@@ -112,6 +119,7 @@ class Session:
                 name=plan.sweep.name,
                 storage_path=str(results_dir() / "ray" / "tune"),
                 callbacks=[recorder],
+                failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),  # of the trial's process
                 verbose=0,
             ),
         ).fit()

@@ -1,5 +1,6 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
 from sweeps.engine.store import RESULTS
 from sweeps.engine.tracking import Ledger
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,6 +75,9 @@ class Recorder(tune.Callback):
         running = self._running[trial.trial_id]
         if "status" in result:
             self._end(trial, result["status"], result["reason"], result["traceback"])
+            return
+        if "note" in result:  # of what became of its worker; the metrics are repeated
+            logger.warning("%s: %s", running.cell.label, result["note"])
             return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
         self._ledger.log(running.cell.key, running.metrics)
