@@ -86,7 +86,10 @@ def test_sweeps_reach_analysis_in_one_place():
 
 def test_benchmarks_run_where_training_does():
     allowed = {"benchmarks", "jepa_train", "torch", "torchvision", "numpy", "PIL", *sys.stdlib_module_names}
+    engine = {"overhead"}  # what the engine costs is measured on the engine
     for file in (ROOT / "benchmarks").rglob("*.py"):
+        if file.stem in engine:
+            continue
         assert {name for name in imports(file) if name.partition(".")[0] not in allowed} == set(), file
     assert offenders("sweeps", {"benchmarks"}) == []
 

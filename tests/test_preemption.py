@@ -1,4 +1,4 @@
-"""A machine that is taken away: its cell goes on elsewhere, as often as that happens. A Ray cluster of several nodes."""
+"""A machine that is taken away: its cell goes on at another, as often as that happens. On a Ray cluster of nodes."""
 
 import json
 import os
