@@ -176,7 +176,7 @@ def _tuned(trainable: Callable[[dict[str, Any]], Any], base: TrainConfig, trials
 
 
 def _lane(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
-    folder = _fresh(place)
+    folder = Path(tempfile.mkdtemp(dir=place))
     with LanePool(
         num_lanes=1,
         workers=workers,
@@ -189,7 +189,7 @@ def _lane(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
 
 
 def _fits(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
-    folder, gpus = _fresh(place), _gpus(workers)
+    folder, gpus = Path(tempfile.mkdtemp(dir=place)), _gpus(workers)
 
     def work(cell: dict[str, Any]) -> None:
         outcome: Any = timed(cell, lambda _: False, folder)
@@ -239,12 +239,6 @@ def sweep() -> None:
     study = Sweep(name="overhead", purpose=str(__doc__), base=unflatten(SHORT, base=DIGITS))
     with mock.patch.object(execute, "LanePool", partial(LanePool, runner=timed)):
         sys.exit(launch(study, __file__, []))
-
-
-def _fresh(place: Path) -> Path:
-    folder = place / uuid.uuid4().hex
-    folder.mkdir()
-    return folder
 
 
 def _gpus(workers: int) -> float:

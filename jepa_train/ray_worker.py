@@ -144,7 +144,7 @@ def blame_of(errors: Mapping[int, Exception]) -> tuple[str, str, bool]:
     if isinstance(silence, RayOutOfMemoryError):
         return "Ray killed its worker: the machine's memory was nearly full", str(silence), False
     if isinstance(silence, RayActorError):
-        return "its worker process died: killed, out of the machine's memory, or crashed", str(silence), False
+        return "its worker process died: killed, out of memory, crashed, or gone with its machine", str(silence), False
     line = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {line}", "".join(getattr(error, "__notes__", [])), _is_fault(error)
 

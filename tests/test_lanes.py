@@ -194,6 +194,17 @@ async def test_nodes_that_are_taken_away_are_not_held_against_a_cell() -> None:
 
 
 @scenario
+async def test_a_node_may_be_found_gone_long_after_its_workers() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for attempt in range(3 * tasks.MAX_LOSSES):
+        group = await box.begin(0, None, ["head", f"spot{attempt}", f"spot{attempt - 1}"])
+        await box.join(0, group, f"spot{attempt}", "10.0.0.2")
+        assert await box.next(0, group, 0) == (ticket, {"n": 0})
+    assert (await box.take(ticket, 0))[1] is None
+
+
+@scenario
 async def test_a_lost_lane_leaves_its_cell_to_the_others_and_the_last_one_ends_the_trials() -> None:
     box = Mailbox(2)
     ticket = await box.submit("trial", {"n": 0})
@@ -258,7 +269,7 @@ def raised(error: Exception) -> Exception:
 
 
 PEER = raised(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
-DEAD = "its worker process died: killed, out of the machine's memory, or crashed"
+DEAD = "its worker process died: killed, out of memory, crashed, or gone with its machine"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def test_a_cell_whose_node_is_taken_away_goes_on_at_another(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", DRIVER, str(tmp_path)], check=True, env=environment, timeout=400)
     heard, end = json.loads((tmp_path / "heard.json").read_text())
     assert end["status"] == "finished"
-    (note,) = [report["note"] for report in heard if "note" in report]
-    before = heard.index({"note": note})
-    assert re.fullmatch(rf"worker lost \(node [\d.]+ is gone\); goes on after epoch {before}", note)
+    before = next(number for number, report in enumerate(heard) if "note" in report)
+    # at once, or not yet: Ray may take longer to miss the node than to start the new worker
+    causes = r"node [\d.]+ is gone|its worker process died: [^)]+"
+    assert re.fullmatch(rf"worker lost \(({causes})\); goes on after epoch {before}", heard[before]["note"])
     assert [report["epoch"] for report in heard[before + 1 :]] == [1, 2, 3]

@@ -33,7 +33,7 @@ class Task:
     errors: dict[int, str] = field(default_factory=dict)  # rank -> reason, while its worker group lives
     end: End | None = None
     stop: bool = False
-    losses: int = 0
+    losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
 
     @property
     def unwanted(self) -> bool:
@@ -70,22 +70,24 @@ class Lane:
     def lose(self, alive: Sequence[str]) -> End | None:
         """The worker group is no more: the end of its cell, or None, and it runs again.
 
-        That is not for ever, but where machines were taken away: that says nothing about the cell.
+        That is not for ever, but where machines were taken away: that says nothing about the cell. All losses so far
+        are looked at anew, because Ray notices that a node is gone some seconds after its workers.
 
         Args:
             alive: ids of the nodes that the cluster still has.
         """
         task, blame = self.task, self.blame
-        gone = [address for node, address in self.nodes.items() if node not in alive]
-        self.nodes, self.blame = {}, Blame()
+        nodes, self.nodes, self.blame = self.nodes, {}, Blame()
         if task is None or task.end is not None:
             return None
         task.errors.clear()
-        task.losses += not gone
+        task.losses.append(frozenset(nodes))
         if task.unwanted:
             return ending("stopped")
-        if not gone and task.losses >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
-            return ending("failed", f"{blame.reason} ({task.losses} attempts)", blame.traceback)
+        gone = [address for node, address in nodes.items() if node not in alive]
+        attempts = sum(lost.issubset(alive) for lost in task.losses)
+        if not gone and attempts >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
+            return ending("failed", f"{blame.reason} ({attempts} attempts)", blame.traceback)
         cause = f"node {' and '.join(gone)} is gone" if gone else blame.reason
         epoch = max((int(report.get("epoch", 0)) for report in task.reports), default=0)
         task.reports.append({"note": f"worker lost ({cause}); goes on after epoch {epoch}"})
