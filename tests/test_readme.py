@@ -125,7 +125,7 @@ def test_finished_cells_are_judged_by_another_protocol_later(environment):
     cells = fixed_cells(sweep, sweep.base)
     for cell in cells:
         weights = build_network(cell.config, num_classes=10).state_dict()
-        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, METRICS)
+        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, [METRICS])
     done = run(test_finished_cells_are_judged_by_another_protocol_later.__doc__, environment)
     assert done.returncode == 0, done.stderr + done.stdout
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")

@@ -22,8 +22,11 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.price import Price, price, request_for
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import CellSearcher
+from sweeps.engine.tasks import MAX_LOSSES
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
+
+_LONG = 1_000_000  # epochs of the longest cell that anybody trains
 
 
 class Session:
@@ -104,7 +107,11 @@ class Session:
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
-            make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
+            make_trial(
+                pool.mailbox,
+                checkpoints_dir(plan.sweep.name),
+                rungs=plan.sweep.early_stopping.rungs(_LONG) if plan.sweep.early_stopping else (),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=AshaScheduler(judge),
@@ -117,6 +124,7 @@ class Session:
                 name=plan.sweep.name,
                 storage_path=str(results_dir() / "ray" / "tune"),
                 callbacks=[recorder, budget] if budget else [recorder],
+                failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),  # of the trial's process
                 verbose=0,
             ),
         ).fit()

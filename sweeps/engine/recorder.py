@@ -1,5 +1,6 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
 from sweeps.engine.placement import Request
 from sweeps.engine.tracking import Ledger
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,6 +76,9 @@ class Recorder(tune.Callback):
         if "status" in result:
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
+        if "note" in result:  # of what became of its worker; the metrics are repeated
+            self._display.note(f"{running.cell.label}: {result['note']}")
+            return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
         self._ledger.log(running.key, running.metrics, rungs=self._judge.seen(running.key))
         self._display.progressed(running.cell, result["epoch"])
@@ -83,9 +89,9 @@ class Recorder(tune.Callback):
             self._end(trial, "pruned", self._judge.reason(self._running[trial.trial_id].cell.key), "")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial itself was lost, not its cell's training: a failure of the infrastructure."""
+        """The trial itself was lost, again and again, not its cell's training: the next launch goes on with the cell."""
         if trial.trial_id in self._running:
-            self._end(trial, "failed", "the trial's process was lost", str(trial.get_error() or ""))
+            self._end(trial, "interrupted", "the trial's process was lost", str(trial.get_error() or ""))
 
     def interrupt(self) -> None:
         """Close the runs of cells that were in flight when the sweep stopped; they run again next time."""
