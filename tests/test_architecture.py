@@ -82,7 +82,7 @@ def test_analysis_reads_the_store_and_nothing_of_ours():
 
 def test_sweeps_reach_analysis_in_two_places():
     """The launch prints a table; the ledger and the tables are read from the store by one reader, without pandas."""
-    places = {"sweeps/engine/launch.py": "analysis.tables", "sweeps/engine/store.py": "analysis.records"}
+    places = {"sweeps/engine/run.py": "analysis.tables", "sweeps/engine/store.py": "analysis.records"}
     assert offenders("sweeps", {"analysis"}, besides={*places}) == []
     for file, module in places.items():
         used = {name for name in imports(ROOT / file) if name.startswith("analysis.")}
@@ -92,8 +92,8 @@ def test_sweeps_reach_analysis_in_two_places():
 
 def test_benchmarks_run_where_training_does():
     allowed = {"benchmarks", "jepa_train", "torch", "torchvision", "numpy", "PIL", *sys.stdlib_module_names}
-    engine = {"sweeps", "analysis", "mlflow", "optuna"}  # what measures sweeps may use besides
-    of_sweeps = {"scale.py", "filled_store.py"}
+    engine = {"sweeps", "analysis", "mlflow", "optuna", "ray"}  # what measures sweeps may use besides
+    of_sweeps = {"scale.py", "filled_store.py", "overhead.py"}
     for file in (ROOT / "benchmarks").rglob("*.py"):
         here = allowed | engine if file.name in of_sweeps else allowed
         assert {name for name in imports(file) if name.partition(".")[0] not in here} == set(), file

@@ -54,13 +54,19 @@ def store(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> P
     return file
 
 
+def opened(plan: Plan, file: Path = FILE) -> Ledger:
+    """The ledger of a sweep without a table."""
+    return Ledger(plan, file, note=print, publish=lambda: "")
+
+
 def record(plan: Plan, cell, status: str, *, value: float = 0.5) -> None:
     """A cell that has been run; "running" was left so by a driver that was killed."""
-    ledger = Ledger(plan, FILE)
+    ledger = opened(plan)
     ledger.start(cell, devices=1.0)
     ledger.log(cell.key, METRICS | {"val/probe_top1": value})
     if status != "running":
         ledger.end(cell.key, status, "")
+    assert ledger.close() == ""
 
 
 def test_planning_writes_nothing(store: Path):
@@ -120,7 +126,8 @@ def test_a_cell_that_runs_again_goes_on_in_its_run():
     record(plan, plan.fixed[0], "interrupted")
     record(plan, plan.fixed[0], "finished")
     client = MlflowClient(store_uri())
-    (run,) = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    experiment = client.get_experiment_by_name("study").experiment_id
+    (run,) = client.search_runs([experiment], f"tags.cell_key = '{plan.fixed[0].key}'")
     assert run.data.tags["status"] == "finished"
     assert run.info.status == "FINISHED"
 
@@ -272,7 +279,7 @@ def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():
     grown = dataclasses.replace(sweep, grid={"method.lamb": [0.02, 0.05, 0.1]}, references=())
     plan = make_plan(grown, FILE)
     assert plan.todo == 2
-    Ledger(plan, FILE)
+    opened(plan).close()
     assert make_plan(grown, FILE).entries[plan.fixed[2].key].role == "cell"
 
 
@@ -315,7 +322,7 @@ def test_one_sweep_name_belongs_to_one_file(tmp_path: Path):
     for file in (first, second):
         file.parent.mkdir()
         file.touch()
-    Ledger(make_plan(GRID, first), first)
+    opened(make_plan(GRID, first), first).close()
     with pytest.raises(ConfigError, match=r"^name 'study' must belong to one sweep file"):
         make_plan(GRID, second)
     first.unlink()  # moved, not copied

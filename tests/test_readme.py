@@ -51,11 +51,12 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
     """Record the sweep's known cells, and those that a search proposed, as finished."""
     file = Path(str(module.__file__)).resolve()
     plan = make_plan(module.SWEEP, file)
-    ledger = Ledger(plan, file)
+    ledger = Ledger(plan, file, note=print, publish=lambda: "")
     for number, cell in enumerate((*plan.fixed, *proposed)):
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, METRICS | {"val/probe_top1": 0.5 + number / 100})
         ledger.end(cell.key, "finished", "")
+    assert ledger.close() == ""
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_finished_cells_are_judged_by_another_protocol_later(environment):
     cells = fixed_cells(sweep, sweep.base)
     for cell in cells:
         weights = build_network(cell.config, num_classes=10).state_dict()
-        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, METRICS)
+        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, [METRICS])
     done = run(test_finished_cells_are_judged_by_another_protocol_later.__doc__, environment)
     assert done.returncode == 0, done.stderr + done.stdout
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")

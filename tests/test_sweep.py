@@ -73,8 +73,9 @@ def client(first: tuple[Path, subprocess.CompletedProcess[str]]) -> MlflowClient
 
 
 def runs_of(client: MlflowClient, sweep: str) -> list:
-    """The runs of a sweep."""
-    return client.search_runs([client.get_experiment_by_name(sweep).experiment_id])
+    """The runs of a sweep's cells."""
+    found = client.search_runs([client.get_experiment_by_name(sweep).experiment_id])
+    return [run for run in found if "cell_key" in run.data.tags]
 
 
 def test_cells_that_end_badly_do_not_stop_the_sweep_and_the_exit_code_tells(first, client):

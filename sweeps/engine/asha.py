@@ -97,8 +97,8 @@ class AshaScheduler(FIFOScheduler):
         self._judge = judge
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """STOP where the cell is given up; a last report, which says how the cell ended, is not judged."""
-        if "status" in result:
+        """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
+        if "status" in result or "note" in result:
             return TrialScheduler.CONTINUE
         stopped = self._judge.judge(cell_key(unflatten(trial.config)), trial.config, result)
         return TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE

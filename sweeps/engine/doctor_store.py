@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from jepa_train.paths import results_dir
-from sweeps.engine.seams import holder_of
+from sweeps.engine.holding import holder_of
 from sweeps.engine.store import open_client, store_uri
 
 _SLOW_S = 0.5  # for one read: each ended cell takes several

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -23,8 +22,11 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.price import Price, price, request_for
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import CellSearcher
+from sweeps.engine.tasks import MAX_LOSSES
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
+
+_LONG = 1_000_000  # epochs of the longest cell that anybody trains
 
 
 class Session:
@@ -63,11 +65,10 @@ class Session:
         self._start_ray()
         return price(plan, note=self._note, free=self._close_lanes)
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object], budget: Budget | None = None) -> Outcome:
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> Outcome:
         """Run what the plan lacks.
 
         Args:
-            publish: called after every cell.
             budget: says which cells may begin; all may without one.
         """
         pool = self.prepare(plan)
@@ -87,7 +88,6 @@ class Session:
             judge=judge,
             request=self._request,
             checkpoints=checkpoints_dir(plan.sweep.name),
-            publish=publish,
         )
         try:
             with display.shown():
@@ -103,11 +103,15 @@ class Session:
             announce=recorder.announce,
             admit=budget.admits if budget else _always,
             rungs=judge.seen,
-            note=lambda line: self._console.print(line, highlight=False, soft_wrap=True),
+            note=self._note,
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
-            make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
+            make_trial(
+                pool.mailbox,
+                checkpoints_dir(plan.sweep.name),
+                rungs=plan.sweep.early_stopping.rungs(_LONG) if plan.sweep.early_stopping else (),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=AshaScheduler(judge),
@@ -120,6 +124,7 @@ class Session:
                 name=plan.sweep.name,
                 storage_path=str(results_dir() / "ray" / "tune"),
                 callbacks=[recorder, budget] if budget else [recorder],
+                failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),  # of the trial's process
                 verbose=0,
             ),
         ).fit()

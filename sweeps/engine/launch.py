@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from sweeps.engine.spec import BestOf, Sweep
 if TYPE_CHECKING:
     from sweeps.engine.plan import Plan
     from sweeps.engine.status import Facts
-    from sweeps.engine.tracking import Ledger
 
 Named = Sequence[tuple[Sweep, Path]]  # sweeps, with their files
 
@@ -43,7 +41,7 @@ def launch(sweeps: Named, options: Options) -> int:
     """
     from mlflow.exceptions import MlflowException
 
-    from sweeps.engine.store import store_uri
+    from sweeps.engine.store import shown_uri
 
     console = Console(stderr=options.json)
     try:
@@ -53,14 +51,14 @@ def launch(sweeps: Named, options: Options) -> int:
             return _show_status(sweeps, options)
         plans = _planned(sweeps, options)
         if options.dry_run:
-            return _show_plans(sweeps, plans, options)
+            return _show_plans(sweeps, plans, options, console)
         if options.explain:
             return _show_cell(plans, options)
         return _evaluate(sweeps, options, console) if options.evaluate else _run(sweeps, options, console)
     except ConfigError as error:
         return refused(error)
     except MlflowException as error:
-        return refused(f"the store {store_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
+        return refused(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on where this one stopped\n")
         return 130
@@ -87,12 +85,14 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
 
     The base of a sweep may be the best cell of one before it on the same command line: None until that has run.
     """
+    from sweeps.engine.holding import holder_of
     from sweeps.engine.plan import make_plan
 
     plans: list[Plan | None] = []
     for number, (sweep, file) in enumerate(sweeps):
         waits = isinstance(sweep.base, BestOf) and sweep.base.sweep in [before.name for before, _ in sweeps[:number]]
-        plans.append(None if waits else make_plan(sweep, file, options.places))
+        held = holder_of(sweep.name) is not None
+        plans.append(None if waits else make_plan(sweep, file, options.places, retry=options.retry, held=held))
     return plans
 
 
@@ -102,12 +102,12 @@ def _show_status(sweeps: Named, options: Options) -> int:
     return _show([status(sweep) for sweep, _ in sweeps], status_lines, options)
 
 
-def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
+def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
     from sweeps.engine.preview import preview, preview_lines
-    from sweeps.engine.seams import holder_of, price
+    from sweeps.engine.price import price
 
     facts = [
-        preview(sweep, plan, held=holder_of(sweep.name) is not None, price=price(plan) if plan else None)
+        preview(sweep, plan, price(plan, note=partial(_say, console)) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)
@@ -115,68 +115,46 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
 
 def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.explain import explain, explain_lines, unknown_cell
-    from sweeps.engine.seams import holder_of
 
     known = [plan for plan in plans if plan is not None]
-    found = [explain(plan, options.explain, held=holder_of(plan.sweep.name) is not None) for plan in known]
+    found = [explain(plan, options.explain) for plan in known]
     facts = [cell for cell in found if cell is not None]
     if not facts:
-        raise unknown_cell(options.explain, [cell.label for plan in known for cell in plan.fixed])
+        raise unknown_cell(options.explain, [row.cell.label for plan in known for row in plan.rows()])
     return _show(facts, explain_lines, options, of="cells")
 
 
 def _run(sweeps: Named, options: Options, console: Console) -> int:
     """Plan, run and show each sweep; Ray starts only when a cell is missing."""
-    from sweeps.engine.display import Outcome
-    from sweeps.engine.plan import make_plan
-    from sweeps.engine.seams import hold, rows_of
-    from sweeps.engine.status import is_done
-    from sweeps.engine.store import store_uri
-    from sweeps.engine.summary import summary, summary_lines
-    from sweeps.engine.tracking import Ledger
+    from sweeps.engine.holding import hold
+    from sweeps.engine.run import Run
+    from sweeps.engine.store import shown_uri
+    from sweeps.engine.summary import summary_lines
 
     all_facts = []
-    with ExitStack() as stack:
-        session = None
+    with Run(options, console) as run:
         for sweep, file in sweeps:
             with hold(sweep.name):
-                plan = make_plan(sweep, file, options.places)
-                say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-                done = sum(is_done(row.state) and not row.due for row in rows_of(plan, held=False))
-                say(f"{sweep.name}: {done} of {plan.total} cells done before")
-                if plan.todo and session is None:
-                    from sweeps.engine.execute import Session  # Ray, Tune and Optuna
-
-                    session = stack.enter_context(Session(console))
-                if plan.todo and session is not None:
-                    session.prepare(plan)  # first, because the lanes need half a minute to start
-                ledger = Ledger(plan, file)
-                publish = partial(_publish, sweep, ledger)
-                outcome = session.run(plan, ledger, publish) if plan.todo and session is not None else Outcome()
-                facts = summary(plan, outcome, table=publish())
-                say("\n".join(["", facts["table"], "", *summary_lines(facts)]))
-                all_facts.append(facts)
-    say(f"MLflow store: {store_uri()}\nbrowse it with: make ui")
+                facts = run.one(sweep, file)
+            _say(console, "\n".join(["", facts["table"], "", *summary_lines(facts)]))
+            all_facts.append(facts)
+    _say(console, f"MLflow store: {shown_uri()}\nbrowse it with: make ui")
     _write_json(all_facts, options)
     return 0 if all(facts["complete"] for facts in all_facts) else 1
 
 
 def _evaluate(sweeps: Named, options: Options, console: Console) -> int:
     """Finished cells through other protocols; the metrics join their runs."""
-    from sweeps.engine.plan import make_plan
-    from sweeps.engine.reevaluate import reevaluate
-    from sweeps.engine.tracking import Ledger
+    from sweeps.engine.holding import hold
+    from sweeps.engine.run import Run
 
-    lost, facts = 0, []
-    for sweep, file in sweeps:
-        plan = make_plan(sweep, file, options.places)
-        finished = sum(entry.status == "finished" for entry in plan.entries.values())
-        console.print(f"{sweep.name}: {finished} finished cells to evaluate", highlight=False)
-        without = reevaluate(plan, Ledger(plan, file), console) if finished else 0
-        facts.append({"sweep": sweep.name, "evaluated": finished - without, "without_checkpoint": without})
-        lost += without
+    with Run(options, console) as run:
+        facts = []
+        for sweep, file in sweeps:
+            with hold(sweep.name):
+                facts.append(run.evaluate(sweep, file))
     _write_json(facts, options)
-    return 1 if lost else 0
+    return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0
 
 
 def _show(
@@ -194,14 +172,5 @@ def _write_json(facts: Sequence["Facts"], options: Options, *, of: str = "sweeps
         sys.stdout.write(json.dumps({of: facts}, indent=2, allow_nan=False) + "\n")
 
 
-def _publish(sweep: Sweep, ledger: "Ledger") -> str:
-    """The sweep's table so far, which goes with its purpose into the experiment's description."""
-    from analysis.tables import table
-
-    try:
-        markdown = table(sweep.name, format="md")
-    except LookupError as nothing:  # a table over several sweeps, of which one is not there
-        markdown = str(nothing.args[0])
-    ledger.describe(f"{sweep.purpose.strip()}\n\n{markdown}")
-    ledger.table = markdown
-    return markdown
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -8,8 +8,8 @@ from typing import Any
 from mlflow.entities import Experiment
 
 from sweeps.engine.cells import grid_points
+from sweeps.engine.holding import holder_of
 from sweeps.engine.objective import Goal
-from sweeps.engine.seams import holder_of
 from sweeps.engine.space import size
 from sweeps.engine.spec import Sweep
 from sweeps.engine.states import Rules, counted, counts_of

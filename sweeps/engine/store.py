@@ -1,9 +1,12 @@
 """Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
 
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,14 +68,38 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
 
 
+def shown_uri() -> str:
+    """The store as messages name it, without a password."""
+    return re.sub(r"//[^/@]*@", "//", store_uri())
+
+
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store; a fresh sqlite file gets its schema now, by this one process."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
+    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other."""
+    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
     client = MlflowClient(uri)
-    client.search_experiments(max_results=1)
+    with _alone() if uri.startswith("sqlite:") else nullcontext():
+        client.search_experiments(max_results=1)
     return client
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: several that give a fresh sqlite file its schema all fail."""
+    file = results_dir() / "locks" / "store.lock"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("a")
+    except OSError:  # a results folder that may only be read has its schema
+        yield
+        return
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def find_experiment(name: str, uri: str) -> Experiment | None:
@@ -138,7 +165,7 @@ def best_config(sweep: str) -> TrainConfig:
     """
     experiment = find_experiment(sweep, store_uri())
     entries = read_entries(experiment, store_uri()) if experiment is not None else []
-    shared = json.loads(experiment.tags["sweep.base"]) if experiment is not None else {}
+    shared = json.loads(experiment.tags.get("sweep.base", "{}")) if experiment is not None else {}
     finished = [
         entry
         for entry in entries
