@@ -51,7 +51,7 @@ def launch(sweeps: Named, options: Options) -> int:
             return _show_status(sweeps, options)
         plans = _planned(sweeps, options)
         if options.dry_run:
-            return _show_plans(sweeps, plans, options, console)
+            return _show_plans(sweeps, plans, options)
         if options.explain:
             return _show_cell(plans, options)
         return _evaluate(sweeps, options, console) if options.evaluate else _run(sweeps, options, console)
@@ -102,12 +102,12 @@ def _show_status(sweeps: Named, options: Options) -> int:
     return _show([status(sweep) for sweep, _ in sweeps], status_lines, options)
 
 
-def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
+def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.preview import preview, preview_lines
     from sweeps.engine.price import price
 
     facts = [
-        preview(sweep, plan, price(plan, note=partial(_say, console)) if plan else None)
+        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True))) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)
