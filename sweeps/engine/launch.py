@@ -13,6 +13,7 @@ from analysis.tables import table
 from jepa_train.checks import ConfigError
 from sweeps.engine.plan import Plan, make_plan
 from sweeps.engine.reevaluate import reevaluate
+from sweeps.engine.rules import check_machine
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.store import store_uri
 from sweeps.engine.tracking import Ledger
@@ -49,6 +50,9 @@ def launch(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str]) -> int:
             return 0
         if options.evaluate:
             return _evaluate(sweeps, options.places, console)
+        for plan in plans:
+            if plan is not None and plan.todo:
+                check_machine(plan.sweep)
         return _run(sweeps, options.places, console)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
