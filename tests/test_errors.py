@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.__main__ import main as sweeps_main
+from sweeps.engine import launch
 from sweeps.engine.errors import install, one_line
 
 HEAD = """import dataclasses
@@ -106,8 +107,9 @@ def test_a_module_that_is_no_python_is_placed_where_it_is_not(tmp_path: Path, mo
     assert answer_to(tmp_path, "import no_python") == f"{tmp_path / 'no_python.py'}:1: '{{' was never closed"
 
 
-def test_the_engines_own_errors_keep_their_traceback(tmp_path: Path):
+def test_the_engines_own_errors_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The same ValueError, raised while a sweep runs."""
+    monkeypatch.setattr(launch, "launch", launch.launch)  # what the file changes is put back
     body = "from sweeps.engine import launch\nlaunch.launch = lambda *_: LeJEPA(lamb=2)\n"
     assert answer_to(tmp_path, body + "main(Sweep(name='study', purpose='', base=DIGITS), __file__, [])") is None
 
