@@ -54,7 +54,10 @@ def launch(sweeps: Named, options: Options) -> int:
             return _show_plans(sweeps, plans, options)
         if options.explain:
             return _show_cell(plans, options)
-        return _evaluate(sweeps, options, console) if options.evaluate else _run(sweeps, options, console)
+        if options.evaluate:
+            return _evaluate(sweeps, options, console)
+        _check_room(plans)
+        return _run(sweeps, options, console)
     except ConfigError as error:
         return refused(error)
     except MlflowException as error:
@@ -94,6 +97,14 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
         held = holder_of(sweep.name) is not None
         plans.append(None if waits else make_plan(sweep, file, options.places, retry=options.retry, held=held))
     return plans
+
+
+def _check_room(plans: Sequence["Plan | None"]) -> None:
+    from sweeps.engine.placement import check_machine
+
+    for plan in plans:
+        if plan is not None and plan.todo:
+            check_machine(plan.sweep)
 
 
 def _show_status(sweeps: Named, options: Options) -> int:
