@@ -16,7 +16,7 @@ from jepa_train.data.split import load_splits
 from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
-from jepa_train.presets import PRESETS, preset
+from jepa_train.presets import PRESETS
 from jepa_train.train import Outcome, evaluate_checkpoint, train
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
@@ -62,7 +62,7 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     data = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
     if start is None and data not in DATASETS:
         raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASETS)}")
-    base = preset(start or data)
+    base = PRESETS[start or data]
     return unflatten(parse(words, base=base), base=base)
 
 

@@ -31,7 +31,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """The value in an error message: on one line, and cut where it is long."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 (a value's own; Python itself refuses to write a number of 5,000 digits)
+        text = f"a {type(value).__name__} that cannot be printed"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -68,15 +71,18 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin is Literal:
         if type(value) is not str or value not in parts:
-            raise ValueError(f"{key} must be one of {', '.join(parts)}, got {value!r}{nearest(str(value), parts)}")
+            near = nearest(value, parts) if type(value) is str else ""
+            raise ValueError(f"{key} must be one of {', '.join(parts)}, got {shown(value)}{near}")
         return value
-    if origin in (tuple, Sequence) and isinstance(value, Sequence) and not isinstance(value, str):
+    if origin in (tuple, Sequence) and isinstance(value, _SEQUENCES):
         return tuple(conformed(f"{key}[{place}]", part, parts[0]) for place, part in enumerate(value))
     if origin is Mapping and isinstance(value, Mapping):
         names = [conformed(f"a key of {key}", name, parts[0]) for name in value]
         return {name: conformed(f"{key}[{name!r}]", value[name], parts[1]) for name in names}
     if origin in (types.UnionType, typing.Union):
         return _conformed_to_one(key, value, kind, parts)
+    if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
+        raise ValueError(f"{key} must be a number of at most 63 bits, got {shown(value)}")
     if kind is float and type(value) is int:
         value = float(value)
     if not _fits(value, kind, origin):
@@ -87,20 +93,22 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
 
 
 def _conformed_to_one(key: str, value: Any, kind: Any, parts: tuple[Any, ...]) -> Any:
-    """The value in the first of several types that takes it; what is wrong inside a container is said of that."""
+    """The value in the first of several types that takes it; what is wrong within one of them is said of that."""
     inside: list[ValueError] = []
     for part in parts:
         try:
             return conformed(key, value, part)
         except ValueError as error:
-            container = typing.get_origin(part)
-            if container in _CONTAINERS and isinstance(value, container) and not isinstance(value, str):
+            container, given = typing.get_origin(part), type(value)
+            taken_apart = isinstance(value, Mapping if container is Mapping else _SEQUENCES)
+            if (container in _CONTAINERS and taken_apart) or part is given:
                 inside.append(error)
     if inside:
         raise inside[0]
     raise ValueError(f"{key} must be {_named(kind)}, got {shown(value)} ({type(value).__name__})")
 
 
+_SEQUENCES = (list, tuple, range)  # text and bytes are sequences too, of what nobody meant
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _CONTAINERS = {tuple: "a tuple", Sequence: "a list", Mapping: "a dict"}
 

@@ -159,31 +159,29 @@ def _colour(name: str) -> TrainConfig:
     )
 
 
-# the first four: by data.name, where the command line starts unless told another
-PRESETS: dict[str, TrainConfig] = {
-    "digits": DIGITS,
-    **{name: _colour(name) for name in ("cifar10", "cifar100", "image_folder")},
-    "lejepa_imagenette_vit_s8": LEJEPA_IMAGENETTE_VIT_S8,
-    "lejepa_inet10_resnet50": LEJEPA_INET10_RESNET50,
-    "lejepa_imagenet100_resnet50": LEJEPA_IMAGENET100_RESNET50,
-    "lejepa_imagenet100_vit_s8_swa": LEJEPA_IMAGENET100_VIT_S8_SWA,
-    "lejepa_imagenet1k_vit_l14": LEJEPA_IMAGENET1K_VIT_L14,
-    "rectified_lpjepa_cifar100_resnet18": RECTIFIED_CIFAR100_RESNET18,
-    "rectified_lpjepa_cifar100_vit_small": RECTIFIED_CIFAR100_VIT_SMALL,
-    "rectified_lpjepa_cifar100_convnext_small": RECTIFIED_CIFAR100_CONVNEXT_SMALL,
-    "rectified_lpjepa_imagenet100_resnet50": RECTIFIED_IMAGENET100_RESNET50,
-    "rectified_lpjepa_imagenet100_vit_small": RECTIFIED_IMAGENET100_VIT_SMALL,
-    "rectified_lpjepa_imagenet100_convnext_small": RECTIFIED_IMAGENET100_CONVNEXT_SMALL,
-}
+class _Presets(dict[str, TrainConfig]):
+    """By name; one that is misspelt is answered with the nearest."""
 
-
-def preset(name: str) -> TrainConfig:
-    """The preset of that name.
-
-    Raises:
-        ConfigError: there is none; the message names the nearest.
-    """
-    if name not in PRESETS:
-        remedy = nearest(name, PRESETS) or "; jepa_train/presets.py lists them, try 'digits'"
+    def __missing__(self, name: object) -> TrainConfig:
+        remedy = nearest(str(name), self) or "; jepa_train/presets.py lists them, try 'digits'"
         raise ConfigError(f"preset must be a known preset, got {name!r}{remedy}")
-    return PRESETS[name]
+
+
+# the first four: by data.name, where the command line starts unless told another
+PRESETS = _Presets(
+    {
+        "digits": DIGITS,
+        **{name: _colour(name) for name in ("cifar10", "cifar100", "image_folder")},
+        "lejepa_imagenette_vit_s8": LEJEPA_IMAGENETTE_VIT_S8,
+        "lejepa_inet10_resnet50": LEJEPA_INET10_RESNET50,
+        "lejepa_imagenet100_resnet50": LEJEPA_IMAGENET100_RESNET50,
+        "lejepa_imagenet100_vit_s8_swa": LEJEPA_IMAGENET100_VIT_S8_SWA,
+        "lejepa_imagenet1k_vit_l14": LEJEPA_IMAGENET1K_VIT_L14,
+        "rectified_lpjepa_cifar100_resnet18": RECTIFIED_CIFAR100_RESNET18,
+        "rectified_lpjepa_cifar100_vit_small": RECTIFIED_CIFAR100_VIT_SMALL,
+        "rectified_lpjepa_cifar100_convnext_small": RECTIFIED_CIFAR100_CONVNEXT_SMALL,
+        "rectified_lpjepa_imagenet100_resnet50": RECTIFIED_IMAGENET100_RESNET50,
+        "rectified_lpjepa_imagenet100_vit_small": RECTIFIED_IMAGENET100_VIT_SMALL,
+        "rectified_lpjepa_imagenet100_convnext_small": RECTIFIED_IMAGENET100_CONVNEXT_SMALL,
+    }
+)

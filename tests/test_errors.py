@@ -4,19 +4,21 @@ import importlib
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from sweeps.__main__ import main as sweeps_main
-from sweeps.engine.errors import one_line
+from sweeps.engine import launch
+from sweeps.engine.errors import install, one_line
 
 HEAD = """import dataclasses
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
 from jepa_train.config import DataConfig, TrainConfig
-from jepa_train.presets import DIGITS
+from jepa_train.presets import DIGITS, PRESETS
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from sweeps.engine import BestOf, Sweep, main
+from sweeps.engine import Asha, BestOf, Sweep, main
 """
 
 
@@ -25,7 +27,9 @@ def answer_to(tmp_path: Path, body: str) -> str | None:
     file = tmp_path / "study.py"
     file.write_text(HEAD + body)
     try:
-        runpy.run_path(str(file))
+        with warnings.catch_warnings():
+            install()
+            runpy.run_path(str(file))
     except Exception as error:  # noqa: BLE001 (every kind is to be answered)
         return one_line(error)
     raise AssertionError("the file is fine")
@@ -45,6 +49,12 @@ def answer_to(tmp_path: Path, body: str) -> str | None:
             "Sweep(name='study', purpose='', base=DIGITS, grid={'method.lamda': [0.1]})",
             "7: method.lamda is not a field of the config; did you mean 'method.lamb'?",
         ),
+        ("print(DIGIT)", "7: name 'DIGIT' is not defined; did you mean 'DIGITS'?"),
+        ("DIGITS.epoch", "7: 'TrainConfig' object has no attribute 'epoch'; did you mean 'epochs'?"),
+        ("\n\ndict(a=1).pop('b')", "9: there is no 'b'"),
+        ("PRESETS['digts']", "7: preset must be a known preset, got 'digts'; did you mean 'digits'?"),
+        ("Asha(first=0)", "7: Asha: first must be at least 1 epoch, got 0; 1 is the default"),
+        ("Asha(frist=2)", "7: Asha has no field 'frist'; did you mean 'first'?"),
     ],
 )
 def test_the_line_says_where_and_what(tmp_path: Path, body: str, end: str):
@@ -58,6 +68,13 @@ def test_the_line_says_where_and_what(tmp_path: Path, body: str, end: str):
         ("FloatDistribution(0.0, 0.1, log=True)", ("low", "log", "0.0")),
         ("CategoricalDistribution([])", ("choices",)),
         ("FloatDistribution('a', 1)", ("'str' and 'int'",)),
+        (
+            "FloatDistribution(0.0, 1.0, step=0.3)",
+            ("FloatDistribution(...)", "[0.0, 1.0]", "step=0.3", "Write [0.0, 0.9]"),
+        ),
+        ("FloatDistribution(0, 10**400)", ("FloatDistribution(...)", "too large")),
+        ("from jepa_train.presets import DIGIT", ("cannot import name 'DIGIT'", "did you mean 'DIGITS'?")),
+        ("Sweep(name='study', purpose='', base=DIGITS)()", ("'Sweep' object is not callable",)),
         ("FloatDistribution(0.1)", ("FloatDistribution(...) missing", "'high'", "its fields are low, high, log, step")),
         ("FloatDistribution(0.1, 1.0, logs=True)", ("FloatDistribution has no field 'logs'; did you mean 'log'?",)),
         ("LeJEPA(0.1)", ("LeJEPA(...) takes 1 positional argument", "its fields are lamb, num_slices")),
@@ -84,8 +101,15 @@ def test_a_mistake_in_an_imported_space_is_placed_there(tmp_path: Path, monkeypa
     assert str(answer_to(tmp_path, "import my_space")).startswith(f"{tmp_path / 'my_space.py'}:7: ")
 
 
-def test_the_engines_own_errors_keep_their_traceback(tmp_path: Path):
+def test_a_module_that_is_no_python_is_placed_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "no_python.py").write_text("SPACE = {\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert answer_to(tmp_path, "import no_python") == f"{tmp_path / 'no_python.py'}:1: '{{' was never closed"
+
+
+def test_the_engines_own_errors_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The same ValueError, raised while a sweep runs."""
+    monkeypatch.setattr(launch, "launch", launch.launch)  # what the file changes is put back
     body = "from sweeps.engine import launch\nlaunch.launch = lambda *_: LeJEPA(lamb=2)\n"
     assert answer_to(tmp_path, body + "main(Sweep(name='study', purpose='', base=DIGITS), __file__, [])") is None
 
@@ -97,7 +121,7 @@ def test_what_the_file_printed_before_its_mistake_is_not_lost(tmp_path: Path):
     assert (done.returncode, done.stdout) == (2, "before\n")
 
 
-@pytest.mark.parametrize("body", ["1 / 0", "int('x')", "print(nmae)", "dict(a=1).pop('b')"])
+@pytest.mark.parametrize("body", ["1 / 0", "int('x')"])
 def test_other_errors_keep_their_traceback(tmp_path: Path, body: str):
     assert answer_to(tmp_path, body) is None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,17 @@ from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 
 from jepa_train.checks import ConfigError
+from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
 from jepa_train.presets import DIGITS
 from sweeps.__main__ import main as sweeps_main
+from sweeps.engine import price
 from sweeps.engine import status as status_module
+from sweeps.engine.calibration import Estimate, name_of
 from sweeps.engine.cells import Cell
 from sweeps.engine.launch import main
 from sweeps.engine.options import Options, read_words
+from sweeps.engine.placement import Request
 from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import Sweep
 from sweeps.engine.status import status, time_told
@@ -45,16 +50,24 @@ def file(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mlflow.db").write_bytes(template)
     (tmp_path / "study.py").touch()
+    monkeypatch.setattr(price, "_calibrated", priced)  # measuring needs Ray
     return tmp_path / "study.py"
+
+
+def priced(configs: Sequence[TrainConfig], request: Request, *_: object) -> dict[str, Estimate]:
+    """Every cell trains an epoch in six minutes."""
+    known = Estimate(images_per_s=10.0, epoch_s=360.0, once_s=0.0, source="measured")
+    return {name_of(config, request): known for config in configs}
 
 
 def record(sweep: Sweep, file: Path, cell: Cell, status: str, *, epoch: int = 20, reason: str = "") -> None:
     """A cell that came so far; "running" is what a launch leaves while it lives, and when it is killed."""
-    ledger = Ledger(make_plan(sweep, file), file)
+    ledger = Ledger(make_plan(sweep, file), file, note=print, publish=str)
     ledger.start(cell, devices=1.0)
     ledger.log(cell.key, {"epoch": float(epoch), "val/probe_top1": 0.5 + epoch / 100})
     if status != "running":
         ledger.end(cell.key, status, reason, "Traceback ...")
+    assert ledger.close() == ""
 
 
 def cells(file: Path, sweep: Sweep = GRID) -> tuple[Cell, ...]:
@@ -113,7 +126,7 @@ def test_a_dry_run_shows_the_state_of_every_cell(file: Path, capsys: pytest.Capt
     record(GRID, file, second, "interrupted", epoch=3)
     lines = told(capsys, file, "--dry-run").splitlines()
     assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 diverged)"
-    assert [line.split()[0] for line in lines[1:]] == ["diverged", "missing", "missing"]
+    assert [line.split()[0] for line in lines[1:]] == ["diverged", "missing", "missing", "price", "10", "in"]
     assert lines[1].endswith("lamb=0.02  (train/loss is nan)")
     assert lines[2].endswith("lamb=0.05  (begun, epoch 3 of 20)")
     facts = json.loads(told(capsys, file, "--dry-run", "--json"))["sweeps"][0]
@@ -171,7 +184,7 @@ def test_status_counts_what_the_last_launch_asked_for(file: Path):
     for cell in (first, second, third):
         record(GRID, file, cell, "finished")
     smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02]}, references=({"method.lamb": 0.1},))
-    Ledger(make_plan(smaller, file), file)
+    Ledger(make_plan(smaller, file), file, note=print, publish=str).close()
     assert status(smaller)["states"] == {"finished": 2}
     longer = dataclasses.replace(GRID, base=dataclasses.replace(BASE, epochs=30))
     Ledger(make_plan(longer, file), file)

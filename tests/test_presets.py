@@ -10,7 +10,7 @@ from jepa_train.data import DATASETS
 from jepa_train.flat import flatten
 from jepa_train.methods import METHODS
 from jepa_train.models import feature_widths
-from jepa_train.presets import PRESETS, preset
+from jepa_train.presets import PRESETS
 from jepa_train.recipes import CIFAR_VIEWS, IMAGENET100_VIEWS, LEJEPA_MINIMAL_VIEWS, LEJEPA_SMALL_VIEWS, LEJEPA_VIEWS
 
 # name -> encoder, lr, weight decay, batch, epochs, projector output, weight (lamb or lamb_reg), slices; as printed, but
@@ -42,13 +42,13 @@ def test_a_preset_for_every_dataset_and_for_nothing_unchecked() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds_its_encoder_for_its_views(name: str) -> None:
-    widths = feature_widths(preset(name))
-    assert widths.features == (2 if "vit" in preset(name).model.encoder else 1) * widths.pooled
+    widths = feature_widths(PRESETS[name])
+    assert widths.features == (2 if "vit" in PRESETS[name].model.encoder else 1) * widths.pooled
 
 
 @pytest.mark.parametrize("name", LEJEPA_PRINTED | RECTIFIED_PRINTED)
 def test_presets_say_what_their_sources_print(name: str) -> None:
-    flat = flatten(preset(name))
+    flat = flatten(PRESETS[name])
     encoder, lr, weight_decay, batch, epochs, dim, weight, slices = (LEJEPA_PRINTED | RECTIFIED_PRINTED)[name]
     rectified = name in RECTIFIED_PRINTED
     expected = {
@@ -75,11 +75,11 @@ def test_presets_say_what_their_sources_print(name: str) -> None:
 
 
 def test_rectified_resnet50_has_the_learning_rate_of_the_papers_appendix() -> None:
-    assert preset("rectified_lpjepa_imagenet100_resnet50").optim.lr == 0.0825
+    assert PRESETS["rectified_lpjepa_imagenet100_resnet50"].optim.lr == 0.0825
 
 
 def test_minimal_md_in_its_details() -> None:
-    config = preset("lejepa_imagenette_vit_s8")
+    config = PRESETS["lejepa_imagenette_vit_s8"]
     assert (
         flatten(config).items()
         >= {
@@ -119,14 +119,14 @@ def test_recipes_say_what_their_sources_print() -> None:
     assert augmentation(IMAGENET100_VIEWS) == (0.8, 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.1, 0.5)  # .._imagenet.yaml
     assert crops(IMAGENET100_VIEWS) == (2, 0, 224, 0.2, 1.0)
     assert crops(LEJEPA_SMALL_VIEWS) == (2, 6, 32, 0.3, 1.0)
-    assert preset("rectified_lpjepa_cifar100_vit_small").views.solarize == 0  # .._cifar100_vit.yaml
+    assert PRESETS["rectified_lpjepa_cifar100_vit_small"].views.solarize == 0  # .._cifar100_vit.yaml
 
 
 def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError) as error:
-        preset("lejepa_imagenet_vit_s8")
+        PRESETS["lejepa_imagenet_vit_s8"]
     assert str(error.value) == (
         "preset must be a known preset, got 'lejepa_imagenet_vit_s8'; did you mean 'lejepa_imagenette_vit_s8'?"
     )
     with pytest.raises(ConfigError, match=r"got 'qqq'; jepa_train/presets\.py lists them"):
-        preset("qqq")
+        PRESETS["qqq"]

@@ -25,9 +25,10 @@ from sweeps.engine.cluster import ray_session
 from sweeps.engine.money import dollars_per_hour, rate
 from sweeps.engine.objective import Asha
 from sweeps.engine.placement import Request
-from sweeps.engine.plan import Plan
+from sweeps.engine.plan import Plan, laid_out
 from sweeps.engine.price import Price, clock, price, request_for
 from sweeps.engine.spec import Sweep
+from sweeps.engine.states import Rules
 from sweeps.engine.store import Entry
 
 BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=10, global_batch=256)
@@ -46,7 +47,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(entries: Mapping[str, Entry] = {}, **fields: Any) -> Plan:
     """The plan of a sweep, with what the store has of it."""
     sweep = Sweep(**({"name": "study", "purpose": "", "base": BASE} | fields))
-    return Plan(sweep, BASE, tuple(fixed_cells(sweep, BASE)), dict(entries))
+    rules = Rules(stopping=sweep.early_stopping is not None)
+    return laid_out(sweep, BASE, tuple(fixed_cells(sweep, BASE)), entries, (), rules)
 
 
 def entry(config: TrainConfig, request: Request = CPU, **fields: Any) -> Entry:

@@ -269,7 +269,7 @@ def test_a_run_that_was_begun_without_its_config_gets_it():
     study.ledger.start(study.first, devices=1.0)
     study.ledger.end(study.first.key, "finished", "")
     study.ledger.close()
-    assert make_plan(GRID, FILE).is_done(study.first)
+    assert make_plan(GRID, FILE).state(study.first) == "finished"
     assert runs()["lamb=0.02"].data.params["method.lamb"] == "0.02"
 
 

@@ -42,25 +42,26 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
         ConfigError: an encoder or a dataset that is not there, or two equal cells.
     """
     cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
-    if not sweep.space:
-        cells += [make_cell(sweep, base, point, seed=seed) for point in grid_points(sweep) for seed in sweep.seeds]
-    labels: dict[str, str] = {}
-    for cell in cells:
-        if cell.key in labels:
-            raise ConfigError(
-                f"{sweep.name} has the same cell twice, {labels[cell.key]!r} and {cell.label!r}; keep one"
-            )
-        labels[cell.key] = cell.label
+    places = [f"references[{number}]" for number in range(len(cells))]
+    for number, grid in enumerate([] if sweep.space else sweep.grids or [{}]):
+        cells += [make_cell(sweep, base, point, seed=seed) for point in _points_of(grid) for seed in sweep.seeds]
+        places += [f"grid[{number}]"] * (len(cells) - len(places))
+    seen: dict[str, str] = {}
+    for place, cell in zip(places, cells, strict=True):
+        here = f"{cell.label!r} of {place}"
+        if cell.key in seen:
+            raise ConfigError(f"{sweep.name} has the same cell twice, {seen[cell.key]} and {here}; take one out")
+        seen[cell.key] = here
     return cells
 
 
 def grid_points(sweep: Sweep) -> list[dict[str, Any]]:
     """Every combination of each of the sweep's grids, in order; the one empty point without a grid."""
-    return [
-        dict(zip(grid, values, strict=True))
-        for grid in sweep.grids or [{}]
-        for values in itertools.product(*grid.values())
-    ]
+    return [point for grid in sweep.grids or [{}] for point in _points_of(grid)]
+
+
+def _points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def make_cell(

@@ -154,7 +154,11 @@ class _Lease:
         other = self._read()
         if other is not None and _lives(other, Path(self._me.lock)):
             raise _held(self._sweep, other)
-        self._write()
+        try:
+            self._write()
+        except TROUBLE:  # another launch made the tag between the store's look and its insertion
+            if self._read() is None:
+                raise
         # Another launch that read before this one wrote has written by the end of this
         time.sleep(max(_SETTLE_S, 2 * (time.monotonic() - began)))
         other = self._read()

@@ -51,10 +51,13 @@ def launch(sweeps: Named, options: Options) -> int:
             return _show_status(sweeps, options)
         plans = _planned(sweeps, options)
         if options.dry_run:
-            return _show_plans(sweeps, plans, options, console)
+            return _show_plans(sweeps, plans, options)
         if options.explain:
             return _show_cell(plans, options)
-        return _evaluate(sweeps, options, console) if options.evaluate else _run(sweeps, options, console)
+        if options.evaluate:
+            return _evaluate(sweeps, options, console)
+        _check_room(plans)
+        return _run(sweeps, options, console)
     except ConfigError as error:
         return refused(error)
     except MlflowException as error:
@@ -96,18 +99,26 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
     return plans
 
 
+def _check_room(plans: Sequence["Plan | None"]) -> None:
+    from sweeps.engine.placement import check_machine
+
+    for plan in plans:
+        if plan is not None and plan.todo:
+            check_machine(plan.sweep)
+
+
 def _show_status(sweeps: Named, options: Options) -> int:
     from sweeps.engine.status import status, status_lines
 
     return _show([status(sweep) for sweep, _ in sweeps], status_lines, options)
 
 
-def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
+def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.preview import preview, preview_lines
     from sweeps.engine.price import price
 
     facts = [
-        preview(sweep, plan, price(plan, note=partial(_say, console)) if plan else None)
+        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True))) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from jepa_train.checks import ConfigError
+from sweeps.engine.spec import Sweep
 
 Node = Mapping[str, Any]  # one of ray.nodes()
 
@@ -58,8 +61,20 @@ def alive(nodes: Sequence[Node]) -> list[Node]:
 
 
 def this_machine() -> list[Node]:
-    """What ray.nodes() would say here, where there are no GPUs: for a preview that does not wait for Ray."""
-    return [{"NodeName": "this machine", "Resources": {"CPU": os.cpu_count() or 1}}]
+    """What ray.nodes() would say here but for the GPUs' names: for what does not wait for Ray."""
+    return [{"NodeName": "this machine", "Resources": {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}}]
+
+
+def check_machine(sweep: Sweep) -> None:
+    """Refuse, before Ray starts on this machine, a trial that it can never hold. A cluster is asked when it is up.
+
+    Raises:
+        ConfigError: it cannot be placed.
+    """
+    if "RAY_ADDRESS" not in os.environ:
+        nodes = this_machine()
+        gpus = -1.0 if isinstance(sweep.gpus_per_worker, str) else sweep.gpus_per_worker
+        room(nodes, Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus))
 
 
 def room(nodes: Sequence[Node], request: Request) -> int:

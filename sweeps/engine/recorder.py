@@ -89,7 +89,7 @@ class Recorder(tune.Callback):
             self._end(trial, "pruned", self._judge.reason(self._running[trial.trial_id].cell.key), "")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial itself was lost, again and again, not its cell's training: the next launch goes on with the cell."""
+        """The trial itself was lost, again and again, not its cell's training: the next launch resumes it."""
         if trial.trial_id in self._running:
             self._end(trial, "interrupted", "the trial's process was lost", str(trial.get_error() or ""))
 

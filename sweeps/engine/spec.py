@@ -1,6 +1,5 @@
 """Sweep: what to run, as one frozen value that cannot be wrong."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,9 +9,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from jepa_train.checks import ConfigError, conform
 from jepa_train.config import TrainConfig
-from jepa_train.flat import Scalar, flatten, unflatten
-from jepa_train.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
-from jepa_train.protocols import protocol_names
+from jepa_train.flat import Scalar
+from sweeps.engine import rules
 from sweeps.engine.objective import Asha, Direction, Goal, LabelFree, goals_of
 
 _REMEDIES = {
@@ -86,79 +84,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         _conform(self)
-        _require(
-            re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is not None,
-            f"name must be lower-case letters, digits and _, got {self.name!r}; use the file's stem",
-        )
-        self._check_points()
-        self._check_search()
-        self._check_resources()
+        rules.check(self)
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
-
-    def _check_points(self) -> None:
-        _require(
-            len(set(self.seeds)) == len(self.seeds) > 0, f"seeds must be different numbers, got {self.seeds}; try (0,)"
-        )
-        several = not isinstance(self.grid, Mapping)
-        _require(not several or len(self.grids) > 0, "grid must list at least one grid, got []; leave it out")
-        for number, grid in enumerate(self.grids):
-            name = f"grid[{number}]" if several else "grid"
-            _require(bool(grid) or not several, f"{name} must name an axis, got {{}}; leave it out")
-            for key, values in grid.items():
-                _require(
-                    len(values) > 0, f"{name}[{key!r}] must be a non-empty list of values, got []; name at least one"
-                )
-                _require(
-                    len(set(values)) == len(values),
-                    f"{name}[{key!r}] lists a value twice, got {list(values)}; keep one",
-                )
-        _require("seed" not in self.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
-        for key in self.space:
-            _require(key not in self.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
-
-    def _check_search(self) -> None:
-        _require(
-            bool(self.space) == (self.trials > 0),
-            f"trials counts the points of the space, got trials={self.trials} with {len(self.space)} searched keys; "
-            "give both or neither",
-        )
-        _require(bool(self.space) or not self.warm_start, "warm_start is of a search, got no space; leave it out")
-        _require(
-            self.name not in self.warm_start,
-            f"warm_start must name other sweeps, got {self.name!r} itself; a search knows its own cells by itself",
-        )
-        several = len(self.goals) > 1
-        _require(
-            not several or not self.early_stopping,
-            f"early_stopping judges by one objective, got {len(self.goals)}; leave it out",
-        )
-        _require(
-            not several or not self.space or len(self.seeds) == 1,
-            f"seeds of a search for several objectives must be one number, got {self.seeds}; it has no single winner",
-        )
-
-    def _check_resources(self) -> None:
-        for name in ("workers", "cpus_per_worker"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name} must be at least 1, got {value}; 1 is the default")
-        gpus = self.gpus_per_worker
-        if gpus == "measured":
-            _require(
-                self.workers == 1,
-                f"gpus_per_worker='measured' packs trials of one worker, got {self.workers} workers; leave it out",
-            )
-            return
-        assert not isinstance(gpus, str)
-        _require(
-            gpus == -1 or gpus >= 0,
-            f"gpus_per_worker must be -1 (one each where there are enough), 0 or more, got {gpus:g}; leave it out",
-        )
-        _require(
-            gpus <= 0 or gpus == int(gpus) or (gpus < 1 and self.workers == 1),
-            f"gpus_per_worker must be whole, or below 1 for trials of one worker, got {gpus:g} for {self.workers} "
-            "workers; leave it out",
-        )
 
     @cached_property
     def grids(self) -> list[dict[str, Sequence[Scalar]]]:
@@ -191,28 +119,7 @@ class Sweep:
 
     def check(self, base: TrainConfig) -> None:
         """Refuse, before anything starts, what no cell of this sweep could run with."""
-        names = protocol_names(base.probe.protocols)
-        for goal in self.goals:
-            metric = goal.metric.removeprefix("val/")
-            needed = [name for name, of in ON_VAL_BY_PROTOCOL.items() if metric in of and metric not in ON_VAL]
-            _require(
-                set(needed) <= set(names),
-                f"objective {goal.metric!r} is measured by the protocol {', '.join(needed)}, which is not among "
-                f"probe.protocols={base.probe.protocols!r}; add it there",
-            )
-        for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
-            config = unflatten(point, base=base)
-            _require(
-                config.global_batch % self.workers == 0,
-                f"global_batch must be divisible by the workers, got {config.global_batch} for {self.workers} workers; "
-                f"try {_next_multiple(config.global_batch, self.workers)}",
-            )
-            for goal in self.goals:
-                _require(
-                    not goal.over or float(flatten(config).get(goal.over, 0.0)) > 0,
-                    f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
-                    f"{config.method.name!r} with {flatten(config).get(goal.over, 'none')}; rank by val/probe_top1",
-                )
+        rules.check_cells(self, base)
 
     def corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of each grid and both ends of every domain."""
@@ -233,12 +140,3 @@ def _conform(value: Any) -> None:
         conform(value, remedies=_REMEDIES)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
-
-
-def _next_multiple(number: int, divisor: int) -> int:
-    return -(-number // divisor) * divisor
