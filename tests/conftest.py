@@ -194,3 +194,14 @@ def _front(writer: StoreWriter) -> None:
         metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
         writer.run(sweep, {"method.mu": mu}, metrics, cell_key=f"f{mu}", status=status, epoch="2")
     writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell trains an epoch in six minutes: to measure that takes Ray."""
+    from sweeps.engine import price
+    from sweeps.engine.calibration import Estimate, name_of
+
+    known = Estimate(images_per_s=10.0, epoch_s=360.0, once_s=0.0, source="measured")
+    told = lambda configs, request, *_: {name_of(config, request): known for config in configs}  # noqa: E731
+    monkeypatch.setattr(price, "_calibrated", told)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,20 @@ from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
 from jepa_train.presets import DIGITS
 from sweeps.__main__ import main as sweeps_main
-from sweeps.engine import price
 from sweeps.engine import status as status_module
-from sweeps.engine.calibration import Estimate, name_of
 from sweeps.engine.cells import Cell
 from sweeps.engine.launch import main
 from sweeps.engine.options import Options, read_words
-from sweeps.engine.placement import Request
 from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import Sweep
 from sweeps.engine.status import status, time_told
 from sweeps.engine.store import store_uri
 from sweeps.engine.tracking import Ledger
 
+pytestmark = pytest.mark.usefixtures("priced")
 BASE = dataclasses.replace(DIGITS, epochs=20)
 GRID = Sweep(name="study", purpose="A study.", base=BASE, grid={"method.lamb": [0.02, 0.05, 0.1]})
 
@@ -50,14 +46,7 @@ def file(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mlflow.db").write_bytes(template)
     (tmp_path / "study.py").touch()
-    monkeypatch.setattr(price, "_calibrated", priced)  # measuring needs Ray
     return tmp_path / "study.py"
-
-
-def priced(configs: Sequence[TrainConfig], request: Request, *_: object) -> dict[str, Estimate]:
-    """Every cell trains an epoch in six minutes."""
-    known = Estimate(images_per_s=10.0, epoch_s=360.0, once_s=0.0, source="measured")
-    return {name_of(config, request): known for config in configs}
 
 
 def record(sweep: Sweep, file: Path, cell: Cell, status: str, *, epoch: int = 20, reason: str = "") -> None:
@@ -187,7 +176,7 @@ def test_status_counts_what_the_last_launch_asked_for(file: Path):
     Ledger(make_plan(smaller, file), file, note=print, publish=str).close()
     assert status(smaller)["states"] == {"finished": 2}
     longer = dataclasses.replace(GRID, base=dataclasses.replace(BASE, epochs=30))
-    Ledger(make_plan(longer, file), file)
+    Ledger(make_plan(longer, file), file, note=print, publish=str).close()
     assert status(longer)["states"] == {"missing": 3}
 
 

@@ -94,6 +94,7 @@ def fault_of(mutant: Mutant, code: int, text: str) -> str:
     return ""
 
 
+@pytest.mark.usefixtures("priced")
 def test_the_sweeps_that_are_mutated_are_valid(folder: Path):
     for kind, fields in SWEEPS.items():
         (folder / "study.py").write_text(source_of(f"Sweep(name='study', purpose=__doc__, {fields})"))
