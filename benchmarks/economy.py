@@ -18,16 +18,15 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import machine
-from benchmarks.curves import BASE, METRIC, SPACE, Curves, read, record, synthetic
+from benchmarks.curves import METRIC, SPACE, VAL_FRACTIONS, Curves, read, record, synthetic
 from benchmarks.report import as_markdown
 from benchmarks.simulation import SimulatedSweep
 from sweeps.engine.objective import Asha
 from sweeps.engine.spec import Sweep
 
 RESULTS = Path(__file__).parent / "results"
-CURVES = RESULTS / "economy-curves.json"
 TARGET = 0.3
-SEEDS = 20
+SEEDS = 50
 STOPPING = Asha(first=6, eta=3)
 
 
@@ -50,7 +49,7 @@ OTHERS = (
     Strategy(name="random + early stopping", sampler="random", stopping=STOPPING),
     *(
         Strategy(name=f"TPE + Asha(first={first}, eta={eta})", stopping=Asha(first=first, eta=eta))
-        for first, eta in ((1, 3), (2, 3), (3, 3), (9, 3), (12, 3), (2, 2), (6, 2), (12, 2), (2, 4), (6, 4))
+        for first, eta in ((1, 3), (2, 3), (3, 3), (9, 3), (6, 2), (6, 4))
     ),
     Strategy(name="TPE + early stopping", stopping=STOPPING, lanes=4),
     Strategy(name="TPE", lanes=4),
@@ -63,16 +62,25 @@ class Economy:
     """What replays of one strategy came to; fractions of the grid's steps, infinite where the best was missed."""
 
     strategy: Strategy
+    val_images: int
     reached: list[float]  # by seed: when a run had finished with the grid's best
     whole: list[float]  # by seed: all of the search
     course: list[list[tuple[float, float]]]  # by seed: after so much, the best finished run so far
 
-    HEADER: ClassVar[tuple[str, ...]] = ("search", "lanes", "median", "quartiles", "reached by", "whole search")
+    HEADER: ClassVar[tuple[str, ...]] = (
+        "search",
+        "lanes",
+        "val images",
+        "median",
+        "quartiles",
+        "reached by",
+        "whole search",
+    )
     NOTE: ClassVar[str] = (
         "Training steps until a run has finished with the best val accuracy of the 48-cell grid, as a fraction of the "
         "grid's; median and quartiles over seeds of the search. Whole search: all 48 points, mean over seeds. Every "
-        "cell was trained once, with one seed: between the best cells lie one or two of 574 images. Asha's settings "
-        f"were compared on this very grid; early stopping without further words is {STOPPING}."
+        "cell was trained once, with one seed: by 216 images of val one cell leads by one image, by 575 three lead. "
+        f"Asha's settings were compared on these very grids; early stopping without further words is {STOPPING}."
     )
 
     def cells(self) -> tuple[str, ...]:
@@ -82,6 +90,7 @@ class Economy:
         return (
             self.strategy.name,
             str(self.strategy.lanes),
+            str(self.val_images),
             _percent(median),
             f"{_percent(low)} to {_percent(high)}",
             f"{found} of {len(self.reached)}",
@@ -90,7 +99,12 @@ class Economy:
 
     def record(self) -> dict[str, object]:
         """The same in numbers."""
-        return {"strategy": self.strategy.name, "reached": self.reached, "whole": self.whole}
+        return {
+            "strategy": self.strategy.name,
+            "val_images": self.val_images,
+            "reached": self.reached,
+            "whole": self.whole,
+        }
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -107,13 +121,13 @@ def replayed(strategy: Strategy, curves: Curves, seeds: int) -> Economy:
         sweep = Sweep(
             name=f"economy_{seed}",
             purpose="",
-            base=BASE,
+            base=curves.base,
             space=SPACE,
             trials=len(curves.curves),
             sampler=strategy.sampler,
             early_stopping=strategy.stopping,
         )
-        search = SimulatedSweep(sweep, BASE, curves.reports, lanes=strategy.lanes)
+        search = SimulatedSweep(sweep, curves.base, curves.reports, lanes=strategy.lanes)
         search.run()
         course, best = [(0.0, 0.0)], 0.0
         for epochs, entry in search.ends:
@@ -123,7 +137,7 @@ def replayed(strategy: Strategy, curves: Curves, seeds: int) -> Economy:
         reached.append(course[-1][0] if best >= curves.best else float("inf"))
         whole.append(search.epochs / curves.total)
         courses.append(course)
-    return Economy(strategy=strategy, reached=reached, whole=whole, course=courses)
+    return Economy(strategy=strategy, val_images=curves.val_images, reached=reached, whole=whole, course=courses)
 
 
 def drawn(economies: Sequence[Economy], best: float) -> Figure:
@@ -153,24 +167,27 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="curves from a formula, seconds; nothing is recorded")
     parser.add_argument("--record", action="store_true", help="train the cells whose curves are missing, first")
     options = parser.parse_args(words)
-    if options.record:
-        record(CURVES, sys.stderr.write)
-    curves = synthetic() if options.quick else read(CURVES)
+    for images in VAL_FRACTIONS if options.record else ():
+        record(images, RESULTS, sys.stderr.write)
     warnings.simplefilter("ignore")
-    economies = []
-    for strategy in DRAWN if options.quick else (*DRAWN, *OTHERS):
-        economies.append(replayed(strategy, curves, 3 if options.quick else SEEDS))
-        sys.stderr.write(f"  {'  '.join(economies[-1].cells())}\n")
+    tables = [synthetic()] if options.quick else [read(images, RESULTS) for images in VAL_FRACTIONS]
+    strategies, seeds = (DRAWN, 3) if options.quick else ((*DRAWN, *OTHERS), SEEDS)
+    economies: list[Economy] = []
+    for curves in tables:
+        for strategy in strategies:
+            economies.append(replayed(strategy, curves, seeds))
+            sys.stderr.write(f"  {'  '.join(economies[-1].cells())}\n")
     device = torch.device("cpu")
     text = as_markdown(economies, machine.described(device))
-    met = "met" if quartiles(economies[0].reached)[1] <= TARGET else "missed"
+    medians = [quartiles(economy.reached)[1] for economy in economies if economy.strategy == DRAWN[0]]
+    met = "met" if max(medians) <= TARGET else "missed"
     text += f"\nTarget: {DRAWN[0].name} by {_percent(TARGET)} of the grid's steps, median: {met}.\n"
     sys.stdout.write(text)
     if not options.quick:
         (RESULTS / f"economy-{machine.slug(device)}.md").write_text(text)
         mpl.rcParams["svg.hashsalt"] = "economy"  # the same file from the same curves
         for ending in ("png", "svg"):
-            figure = drawn(economies[: len(DRAWN)], curves.best)
+            figure = drawn(economies[: len(DRAWN)], tables[0].best)
             figure.savefig(RESULTS / f"economy.{ending}", dpi=150, metadata={"Date": None} if ending == "svg" else {})
     return 0
 

@@ -140,5 +140,6 @@ def test_tune_is_told_to_stop_what_the_judge_gives_up(asha: Asha | None, stops: 
     first = scheduler.on_trial_result(None, Stub(0.01), {"epoch": 2.0, "val/probe_top1": 0.5})
     second = scheduler.on_trial_result(None, Stub(0.02), {"epoch": 2.0, "val/probe_top1": 0.4})
     last = scheduler.on_trial_result(None, Stub(0.03), {"epoch": 2.0, "val/probe_top1": 0.1, "status": "collapsed"})
-    assert (first, last) == (TrialScheduler.CONTINUE, TrialScheduler.CONTINUE)
+    lost = scheduler.on_trial_result(None, Stub(0.04), {"note": "its worker died"})  # before its first epoch
+    assert {first, last, lost} == {TrialScheduler.CONTINUE}
     assert second == (TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)

@@ -63,6 +63,8 @@ class Run:
             spooled = ledger.close()
             if spooled:
                 self._say(spooled)
+        if plan.awaited and not spooled:  # who has won is known by now, and whether his other seeds had run before
+            plan = make_plan(sweep, file, self._options.places, retry=self._options.retry)
         return summary(plan, outcome, table=ledger.table, spooled=spooled)
 
     def evaluate(self, sweep: Sweep, file: Path) -> Facts:
