@@ -118,3 +118,20 @@ def test_ten_of_them_as_processes_of_their_own(folder: Path):
     for mutant, file in zip(chosen, files, strict=True):
         assert fault_of(mutant, 2, file.with_suffix(".err").read_text()) == ""
     assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "words"),
+    [
+        ("JEPA_RESULTS", "study.py", ("results", "study.py", "JEPA_RESULTS")),
+        ("JEPA_RESULTS", "/proc/results", ("results", "/proc/results", "JEPA_RESULTS")),
+        ("JEPA_RESULTS", "~nobody-of-that-name/x", ("JEPA_RESULTS", "~nobody-of-that-name/x")),
+        ("MLFLOW_TRACKING_URI", "sqlite:///images", ("store", "sqlite file", "images")),
+    ],
+)
+def test_places_that_cannot_hold_results_or_a_store(folder: Path, monkeypatch, name: str, where: str, words: tuple):
+    (folder / "study.py").write_text(source_of("Sweep(name='study', purpose=__doc__, base=DIGITS)"))
+    monkeypatch.setenv(name, where)
+    code, text = run_file(folder / "study.py")
+    assert (code, text.count("\n")) == (2, 1)
+    assert all(word in text for word in ("error: ", *words)), text

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from analysis.tables import table
 from jepa_train.checks import ConfigError
+from jepa_train.paths import results_dir
 from sweeps.engine.plan import Plan, make_plan
 from sweeps.engine.reevaluate import reevaluate
-from sweeps.engine.rules import check_machine
+from sweeps.engine.rules import check_machine, check_results
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.store import store_uri
 from sweeps.engine.tracking import Ledger
@@ -53,6 +54,7 @@ def launch(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str]) -> int:
         for plan in plans:
             if plan is not None and plan.todo:
                 check_machine(plan.sweep)
+        check_results(results_dir())
         return _run(sweeps, options.places, console)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")

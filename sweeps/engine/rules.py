@@ -2,7 +2,9 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,6 +97,22 @@ def check_machine(sweep: "Sweep") -> None:
     gpus_per_worker = 0.0 if isinstance(asked, str) or asked == -1 else asked
     fits = sweep.workers * sweep.cpus_per_worker <= cpus and sweep.workers * gpus_per_worker <= gpus
     check_room(sweep, int(fits), cpus=cpus, gpus=gpus, gpus_per_worker=gpus_per_worker)
+
+
+def check_results(folder: Path) -> None:
+    """Refuse, before anything starts, a results folder that cannot be made or written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        raise ConfigError(
+            f"results must go where they can be written, got {folder} ({error.strerror}); make room or set JEPA_RESULTS"
+        ) from None
 
 
 def _check_keys(sweep: "Sweep") -> None:
