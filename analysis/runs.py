@@ -4,15 +4,16 @@ import json
 import logging
 import os
 import sqlite3
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Experiment
+
+from analysis.records import Record, as_measured, read_records, sqlite_file
 
 LOG = logging.getLogger(__name__)
 PLACES = {"data.path", "data.download"}  # parameters that say where data lies: they decide no result
@@ -23,7 +24,7 @@ _TAGS = {
     "mlflow.source.git.commit": "commit",
 }
 _STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
-_PAGE = 1000  # runs per query
+_PAGE = 1000  # experiments per query
 
 
 class NothingToShow(LookupError):
@@ -42,10 +43,9 @@ def open_store(store: str) -> MlflowClient:
     Raises:
         NothingToShow: a sqlite store whose file is missing or not MLflow's; MLflow itself would create one there.
     """
-    if store.startswith("sqlite:///"):
-        file = Path(store.removeprefix("sqlite:///").partition("?")[0])
-        if not _is_store(file):
-            raise NothingToShow(f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one")
+    file = sqlite_file(store)
+    if file is not None and not _is_store(file):
+        raise NothingToShow(f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one")
     for name in ("mlflow", "alembic"):  # they tell of every connection
         logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(store)
@@ -64,18 +64,19 @@ def sweeps_in(store: str) -> dict[str, Experiment]:
 
 
 def has_runs(experiment: Experiment, store: str) -> bool:
-    """Whether a sweep's experiment holds any run."""
-    return bool(open_store(store).search_runs([experiment.experiment_id], max_results=1))
+    """Whether a sweep's experiment holds the run of any cell."""
+    return bool(open_store(store).search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
 
 def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
-    """One row per run of the sweep, oldest first, deleted runs and runs without a cell key left out.
+    """One row per cell of the sweep, oldest first; runs that are deleted or have no cell key are left out.
 
     Columns: every parameter under its dotted name, as int, float, bool or str; every metric under its name, its last
-    value; run_name, cell_key, role, status, reason, workers, commit, user and the other tags; run_id, start_time,
-    end_time; sweep, and the experiment's tags: sweep.kind, sweep.objective, sweep.axes, sweep.base, sweep.grid and
-    sweep.references, those of structure as JSON, absent where the store does not have them. `base` is, as JSON, the
-    configuration that the cells of one version of the sweep share: all parameters but axes, seed and paths.
+    value; run_name, cell_key, role, status, reason, workers, epoch (the last one logged), commit, user and the other
+    tags; run_id, start_time, end_time; sweep, and the experiment's tags: sweep.kind, sweep.goals, sweep.axes,
+    sweep.searched, sweep.seeds, sweep.base, sweep.grid and sweep.references, those of structure as JSON, absent where
+    the store does not have them. `base` is, as JSON, the configuration that the cells of one version of the sweep
+    share: what decides their results, but axes and seed.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
@@ -83,16 +84,14 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
     store = store or store_uri()
     client = open_store(store)
     experiment = _experiment(client, sweep, store)
-    runs = [run for run in _all_runs(client, experiment) if "cell_key" in run.data.tags]
+    runs = _cells(read_records(client, experiment.experiment_id, store), sweep)
     if not runs:
         raise NothingToShow(_fill(sweep, store))
-    axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
+    shared = _shared_by(experiment, runs)
     about = {"sweep": sweep} | {key: text for key, text in experiment.tags.items() if key.startswith("sweep.")}
-    runs.sort(key=lambda run: (run.info.start_time, run.info.run_id))
-    frame = pd.DataFrame([about | _row(run, axes) for run in runs])
-    for name in {name for run in runs for name in run.data.params}:
+    frame = pd.DataFrame([about | _row(run, shared) for run in runs])
+    for name in {"workers", "epoch"} & {*frame} | {name for run in runs for name in run.params}:
         frame[name] = typed(frame[name])
-    frame["workers"] = typed(frame["workers"])
     for name in ("start_time", "end_time"):
         frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
     return frame
@@ -112,7 +111,7 @@ def load_history(sweep: str, metric: str, store: str | None = None) -> pd.DataFr
     for run in load_runs(sweep, store).itertuples():
         latest = {point.step: point.value for point in client.get_metric_history(run.run_id, metric)}  # oldest first
         who = {"run_id": run.run_id, "cell_key": run.cell_key, "run_name": run.run_name}
-        rows += [who | {"epoch": epoch, "value": _finite_or_inf(latest[epoch])} for epoch in sorted(latest)]
+        rows += [who | {"epoch": epoch, "value": as_measured(latest[epoch])} for epoch in sorted(latest)]
     return pd.DataFrame(rows, columns=["run_id", "cell_key", "run_name", "epoch", "value"])
 
 
@@ -152,46 +151,37 @@ def _fill(sweep: str, store: str) -> str:
     return f"sweep {sweep} has no runs in {store} yet; python sweeps/{sweep}.py fills it"
 
 
-def _all_runs(client: MlflowClient, experiment: Experiment) -> list[Run]:
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id], "", ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token
-        )
-        runs += page
-        token = page.token
-        if not token:
-            break
-    foreign = sum("cell_key" not in run.data.tags for run in runs)
-    if foreign:
-        LOG.warning("%s: %d runs without a cell key skipped", experiment.name, foreign)
-    return runs
+def _cells(records: Iterable[Record], sweep: str) -> list[Record]:
+    """The records of cells; the sweep's own run, which keeps the plan, is none, and foreign ones are counted."""
+    of_sweep = [record for record in records if record.tags.get("role") != "plan"]
+    cells = [record for record in of_sweep if "cell_key" in record.tags]
+    if len(cells) < len(of_sweep):
+        LOG.warning("%s: %d runs without a cell key skipped", sweep, len(of_sweep) - len(cells))
+    return cells
 
 
-def _row(run: Run, axes: Iterable[str]) -> dict[str, Any]:
-    tags = {_TAGS.get(key, key): text for key, text in run.data.tags.items()}
+def _row(run: Record, shared: Iterable[str]) -> dict[str, Any]:
+    tags = {_TAGS.get(key, key): text for key, text in run.tags.items()}
     tags = {key: text for key, text in tags.items() if not key.startswith("mlflow.")}
-    usual = {"role": "cell", "status": _STATUS.get(run.info.status, "running"), "reason": "", "workers": None}
+    usual = {"role": "cell", "status": _STATUS.get(run.status, "running"), "reason": "", "workers": None}
     return {
         **usual,
-        **{"run_id": run.info.run_id, "run_name": run.info.run_name},
-        **{"start_time": run.info.start_time, "end_time": run.info.end_time},
-        **run.data.params,
-        **{name: _finite_or_inf(value) for name, value in run.data.metrics.items()},
+        **{"run_id": run.run_id, "run_name": run.name, "start_time": run.start_time, "end_time": run.end_time},
+        **run.params,
+        **run.metrics,
         **tags,
-        "base": _base(run.data.params, set(axes)),
+        "base": json.dumps({key: run.params[key] for key in shared if key in run.params}, sort_keys=True),
     }
 
 
-def _base(params: Mapping[str, str], axes: set[str]) -> str:
-    free = axes | PLACES | {"seed"}
-    shared = {key: text for key, text in params.items() if key not in free}
-    if "method" in axes:  # each method brings its own hyper-parameters
-        shared = {key: text for key, text in shared.items() if not key.startswith("method.")}
-    return json.dumps(shared, sort_keys=True)
+def _shared_by(experiment: Experiment, runs: Iterable[Record]) -> list[str]:
+    """The parameters that the cells of one version of the sweep have in common and that decide results.
 
-
-def _finite_or_inf(value: float) -> float:
-    """MLflow's sqlite store writes an infinity as the largest float."""
-    return float("inf") * value if abs(value) == sys.float_info.max else value
+    As the sweep's file said at its last launch; a store from before that tag: all but axes, seed and places.
+    """
+    if "sweep.base" in experiment.tags:
+        return [*json.loads(experiment.tags["sweep.base"])]
+    axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
+    free = {*axes, *PLACES, "seed"}
+    names = {name for run in runs for name in run.params if name not in free}
+    return sorted(name for name in names if "method" not in axes or not name.startswith("method."))

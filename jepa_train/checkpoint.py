@@ -1,13 +1,15 @@
 """Checkpoints of one run: written atomically, read without executing anything, the previous one kept as a reserve."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import torch
 
@@ -18,10 +20,14 @@ from jepa_train.flat import cell_fields, cell_key, flatten
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when older checkpoints can no longer be continued
+_FORMAT = 2  # raise it when older checkpoints can no longer be continued
 _KEPT = 2  # the newest and, should that prove unreadable, the one before
 _FINAL = "final.pt"
+_LOCK = "lock"
 INTERVAL_S = 300.0  # between two checkpoints within an epoch
+WAIT_S = 60.0  # for another process to leave the folder: a worker whose driver died ends within seconds
+
+Reports = Sequence[dict[str, float]]
 
 
 class CheckpointError(ValueError):
@@ -33,9 +39,11 @@ class AnotherCellError(CheckpointError):
 
 
 class Checkpoints:
-    """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights and metrics) at its end.
+    """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights) at its end.
 
-    Rank 0 writes. A file is complete under its name or not there at all.
+    Each holds the reports of all epochs so far: whoever was told of them may have died before they were stored.
+    Rank 0 writes. A file is complete under its name or not there at all. A context manager: from resume on the folder
+    is locked, until the block ends.
 
     Args:
         folder: made when missing; None keeps nothing.
@@ -47,6 +55,16 @@ class Checkpoints:
         self._config = config
         self._last = time.monotonic()
         self._foreign: dict[Path, str] = {}  # checkpoints of other cells, and what they were refused with
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def due(self) -> bool:
@@ -54,21 +72,21 @@ class Checkpoints:
         late = self._folder is not None and time.monotonic() - self._last > INTERVAL_S
         return distributed.broadcast_flag(late)
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
         """Write the state after `step` steps and drop all but the one before. A full disk costs the checkpoint only."""
         self._last = time.monotonic()
         if self._folder is None or not distributed.is_main():
             return
         target = self._folder / f"step-{step:09d}.pt"
-        if self._write(target, {"step": step, "trainer": state}):
+        if self._write(target, {"step": step, "trainer": state, "reports": list(reports)}):
             # a newer one was refused when this run began: it is no reserve, and not ours to drop
             _drop([path for path in self._steps() if path.name < target.name][_KEPT - 1 :])
 
-    def finish(self, network: dict[str, Any], metrics: dict[str, float]) -> None:
+    def finish(self, network: dict[str, Any], reports: Reports) -> None:
         """Write final.pt, for later evaluation, and drop the others."""
         if self._folder is None or not distributed.is_main():
             return
-        if self._write(self._folder / _FINAL, {"network": network, "metrics": metrics}):
+        if self._write(self._folder / _FINAL, {"network": network, "reports": list(reports)}):
             self.clear()
 
     def clear(self) -> None:
@@ -78,11 +96,12 @@ class Checkpoints:
     def resume(self) -> dict[str, Any]:
         """The newest checkpoint of this run that can be read, the same on every rank; {} where there is none.
 
-        {"metrics", "network"} of a finished run, {"step", "trainer"} of one in flight. A file that is damaged or of
-        another run is named in a warning, and the one before it is used.
+        {"network", "reports"} of a finished run, {"step", "trainer", "reports"} of one in flight. A file that is
+        damaged or of another run is named in a warning, and the one before it is used.
 
         Raises:
-            ConfigError: the folder holds another run's, finished or without one of ours; or some rank cannot read it.
+            ConfigError: the folder holds another run's, finished or without one of ours; another process is using it;
+                or some rank cannot read it.
         """
         path, content, refusal = self._newest() if distributed.is_main() else ("", {}, "")
         path, refusal = distributed.broadcast_text(path), distributed.broadcast_text(refusal)
@@ -100,6 +119,8 @@ class Checkpoints:
 
     def _newest(self) -> tuple[str, dict[str, Any], str]:
         """Path and content of what to resume, or why this folder cannot be used."""
+        if not self._locked():
+            return "", {}, f"checkpoints {self._folder} are being written by another process; wait until it has ended"
         _drop(list(self._folder.glob("*.part")) if self._folder is not None else [])  # of writers that were killed
         for path in [*self._finals(), *self._steps()]:
             try:
@@ -113,6 +134,27 @@ class Checkpoints:
                 logger.warning("%s; the one before it is used, if there is one", error)
         refusal = next((f"{text}; choose another folder" for text in self._foreign.values()), "")
         return "", {}, refusal  # to begin here would cost the other run its checkpoints
+
+    def _locked(self) -> bool:
+        """Take the folder's lock, waiting a while for it; the system drops it when its holder dies.
+
+        Two writers would mix their steps: a worker whose driver was killed trains on until its next report.
+        """
+        if self._folder is None:
+            return True
+        deadline = time.monotonic() + WAIT_S
+        with contextlib.suppress(OSError):  # a full disk, or a file system without locks: train on without one
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self._folder / _LOCK).open("w")
+            while True:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(0.1)
+        return True
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -43,7 +44,7 @@ def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
     Args:
         remedies: by field, how the message ends.
     """
-    hints = typing.get_type_hints(type(config))
+    hints = field_hints(config.__class__)
     for field in dataclasses.fields(config):
         try:
             value = conformed(field.name, getattr(config, field.name), hints[field.name])
@@ -51,6 +52,12 @@ def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
             remedy = f"; {remedies[field.name]}" if field.name in remedies else ""
             raise ValueError(f"{error}{remedy}") from None
         object.__setattr__(config, field.name, value)
+
+
+@functools.cache  # resolving a class's annotations takes longer than checking its values
+def field_hints(kind: type) -> Mapping[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    return typing.get_type_hints(kind)
 
 
 def conformed(key: str, value: Any, kind: Any) -> Any:

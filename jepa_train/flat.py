@@ -4,13 +4,13 @@ This is what Tune, Optuna, MLflow and pandas see. It is complete: every field, n
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jepa_train.checks import NAMES, ConfigError, conformed, nearest
+from jepa_train.checks import NAMES, ConfigError, conformed, field_hints, nearest
 from jepa_train.config import TrainConfig
 from jepa_train.methods import METHODS, Method
 
@@ -56,7 +56,7 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
             continue
         prefix = f"{top.name}."
         inner = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-        sections[top.name] = _built(prefix, dataclasses.replace, current, **inner)
+        sections[top.name] = _built(prefix, dataclasses.replace, current, **inner) if inner else current
     return _built("", TrainConfig, **sections)
 
 
@@ -74,13 +74,14 @@ def parse(assignments: Iterable[str], *, base: TrainConfig) -> Flat:
     return {key: _read(key, text, types[key]) if key in types else text for key, text in texts.items()}
 
 
-def field_types(method: type[Method]) -> dict[str, Any]:
+@functools.cache
+def field_types(method: type[Method]) -> Mapping[str, Any]:
     """Every flat key of a config with this method, and its type."""
     types: dict[str, Any] = {"method": str}
-    for name, kind in typing.get_type_hints(TrainConfig).items():
+    for name, kind in field_hints(TrainConfig).items():
         section = method if name == "method" else kind
         if dataclasses.is_dataclass(section):
-            hints = typing.get_type_hints(section)
+            hints = field_hints(section)
             types |= {f"{name}.{inner.name}": hints[inner.name] for inner in dataclasses.fields(section)}
         else:
             types[name] = kind
@@ -89,13 +90,7 @@ def field_types(method: type[Method]) -> dict[str, Any]:
 
 def cell_fields(config: TrainConfig) -> Flat:
     """The flat form without what decides no result: where things lie, how fast they run, what else is measured."""
-    places = {
-        f"{top.name}.{inner.name}"
-        for top in dataclasses.fields(config)
-        if dataclasses.is_dataclass(getattr(config, top.name))
-        for inner in dataclasses.fields(getattr(config, top.name))
-        if not inner.metadata.get("cell", True)
-    }
+    places = _places(type(config.method))
     return {key: value for key, value in flatten(config).items() if key not in places}
 
 
@@ -103,6 +98,19 @@ def cell_key(config: TrainConfig) -> str:
     """16 hex digits that name the cell: the hash of everything that decides the result, and of nothing else."""
     text = json.dumps(cell_fields(config), sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def _places(method: type[Method]) -> frozenset[str]:
+    """The flat keys of a config with this method that are no part of a cell."""
+    sections = {**field_hints(TrainConfig), "method": method}
+    return frozenset(
+        f"{name}.{inner.name}"
+        for name, section in sections.items()
+        if dataclasses.is_dataclass(section)
+        for inner in dataclasses.fields(section)
+        if not inner.metadata.get("cell", True)
+    )
 
 
 def _method_named(name: Any, base: TrainConfig) -> Method:

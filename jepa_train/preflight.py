@@ -4,7 +4,6 @@ import dataclasses
 
 from jepa_train.config import TrainConfig
 from jepa_train.data.split import identify
-from jepa_train.models import feature_widths
 
 
 def preflight(config: TrainConfig) -> TrainConfig:
@@ -14,5 +13,7 @@ def preflight(config: TrainConfig) -> TrainConfig:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
             empty, or not what the fingerprint says.
     """
+    from jepa_train.models import feature_widths  # timm takes 1.5 s to import, which --help and --status need not wait
+
     feature_widths(config)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=identify(config.data)))

@@ -1,20 +1,24 @@
 """The worker of a lane: runs one cell after another under Ray Train. The only `import ray` in this package."""
 
-import gc
-import random
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import ray
 import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.exceptions import RayActorError
-from ray.util import get_current_placement_group
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
+from ray.util import get_current_placement_group, get_node_ip_address
+
+from jepa_train.fresh import FreshProcess
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
@@ -28,6 +32,9 @@ class Outcome(Protocol):
     @property
     def reason(self) -> str: ...
 
+
+# What torch raises as a plain RuntimeError
+_FAULTS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "DefaultCPUAllocator", "unable to mmap", "NCCL error")
 
 Runner = Callable[[Flat, Report, Path], Outcome]  # the cell, where its reports go, where its sweep keeps checkpoints
 
@@ -46,8 +53,9 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
     """Run cells from the mailbox until it closes. Every rank of the lane's worker group runs this.
 
     A cell that raises is recorded as failed. The group goes on where every rank raised alike; otherwise a rank may
-    hang in a collective, so the error is raised again and Ray Train starts the group anew. An error of the collectives
-    themselves means that another rank died: not the cell's fault, so the new group runs it again.
+    hang in a collective, so the error is raised again and Ray Train starts the group anew. Two kinds of errors are
+    only raised again, and the new group runs the cell once more: those of the collectives, where another rank died,
+    and those of memory and of the device, which a fresh process may not have (the mailbox counts).
 
     Args:
         mailbox: handle of the actor (sweeps/engine/mailbox.py).
@@ -60,58 +68,97 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cuda":  # Ray Train shows every worker of a node all of their GPUs
         torch.cuda.set_device(device)
+    fresh = FreshProcess(threads)
     try:
-        group = ray.get(mailbox.begin.remote(lane, get_current_placement_group())) if rank == 0 else 0
+        place = get_current_placement_group()
+        group = ray.get(mailbox.begin.remote(lane, place, nodes_alive())) if rank == 0 else 0
         group = ray.train.collective.broadcast_from_rank_zero(group)
+        mailbox.join.remote(lane, group, ray.get_runtime_context().get_node_id(), get_node_ip_address())
         seen = 0
         while (got := ray.get(mailbox.next.remote(lane, group, seen))) is not None:
             if got:
                 seen, job = got
-                _like_a_fresh_process(threads)
-                _run(runner, job, mailbox, ticket=seen, rank=rank, workers=workers)
+                with fresh.restored():
+                    _run(runner, job, mailbox, claim=(lane, group, seen), rank=rank, workers=workers)
     except RayActorError:
         return  # the mailbox is gone, and the sweep with it
 
 
-def _run(runner: Runner, job: Mapping[str, Any], mailbox: Any, *, ticket: int, rank: int, workers: int) -> None:
+def nodes_alive() -> list[str]:
+    """The ids of the cluster's nodes, as Ray knows them now."""
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+def _run(
+    runner: Runner, job: Mapping[str, Any], mailbox: Any, *, claim: tuple[int, int, int], rank: int, workers: int
+) -> None:
     def report(metrics: dict[str, float]) -> bool:
-        return ray.get(mailbox.report.remote(ticket, {name: float(value) for name, value in metrics.items()}))
+        told = {name: float(value) for name, value in metrics.items()}
+        return ray.get(mailbox.report.remote(claim, told, metrics["epoch"] in job["rungs"]))
 
     try:
         outcome = runner(job["cell"], report, Path(job["checkpoints"]))
     except RayActorError:
         raise
     except Exception as error:
-        if workers > 1 and _lost_a_rank(error):
+        if (workers > 1 and _lost_a_rank(error)) or _is_fault(error):
+            error.add_note(traceback.format_exc())  # a note travels to Train's controller, a traceback does not
             raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        alike = workers == 1 or ray.get(mailbox.alike.remote(ticket, rank, reason, workers))
+        alike = workers == 1 or ray.get(mailbox.alike.remote(claim, rank, reason, workers))
         end = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
-        ray.get(mailbox.finish.remote(ticket, end))
+        ray.get(mailbox.finish.remote(claim, end))
         if not (alike and _device_works()):
             raise
     else:
         if rank == 0:
             end = {"status": outcome.status, "reason": outcome.reason, "traceback": ""}
-            ray.get(mailbox.finish.remote(ticket, end))
+            ray.get(mailbox.finish.remote(claim, end))
 
 
-def _like_a_fresh_process(threads: int) -> None:
-    """What the cells before may have left behind: memory, torch's thread count, global random state."""
-    gc.collect()
-    gc.freeze()  # what survives is modules: looking through them again would take 0.2 s per cell
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    np.random.seed(0)
-    random.seed(0)
+class Witness(ControllerCallback, WorkerGroupCallback):
+    """Tells the mailbox what only Ray Train's controller knows, in whose process it runs."""
+
+    def __init__(self, mailbox: Any, lane: int) -> None:
+        self._mailbox = mailbox
+        self._lane = lane
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:  # noqa: ARG002
+        """Who it is, so that a lane which does not end can be ended."""
+        self._mailbox.controlled.remote(self._lane, ray.get_runtime_context().current_actor)
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        """Why the worker group is about to be replaced."""
+        if worker_group_status.errors:
+            with suppress(RayActorError):  # the mailbox is gone, and the sweep with it
+                ray.get(self._mailbox.blame.remote(self._lane, *blame_of(worker_group_status.errors)))
+
+
+def blame_of(errors: Mapping[int, Exception]) -> tuple[str, str, bool]:
+    """What ended a worker group, in one line; the traceback, where there is one; whether the cell raised it itself.
+
+    A rank that raised because another one was gone explains nothing.
+    """
+    error = min(errors.values(), key=lambda error: (_lost_a_rank(error), not _is_fault(error)))
+    silence = getattr(error, "health_check_failure", None)  # Ray Train's: why a worker did not answer
+    if isinstance(silence, RayOutOfMemoryError):
+        return "Ray killed its worker: the machine's memory was nearly full", str(silence), False
+    if isinstance(silence, RayActorError):
+        return "its worker process died: killed, out of memory, crashed, or gone with its machine", str(silence), False
+    line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {line}", "".join(getattr(error, "__notes__", [])), _is_fault(error)
 
 
 def _lost_a_rank(error: Exception) -> bool:
     """Whether a collective failed because another rank is gone. gloo says so in words, NCCL and TCPStore by type."""
     by_type = any(kind.__name__ == "DistError" for kind in type(error).__mro__)  # torch.distributed stays in one file
     return by_type or "gloo" in str(error)
+
+
+def _is_fault(error: Exception) -> bool:
+    """Whether memory ran out or the device failed: nothing that the config alone would bring about."""
+    by_type = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+    return by_type or (isinstance(error, RuntimeError) and any(words in str(error) for words in _FAULTS))
 
 
 def _device_works() -> bool:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jepa_train import distributed
 from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
@@ -46,8 +46,9 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
     """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
 
     With checkpoints, a run that was killed at any step goes on from its last one, and on a CPU ends bit for bit as it
-    would have (but for times). The report of an epoch may then be repeated, with equal values. A run that had finished
-    reports its last metrics again.
+    would have (but for times). It first reports again what it had reported up to there, so that whoever missed some of
+    it, or had it twice, has it all; the report of one more epoch may be repeated, with equal values. A run that had
+    finished reports all its epochs again and trains nothing.
 
     Args:
         report: called on rank 0 after every epoch with {"epoch": .., "train/loss": .., "val/probe_top1": .., ...}, the
@@ -61,17 +62,32 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
     Raises:
         ConfigError: the global batch does not fit the training split or the number of ranks.
     """
-    saves = Checkpoints(checkpoints, config)
-    resumed = saves.resume()
-    if "metrics" in resumed:
+    with Checkpoints(checkpoints, config) as saves:
+        resumed = saves.resume()
+        reports: list[dict[str, float]] = resumed.get("reports", [])
+        for metrics in reports:
+            stop = distributed.broadcast_flag(distributed.is_main() and report(metrics))
+            if stop and metrics["epoch"] < config.epochs:
+                return _stopped(metrics)
+        if "network" not in resumed:
+            return _train(config, report, saves, resumed, reports)
         if resumed["config"]["probe.protocols"] != config.probe.protocols:
             logger.warning(
                 "this run finished with probe.protocols=%s, not %s; evaluate its final.pt again for others",
                 resumed["config"]["probe.protocols"],
                 config.probe.protocols,
             )
-        distributed.broadcast_flag(distributed.is_main() and report(resumed["metrics"]))
-        return Outcome(*_FINE, resumed["metrics"])
+        return Outcome(*_FINE, reports[-1])
+
+
+def _train(
+    config: TrainConfig,
+    report: Report,
+    saves: Checkpoints,
+    resumed: dict[str, Any],
+    reports: list[dict[str, float]],
+) -> Outcome:
+    """The epochs that are left."""
     splits = load_splits(config.data)
     trainer = Trainer(config, splits)
     if resumed:
@@ -83,7 +99,7 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
         metrics: dict[str, float] = {"epoch": float(epoch)}
         verdict = _FINE
         if epoch > 0:
-            verdict = _train_epoch(trainer, saves, metrics)
+            verdict = _train_epoch(trainer, saves, reports, metrics)
         if verdict == _FINE:
             metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
             verdict = _verdict(metrics, trainer)
@@ -91,16 +107,21 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
             metrics |= final_evaluation(trainer.evaluated, splits, config) | target
             verdict = _verdict(metrics, trainer)
         stop = distributed.broadcast_flag(distributed.is_main() and report(metrics))
+        reports.append(metrics)
         if verdict != _FINE:
             saves.clear()
             return Outcome(*verdict, metrics)
         if epoch == config.epochs:
-            saves.finish(trainer.evaluated.state_dict(), metrics)
+            saves.finish(trainer.evaluated.state_dict(), reports)
             return Outcome(*_FINE, metrics)
-        saves.save(trainer.step, trainer.state_dict())
+        saves.save(trainer.step, trainer.state_dict(), reports)
         if stop:
-            return Outcome("stopped", f"stopped from outside after epoch {epoch}", metrics)
+            return _stopped(metrics)
     raise AssertionError("the last epoch returns")
+
+
+def _stopped(metrics: dict[str, float]) -> Outcome:
+    return Outcome("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
 
 
 def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, float]:
@@ -121,7 +142,7 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
         content = read_checkpoint(file)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
-    if "metrics" not in content:
+    if "network" not in content:
         raise ConfigError(f"checkpoint {file} is of a run that has not finished; evaluate its final.pt")
     trained = unflatten(content["config"])
     config = unflatten(parse(words, base=trained), base=trained)
@@ -135,7 +156,9 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
     return {"epoch": float(config.epochs)} | final_evaluation(network, splits, config)
 
 
-def _train_epoch(trainer: Trainer, saves: Checkpoints, metrics: dict[str, float]) -> tuple[Status, str]:
+def _train_epoch(
+    trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float]
+) -> tuple[Status, str]:
     """The epoch's steps that are left; fills in the metrics of those taken and ends early where they are hopeless."""
     looks = max(2, math.ceil(trainer.steps_per_epoch / CHECK_STEPS))
     every = math.ceil(trainer.steps_per_epoch / looks)  # evenly: two looks at one narrow place would count double
@@ -148,7 +171,7 @@ def _train_epoch(trainer: Trainer, saves: Checkpoints, metrics: dict[str, float]
             if over or verdict != _FINE:
                 return verdict
             if saves.due:
-                saves.save(trainer.step, trainer.state_dict())
+                saves.save(trainer.step, trainer.state_dict(), reports)
 
 
 def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:

@@ -6,33 +6,35 @@ from pathlib import Path
 
 from jepa_train.checks import ConfigError, nearest, shown
 from sweeps.engine.errors import one_line
-from sweeps.engine.launch import launch
+from sweeps.engine.launch import launch, refused
+from sweeps.engine.options import read_words
 from sweeps.engine.spec import Sweep
 
 
 def main(words: list[str]) -> int:
-    """The words that are no option and no assignment are sweeps; the rest goes to launch."""
-    names = [word for word in words if "=" not in word and not word.startswith("-")]
-    rest = [word for word in words if word not in names]
+    """The words that are no option and no assignment are sweeps, or `doctor` and the sweep to look at."""
     known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
-    usage = f"usage: python -m sweeps NAME [NAME ...] [--dry-run]; sweeps: {', '.join(known)}\n"
-    if not names and {"-h", "--help"} & set(rest):
-        sys.stdout.write(usage)
-        return 0
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None or not names:
-        problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
-        sys.stderr.write(problem + usage)
-        return 2
+    usage = f"python -m sweeps NAME [NAME ...] [options], or doctor [NAME]; sweeps: {', '.join(known)}"
     try:
+        options = read_words(words, usage=usage)
+        doctor, names = options.names[:1] == ("doctor",), options.names
+        names = names[1:] if doctor else names
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None or not options.names:
+            problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
+            sys.stderr.write(f"{problem}usage: {usage}\n")
+            return 2
         sweeps = [_load(name) for name in names]
     except (ValueError, TypeError) as error:
-        line = one_line(error)
+        line = one_line(error) or (str(error) if isinstance(error, ConfigError) else None)
         if line is None:
             raise
-        sys.stderr.write(f"error: {line}\n")
-        return 2
-    return launch(sweeps, rest)
+        return refused(line)
+    if doctor:
+        from sweeps.engine.doctor import examine  # it imports everything there is to examine
+
+        return examine([sweep for sweep, _ in sweeps], options.places)
+    return launch(sweeps, options)
 
 
 def _load(name: str) -> tuple[Sweep, Path]:

@@ -35,9 +35,16 @@ class StoreWriter:
         objective: str = "val/probe_top1",
         present: Mapping[str, Any] | None = None,
     ) -> str:
-        """The id of a new experiment; `present`: further tags sweep.* (grid, references), absent in older stores."""
-        tags = {"sweep.kind": kind, "sweep.objective": objective, "sweep.axes": json.dumps(axes)}
+        """The id of a new experiment.
+
+        Args:
+            present: further tags sweep.* (goals, grid, searched, seeds, references, base), absent in older stores,
+                which name an objective.
+        """
+        tags = {"sweep.kind": kind, "sweep.axes": json.dumps(axes)}
         tags |= {f"sweep.{key}": json.dumps(value) for key, value in (present or {}).items()}
+        if "sweep.goals" not in tags:
+            tags["sweep.objective"] = objective
         return self.client.create_experiment(name, tags=tags)
 
     def run(
@@ -77,6 +84,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     _rectified(writer)
     _lejepa(writer)
     _seeds(writer)
+    _fair(writer)
+    _front(writer)
     writer.client.create_experiment("somebody_elses")
     writer.sweep("planned", axes=["method.lamb"])
     return uri
@@ -144,3 +153,44 @@ def _seeds(writer: StoreWriter) -> None:
         params = {"method.p": 1 if key[0] == "s" else 2, "method.mu": 0.0, "seed": seed}
         metrics = {"test/linear_top1": accuracy, "target/nonzero_fraction": 0.5}
         writer.run(sweep, params, metrics, cell_key=key, status=status)
+
+
+def _fair(writer: StoreWriter) -> None:
+    grids = [{"method.p": [1, 2], "method.mu": [0.0]}, {"method.p": [4], "method.mu": [1.0]}]
+    goals = [{"metric": "val/probe_top1", "direction": "max", "over": "", "power": 0.0}]
+    present = {"goals": goals, "grid": grids, "searched": ["optim.lr"], "seeds": [0, 1, 2]}
+    sweep = writer.sweep("fair", axes=["method.p", "method.mu", "optim.lr"], kind="fair", present=present)
+
+    def cell(key: str, p: int, mu: float, lr: float, seed: int, val: float, test: float, **tags: str) -> None:
+        params = {"method.p": p, "method.mu": mu, "optim.lr": lr, "seed": seed}
+        tags = {"epoch": "3"} | tags
+        writer.run(sweep, params, {"val/probe_top1": val, "test/linear_top1": test}, cell_key=key, **tags)
+
+    cell("a1", 1, 0.0, 0.1, 0, 0.80, 0.70)
+    cell("a2", 1, 0.0, 0.2, 0, 0.90, 0.60)  # the best on val, not on test
+    cell("a3", 1, 0.0, 0.3, 0, 0.95, 0.99, status="pruned", epoch="1")
+    cell("a4", 1, 0.0, 0.4, 0, 0.97, 0.99, status="diverged", reason="loss is nan")
+    cell("a5", 1, 0.0, 0.1, 1, 0.99, 0.99)  # of a former winner
+    cell("a6", 1, 0.0, 0.2, 1, 0.10, 0.64)
+    cell("a7", 1, 0.0, 0.2, 2, 0.99, 0.99, status="running")
+    cell("a8", 1, 0.0, 0.2, 3, 0.99, 0.99)  # a seed that the file no longer lists
+    cell("b2", 2, 0.0, 0.2, 0, 0.50, 0.30)
+    cell("b1", 2, 0.0, 0.1, 0, 0.50, 0.40)
+    cell("c1", 4, 1.0, 0.1, 0, 0.99, 0.99, status="running")
+    cell("c2", 4, 1.0, 0.2, 0, 0.99, 0.99, status="failed", reason="OutOfMemoryError")
+    cell("d1", 1, 1.0, 0.1, 0, 0.99, 0.99)  # p = 1 is not listed with mu = 1
+
+
+def _front(writer: StoreWriter) -> None:
+    goals = [{"metric": "val/probe_top1"}, {"metric": "val/nonzero_fraction", "direction": "min"}]
+    sweep = writer.sweep("front", axes=["method.mu"], present={"goals": goals, "grid": [], "seeds": [0]})
+    for mu, accuracy, fraction, status in (
+        (1.0, 0.90, 0.80, "finished"),
+        (0.5, 0.88, 0.40, "finished"),
+        (0.0, 0.70, 0.30, "finished"),
+        (-1.0, 0.60, 0.90, "finished"),
+        (-2.0, 0.99, 0.01, "pruned"),
+    ):
+        metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
+        writer.run(sweep, {"method.mu": mu}, metrics, cell_key=f"f{mu}", status=status, epoch="2")
+    writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own

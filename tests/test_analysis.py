@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.aggregate import current, grid, ranked, summary
+from analysis.aggregate import grid, ranked
+from analysis.goals import goals_of
 from analysis.runs import NothingToShow, load_history, load_runs, store_uri, typed
+from analysis.selection import current
+from analysis.summary import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,6 +180,108 @@ def test_references_are_those_that_the_sweep_lists_each_by_its_name(
     assert summary(runs) == f"s: 1 finished{note}"
 
 
+def test_a_fair_ablation_shows_the_winner_on_val_of_each_point_over_its_seeds(store: str) -> None:
+    table = built("fair", store)
+    assert table.index.names == ["method.p", "method.mu"]
+    assert table.index.tolist() == [(1, 0.0), (2, 0.0), (4, 1.0)]
+    assert [str(lr) for lr in table["optim.lr"]] == ["0.2", "0.1", "-"]  # .90 beats .80; of two .50, b1 before b2
+    assert [cell.text(".4f") for cell in table["val/probe_top1"]] == ["0.9000", "0.5000", "failed/running"]
+    assert [cell.text(".3f") for cell in table["test/linear_top1"]] == [
+        "0.620 ± 0.028 (n=2, 1 running)",  # 0.60 and 0.64: deviations 0.02, so 0.02 * sqrt(2)
+        "0.400",
+        "failed/running",
+    ]
+    assert table["n"].tolist() == [2, 1, 0]
+    assert table["candidates"].tolist() == ["4 (1 diverged, 1 pruned at 1)", "2", "2 (1 failed, 1 running)"]
+    note = tables.table("fair", store).splitlines()[-1]
+    assert note.startswith(
+        "fair: 6 finished, 1 diverged (loss is nan), 1 failed (OutOfMemoryError), 1 pruned, 2 running"
+    )
+    assert note.endswith("2 outside the present grid left out; chosen on val from 2 to 4 candidates each")
+
+
+def test_a_grid_of_a_fair_ablation_holds_its_winners(store: str) -> None:
+    table = tables.find("demo_rectified_lpjepa").build(load_runs("fair", store))
+    texts = table.map(lambda cell: cell.text(".0f")).loc["encoder top-1 (%)"]
+    assert texts.loc[1].tolist() == ["62 ± 3 (n=2, 1 running)", "-"]
+    assert texts.loc[2].tolist() == ["40", "-"]
+    assert texts.loc[4].tolist() == ["-", "failed/running"]
+
+
+def test_a_pruned_cell_is_shown_with_the_epoch_that_was_its_last_and_never_ranks(store: str) -> None:
+    runs = load_runs("fair", store).assign(**{"sweep.searched": "[]", "sweep.kind": "grid"})
+    table = ranked(runs, {"val": ("val/probe_top1", 1.0), "lr": ("optim.lr", 1.0)})
+    assert [label for label in table.index if not isinstance(label, int)] == [
+        *("diverged", "failed", "pruned at 1", "running", "running")
+    ]
+    assert str(table.loc["pruned at 1", "val"]) == "-"
+    assert table.loc["pruned at 1", "lr"] == 0.3
+
+
+def test_several_goals_rank_by_the_first_and_mark_the_pareto_set(store: str) -> None:
+    table = built("front", store)
+    assert table.index.tolist() == [1, 2, 3, 4, "pruned at 2"]
+    assert table.columns.tolist()[:4] == ["method.mu", "Pareto set", "val/probe_top1", "val/nonzero_fraction"]
+    assert table["Pareto set"].tolist() == ["*", "*", "*", "", ""]
+    # From (0.60, 0.90), the worst of each, the set reaches (.30, .10), (.28, .50), (.10, .60) further:
+    # .10 x .10 + .40 x .28 + .10 x .30. Scaled to the set, the middle one lies at (0.9, 0.8), beyond the chord.
+    assert tables.table("front", store).splitlines()[-1] == (
+        "front: 4 finished, 1 pruned; Pareto set of 3 among 4 finished, hypervolume 0.152 from val/probe_top1 0.6, "
+        "val/nonzero_fraction 0.9 (the worst of each), knee at mu=0.5"
+    )
+
+
+def test_the_sweeps_own_run_is_no_foreign_run(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(load_runs("front", store)) == 5
+    assert caplog.text == ""
+
+
+def study(**columns: object) -> pd.DataFrame:
+    """A search of three candidates with seed 0, the second of which has run with seed 1 as well."""
+    return pd.DataFrame(
+        {
+            **{"sweep": "s", "sweep.kind": "search", "sweep.axes": '["method.lamb"]', "sweep.seeds": "[0, 1]"},
+            **{"sweep.searched": '["method.lamb"]', "sweep.goals": '[{"metric": "val/x"}]', "base": "{}"},
+            **{"role": "cell", "status": "finished", "reason": "", "epochs": 8, "seed": [0, 0, 0, 1]},
+            **{"cell_key": [*"abcd"], "run_id": [*"abcd"], "start_time": range(4), "method.lamb": [0.1, 0.4, 0.9, 0.4]},
+            **{"train/loss": [1.0, 1.5, 3.0, 9.0], "val/x": [0.5, 0.7, 0.6, 0.9], "test/x": [0.1, 0.2, 0.3, 0.4]},
+            **columns,
+        }
+    )
+
+
+def test_a_search_with_seeds_ranks_its_candidates_and_shows_the_winner_over_its_seeds() -> None:
+    table = ranked(study(), {"lamb": ("method.lamb", 1.0), "val": ("val/x", 1.0), "test": ("test/x", 1.0)})
+    assert table.index.tolist() == [1, 2, 3]
+    assert table["lamb"].tolist() == [0.4, 0.9, 0.1]
+    assert [cell.text(".2f") for cell in table["val"]] == ["0.70", "0.60", "0.50"]
+    assert [cell.text(".2f") for cell in table["test"]] == ["0.30 ± 0.14 (n=2)", "0.30", "0.10"]  # of 0.2 and 0.4
+    assert summary(study()) == "s: 4 finished; chosen on val from 3 candidates"
+
+
+def test_label_free_ranks_by_the_smallest_loss_over_lamb_to_a_power() -> None:
+    goal = {"metric": "train/loss", "direction": "min", "over": "method.lamb", "power": 0.5}
+    runs = study(**{"sweep.goals": json.dumps([goal])})
+    ratios = [1.0 / 0.1**0.5, 1.5 / 0.4**0.5, 3.0 / 0.9**0.5]  # 3.162, 2.372, 3.162: the smallest is of 0.4
+    (found,) = goals_of(runs)
+    assert found.name == "train/loss / method.lamb^0.5"
+    assert found.scores(runs).tolist()[:3] == pytest.approx(ratios)
+    assert ranked(runs, {"lamb": ("method.lamb", 1.0)})["lamb"].tolist()[0] == 0.4
+    assert math.isnan(found.scores(study(**{"method.lamb": 0.0}))[0])
+    assert "chosen by train/loss / method.lamb^0.5 from 3" in summary(runs)
+
+
+def test_what_decides_no_result_divides_no_sweep(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    writer = StoreWriter(uri)
+    present = {"base": {"epochs": "3", "method": "lejepa", "optim.lr": "0.001"}, "goals": [{"metric": "val/x"}]}
+    sweep = writer.sweep("s", axes=["method.lamb"], present=present)
+    for lamb, protocols in ((0.1, "knn"), (0.2, "knn,sgd")):
+        writer.run(sweep, {"method.lamb": lamb, "probe.protocols": protocols}, cell_key=str(lamb))
+    writer.run(sweep, {"method.lamb": 0.3, "epochs": 9}, cell_key="longer")  # later, but not what the file says
+    assert current(load_runs("s", uri))["method.lamb"].tolist() == [0.1, 0.2]
+
+
 def test_two_workers_stand_beside_the_same_cell_on_one(store: str) -> None:
     table = built("demo_two_workers", store)
     assert table.columns.tolist() == ["1 worker", "2 workers", "difference"]
@@ -204,10 +310,12 @@ def test_every_table_file_says_what_it_is_and_renders_in_every_format(name: str,
 def test_listing_says_what_the_store_has(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--store", store]) == 0
     lines = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
-    assert [line[:2] for line in lines[:4]] == [
+    assert [line[:2] for line in lines[:6]] == [
         ["demo_lejepa", "in store"],
         ["demo_rectified_lpjepa", "in store"],
         ["demo_two_workers", "in store"],
+        ["fair", "in store"],
+        ["front", "in store"],
         ["seeds", "in store"],
     ]
     assert lines[0][2] == tables.find("demo_lejepa").description

@@ -4,7 +4,11 @@ import dataclasses
 import logging
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -27,16 +31,17 @@ def saves(tmp_path: Path) -> Checkpoints:
     """Two checkpoints, of steps 8 and 12."""
     saves = Checkpoints(tmp_path, CONFIG)
     for step in (4, 8, 12):
-        saves.save(step, state(step))
+        saves.save(step, state(step), [{"epoch": 1.0}])
     return saves
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
+    return sorted(file.name for file in folder.iterdir() if file.name != "lock")
 
 
 def resumed_step(folder: Path, config: TrainConfig = CONFIG) -> int | None:
-    return Checkpoints(folder, config).resume().get("step")
+    with Checkpoints(folder, config) as saves:
+        return saves.resume().get("step")
 
 
 def test_the_newest_is_resumed_and_the_one_before_is_kept(saves: Checkpoints, tmp_path: Path):
@@ -52,10 +57,11 @@ def test_nothing_is_resumed_from_an_empty_or_missing_folder_or_from_none(tmp_pat
     assert Checkpoints(None, CONFIG).resume() == {}
 
 
-def test_a_finished_run_keeps_weights_and_metrics_alone(saves: Checkpoints, tmp_path: Path):
-    saves.finish({"weight": torch.ones(2)}, {"epoch": 3.0, "test/knn_top1": 0.5})
+def test_a_finished_run_keeps_weights_and_reports_alone(saves: Checkpoints, tmp_path: Path):
+    reports = [{"epoch": 1.0, "val/probe_top1": 0.25}, {"epoch": 2.0, "test/knn_top1": 0.5}]
+    saves.finish({"weight": torch.ones(2)}, reports)
     assert names(tmp_path) == ["final.pt"]
-    assert saves.resume()["metrics"] == {"epoch": 3.0, "test/knn_top1": 0.5}
+    assert saves.resume()["reports"] == reports
 
 
 def truncated(file: Path) -> None:
@@ -105,7 +111,7 @@ def of_another_cell(file: Path) -> None:
         (damaged, "cannot be read"),
         (executing, "cannot be read"),
         (somebody_elses, "is none of ours"),
-        (of_another_format, "has format 0, this version reads 1"),
+        (of_another_format, "has format 0, this version reads 2"),
         (of_another_cell, "is of another cell, 0000000000000000 (it differs in seed)"),
     ],
 )
@@ -125,13 +131,13 @@ def test_newer_files_that_were_refused_neither_count_as_reserve_nor_are_dropped(
     for step in (800, 900):
         of_another_cell(Path(shutil.copy(tmp_path / "step-000000012.pt", tmp_path / f"step-{step:09d}.pt")))
     for step in (16, 20, 24):
-        saves.save(step, state(step))
+        saves.save(step, state(step), [])
     assert saves.resume()["step"] == 24
     assert names(tmp_path) == [f"step-{step:09d}.pt" for step in (20, 24, 800, 900)]
 
 
 def test_a_finished_run_of_another_cell_is_not_overwritten(saves: Checkpoints, tmp_path: Path):
-    saves.finish({"weight": torch.ones(2)}, {"epoch": 3.0})
+    saves.finish({"weight": torch.ones(2)}, [{"epoch": 3.0}])
     with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
         resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
 
@@ -162,7 +168,7 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    saves.save(16, state(16))
+    saves.save(16, state(16), [])
     assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
     assert "No space left on device" in caplog.text
     assert saves.resume()["step"] == 12
@@ -175,9 +181,47 @@ def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.M
     assert not saves.due
     now += checkpoint.INTERVAL_S + 1
     assert saves.due
-    saves.save(1, state(1))
+    saves.save(1, state(1), [])
     assert not saves.due
     assert not Checkpoints(None, CONFIG).due
+
+
+def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoint, "WAIT_S", 0.3)
+    with Checkpoints(tmp_path, CONFIG) as first:
+        first.resume()
+        with pytest.raises(ConfigError, match=r"^checkpoints .* are being written by another process; wait until"):
+            resumed_step(tmp_path)
+    assert resumed_step(tmp_path) is None
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
+    holding = f"""
+import sys, time
+from pathlib import Path
+from jepa_train.checkpoint import Checkpoints
+from jepa_train.config import TrainConfig
+with Checkpoints(Path({str(tmp_path)!r}), TrainConfig()) as saves:
+    saves.resume()
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    Timer(0.5, holder.kill).start()
+    started = time.monotonic()
+    assert resumed_step(tmp_path) is None
+    assert 0.4 < time.monotonic() - started < 10
+    holder.wait()
+
+
+def test_a_folder_that_cannot_be_locked_is_used_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(checkpoint.fcntl, "flock", unsupported)
+    assert resumed_step(tmp_path) is None
 
 
 def test_reading_a_file_that_is_not_there_names_it(tmp_path: Path):

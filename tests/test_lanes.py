@@ -17,16 +17,22 @@ import ray
 import ray.cloudpickle
 import torch
 from ray import tune
+from ray.exceptions import ActorDiedError
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from jepa_train import ray_worker
 from sweeps.engine import mailbox as mailbox_module
+from sweeps.engine import tasks
 from sweeps.engine.cluster import ray_dir, ray_session
 from sweeps.engine.lanes import LanePool
-from sweeps.engine.mailbox import Mailbox, ending
+from sweeps.engine.mailbox import Mailbox
+from sweeps.engine.tasks import MAX_LOSSES, Blame, ending
 from sweeps.engine.trial import make_trial
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
 FINISHED = ending("finished")
+NODES = ["head", "spot"]
 
 
 # The mailbox, without Ray.
@@ -50,21 +56,21 @@ def scenario(play: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None
 async def test_cells_are_handed_out_in_order_to_whichever_lane_is_idle() -> None:
     box = Mailbox(2)
     for lane in (0, 1):
-        await box.begin(lane, None)
+        await box.begin(lane, None, NODES)
     tickets = [await box.submit(f"trial{n}", {"n": n}) for n in range(3)]
     assert [await box.next(lane, 1, 0) for lane in (0, 1)] == [(tickets[0], {"n": 0}), (tickets[1], {"n": 1})]
     assert await box.next(1, 1, tickets[1]) == (), "a rank is not given the same cell again while others still run it"
-    await box.finish(tickets[1], FINISHED)
+    await box.finish((1, 1, tickets[1]), FINISHED)
     assert await box.next(1, 1, tickets[1]) == (tickets[2], {"n": 2})
 
 
 @scenario
 async def test_every_rank_of_a_lane_gets_the_same_cell() -> None:
     box = Mailbox(1)
-    group = await box.begin(0, None)
+    group = await box.begin(0, None, NODES)
     first, second = [await box.submit(f"trial{n}", {"n": n}) for n in range(2)]
     assert await box.next(0, group, 0) == await box.next(0, group, 0) == (first, {"n": 0})
-    await box.finish(first, FINISHED)
+    await box.finish((0, group, first), FINISHED)
     assert await box.next(0, group, first) == await box.next(0, group, first) == (second, {"n": 1})
 
 
@@ -72,66 +78,142 @@ async def test_every_rank_of_a_lane_gets_the_same_cell() -> None:
 async def test_reports_are_taken_once_and_then_the_ending() -> None:
     box = Mailbox(1)
     ticket = await box.submit("trial", {})
-    await box.next(0, await box.begin(0, None), 0)
-    assert await box.report(ticket, {"loss": 2.0}) is False
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    claim = (0, 1, ticket)
+    assert await box.report(claim, {"loss": 2.0}, False) is False
     assert await box.take(ticket, 0) == ([{"loss": 2.0}], None)
-    await box.report(ticket, {"loss": 1.0})
-    await box.finish(ticket, ending("diverged", "loss is nan"))
+    await box.report(claim, {"loss": 1.0}, False)
+    await box.finish(claim, ending("diverged", "loss is nan"))
     assert await box.take(ticket, 1) == ([{"loss": 1.0}], ending("diverged", "loss is nan"))
 
 
 @scenario
 async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_never_starts() -> None:
     box = Mailbox(1)
-    group = await box.begin(0, None)
+    group = await box.begin(0, None, NODES)
     running, waiting, wanted = [await box.submit(f"trial{n}", {"n": n}) for n in range(3)]
     await box.next(0, group, 0)
     await box.abandon(running)
     await box.abandon(waiting)
     assert await box.next(0, group, running) == (), "the lane is busy until its workers say so"
-    assert await box.report(running, {"loss": 1.0}) is True
-    await box.finish(running, ending("stopped"))
+    assert await box.report((0, group, running), {"loss": 1.0}, False) is True
+    await box.finish((0, group, running), ending("stopped"))
     assert await box.next(0, group, running) == (wanted, {"n": 2})
-    assert await box.report(running, {"loss": 0.5}) is True, "a late report reaches nobody"
+    assert await box.report((0, group, running), {"loss": 0.5}, False) is True, "a late report reaches nobody"
     assert await box.take(wanted, 0) == ([], None)
 
 
 @scenario
-async def test_a_trial_that_comes_back_or_falls_silent_loses_its_former_cell() -> None:
-    box = Mailbox(2)
-    former = await box.submit("trial", {})
-    await box.next(0, await box.begin(0, None), 0)
-    again = await box.submit("trial", {})
-    await box.next(1, await box.begin(1, None), 0)
-    assert await box.report(former, {}) is True
-    assert await box.report(again, {}) is False
-    box._tasks[again].asked -= mailbox_module.LEASE_S
-    assert await box.report(again, {}) is True
+async def test_a_trial_whose_process_died_finds_its_cell_where_it_is() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    await box.report((0, 1, ticket), {"epoch": 1}, False)
+    await box.take(ticket, 0)
+    assert await box.submit("trial", {"n": 0}) == ticket
+    await box.finish((0, 1, ticket), FINISHED)
+    assert await box.take(ticket, 0) == ([{"epoch": 1}], FINISHED)
+
+
+@scenario
+async def test_the_cell_of_a_trial_that_falls_silent_is_stopped() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {})
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    assert await box.report((0, 1, ticket), {}, False) is False
+    box._tasks[ticket].asked -= tasks.LEASE_S
+    assert await box.report((0, 1, ticket), {}, False) is True
+
+
+@scenario
+async def test_at_a_rung_a_cell_waits_until_tune_goes_on_or_stops_it() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {})
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    assert await box.report((0, 1, ticket), {"epoch": 1}, False) is False, "no rung: it does not wait"
+    assert (await box.take(ticket, 0))[0] == [{"epoch": 1}]
+    second = asyncio.create_task(box.report((0, 1, ticket), {"epoch": 2}, True))
+    assert (await box.take(ticket, 1))[0] == [{"epoch": 2}]
+    await asyncio.sleep(0.1)
+    assert not second.done(), "Tune has not judged it yet"
+    await box.take(ticket, 2)
+    assert await second is False
+    third = asyncio.create_task(box.report((0, 1, ticket), {"epoch": 3}, True))
+    assert (await box.take(ticket, 2))[0] == [{"epoch": 3}]
+    await box.abandon(ticket)
+    assert await third is True
 
 
 @scenario
 async def test_a_new_worker_group_runs_the_lost_cell_again_up_to_three_times() -> None:
     box = Mailbox(1)
     ticket = await box.submit("trial", {"n": 0})
-    for lost in range(mailbox_module.MAX_LOSSES):
-        group = await box.begin(0, None)
+    for lost in range(tasks.MAX_LOSSES):
+        group = await box.begin(0, None, NODES)
         assert group == lost + 1
         assert await box.next(0, group, 0) == (ticket, {"n": 0})
+        await box.report((0, group, ticket), {"epoch": 4}, False)
+        await box.blame(0, "its worker process died", "", False)
     assert await box.next(0, 1, 0) is None, "a rank of a former group ends"
-    await box.begin(0, None)
-    assert (await box.take(ticket, 0))[1] == ending("failed", "lost its worker group 3 times")
+    assert await box.report((0, 1, ticket), {"epoch": 5}, False) is True, "and speaks for nobody any more"
+    await box.finish((0, 1, ticket), FINISHED)
+    await box.begin(0, None, NODES)
+    reports, end = await box.take(ticket, 0)
+    assert end == ending("failed", "its worker process died (3 attempts)")
+    note = {"note": "worker lost (its worker process died); goes on after epoch 4"}
+    assert reports == [{"epoch": 4}, note, {"epoch": 4}, note, {"epoch": 4}]
+
+
+@scenario
+async def test_an_error_of_memory_or_device_has_one_more_chance() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for _ in range(2):
+        await box.next(0, await box.begin(0, None, NODES), 0)
+        assert (await box.take(ticket, 1))[1] is None
+        await box.blame(0, "OutOfMemoryError: no room", "Traceback ...", True)
+    await box.begin(0, None, NODES)
+    assert (await box.take(ticket, 0))[1] == ending("failed", "OutOfMemoryError: no room (2 attempts)", "Traceback ...")
+
+
+@scenario
+async def test_nodes_that_are_taken_away_are_not_held_against_a_cell() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for attempt in range(3 * tasks.MAX_LOSSES):
+        group = await box.begin(0, None, ["head", f"spot{attempt}"])
+        await box.join(0, group - 1, "late", "10.0.0.9")
+        for node, address in (("head", "10.0.0.1"), (f"spot{attempt}", "10.0.0.2")):
+            await box.join(0, group, node, address)
+        assert await box.next(0, group, 0) == (ticket, {"n": 0})
+        await box.report((0, group, ticket), {"epoch": attempt}, False)
+        await box.blame(0, "ActorDiedError", "", False)
+    reports, end = await box.take(ticket, 0)
+    assert end is None
+    assert reports[-2:] == [{"note": "worker lost (node 10.0.0.2 is gone); goes on after epoch 7"}, {"epoch": 8}]
+
+
+@scenario
+async def test_a_node_may_be_found_gone_long_after_its_workers() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for attempt in range(3 * tasks.MAX_LOSSES):
+        group = await box.begin(0, None, ["head", f"spot{attempt}", f"spot{attempt - 1}"])
+        await box.join(0, group, f"spot{attempt}", "10.0.0.2")
+        assert await box.next(0, group, 0) == (ticket, {"n": 0})
+    assert (await box.take(ticket, 0))[1] is None
 
 
 @scenario
 async def test_a_lost_lane_leaves_its_cell_to_the_others_and_the_last_one_ends_the_trials() -> None:
     box = Mailbox(2)
     ticket = await box.submit("trial", {"n": 0})
-    await box.next(0, await box.begin(0, None), 0)
-    await box.lose_lane(0, "ImportError: no torch")
-    assert await box.next(1, await box.begin(1, None), 0) == (ticket, {"n": 0})
-    await box.lose_lane(1, "ImportError: no torch")
-    with pytest.raises(RuntimeError, match="no lane is left to run cells: ImportError: no torch"):
-        await box.take(ticket, 0)
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    await box.lose_lane(0, "ImportError: no torch", NODES)
+    assert await box.next(1, await box.begin(1, None, NODES), 0) == (ticket, {"n": 0})
+    await box.lose_lane(1, "ImportError: no torch", NODES)
+    end = ending("interrupted", "no lane is left to run cells: ImportError: no torch")
+    assert (await box.take(ticket, 0))[1] == end
 
 
 @scenario
@@ -139,8 +221,10 @@ async def test_ranks_fail_alike_only_when_all_of_them_do_and_for_one_reason() ->
     async def statements(*reasons: str) -> list[bool]:
         box = Mailbox(1)
         ticket = await box.submit("trial", {})
-        await box.next(0, await box.begin(0, None), 0)
-        return await asyncio.gather(*(box.alike(ticket, rank, reason, 2) for rank, reason in enumerate(reasons)))
+        await box.next(0, await box.begin(0, None, NODES), 0)
+        return await asyncio.gather(
+            *(box.alike((0, 1, ticket), rank, reason, 2) for rank, reason in enumerate(reasons))
+        )
 
     assert await statements("ValueError: bad", "ValueError: bad") == [True, True]
     assert await statements("ValueError: bad", "OSError: disk") == [False, False]
@@ -157,6 +241,9 @@ async def test_ranks_fail_alike_only_when_all_of_them_do_and_for_one_reason() ->
         (ValueError("only this rank"), False, "ValueError: only this rank"),
         (torch.distributed.DistNetworkError("peer gone"), False, None),
         (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"), False, None),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False, None),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False, None),
+        (MemoryError(), False, None),
     ],
 )
 def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_alike(
@@ -171,9 +258,46 @@ def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_
         raise error
 
     with contextlib.nullcontext() if alike else pytest.raises(type(error)):
-        ray_worker._run(runner, {"cell": {}, "checkpoints": ""}, box, ticket=1, rank=1, workers=2)
+        ray_worker._run(runner, {"cell": {}, "checkpoints": ""}, box, claim=(0, 1, 1), rank=1, workers=2)
     assert [end["reason"] for end in ends] == ([] if recorded is None else [recorded])
     assert all(end["status"] == "failed" and "Traceback" in end["traceback"] for end in ends)
+
+
+def raised(error: Exception) -> Exception:
+    error.add_note("Traceback ...")
+    return error
+
+
+PEER = raised(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
+DEAD = "its worker process died: killed, out of memory, crashed, or gone with its machine"
+
+
+@pytest.mark.parametrize(
+    ("errors", "blame"),
+    [
+        (
+            {0: PEER, 1: raised(torch.OutOfMemoryError("no room\nat all"))},
+            Blame("OutOfMemoryError: no room", "Traceback ...", True),
+        ),
+        (
+            {0: raised(RuntimeError("CUDA error: unspecified launch failure")), 1: PEER},
+            Blame(
+                "RuntimeError: CUDA error: unspecified launch failure",
+                "Traceback ...",
+                True,
+            ),
+        ),
+        ({0: PEER, 1: WorkerHealthCheckFailedError("rank 1", failure=ActorDiedError())}, Blame(DEAD, "", False)),
+        (
+            {0: WorkerHealthCheckFailedError("rank 0", failure=RayOutOfMemoryError("0.95"))},
+            Blame("Ray killed its worker: the machine's memory was nearly full", "", False),
+        ),
+    ],
+)
+def test_the_rank_that_failed_is_blamed_not_those_that_missed_it(errors: dict[int, Exception], blame: Blame) -> None:
+    reason, trace, fault = ray_worker.blame_of(errors)
+    assert (reason, fault) == (blame.reason, blame.fault)
+    assert trace.startswith(blame.traceback)
 
 
 # One lane of two workers under Ray. The last test closes it.
@@ -185,13 +309,19 @@ def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], _: 
 
     if cell["n"] == -1:
         raise ValueError("n must not be -1, got -1")
+    once = Path(os.environ["JEPA_RESULTS"]) / "once"
+    if cell["n"] == 13 and dist.get_rank() == 1 and not once.exists():
+        once.touch()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
     for epoch in range(1, cell["epochs"] + 1):
         time.sleep(0.05)
         total = torch.tensor([float((dist.get_rank() + 1) * cell["n"])])
         dist.all_reduce(total)
         stop = torch.zeros(1)
         if dist.get_rank() == 0:
-            stop += report({"epoch": epoch, "total": total.item(), "pid": os.getpid(), "at": time.time()})
+            with (Path(os.environ["JEPA_RESULTS"]) / f"epochs-{cell['n']}").open("a") as file:
+                file.write("x")
+            stop += report({"epoch": epoch, "total": total.item(), "worker": os.getpid()})
         dist.broadcast(stop, 0)
         if stop.item():
             return SimpleNamespace(status="stopped", reason="")
@@ -208,7 +338,14 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         stack.enter_context(ray_session(num_cpus=2))
         pool = LanePool(num_lanes=1, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=ray_dir(), runner=runner)
         mailbox = stack.enter_context(pool).mailbox
-        yield SimpleNamespace(pool=pool, mailbox=mailbox, close=stack.close, results=results, before=before)
+        yield SimpleNamespace(
+            pool=pool,
+            mailbox=mailbox,
+            close=stack.close,
+            results=results,
+            before=before,
+            epochs=lambda n: len((results / f"epochs-{n}").read_text()),  # trained by the workers
+        )
 
 
 class Heard(tune.Callback):
@@ -221,13 +358,27 @@ class Heard(tune.Callback):
         self.reports.setdefault(trial.config["n"], []).append(dict(result))
 
 
-def tuned(mailbox: Any, numbers: list[int], **run: Any) -> dict[int, list[dict[str, Any]]]:
-    heard = Heard()
+def tuned(
+    mailbox: Any,
+    numbers: list[int],
+    *,
+    rungs: tuple[int, ...] = (),
+    epochs: int = 3,
+    heard: Heard | None = None,
+    **run: Any,
+) -> dict[int, list[dict[str, Any]]]:
+    heard = heard or Heard()
     results = tune.Tuner(
-        make_trial(mailbox, ray_dir()),
-        param_space={"n": tune.grid_search(numbers), "epochs": 3},
+        make_trial(mailbox, ray_dir(), rungs=rungs),
+        param_space={"n": tune.grid_search(numbers), "epochs": epochs},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(ray_dir()), verbose=0, callbacks=[heard], **run),
+        run_config=tune.RunConfig(
+            storage_path=str(ray_dir()),
+            verbose=0,
+            callbacks=[heard],
+            failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),
+            **run,
+        ),
     ).fit()
     assert not results.errors
     return heard.reports
@@ -235,11 +386,8 @@ def tuned(mailbox: Any, numbers: list[int], **run: Any) -> dict[int, list[dict[s
 
 def submitted(mailbox: Any, cell: dict[str, Any]) -> Iterator[tuple[list[dict[str, float]], dict[str, str] | None]]:
     """A cell without Tune: what the mailbox gives a trial, message by message."""
-    ticket, taken, end = (
-        ray.get(mailbox.submit.remote(f"trial{cell['n']}", {"cell": cell, "checkpoints": "unused"})),
-        0,
-        None,
-    )
+    job = {"cell": cell, "checkpoints": "unused", "rungs": ()}
+    ticket, taken, end = ray.get(mailbox.submit.remote(f"trial{cell['n']}", job)), 0, None
     while end is None:
         reports, end = ray.get(mailbox.take.remote(ticket, taken))
         taken += len(reports)
@@ -255,7 +403,7 @@ def test_a_failing_cell_is_a_result_and_the_others_reach_tune_whole(lane: Simple
     (failed,) = heard[-1]
     assert (failed["status"], failed["reason"]) == ("failed", "ValueError: n must not be -1, got -1")
     assert "test_lanes.py" in failed["traceback"]
-    assert heard[2][0]["pid"] == heard[5][0]["pid"], "a cell that fails alike on all ranks costs no worker group"
+    assert heard[2][0]["worker"] == heard[5][0]["worker"], "a cell that fails alike on all ranks costs no worker group"
 
 
 def test_a_trial_stopped_by_tune_frees_its_lane_and_leaves_no_report_behind(lane: SimpleNamespace) -> None:
@@ -264,16 +412,67 @@ def test_a_trial_stopped_by_tune_frees_its_lane_and_leaves_no_report_behind(lane
     assert [(one["epoch"], one["total"]) for one in heard[11]] == [(e, 33.0) for e in (1, 2, 3, 3)]
 
 
-def test_a_cell_whose_worker_is_killed_runs_again_in_a_new_worker_group(lane: SimpleNamespace) -> None:
-    heard: list[dict[str, float]] = []
+def test_at_a_rung_a_stopped_trial_trains_no_further(lane: SimpleNamespace) -> None:
+    heard = tuned(
+        lane.mailbox,
+        [17, 19],
+        epochs=9,
+        rungs=(2,),
+        stop=lambda _, result: result["total"] == 51.0 and result["epoch"] == 2,
+    )
+    assert [one["epoch"] for one in heard[17]] == [1, 2]
+    assert lane.epochs(17) == 2, "the epoch after the rung was not begun"
+    assert lane.epochs(19) == 9
+
+
+def test_a_trial_whose_process_is_killed_goes_on_with_the_same_cell(lane: SimpleNamespace) -> None:
+    class Killing(Heard):
+        """Kills the trial's process at its second report."""
+
+        starts, recoveries, errors, killed = 0, 0, 0, False
+
+        def on_trial_start(self, *_: object, **__: object) -> None:
+            self.starts += 1
+
+        def on_trial_recover(self, *_: object, **__: object) -> None:
+            self.recoveries += 1
+
+        def on_trial_error(self, *_: object, **__: object) -> None:
+            self.errors += 1
+
+        def on_trial_result(self, *words: object, trial: Any, result: dict[str, Any], **more: object) -> None:
+            super().on_trial_result(*words, trial=trial, result=result, **more)
+            if result["epoch"] == 2 and not self.killed:
+                self.killed = True
+                os.kill(result["pid"], signal.SIGKILL)
+
+    heard = Killing()
+    reports = tuned(lane.mailbox, [23], epochs=5, heard=heard)[23]
+    assert [one["epoch"] for one in reports if "status" not in one][-5:] == [1, 2, 3, 4, 5]
+    assert reports[-1]["status"] == "finished"
+    assert (heard.starts, heard.errors) == (2, 0)
+    assert lane.epochs(23) == 5, "nothing was trained twice"
+
+
+def test_a_cell_runs_again_in_a_new_worker_group_when_memory_runs_out_and_when_a_worker_is_killed(
+    lane: SimpleNamespace,
+) -> None:
+    heard: list[dict[str, Any]] = []
+    ended = None
     for reports, end in submitted(lane.mailbox, {"n": 13, "epochs": 5}):
-        if reports and not heard:
-            os.kill(int(reports[0]["pid"]), signal.SIGKILL)
+        metrics = [report for report in reports if "note" not in report]
+        if metrics and not any("note" not in report for report in heard):
+            os.kill(int(metrics[0]["worker"]), signal.SIGKILL)
         heard += reports
         ended = end
     assert ended == FINISHED
+    memory, dead = [report["note"] for report in heard if "note" in report]
+    assert (
+        memory == "worker lost (OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB); goes on after epoch 0"
+    )
+    assert dead.startswith(f"worker lost ({DEAD}); goes on after epoch ")
     assert [(one["epoch"], one["total"]) for one in heard[-5:]] == [(e, 39.0) for e in (1, 2, 3, 4, 5)]
-    assert len({one["pid"] for one in heard}) == 2
+    assert len({one["worker"] for one in heard if "worker" in one}) == 2
 
 
 def test_closing_leaves_no_process_and_no_file_outside_the_results(lane: SimpleNamespace) -> None:

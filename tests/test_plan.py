@@ -1,19 +1,25 @@
 """The ledger and the plan made of it: what is done stays done, what was begun is resumed, what has left stays out."""
 
 import dataclasses
+import re
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from analysis.runs import load_runs
+from analysis.selection import current
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.flat import cell_key
+from jepa_train.flat import cell_key, flatten
 from jepa_train.presets import DIGITS
+from sweeps.engine.cells import Cell, make_cell
+from sweeps.engine.objective import Asha
 from sweeps.engine.plan import Plan, make_plan
-from sweeps.engine.search import completer
-from sweeps.engine.space import point_of, size
+from sweeps.engine.space import contains, point_of, size
+from sweeps.engine.space import points as all_points
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.store import store_uri
 from sweeps.engine.tracking import Ledger
@@ -48,13 +54,19 @@ def store(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> P
     return file
 
 
+def opened(plan: Plan, file: Path = FILE) -> Ledger:
+    """The ledger of a sweep without a table."""
+    return Ledger(plan, file, note=print, publish=lambda: "")
+
+
 def record(plan: Plan, cell, status: str, *, value: float = 0.5) -> None:
     """A cell that has been run; "running" was left so by a driver that was killed."""
-    ledger = Ledger(plan, FILE)
+    ledger = opened(plan)
     ledger.start(cell, devices=1.0)
     ledger.log(cell.key, METRICS | {"val/probe_top1": value})
     if status != "running":
         ledger.end(cell.key, status, "")
+    assert ledger.close() == ""
 
 
 def test_planning_writes_nothing(store: Path):
@@ -65,13 +77,48 @@ def test_planning_writes_nothing(store: Path):
 
 
 @pytest.mark.parametrize(
-    ("status", "again"),
-    [("finished", 0), ("diverged", 0), ("collapsed", 0), ("failed", 1), ("interrupted", 1), ("running", 1)],
+    ("status", "state", "due"),
+    [
+        ("finished", "finished", False),
+        ("diverged", "diverged", False),
+        ("collapsed", "collapsed", False),
+        ("failed", "failed", False),
+        ("interrupted", "missing", True),
+        ("running", "missing", True),
+        ("pruned", "pruned", True),  # the sweep has no early stopping any more
+    ],
 )
-def test_what_has_a_result_is_done_and_the_rest_runs_again(status: str, again: int):
+def test_what_is_over_is_done_and_what_was_begun_is_missing(status: str, state: str, due: bool):
     plan = make_plan(GRID, FILE)
     record(plan, plan.fixed[0], status)
-    assert make_plan(GRID, FILE).todo == 3 + again
+    plan = make_plan(GRID, FILE)
+    assert plan.state(plan.fixed[0]) == state
+    assert (plan.fixed[0] in plan.missing) == due
+    assert plan.todo == 3 + due
+
+
+def test_what_failed_runs_again_on_request_alone():
+    plan = make_plan(GRID, FILE)
+    record(plan, plan.fixed[0], "failed")
+    assert make_plan(GRID, FILE, retry=frozenset({"failed"})).todo == 4
+    (row, *_) = make_plan(GRID, FILE, retry=frozenset({"failed"})).rows()
+    assert (row.state, row.note, row.due) == ("failed", "runs again", True)
+
+
+def test_what_was_stopped_early_stays_so_while_the_sweep_stops_early():
+    plan = make_plan(GRID, FILE)
+    record(plan, plan.fixed[0], "pruned")
+    assert make_plan(dataclasses.replace(GRID, early_stopping=Asha()), FILE).todo == 3
+
+
+def test_a_living_launch_makes_the_difference_between_running_and_begun():
+    plan = make_plan(GRID, FILE)
+    record(plan, plan.fixed[0], "running")
+    rows = [make_plan(GRID, FILE, held=held).rows()[0] for held in (False, True)]
+    assert [(row.state, row.note, row.due) for row in rows] == [
+        ("missing", "begun, epoch 1 of 50", True),
+        ("running", "epoch 1 of 50", False),
+    ]
 
 
 def test_a_cell_that_runs_again_goes_on_in_its_run():
@@ -79,7 +126,8 @@ def test_a_cell_that_runs_again_goes_on_in_its_run():
     record(plan, plan.fixed[0], "interrupted")
     record(plan, plan.fixed[0], "finished")
     client = MlflowClient(store_uri())
-    (run,) = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    experiment = client.get_experiment_by_name("study").experiment_id
+    (run,) = client.search_runs([experiment], f"tags.cell_key = '{plan.fixed[0].key}'")
     assert run.data.tags["status"] == "finished"
     assert run.info.status == "FINISHED"
 
@@ -110,16 +158,20 @@ def test_a_search_resumes_what_was_begun_before_it_proposes_more():
     plan = make_plan(SEARCH, FILE)
     assert (plan.total, plan.proposals) == (5, 5)
     for lamb, status in ((0.02, "finished"), (0.03, "diverged"), (0.04, "interrupted"), (0.05, "failed")):
-        record(plan, completer(SEARCH, plan.base)({"method.lamb": lamb}), status)
+        record(plan, make_cell(SEARCH, plan.base, {"method.lamb": lamb}), status)
     plan = make_plan(SEARCH, FILE)
-    assert sorted(cell.config.method.lamb for cell in plan.missing) == [0.04, 0.05]
-    assert {cell.key for cell in plan.missing} <= set(plan.entries)  # the same cells, so the same runs
-    assert (len(plan.history), plan.proposals, plan.todo, plan.total) == (2, 1, 3, 5)
+    assert [cell.config.method.lamb for cell in plan.missing] == [0.04]
+    assert {cell.key for cell in plan.missing} <= set(plan.entries)  # the same cell, so the same run
+    assert (plan.proposals, plan.todo, plan.total) == (1, 2, 5)
+    again = make_plan(SEARCH, FILE, retry=frozenset({"failed"}))
+    assert sorted(cell.config.method.lamb for cell in again.missing) == [0.04, 0.05]
+    (study,) = plan.studies
+    assert [candidate.cell.config.method.lamb for candidate in study.candidates] == [0.02, 0.03, 0.04, 0.05]  # as begun
 
 
 def test_points_outside_an_edited_space_do_not_count():
     plan = make_plan(SEARCH, FILE)
-    record(plan, completer(SEARCH, plan.base)({"method.lamb": 0.09}), "finished")
+    record(plan, make_cell(SEARCH, plan.base, {"method.lamb": 0.09}), "finished")
     narrower = dataclasses.replace(SEARCH, space={"method.lamb": FloatDistribution(0.01, 0.05)})
     assert make_plan(narrower, FILE).proposals == 5
     assert make_plan(SEARCH, FILE).proposals == 4
@@ -136,11 +188,17 @@ def test_a_finite_space_has_no_more_trials_than_points():
         (CategoricalDistribution([1, 2, 3]), 3),
         (IntDistribution(2, 10, step=4), 3),
         (FloatDistribution(0.0, 0.3, step=0.1), 4),
+        (FloatDistribution(0.25, 0.25), 1),
         (FloatDistribution(0.0, 0.3), float("inf")),
     ],
 )
 def test_size_of_a_space(domain, points: float):
-    assert size({"a": domain, "b": CategoricalDistribution(["x", "y"])}) == 2 * points
+    space = {"a": domain, "b": CategoricalDistribution(["x", "y"])}
+    assert size(space) == 2 * points
+    if points < float("inf"):
+        listed = all_points(space)
+        assert len({tuple(point.values()) for point in listed}) == 2 * points
+        assert all(contains(domain, point["a"]) for point in listed)
 
 
 def test_points_are_read_back_in_their_types():
@@ -148,18 +206,24 @@ def test_points_are_read_back_in_their_types():
     assert point_of(space, {"a": "2.5", "b": "3", "c": "1"}) == {"a": 2.5, "b": 3, "c": 1.0}
     assert point_of(space, {"a": "3", "b": "3", "c": "1"}) is None
     assert point_of(space, {"a": "1", "b": "10", "c": "1"}) is None
+    assert point_of(space, {"a": "1.0", "b": "9", "c": "1"}) == {"a": 1, "b": 9, "c": 1.0}  # the field is a float
+    assert point_of({"d": IntDistribution(2, 10, step=4)}, {"d": "4"}) is None
+    assert point_of({"d": IntDistribution(2, 10, step=4)}, {"d": "6"}) == {"d": 6}
+    assert point_of({"d": FloatDistribution(0.1, 0.7, step=0.2)}, {"d": "0.5"}) == {"d": 0.5}
+    assert point_of({"d": FloatDistribution(0.1, 0.7, step=0.2)}, {"d": "0.6"}) is None
+    assert point_of({"no.such": FloatDistribution(0.1, 0.7)}, {"d": "0.6"}) is None
 
 
 def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.0},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))
     before = make_plan(left, FILE)
-    record(before, completer(left, before.base)({"method.lamb": 0.02}), "finished", value=0.99)
+    record(before, make_cell(left, before.base, {"method.lamb": 0.02}), "finished", value=0.99)
     plan = make_plan(search, FILE)
     record(plan, plan.fixed[0], "finished", value=0.98)
-    record(plan, completer(search, plan.base)({"method.lamb": 0.03}), "finished", value=0.6)
-    record(plan, completer(search, plan.base)({"method.lamb": 0.04}), "finished", value=0.7)
-    record(plan, completer(search, plan.base)({"method.lamb": 0.05}), "collapsed", value=0.8)
+    record(plan, make_cell(search, plan.base, {"method.lamb": 0.03}), "finished", value=0.6)
+    record(plan, make_cell(search, plan.base, {"method.lamb": 0.04}), "finished", value=0.7)
+    record(plan, make_cell(search, plan.base, {"method.lamb": 0.05}), "collapsed", value=0.8)
     best = make_plan(Sweep(name="other", purpose="", base=BestOf("study"), workers=2), Path("other.py"))
     assert best.base.method.lamb == 0.04
     assert best.base.epochs == DIGITS.epochs
@@ -170,6 +234,44 @@ def test_the_best_cell_of_a_sweep_that_is_not_there():
         make_plan(Sweep(name="other", purpose="", base=BestOf("study")), Path("other.py"))
 
 
+def test_an_entry_says_when_its_cell_ran_and_with_which_code():
+    plan = make_plan(GRID, FILE)
+    began = time.time() * 1000
+    record(plan, plan.fixed[0], "finished")
+    record(plan, plan.fixed[1], "running")
+    entries = make_plan(GRID, FILE).entries
+    done, open_ = entries[plan.fixed[0].key], entries[plan.fixed[1].key]
+    assert began - 1 <= done.start_time <= done.end_time <= open_.start_time <= time.time() * 1000
+    assert open_.end_time is None
+    assert re.fullmatch("[0-9a-f]{40}|unknown", done.commit)
+    assert done.params == {key: str(value) for key, value in flatten(plan.fixed[0].config).items()}
+
+
+def test_cells_of_a_grid_for_each_method_are_all_of_the_present_grid():
+    """What a method lacks, and what another method has by its own default, excludes no cell."""
+    grids = [
+        {"method": ["lejepa"], "method.lamb": [0.02, 0.05]},
+        {"method": ["rectified_lpjepa"], "method.mu": [0.0], "method.num_slices": [64]},
+    ]
+    sweep = dataclasses.replace(GRID, grid=grids, seeds=(0,))
+    plan = make_plan(sweep, FILE)
+    assert plan.total == 3
+    for cell in plan.fixed:
+        record(plan, cell, "finished")
+    assert make_plan(sweep, FILE).todo == 0
+    runs = load_runs("study", store_uri())
+    assert set(current(runs)["cell_key"]) == {cell.key for cell in plan.fixed}
+
+
+def test_cells_on_other_images_than_the_bases_are_done():
+    sweep = dataclasses.replace(GRID, grid={"data.name": ["digits"]}, seeds=(0,))
+    plan = make_plan(sweep, FILE)
+    other = dataclasses.replace(plan.fixed[0].config, data=dataclasses.replace(DIGITS.data, fingerprint="f00"))
+    record(plan, Cell(config=other, label="other images"), "finished")
+    assert cell_key(other) in make_plan(sweep, FILE).entries
+    assert cell_key(other) not in make_plan(dataclasses.replace(GRID, seeds=(0,)), FILE).entries
+
+
 def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():
     sweep = dataclasses.replace(GRID, seeds=(0,), references=({"method.lamb": 0.1},))
     plan = make_plan(sweep, FILE)
@@ -177,7 +279,7 @@ def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():
     grown = dataclasses.replace(sweep, grid={"method.lamb": [0.02, 0.05, 0.1]}, references=())
     plan = make_plan(grown, FILE)
     assert plan.todo == 2
-    Ledger(plan, FILE)
+    opened(plan).close()
     assert make_plan(grown, FILE).entries[plan.fixed[2].key].role == "cell"
 
 
@@ -224,7 +326,7 @@ def test_one_sweep_name_belongs_to_one_file(tmp_path: Path):
     for file in (first, second):
         file.parent.mkdir()
         file.touch()
-    Ledger(make_plan(GRID, first), first)
+    opened(make_plan(GRID, first), first).close()
     with pytest.raises(ConfigError, match=r"^name 'study' must belong to one sweep file"):
         make_plan(GRID, second)
     first.unlink()  # moved, not copied

@@ -27,9 +27,8 @@ from jepa_train.checkpoint import Checkpoints
 from jepa_train.flat import cell_key, flatten
 from jepa_train.models import build_network
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
-from sweeps.engine.cells import Cell, fixed_cells
+from sweeps.engine.cells import Cell, fixed_cells, make_cell
 from sweeps.engine.plan import make_plan
-from sweeps.engine.search import completer
 from sweeps.engine.store import best_config
 from sweeps.engine.tracking import Ledger
 
@@ -52,11 +51,12 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
     """Record the sweep's known cells, and those that a search proposed, as finished."""
     file = Path(str(module.__file__)).resolve()
     plan = make_plan(module.SWEEP, file)
-    ledger = Ledger(plan, file)
+    ledger = Ledger(plan, file, note=print, publish=lambda: "")
     for number, cell in enumerate((*plan.fixed, *proposed)):
-        run_id = ledger.start(cell)
-        ledger.log(run_id, METRICS | {"val/probe_top1": 0.5 + number / 100})
-        ledger.end(run_id, "finished", "")
+        ledger.start(cell, devices=1.0)
+        ledger.log(cell.key, METRICS | {"val/probe_top1": 0.5 + number / 100})
+        ledger.end(cell.key, "finished", "")
+    assert ledger.close() == ""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         search = demo_lejepa.SWEEP
         point = {"method.num_slices": 256, "optim.lr": 1e-3, "optim.weight_decay": 1e-3}
         proposed = [
-            completer(search, search.base)({**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
+            make_cell(search, search.base, {**point, "method.lamb": 0.01 * (n + 1)}) for n in range(search.trials)
         ]
         fill(demo_lejepa, proposed)
         assert cell_key(best_config("demo_lejepa")) == proposed[-1].key
@@ -125,7 +125,7 @@ def test_finished_cells_are_judged_by_another_protocol_later(environment):
     cells = fixed_cells(sweep, sweep.base)
     for cell in cells:
         weights = build_network(cell.config, num_classes=10).state_dict()
-        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, METRICS)
+        Checkpoints(results / "checkpoints" / sweep.name / cell.key, cell.config).finish(weights, [METRICS])
     done = run(test_finished_cells_are_judged_by_another_protocol_later.__doc__, environment)
     assert done.returncode == 0, done.stderr + done.stdout
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
@@ -158,6 +158,28 @@ def test_running_a_finished_sweep_again_prints_its_table_at_once(environment):
     assert done.stderr == ""
     assert "62.5" in done.stdout
     assert not (Path(environment["JEPA_RESULTS"]) / "ray").exists()
+
+
+def test_doctor_finds_a_ready_machine(environment):
+    """.venv/bin/python -m sweeps doctor demo_rectified_lpjepa"""
+    done = run(test_doctor_finds_a_ready_machine.__doc__, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for check in ("Python", "packages", "store", "Ray", "demo_rectified_lpjepa"):
+        assert re.search(rf"^(ok|warning) +{check} ", done.stdout, flags=re.MULTILINE), done.stdout
+
+
+def test_status_explain_and_retry_of_a_finished_sweep(environment):
+    """.venv/bin/python sweeps/demo_rectified_lpjepa.py --status
+    .venv/bin/python sweeps/demo_rectified_lpjepa.py --explain "p=0.5 mu=-1"
+    .venv/bin/python sweeps/demo_rectified_lpjepa.py --retry failed
+    """
+    total = len(fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base))
+    commands = inspect.getdoc(test_status_explain_and_retry_of_a_finished_sweep).splitlines()
+    status, explain, retry = (run(command, environment) for command in commands)
+    assert [done.returncode for done in (status, explain, retry)] == [0, 0, 0], status.stderr + explain.stderr
+    assert status.stdout.startswith(f"demo_rectified_lpjepa: {total} finished of {total} cells; no launch runs it")
+    assert "* method.mu" in explain.stdout
+    assert f"{total} finished of {total} cells; 0 ended in this launch" in retry.stdout
 
 
 def test_the_demo_again_runs_nothing_and_prints_all_tables(environment):

@@ -50,13 +50,15 @@ class Killed(Exception):
     """Stands for a process that dies."""
 
 
-def run(config: TrainConfig, folder: Path, *, kill_at: int = -1) -> tuple[Outcome, list[dict[str, float]]]:
+def run(
+    config: TrainConfig, folder: Path, *, kill_at: int = -1, stop_after: int = -1
+) -> tuple[Outcome, list[dict[str, float]]]:
     """The outcome and every report, without times; a checkpoint after every step, of which `kill_at` is the last."""
     reports: list[dict[str, float]] = []
 
     def report(metrics: dict[str, float]) -> bool:
         reports.append({name: value for name, value in metrics.items() if name not in TIMES})
-        return False
+        return metrics["epoch"] == stop_after
 
     whole = Trainer.train_step
 
@@ -103,23 +105,41 @@ def test_a_run_killed_at_any_steps_ends_bit_for_bit_like_the_undisturbed_one(
     for step in sorted(steps):
         with pytest.raises(Killed):
             run(CONFIGS[name], folder, kill_at=step)
-    _, after = run(CONFIGS[name], folder)
+    trained: list[int] = []
+    whole = Trainer.train_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", lambda trainer: trained.append(trainer.step) or whole(trainer))
+        _, after = run(CONFIGS[name], folder)
     expected, expected_weights = undisturbed[name]
-    assert len(after) == EPOCHS - max(steps) // STEPS, "epochs that were done are not trained again"
-    assert after == expected[len(expected) - len(after) :]
+    assert trained == list(range(max(steps), EPOCHS * STEPS)), "steps that were done are not taken again"
+    assert after == expected, "the epochs of those that died are reported again"
     found = weights(folder)
     assert found.keys() == expected_weights.keys()
     assert [key for key, value in found.items() if not torch.equal(value, expected_weights[key])] == []
 
 
-def test_a_finished_run_reports_its_last_metrics_again_without_training(
+def test_a_finished_run_reports_its_epochs_again_without_training(
     undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     outcome, reports = run(CONFIGS["averaged"], tmp_path)
     monkeypatch.setattr(Trainer, "__init__", None)
     again, repeated = run(CONFIGS["averaged"], tmp_path)
-    assert repeated == reports[-1:] == undisturbed["averaged"][0][-1:]
+    assert repeated == reports == undisturbed["averaged"][0]
     assert again == outcome
+
+
+def test_a_run_that_was_stopped_from_outside_is_stopped_again_or_goes_on(
+    undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    expected, expected_weights = undisturbed["averaged"]
+    stopped, first = run(CONFIGS["averaged"], tmp_path, stop_after=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "__init__", None)
+        again, repeated = run(CONFIGS["averaged"], tmp_path, stop_after=1)
+    assert again == stopped
+    assert repeated == first == expected[:1]
+    assert run(CONFIGS["averaged"], tmp_path)[1] == expected
+    assert all(torch.equal(value, expected_weights[key]) for key, value in weights(tmp_path).items())
 
 
 def test_a_killed_process_is_resumed_by_the_same_command(tmp_path: Path, undisturbed: Undisturbed):

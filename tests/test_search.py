@@ -1,144 +1,357 @@
-"""The searcher: every cell once, Optuna told of what was found, and a search that goes on where it stopped."""
+"""Searches: every cell once, Optuna told of what was found, and studies that go on as if nobody had stopped them."""
 
 import dataclasses
 import math
+import time
+from collections.abc import Sequence
 
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from benchmarks.simulation import SimulatedSweep
+from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
 from jepa_train.presets import DIGITS
-from sweeps.engine.cells import fixed_cells
-from sweeps.engine.search import CellSearcher, completer, optuna_search
+from sweeps.engine import proposals
+from sweeps.engine.cells import make_cell
+from sweeps.engine.objective import Asha, LabelFree
+from sweeps.engine.proposals import Proposals
 from sweeps.engine.spec import Sweep
 from sweeps.engine.store import Entry
 
-SEARCH = Sweep(
-    name="study",
-    purpose="",
-    base=DIGITS,
-    space={
-        "method.lamb": FloatDistribution(0.01, 0.1, log=True),
-        "method.num_slices": CategoricalDistribution([256, 512]),
-    },
-    trials=4,
+SAMPLERS = ("tpe", "nsga2", "gp", "qmc", "random")
+BASE = dataclasses.replace(DIGITS, epochs=4)
+SPACE = {
+    "method.lamb": FloatDistribution(0.001, 0.1, log=True),
+    "optim.lr": FloatDistribution(1e-4, 1e-2, log=True),
+}
+POINT = {"method.lamb": 0.03, "optim.lr": 2e-3}
+SEARCH = Sweep(name="study", purpose="", base=BASE, space=SPACE, trials=12)
+FAIR = dataclasses.replace(
+    SEARCH,
+    grid={"method.num_slices": [64, 128]},
+    trials=8,
+    seeds=(0, 1, 2),
     references=({"epochs": 0},),
+    early_stopping=Asha(),
 )
 
 
-def entry(lamb: float, value: float, status: str = "finished") -> Entry:
-    """A cell that the store holds."""
-    params = {key: str(text) for key, text in flatten(DIGITS).items()} | {"method.lamb": str(lamb)}
-    metrics = {"val/probe_top1": value}
-    key = completer(SEARCH, DIGITS)({"method.lamb": lamb, "method.num_slices": 256}).key
-    return Entry(run_id=key, key=key, status=status, role="cell", label=str(lamb), params=params, metrics=metrics)
+def quality(config: TrainConfig) -> float:
+    """Best at lamb 0.02 and lr 3e-3, and better with more slices and with seed 0."""
+    lamb, lr = math.log10(config.method.lamb / 0.02), math.log10(config.optim.lr / 3e-3)
+    return 0.9 - abs(lamb) / 3 - abs(lr) / 4 + config.method.num_slices / 1000 - config.seed / 100
 
 
-def searcher(history: list[Entry], announced: list, *, references: bool = True) -> CellSearcher:
-    """As a launch makes it."""
-    return CellSearcher(
-        known=fixed_cells(SEARCH, DIGITS) if references else [],
-        proposals=optuna_search(SEARCH, DIGITS, history),
-        complete=completer(SEARCH, DIGITS),
-        taken={item.key: item.scores(SEARCH.goals)[0] for item in history},
-        announce=announced.append,
-        objective="val/probe_top1",
-    )
+def reports(config: TrainConfig) -> list[dict[str, float]]:
+    """A curve that rises to the quality."""
+    epochs = range(min(1, config.epochs), config.epochs + 1)
+    return [{"epoch": float(e), "val/probe_top1": quality(config) * (e + 1) / (config.epochs + 1)} for e in epochs]
+
+
+def uneven(config: TrainConfig) -> list[dict[str, float]]:
+    """The same, but large learning rates diverge and the smallest fail at once."""
+    whole = reports(config)
+    return whole[:2] if config.optim.lr > 5e-3 else [] if config.optim.lr < 2e-4 else whole
+
+
+def known(search: SimulatedSweep, study: int = 0) -> list[FrozenTrial]:
+    """What Optuna is told when the study is rebuilt from the store."""
+    return Proposals(search.sweep, search.plan().studies[study], parallel=False).trials
+
+
+def candidates(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Without the proposals that were skipped because their cells were known."""
+    found: list[FrozenTrial] = []
+    for trial in trials:
+        if trial.state is not TrialState.FAIL or trial.params not in [earlier.params for earlier in found]:
+            found.append(trial)
+    return found
+
+
+def told(trials: Sequence[FrozenTrial]) -> list[tuple]:
+    """What a sampler can learn from."""
+    generation = "NSGAIISampler:generation"
+    return [
+        (
+            trial.params,
+            trial.state,
+            trial.values,
+            trial.intermediate_values,
+            trial.system_attrs.get(generation) if trial.state is TrialState.COMPLETE else None,
+        )
+        for trial in trials
+    ]
 
 
 def test_references_first_then_the_bases_own_point_then_others():
-    announced: list = []
-    search = searcher([], announced)
-    reference, own, other = (search.suggest(trial) for trial in "abc")
-    assert reference == flatten(dataclasses.replace(DIGITS, epochs=0))
-    assert own == flatten(DIGITS)
-    assert other != own
-    assert set(other) == set(own)  # complete configs
-    assert 0.01 <= other["method.lamb"] <= 0.1
-    assert [flatten(cell.config) for cell in announced] == [reference, own, other]
+    search = SimulatedSweep(FAIR, BASE, reports)
+    search.run()
+    reference, own, other = (search.entries[key].params for key in search.launched[:3])
+    assert (reference["epochs"], reference["method.num_slices"]) == ("0", "256")
+    assert own == {key: str(value) for key, value in flatten(BASE).items()} | {"method.num_slices": "64"}
+    assert other == own | {"method.num_slices": "128"}  # the studies take turns
+    assert len(search.entries[search.launched[3]].params) == len(own)  # complete configs
 
 
-def test_optuna_is_told_the_last_value_once_and_failures_as_failed():
-    search = searcher([], [], references=False)
-    for trial, values, status in (("a", [0.5, 0.75], "finished"), ("b", [0.5], "diverged"), ("c", [], "failed")):
-        search.suggest(trial)
-        for epoch, value in enumerate(values):
-            search.on_trial_result(trial, {"epoch": epoch, "val/probe_top1": value})
-        search.on_trial_complete(trial, {"status": status})
-    trials = search._proposals._ot_study.trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
-    assert trials[0].value == 0.75
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_rebuilt_from_the_store_is_the_one_that_lived(sampler: str):
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(eta=2), trials=20)
+    search = SimulatedSweep(sweep, BASE, uneven)
+    trials = candidates(search.run()._searches[0].proposals.trials)
+    assert told(known(search)) == told(trials)
+    states = [trial.state for trial in trials]
+    assert {TrialState.COMPLETE, TrialState.PRUNED} <= set(states)
+    assert len(states) == 20
 
 
-def test_a_grid_ends_after_its_cells():
-    grid = dataclasses.replace(SEARCH, space={}, trials=0, grid={"method.lamb": [0.02, 0.03]}, references=())
-    search = CellSearcher(
-        known=fixed_cells(grid, DIGITS),
-        proposals=None,
-        complete=completer(grid, DIGITS),
-        taken={},
-        announce=lambda cell: None,  # noqa: ARG005
-        objective="val/probe_top1",
-    )
-    assert [search.suggest(trial)["method.lamb"] for trial in "ab"] == [0.02, 0.03]
-    assert search.suggest("c") == Searcher.FINISHED
+def test_what_optuna_hears_of_each_end():
+    ends = {0.02: "finished", 0.03: "pruned", 0.04: "diverged", 0.05: "collapsed", 0.06: "failed"}
+    search = SimulatedSweep(dataclasses.replace(SEARCH, early_stopping=Asha()), BASE, reports)
+    for lamb, status in ends.items():
+        cell = make_cell(SEARCH, BASE, {"method.lamb": lamb, "optim.lr": 1e-3})
+        search._write(cell, status=status, epoch=3, rungs={3: 0.75, 1: 0.25}, metrics={"val/probe_top1": 0.875})
+    trials = known(search)
+    complete, pruned, fail = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+    assert [trial.state for trial in trials] == [complete, pruned, pruned, pruned, fail]
+    assert [trial.values for trial in trials] == [[0.875], [0.75], None, None, None]
+    assert [trial.intermediate_values for trial in trials] == [{1: 0.25, 3: 0.75}] * 2 + [{}] * 3
 
 
-def test_no_point_is_proposed_twice_and_a_finite_space_ends():
-    space = {"method.num_slices": CategoricalDistribution([64, 128, 256])}
-    finite = dataclasses.replace(SEARCH, space=space, references=(), trials=6)
-    search = CellSearcher(
-        known=[],
-        proposals=optuna_search(finite, DIGITS, []),
-        complete=completer(finite, DIGITS),
-        taken={},
-        announce=lambda cell: None,  # noqa: ARG005
-        objective="val/probe_top1",
-    )
-    proposed = []
-    for trial in "abc":
-        proposed.append(search.suggest(trial)["method.num_slices"])
-        search.on_trial_result(trial, {"epoch": 1, "val/probe_top1": 0.5})
-        search.on_trial_complete(trial, {"status": "finished"})
-    assert sorted(proposed) == [64, 128, 256]
-    assert search.suggest("d") == Searcher.FINISHED
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_samplers_that_learn_keep_away_from_where_runs_diverge(sampler: str):
+    """Told as failures, 15 to 20 of 20 would be there, in a half of the space."""
+    sweep = dataclasses.replace(SEARCH, trials=40 if sampler == "tpe" else 24, sampler=sampler)
+    search = SimulatedSweep(sweep, BASE, lambda config: reports(config)[: 1 if config.optim.lr > 1e-3 else None])
+    search.run()
+    ends = [entry.status for entry in search.entries.values()]
+    assert ends[-10:].count("diverged") <= 6
 
 
-def test_a_cell_begun_by_an_earlier_launch_is_told_to_optuna_when_it_ends():
-    begun = completer(SEARCH, DIGITS)({"method.lamb": 0.03, "method.num_slices": 512})
-    search = CellSearcher(
-        known=[begun],
-        proposals=optuna_search(SEARCH, DIGITS, [entry(0.02, 0.9)]),
-        complete=completer(SEARCH, DIGITS),
-        taken={},
-        announce=lambda cell: None,  # noqa: ARG005
-        objective="val/probe_top1",
-    )
-    assert search.suggest("a")["method.lamb"] == 0.03
-    search.on_trial_result("a", {"epoch": 1, "val/probe_top1": 0.8})
-    search.on_trial_complete("a", {"status": "finished"})
-    told = [(trial.params, trial.value) for trial in search._proposals._ot_study.trials]
-    assert told[1:] == [({"method.lamb": 0.03, "method.num_slices": 512}, 0.8)]
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_that_is_killed_all_the_time_finds_what_an_undisturbed_one_finds(sampler: str):
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha())
+    undisturbed, killed = SimulatedSweep(sweep, BASE, uneven), SimulatedSweep(sweep, BASE, uneven)
+    undisturbed.run()
+    while killed.plan().todo:
+        killed.run(turns=1)
+    assert killed.entries == undisturbed.entries
+    assert killed.epochs == undisturbed.epochs  # no epoch twice
+    assert len(killed.entries) == sweep.trials
 
 
-def test_a_continued_search_knows_its_history_and_proposes_new_points():
-    history = [entry(0.02, 0.9), entry(0.05, math.nan, status="diverged")]
-    search = searcher(history, [], references=False)
-    told = search._proposals._ot_study.trials
-    assert [(trial.params["method.lamb"], trial.state) for trial in told] == [
-        (0.02, TrialState.COMPLETE),
-        (0.05, TrialState.FAIL),
-    ]
-    assert told[0].value == 0.9
-    proposed = {search.suggest(trial)["method.lamb"] for trial in "abc"}
-    assert len(proposed) == 3
-    assert not proposed & {0.02, 0.05}
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_fair_ablation_killed_at_every_step_runs_no_cell_twice(lanes: int):
+    search = SimulatedSweep(FAIR, BASE, reports, lanes=lanes)
+    while search.plan().todo:
+        search.run(turns=1)
+    plan = search.plan()
+    assert len(search.entries) == plan.total == 1 + 2 * 8 + 2 * 2
+    assert not plan.missing
+    assert plan.notes == []
+    for study, slices in zip(plan.studies, ("64", "128"), strict=True):
+        finished = [c for c in study.candidates if c.entry.status == "finished"]
+        best = max(finished, key=lambda candidate: quality(candidate.cell.config))
+        assert study.winner is best.cell
+        assert {c.cell.config.seed for c in study.candidates} == {0}
+        shared = best.entry.params | {"seed": ""}
+        winners = [entry for entry in search.entries.values() if entry.params | {"seed": ""} == shared]
+        assert sorted(entry.params["seed"] for entry in winners) == ["0", "1", "2"]
+        assert {entry.status for entry in winners} == {"finished"}
+        assert best.entry.params["method.num_slices"] == slices
+    assert search.epochs == sum(entry.epoch for entry in search.entries.values() if entry.role == "cell") + 1
 
 
-@pytest.mark.parametrize("value", [0.5, 0.001])
+def test_the_searches_of_a_fair_ablation_begin_alike():
+    search = SimulatedSweep(dataclasses.replace(FAIR, early_stopping=None), BASE, reports)
+    search.run()
+    first, second = ([c.point for c in study.candidates[:3]] for study in search.plan().studies)
+    assert first == second
+
+
+def test_more_trials_can_change_the_winner_whose_seeds_then_run():
+    sweep = dataclasses.replace(SEARCH, trials=3, seeds=(0, 1), sampler="random")
+    base = dataclasses.replace(BASE, optim=dataclasses.replace(BASE.optim, lr=1e-4))
+    search = SimulatedSweep(sweep, base, reports)
+    search.run()
+    (study,) = search.plan().studies
+    before, old = study.winner, set(search.entries)
+    search.sweep = dataclasses.replace(sweep, trials=30)
+    plan = search.plan()
+    assert (plan.proposals, plan.awaited, plan.total, plan.todo) == (27, 1, 31, 28)
+    search.run()
+    (study,) = search.plan().studies
+    assert study.winner.config != before.config
+    assert len(set(search.entries) - old) == 27 + 1
+    assert not search.plan().todo
+
+
+def test_a_search_without_a_finished_candidate_says_so_and_ends():
+    sweep = dataclasses.replace(FAIR, trials=2)
+    search = SimulatedSweep(sweep, BASE, lambda config: reports(config) if config.method.num_slices == 128 else [])
+    search.run()
+    line = "no candidate at num_slices=64 finished: there is no winner to run with the other seeds"
+    assert search.notes == search.plan().notes == [line]
+    assert search.plan().todo == 0
+    assert sum(entry.params["seed"] != "0" for entry in search.entries.values()) == 2
+
+
+def test_the_searcher_waits_for_the_last_candidates_before_the_winners_seeds():
+    searcher = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), BASE, reports, lanes=2).run(turns=0)
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a", {"status": "finished", "val/probe_top1": 0.5})
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("b", {"status": "finished", "val/probe_top1": 0.75})
+    assert searcher.suggest("c") == second | {"seed": 1}
+    assert searcher.suggest("d") == Searcher.FINISHED
+    assert first != second
+
+
+def test_what_is_not_admitted_is_not_launched_and_counted():
+    search = SimulatedSweep(FAIR, BASE, reports)
+    searcher = search.run(admit=lambda cell: cell.role == "reference" or len(search.launched) < 4)
+    assert len(search.entries) == 4
+    assert searcher.not_launched == 2 * 8 + 2 * 2 - 3
+    assert searcher.suggest("late") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finite_space_ends_with_each_of_its_points_once(sampler: str):
+    space = {
+        "method.num_slices": CategoricalDistribution([64, 128, 256, 512]),
+        "method.lamb": FloatDistribution(0.1, 0.1),
+    }
+    base = dataclasses.replace(BASE, epochs=1)
+    search = SimulatedSweep(dataclasses.replace(SEARCH, space=space, trials=9, sampler=sampler), base, reports)
+    search.run()
+    assert sorted(int(entry.params["method.num_slices"]) for entry in search.entries.values()) == [64, 128, 256, 512]
+    assert len(search.launched) == 4
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0001])
 def test_a_base_outside_the_space_is_not_proposed(value: float):
-    base = dataclasses.replace(DIGITS, method=dataclasses.replace(DIGITS.method, lamb=value))
-    proposed = optuna_search(SEARCH, base, []).suggest("a")
-    assert 0.01 <= proposed["method.lamb"] <= 0.1
+    base = dataclasses.replace(BASE, method=dataclasses.replace(BASE.method, lamb=value))
+    search = SimulatedSweep(dataclasses.replace(SEARCH, base=base, trials=1), base, reports)
+    search.run()
+    (entry,) = search.entries.values()
+    assert 0.001 <= float(entry.params["method.lamb"]) <= 0.1
+
+
+def test_a_warm_start_knows_the_finished_cells_that_differ_in_the_point_alone():
+    def elsewhere(status: str = "finished", **changes: float) -> Entry:
+        other = SimulatedSweep(dataclasses.replace(SEARCH, name="other"), BASE, reports)
+        cell = make_cell(other.sweep, BASE, POINT | {key.replace("_", ".", 1): value for key, value in changes.items()})
+        return other._write(cell, status=status, epoch=4, rungs={}, metrics={"val/probe_top1": 0.875})
+
+    warm = [
+        elsewhere(),
+        elsewhere(optim_weight_decay=0.5),  # another base
+        elsewhere(method_lamb=0.5),  # outside the space
+        elsewhere(seed=1),
+        elsewhere("diverged", method_lamb=0.04),
+        elsewhere("running", method_lamb=0.05),
+    ]
+    search = SimulatedSweep(dataclasses.replace(SEARCH, warm_start=("other",)), BASE, reports, warm=warm)
+    assert [(trial.params, trial.value) for trial in known(search)] == [
+        ({"method.lamb": 0.03, "optim.lr": 2e-3}, 0.875)
+    ]
+    assert search.plan().total == 12  # its own
+    search.run()
+    assert len(search.entries) == 12
+    fair = SimulatedSweep(FAIR, BASE, reports, warm=[elsewhere(method_num_slices=128)])
+    assert [len(known(fair, study)) for study in (0, 1)] == [0, 1]  # each knows its own grid point's
+
+
+def test_several_objectives_are_told_together_and_in_their_directions():
+    sweep = dataclasses.replace(SEARCH, objective={"val/probe_top1": "max", "val/nonzero_fraction": "min"})
+
+    def two(config: TrainConfig) -> list[dict[str, float]]:
+        sparse = {} if config.optim.lr > 5e-3 else {"val/nonzero_fraction": config.method.lamb}
+        return [metrics | sparse for metrics in reports(config)]
+
+    for sampler in SAMPLERS:
+        search = SimulatedSweep(dataclasses.replace(sweep, sampler=sampler), BASE, two)
+        study = search.run()._searches[0].proposals._study
+        assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+        assert told(known(search)) == told(candidates(study.trials))
+        for trial in candidates(study.trials):
+            if trial.params["optim.lr"] > 5e-3:
+                assert trial.state is TrialState.FAIL  # a score is missing
+            else:
+                assert trial.values[1] == trial.params["method.lamb"]
+        assert search.plan().studies[0].winner is None
+
+
+def test_label_free_search_picks_by_loss_over_lamb_to_the_alpha_and_reads_no_label():
+    sweep = dataclasses.replace(FAIR, objective=LabelFree(alpha=0.5))
+    read: set[str] = set()
+
+    class Metrics(dict):
+        """Remembers what is asked of it."""
+
+        def get(self, key, default=None):
+            read.add(key)
+            return super().get(key, default)
+
+        def __getitem__(self, key):
+            read.add(key)
+            return super().__getitem__(key)
+
+    def losses(config: TrainConfig) -> list[dict[str, float]]:
+        loss = 0.5 + abs(math.log10(config.optim.lr / 1e-3)) + config.method.lamb
+        return [
+            Metrics(metrics | {"train/loss": loss * 4 / metrics["epoch"]})
+            for metrics in reports(config)
+            if config.epochs
+        ]
+
+    search = SimulatedSweep(sweep, BASE, losses)
+    search.run()
+    for study in search.plan().studies:
+        scores = {
+            c.cell.key: c.entry.metrics["train/loss"] / float(c.entry.params["method.lamb"]) ** 0.5
+            for c in study.candidates
+            if c.entry.status == "finished"
+        }
+        assert study.winner.key == min(scores, key=scores.get)
+        assert any(c.entry.status == "pruned" for c in study.candidates)
+    assert {key for key in read if not key.startswith("train/")} <= {"epoch", "status"}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_next_point_after_a_thousand_trials_takes_less_than_a_second(sampler: str):
+    """Three seconds here: the test's machine may be busy. A Gaussian process is fitted to 300 of them."""
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, trials=1001)
+    study = SimulatedSweep(sweep, BASE, reports).plan().studies[0]
+    made = Proposals(sweep, study, parallel=False)
+    draw = optuna.samplers.RandomSampler(seed=0)
+    source = optuna.create_study(sampler=draw)
+    points = [source.ask(SPACE).params for _ in range(1000)]
+    for number, point in enumerate(points):
+        value = number % 97 / 97
+        trial = optuna.trial.create_trial(params=point, distributions=SPACE, value=value, system_attrs={})
+        made._study.add_trial(trial)
+    times = []
+    for number in range(2):  # the first imports what it needs
+        start = time.perf_counter()
+        trial, cell = made.ask(1000 + number, lambda point: make_cell(sweep, BASE, point), ())
+        times.append(time.perf_counter() - start)
+        assert 0.001 <= cell.config.method.lamb <= 0.1
+    assert min(times) < 3.0
+
+
+def test_a_gaussian_process_is_fitted_to_the_best_and_the_newest():
+    study = optuna.create_study(direction="maximize")
+    for number in range(400):
+        value = float(number == 7)
+        trial = optuna.trial.create_trial(params={}, distributions={}, value=value)
+        study.add_trial(trial)
+    kept = [trial.number for trial in proposals._telling(study.trials, study.directions)]
+    assert len(kept) == 300
+    assert 7 in kept
+    assert kept == sorted(kept)
+    assert set(range(251, 400)) <= set(kept)

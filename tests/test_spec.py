@@ -10,7 +10,7 @@ from jepa_train.config import DataConfig, ModelConfig, TrainConfig
 from jepa_train.flat import flatten
 from jepa_train.methods import RectifiedLpJEPA
 from sweeps.engine.cells import fixed_cells
-from sweeps.engine.launch import make_plan
+from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import BestOf, Sweep
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())

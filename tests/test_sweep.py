@@ -37,7 +37,8 @@ DRIVER = """
 import sys, tiny_grid, tiny_search
 from pathlib import Path
 from sweeps.engine.launch import launch
-sys.exit(launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], sys.argv[1:]))
+from sweeps.engine.options import read_words
+sys.exit(launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], read_words(sys.argv[1:])))
 """
 
 
@@ -72,8 +73,9 @@ def client(first: tuple[Path, subprocess.CompletedProcess[str]]) -> MlflowClient
 
 
 def runs_of(client: MlflowClient, sweep: str) -> list:
-    """The runs of a sweep."""
-    return client.search_runs([client.get_experiment_by_name(sweep).experiment_id])
+    """The runs of a sweep's cells."""
+    found = client.search_runs([client.get_experiment_by_name(sweep).experiment_id])
+    return [run for run in found if "cell_key" in run.data.tags]
 
 
 def test_cells_that_end_badly_do_not_stop_the_sweep_and_the_exit_code_tells(first, client):
@@ -118,6 +120,8 @@ def test_the_search_proposed_different_points_inside_its_space(client):
 
 def test_the_terminal_shows_results_and_no_log_noise(first, client):
     _, done = first
+    assert "tiny_grid: 2 finished, 1 diverged, 2 failed of 5 cells; 5 ended in this launch" in done.stdout
+    assert "failed cells run again with --retry failed" in done.stdout
     for word in ("tiny_grid", "5/5", "failed: ConfigError", "diverged", "tiny_search", "3/3", "MLflow store:"):
         assert word in done.stdout, done.stdout
     assert done.stderr == ""
@@ -142,7 +146,7 @@ def test_a_second_launch_runs_only_what_has_no_result(first, client):
     assert plan.returncode == 0, plan.stderr
     assert "tiny_grid: 3 of 5 cells done" in plan.stdout
     assert "tiny_search: 3 of 3 cells done" in plan.stdout
-    assert plan.stdout.count("failed") == 2
+    assert plan.stdout.count("  failed ") == 2
     (folder / "tiny_grid.py").write_text(GRID.replace("[256, 2048]", "[256]"))
     before = {run.info.run_id: run.info.end_time for run in runs_of(client, "tiny_grid")}
     again = launched(folder)

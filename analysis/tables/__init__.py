@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.aggregate import summary
 from analysis.render import FORMATS, Formats
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
+from analysis.summary import summary
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.aggregate import Cell, cell_of, current
+from analysis.aggregate import Cell, cell_of
+from analysis.selection import current
 
 TITLE = "The best LeJEPA cell with one worker and with two"
 SWEEPS = ("demo_lejepa", "demo_two_workers")

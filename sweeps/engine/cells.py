@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from jepa_train.checks import ConfigError
@@ -25,7 +26,7 @@ class Cell:
     label: str  # the run's name: what tells this cell from its sisters
     role: Role = "cell"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The hash that names the cell in the ledger."""
         return cell_key(self.config)
@@ -84,7 +85,8 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     key = (config.model, config.views, config.data)
     if key not in _CHECKED:
         _CHECKED[key] = preflight(config).data
-    return dataclasses.replace(config, data=_CHECKED[key])
+    data = _CHECKED[key]
+    return config if config.data == data else dataclasses.replace(config, data=data)
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
@@ -92,6 +94,8 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
     if "method" in axes:  # each method brings its own hyper-parameters
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
+    if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
+        fields.pop("data.fingerprint", None)
     return fields
 
 

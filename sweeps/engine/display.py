@@ -1,9 +1,11 @@
-"""The live view of a sweep: one line that moves on a terminal, plain lines on a pipe."""
+"""The live view of a sweep: on a terminal its table, filling, above a status line; on a pipe plain lines."""
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -11,35 +13,79 @@ from rich.text import Text
 
 from jepa_train.flat import flatten
 from sweeps.engine.cells import Cell
-from sweeps.engine.objective import Goal
+from sweeps.engine.pace import Pace
+from sweeps.engine.pareto_set import ParetoSet
+from sweeps.engine.plan import Plan
+from sweeps.engine.status import time_told
 
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
 
 
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a cell of this launch ended."""
+
+    label: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a launch."""
+
+    ends: dict[str, End] = field(default_factory=dict)  # by cell key
+    hours: float = 0.0  # device time
+    unit: str = "CPU-hours"
+
+
 class Display:
-    """Counts cells done, running and failed, and keeps the best so far; rendered once a second.
+    """Follows a launch cell by cell; rendered four times a second.
 
     Args:
-        name: the sweep's name.
-        goal: what the best cell is best at.
-        total: all cells of the sweep, with those already done.
-        done: the cells that an earlier launch finished.
+        devices: what one running cell occupies: workers x GPUs of each, or x 1 on CPUs.
+        unit: what an hour of that is called.
+        budget: hours that the launch may use, of that unit.
+        table: the sweep's table so far, as Markdown.
     """
 
-    def __init__(self, *, name: str, goal: Goal, total: int, done: int, console: Console) -> None:
-        self._name = name
-        self._goal = goal
-        self._total = total
-        self._earlier = done
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        console: Console,
+        devices: float = 1.0,
+        unit: str = "CPU-hours",
+        budget: float = math.inf,
+        table: Callable[[], str] = str,
+    ) -> None:
+        self._ends: dict[str, End] = {}  # by cell key
+        self._name = plan.sweep.name
+        self._goals = plan.sweep.goals
+        self._total = plan.total
+        self._todo = plan.todo
+        self._failed = sum(row.state == "failed" and not row.due for row in plan.rows())  # and stay so
+        self._begun = {entry.key: entry.epoch for entry in plan.entries.values() if entry.epoch and not entry.done}
         self._console = console
-        self._started = time.monotonic()
-        self._first_report_at: float | None = None  # before it, the worker groups are starting
-        self._trained = 0  # ended cells that count for the time left; an untrained reference does not
-        self._progress: dict[str, float] = {}  # running cell's label -> fraction done
-        self._ended: dict[str, int] = {}  # status -> count
+        self._devices, self._unit, self._budget = devices, unit, budget
+        self._table = table
+        self._seconds = 0.0  # of cells that ended
+        self._since: dict[str, float] = {}  # running cell's key -> when it started
+        self._running: dict[str, str] = {}  # running cell's key -> "lr=0.1 3/20"
+        self._pace = Pace(time.monotonic())
         self._best: tuple[float, str] | None = None
+        self._front = ParetoSet(self._goals)
         self._live: Live | None = None
-        self._last_line = self._started
+        self._last_line = time.monotonic()
+        for entry in plan.entries.values():
+            if entry.role == "cell":
+                self._note_scores(entry.scores(self._goals), entry.label)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the launch so far."""
+        seconds = self._seconds + sum(time.monotonic() - since for since in self._since.values())
+        return Outcome(ends=dict(self._ends), hours=self._devices * seconds / 3600, unit=self._unit)
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -52,58 +98,87 @@ class Display:
             yield self
         self._live = None
 
-    def note_best(self, value: float, label: str) -> None:
-        """Take a finished cell's objective into account."""
-        if self._goal.better(value, math.nan if self._best is None else self._best[0]):
-            self._best = (value, label)
-
     def started(self, cell: Cell) -> None:
         """A cell has been given to a lane."""
-        self._progress[cell.label] = 0.0
+        begun = self._begun.pop(cell.key, 0)
+        self._since[cell.key] = time.monotonic()
+        self._running[cell.key] = cell.label
+        self._pace.started(cell.key, time.monotonic(), begun / max(cell.config.epochs, 1))
+        if begun:
+            self.note(
+                f"{cell.label}: begun before, goes on from its last checkpoint (epoch {begun} of {cell.config.epochs})"
+            )
 
     def progressed(self, cell: Cell, epoch: float) -> None:
         """A cell has reported an epoch."""
-        self._first_report_at = self._first_report_at or time.monotonic()
-        self._progress[cell.label] = epoch / max(cell.config.epochs, 1)
+        self._running[cell.key] = f"{cell.label} {epoch:.0f}/{cell.config.epochs}"
+        self._pace.progressed(cell.key, time.monotonic(), epoch / max(cell.config.epochs, 1))
         if self._live is None and time.monotonic() - self._last_line > _QUIET_S:
-            self._line(self._status())
+            self.note(f"{self._status()}  {self._told_best()}".rstrip())
 
     def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float], seconds: float) -> None:
-        """A cell has ended; its line stays on the screen."""
-        self._progress.pop(cell.label, None)
-        self._ended[status] = self._ended.get(status, 0) + 1
-        self._trained += cell.config.epochs > 0
-        value = self._goal.score(metrics, flatten(cell.config))
-        outcome = f"{self._goal.name} {value:.3f}" if status == "finished" else f"{status}: {reason}"
+        """A cell has ended. On a terminal the table shows what it gave; what went wrong keeps a line anywhere."""
+        self._ends[cell.key] = End(label=cell.label, status=status, reason=reason)
+        self._since.pop(cell.key, None)
+        self._running.pop(cell.key, None)
+        self._seconds += seconds
+        self._pace.ended(cell.key, time.monotonic(), counts=cell.config.epochs > 0)
+        scores = tuple(goal.score(metrics, flatten(cell.config)) for goal in self._goals)
         if status == "finished" and cell.role == "cell":
-            self.note_best(value, cell.label)
-        counter = f"{self._earlier + sum(self._ended.values())}/{self._total}"
-        self._line(f"{self._name}  {counter:>7}  {cell.label}  {outcome}  ({seconds:.0f} s)")
+            self._note_scores(scores, cell.label)
+        if status == "finished" and self._live is not None:
+            return
+        told = "  ".join(f"{goal.name} {score:.3f}" for goal, score in zip(self._goals, scores, strict=True))
+        outcome = told if status == "finished" else f"{status}: {reason}"
+        counter = f"{self._total - self._todo + len(self._ends)}/{self._total}"
+        self.note(f"{self._name}  {counter:>7}  {cell.label}  {outcome}  ({seconds:.0f} s)")
 
-    def _line(self, text: str) -> None:
+    def note(self, line: str) -> None:
+        """A line that stays on the screen; on a terminal it is cut to one, and --explain tells the rest."""
         self._last_line = time.monotonic()
-        self._console.print(text, highlight=False, soft_wrap=True)
+        crop = self._live is not None
+        self._console.print(Text(line), no_wrap=crop, overflow="ellipsis" if crop else None, soft_wrap=not crop)
+
+    def _note_scores(self, scores: tuple[float, ...], label: str) -> None:
+        self._front.add(scores)
+        if self._goals[0].better(scores[0], math.nan if self._best is None else self._best[0]):
+            self._best = (scores[0], label)
 
     def _render(self) -> RenderableType:
-        return Text(self._status())
+        """The table, cut to what the terminal holds, and the status below it, which must never scroll out of sight."""
+        lines = self._table().splitlines()
+        running = ", ".join(self._running.values())
+        below = [self._status(), self._told_best(), f"running: {running}" if running else ""]
+        below = [line for line in below if line]
+        room = self._console.height - len(below) - 3  # a blank line, one to spare, and the prompt's
+        if len(lines) > room:
+            hidden = len(lines) - max(room, 1) + 1
+            lines = [*lines[: max(room, 1) - 1], f"... {hidden} more lines (python -m analysis {self._name})"]
+        above = [*lines, ""] if lines else []
+        return Text("\n".join([*above, *below]), no_wrap=True, overflow="ellipsis")
 
     def _status(self) -> str:
-        done = self._earlier + sum(count for status, count in self._ended.items() if status != "failed")
-        failed = self._ended.get("failed", 0)
-        if self._first_report_at is None and not self._ended:
-            waited = time.monotonic() - self._started
+        ends = Counter(end.status for end in self._ends.values())
+        done = self._total - self._todo - self._failed + sum(ends[status] for status in ends if status != "failed")
+        ends["failed"] += self._failed
+        if not self._pace.reported and not self._ends:
+            waited = self._pace.waited(time.monotonic())
             return f"{self._name}  {done}/{self._total} done  starting the workers ({waited:.0f} s)"
-        parts = [f"{done}/{self._total} done", f"{len(self._progress)} running", f"{failed} failed", self._time_left()]
-        if self._best is not None:
-            parts.append(f"best {self._goal.name} {self._best[0]:.3f} ({self._best[1]})")
+        parts = [f"{done}/{self._total} done", f"{len(self._running)} running"]
+        parts += [f"{ends[status]} {status}" for status in ("failed", "pruned") if ends[status]]
+        parts += [self._spent(), self._time_left()]
         return f"{self._name}  " + "  ".join(parts)
 
+    def _told_best(self) -> str:
+        if self._best is None:
+            return ""
+        front = f"Pareto set of {len(self._front)}; " if len(self._goals) > 1 else ""
+        return f"{front}best {self._goals[0].name} {self._best[0]:.3f} ({self._best[1]})"
+
+    def _spent(self) -> str:
+        limit = "" if math.isinf(self._budget) else f" of {self._budget:g}"
+        return f"{self.outcome.hours:.2f}{limit} {self._unit}"
+
     def _time_left(self) -> str:
-        """From the mean time of the cells so far, a running one counted by its epochs."""
-        running = sum(self._progress.values())
-        worked = self._trained + running
-        remaining = self._total - self._earlier - sum(self._ended.values()) - running
-        if worked < 0.1 or self._first_report_at is None:
-            return "time left: measuring"
-        seconds = (time.monotonic() - self._first_report_at) / worked * remaining
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left" if seconds >= 60 else f"{seconds:.0f} s left"
+        left = self._pace.seconds_left(time.monotonic(), self._todo - len(self._ends))
+        return "time left: measuring" if left is None else f"{time_told(left)} left"

@@ -1,7 +1,7 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import logging
-from collections.abc import Callable
+import math
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -11,17 +11,22 @@ from ray import tune
 from rich.console import Console
 
 from jepa_train.paths import checkpoints_dir, results_dir
+from sweeps.engine.asha import AshaScheduler, Judge
+from sweeps.engine.budget import Budget
+from sweeps.engine.cells import Cell
 from sweeps.engine.cluster import ray_session
-from sweeps.engine.display import Display
+from sweeps.engine.display import Display, Outcome
 from sweeps.engine.lanes import LanePool
+from sweeps.engine.placement import Request, alive, room
 from sweeps.engine.plan import Plan
+from sweeps.engine.price import Price, price, request_for
 from sweeps.engine.recorder import Recorder
-from sweeps.engine.search import CellSearcher, completer, optuna_search
-from sweeps.engine.spec import Sweep
+from sweeps.engine.search import CellSearcher
+from sweeps.engine.tasks import MAX_LOSSES
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
 
-Shape = tuple[int, int, int, float]  # lanes, workers of each, CPUs and GPUs of each worker
+_LONG = 1_000_000  # epochs of the longest cell that anybody trains
 
 
 class Session:
@@ -32,14 +37,8 @@ class Session:
         self._ray = ExitStack()
         self._lanes = ExitStack()
         self._pool: LanePool | None = None
-        self._shape: Shape | None = None
-
-    @property
-    def _devices(self) -> float:
-        """What a trial occupies: workers x GPUs of each (on CPUs, x 1)."""
-        assert self._shape is not None
-        _, workers, _, gpus = self._shape
-        return workers * (gpus or 1.0)
+        self._told: set[str] = set()
+        self._request: Request | None = None  # what each of the lanes occupies
 
     def __enter__(self) -> Self:
         return self
@@ -53,57 +52,70 @@ class Session:
             self._ray.close()
 
     def prepare(self, plan: Plan) -> LanePool:
-        """Start Ray and the plan's lanes where they are not up; returns at once."""
-        if not ray.is_initialized():
-            self._ray.enter_context(ray_session())
-        return self._lanes_for(plan.sweep, plan.todo)
+        """Start Ray and the plan's lanes where they are not up; returns at once, unless something is to be measured.
 
-    def run(self, plan: Plan, ledger: Ledger, publish: Callable[[], object]) -> int:
-        """Run what the plan lacks; returns the number of cells that failed.
+        Raises:
+            ConfigError: a trial that can never be placed.
+        """
+        self._start_ray()
+        return self._lanes_for(plan)
+
+    def price(self, plan: Plan) -> Price:
+        """What the plan costs; lanes that stand in the way of a measurement are closed."""
+        self._start_ray()
+        return price(plan, note=self._note, free=self._close_lanes)
+
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> Outcome:
+        """Run what the plan lacks.
 
         Args:
-            publish: called after every cell.
+            budget: says which cells may begin; all may without one.
         """
         pool = self.prepare(plan)
+        assert self._request is not None
         display = Display(
-            name=plan.sweep.name,
-            goal=plan.sweep.goals[0],
-            total=plan.total,
-            done=plan.total - plan.todo,
+            plan,
             console=self._console,
+            devices=self._request.devices,
+            unit=self._request.unit,
+            budget=budget.left if budget else math.inf,
+            table=lambda: ledger.table,
         )
-        for entry in plan.entries.values():
-            if entry.role == "cell":
-                display.note_best(entry.scores(plan.sweep.goals)[0], entry.label)
+        judge = Judge(plan)
         recorder = Recorder(
             ledger=ledger,
             display=display,
-            devices=self._devices,
+            judge=judge,
+            request=self._request,
             checkpoints=checkpoints_dir(plan.sweep.name),
-            publish=publish,
         )
         try:
             with display.shown():
-                self._tune(plan, pool, recorder)
+                self._tune(plan, pool, recorder, judge, budget)
         finally:
             recorder.interrupt()
-        return recorder.failed
+        return display.outcome
 
-    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder) -> None:
+    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, judge: Judge, budget: Budget | None) -> None:
         searcher = CellSearcher(
-            known=plan.missing,
-            proposals=optuna_search(plan.sweep, plan.base, plan.history) if plan.sweep.space else None,
-            complete=completer(plan.sweep, plan.base),
-            taken={entry.key: entry.scores(plan.sweep.goals)[0] for entry in plan.history},
+            plan,
+            parallel=pool.num_lanes > 1,
             announce=recorder.announce,
-            objective=plan.sweep.goals[0].metric,
+            admit=budget.admits if budget else _always,
+            rungs=judge.seen,
+            note=self._note,
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
-            make_trial(pool.mailbox, checkpoints_dir(plan.sweep.name)),
+            make_trial(
+                pool.mailbox,
+                checkpoints_dir(plan.sweep.name),
+                rungs=plan.sweep.early_stopping.rungs(_LONG) if plan.sweep.early_stopping else (),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=plan.todo,
+                scheduler=AshaScheduler(judge),
+                num_samples=-1,  # the searcher says when nothing is left
                 max_concurrent_trials=pool.num_lanes,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -111,41 +123,43 @@ class Session:
             run_config=tune.RunConfig(
                 name=plan.sweep.name,
                 storage_path=str(results_dir() / "ray" / "tune"),
-                callbacks=[recorder],
+                callbacks=[recorder, budget] if budget else [recorder],
+                failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),  # of the trial's process
                 verbose=0,
             ),
         ).fit()
 
-    def _lanes_for(self, sweep: Sweep, cells: int) -> LanePool:
-        """The lanes at hand where they have the sweep's shape, new ones otherwise."""
-        shape = _shape(sweep, cells)
-        if self._pool is None or self._shape is None or shape[1:] != self._shape[1:] or shape[0] > self._shape[0]:
-            self._lanes.close()
-            lanes, workers, cpus, gpus = shape
+    def _lanes_for(self, plan: Plan) -> LanePool:
+        """The lanes at hand where they serve the plan, new ones otherwise: as many as fit, at most one per cell."""
+        nodes = alive(ray.nodes())
+        request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
+        lanes = min(room(nodes, request), plan.todo)
+        if self._pool is None or request != self._request or lanes > self._pool.num_lanes:
+            self._close_lanes()
             pool = LanePool(
                 num_lanes=lanes,
-                workers=workers,
-                cpus_per_worker=cpus,
-                gpus_per_worker=gpus,
+                workers=request.workers,
+                cpus_per_worker=request.cpus,
+                gpus_per_worker=request.gpus,
                 storage=results_dir() / "ray" / "train",
             )
-            self._pool, self._shape = self._lanes.enter_context(pool), shape
+            self._pool, self._request = self._lanes.enter_context(pool), request
         return self._pool
 
+    def _start_ray(self) -> None:
+        if not ray.is_initialized():
+            self._ray.enter_context(ray_session())
 
-def _shape(sweep: Sweep, cells: int) -> Shape:
-    """As many lanes as the cluster has room for, and no more than there are cells.
+    def _close_lanes(self) -> None:
+        self._lanes.close()
+        self._pool = self._request = None
 
-    Raises:
-        ConfigError: not even one trial fits.
-    """
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    asked = sweep.gpus_per_worker
-    gpus_per_worker = float(gpus >= sweep.workers) if isinstance(asked, str) or asked == -1 else asked
-    rooms = [cpus / (sweep.workers * sweep.cpus_per_worker)]
-    if gpus_per_worker:
-        rooms.append(gpus / (sweep.workers * gpus_per_worker))
-    room = int(min(rooms))
-    sweep.require_room(room, cpus=cpus, gpus=gpus, gpus_per_worker=gpus_per_worker)
-    return min(room, cells), sweep.workers, sweep.cpus_per_worker, gpus_per_worker
+    def _note(self, line: str) -> None:
+        if line not in self._told:  # prepare and run ask for the same
+            self._told.add(line)
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _always(_: Cell) -> bool:
+    """The budget of a launch without one."""
+    return True

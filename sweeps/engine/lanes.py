@@ -6,6 +6,7 @@ sweeps of a command. Trials reach them through the mailbox.
 
 import contextlib
 import threading
+import time
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -17,16 +18,20 @@ from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jepa_train.ray_worker import Runner, serve, train_cell
+from jepa_train.ray_worker import Runner, Witness, nodes_alive, serve, train_cell
 from sweeps.engine import mailbox as mailbox_module
+from sweeps.engine import tasks
 from sweeps.engine.mailbox import Mailbox
 
 STARTS = 3  # attempts at placing a worker group and setting up its process group
-CLOSE_S = 10.0
+CLOSE_S = 10.0  # for workers to end by themselves
+KILL_S = 5.0  # for a lane to end whose controller was killed
 
 # By value, because importing sweeps.engine brings torch and MLflow: the mailbox's process must start fast.
 ray.cloudpickle.register_pickle_by_value(mailbox_module)
+ray.cloudpickle.register_pickle_by_value(tasks)
 
 
 class _LaneTrainer(TorchTrainer):
@@ -40,8 +45,8 @@ class _LaneTrainer(TorchTrainer):
 class LanePool:
     """Starts the lanes on entering, without waiting for them, and ends them on leaving.
 
-    Leaving waits for the workers to end, which they do at the next report of a cell that still runs. After CLOSE_S it
-    gives up: they die with the Ray session.
+    Leaving waits for the workers to end, which they do at the next report of a cell that still runs. After CLOSE_S they
+    are killed.
 
     Args:
         num_lanes: cells that run at the same time.
@@ -73,7 +78,9 @@ class LanePool:
         self._closing = False
 
     def __enter__(self) -> Self:
-        self.mailbox = ray.remote(num_cpus=0, max_concurrency=10_000)(Mailbox).remote(self.num_lanes)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)(Mailbox)
+        self.mailbox = actor.remote(self.num_lanes)  # beside the driver: another node may go, and the sweep with it
         for lane in range(self.num_lanes):
             thread = threading.Thread(target=self._keep, args=(lane,), name=f"lane-{lane}", daemon=True)
             thread.start()
@@ -85,10 +92,16 @@ class LanePool:
     ) -> None:
         self._closing = True
         self.mailbox.close.remote()
+        deadline = time.monotonic() + CLOSE_S
         for thread in self._threads:
-            thread.join(CLOSE_S / self.num_lanes)
-        if not any(thread.is_alive() for thread in self._threads):
-            ray.kill(self.mailbox)
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for lane, thread in enumerate(self._threads):
+            # a thread that speaks to Ray when Ray has been shut down would end this process
+            if thread.is_alive() and (controller := ray.get(self.mailbox.controller.remote(lane))) is not None:
+                ray.kill(controller)
+        for thread in self._threads:
+            thread.join(KILL_S)
+        ray.kill(self.mailbox)
 
     def ready(self) -> int:
         """How many lanes have a worker group that takes cells, or had one."""
@@ -100,11 +113,11 @@ class LanePool:
         with contextlib.suppress(RayActorError):  # the mailbox is gone, and the sweep with it
             while (so_far := ray.get(self.mailbox.groups.remote())[lane]) > groups:
                 groups, reason = so_far, self._fit(lane)
-                if self._closing:
-                    return
                 if (place := ray.get(self.mailbox.place.remote(lane))) is not None:
                     remove_placement_group(place)  # a controller that was killed leaves its workers' CPUs taken
-            ray.get(self.mailbox.lose_lane.remote(lane, reason))
+                if self._closing:
+                    return
+            ray.get(self.mailbox.lose_lane.remote(lane, reason, nodes_alive()))
 
     def _fit(self, lane: int) -> str:
         """Why the lane's TorchTrainer ended."""
@@ -132,6 +145,7 @@ class LanePool:
             run_config=RunConfig(
                 name=f"lane-{lane}-{uuid.uuid4().hex[:8]}",
                 storage_path=str(self._storage),
+                callbacks=[Witness(mailbox, lane)],
                 # Lost groups are counted per cell, by the mailbox; a group that cannot even start is counted here.
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
             ),

@@ -1,150 +1,190 @@
 """Launching: the command line of a sweep file, from its plan to the printed table and an honest exit code."""
 
-import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from analysis.tables import table
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
-from sweeps.engine.plan import Plan, make_plan
-from sweeps.engine.reevaluate import reevaluate
-from sweeps.engine.rules import check_machine, check_results
+from sweeps.engine.options import Options, read_words
+from sweeps.engine.rules import check_results
 from sweeps.engine.spec import BestOf, Sweep
-from sweeps.engine.store import store_uri
-from sweeps.engine.tracking import Ledger
+
+# MLflow, pandas, timm and Ray take seconds to import: each where it is needed, so that --help and mistakes are fast.
+if TYPE_CHECKING:
+    from sweeps.engine.plan import Plan
+    from sweeps.engine.status import Facts
+
+Named = Sequence[tuple[Sweep, Path]]  # sweeps, with their files
 
 
 def main(sweep: Sweep, file: str, words: Sequence[str] | None = None) -> int:
     """Run one sweep file: `sys.exit(main(SWEEP, __file__))`. See launch."""
-    return launch([(sweep, Path(file).resolve())], sys.argv[1:] if words is None else words)
+    try:
+        options = read_words(sys.argv[1:] if words is None else words, about=sweep.purpose.strip())
+        if options.names:
+            raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+    except ConfigError as error:
+        return refused(error)
+    return launch([(sweep, Path(file).resolve())], options)
 
 
-def launch(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str]) -> int:
-    """Run sweeps one after another in one Ray session, from the command line's words.
+def launch(sweeps: Named, options: Options) -> int:
+    """Do what the command line asks for with sweeps, one after another; cells run in one Ray session.
 
     Returns:
-        0 when every cell has a result (divergence and collapse are results), 1 when some cell failed, 2 for bad input,
-        130 after Ctrl-C.
+        0 when every cell has a result (divergence, collapse and early stopping are results), 1 when some have none or
+        metrics wait in the spool, 2 for bad input, 130 after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(description="\n\n".join(sweep.purpose.strip() for sweep, _ in sweeps))
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--dry-run", action="store_true", help="print the cells and what is already done; run nothing")
-    parser.add_argument(
-        "--evaluate",
-        action="store_true",
-        help="evaluate the finished cells once more (probe.protocols=...); train nothing",
-    )
-    parser.add_argument("places", nargs="*", metavar="data.path=DIR", help="where the data lies on this machine")
-    options = parser.parse_args(list(words))
-    console = Console()
+    from mlflow.exceptions import MlflowException
+
+    from sweeps.engine.store import shown_uri
+
+    console = Console(stderr=options.json)
     try:
-        plans = _planned(sweeps, options.places)
+        for number, (sweep, file) in enumerate(sweeps):
+            _check_name(sweep, file, [before.name for before, _ in sweeps[:number]])
+        if options.status:
+            return _show_status(sweeps, options)
+        plans = _planned(sweeps, options)
         if options.dry_run:
-            for (sweep, _), plan in zip(sweeps, plans, strict=True):
-                show_plan(sweep, plan, console)
-            return 0
+            return _show_plans(sweeps, plans, options)
+        if options.explain:
+            return _show_cell(plans, options)
         if options.evaluate:
-            return _evaluate(sweeps, options.places, console)
-        for plan in plans:
-            if plan is not None and plan.todo:
-                check_machine(plan.sweep)
+            return _evaluate(sweeps, options, console)
+        _check_room(plans)
         check_results(results_dir())
-        return _run(sweeps, options.places, console)
+        return _run(sweeps, options, console)
     except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        return refused(error)
     except MlflowException as error:
-        sys.stderr.write(f"error: the store {store_uri()} cannot be used: {str(error).partition(chr(10))[0]}\n")
-        return 2
+        return refused(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on where this one stopped\n")
         return 130
 
 
-def show_plan(sweep: Sweep, plan: Plan | None, console: Console) -> None:
-    """The dry run: every cell with its state, and what a launch would run."""
-    if plan is None:
-        assert isinstance(sweep.base, BestOf)
-        console.print(f"[bold]{sweep.name}[/bold]: to be planned when {sweep.base.sweep} has a best cell")
-        return
-    console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done")
-    for cell in plan.fixed:
-        entry = plan.entries.get(cell.key)
-        _plan_line(console, entry.status if entry else "missing", cell.key, cell.label, cell.role)
-    for entry in plan.points:
-        _plan_line(console, entry.status, entry.key, entry.label, "cell")
-    if plan.proposals:
-        console.print(f"  {'missing':<12}{plan.proposals} points, to be proposed by Optuna", highlight=False)
+def refused(error: ConfigError | str) -> int:
+    """The exit code of bad input, which is answered in one line."""
+    sys.stderr.write(f"error: {error}\n")
+    return 2
 
 
-def _plan_line(console: Console, status: str, key: str, label: str, role: str) -> None:
-    note = "  (to compare with)" if role == "reference" else ""
-    console.print(f"  {status:<12}{key}  {label}{note}", highlight=False, soft_wrap=True)
+def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
+    if sweep.name != file.stem:
+        raise ConfigError(
+            f"name must be the stem of the sweep's file, got {sweep.name!r} in {file.name}; "
+            f"write name={file.stem!r}, or rename the file"
+        )
+    if sweep.name in before:
+        raise ConfigError(f"sweep {sweep.name} is given twice; name it once")
 
 
-def _planned(sweeps: Sequence[tuple[Sweep, Path]], places: Sequence[str]) -> list[Plan | None]:
+def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
     """Every plan that can be made now: all mistakes are answered before the first sweep starts.
 
     The base of a sweep may be the best cell of one before it on the same command line: None until that has run.
     """
-    names = [sweep.name for sweep, _ in sweeps]
+    from sweeps.engine.holding import holder_of
+    from sweeps.engine.plan import make_plan
+
     plans: list[Plan | None] = []
     for number, (sweep, file) in enumerate(sweeps):
-        if sweep.name != file.stem:
-            raise ConfigError(
-                f"name must be the stem of the sweep's file, got {sweep.name!r} in {file.name}; "
-                f"write name={file.stem!r}, or rename the file"
-            )
-        if sweep.name in names[:number]:
-            raise ConfigError(f"sweep {sweep.name} is given twice; name it once")
-        waits = isinstance(sweep.base, BestOf) and sweep.base.sweep in names[:number]
-        plans.append(None if waits else make_plan(sweep, file, places))
+        waits = isinstance(sweep.base, BestOf) and sweep.base.sweep in [before.name for before, _ in sweeps[:number]]
+        held = holder_of(sweep.name) is not None
+        plans.append(None if waits else make_plan(sweep, file, options.places, retry=options.retry, held=held))
     return plans
 
 
-def _run(sweeps: Sequence[tuple[Sweep, Path]], places: Sequence[str], console: Console) -> int:
+def _check_room(plans: Sequence["Plan | None"]) -> None:
+    from sweeps.engine.placement import check_machine
+
+    for plan in plans:
+        if plan is not None and plan.todo:
+            check_machine(plan.sweep)
+
+
+def _show_status(sweeps: Named, options: Options) -> int:
+    from sweeps.engine.status import status, status_lines
+
+    return _show([status(sweep) for sweep, _ in sweeps], status_lines, options)
+
+
+def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
+    from sweeps.engine.preview import preview, preview_lines
+    from sweeps.engine.price import price
+
+    facts = [
+        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True))) if plan else None)
+        for (sweep, _), plan in zip(sweeps, plans, strict=True)
+    ]
+    return _show(facts, preview_lines, options)
+
+
+def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
+    from sweeps.engine.explain import explain, explain_lines, unknown_cell
+
+    known = [plan for plan in plans if plan is not None]
+    found = [explain(plan, options.explain) for plan in known]
+    facts = [cell for cell in found if cell is not None]
+    if not facts:
+        raise unknown_cell(options.explain, [row.cell.label for plan in known for row in plan.rows()])
+    return _show(facts, explain_lines, options, of="cells")
+
+
+def _run(sweeps: Named, options: Options, console: Console) -> int:
     """Plan, run and show each sweep; Ray starts only when a cell is missing."""
-    from sweeps.engine.execute import Session  # Ray, Tune and Optuna are imported when there is something to run
+    from sweeps.engine.holding import hold
+    from sweeps.engine.run import Run
+    from sweeps.engine.store import shown_uri
+    from sweeps.engine.summary import summary_lines
 
-    failed = 0
-    with Session(console) as session:
+    all_facts = []
+    with Run(options, console) as run:
         for sweep, file in sweeps:
-            plan = make_plan(sweep, file, places)
-            console.print(f"[bold]{sweep.name}[/bold]: {plan.total - plan.todo} of {plan.total} cells done before")
-            if plan.todo:
-                session.prepare(plan)  # first, because the lanes need half a minute to start
-            ledger = Ledger(plan, file)
-            publish = partial(_publish, sweep, ledger)
-            if plan.todo:
-                failed += session.run(plan, ledger, publish)
-            console.print(f"\n{publish()}\n", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"MLflow store: {store_uri()}", highlight=False, soft_wrap=True)
-    console.print("browse it with: make ui")
-    return 1 if failed else 0
+            with hold(sweep.name):
+                facts = run.one(sweep, file)
+            _say(console, "\n".join(["", facts["table"], "", *summary_lines(facts)]))
+            all_facts.append(facts)
+    _say(console, f"MLflow store: {shown_uri()}\nbrowse it with: make ui")
+    _write_json(all_facts, options)
+    return 0 if all(facts["complete"] for facts in all_facts) else 1
 
 
-def _evaluate(sweeps: Sequence[tuple[Sweep, Path]], words: Sequence[str], console: Console) -> int:
+def _evaluate(sweeps: Named, options: Options, console: Console) -> int:
     """Finished cells through other protocols; the metrics join their runs."""
-    lost = 0
-    for sweep, file in sweeps:
-        plan = make_plan(sweep, file, words)
-        finished = sum(entry.status == "finished" for entry in plan.entries.values())
-        console.print(f"[bold]{sweep.name}[/bold]: {finished} finished cells to evaluate")
-        lost += reevaluate(plan, Ledger(plan, file), console) if finished else 0
-    return 1 if lost else 0
+    from sweeps.engine.holding import hold
+    from sweeps.engine.run import Run
+
+    with Run(options, console) as run:
+        facts = []
+        for sweep, file in sweeps:
+            with hold(sweep.name):
+                facts.append(run.evaluate(sweep, file))
+    _write_json(facts, options)
+    return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0
 
 
-def _publish(sweep: Sweep, ledger: Ledger) -> str:
-    """The sweep's table so far, which goes with its purpose into the experiment's description."""
-    try:
-        markdown = table(sweep.name, format="md")
-    except LookupError as nothing:  # a table over several sweeps, of which one is not there
-        markdown = str(nothing.args[0])
-    ledger.describe(f"{sweep.purpose.strip()}\n\n{markdown}")
-    return markdown
+def _show(
+    facts: Sequence["Facts"], lines_of: Callable[["Facts"], list[str]], options: Options, *, of: str = "sweeps"
+) -> int:
+    """The facts, as one JSON document or to be read."""
+    _write_json(facts, options, of=of)
+    if not options.json:
+        sys.stdout.write("\n\n".join("\n".join(lines_of(each)) for each in facts) + "\n")
+    return 0
+
+
+def _write_json(facts: Sequence["Facts"], options: Options, *, of: str = "sweeps") -> None:
+    if options.json:
+        sys.stdout.write(json.dumps({of: facts}, indent=2, allow_nan=False) + "\n")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

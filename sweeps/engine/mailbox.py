@@ -1,61 +1,29 @@
 """Mailbox: hands cells from trials to lanes, and the lanes' reports back to the trials.
 
 Plain Python, no Ray and no torch: the one mailbox of a LanePool runs in an actor of its own, which must start fast.
-Lanes pull: a lane asks for its next cell when its workers are idle, so nobody ever has to give a lane back. Every
-message carries the cell's ticket; what belongs to a cell that has ended is dropped.
+Lanes pull: a lane asks for its next cell when its workers are idle, so nobody ever has to give a lane back. What a
+worker says carries its claim: what is of a cell that has ended, or of a group that was replaced, is dropped.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
-LEASE_S = 120.0  # a trial asks at least every POLL_S; one that is silent for so long has died
+from sweeps.engine.tasks import Blame, Cell, Claim, End, Lane, Report, Task, ending
+
 POLL_S = 5.0  # longest wait inside one call, so that a waiting caller notices when the other side is gone
 STATEMENTS_S = 5.0  # how long a failed rank waits for the others to fail likewise
-
-Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
-End = dict[str, str]
-
-
-def ending(status: str, reason: str = "", traceback: str = "") -> End:
-    """How a cell ended, in the words that its trial reports and MLflow stores."""
-    return {"status": status, "reason": reason, "traceback": traceback}
-
-
-@dataclass
-class _Task:
-    """A cell on its way through the mailbox."""
-
-    ticket: int
-    owner: str
-    cell: Cell
-    asked: float  # when its trial was last heard of
-    reports: list[dict[str, float]] = field(default_factory=list)
-    errors: dict[int, str] = field(default_factory=dict)  # rank -> reason, while its worker group lives
-    end: End | None = None
-    stop: bool = False
-    losses: int = 0
-
-
-@dataclass
-class _Lane:
-    group: int = 0  # counts the worker groups that this lane has had
-    place: Any = None
-    task: _Task | None = None
-    lost: str = ""  # why it will never come back
 
 
 class Mailbox:
     """Cells wait in one queue; each of num_lanes lanes takes the next when all it had is done."""
 
     def __init__(self, num_lanes: int) -> None:
-        self._lanes = [_Lane() for _ in range(num_lanes)]
-        self._tasks: dict[int, _Task] = {}
-        self._queue: deque[_Task] = deque()
+        self._lanes = [Lane() for _ in range(num_lanes)]
+        self._tasks: dict[int, Task] = {}
+        self._queue: deque[Task] = deque()
         self._tickets = 0
         self._closed = False
         self._changed = asyncio.Condition()
@@ -63,30 +31,32 @@ class Mailbox:
     # The trial's side.
 
     async def submit(self, owner: str, cell: Cell) -> int:
-        """Queue a cell and return its ticket. What its owner had submitted before is stopped: that trial has died."""
+        """Queue a cell and return its ticket: the one that it has, where the owner's process died and is back."""
         for task in self._tasks.values():
-            task.stop |= task.owner == owner
+            if task.owner == owner and not task.stop:
+                task.asked = time.monotonic()
+                return task.ticket
         self._tickets += 1
-        task = _Task(self._tickets, owner, cell, time.monotonic())
+        task = Task(self._tickets, owner, cell, time.monotonic())
         self._tasks[task.ticket] = task
         self._queue.append(task)
         await self._notify()
         return task.ticket
 
-    async def take(self, ticket: int, start: int) -> tuple[list[dict[str, float]], End | None]:
+    async def take(self, ticket: int, start: int) -> tuple[list[Report], End | None]:
         """The reports from the start-th on, waiting a while for one, and how the cell ended, once it has.
 
-        Raises:
-            RuntimeError: no lane is left that could run the cell.
+        To ask for the start-th says that Tune has heard those before it and wants more.
         """
         task = self._tasks.get(ticket)
         if task is None:
             return [], ending("stopped", "the lanes were closed")
-        task.asked = time.monotonic()
+        task.asked, task.taken = time.monotonic(), start
+        await self._notify()
         await self._wait(lambda: task.end is not None or len(task.reports) > start or not self._alive(), POLL_S)
         task.asked = time.monotonic()
         if task.end is None and not self._alive():
-            raise RuntimeError(f"no lane is left to run cells: {self._lanes[-1].lost}")
+            self._end(task, ending("interrupted", f"no lane is left to run cells: {self._lanes[-1].lost}"))
         return task.reports[start:], task.end
 
     async def abandon(self, ticket: int) -> None:
@@ -96,22 +66,36 @@ class Mailbox:
             task.stop = True
         if task is not None and task.end is not None:
             del self._tasks[ticket]
+        await self._notify()
 
     # The lane's side.
 
-    async def begin(self, lane: int, place: Any) -> int:
+    async def begin(self, lane: int, place: Any, alive: Sequence[str]) -> int:
         """A new worker group introduces itself and gets its number. The cell its forerunner had in hand was lost.
 
         Args:
             place: what the group occupies; the driver must free it where Train's controller dies.
+            alive: ids of the cluster's nodes.
         """
         mine = self._lanes[lane]
         mine.group += 1
         mine.place = place
-        if mine.task is not None and mine.task.end is None:
-            self._lose(mine.task)
+        self._lose(mine, alive)
         await self._notify()
         return mine.group
+
+    async def join(self, lane: int, group: int, node: str, address: str) -> None:
+        """A rank says where it runs."""
+        if group == self._lanes[lane].group:
+            self._lanes[lane].nodes[node] = address
+
+    async def controlled(self, lane: int, controller: Any) -> None:
+        """Who keeps the lane's worker groups: a handle of its actor."""
+        self._lanes[lane].controller = controller
+
+    async def blame(self, lane: int, reason: str, traceback: str, fault: bool) -> None:
+        """Why the lane's worker group is about to be replaced; `fault`: the cell raised it itself."""
+        self._lanes[lane].blame = Blame(reason, traceback, fault)
 
     async def next(self, lane: int, group: int, seen: int) -> tuple[int, Cell] | tuple[()] | None:
         """(ticket, cell) for a rank that is done with ticket `seen`, () where there is none yet, None to end."""
@@ -121,29 +105,39 @@ class Mailbox:
             return None
         return (mine.task.ticket, mine.task.cell) if mine.task and self._offer(mine, seen) else ()
 
-    async def report(self, ticket: int, metrics: dict[str, float]) -> bool:
-        """Rank 0's metrics of one epoch. True when the cell is to stop: its trial does not want it any more."""
-        task = self._tasks.get(ticket)
-        if task is None or task.end is not None or self._unwanted(task):
+    async def report(self, claim: Claim, metrics: Report, wait: bool) -> bool:
+        """Rank 0's metrics of one epoch. True when the cell is to stop: its trial does not want it any more.
+
+        Args:
+            wait: until Tune has judged these metrics; else the cell goes on meanwhile.
+        """
+        lane, group, ticket = claim
+        task = self._lanes[lane].claimed(group, ticket)
+        if task is None or task.unwanted:
             return True
         task.reports.append(metrics)
+        told = len(task.reports)
         await self._notify()
-        return False
+        while wait and task.taken < told and not task.unwanted:
+            await self._wait(lambda: task.taken >= told or task.unwanted, POLL_S)
+        return wait and task.unwanted
 
-    async def finish(self, ticket: int, end: End) -> None:
+    async def finish(self, claim: Claim, end: End) -> None:
         """The cell has ended; the first ending counts."""
-        task = self._tasks.get(ticket)
+        lane, group, ticket = claim
+        task = self._lanes[lane].claimed(group, ticket)
         if task is not None:
             self._end(task, end)
         await self._notify()
 
-    async def alike(self, ticket: int, rank: int, reason: str, workers: int) -> bool:
+    async def alike(self, claim: Claim, rank: int, reason: str, workers: int) -> bool:
         """Whether all ranks failed in the same way, asked by each rank that did; waits a while for the others.
 
         If so, no rank hangs in a collective and the worker group can go on with the next cell.
         """
-        task = self._tasks.get(ticket)
-        if task is None:
+        lane, group, ticket = claim
+        task = self._lanes[lane].task  # it may have ended: by the first rank that failed
+        if task is None or (self._lanes[lane].group, task.ticket) != (group, ticket):
             return False
         task.errors[rank] = reason
         await self._notify()
@@ -152,14 +146,13 @@ class Mailbox:
 
     # The driver's side.
 
-    async def lose_lane(self, lane: int, reason: str) -> None:
+    async def lose_lane(self, lane: int, reason: str, alive: Sequence[str]) -> None:
         """The lane will not come back; the cell it had goes to another one."""
         mine = self._lanes[lane]
         mine.lost = reason
+        self._lose(mine, alive)
         if mine.task is not None and mine.task.end is None:
-            self._lose(mine.task)
-            if mine.task.end is None:
-                self._queue.appendleft(mine.task)
+            self._queue.appendleft(mine.task)
         mine.task = None
         await self._notify()
 
@@ -171,6 +164,10 @@ class Mailbox:
         """What the lane's latest worker group said that it occupies, None before the first."""
         return self._lanes[lane].place
 
+    async def controller(self, lane: int) -> Any:
+        """The actor that keeps the lane's worker groups, None before it has started."""
+        return self._lanes[lane].controller
+
     async def close(self) -> None:
         """No more cells: lanes end, at their next report if they are running one."""
         self._closed = True
@@ -178,32 +175,25 @@ class Mailbox:
             task.stop = True
         await self._notify()
 
-    def _offer(self, mine: _Lane, seen: int) -> bool:
+    def _offer(self, mine: Lane, seen: int) -> bool:
         """Whether the lane has a cell for a rank that has done with `seen`; takes one from the queue where it may."""
         if mine.task is None or mine.task.end is not None:
-            while self._queue and self._unwanted(self._queue[0]):
+            while self._queue and self._queue[0].unwanted:
                 self._end(self._queue.popleft(), ending("stopped"))
             if not self._queue:
                 return False
             mine.task = self._queue.popleft()
         return mine.task.ticket != seen
 
-    def _lose(self, task: _Task) -> None:
-        task.losses += 1
-        last = f"; its last error was {next(iter(task.errors.values()))}" if task.errors else ""
-        task.errors.clear()
-        if self._unwanted(task):
-            self._end(task, ending("stopped"))
-        elif task.losses >= MAX_LOSSES:
-            self._end(task, ending("failed", f"lost its worker group {task.losses} times{last}"))
+    def _lose(self, mine: Lane, alive: Sequence[str]) -> None:
+        task, end = mine.task, mine.lose(alive)
+        if task is not None and end is not None:
+            self._end(task, end)
 
-    def _end(self, task: _Task, end: End) -> None:
+    def _end(self, task: Task, end: End) -> None:
         task.end = task.end or end
         if task.stop:  # nobody will fetch it
             self._tasks.pop(task.ticket, None)
-
-    def _unwanted(self, task: _Task) -> bool:
-        return task.stop or time.monotonic() - task.asked > LEASE_S
 
     def _alive(self) -> bool:
         return not all(lane.lost for lane in self._lanes)

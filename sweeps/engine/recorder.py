@@ -1,7 +1,7 @@
 """The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from jepa_train.flat import cell_key, unflatten
+from sweeps.engine.asha import Judge
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
-from sweeps.engine.store import RESULTS
+from sweeps.engine.placement import Request
 from sweeps.engine.tracking import Ledger
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -21,6 +24,7 @@ class _Running:
     """A trial in flight."""
 
     cell: Cell
+    key: str  # the cell's, which is a hash of its whole config
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, float] = field(default_factory=dict)  # the last report's
 
@@ -33,18 +37,17 @@ class Recorder(tune.Callback):
         *,
         ledger: Ledger,
         display: Display,
-        devices: float,
+        judge: Judge,
+        request: Request,
         checkpoints: Path,
-        publish: Callable[[], object],
     ) -> None:
         self._ledger = ledger
-        self._publish = publish  # called after every cell
+        self._judge = judge
         self._display = display
-        self._devices = devices  # that a trial occupies
+        self._request = request  # what a trial asks for
         self._checkpoints = checkpoints
         self._cells: dict[str, Cell] = {}
         self._running: dict[str, _Running] = {}
-        self.failed = 0  # cells that ended without a result
 
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
@@ -56,8 +59,8 @@ class Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
         cell = self._cells[cell_key(unflatten(trial.config))]
-        self._running[trial.trial_id] = _Running(cell)
-        self._ledger.start(cell, devices=self._devices)
+        self._running[trial.trial_id] = _Running(cell, cell.key)
+        self._ledger.start(cell, devices=self._request.devices, resources=str(self._request))
         self._display.started(cell)
 
     def on_trial_result(
@@ -73,28 +76,34 @@ class Recorder(tune.Callback):
         if "status" in result:
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
+        if "note" in result:  # of what became of its worker; the metrics are repeated
+            self._display.note(f"{running.cell.label}: {result['note']}")
+            return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
-        self._ledger.log(running.cell.key, running.metrics)
+        self._ledger.log(running.key, running.metrics, rungs=self._judge.seen(running.key))
         self._display.progressed(running.cell, result["epoch"])
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial itself was lost, not its cell's training: a failure of the infrastructure."""
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """End a cell that was given up: its trial was stopped before it could say so. The others have ended."""
         if trial.trial_id in self._running:
-            self._end(trial, "failed", "the trial's process was lost", str(trial.get_error() or ""))
+            self._end(trial, "pruned", self._judge.reason(self._running[trial.trial_id].cell.key), "")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """The trial itself was lost, again and again, not its cell's training: the next launch resumes it."""
+        if trial.trial_id in self._running:
+            self._end(trial, "interrupted", "the trial's process was lost", str(trial.get_error() or ""))
 
     def interrupt(self) -> None:
         """Close the runs of cells that were in flight when the sweep stopped; they run again next time."""
         for running in self._running.values():
-            self._ledger.end(running.cell.key, "interrupted", "the sweep was stopped")
+            self._ledger.end(running.key, "interrupted", "the sweep was stopped")
         self._running.clear()
 
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
-        self._ledger.end(running.cell.key, status, reason, details)
-        self.failed += status not in RESULTS
+        self._ledger.end(running.key, status, reason, details)
         seconds = time.monotonic() - running.started
         self._display.ended(running.cell, status, reason, running.metrics, seconds)
-        self._publish()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the experiment folder, which is disposable: nothing of us belongs there."""

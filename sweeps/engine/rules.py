@@ -1,13 +1,11 @@
 """What a sweep must fulfil: each rule that is broken is answered in one line, before anything starts."""
 
-import os
 import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from optuna.distributions import CategoricalDistribution
 
 from jepa_train.checks import ConfigError, conformed, nearest, shown
@@ -65,38 +63,6 @@ def check_cells(sweep: "Sweep", base: TrainConfig) -> None:
             f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
             "set it in the base",
         )
-
-
-def check_room(sweep: "Sweep", room: int, *, cpus: float, gpus: float, gpus_per_worker: float) -> None:
-    """Refuse a trial that could never be placed, with the arithmetic.
-
-    Args:
-        room: how many trials the cluster holds.
-
-    Raises:
-        ConfigError: none.
-    """
-    _require(
-        room >= 1,
-        f"workers must fit the cluster, got {sweep.workers} workers x ({sweep.cpus_per_worker} CPUs + "
-        f"{gpus_per_worker:g} GPUs) for {cpus:g} CPUs and {gpus:g} GPUs; lower workers, cpus_per_worker or "
-        "gpus_per_worker",
-    )
-
-
-def check_machine(sweep: "Sweep") -> None:
-    """Refuse, before Ray starts on this machine, what is more than all that it has. A cluster is asked when it is up.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if "RAY_ADDRESS" in os.environ:
-        return
-    cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    asked = sweep.gpus_per_worker
-    gpus_per_worker = 0.0 if isinstance(asked, str) or asked == -1 else asked
-    fits = sweep.workers * sweep.cpus_per_worker <= cpus and sweep.workers * gpus_per_worker <= gpus
-    check_room(sweep, int(fits), cpus=cpus, gpus=gpus, gpus_per_worker=gpus_per_worker)
 
 
 def check_results(folder: Path) -> None:

@@ -1,136 +1,216 @@
-"""The searcher that hands Tune one complete cell at a time: the known cells first, then Optuna's proposals."""
+"""The searcher that hands Tune one cell at a time: the known ones, Optuna's proposals, the winners' other seeds."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import optuna
-from optuna.samplers import TPESampler
+from optuna.trial import Trial
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
-from jepa_train.config import TrainConfig
 from jepa_train.flat import Scalar, flatten
-from jepa_train.randomness import derive_seed
-from sweeps.engine.cells import Cell, make_cell
-from sweeps.engine.space import contains, point_of
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import Entry
-
-_REPEATS = 100  # proposals of known points in a row, after which a search counts as exhausted
+from sweeps.engine.cells import Cell, changed, make_cell
+from sweeps.engine.plan import Plan
+from sweeps.engine.proposals import Outcome, Proposals
+from sweeps.engine.space import contains
+from sweeps.engine.study import Study, further_seeds, winner, without_winner
 
 
 class CellSearcher(Searcher):
-    """Suggests each known cell once, then the proposals of Optuna, as complete flat configs; no cell twice.
+    """Suggests every cell of a plan once, as a complete flat config.
+
+    The fixed cells come first. Then the studies take turns, the one with the fewest candidates first, so that all of
+    them learn from many results; when one has all its candidates, its winner's cells with the other seeds follow.
 
     Args:
-        known: cells to run first; those of the search are told to Optuna as well when they end.
-        proposals: Optuna's searcher, or None for a grid.
-        complete: a proposed point -> its cell.
-        taken: keys of cells that have a result, with the objective's value.
+        parallel: whether several cells run at once.
         announce: called with every cell when it is suggested.
+        admit: whether a cell may still be launched; after the first refusal nothing more is suggested.
+        rungs: a cell's key -> epoch -> score, where early stopping judged it.
+        note: takes a line for the user.
     """
 
     def __init__(
         self,
+        plan: Plan,
         *,
-        known: Sequence[Cell],
-        proposals: OptunaSearch | None,
-        complete: Callable[[Mapping[str, Any]], Cell],
-        taken: Mapping[str, float],
+        parallel: bool,
         announce: Callable[[Cell], None],
-        objective: str,
+        admit: Callable[[Cell], bool],
+        rungs: Callable[[str], Mapping[int, float]],
+        note: Callable[[str], None],
     ) -> None:
-        super().__init__(metric=objective, mode="max")
-        self._known = list(known)
-        self._proposals = proposals
-        self._complete = complete
-        self._taken = {**taken, **{cell.key: float("nan") for cell in known}}
+        super().__init__()
+        self._goals = plan.sweep.goals
         self._announce = announce
-        self._objective = objective
-        self._asked = 0  # proposals so far: Optuna knows each by its own id
-        self._running: dict[str, tuple[Cell, str]] = {}  # trial id -> the cell, and Optuna's id ("" if not proposed)
+        self._admit = admit
+        self._rungs = rungs
+        self._taken = {*plan.entries, *(cell.key for cell in plan.known)}
+        self._fixed = deque(cell for cell in plan.fixed if plan.due(cell))
+        self._searches = [
+            _Search(plan, study, taken=self._taken, parallel=parallel, note=note) for study in plan.studies
+        ]
+        self._running: dict[str, _Offer] = {}  # by trial id
+        self._closed = False
+        self.not_launched = 0  # cells that were not admitted, and those that would have followed
 
-    def suggest(self, trial_id: str) -> dict[str, Scalar] | str:
-        """The complete flat config of the next cell, or FINISHED."""
-        cell, asked = (self._known.pop(0), "") if self._known else self._propose()
-        if cell is None:
+    def suggest(self, trial_id: str) -> dict[str, Scalar] | str | None:
+        """The complete flat config of the next cell, None where it depends on cells that run, or FINISHED."""
+        offer = None if self._closed else self._next()
+        if offer is None:
+            waiting = not self._closed and any(search.waiting for search in self._searches)
+            return None if waiting else Searcher.FINISHED
+        if not self._admit(offer.cell):
+            self._closed = True
+            self.not_launched = 1 + len(self._fixed) + sum(search.left for search in self._searches)
             return Searcher.FINISHED
-        self._taken.setdefault(cell.key, float("nan"))
-        self._running[trial_id] = (cell, asked)
-        self._announce(cell)
-        return flatten(cell.config)
-
-    def _propose(self) -> tuple[Cell | None, str]:
-        """Optuna's next point that has no cell yet; of the others it is told what they gave, or that they are taken."""
-        for _ in range(_REPEATS if self._proposals is not None else 0):
-            assert self._proposals is not None
-            self._asked += 1
-            asked = f"proposal-{self._asked}"
-            cell = self._complete(self._proposals.suggest(asked))
-            if cell.key not in self._taken:
-                return cell, asked
-            self._tell(cell, asked, self._taken[cell.key])
-        return None, ""
-
-    def _tell(self, cell: Cell, asked: str, value: float) -> None:
-        """Optuna hears the last value, or that there is none: it would wait for ever."""
-        if self._proposals is None or cell.role == "reference":
-            return
-        failed = value != value
-        if asked:
-            told = None if failed else {self._objective: value}
-            self._proposals.on_trial_complete(asked, result=told, error=failed)
-        else:  # begun by an earlier launch
-            flat = flatten(cell.config)
-            point = {key: flat[key] for key in self._proposals._space}
-            self._proposals.add_evaluated_point(point, value, error=failed)
+        self._running[trial_id] = offer
+        self._announce(offer.cell)
+        return flatten(offer.cell.config)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Remember the objective; Optuna is told once, at the end."""
-        cell, _ = self._running[trial_id]
-        self._taken[cell.key] = float(result.get(self._objective, self._taken[cell.key]))
+        """Nothing to learn: Optuna is told once, at the end."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna; a cell that did not finish has no value."""
-        cell, asked = self._running.pop(trial_id)
-        if error or (result or {}).get("status") != "finished":
-            self._taken[cell.key] = float("nan")
-        self._tell(cell, asked, self._taken[cell.key])
+        """Tell Optuna how a candidate ended; a trial that Tune stopped has said nothing of its end."""
+        offer = self._running.pop(trial_id)
+        if offer.search is None:
+            return
+        result = result or {}
+        flat = flatten(offer.cell.config)
+        status = "failed" if error else result.get("status", "pruned")
+        scores = tuple(goal.score(result if status == "finished" else {}, flat) for goal in self._goals)
+        offer.search.ended(offer, Outcome(status=status, scores=scores, rungs=self._rungs(offer.cell.key)))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the store holds the study's history."""
+        """Nothing to save: the store holds the studies' history."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: see save."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher into the experiment folder, which is disposable: nothing of us belongs there."""
+        return {}
 
-def optuna_search(sweep: Sweep, base: TrainConfig, history: Sequence[Entry]) -> OptunaSearch:
-    """TPE over the sweep's space, told of every point the store holds; a search goes on where it stopped.
-
-    A new search starts with the base's own point, where it lies in the space: what the search is to improve on. The
-    sampler's seed depends on the length of the history, or a continued search would propose the same points again.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("ray.tune.search.optuna").setLevel(logging.ERROR)
-    sampler = TPESampler(
-        seed=derive_seed(sweep.name, sweep.seeds[0], len(history)) % 2**32,
-        n_startup_trials=max(2, min(10, sweep.trials // 3)),
-        multivariate=True,
-    )
-    flat = flatten(base)
-    own = {key: flat[key] for key in sweep.space}
-    first = [own] if not history and all(contains(sweep.space[key], value) for key, value in own.items()) else None
-    search = OptunaSearch(
-        space=dict(sweep.space), metric=sweep.goals[0].metric, mode="max", sampler=sampler, points_to_evaluate=first
-    )
-    for entry in history:
-        failed = entry.status != "finished" or sweep.goals[0].metric not in entry.metrics
-        point = point_of(sweep.space, entry.params)
-        search.add_evaluated_point(point, entry.metrics.get(sweep.goals[0].metric), error=failed)
-    return search
+    def _next(self) -> "_Offer | None":
+        if self._fixed:
+            return _Offer(self._fixed.popleft())
+        while ready := [search for search in self._searches if search.left > 0 and not search.waiting]:
+            offer = min(ready, key=lambda search: search.launched).next()
+            if offer is not None:
+                return offer
+        return None
 
 
-def completer(sweep: Sweep, base: TrainConfig) -> Callable[[Mapping[str, Any]], Cell]:
-    """A proposed point -> its cell."""
-    return lambda point: make_cell(sweep, base, point)
+@dataclass(frozen=True)
+class _Offer:
+    """A cell to run; of a search's candidates, Optuna's trial and the search."""
+
+    cell: Cell
+    trial: Trial | None = None
+    search: "_Search | None" = None
+
+
+class _Search:
+    """A study that goes on: what is left of it, and what its candidates have given so far."""
+
+    def __init__(
+        self, plan: Plan, study: Study, *, taken: set[str], parallel: bool, note: Callable[[str], None]
+    ) -> None:
+        self._plan = plan
+        self._study = study
+        self._taken = taken
+        self._parallel = parallel
+        self._note = note
+        self._proposals: Proposals | None = None  # made when it is first asked: there may be thousands of studies
+        self._resumed = deque(study.resumed)
+        self._to_propose = study.proposals
+        self._own = [] if study.candidates else self._own_point()
+        self._further = deque(cell for cell in study.further if plan.due(cell))
+        self._undecided = study.open
+        self._running: set[str] = set()
+        self._cells = {candidate.cell.key: candidate.cell for candidate in study.candidates}
+        goal = plan.sweep.goals[:1]
+        self._scores = {candidate.cell.key: candidate.entry.scores(goal)[0] for candidate in study.candidates}
+        self.launched = len(study.candidates) - len(study.resumed)
+
+    @property
+    def proposals(self) -> Proposals:
+        """Optuna's study."""
+        if self._proposals is None:
+            self._proposals = Proposals(self._plan.sweep, self._study, parallel=self._parallel)
+        return self._proposals
+
+    @property
+    def left(self) -> int:
+        """Cells that are still to be suggested; those of a winner count before it is known."""
+        further = len(self._plan.sweep.seeds) - 1 if self._undecided else len(self._further)
+        return len(self._resumed) + self._to_propose + further
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next cell depends on candidates that run."""
+        return bool(self._running) and not self._resumed and not self._to_propose and len(self._plan.sweep.seeds) > 1
+
+    def next(self) -> _Offer | None:
+        """The next cell, or None where the search turns out to have none."""
+        offer = self._candidate()
+        if offer is not None:
+            self._running.add(offer.cell.key)
+            self._cells[offer.cell.key] = offer.cell
+            self._taken.add(offer.cell.key)
+            self.launched += 1
+            return offer
+        self._decide()
+        return _Offer(self._further.popleft()) if self._further else None
+
+    def ended(self, offer: _Offer, outcome: Outcome) -> None:
+        """A candidate has ended."""
+        assert offer.trial is not None
+        self.proposals.tell(offer.trial, outcome)
+        self._running.discard(offer.cell.key)
+        self._scores[offer.cell.key] = outcome.scores[0]
+        self._decide()
+
+    def _candidate(self) -> _Offer | None:
+        if self._resumed:
+            candidate = self._resumed.popleft()
+            return _Offer(candidate.cell, self.proposals.adopt(candidate.point), self)
+        if not self._to_propose:
+            return None
+        self._to_propose -= 1
+        for point in (self._own.pop() for _ in self._own[:1]):
+            cell = self._complete(point)
+            if cell.key not in self._taken:
+                return _Offer(cell, self.proposals.adopt(point), self)
+        asked = self.proposals.ask(self.launched, self._complete, self._taken)
+        if asked is None:
+            self._to_propose = 0
+            return None
+        trial, cell = asked
+        return _Offer(cell, trial, self)
+
+    def _decide(self) -> None:
+        """The winner, once every candidate has ended; only cells that have no result follow."""
+        if not self._undecided or self._running or self._resumed or self._to_propose:
+            return
+        self._undecided = False
+        sweep, base = self._plan.sweep, self._plan.base
+        if len(sweep.seeds) == 1:
+            return
+        best = winner(sweep.goals[0], self._scores)
+        if not best:
+            self._note(without_winner(self._study.point))
+            return
+        further = further_seeds(sweep, base, self._study.point, self._cells[best])
+        self._further.extend(cell for cell in further if self._plan.due(cell))
+
+    def _complete(self, point: Mapping[str, Any]) -> Cell:
+        return make_cell(self._plan.sweep, self._plan.base, {**self._study.point, **point})
+
+    def _own_point(self) -> list[dict[str, Scalar]]:
+        """The base's own point, where it lies in the space: what a new search is to improve on."""
+        flat = flatten(changed(self._plan.base, self._study.point))
+        own = {key: flat[key] for key in self._plan.sweep.space}
+        inside = all(contains(self._plan.sweep.space[key], value) for key, value in own.items())
+        return [own] if inside else []

@@ -134,10 +134,6 @@ class Sweep:
             points += [first] + [{**first, key: value} for key, values in axes.items() for value in values[1:]]
         return points
 
-    def require_room(self, room: int, *, cpus: float, gpus: float, gpus_per_worker: float) -> None:
-        """Refuse a trial that could never be placed, with the arithmetic."""
-        rules.check_room(self, room, cpus=cpus, gpus=gpus, gpus_per_worker=gpus_per_worker)
-
 
 def _conform(value: Any) -> None:
     try:

@@ -1,15 +1,19 @@
 """Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
 
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, ViewType
+from mlflow.entities import Experiment
 
+from analysis.records import Record, read_records, sqlite_file
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, flatten, parse, unflatten
@@ -20,7 +24,6 @@ from sweeps.engine.spec import Sweep
 
 # What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
 RESULTS = ("finished", "diverged", "collapsed")
-_PAGE = 1000  # runs per query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,11 @@ class Entry:
     reason: str = ""
     epoch: int = 0  # the last one that was logged
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
+    resources: str = ""  # what its trial asked for and ran on, as placement.Request says it
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
+    start_time: int = 0  # ms since 1970, of the first attempt
+    end_time: int | None = None  # of the last one; None while it runs
+    commit: str = ""  # of the source at the last attempt
 
     def config(self, base: TrainConfig) -> TrainConfig:
         """The cell's config; where its data lies comes from the base, not from the machine that began the cell."""
@@ -61,14 +68,38 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
 
 
+def shown_uri() -> str:
+    """The store as messages name it, without a password."""
+    return re.sub(r"//[^/@]*@", "//", store_uri())
+
+
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store; a fresh sqlite file gets its schema now, by this one process."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
+    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other."""
+    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
     client = MlflowClient(uri)
-    client.search_experiments(max_results=1)
+    with _alone() if uri.startswith("sqlite:") else nullcontext():
+        client.search_experiments(max_results=1)
     return client
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: several that give a fresh sqlite file its schema all fail."""
+    file = results_dir() / "locks" / "store.lock"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("a")
+    except OSError:  # a results folder that may only be read has its schema
+        yield
+        return
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def find_experiment(name: str, uri: str) -> Experiment | None:
@@ -77,7 +108,7 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
     Raises:
         ConfigError: it has been deleted, and its name cannot be used until it is restored.
     """
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    file = sqlite_file(uri)
     if file is not None and not file.exists():
         return None
     if file is not None and not (file.is_file() and _is_sqlite(file)):
@@ -93,33 +124,8 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
 
 def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
     """Every cell of an experiment; runs without a cell key are somebody else's."""
-    client = open_client(uri)
-    entries: list[Entry] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id], "", ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token
-        )
-        entries += [
-            Entry(
-                run_id=run.info.run_id,
-                key=run.data.tags["cell_key"],
-                status=run.data.tags.get("status", "running"),
-                role=run.data.tags.get("role", "cell"),
-                label=run.info.run_name,
-                params=run.data.params,
-                metrics=run.data.metrics,
-                reason=run.data.tags.get("reason", ""),
-                epoch=int(run.data.tags.get("epoch", 0)),
-                device_seconds=float(run.data.tags.get("device_seconds", 0)),
-                rungs={int(epoch): value for epoch, value in json.loads(run.data.tags.get("rungs", "{}")).items()},
-            )
-            for run in page
-            if "cell_key" in run.data.tags
-        ]
-        token = page.token
-        if not token:
-            return entries
+    records = read_records(open_client(uri), experiment.experiment_id, uri)
+    return [_entry(record) for record in records if "cell_key" in record.tags]
 
 
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
@@ -145,7 +151,7 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
     return {
         entry.key: entry
         for entry in read_entries(experiment, store_uri())
-        if entry.role == "reference" or all(entry.params.get(key) == text for key, text in shared.items())
+        if entry.role == "reference" or shared.items() <= entry.params.items()
     }
 
 
@@ -159,7 +165,7 @@ def best_config(sweep: str) -> TrainConfig:
     """
     experiment = find_experiment(sweep, store_uri())
     entries = read_entries(experiment, store_uri()) if experiment is not None else []
-    shared = json.loads(experiment.tags["sweep.base"]) if experiment is not None else {}
+    shared = json.loads(experiment.tags.get("sweep.base", "{}")) if experiment is not None else {}
     finished = [
         entry
         for entry in entries
@@ -176,6 +182,26 @@ def best_config(sweep: str) -> TrainConfig:
         if goal.better(entry.scores([goal])[0], best.scores([goal])[0]):
             best = entry
     return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
+
+
+def _entry(record: Record) -> Entry:
+    tags = record.tags
+    return Entry(
+        run_id=record.run_id,
+        key=tags["cell_key"],
+        status=tags.get("status", "running"),
+        role=tags.get("role", "cell"),
+        label=record.name,
+        params=record.params,
+        metrics=record.metrics,
+        reason=tags.get("reason", ""),
+        epoch=int(tags.get("epoch", 0)),
+        device_seconds=float(tags.get("device_seconds", 0)),
+        rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
+        start_time=record.start_time,
+        end_time=record.end_time,
+        commit=tags.get("mlflow.source.git.commit", ""),
+    )
 
 
 def _is_sqlite(file: Path) -> bool:

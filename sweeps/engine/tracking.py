@@ -1,39 +1,38 @@
 """The ledger: one MLflow experiment per sweep, one flat run per cell, found or created by its cell key."""
 
-import dataclasses
-import getpass
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-import sys
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
+from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric
 
-from jepa_train.config import TrainConfig
-from jepa_train.flat import Scalar, flatten
-from jepa_train.paths import results_dir
-from sweeps.engine.cells import Cell, shared_fields
+from jepa_train.flat import flatten
+from sweeps.engine.cells import Cell
+from sweeps.engine.experiment import described, open_experiment, plan_files
 from sweeps.engine.plan import Plan
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import RESULTS, Entry, find_experiment, open_client, store_uri
+from sweeps.engine.provenance import code_tags, user
+from sweeps.engine.runs import Refused, Runs, one_line
+from sweeps.engine.spool import Operation, left_over, read
+from sweeps.engine.store import RESULTS, Entry, shown_uri
+from sweeps.engine.writer import Writer
+
+logger = logging.getLogger(__name__)
 
 _MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "FAILED"}
+_LONGEST = 19_000  # characters of a description; MLflow takes 20,000
 
 
 @dataclass
 class _Open:
-    """A run that is being written."""
+    """A cell that is running."""
 
-    run_id: str
     before: float  # device-seconds of earlier attempts
     devices: float
+    epoch: int
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -42,150 +41,171 @@ class _Open:
 
 
 class Ledger:
-    """Writes one sweep's experiment, which is created here where it is missing: once, before any trial."""
+    """Writes one sweep's experiment. After its construction nobody waits for the store, and no failure of it is raised.
 
-    def __init__(self, plan: Plan, source: Path) -> None:
+    Args:
+        source: the sweep's file.
+        note: told when the store goes and when it comes back, in one line; called in another thread.
+        publish: makes the sweep's table, as Markdown, after cells have ended; called in another thread.
+
+    Raises:
+        MlflowException: the store cannot be reached now.
+    """
+
+    def __init__(self, plan: Plan, source: Path, *, note: Callable[[str], object], publish: Callable[[], str]) -> None:
         sweep = plan.sweep
-        results_dir().mkdir(parents=True, exist_ok=True)
-        uri = store_uri()
-        self._client = open_client(uri)
-        self._source = source
-        self._workers = sweep.workers
+        self._purpose = sweep.purpose.strip()
+        self._workers = str(sweep.workers)
+        self._code = code_tags(source)
+        self._note = note
+        self._publish = publish
+        self._publish_at = 0.0
+        self._stale = False  # the table
+        self.table = ""  # the latest, as Markdown
         self._open: dict[str, _Open] = {}
-        experiment = find_experiment(sweep.name, uri)
-        self._experiment_id = (
-            experiment.experiment_id
-            if experiment is not None
-            else self._client.create_experiment(sweep.name, artifact_location=_artifacts(sweep.name, uri))
-        )
-        tags = {
-            "sweep.file": str(source),
-            "sweep.kind": sweep.kind,
-            "sweep.axes": json.dumps(sweep.axes),
-            "sweep.searched": json.dumps([*sweep.space]),
-            "sweep.seeds": json.dumps(sweep.seeds),
-            "sweep.objective": sweep.goals[0].metric,
-            "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
-            "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
-            "sweep.grid": json.dumps(_resolved(sweep, plan.base), default=list),
-            "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
-        }
-        for key, value in tags.items():
-            self._client.set_experiment_tag(self._experiment_id, key, value)
+        self._before = {key: (entry.device_seconds, entry.epoch) for key, entry in plan.entries.items()}
+        self._client, experiment = open_experiment(sweep.name)
+        for key, value in described(plan, source).items():
+            if experiment.tags.get(key) != value:
+                self._client.set_experiment_tag(experiment.experiment_id, key, value)
         for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
             entry = plan.entries.get(cell.key)
             if entry is not None and entry.role != cell.role:
                 self._client.set_tag(entry.run_id, "role", cell.role)
+        run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
+        self._writer = Writer(
+            Runs(self._client, experiment.experiment_id, run_ids, note),
+            name=sweep.name,
+            store=shown_uri(),
+            note=note,
+            settled=self._settled,
+        )
+        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **self._code}}
+        self._put(new=new, status="FINISHED", files=plan_files(plan, source))
 
     def knows(self, key: str) -> bool:
         """Whether the cell has a run, whatever became of it."""
-        return bool(self._find(key))
+        return key in self._before
 
-    def start(self, cell: Cell, *, devices: float) -> None:
+    def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
 
         Args:
             devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
+            resources: the same in words, with the kind of device; prices of later cells rest on it.
         """
-        run_id = self._find(cell.key)
-        before = 0.0
-        if run_id:
-            before = float(self._client.get_run(run_id).data.tags.get("device_seconds", 0))
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            run_id = self._create(cell).info.run_id
-        self._open[cell.key] = _Open(run_id, before, devices)
-        tags = {"status": "running", "reason": "", "workers": str(self._workers), **_code_tags(self._source)}
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        if cell.key in self._open:  # its trial was lost and starts again
+            self._remember(cell.key)
+        before, epoch = self._before.setdefault(cell.key, (0.0, 0))
+        self._open[cell.key] = _Open(before, devices, epoch)
+        data = cell.config.data
+        new = {
+            "label": cell.label,
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user()},
+            "params": {key: str(value) for key, value in flatten(cell.config).items()},
+            "dataset": {
+                "name": data.name,
+                "digest": data.fingerprint or "builtin",
+                "source_type": "local",
+                "source": data.path,
+            },
+        }
+        tags = {"status": "running", "reason": "", "workers": self._workers, "resources": resources, **self._code}
+        self._put(key=cell.key, new=new, tags=tags, status="RUNNING")
 
     def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
         """One epoch's metrics of a cell; those without a prefix, as epoch itself, are not logged.
 
+        What the cell's run holds of an epoch already stays as it is: a cell that goes on reports its past again.
+
         Args:
             rungs: epoch -> objective, of the places so far at which early stopping judged the cell.
         """
-        run = self._open[key]
-        now, epoch = int(time.time() * 1000), int(metrics["epoch"])
-        rows = [Metric(name, value, now, epoch) for name, value in metrics.items() if "/" in name]
-        tags = [RunTag("epoch", str(epoch)), RunTag("device_seconds", f"{run.device_seconds:.1f}")]
-        tags += [RunTag("rungs", json.dumps(rungs))] if rungs else []
-        self._client.log_batch(run.run_id, metrics=rows, tags=tags)
+        run, epoch = self._open[key], int(metrics["epoch"])
+        run.epoch = max(run.epoch, epoch)
+        tags = {"epoch": str(run.epoch), "device_seconds": f"{run.device_seconds:.1f}"}
+        tags |= {"rungs": json.dumps(rungs)} if rungs else {}
+        self._put(key=key, step=epoch, metrics=_rows(metrics), tags=tags)
 
     def end(self, key: str, status: str, reason: str, details: str = "") -> None:
         """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
-        run = self._open.pop(key)
-        tags = {"status": status, "reason": reason[:500], "device_seconds": f"{run.device_seconds:.1f}"}
-        self._client.log_batch(run.run_id, tags=[RunTag(name, text) for name, text in tags.items()])
-        if details:
-            self._client.log_text(run.run_id, details, "traceback.txt")
-        self._client.set_terminated(run.run_id, _MLFLOW_STATUS.get(status, "KILLED"))
+        seconds = self._remember(key)
+        tags = {"status": status, "reason": reason[:500], "device_seconds": f"{seconds:.1f}"}
+        files = {"traceback.txt": details} if details else {}
+        self._put(key=key, tags=tags, status=_MLFLOW_STATUS.get(status, "KILLED"), files=files)
 
     def amend(self, entry: Entry, metrics: Mapping[str, float]) -> None:
-        """Add metrics of a later evaluation to a cell that is over."""
-        now, epoch = int(time.time() * 1000), int(metrics["epoch"])
-        rows = [Metric(name, value, now, epoch) for name, value in metrics.items() if "/" in name]
+        """Add metrics of a later evaluation to a cell that is over; at once, and only what its run does not say yet.
+
+        Raises:
+            MlflowException: the store cannot be reached.
+        """
+        held = self._client.get_run(entry.run_id).data.metrics
+        now, epoch = _now(), int(metrics["epoch"])
+        rows = [Metric(name, value, now, epoch) for name, value in _rows(metrics).items() if held.get(name) != value]
         self._client.log_batch(entry.run_id, metrics=rows)
 
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
-        self._client.set_experiment_tag(self._experiment_id, "mlflow.note.content", text)
+        whole = text if len(text) <= _LONGEST else text[:_LONGEST].rpartition("\n")[0] + "\n\n(cut here)"
+        self._put(description=whole)
 
-    def _find(self, key: str) -> str:
-        """The id of the cell's run, "" where it has none."""
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.cell_key = '{key}'", ViewType.ACTIVE_ONLY, max_results=1
-        )
-        return found[0].info.run_id if found else ""
+    def close(self) -> str:
+        """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
+        return self._writer.close()
 
-    def _create(self, cell: Cell) -> Run:
-        tags = {"cell_key": cell.key, "role": cell.role, "mlflow.user": _user()}
-        run = self._client.create_run(self._experiment_id, run_name=cell.label, tags=tags)
-        params = [Param(key, str(value)) for key, value in flatten(cell.config).items()]
-        self._client.log_batch(run.info.run_id, params=params)
-        data = cell.config.data
-        dataset = Dataset(name=data.name, digest=data.fingerprint or "builtin", source_type="local", source=data.path)
-        self._client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-        return run
+    def _put(self, **parts: Any) -> None:
+        self._writer.put(Operation(at=_now(), **parts))
 
+    def _remember(self, key: str) -> float:
+        run = self._open.pop(key)
+        seconds = run.device_seconds
+        self._before[key] = (seconds, run.epoch)
+        return seconds
 
-def _resolved(sweep: Sweep, base: TrainConfig) -> list[dict[str, Sequence[Scalar]]]:
-    """The sweep's grids, each with a value for every axis of any of them: the base's own where it has none."""
-    flat = flatten(base)
-    return [{key: grid.get(key, [flat.get(key, "")]) for key in sweep.grid_axes} for grid in sweep.grids]
-
-
-def _artifacts(name: str, uri: str) -> str | None:
-    """Beside a local store, under results; a server decides for itself."""
-    return (results_dir() / "artifacts" / name).as_uri() if uri.startswith("sqlite:") else None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user id has no name
-        return str(os.getuid())
+    def _settled(self, ended: bool, closing: bool) -> None:
+        """Publish the table when it has changed, a twentieth of the time at most: reading a big store takes seconds."""
+        self._stale |= ended
+        began = time.monotonic()
+        if not closing and not (self._stale and began >= self._publish_at):
+            return
+        try:
+            self.table = self._publish()
+        except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
+            self._note(f"the table cannot be made now: {one_line(error)}")
+        else:
+            self.describe(f"{self._purpose}\n\n{self.table}")
+            self._stale = False
+        now = time.monotonic()
+        self._publish_at = now + 19 * (now - began)
 
 
-@cache
-def _code_tags(source: Path) -> dict[str, str]:
-    """Which code made a run: source file, git commit and dirtiness, versions."""
-    root = Path(__file__).resolve().parents[2]
-    packages = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow")
-    return {
-        "mlflow.source.name": str(source),
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": _git(root, "rev-parse", "HEAD") or "unknown",
-        "git_dirty": str(bool(_git(root, "status", "--porcelain"))).lower(),
-        "command": " ".join(sys.argv),
-        "host": platform.node(),
-        "version.python": platform.python_version(),
-        **{f"version.{name}": importlib.metadata.version(name) for name in packages},
-    }
+def replay_spool(sweep: str) -> int:
+    """Write what earlier launches of the sweep could not tell the store; how many records that were.
+
+    To be called before the ledger is read, by the launch that holds the sweep.
+
+    Raises:
+        MlflowException: the store cannot be reached; the spool stays.
+    """
+    count = 0
+    for file in left_over(sweep):
+        client, experiment = open_experiment(sweep)
+        operations = read(file)
+        runs = Runs(client, experiment.experiment_id, {}, logger.warning)
+        for key in dict.fromkeys(one.key for one in operations):
+            try:
+                runs.write(key, [one for one in operations if one.key == key])
+            except Refused as error:
+                logger.warning("the store refuses what %s says of cell %s: %s", file, key, error)
+        file.unlink()
+        count += len(operations)
+    return count
 
 
-def _git(root: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=10)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if "/" in name}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

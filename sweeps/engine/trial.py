@@ -1,7 +1,7 @@
 """The Tune trial: hands its cell to a lane and relays the lane's reports. Trains nothing, so it must stay light."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,42 @@ from ray import tune
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str) -> None:
+def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Collection[int]) -> None:
     """One cell, from a complete flat config. Its own failure is a result, not an exception.
 
     The last report repeats the last metrics and adds how the cell ended: `status` (finished, diverged, collapsed,
-    stopped or failed), `reason` and `traceback`. A cell that failed in its first epoch reports these three alone.
+    stopped, failed, or interrupted where no lane is left), `reason` and `traceback`. A cell that failed in its first
+    epoch reports these three alone. A report with a `note` says what happened to the cell, with the last metrics again.
+
+    A process that takes the place of one that died relays all reports from the first on.
 
     Raises:
-        RuntimeError: no lane is left; RayActorError: the mailbox died.
+        RayActorError: the mailbox died.
     """
-    job = {"cell": config, "checkpoints": checkpoints}
+    job = {"cell": config, "checkpoints": checkpoints, "rungs": rungs}
     ticket = ray.get(mailbox.submit.remote(tune.get_context().get_trial_id(), job))
-    last: dict[str, float] = {}
+    last: dict[str, Any] = {}
     taken, end = 0, None
     try:
         while end is None:
             reports, end = ray.get(mailbox.take.remote(ticket, taken))
             taken += len(reports)
             for metrics in reports:
-                last |= metrics
-                tune.report(metrics)
+                if "note" not in metrics:
+                    last |= metrics
+                tune.report({**last, **metrics} if "note" in metrics else metrics)
         tune.report({**last, **end})
     finally:  # also where Tune stops the trial, which raises in tune.report
         mailbox.abandon.remote(ticket)
 
 
-def make_trial(mailbox: Any, checkpoints: Path) -> Callable[[dict[str, Any]], None]:
+def make_trial(mailbox: Any, checkpoints: Path, *, rungs: Collection[int] = ()) -> Callable[[dict[str, Any]], None]:
     """The trainable for a Tuner whose trials use the lanes behind this mailbox; use it with reuse_actors=True.
 
     Args:
         checkpoints: the sweep's folder of checkpoints, as the workers see it.
+        rungs: epochs at which a scheduler judges: there a cell waits for the verdict, elsewhere it trains on meanwhile.
     """
+    parameters = {"mailbox": mailbox, "checkpoints": str(checkpoints), "rungs": tuple(rungs)}
     # On the head node, where the driver is, and without a CPU: the lanes own all of them.
-    return tune.with_resources(
-        tune.with_parameters(trial, mailbox=mailbox, checkpoints=str(checkpoints)), {"node:__internal_head__": 0.001}
-    )
+    return tune.with_resources(tune.with_parameters(trial, **parameters), {"node:__internal_head__": 0.001})

@@ -1,0 +1,78 @@
+"""Several goals at once: which points none beats, how much of the space they cover, and where the bend is."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Direction = Literal["max", "min"]
+Points = Sequence[Sequence[float]] | np.ndarray  # (n, goals)
+
+
+def pareto_set(points: Points, directions: Sequence[Direction]) -> np.ndarray:
+    """(n,) bool: the points that no other point equals or beats in every goal and beats in one.
+
+    Equal points are in it together. A point with a number that is not finite is not in it, and beats none.
+    """
+    high = _upwards(points, directions)
+    finite = np.isfinite(high).all(axis=1)
+    inside = finite.copy()
+    for number in np.flatnonzero(finite):
+        others = high[inside]  # a point that is out is beaten by one that is in: beating is transitive
+        beaten = (others >= high[number]).all(axis=1) & (others > high[number]).any(axis=1)
+        inside[number] = not beaten.any()
+    return inside
+
+
+def hypervolume(points: Points, reference: Sequence[float], directions: Sequence[Direction]) -> float:
+    """The volume between the reference point and the points, exactly: of all that some point equals or beats and that
+    beats the reference. A point that is no better than the reference in every goal adds nothing."""
+    (floor,) = _upwards([reference], directions)
+    high = _upwards(points, directions)[pareto_set(points, directions)] - floor
+    return _volume(np.unique(high[(high > 0).all(axis=1)], axis=0))
+
+
+def knee(points: Points, directions: Sequence[Direction]) -> int | None:
+    """The index of the point of the Pareto set where giving up a little of one goal gains the most of the other.
+
+    Both goals are scaled to [0, 1] over the set; the knee is the point farthest from the chord between the two ends, on
+    its better side (the first of equals). None with other than two goals, or where no point lies beyond the chord.
+    """
+    if len(directions) != 2:
+        return None
+    members = np.flatnonzero(pareto_set(points, directions))
+    high = _upwards(points, directions)[members]
+    if not len(high) or not (spread := np.ptp(high, axis=0)).all():
+        return None
+    beyond = ((high - high.min(axis=0)) / spread).sum(axis=1) - 1  # sqrt(2) times the distance from x + y = 1
+    best = int(beyond.argmax())
+    return int(members[best]) if beyond[best] > 1e-9 else None
+
+
+def worst(points: Points, directions: Sequence[Direction]) -> list[float]:
+    """The worst of each goal among the points that are finite: the reference point unless another is said."""
+    high = _upwards(points, directions)
+    low = high[np.isfinite(high).all(axis=1)].min(axis=0)
+    return [float(value) for value in low * _signs(directions)]
+
+
+def _upwards(points: Points, directions: Sequence[Direction]) -> np.ndarray:
+    """(n, goals), larger is better."""
+    return np.asarray(points, dtype=float).reshape(-1, len(directions)) * _signs(directions)
+
+
+def _signs(directions: Sequence[Direction]) -> np.ndarray:
+    return np.array([1.0 if direction == "max" else -1.0 for direction in directions])
+
+
+def _volume(high: np.ndarray) -> float:
+    """Of the union of boxes from 0 to each point; slice by slice of the last goal, from its largest value down."""
+    if not len(high):
+        return 0.0
+    if high.shape[1] == 1:
+        return float(high.max())
+    high = high[np.argsort(-high[:, -1], kind="stable")]
+    depths = high[:, -1] - np.append(high[1:, -1], 0.0)
+    if high.shape[1] == 2:
+        return float(np.maximum.accumulate(high[:, 0]) @ depths)
+    return sum(float(depth) * _volume(high[:count, :-1]) for count, depth in enumerate(depths, 1) if depth > 0)

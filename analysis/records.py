@@ -1,0 +1,112 @@
+"""The runs of one experiment, all at once: from an sqlite store by plain SQL, from any other by MLflow's client.
+
+MLflow's client needs 4 ms for a run, most of it in its object mapper: 37 s for 10,000 runs of 53 parameters and 40
+metrics, where four queries need 1.3 s. The sweep engine reads its ledger here as well.
+"""
+
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+
+_PAGE = 1000  # runs per query of the client
+_ACTIVE = "from runs where experiment_id = ? and lifecycle_stage = 'active'"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One run as the store has it; of metrics the last values. Deleted runs have none."""
+
+    run_id: str
+    name: str
+    status: str  # MLflow's own: RUNNING, FINISHED, FAILED, KILLED
+    start_time: int  # ms since 1970
+    end_time: int | None
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Record]:
+    """Every run of an experiment that is not deleted, oldest first. Writes nothing.
+
+    A store that plain SQL cannot read (a server, another database, tables of a later MLflow, one that is locked for
+    long) is read by the client, which is slower and has the last word on what is wrong with it.
+    """
+    file = sqlite_file(uri)
+    if file is not None:
+        with suppress(sqlite3.Error):
+            return in_order(_by_sql(file, experiment_id))
+    return in_order(_by_client(client, experiment_id))
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an sqlite store, None for any other."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def in_order(records: list[Record]) -> list[Record]:
+    """By start, and by id where two started at once."""
+    return sorted(records, key=lambda record: (record.start_time, record.run_id))
+
+
+def _by_sql(file: Path, experiment_id: str) -> list[Record]:
+    """Four queries in one transaction, so that they see one state of the store.
+
+    Equal texts are kept once: 10,000 runs then take 50 MB, not 170.
+    """
+    known: dict[str, str] = {}
+    once = known.setdefault
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("begin")
+        columns = "run_uuid, name, status, start_time, end_time"
+        records = {
+            run_id: Record(run_id=run_id, name=name, status=status, start_time=start, end_time=end)
+            for run_id, name, status, start, end in connection.execute(f"select {columns} {_ACTIVE}", [experiment_id])
+        }
+
+        def rows(table: str, columns: str) -> Any:
+            query = f"select run_uuid, key, {columns} from {table} where run_uuid in (select run_uuid {_ACTIVE})"
+            return connection.execute(query, [experiment_id])
+
+        for run_id, key, text in rows("params", "value"):
+            records[run_id].params[once(key, key)] = once(text, text)
+        for run_id, key, text in rows("tags", "value"):
+            records[run_id].tags[once(key, key)] = once(text, text)
+        for run_id, key, value, is_nan in rows("latest_metrics", "value, is_nan"):
+            records[run_id].metrics[once(key, key)] = float("nan") if is_nan else as_measured(value)
+    return list(records.values())
+
+
+def _by_client(client: MlflowClient, experiment_id: str) -> list[Record]:
+    records: list[Record] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], "", ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token)
+        records += map(_record, page)
+        token = page.token
+        if not token:
+            return records
+
+
+def _record(run: Run) -> Record:
+    return Record(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        start_time=run.info.start_time,
+        end_time=run.info.end_time,
+        params=dict(run.data.params),
+        metrics={name: as_measured(value) for name, value in run.data.metrics.items()},
+        tags=dict(run.data.tags),
+    )
+
+
+def as_measured(value: float) -> float:
+    """MLflow's sqlite store writes an infinity as the largest float."""
+    return float("inf") * value if abs(value) == sys.float_info.max else value

@@ -1,0 +1,161 @@
+"""Which runs count: those of the sweep as its file is now, and of a fair ablation the winner of each point."""
+
+import itertools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.goals import goals_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What one point of the grid chose among its candidates.
+
+    Args:
+        point: the grid's axes and their values.
+        candidates: its cells with the first seed.
+        winner: the best finished candidate by the first goal, with all seeds, the candidate itself first; empty while
+            none has finished.
+    """
+
+    point: Mapping[str, Any]
+    candidates: pd.DataFrame
+    winner: pd.DataFrame
+
+
+def axes(runs: pd.DataFrame) -> list[str]:
+    """The dotted keys that the sweep varies."""
+    return json.loads(runs["sweep.axes"].iloc[0])
+
+
+def searched(runs: pd.DataFrame) -> list[str]:
+    """Those of its axes that a search proposes."""
+    return said(runs, "sweep.searched") or []
+
+
+def has_winners(runs: pd.DataFrame) -> bool:
+    """Whether candidates compete, so that the best of each point runs with all seeds; of several goals none is best."""
+    return bool(searched(runs)) and len(goals_of(runs)) == 1
+
+
+def is_fair(runs: pd.DataFrame) -> bool:
+    """Whether each point of a grid has a search of its own, with one winner."""
+    return has_winners(runs) and runs["sweep.kind"].iloc[0] == "fair"
+
+
+def cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a sweep whose numbers a table compares: all of the present grid or search.
+
+    Of a fair ablation those of the winners; where a point has none yet, its candidates without a result.
+    """
+    if not is_fair(runs):
+        return current(runs)
+    parts = [
+        choice.winner if len(choice.winner) else choice.candidates[choice.candidates["status"] != "finished"]
+        for choice in choices(runs)
+    ]
+    return pd.concat(parts) if parts else runs.iloc[:0]
+
+
+def choices(runs: pd.DataFrame) -> list[Choice]:
+    """The points of the grid in order (of a search alone the one empty point), each with its candidates and winner."""
+    present, free = current(runs), searched(runs)
+    keys = [axis for axis in axes(runs) if axis not in free]
+    (goal, *_), first = goals_of(runs), _seeds(runs)[:1]
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for position, place in enumerate(_places(present, keys)):
+        groups[place].append(position)
+    found = []
+    for grid in _grids(runs):
+        for values in itertools.product(*(grid[key] for key in keys)):
+            own = present.iloc[groups[tuple(map(_comparable, values))]]
+            candidates = own[own["seed"].isin(first)] if first else own
+            ranked = goal.best_first(candidates[candidates["status"] == "finished"]).dropna(subset="score")
+            winner = own.iloc[:0]
+            if len(ranked):
+                places = _places(own, free)
+                best = places[own.index.get_loc(ranked.index[0])]
+                same = own[[place == best for place in places]].sort_values("seed")
+                winner = same.sort_values("seed", key=lambda seeds: ~seeds.isin(first), kind="stable")
+            found.append(Choice(point=dict(zip(keys, values, strict=True)), candidates=candidates, winner=winner))
+    return found
+
+
+def current(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells, without references, of the sweep's present base configuration (where it has none, of the latest).
+
+    Whoever edits a sweep's base and runs it again gets new cells beside the old ones; a table that mixed them would
+    compare different trainings. Of a grid, only the cells with values and seeds that it still lists.
+    """
+    found = of_present_base(runs)
+    inside = pd.Series(False, index=found.index)
+    for grid in _grids(found):
+        here = pd.Series(True, index=found.index)
+        for key, values in grid.items():
+            here &= column(found, key).map(_comparable).isin({_comparable(value) for value in values})
+        inside |= here
+    return found[inside & (found["seed"].isin(_seeds(found)) if _seeds(found) else True)]
+
+
+def of_present_base(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the sweep's present base configuration, those that the grid no longer lists among them."""
+    found = runs[runs["role"] == "cell"]
+    return found[found["base"] == present_base(found)]
+
+
+def present_base(cells: pd.DataFrame) -> str:
+    """What the sweep's file said at its last launch, if any cell has it; else what the latest cell has."""
+    told = cells["sweep.base"].iloc[0] if "sweep.base" in cells and len(cells) else ""
+    if (cells["base"] == told).any():
+        return str(told)
+    return cells.sort_values(["start_time", "run_id"])["base"].iloc[-1] if len(cells) else ""
+
+
+def references(runs: pd.DataFrame) -> pd.DataFrame:
+    """The references that the sweep's file has now; those of an earlier base compare with other trainings."""
+    found = runs[runs["role"] == "reference"]
+    keys = said(found, "sweep.references")
+    return found if keys is None else found[found["cell_key"].isin(keys)]
+
+
+def column(runs: pd.DataFrame, name: str) -> pd.Series:
+    """A column, NaN where no run of the store has it."""
+    return runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
+
+
+def said(runs: pd.DataFrame, name: str) -> Any:
+    """What a JSON tag of the sweep says, or None where a store from before that tag does not have it."""
+    text = runs[name].iloc[0] if name in runs and len(runs) else None
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def _grids(runs: pd.DataFrame) -> list[dict[str, list[Any]]]:
+    """Every grid with values for each axis of any; one empty grid where the sweep has none."""
+    grids = said(runs, "sweep.grid") or [{}]
+    return grids if isinstance(grids, list) else [grids]  # a store from before lists of grids has one
+
+
+def _seeds(runs: pd.DataFrame) -> list[int]:
+    return said(runs, "sweep.seeds") or []
+
+
+def _places(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[float | str, ...]]:
+    """Where each run lies along some axes."""
+    columns = [column(runs, key).map(_comparable) for key in keys]
+    return [*zip(*columns, strict=True)] if columns else [()] * len(runs)
+
+
+def _comparable(value: Any) -> float | str:
+    """1, 1.0 and "1.0" are one value; what a method does not have is "", as in the sweep's grid."""
+    if pd.isna(value):
+        return ""
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)

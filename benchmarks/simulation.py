@@ -1,0 +1,149 @@
+"""A sweep without Ray, training and MLflow: the real plan, searcher and early stopping, over reports from a function.
+
+Every lane takes an epoch per turn; the store is a dict. A sweep that is stopped after some turns leaves what a killed
+driver leaves, and a later run goes on from there.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from jepa_train.config import TrainConfig
+from jepa_train.flat import flatten
+from sweeps.engine.asha import Judge
+from sweeps.engine.cells import Cell, fixed_cells
+from sweeps.engine.plan import Plan, laid_out
+from sweeps.engine.search import CellSearcher
+from sweeps.engine.spec import Sweep
+from sweeps.engine.states import Rules
+from sweeps.engine.store import Entry
+
+Reports = Callable[[TrainConfig], Sequence[Mapping[str, float]]]  # one per epoch, {"epoch": 1.0, "val/..": ..}
+
+
+@dataclass
+class _Lane:
+    trial: str
+    cell: Cell
+    reports: Sequence[Mapping[str, float]]
+    done: int = 0  # reports that have been made
+
+
+class SimulatedSweep:
+    """The runs of one sweep.
+
+    Args:
+        reports: what a config's training reports; a shorter list than its epochs ends as diverged, an empty one failed.
+    """
+
+    def __init__(
+        self, sweep: Sweep, base: TrainConfig, reports: Reports, *, lanes: int = 1, warm: Iterable[Entry] = ()
+    ) -> None:
+        self.sweep = sweep
+        self._base = base
+        self._reports = reports
+        self._lanes = lanes
+        self._warm = list(warm)
+        self.entries: dict[str, Entry] = {}  # the store
+        self.epochs = 0  # trained so far
+        self.launched: list[str] = []  # the keys of the cells, as often as they were suggested
+        self.ends: list[tuple[int, Entry]] = []  # epochs trained when a cell ended, and how
+        self.notes: list[str] = []
+
+    def plan(self) -> Plan:
+        """The plan that a launch would make now."""
+        rules = Rules(stopping=self.sweep.early_stopping is not None)
+        fixed = tuple(fixed_cells(self.sweep, self._base))
+        return laid_out(self.sweep, self._base, fixed, self.entries, self._warm, rules)
+
+    def run(self, *, turns: int | None = None, admit: Callable[[Cell], bool] = lambda cell: True) -> CellSearcher:  # noqa: ARG005
+        """Launch the sweep, and kill it after so many turns."""
+        plan = self.plan()
+        judge = Judge(plan)
+        searcher = CellSearcher(
+            plan,
+            parallel=self._lanes > 1,
+            announce=lambda cell: self.launched.append(cell.key),
+            admit=admit,
+            rungs=judge.seen,
+            note=self.notes.append,
+        )
+        busy: list[_Lane] = []
+        trial = 0
+        while turns is None or turns > 0:
+            for _ in range(self._lanes - len(busy)):
+                trial += 1
+                config = searcher.suggest(str(trial))
+                if not isinstance(config, dict):
+                    break
+                busy.append(self._started(searcher, str(trial)))
+            if not busy:
+                break
+            busy = [lane for lane in busy if not self._advanced(lane, searcher, judge)]
+            turns = None if turns is None else turns - 1
+        return searcher
+
+    def _started(self, searcher: CellSearcher, trial: str) -> _Lane:
+        cell = searcher._running[trial].cell
+        known = self.entries.get(cell.key)
+        self._write(cell, status="running", epoch=known.epoch if known else 0, rungs=known.rungs if known else {})
+        return _Lane(trial, cell, self._reports(cell.config))
+
+    def _advanced(self, lane: _Lane, searcher: CellSearcher, judge: Judge) -> bool:
+        """One epoch of one lane, and what an earlier launch had trained of it before; whether the cell has ended."""
+        flat = flatten(lane.cell.config)
+        before = self.entries[lane.cell.key].epoch
+        while lane.done < len(lane.reports):
+            metrics = lane.reports[lane.done]
+            lane.done += 1
+            stopped = judge.judge(lane.cell.key, flat, metrics)
+            repeated = lane.done <= before
+            self.epochs += not repeated
+            entry = self._write(
+                lane.cell,
+                status="running",
+                epoch=max(lane.done, before),
+                rungs=judge.seen(lane.cell.key),
+                metrics=metrics,
+            )
+            if stopped:
+                return self._ended(lane, searcher, "pruned", judge.reason(lane.cell.key), entry.metrics)
+            if not repeated:
+                break
+        if lane.done < len(lane.reports):
+            return False
+        status = "failed" if not lane.reports else "diverged" if lane.done < lane.cell.config.epochs else "finished"
+        return self._ended(lane, searcher, status, "", self.entries[lane.cell.key].metrics)
+
+    def _ended(
+        self, lane: _Lane, searcher: CellSearcher, status: str, reason: str, metrics: Mapping[str, float]
+    ) -> bool:
+        entry = dataclasses.replace(self.entries[lane.cell.key], status=status, reason=reason)
+        self.entries[lane.cell.key] = entry
+        self.ends.append((self.epochs, entry))
+        said = {} if status == "pruned" else {"status": status}
+        searcher.on_trial_complete(lane.trial, {**metrics, **said})
+        return True
+
+    def _write(
+        self,
+        cell: Cell,
+        *,
+        status: str,
+        epoch: int,
+        rungs: Mapping[int, float],
+        metrics: Mapping[str, float] = {},
+    ) -> Entry:
+        entry = Entry(
+            run_id=cell.key,
+            key=cell.key,
+            status=status,
+            role=cell.role,
+            label=cell.label,
+            params={key: str(value) for key, value in flatten(cell.config).items()},
+            metrics=dict(metrics),
+            epoch=epoch,
+            rungs=dict(rungs),
+        )
+        self.entries[cell.key] = entry
+        return entry

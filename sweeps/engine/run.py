@@ -1,0 +1,114 @@
+"""One launch: what the ledger lacks is run, sweep by sweep, in one Ray session that starts when it is needed."""
+
+import math
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+
+from analysis.tables import table
+from sweeps.engine.display import Outcome
+from sweeps.engine.options import Options
+from sweeps.engine.plan import Plan, make_plan
+from sweeps.engine.reevaluate import reevaluate
+from sweeps.engine.spec import Sweep
+from sweeps.engine.status import Facts
+from sweeps.engine.summary import summary
+from sweeps.engine.tracking import Ledger, replay_spool
+
+if TYPE_CHECKING:
+    from sweeps.engine.execute import Session
+
+
+class Run:
+    """Runs sweeps that the caller holds. Leaving it ends Ray and its lanes."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._stack = ExitStack()
+        self._session: Session | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def one(self, sweep: Sweep, file: Path) -> Facts:
+        """Run what a sweep lacks; the facts of its summary.
+
+        Raises:
+            ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
+        """
+        plan = self._plan(sweep, file)
+        self._say(f"{sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
+        session = self._prepared(plan) if plan.todo else None
+        budget = None
+        if session is not None and self._options.max_gpu_hours < math.inf:
+            from sweeps.engine.budget import Budget, hours_used
+
+            budget = Budget(self._options.max_gpu_hours, session.price(plan), hours_used(plan))
+        ledger = self._ledger(plan, file)
+        outcome, spooled = Outcome(), ""
+        try:
+            if session is not None:
+                outcome = session.run(plan, ledger, budget)
+        finally:
+            spooled = ledger.close()
+            if spooled:
+                self._say(spooled)
+        return summary(plan, outcome, table=ledger.table, spooled=spooled)
+
+    def evaluate(self, sweep: Sweep, file: Path) -> Facts:
+        """Evaluate a sweep's finished cells once more; how many, and how many had no checkpoint."""
+        plan = self._plan(sweep, file)
+        finished = sum(entry.status == "finished" for entry in plan.entries.values())
+        self._say(f"{sweep.name}: {finished} finished cells to evaluate")
+        ledger = self._ledger(plan, file)
+        try:
+            without = reevaluate(plan, ledger, self._console)
+        finally:
+            spooled = ledger.close()
+        return {
+            "sweep": sweep.name,
+            "evaluated": finished - without,
+            "without_checkpoint": without,
+            "spooled": spooled,
+        }
+
+    def _plan(self, sweep: Sweep, file: Path) -> Plan:
+        """The plan, after what earlier launches could not write is in the store."""
+        replayed = replay_spool(sweep.name)
+        if replayed:
+            self._say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
+        return make_plan(sweep, file, self._options.places, retry=self._options.retry)
+
+    def _prepared(self, plan: Plan) -> "Session":
+        """Ray and its lanes, which need half a minute to start: they do so while the ledger is opened."""
+        from sweeps.engine.execute import Session  # Ray, Tune and Optuna
+
+        if self._session is None:
+            self._session = self._stack.enter_context(Session(self._console))
+        if self._options.max_gpu_hours == math.inf:  # else a measurement may need the room that lanes take
+            self._session.prepare(plan)
+        return self._session
+
+    def _ledger(self, plan: Plan, file: Path) -> Ledger:
+        return Ledger(plan, file, note=self._say, publish=partial(_table, plan.sweep))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _table(sweep: Sweep) -> str:
+    """The sweep's table so far, as Markdown."""
+    try:
+        return table(sweep.name, format="md")
+    except LookupError as nothing:  # a table over several sweeps, of which one is not there
+        return str(nothing.args[0])

@@ -1,0 +1,94 @@
+"""Tasks: cells on their way through the mailbox, and what becomes of one whose worker group is lost. Plain Python."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
+MAX_FAULTS = 2  # the same where it raised the error itself: others may have taken the memory, but hardly twice
+LEASE_S = 120.0  # a trial asks at least every POLL_S; one that is silent for so long has died
+
+Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
+Report = dict[str, Any]  # the metrics of an epoch, or a "note" for people
+Claim = tuple[int, int, int]  # lane, worker group, ticket
+End = dict[str, str]
+
+
+def ending(status: str, reason: str = "", traceback: str = "") -> End:
+    """How a cell ended, in the words that its trial reports and MLflow stores."""
+    return {"status": status, "reason": reason, "traceback": traceback}
+
+
+@dataclass
+class Task:
+    """A cell on its way through the mailbox."""
+
+    ticket: int
+    owner: str
+    cell: Cell
+    asked: float  # when its trial was last heard of
+    reports: list[Report] = field(default_factory=list)
+    taken: int = 0  # reports that the trial has told Tune, and Tune goes on
+    errors: dict[int, str] = field(default_factory=dict)  # rank -> reason, while its worker group lives
+    end: End | None = None
+    stop: bool = False
+    losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether its trial gave it up, or died."""
+        return self.stop or time.monotonic() - self.asked > LEASE_S
+
+
+@dataclass
+class Blame:
+    """Why a worker group was lost, as Train's controller saw it."""
+
+    reason: str = "its worker group died"
+    traceback: str = ""
+    fault: bool = False  # the cell raised it itself: memory, or the device
+
+
+@dataclass
+class Lane:
+    """A worker group, and those that take its place."""
+
+    group: int = 0  # counts the worker groups that this lane has had
+    controller: Any = None  # the actor that keeps its worker groups
+    place: Any = None  # what the worker group occupies
+    nodes: dict[str, str] = field(default_factory=dict)  # of its worker group: id -> address
+    blame: Blame = field(default_factory=Blame)
+    task: Task | None = None
+    lost: str = ""  # why it will never come back
+
+    def claimed(self, group: int, ticket: int) -> Task | None:
+        """The cell that a worker speaks of; None where it has ended or another worker group has it."""
+        task = self.task
+        return task if task and task.end is None and (self.group, task.ticket) == (group, ticket) else None
+
+    def lose(self, alive: Sequence[str]) -> End | None:
+        """The worker group is no more: the end of its cell, or None, and it runs again.
+
+        That is not for ever, but where machines were taken away: that says nothing about the cell. All losses so far
+        are looked at anew, because Ray notices that a node is gone some seconds after its workers.
+
+        Args:
+            alive: ids of the nodes that the cluster still has.
+        """
+        task, blame = self.task, self.blame
+        nodes, self.nodes, self.blame = self.nodes, {}, Blame()
+        if task is None or task.end is not None:
+            return None
+        task.errors.clear()
+        task.losses.append(frozenset(nodes))
+        if task.unwanted:
+            return ending("stopped")
+        gone = [address for node, address in nodes.items() if node not in alive]
+        attempts = sum(lost.issubset(alive) for lost in task.losses)
+        if not gone and attempts >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
+            return ending("failed", f"{blame.reason} ({attempts} attempts)", blame.traceback)
+        cause = f"node {' and '.join(gone)} is gone" if gone else blame.reason
+        epoch = max((int(report.get("epoch", 0)) for report in task.reports), default=0)
+        task.reports.append({"note": f"worker lost ({cause}); goes on after epoch {epoch}"})
+        return None

@@ -1,0 +1,144 @@
+"""Early stopping: verdicts against a table made by hand, and a judge that a restart does not change."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+from optuna.distributions import FloatDistribution
+from ray.tune.schedulers import TrialScheduler
+
+from benchmarks.simulation import SimulatedSweep
+from jepa_train.flat import flatten
+from jepa_train.presets import DIGITS
+from sweeps.engine.asha import AshaScheduler, Judge
+from sweeps.engine.cells import make_cell
+from sweeps.engine.objective import Asha
+from sweeps.engine.spec import Sweep
+from sweeps.engine.store import Entry
+
+BASE = dataclasses.replace(DIGITS, epochs=20)
+SWEEP = Sweep(
+    name="study",
+    purpose="",
+    base=BASE,
+    space={"method.lamb": FloatDistribution(0.001, 0.1)},
+    trials=9,
+    seeds=(0, 1),
+    references=({"method.num_slices": 16},),
+    early_stopping=Asha(first=2, eta=3),
+)
+# lamb, epoch, score, goes on?: at the rungs, 2, 6 and 18, the best max(1, n // 3) of the n so far go on, ties included
+TABLE = [
+    (0.01, 1, 0.10, True),  # no rung
+    (0.01, 2, 0.30, True),  # the first of its rung
+    (0.02, 2, 0.40, True),  # best of 2
+    (0.03, 2, 0.35, False),  # second of 3, of which 1 goes on
+    (0.04, 2, 0.40, True),  # as good as the best
+    (0.05, 2, 0.20, False),
+    (0.01, 6, 0.50, True),  # the first of its rung
+    (0.06, 2, 0.39, False),  # third of 6, of which 2 go on
+    (0.07, 2, 0.41, True),
+    (0.02, 6, 0.49, False),  # second of 2
+    (0.04, 6, 0.60, True),
+    (0.04, 7, 0.01, True),
+    (0.04, 18, 0.01, True),
+    (0.04, 20, 0.01, True),  # the last epoch is no rung
+]
+
+
+def fresh(entries: Mapping[str, Entry] = {}, sweep: Sweep = SWEEP) -> Judge:
+    """A judge as a launch makes it."""
+    search = SimulatedSweep(sweep, BASE, lambda config: [])  # noqa: ARG005
+    search.entries = dict(entries)
+    return Judge(search.plan())
+
+
+def asked(judge: Judge, lamb: float, epoch: int, score: float, **changes: float) -> str:
+    """What becomes of a candidate."""
+    cell = make_cell(SWEEP, BASE, {"method.lamb": lamb, **{key.replace("_", ".", 1): v for key, v in changes.items()}})
+    return judge.judge(cell.key, flatten(cell.config), {"epoch": float(epoch), "val/probe_top1": score})
+
+
+def test_verdicts_are_those_of_a_table_made_by_hand():
+    judge = fresh()
+    assert [not asked(judge, *row[:3]) for row in TABLE] == [row[3] for row in TABLE]
+    key = make_cell(SWEEP, BASE, {"method.lamb": 0.03}).key
+    assert judge.reason(key) == "early stopping at epoch 2: 0.35 is not among the best 1/3 of 3"
+    assert judge.seen(make_cell(SWEEP, BASE, {"method.lamb": 0.04}).key) == {2: 0.4, 6: 0.6, 18: 0.01}
+
+
+def test_a_repeated_report_counts_once_and_changes_no_verdict():
+    judge, again = fresh(), fresh()
+    verdicts = [asked(judge, *row[:3]) for row in TABLE]
+    for row, verdict in zip(TABLE, verdicts, strict=True):
+        assert asked(again, *row[:3]) == verdict
+        assert asked(again, *row[:3]) == verdict
+    assert [asked(judge, *row[:3]) for row in TABLE] == verdicts  # long after, when better ones have come
+
+
+def test_a_restart_judges_as_if_nothing_had_happened():
+    judge = fresh()
+    verdicts = [asked(judge, *row[:3]) for row in TABLE]
+    for count in range(len(TABLE)):
+        before = fresh()
+        search = SimulatedSweep(SWEEP, BASE, lambda config: [])  # noqa: ARG005
+        for lamb, epoch, score, goes_on in TABLE[:count]:
+            asked(before, lamb, epoch, score)
+            cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
+            status = "running" if goes_on else "pruned"
+            search._write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
+        after = fresh(search.entries)
+        assert [asked(after, *row[:3]) for row in TABLE[count:]] == verdicts[count:]
+        for lamb, epoch, score, goes_on in TABLE[:count]:  # a resumed cell repeats its reports
+            cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
+            if goes_on and epoch < search.entries[cell.key].epoch:
+                assert asked(after, lamb, epoch, score) == ""
+
+
+def test_references_and_other_seeds_are_never_stopped_and_count_for_nothing():
+    judge = fresh()
+    assert asked(judge, 0.02, 2, 0.9) == ""
+    assert asked(judge, 0.02, 2, 0.1, seed=1) == ""
+    reference = make_cell(SWEEP, BASE, SWEEP.references[0])
+    assert judge.judge(reference.key, flatten(reference.config), {"epoch": 2.0, "val/probe_top1": 0.1}) == ""
+    assert asked(judge, 0.03, 2, 0.8).endswith("of 2")
+
+
+def test_a_score_that_is_no_number_is_not_judged():
+    judge = fresh()
+    assert asked(judge, 0.02, 2, 0.9) == ""
+    assert asked(judge, 0.03, 2, float("nan")) == ""
+    assert judge.seen(make_cell(SWEEP, BASE, {"method.lamb": 0.03}).key) == {}
+
+
+def test_candidates_of_a_fair_ablation_compete_at_their_own_grid_point():
+    judge = fresh(sweep=dataclasses.replace(SWEEP, grid={"optim.lr": [1e-3, 1e-2]}, references=()))
+    assert asked(judge, 0.02, 2, 0.9, optim_lr=1e-3) == ""
+    assert asked(judge, 0.02, 2, 0.5, optim_lr=1e-2) == ""
+    assert asked(judge, 0.03, 2, 0.6, optim_lr=1e-3) != ""
+
+
+def test_a_small_objective_is_better_where_it_is_minimised():
+    judge = fresh(sweep=dataclasses.replace(SWEEP, objective={"val/probe_top1": "min"}))
+    assert [bool(asked(judge, lamb, 2, score)) for lamb, score in ((0.01, 0.5), (0.02, 0.6), (0.03, 0.4))] == [
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(("asha", "stops"), [(Asha(first=2, eta=3), True), (None, False)])
+def test_tune_is_told_to_stop_what_the_judge_gives_up(asha: Asha | None, stops: bool):
+    scheduler = AshaScheduler(fresh(sweep=dataclasses.replace(SWEEP, early_stopping=asha)))
+
+    class Stub:
+        """A Tune trial, as far as the scheduler looks."""
+
+        def __init__(self, lamb: float) -> None:
+            self.config = flatten(make_cell(SWEEP, BASE, {"method.lamb": lamb}).config)
+
+    first = scheduler.on_trial_result(None, Stub(0.01), {"epoch": 2.0, "val/probe_top1": 0.5})
+    second = scheduler.on_trial_result(None, Stub(0.02), {"epoch": 2.0, "val/probe_top1": 0.4})
+    last = scheduler.on_trial_result(None, Stub(0.03), {"epoch": 2.0, "val/probe_top1": 0.1, "status": "collapsed"})
+    assert (first, last) == (TrialScheduler.CONTINUE, TrialScheduler.CONTINUE)
+    assert second == (TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)

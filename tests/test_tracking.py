@@ -1,0 +1,528 @@
+"""The ledger never waits for the store and never lies to it: nothing is lost, nothing is doubled, whatever fails."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from jepa_train.presets import DIGITS
+from sweeps.engine import writer as writer_module
+from sweeps.engine.plan import Plan, make_plan
+from sweeps.engine.spec import Sweep
+from sweeps.engine.spool import Operation, Spool, left_over, read
+from sweeps.engine.store import store_uri
+from sweeps.engine.tracking import Ledger, replay_spool
+
+FILE = Path("study.py")
+GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
+REFUSE = "CREATE TRIGGER refuse BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'refused'); END"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty store: MLflow takes seconds to make one."""
+    with pytest.MonkeyPatch.context() as patch:
+        results = tmp_path_factory.mktemp("template")
+        patch.setenv("JEPA_RESULTS", str(results))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        MlflowClient(store_uri()).search_experiments()
+        return (results / "mlflow.db").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of this test's own, and a writer that does not take its time."""
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(writer_module, "_REST_S", (0.05, 0.05))
+    monkeypatch.setattr(writer_module, "_BACKOFF_S", (0.1, 0.2))
+    monkeypatch.setattr(writer_module, "_GRACE_S", 0.5)
+    (tmp_path / "results").mkdir()
+    file = tmp_path / "results" / "mlflow.db"
+    file.write_bytes(template)
+    return file
+
+
+class Study:
+    """One launch of the sweep, and what it told the user."""
+
+    def __init__(self, publish: Callable[[], str] = lambda: "| a table |") -> None:
+        self.plan: Plan = make_plan(GRID, FILE)
+        self.first, self.second = self.plan.fixed
+        self.notes: list[str] = []
+        self.ledger = Ledger(self.plan, FILE, note=self.notes.append, publish=publish)
+        self.written()
+
+    def written(self) -> None:
+        """Wait until the store has everything."""
+        writer = self.ledger._writer
+        until(lambda: not writer._queue and not writer._pending)
+
+    def epochs(self, *epochs: int, value: float = 0.0) -> None:
+        """Reports of the first cell, each with its epoch as a value."""
+        for epoch in epochs:
+            metrics = {"epoch": epoch, "val/probe_top1": value or epoch / 10, "train/loss": 1.0 / epoch}
+            self.ledger.log(self.first.key, metrics)
+
+
+def runs() -> dict[str, Run]:
+    """The cells' runs by label: one of each."""
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study").experiment_id
+    found = [run for run in client.search_runs([experiment]) if "cell_key" in run.data.tags]
+    assert max(Counter(run.data.tags["cell_key"] for run in found).values(), default=1) == 1
+    return {run.info.run_name: run for run in found}
+
+
+def curve(run: Run, metric: str = "val/probe_top1") -> list[tuple[int, float]]:
+    """Everything that a run holds of a metric."""
+    history = MlflowClient(store_uri()).get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until the writer's thread has come so far."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def execute(store: Path, statement: str) -> None:
+    """Another hand in the store."""
+    connection = sqlite3.connect(store, timeout=20)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_a_cell_from_start_to_end():
+    study = Study()
+    before = time.time()
+    study.ledger.start(study.first, devices=2.0)
+    study.epochs(1, 2, 3)
+    time.sleep(0.1)
+    study.ledger.log(study.first.key, {"epoch": 4, "val/probe_top1": float("nan")}, rungs={2: 0.2})
+    study.ledger.end(study.first.key, "failed", "it broke", "a traceback")
+    assert study.ledger.close() == ""
+    run = runs()["lamb=0.02"]
+    assert curve(run, "train/loss") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert [step for step, _ in curve(run)] == [1, 2, 3, 4]
+    tags = run.data.tags
+    assert (tags["status"], tags["reason"], tags["epoch"], tags["rungs"]) == ("failed", "it broke", "4", '{"2": 0.2}')
+    assert 0.2 <= float(tags["device_seconds"]) < 60  # 0.1 s on two devices
+    assert run.info.status == "FAILED"
+    assert before - 1 <= run.info.start_time / 1000 < run.info.end_time / 1000 <= time.time()
+    assert run.data.params["method.lamb"] == "0.02"
+    assert MlflowClient(store_uri()).list_artifacts(run.info.run_id)[0].path == "traceback.txt"
+    assert study.notes == []
+
+
+def test_reports_of_epochs_that_the_run_holds_are_dropped():
+    study = Study()
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1, 2, 3)
+    study.ledger.start(study.first, devices=1.0)  # its trial was lost
+    study.epochs(2, 3, 4, value=0.9)
+    study.ledger.end(study.first.key, "interrupted", "")
+    study.ledger.close()
+    again = Study()
+    again.ledger.start(again.first, devices=1.0)
+    again.epochs(1, 2, 3, 4, 5, value=0.7)
+    again.ledger.end(again.first.key, "finished", "")
+    again.ledger.close()
+    assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.9), (5, 0.7)]
+    assert make_plan(GRID, FILE).entries[study.first.key].epoch == 5
+
+
+def test_a_store_that_refuses_is_spooled_and_told_once_and_caught_up_with(store: Path):
+    study = Study()
+    study.ledger.start(study.first, devices=1.0)
+    study.written()
+    execute(store, REFUSE)
+    for epoch in range(1, 6):
+        study.epochs(epoch)
+        time.sleep(0.06)
+    until(lambda: left_over("study") and len(read(left_over("study")[0])) == 5)
+    study.ledger.start(study.second, devices=1.0)
+    study.ledger.log(study.second.key, {"epoch": 1, "val/probe_top1": 0.5})
+    study.ledger.end(study.second.key, "finished", "")
+    (told,) = study.notes
+    where = left_over("study")[0]
+    assert told == f"the store {store_uri()} cannot be reached (refused); metrics wait in {where}; training goes on"
+    execute(store, "DROP TRIGGER refuse")
+    until(lambda: len(study.notes) == 2)
+    assert study.notes[1] == f"the store {store_uri()} answers again; the metrics that waited are written"
+    study.ledger.end(study.first.key, "finished", "")
+    assert study.ledger.close() == ""
+    assert curve(runs()["lamb=0.02"]) == [(epoch, epoch / 10) for epoch in range(1, 6)]
+    assert {name: run.data.tags["status"] for name, run in runs().items()} == dict.fromkeys(
+        ("lamb=0.02", "lamb=0.05"), "finished"
+    )
+    assert left_over("study") == []
+
+
+def test_what_the_store_never_took_is_written_by_the_next_launch(store: Path):
+    study = Study()
+    execute(store, REFUSE)
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1, 2)
+    study.ledger.end(study.first.key, "interrupted", "")
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(2, 3)
+    study.ledger.end(study.first.key, "finished", "well")
+    line = study.ledger.close()
+    (spool,) = left_over("study")
+    assert line.startswith(f"8 records wait in {spool}: the store {store_uri()} cannot be reached (")
+    assert [one.step for one in read(spool)] == [0, 1, 2, 0, 0, 2, 3, 0]
+    assert make_plan(GRID, FILE).todo == 2
+    execute(store, "DROP TRIGGER refuse")
+    assert replay_spool("study") == 8
+    assert replay_spool("study") == 0
+    assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert make_plan(GRID, FILE).entries[study.first.key].reason == "well"
+    assert make_plan(GRID, FILE).todo == 1
+
+
+def test_a_replay_that_is_cut_off_is_repeated_and_doubles_nothing(store: Path):
+    study = Study()
+    execute(store, REFUSE)
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1, 2)
+    study.ledger.end(study.first.key, "finished", "")
+    study.ledger.close()
+    (spool,) = left_over("study")
+    kept = spool.read_bytes()
+    execute(store, "DROP TRIGGER refuse")
+    replay_spool("study")
+    spool.write_bytes(kept + b'{"at": 1, "key": "' + study.first.key.encode()[:5])  # killed before it was removed
+    assert replay_spool("study") == 4
+    assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2)]
+    assert runs()["lamb=0.02"].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "set_terminated", "log_inputs"])
+def test_a_call_that_was_carried_out_but_not_acknowledged(call: str, monkeypatch: pytest.MonkeyPatch):
+    carried_out, failing = getattr(MlflowClient, call), []
+
+    def lost(client: MlflowClient, *args, **kwargs):
+        result = carried_out(client, *args, **kwargs)
+        if len(failing) < 2:  # the writer asks twice before it says that the store is away
+            failing.append(call)
+            raise MlflowException("the connection was reset")
+        return result
+
+    study = Study()
+    monkeypatch.setattr(MlflowClient, call, lost)
+    study.ledger.start(study.first, devices=1.0)
+    for epoch in range(1, 9):
+        study.epochs(epoch)
+        time.sleep(0.06)
+    study.ledger.end(study.first.key, "finished", "")
+    assert study.ledger.close() == ""
+    assert failing
+    assert curve(runs()["lamb=0.02"]) == [(epoch, epoch / 10) for epoch in range(1, 9)]
+    assert runs()["lamb=0.02"].data.params["method.lamb"] == "0.02"
+    assert make_plan(GRID, FILE).entries[study.first.key].status == "finished"
+
+
+def test_a_creation_that_is_carried_out_late_leaves_no_second_run(monkeypatch: pytest.MonkeyPatch):
+    create, late = MlflowClient.create_run, []
+
+    def slow(client: MlflowClient, *args, **kwargs):
+        if not late and kwargs["run_name"] == "lamb=0.02":
+            late.append(lambda: create(client, *args, **kwargs))
+            raise MlflowException("timed out")
+        return create(client, *args, **kwargs)
+
+    study = Study()
+    monkeypatch.setattr(MlflowClient, "create_run", slow)
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1)
+    study.written()
+    late[0]()
+    study.epochs(2)
+    study.ledger.end(study.first.key, "finished", "")
+    assert study.ledger.close() == ""
+    assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2)]
+
+
+def test_a_run_that_was_begun_without_its_config_gets_it():
+    study = Study()
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study").experiment_id
+    client.create_run(
+        experiment, tags={"cell_key": study.first.key}, run_name="lamb=0.02"
+    )  # then the driver was killed
+    study.ledger.start(study.first, devices=1.0)
+    study.ledger.end(study.first.key, "finished", "")
+    study.ledger.close()
+    assert make_plan(GRID, FILE).state(study.first) == "finished"
+    assert runs()["lamb=0.02"].data.params["method.lamb"] == "0.02"
+
+
+def test_a_run_that_somebody_deletes_holds_up_no_other():
+    study = Study()
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1)
+    study.written()
+    MlflowClient(store_uri()).delete_run(runs()["lamb=0.02"].info.run_id)
+    study.epochs(2)
+    study.epochs(3)
+    study.ledger.end(study.first.key, "finished", "")
+    study.ledger.start(study.second, devices=1.0)
+    study.ledger.end(study.second.key, "finished", "")
+    assert study.ledger.close() == ""
+    assert list(runs()) == ["lamb=0.05"]
+    (told,) = study.notes
+    assert told.startswith(f"the store refuses what cell {study.first.key} reports (")
+    assert make_plan(GRID, FILE).todo == 1
+
+
+def test_a_disk_that_refuses_the_spool_too_is_no_reason_to_stop(store: Path, monkeypatch: pytest.MonkeyPatch):
+    study = Study()
+    execute(store, REFUSE)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1, 2)
+    until(lambda: study.notes)
+    assert "; metrics wait in memory; training goes on" in study.notes[0]
+    study.epochs(3)
+    monkeypatch.undo()
+    monkeypatch.setenv("JEPA_RESULTS", str(store.parent))
+    until(lambda: left_over("study") and len(read(left_over("study")[0])) == 4)
+    execute(store, "DROP TRIGGER refuse")
+    study.ledger.end(study.first.key, "finished", "")
+    assert study.ledger.close() == ""
+    assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
+    def hung(*_: object, **__: object) -> None:
+        time.sleep(5)
+        raise MlflowException("timed out")
+
+    study = Study()
+    monkeypatch.setattr(writer_module, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(MlflowClient, "create_run", hung)
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1)
+    began = time.monotonic()
+    line = study.ledger.close()
+    assert time.monotonic() - began < 3
+    assert line.startswith("2 records wait in ")
+    assert "cannot be reached (it does not answer)" in line
+    assert len(read(left_over("study")[0])) == 2
+
+
+def test_logging_waits_for_nobody(monkeypatch: pytest.MonkeyPatch):
+    study = Study()
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *_, **__: time.sleep(2))
+    study.ledger.start(study.first, devices=1.0)
+    began = time.perf_counter()
+    study.epochs(*range(1, 1001))
+    assert time.perf_counter() - began < 1  # 1,000 reports in less time than one call of the store
+
+
+def test_a_spool_belongs_to_one_store_and_one_sweep(monkeypatch: pytest.MonkeyPatch):
+    for sweep in ("study", "study-2"):
+        assert Spool(sweep).save([Operation(at=1, key="k")])
+    assert len(left_over("study")) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert left_over("study") == []
+
+
+def test_half_a_line_on_a_full_disk_is_written_over():
+    spool = Spool("study")
+    first, second = Operation(at=1, key="a", metrics={"train/loss": float("inf")}), Operation(at=2, key="b", step=3)
+    assert spool.save([first])
+    with spool.file.open("ab") as stream:
+        stream.write(b'{"at": 2, "ke')
+    assert read(spool.file) == [first]
+    assert spool.save([second])
+    assert read(spool.file) == [first, second]
+
+
+def test_the_sweeps_own_run_keeps_plan_and_file(tmp_path: Path):
+    file = tmp_path / "study.py"
+    file.write_text("SWEEP = ...")
+    for status in ("finished", "diverged"):
+        plan = make_plan(GRID, file)
+        ledger = Ledger(plan, file, note=print, publish=lambda: "")
+        ledger.start(plan.missing[0], devices=1.0)
+        ledger.end(plan.missing[0].key, status, "")
+        assert ledger.close() == ""
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study").experiment_id
+    (run,) = client.search_runs([experiment], "tags.role = 'plan'")
+    assert (run.info.run_name, run.info.status) == ("plan", "FINISHED")
+    folder = Path(client.download_artifacts(run.info.run_id, "."))
+    assert (folder / "study.py").read_text() == "SWEEP = ..."
+    cells = json.loads((folder / "plan.json").read_text())["cells"]
+    assert [(cell["label"], cell["state"]) for cell in cells] == [("lamb=0.02", "finished"), ("lamb=0.05", "missing")]
+
+
+def test_files_that_the_store_refuses_are_told_once_and_lose_nothing(monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'boto3'")
+
+    monkeypatch.setattr(MlflowClient, "log_text", refused)
+    study = Study()
+    for cell in (study.first, study.second):
+        study.ledger.start(cell, devices=1.0)
+        study.ledger.end(cell.key, "failed", "it broke", "a traceback")
+    assert study.ledger.close() == ""
+    assert study.notes == [
+        "the store takes no files (No module named 'boto3'); plans and tracebacks are not kept there"
+    ]
+    assert {run.data.tags["status"] for run in runs().values()} == {"failed"}
+
+
+def test_the_table_is_published_while_cells_end_but_not_all_the_time():
+    tables: list[float] = []
+
+    def publish() -> str:
+        tables.append(time.monotonic())
+        time.sleep(0.05)
+        return f"| {len(tables)} |"
+
+    study = Study(publish)
+    study.ledger.start(study.first, devices=1.0)
+    study.ledger.end(study.first.key, "finished", "")
+    until(lambda: tables)
+    for _ in range(10):  # half a second of cells that end: a table takes 0.05 s, so there is time for none of them
+        study.ledger.start(study.first, devices=1.0)
+        study.ledger.end(study.first.key, "finished", "")
+        time.sleep(0.06)
+    assert len(tables) == 1
+    study.ledger.close()
+    assert study.ledger.table == "| 2 |"
+    tags = MlflowClient(store_uri()).get_experiment_by_name("study").tags
+    assert tags["mlflow.note.content"] == "A study.\n\n| 2 |"
+
+
+def test_a_table_that_cannot_be_made_or_is_too_long_loses_no_metrics():
+    def publish() -> str:
+        if not study_tables:
+            study_tables.append("")
+            raise KeyError("method.lamb")
+        return "| a row |\n" * 5000
+
+    study_tables: list[str] = []
+    study = Study(publish)
+    study.ledger.start(study.first, devices=1.0)
+    study.ledger.end(study.first.key, "finished", "")
+    until(lambda: study.notes)
+    assert study.ledger.close() == ""
+    assert study.notes == ["the table cannot be made now: 'method.lamb'"]
+    note = MlflowClient(store_uri()).get_experiment_by_name("study").tags["mlflow.note.content"]
+    assert note.endswith("| a row |\n\n(cut here)")
+    assert runs()["lamb=0.02"].data.tags["status"] == "finished"
+
+
+def test_a_later_evaluation_joins_the_run_once():
+    study = Study()
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(3)
+    study.ledger.end(study.first.key, "finished", "")
+    study.ledger.close()
+    entry = make_plan(GRID, FILE).entries[study.first.key]
+    for _ in range(2):
+        study.ledger.amend(entry, {"epoch": 3, "val/probe_top1": 0.3, "test/knn_top1": 0.75})
+    assert curve(runs()["lamb=0.02"]) == [(3, 0.3)]
+    assert curve(runs()["lamb=0.02"], "test/knn_top1") == [(3, 0.75)]
+
+
+def test_a_store_that_is_away_at_the_start_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch):
+    plan = make_plan(GRID, FILE)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(MlflowException):
+            Ledger(plan, FILE, note=print, publish=lambda: "")
+    assert time.monotonic() - began < 5
+
+
+class Server:
+    """A real MLflow server on loopback."""
+
+    def __init__(self, store: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._store = store
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it; it is there when it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._store}"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+        self._process = subprocess.Popen(command, cwd=self._store.parent, **quiet)
+
+    def wait(self) -> None:
+        """Until it answers."""
+        until(self._answers, 60)
+
+    def kill(self) -> None:
+        """kill -9, with its worker."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture
+def server(store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A running server over the test's store."""
+    server = Server(store)
+    server.start()
+    try:
+        server.wait()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        yield server
+    finally:
+        server.kill()
+
+
+def test_a_server_that_is_killed_and_comes_back(server: Server):
+    study = Study()
+    study.ledger.start(study.first, devices=1.0)
+    study.epochs(1, 2)
+    study.written()
+    server.kill()
+    study.epochs(3, 4)
+    study.ledger.start(study.second, devices=1.0)
+    study.ledger.log(study.second.key, {"epoch": 1, "val/probe_top1": 0.5})
+    until(lambda: study.notes)
+    assert study.notes[0].startswith(f"the store {server.uri} cannot be reached ([Errno 111] Connection refused); ")
+    server.start()
+    study.epochs(5)
+    server.wait()
+    until(lambda: len(study.notes) == 2)
+    study.ledger.end(study.first.key, "finished", "")
+    study.ledger.end(study.second.key, "failed", "it broke", "a traceback")
+    assert study.ledger.close() == ""
+    assert curve(runs()["lamb=0.02"]) == [(epoch, epoch / 10) for epoch in range(1, 6)]
+    assert curve(runs()["lamb=0.05"]) == [(1, 0.5)]
+    assert left_over("study") == []
