@@ -21,10 +21,11 @@ import torch
 from benchmarks import machine
 from benchmarks.arena import Arena
 from benchmarks.faults import FAULTS, WORKER
-from benchmarks.peace import differences, trained_here, undisturbed
+from benchmarks.peace import Calm, differences, trained_here, undisturbed
 from benchmarks.processes import marked
 
 RESULTS = Path(__file__).parent / "results"
+RECORDED = 100  # faults, at least, of a run that is kept under results
 HUNG_S = 400.0  # without an epoch; nothing lasts so long, not even a start on a busy machine
 LAUNCHES = 60  # of one round
 SLOW = ("kill -9 of the MLflow server", "a store that is locked")  # not in the short form
@@ -88,15 +89,15 @@ def main(words: Sequence[str] | None = None) -> int:
     """Returns 0 when every check holds, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--faults", type=int, default=100, metavar="N")
-    parser.add_argument("--quick", action="store_true", help="one fault of most kinds, no server; never recorded")
+    parser.add_argument("--faults", type=int, default=100, metavar="N", help=f"from {RECORDED} on it is recorded")
+    parser.add_argument("--quick", action="store_true", help="one fault of most kinds, no server")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     began = time.monotonic()
     kinds = [kind for kind in FAULTS if not (options.quick and kind in SLOW)]
     wanted = len(kinds) if options.quick else options.faults
     storm = Storm(random.Random(options.seed), wanted, kinds, pause_s=1.0 if options.quick else 4.0)
-    size = {"cells": 4, "epochs": 6} if options.quick else {"cells": 12, "epochs": 8}
+    size = {"cells": 4, "epochs": 8} if options.quick else {"cells": 12, "epochs": 8}
     with tempfile.TemporaryDirectory(prefix="jepa-chaos-", ignore_cleanup_errors=True) as folder:
         _say(f"in peace: {size['cells']} cells of {size['epochs']} epochs, and a reference")
         calm = trained_here(Path(folder), **size) if options.quick else undisturbed(Path(folder), **size)
@@ -108,14 +109,14 @@ def main(words: Sequence[str] | None = None) -> int:
                 weather(arena, storm)
                 storm.problems += [f"round {storm.rounds}: {text}" for text in differences(arena, calm)]
             finally:
+                if len(storm.problems) > before:
+                    _keep(arena)
                 left = arena.close()
             storm.problems += [f"round {storm.rounds}: a process is left: {title}" for title in left]
-            if len(storm.problems) > before:
-                _keep(arena)
             arena.remove()
-    text = report(storm, time.monotonic() - began)
+    text = report(storm, calm, time.monotonic() - began)
     sys.stdout.write(text)
-    if not options.quick:
+    if wanted >= RECORDED:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"chaos-{machine.slug(torch.device('cpu'))}.md").write_text(text)
     return 1 if storm.problems else 0
@@ -123,10 +124,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def weather(arena: Arena, storm: Storm) -> None:
     """Launch, strike, launch again, until the command ends with 0, or gives up."""
+    first = len(storm.struck)
     for _ in range(LAUNCHES):
         before = len(storm.struck)
         arena.launch()
-        code = _strike_until_it_ends(arena, storm)
+        code = _strike_until_it_ends(arena, storm, first)
         storm.codes.append(code)
         _say(f"round {storm.rounds}: the command ended with {code}; {len(storm.struck)} of {storm.wanted} faults")
         if code == 0:
@@ -142,15 +144,19 @@ def weather(arena: Arena, storm: Storm) -> None:
     storm.problems.append(f"round {storm.rounds}: not finished after {LAUNCHES} launches")
 
 
-def _strike_until_it_ends(arena: Arena, storm: Storm) -> int:
-    """The exit code of the command under its faults."""
+def _strike_until_it_ends(arena: Arena, storm: Storm, first: int) -> int:
+    """The exit code of the command under its faults.
+
+    Args:
+        first: the number of this round's first fault.
+    """
     assert arena.driver is not None
     heard = time.time()
     due, early = _next(storm, heard)
     while (code := arena.driver.poll()) is None:
         time.sleep(0.05)
         now, last = time.time(), arena.progress()
-        for struck in storm.struck[-3:]:
+        for struck in storm.struck[first:]:
             struck.notice(last)
         if now - max(heard, last) > HUNG_S:
             storm.problems.append(f"round {storm.rounds}: no epoch for {HUNG_S:.0f} s after {storm.struck[-1:]}")
@@ -177,7 +183,7 @@ def _next(storm: Storm, now: float) -> tuple[float, bool]:
     return now + storm.rng.uniform(0, 5 * storm.pause_s if early else storm.pause_s), early
 
 
-def report(storm: Storm, seconds: float) -> str:
+def report(storm: Storm, calm: Calm, seconds: float) -> str:
     """A table of the faults, what the commands answered, and what is wrong."""
     lines = ["| fault | struck | next epoch after, median s | worst s |", "|:---|---:|---:|---:|"]
     for kind in storm.kinds:
@@ -193,9 +199,8 @@ def report(storm: Storm, seconds: float) -> str:
     if storm.problems:
         lines += ["", f"{len(storm.problems)} checks failed:", "", *[f"- {text}" for text in storm.problems]]
     else:
-        lines += [
-            "Every cell finished, once; each epoch's metrics once and equal; tables equal to the byte; no process left."
-        ]
+        tables = f"; the table equal to the byte as {' and '.join(calm.tables)}" if calm.tables else ""
+        lines += [f"Every cell finished, once; each epoch's metrics once, and equal{tables}; no process left."]
     described = machine.described(torch.device("cpu"))
     return "\n".join([*lines, "", ", ".join(f"{name} {value}" for name, value in described.items())]) + "\n"
 

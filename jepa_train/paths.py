@@ -3,10 +3,20 @@
 import os
 from pathlib import Path
 
+from jepa_train.checks import ConfigError
+
 
 def results_dir() -> Path:
-    """The absolute results folder; it need not exist yet."""
-    return Path(os.environ.get("JEPA_RESULTS") or "results").expanduser().absolute()
+    """The absolute results folder; it need not exist yet.
+
+    Raises:
+        ConfigError: it begins with ~ and no user of this machine.
+    """
+    named = os.environ.get("JEPA_RESULTS") or "results"
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(f"JEPA_RESULTS must be a folder, got {named!r}; nobody's home is called that") from None
 
 
 def checkpoints_dir(sweep: str) -> Path:

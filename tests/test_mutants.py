@@ -98,7 +98,7 @@ def fault_of(mutant: Mutant, code: int, text: str) -> str:
 def test_the_sweeps_that_are_mutated_are_valid(folder: Path):
     for kind, fields in SWEEPS.items():
         (folder / "study.py").write_text(source_of(f"Sweep(name='study', purpose=__doc__, {fields})"))
-        assert run_file(folder / "study.py", "--dry-run") == (0, ""), kind
+        assert run_file(folder / "study.py") == (1, "Traceback: Started()\n"), kind
 
 
 def test_a_thousand_wrong_sweep_files_get_one_line_each_and_start_nothing(folder: Path):
@@ -119,3 +119,20 @@ def test_ten_of_them_as_processes_of_their_own(folder: Path):
     for mutant, file in zip(chosen, files, strict=True):
         assert fault_of(mutant, 2, file.with_suffix(".err").read_text()) == ""
     assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "words"),
+    [
+        ("JEPA_RESULTS", "study.py", ("results", "study.py", "JEPA_RESULTS")),
+        ("JEPA_RESULTS", "/proc/results", ("results", "/proc/results", "JEPA_RESULTS")),
+        ("JEPA_RESULTS", "~nobody-of-that-name/x", ("JEPA_RESULTS", "~nobody-of-that-name/x")),
+        ("MLFLOW_TRACKING_URI", "sqlite:///images", ("store", "sqlite file", "images")),
+    ],
+)
+def test_places_that_cannot_hold_results_or_a_store(folder: Path, monkeypatch, name: str, where: str, words: tuple):
+    (folder / "study.py").write_text(source_of("Sweep(name='study', purpose=__doc__, base=DIGITS)"))
+    monkeypatch.setenv(name, where)
+    code, text = run_file(folder / "study.py")
+    assert (code, text.count("\n")) == (2, 1), text
+    assert all(word in text for word in ("error: ", *words)), text

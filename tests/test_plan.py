@@ -315,6 +315,10 @@ def test_a_file_that_is_no_store_is_refused(store: Path):
     store.write_text("not a database")
     with pytest.raises(ConfigError, match="must be an sqlite file"):
         make_plan(GRID, FILE)
+    store.unlink()
+    store.mkdir()
+    with pytest.raises(ConfigError, match="must be an sqlite file"):
+        make_plan(GRID, FILE)
 
 
 def test_one_sweep_name_belongs_to_one_file(tmp_path: Path):

@@ -66,7 +66,7 @@ def holder_of(sweep: str) -> Holder | None:
         MlflowException: the store cannot be reached, and the lock says nothing.
     """
     file = _lock_file(sweep)
-    with suppress(FileNotFoundError), file.open() as stream:
+    with suppress(FileNotFoundError, NotADirectoryError), file.open() as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

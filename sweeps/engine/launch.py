@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.checks import ConfigError
+from jepa_train.paths import results_dir
 from sweeps.engine.options import Options, read_words
+from sweeps.engine.rules import check_results
 from sweeps.engine.spec import BestOf, Sweep
 
 # MLflow, pandas, timm and Ray take seconds to import: each where it is needed, so that --help and mistakes are fast.
@@ -57,6 +59,7 @@ def launch(sweeps: Named, options: Options) -> int:
         if options.evaluate:
             return _evaluate(sweeps, options, console)
         _check_room(plans)
+        check_results(results_dir())
         return _run(sweeps, options, console)
     except ConfigError as error:
         return refused(error)

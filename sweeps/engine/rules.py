@@ -1,7 +1,9 @@
 """What a sweep must fulfil: each rule that is broken is answered in one line, before anything starts."""
 
 import re
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
@@ -61,6 +63,22 @@ def check_cells(sweep: "Sweep", base: TrainConfig) -> None:
             f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
             "set it in the base",
         )
+
+
+def check_results(folder: Path) -> None:
+    """Refuse, before anything starts, a results folder that cannot be made or written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        raise ConfigError(
+            f"results must go where they can be written, got {folder} ({error.strerror}); make room or set JEPA_RESULTS"
+        ) from None
 
 
 def _check_keys(sweep: "Sweep") -> None:

@@ -109,9 +109,9 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
         ConfigError: it has been deleted, and its name cannot be used until it is restored.
     """
     file = sqlite_file(uri)
-    if file is not None and not file.is_file():
+    if file is not None and not file.exists():
         return None
-    if file is not None and not _is_sqlite(file):
+    if file is not None and not (file.is_file() and _is_sqlite(file)):
         raise ConfigError(f"the store {uri} must be an sqlite file, which {file} is not; move it away")
     experiment = open_client(uri).get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
