@@ -30,17 +30,17 @@ class Asha:
     among the best 1 / eta of those that came so far (Li et al. 2020). It judges by the objective, never by test.
 
     Args:
-        first: epochs that every trial gets.
+        first: epochs that every trial gets: let them outlast the warm-up, before which nobody can be judged.
         eta: of so many trials one goes on.
     """
 
-    first: int = 1
+    first: int
     eta: int = 3
 
     def __post_init__(self) -> None:
         try:
             conform(self)
-            require(self.first >= 1, f"first must be at least 1 epoch, got {self.first}; 1 is the default")
+            require(self.first >= 1, f"first must be at least 1 epoch, got {self.first}; try 6")
             require(self.eta >= 2, f"eta must be at least 2, got {self.eta}; 3 is the default")
         except ValueError as error:
             raise ConfigError(f"Asha: {error}") from None

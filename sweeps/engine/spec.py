@@ -20,7 +20,7 @@ _REMEDIES = {
     "space": "write space={'optim.lr': a distribution, as FloatDistribution(1e-4, 1e-2)}",
     "seeds": "write seeds=(0, 1, 2)",
     "objective": "try 'val/probe_top1', {'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'} or LabelFree()",
-    "early_stopping": "write early_stopping=Asha(first=2)",
+    "early_stopping": "write early_stopping=Asha(first=6)",
     "warm_start": "write warm_start=('other_sweep',), with the comma",
     "references": "write references=({'epochs': 0},), with the comma",
 }
