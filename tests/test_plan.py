@@ -108,7 +108,7 @@ def test_what_failed_runs_again_on_request_alone():
 def test_what_was_stopped_early_stays_so_while_the_sweep_stops_early():
     plan = make_plan(GRID, FILE)
     record(plan, plan.fixed[0], "pruned")
-    assert make_plan(dataclasses.replace(GRID, early_stopping=Asha()), FILE).todo == 3
+    assert make_plan(dataclasses.replace(GRID, early_stopping=Asha(first=1)), FILE).todo == 3
 
 
 def test_a_living_launch_makes_the_difference_between_running_and_begun():

@@ -218,7 +218,7 @@ def test_points_still_to_be_proposed_count_as_the_mean_of_the_spaces_ends() -> N
 
 
 def test_the_lines_name_unit_total_money_and_early_stopping() -> None:
-    plan = planned(grid={"method.lamb": [0.1, 0.2]}, early_stopping=Asha(), workers=2)
+    plan = planned(grid={"method.lamb": [0.1, 0.2]}, early_stopping=Asha(first=1), workers=2)
     cost = dataclasses.replace(priced(plan, GPUS, epoch_s=360.0), rate=2.5)
     assert cost.dollars == pytest.approx(2 * 4 * 2.5)
     head, row, total = cost.lines()

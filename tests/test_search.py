@@ -36,7 +36,7 @@ FAIR = dataclasses.replace(
     trials=8,
     seeds=(0, 1, 2),
     references=({"epochs": 0},),
-    early_stopping=Asha(),
+    early_stopping=Asha(first=1),
 )
 
 
@@ -110,7 +110,7 @@ def test_a_study_rebuilt_from_the_store_is_the_one_that_lived(sampler: str):
 
 def test_what_optuna_hears_of_each_end():
     ends = {0.02: "finished", 0.03: "pruned", 0.04: "diverged", 0.05: "collapsed", 0.06: "failed"}
-    search = SimulatedSweep(dataclasses.replace(SEARCH, early_stopping=Asha()), BASE, reports)
+    search = SimulatedSweep(dataclasses.replace(SEARCH, early_stopping=Asha(first=1)), BASE, reports)
     for lamb, status in ends.items():
         cell = make_cell(SEARCH, BASE, {"method.lamb": lamb, "optim.lr": 1e-3})
         search._write(cell, status=status, epoch=3, rungs={3: 0.75, 1: 0.25}, metrics={"val/probe_top1": 0.875})
@@ -133,7 +133,7 @@ def test_samplers_that_learn_keep_away_from_where_runs_diverge(sampler: str):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_that_is_killed_all_the_time_finds_what_an_undisturbed_one_finds(sampler: str):
-    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha())
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1))
     undisturbed, killed = SimulatedSweep(sweep, BASE, uneven), SimulatedSweep(sweep, BASE, uneven)
     undisturbed.run()
     while killed.plan().todo:
