@@ -99,7 +99,7 @@ def test_references_first_then_the_bases_own_point_then_others():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_study_rebuilt_from_the_store_is_the_one_that_lived(sampler: str):
-    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(eta=2), trials=20)
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1, eta=2), trials=20)
     search = SimulatedSweep(sweep, BASE, uneven)
     trials = candidates(search.run()._searches[0].proposals.trials)
     assert told(known(search)) == told(trials)
