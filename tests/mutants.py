@@ -48,7 +48,7 @@ SWEEPS = {  # valid ones; in the current directory, images/ is a folder of image
     "search": f"""base={_BASE}, space={{{_SPACE}}}, trials=8, sampler='gp', objective='val/probe_top1',
         early_stopping=Asha(first=2, eta=3), references=({{'epochs': 0}},)""",
     "fair": f"""base={_BASE}, grid={{'method.lamb': [0.01, 0.05], 'model.encoder': ['test_resnet']}},
-        space={{{_SPACE}}}, trials=4, seeds=(0, 1, 2), objective=LabelFree(alpha=0.4), early_stopping=Asha(eta=2)""",
+        space={{{_SPACE}}}, trials=4, seeds=(0, 1, 2), objective=LabelFree(alpha=0.4), early_stopping=Asha(first=2, eta=2)""",
     "goals": f"""base=TrainConfig(method=RectifiedLpJEPA(p=1.0, mu=0.0), epochs=10), trials=4, sampler='nsga2',
         space={{'optim.lr': {_LR}, 'method.p': FloatDistribution(low=0.5, high=2.0)}},
         objective={{'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'}}""",
