@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only spot instances would miss
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots, and one that fails ends the sweep
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow is the record
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed cell has no objective
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is a KeyboardInterrupt, so that context managers clean up
