@@ -130,7 +130,7 @@ def test_finished_cells_are_judged_by_another_protocol_later(environment):
     assert done.returncode == 0, done.stderr + done.stdout
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(sweep.name)
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id], "tags.role = 'cell'")
     assert len(runs) == len(cells)
     assert all(0.2 < found.data.metrics["test/sgd_top1"] < 1 for found in runs)
     assert {found.data.metrics["test/linear_top1"] for found in runs} == {METRICS["test/linear_top1"]}
@@ -148,7 +148,7 @@ def test_dry_run(environment):
     total = len(fixed_cells(demo_rectified_lpjepa.SWEEP, demo_rectified_lpjepa.SWEEP.base))
     assert done.returncode == 0, done.stderr
     assert f"{total} of {total} cells done" in done.stdout
-    assert done.stdout.count("finished") == total
+    assert done.stdout.count("  finished ") == total
 
 
 def test_running_a_finished_sweep_again_prints_its_table_at_once(environment):

@@ -40,7 +40,7 @@ def preview_lines(facts: Facts) -> list[str]:
         return [f"{facts['sweep']}: to be planned when {facts['waits_for']} has a best cell"]
     lines = [f"{facts['sweep']}: {facts['done']} of {facts['total']} cells done ({counted(facts['states'])})"]
     for cell in facts["cells"]:
-        hours = "" if facts["hours"] is None else f"{cell['hours']:>8.2g} h  " if cell["hours"] else " " * 12
+        hours = "" if not facts["hours"] else f"{cell['hours']:>8.2g} h  " if cell["hours"] else " " * 12
         notes = [cell["note"]] if cell["note"] else []
         notes += ["to compare with"] if cell["role"] == "reference" else []
         told = f"  ({'; '.join(notes)})" if notes else ""
