@@ -29,7 +29,6 @@ RECORDED = 100  # faults, at least, of a run that is kept under results
 HUNG_S = 400.0  # without an epoch; nothing lasts so long, not even a start on a busy machine
 LAUNCHES = 60  # of one round
 SLOW = ("kill -9 of the MLflow server", "a store that is locked")  # not in the short form
-EARLY = 0.15  # of the faults strike while the sweep starts or recovers
 
 
 @dataclass
@@ -64,6 +63,7 @@ class Storm:
     wanted: int
     kinds: list[str]
     pause_s: float  # at most, between an epoch and the next fault
+    early: float  # share of the faults that do not wait for an epoch: they strike while the sweep starts or recovers
     struck: list[Struck] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)  # exit codes of all launches
     problems: list[str] = field(default_factory=list)
@@ -96,7 +96,13 @@ def main(words: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     kinds = [kind for kind in FAULTS if not (options.quick and kind in SLOW)]
     wanted = len(kinds) if options.quick else options.faults
-    storm = Storm(random.Random(options.seed), wanted, kinds, pause_s=1.0 if options.quick else 4.0)
+    storm = Storm(
+        random.Random(options.seed),
+        wanted,
+        kinds,
+        pause_s=1.0 if options.quick else 4.0,
+        early=0.0 if options.quick else 0.15,
+    )
     size = {"cells": 4, "epochs": 8} if options.quick else {"cells": 12, "epochs": 8}
     with tempfile.TemporaryDirectory(prefix="jepa-chaos-", ignore_cleanup_errors=True) as folder:
         _say(f"in peace: {size['cells']} cells of {size['epochs']} epochs, and a reference")
@@ -179,7 +185,7 @@ def _strike_until_it_ends(arena: Arena, storm: Storm, first: int) -> int:
 
 def _next(storm: Storm, now: float) -> tuple[float, bool]:
     """The earliest moment of the next fault, and whether it strikes even if no epoch has ended since the last one."""
-    early = storm.rng.random() < EARLY
+    early = storm.rng.random() < storm.early
     return now + storm.rng.uniform(0, 5 * storm.pause_s if early else storm.pause_s), early
 
 

@@ -53,7 +53,7 @@ def answer_to(tmp_path: Path, body: str) -> str | None:
         ("DIGITS.epoch", "7: 'TrainConfig' object has no attribute 'epoch'; did you mean 'epochs'?"),
         ("\n\ndict(a=1).pop('b')", "9: there is no 'b'"),
         ("PRESETS['digts']", "7: preset must be a known preset, got 'digts'; did you mean 'digits'?"),
-        ("Asha(first=0)", "7: Asha: first must be at least 1 epoch, got 0; 1 is the default"),
+        ("Asha(first=0)", "7: Asha: first must be at least 1 epoch, got 0; try 6"),
         ("Asha(frist=2)", "7: Asha has no field 'frist'; did you mean 'first'?"),
     ],
 )
