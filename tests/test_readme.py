@@ -109,7 +109,7 @@ def test_a_run_with_checkpoints_is_evaluated_later(environment, tmp_path):
     )
     done = run(first, environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [file.name for file in (tmp_path / "results/run1").iterdir()] == ["final.pt"]
+    assert [file.name for file in (tmp_path / "results/run1").glob("*.pt")] == ["final.pt"]
     done = run(second, environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("evaluated at epoch 3")

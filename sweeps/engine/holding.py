@@ -30,6 +30,7 @@ from sweeps.engine.store import find_experiment, store_uri
 _TAG = "sweep.holder"
 _BEAT_S = 10.0  # between two signs of life
 _STALE_S = 60.0  # without one, a holder on another machine is taken for dead; their clocks agree within this
+_TAKEN = signal.SIGUSR1  # interrupts the launch whose sweep another has taken over
 _SETTLE_S = 0.5  # between writing a lease and trusting it, at least
 
 
@@ -82,7 +83,7 @@ def holder_of(sweep: str) -> Holder | None:
 def hold(sweep: str) -> Iterator[None]:
     """Hold the sweep for the block. Its experiment is created where it is missing.
 
-    Should another launch take it over, which did not hear of this one for a minute, the block is interrupted as by
+    To be called in the main thread. Should another launch take it over, which did not hear of this one for a minute, the block is interrupted as by
     Ctrl-C.
 
     Raises:
@@ -96,6 +97,8 @@ def hold(sweep: str) -> Iterator[None]:
         client, experiment = open_experiment(sweep)
         lease = _Lease(client, experiment.experiment_id, sweep, me)
         lease.acquire()
+        # not SIGINT: in a script's background jobs that is ignored
+        before = signal.signal(_TAKEN, signal.default_int_handler)
         try:
             yield
         except KeyboardInterrupt:
@@ -103,6 +106,7 @@ def hold(sweep: str) -> Iterator[None]:
                 raise
         finally:
             lease.release()
+            signal.signal(_TAKEN, before)
         if lease.taken_by is not None:
             raise ConfigError(
                 f"sweep {sweep} was taken over by {lease.taken_by.told}, which had not heard of this launch for "
@@ -182,7 +186,7 @@ class _Lease:
                 if other is not None and other.id != self._me.id and _lives(other, Path(self._me.lock)):
                     self.taken_by = other
                     if not self._over.is_set():
-                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                        signal.pthread_kill(threading.main_thread().ident or 0, _TAKEN)
                     return
                 self._write()
 
