@@ -83,8 +83,8 @@ def holder_of(sweep: str) -> Holder | None:
 def hold(sweep: str) -> Iterator[None]:
     """Hold the sweep for the block. Its experiment is created where it is missing.
 
-    To be called in the main thread. Should another launch take it over, which did not hear of this one for a minute, the block is interrupted as by
-    Ctrl-C.
+    To be called in the main thread. Should another launch take it over, which did not hear of this one for a minute,
+    the block is interrupted as by Ctrl-C.
 
     Raises:
         ConfigError: another launch holds the sweep, or has taken it over; MlflowException: the store cannot be reached.
