@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,6 +204,25 @@ def _front(writer: StoreWriter) -> None:
         metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
         writer.run(sweep, {"method.mu": mu}, metrics, cell_key=f"f{mu}", status=status, epoch="2")
     writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty store: MLflow takes seconds to make one."""
+    file = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file.read_bytes()
+
+
+@pytest.fixture
+def results(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of this test's own, with an empty store."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(template)
+    monkeypatch.setenv("JEPA_RESULTS", str(folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
 
 
 @pytest.fixture

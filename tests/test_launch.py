@@ -27,26 +27,12 @@ BASE = dataclasses.replace(DIGITS, epochs=20)
 GRID = Sweep(name="study", purpose="A study.", base=BASE, grid={"method.lamb": [0.02, 0.05, 0.1]})
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty store: MLflow takes seconds to make one."""
-    with pytest.MonkeyPatch.context() as patch:
-        results = tmp_path_factory.mktemp("template")
-        patch.setenv("JEPA_RESULTS", str(results))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        MlflowClient(store_uri()).search_experiments()
-        return (results / "mlflow.db").read_bytes()
-
-
 @pytest.fixture(autouse=True)
-def file(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep's file, beside an empty store of this test's own."""
-    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "mlflow.db").write_bytes(template)
-    (tmp_path / "study.py").touch()
-    return tmp_path / "study.py"
+def file(results: Path) -> Path:
+    """A sweep's file, beside its results."""
+    file = results.parent / "study.py"
+    file.touch()
+    return file
 
 
 def record(sweep: Sweep, file: Path, cell: Cell, status: str, *, epoch: int = 20, reason: str = "") -> None:

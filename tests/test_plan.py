@@ -32,26 +32,10 @@ SEARCH = Sweep(
 METRICS = {"epoch": 1.0, "val/probe_top1": 0.5}
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty store: MLflow takes seconds to make one."""
-    with pytest.MonkeyPatch.context() as patch:
-        results = tmp_path_factory.mktemp("template")
-        patch.setenv("JEPA_RESULTS", str(results))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        MlflowClient(store_uri()).search_experiments()
-        return (results / "mlflow.db").read_bytes()
-
-
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(results: Path) -> Path:
     """An empty store of this test's own."""
-    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "results").mkdir()
-    file = tmp_path / "results" / "mlflow.db"
-    file.write_bytes(template)
-    return file
+    return results / "mlflow.db"
 
 
 def opened(plan: Plan, file: Path = FILE) -> Ledger:

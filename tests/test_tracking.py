@@ -30,29 +30,13 @@ GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb":
 REFUSE = "CREATE TRIGGER refuse BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'refused'); END"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty store: MLflow takes seconds to make one."""
-    with pytest.MonkeyPatch.context() as patch:
-        results = tmp_path_factory.mktemp("template")
-        patch.setenv("JEPA_RESULTS", str(results))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        MlflowClient(store_uri()).search_experiments()
-        return (results / "mlflow.db").read_bytes()
-
-
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store of this test's own, and a writer that does not take its time."""
-    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(writer_module, "_REST_S", (0.05, 0.05))
     monkeypatch.setattr(writer_module, "_BACKOFF_S", (0.1, 0.2))
     monkeypatch.setattr(writer_module, "_GRACE_S", 0.5)
-    (tmp_path / "results").mkdir()
-    file = tmp_path / "results" / "mlflow.db"
-    file.write_bytes(template)
-    return file
+    return results / "mlflow.db"
 
 
 class Study:
