@@ -41,8 +41,8 @@ def grid_of(side: int) -> Sweep:
 
 
 def search_of(trials: int) -> Sweep:
-    """A search with one more trial than so many, which are done."""
-    return Sweep(name="scale_search", purpose="Many trials.", base=DIGITS, space=SPACE, trials=trials + 1)
+    """A search with so many trials, which are done, and six more."""
+    return Sweep(name="scale_search", purpose="Many trials.", base=DIGITS, space=SPACE, trials=trials + 6)
 
 
 def drawn_cells(sweep: Sweep, count: int) -> list[Cell]:

@@ -118,8 +118,10 @@ def proposal_rows(trials: int) -> list[Measured]:
         rungs=lambda key: {},  # noqa: ARG005
         note=logging.getLogger(__name__).warning,
     )
-    first = _timed(lambda: searcher.suggest("first"))
-    samples = [_timed(lambda number=number: searcher.suggest(f"trial{number}")) for number in range(5)]  # type: ignore[misc]
+    proposed: list[Any] = []
+    first = _timed(lambda: proposed.append(searcher.suggest("first")))
+    samples = [_timed(lambda number=number: proposed.append(searcher.suggest(f"trial{number}"))) for number in range(5)]  # type: ignore[misc]
+    assert all(isinstance(flat, dict) for flat in proposed), "the search had nothing left to propose"
     size = f"{trials:,} finished trials"
     return [
         Measured(what="first proposal, the study rebuilt", size=size, seconds=first, most=1),

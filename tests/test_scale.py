@@ -29,7 +29,7 @@ def test_a_filled_store_holds_the_sweep_and_a_search(file: Path) -> None:
     assert [row.size for row in plan_rows(2)] == ["16 cells, all in the store"]  # it refuses what is not all done
     assert [row.what for row in table_rows(2)] == ["load_runs", "its table"]
     plan = make_plan(search, Path("scale_search.py"))
-    assert (len(plan.studies[0].candidates), plan.proposals) == (3, 1)
+    assert (len(plan.studies[0].candidates), plan.proposals) == (3, 6)
     assert load_runs("scale", store_uri())["cell_key"].tolist() == [cell.key for cell in cells]
     client = MlflowClient(store_uri())
     (run,) = client.search_runs(
