@@ -31,6 +31,7 @@ class Average:
         self.network = Network(
             encoder=copy.deepcopy(network.encoder).requires_grad_(False),
             projector=copy.deepcopy(network.projector).requires_grad_(False),
+            predictor=network.predictor,  # shared, and not asked
             probe=network.probe,  # the probes are shared: they learn on the averaged features and judge those
             projector_probe=network.projector_probe,
         )

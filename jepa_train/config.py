@@ -23,6 +23,7 @@ class DataConfig:
     download: bool = field(default=False, metadata=_NO_CELL)
     fingerprint: str = ""  # hash of an image folder's file list, filled in by preflight: the path is not the identity
     image_size: int = 12  # pixels; what is stored, before augmentation
+    train_images: int = 0  # so many of the training images, stratified, val carved out of them; 0: all
     val_frac: float = 0.1
     on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # of image files; skip counts them
 
@@ -30,6 +31,7 @@ class DataConfig:
         conform(self)
         require(self.name in DATASETS, f"name must be a known dataset, got {self.name!r}{nearest(self.name, DATASETS)}")
         require(self.image_size >= 4, f"image_size must be at least 4 px, got {self.image_size}; try 16")
+        require(self.train_images >= 0, f"train_images must not be negative, got {self.train_images}; 0 means all")
         require(0 < self.val_frac < 1, f"val_frac must lie in (0, 1), got {self.val_frac}; try 0.1")
 
 
@@ -81,23 +83,30 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoder by timm name, and a 3-layer MLP projector (Linear-BN-ReLU twice, then Linear)."""
+    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; the papers use 3 layers)."""
 
     encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
     small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of 32 px or so
     patch_size: int = 0  # pixels, of a ViT's patches; 0: the encoder's own
+    register_tokens: int = 0  # of a ViT, besides its class token
     drop_path: float = 0.0  # stochastic depth, where the encoder has it
+    embed_dim: int = 0  # width of a linear layer between encoder and projector; 0: none
+    projector_layers: int = 3
     projector_hidden: int = 256
     projector_dim: int = 64
+    predictor: bool = False  # an MLP on z, Linear-BN-ReLU-Linear, that predicts the centre from each view
     swa_decay: float = 0.0  # of the averaged network, which gives the centre and is what is evaluated; 0: none
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 
     def __post_init__(self) -> None:
         conform(self)
-        for name in ("projector_hidden", "projector_dim"):
+        for name, usual in (("projector_layers", 3), ("projector_hidden", 256), ("projector_dim", 64)):
             value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}; try 64")
+            require(value >= 1, f"{name} must be at least 1, got {value}; try {usual}")
+        for name in ("embed_dim", "register_tokens"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}; 0 means none")
         require(
             self.patch_size >= 0, f"patch_size must not be negative, got {self.patch_size}; 0 means the encoder's own"
         )
@@ -142,6 +151,7 @@ class ProbeConfig:
     lr: float = 1e-2
     weight_decay: float = 1e-6
     protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # names in PROTOCOLS, run at the end
+    transfer: str = field(default="", metadata=_NO_CELL)  # other data sets, judged at the end: cifar100,dtd=FOLDER
 
     def __post_init__(self) -> None:
         conform(self)
@@ -172,6 +182,10 @@ class TrainConfig:
         require(self.global_batch >= 2, f"global_batch must be at least 2, got {self.global_batch}; try 128")
         require(0 <= self.seed < 2**31, f"seed must lie in [0, 2**31), got {self.seed}; try 0")
         self.method.check_views(self.views.num_global, self.views.num_local)
+        require(
+            self.method.centred or not self.model.predictor,
+            f"model.predictor must be false for {self.method.name}, got true; its invariance has no centre to predict",
+        )
         decay = self.model.swa_decay
         require(
             decay == 0 or self.method.centred,

@@ -1,4 +1,4 @@
-"""The network: an encoder by timm name, a 3-layer MLP projector, and the online linear probes on both."""
+"""The network: an encoder by timm name, an MLP projector, and the online linear probes on both."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepa_train.checks import ConfigError, nearest
 from jepa_train.config import ModelConfig, TrainConfig
+from jepa_train.heads import build_predictor, build_probe, build_projector
 from jepa_train.randomness import derive_seed
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
@@ -23,6 +24,7 @@ class Output(NamedTuple):
 
     features: Tensor  # (V, N, P), of the encoder: what is probed and evaluated; no gradient
     z: Tensor  # (V, N, D), the projector's
+    predicted: Tensor  # (V, N, D), of each image's centre, by the predictor; z itself where there is none
     probe_logits: Tensor  # (V, N, C), of the online probe on the features
     projector_logits: Tensor  # (V, N, C), of the online probe on the detached z
 
@@ -35,12 +37,25 @@ class Widths(NamedTuple):
 
 
 class Network(nn.Module):
-    """Encoder -> projector -> z, with a linear probe on the encoder's features and one on z; neither sends gradient."""
+    """Encoder -> projector -> z, with a linear probe on the encoder's features and one on z; neither sends gradient.
 
-    def __init__(self, *, encoder: nn.Module, projector: nn.Module, probe: nn.Module, projector_probe: nn.Module):
+    Args:
+        predictor: of the centre from z; only training asks for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        probe: nn.Module,
+        projector_probe: nn.Module,
+    ):
         super().__init__()
         self.encoder = encoder
         self.projector = projector
+        self.predictor = predictor
         self.probe = probe
         self.projector_probe = projector_probe
         self._compiled: Callable[[Network, Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None
@@ -56,7 +71,8 @@ class Network(nn.Module):
                 they are to learn on what is evaluated. The logits are then of its views alone.
         """
         features, z = self.embed(views)
-        return self._judged(features, z, averaged or (features, z))
+        predicted = self.predictor(z.flatten(0, 1)).view(z.shape)
+        return self._judged(features, z, predicted, averaged or (features, z))
 
     def encode(self, x: Tensor) -> Output:
         """Embed (N, 3, h, w) images: features (N, P), z (N, D), logits (N, C).
@@ -65,7 +81,7 @@ class Network(nn.Module):
         of every split would be a shape of its own to compile for.
         """
         features, z = self._embed([x.unsqueeze(0)])
-        return Output(*(part.squeeze(0) for part in self._judged(features, z, (features, z))))
+        return Output(*(part.squeeze(0) for part in self._judged(features, z, z, (features, z))))
 
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Features (V, N, P) and z (V, N, D) of views as in forward, without the probes."""
@@ -86,8 +102,9 @@ class Network(nn.Module):
         shape = (-1, views[0].shape[1])
         return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
 
-    def _judged(self, features: Tensor, z: Tensor, judged: tuple[Tensor, Tensor]) -> Output:
-        return Output(features, z, self.probe(judged[0].detach()), self.projector_probe(judged[1].detach()))
+    def _judged(self, features: Tensor, z: Tensor, predicted: Tensor, judged: tuple[Tensor, Tensor]) -> Output:
+        logits = self.probe(judged[0].detach()), self.projector_probe(judged[1].detach())
+        return Output(features, z, predicted, *logits)
 
 
 def pooled_and_features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,6 +144,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
         return Network(
             encoder=build_encoder(model, config.views.global_size),
             projector=build_projector(widths.pooled, model, rectify=config.method.rectify),
+            predictor=build_predictor(model),
             probe=build_probe(widths.features, num_classes),
             projector_probe=build_probe(model.projector_dim, num_classes),
         )
@@ -149,6 +167,7 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
     for name, option, lacks in (
         ("drop_path", "drop_path_rate", "stochastic depth"),
         ("patch_size", "patch_size", "patch size to choose"),
+        ("register_tokens", "reg_tokens", "register tokens"),
     ):
         value = getattr(config, name)
         if value and option not in takes:
@@ -158,24 +177,6 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
     if config.small_stem:
         _shrink_stem(encoder, config)
     return encoder
-
-
-def build_projector(num_features: int, config: ModelConfig, *, rectify: bool) -> nn.Sequential:
-    """(N, E) -> (N, D): Linear-BN-ReLU twice, then Linear, then ReLU if rectify."""
-    hidden = config.projector_hidden
-    # No bias before a batch norm: its gradient is zero up to rounding, which AdamW scales up to steps of size lr.
-    layers: list[nn.Module] = []
-    for width in (num_features, hidden):
-        layers += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
-    layers.append(nn.Linear(hidden, config.projector_dim))
-    if rectify:
-        layers.append(nn.ReLU())  # not in place: the sign pattern of z is what methods and metrics read
-    return nn.Sequential(*layers)
-
-
-def build_probe(width: int, num_classes: int) -> nn.Sequential:
-    """An online linear probe. LayerNorm, as in LeJEPA's recipe: probe.lr means the same at every scale of the input."""
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
 
 
 def check_encoder(name: str) -> None:

@@ -86,7 +86,7 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
             config.optim.warmup_epochs,
             config.epochs,
         )
-    trained = parameter_groups([network.encoder, network.projector], config.optim)
+    trained = parameter_groups([network.encoder, network.projector, network.predictor], config.optim)
     probes = parameter_groups([network.probe, network.projector_probe], config.probe)
     return Optimizer(
         [lars(trained, config.optim) if config.optim.name == "lars" else adamw(trained), adamw(probes)],

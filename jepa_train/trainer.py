@@ -201,7 +201,12 @@ def training_loss(
         The scalar to call backward on, and the detached terms to report; loss and terms are of the global batch.
     """
     loss, terms = config.method(
-        output.z, num_global=config.views.num_global, step=step, seed=config.seed, centre=centre
+        output.z,
+        num_global=config.views.num_global,
+        step=step,
+        seed=config.seed,
+        centre=centre,
+        predicted=output.predicted if config.model.predictor else None,
     )
     labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
     probes = sum(

@@ -59,7 +59,10 @@ def test_cell_key_is_the_same_in_another_process():
 def test_cell_fields_leave_out_only_what_decides_no_result():
     places = {"data.path", "data.download", "data.on_corrupt"}
     speed = {"model.channels_last", "model.compile"}
-    assert set(flatten(RECTIFIED)) - set(cell_fields(RECTIFIED)) == places | speed | {"probe.protocols"}
+    assert set(flatten(RECTIFIED)) - set(cell_fields(RECTIFIED)) == places | speed | {
+        "probe.protocols",
+        "probe.transfer",
+    }
 
 
 @pytest.mark.parametrize(

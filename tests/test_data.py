@@ -77,6 +77,21 @@ def test_digits_enlarge_as_pillow_does():
         assert np.abs(np.asarray(expected).astype(int) - result[0].numpy()).max() <= 1
 
 
+def test_some_of_the_training_images_keep_the_proportions_and_the_test_split():
+    full, some = (load_splits(DataConfig(train_images=count, val_frac=0.2)) for count in (0, 300))
+    assert len(some.train) + len(some.val) == pytest.approx(300, abs=5)  # rounded class by class
+    assert len(some.val) == pytest.approx(60, abs=5)
+    assert torch.equal(some.test.rows, full.test.rows)
+    rows = torch.cat([some.train.rows, some.val.rows])
+    assert len(rows.unique()) == len(rows)
+    assert torch.isin(rows, torch.cat([full.train.rows, full.val.rows])).all()
+    shares = torch.cat([some.train.labels, some.val.labels]).bincount() / len(rows)
+    everyone = torch.cat([full.train.labels, full.val.labels]).bincount()
+    torch.testing.assert_close(shares, everyone / everyone.sum(), atol=0.005, rtol=0)
+    with pytest.raises(ConfigError, match=r"data.train_images must not exceed the \d+ training images, got 5000"):
+        load_splits(DataConfig(train_images=5000))
+
+
 def test_val_depends_on_val_frac_alone():
     a = load_splits(DataConfig(name="digits", image_size=8, val_frac=0.1))
     load_splits.cache_clear()

@@ -204,6 +204,19 @@ def test_the_loss_is_convex_with_the_centre_of_the_global_views():
     assert loss.item() == pytest.approx(0.7 * invariance + 0.3 * regularizer, rel=1e-10)
 
 
+def test_a_predictor_is_compared_with_the_centre_of_z_and_sigreg_sees_z():
+    torch.manual_seed(0)
+    z, predicted = (torch.randn(3, 16, 4, requires_grad=True) for _ in range(2))
+    alone = LeJEPA()(z, num_global=2, step=0, seed=0)[1]
+    loss, terms = LeJEPA()(z, num_global=2, step=0, seed=0, predicted=predicted)
+    centre = (z[0] + z[1]) / 2
+    assert terms["invariance"].item() == pytest.approx((predicted - centre).square().mean().item(), rel=1e-6)
+    assert terms["sigreg"].item() == alone["sigreg"].item()
+    from_predicted, from_z = torch.autograd.grad(loss, [predicted, z])
+    torch.testing.assert_close(from_predicted, 0.95 * 2 * (predicted - centre) / predicted.numel())
+    assert from_z[0].abs().sum() > from_z[2].abs().sum() > 0  # through the centre too, of which view 2 is no part
+
+
 def test_two_view_invariance_is_a_quarter_of_rectified_lpjepas():
     z = sample(2, 10, 5)
     ours, theirs = (m(z, num_global=2, step=0, seed=0)[1]["invariance"] for m in (LeJEPA(), RectifiedLpJEPA()))

@@ -12,7 +12,6 @@ from jepa_train.models import (
     Network,
     build_encoder,
     build_network,
-    build_projector,
     check_encoder,
     feature_widths,
     pooled_and_features,
@@ -31,6 +30,7 @@ def config_for(
     seed: int = 0,
     drop_path: float = 0.0,
     patch_size: int = 0,
+    register_tokens: int = 0,
     small_stem: bool = True,
 ) -> TrainConfig:
     model = ModelConfig(
@@ -39,6 +39,7 @@ def config_for(
         projector_dim=8,
         drop_path=drop_path,
         patch_size=patch_size,
+        register_tokens=register_tokens,
         small_stem=small_stem,
     )
     return TrainConfig(model=model, views=views, method=method, seed=seed)
@@ -343,19 +344,6 @@ def test_projector_is_rectified_when_the_method_says_so() -> None:
     assert smallest(rectified) == 0
 
 
-def test_projector_is_what_three_layers_compute() -> None:
-    torch.manual_seed(0)
-    projector = build_projector(6, ModelConfig(projector_hidden=10, projector_dim=4), rectify=True).train()
-    x = torch.randn(32, 6)
-    linears = [module for module in projector if isinstance(module, nn.Linear)]
-    hidden = x
-    for linear in linears[:2]:
-        hidden = hidden @ linear.weight.T
-        hidden = ((hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()).clamp(min=0)
-    expected = (hidden @ linears[2].weight.T + linears[2].bias).clamp(min=0)
-    torch.testing.assert_close(projector(x), expected)
-
-
 def test_unknown_encoder_is_answered_in_one_line() -> None:
     with pytest.raises(ConfigError) as error:
         check_encoder("resnet81")
@@ -374,3 +362,12 @@ def test_view_size_that_the_encoder_cannot_take_is_named() -> None:
     assert message.startswith("views.local_size must fit test_vit, got 8 (")
     assert "\n" not in message
     assert feature_widths(config_for("test_vit", views=dataclasses.replace(views, num_local=0))).pooled == 64
+
+
+def test_a_register_token_more_is_a_token_more_in_every_block_and_no_feature() -> None:
+    plain = build_network(config_for("test_vit"), num_classes=5)
+    four = build_network(config_for("test_vit", register_tokens=4), num_classes=5)
+    assert four.encoder.num_prefix_tokens == plain.encoder.num_prefix_tokens + 4
+    assert four.encode(random_views(4)[0][0]).features.shape == plain.encode(random_views(4)[0][0]).features.shape
+    with pytest.raises(ConfigError, match="model.register_tokens must be 0 for test_resnet, got 4; it has no register"):
+        build_network(config_for("test_resnet", register_tokens=4), num_classes=5)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jepa_train.checks import ConfigError
-from jepa_train.data import DATASETS, Splits
+from jepa_train.data import DATASETS, Images, Splits
 from jepa_train.data.base import stratified
 
 if TYPE_CHECKING:
@@ -53,13 +53,30 @@ def load_splits(config: "DataConfig") -> Splits:
         source = DATASETS[config.name].load(
             Path(config.path).expanduser(), config.download, config.image_size, config.on_corrupt == "skip"
         )
-        rest, val = stratified(source.train.labels, config.val_frac, purpose="val")
+        train = _part(source.train, config.train_images)
+        rest, val = stratified(train.labels, config.val_frac, purpose="val")
     except ValueError as error:  # a corrupt image, for one: seen only now
         raise ConfigError(str(error)) from error
     return Splits(
-        train=source.train.take(rest),
-        val=source.train.take(val),
+        train=train.take(rest),
+        val=train.take(val),
         test=source.test,
         classes=source.classes,
         skipped=source.skipped,
     )
+
+
+def _part(images: Images, count: int) -> Images:
+    """`count` of the training images, every class in proportion; all of them for 0. The draw depends on nothing else.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if count > len(images):
+        raise ValueError(
+            f"data.train_images must not exceed the {len(images)} training images, got {count}; lower it, or 0 for all"
+        )
+    if count in (0, len(images)):
+        return images
+    _, kept = stratified(images.labels, count / len(images), purpose="train_images")
+    return images.take(kept)

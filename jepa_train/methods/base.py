@@ -9,7 +9,9 @@ class Method(Protocol):
     """The fields are the searchable hyper-parameters (`method.<field>` everywhere); the call is the objective."""
 
     name: ClassVar[str]
-    centred: ClassVar[bool]  # whether the invariance is to a centre, which an averaged network may give
+    centred: ClassVar[
+        bool
+    ]  # whether the invariance is to a centre, which an averaged network may give and a predictor predict
 
     @property
     def rectify(self) -> bool:
@@ -25,7 +27,14 @@ class Method(Protocol):
         ...
 
     def __call__(
-        self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
+        self,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,
+        seed: int,
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the global batch, equal on all ranks, and its unweighted terms, detached.
 
@@ -34,5 +43,6 @@ class Method(Protocol):
             step: the training step; with seed it decides slices and targets, the same on every rank.
             centre: (N, D), of each image, from an averaged network; without it, and always where the method is not
                 centred, what the method says.
+            predicted: (V, N, D), of the centre from each view, by a predictor; without it z itself.
         """
         ...

@@ -63,12 +63,23 @@ class LeJEPA:
         return {"std": 1.0, "nonzero_fraction": 1.0}
 
     def __call__(
-        self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
+        self,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,
+        seed: int,
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D)."""
+        """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D).
+
+        With a predictor the invariance is that of what it predicts to the centre of z, through which gradient flows as
+        without one; SIGReg stays on z.
+        """
         require_equal_batches(z.shape[1])
         slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
-        invariance = _invariance(z, num_global, centre)
+        invariance = _invariance(z if predicted is None else predicted, _centre(z, num_global, centre))
         regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer
         return loss, {"invariance": invariance.detach(), "sigreg": regularizer.detach()}
@@ -164,10 +175,12 @@ def _is_differentiated(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-def _invariance(z: Tensor, num_global: int, centre: Tensor | None) -> Tensor:
-    wide = at_least_fp32(z)
-    centre = wide[:num_global].mean(0) if centre is None else at_least_fp32(centre)
-    return mean_over_ranks((wide - centre).square().mean())
+def _centre(z: Tensor, num_global: int, centre: Tensor | None) -> Tensor:
+    return at_least_fp32(z)[:num_global].mean(0) if centre is None else at_least_fp32(centre)
+
+
+def _invariance(predicted: Tensor, centre: Tensor) -> Tensor:
+    return mean_over_ranks((at_least_fp32(predicted) - centre).square().mean())
 
 
 class _Differentiated(torch.autograd.Function):

@@ -74,14 +74,21 @@ class RectifiedLpJEPA:
         return {"std": self.law.variance**0.5, "nonzero_fraction": self.law.nonzero_fraction}
 
     def __call__(
-        self, z: Tensor, *, num_global: int, step: int, seed: int, centre: Tensor | None = None
+        self,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,
+        seed: int,
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its unweighted terms `invariance` and `rdmreg`: see Method. z: (2, N, D).
 
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
         assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is None, "a config with an averaged network is refused: mse(z1, z2) has no centre"
+        assert centre is None and predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)

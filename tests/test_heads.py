@@ -1,0 +1,45 @@
+"""Projector and predictor against what their layers compute."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jepa_train.config import ModelConfig
+from jepa_train.heads import build_predictor, build_projector
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Batch norm of (N, D) by the batch."""
+    return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
+
+
+def linears_of(module: nn.Module) -> list[nn.Linear]:
+    """The Linears, in order."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear)]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("embed_dim", [0, 5])
+def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(projector_layers=layers, projector_hidden=10, projector_dim=4, embed_dim=embed_dim)
+    projector = build_projector(6, config, rectify=True).train()
+    x = hidden = torch.randn(32, 6)
+    linears = linears_of(projector)
+    if embed_dim:
+        hidden = linears[0](hidden)
+        assert hidden.shape == (32, embed_dim)
+        del linears[0]
+    assert len(linears) == layers
+    for linear in linears[:-1]:
+        hidden = normalised(hidden @ linear.weight.T).clamp(min=0)
+    torch.testing.assert_close(projector(x), linears[-1](hidden).clamp(min=0))
+
+
+def test_predictor_is_a_hidden_layer_and_a_linear_or_nothing() -> None:
+    torch.manual_seed(0)
+    z = torch.randn(32, 4)
+    assert build_predictor(ModelConfig(projector_dim=4))(z) is z
+    predictor = build_predictor(ModelConfig(projector_dim=4, projector_hidden=10, predictor=True)).train()
+    first, last = linears_of(predictor)
+    torch.testing.assert_close(predictor(z), last(normalised(z @ first.weight.T).clamp(min=0)))
