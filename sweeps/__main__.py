@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 from jepa_train.checks import ConfigError, nearest, shown
+from jepa_train.scales import Scale
 from sweeps.engine.errors import one_line
 from sweeps.engine.launch import launch, refused
 from sweeps.engine.options import read_words
+from sweeps.engine.scales import at_scale
 from sweeps.engine.spec import Sweep
 
 
@@ -24,7 +26,7 @@ def main(words: list[str]) -> int:
             problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
             sys.stderr.write(f"{problem}usage: {usage}\n")
             return 2
-        sweeps = [_load(name) for name in names]
+        sweeps = [_load(name, options.scale) for name in names]
     except (ValueError, TypeError) as error:
         line = one_line(error) or (str(error) if isinstance(error, ConfigError) else None)
         if line is None:
@@ -37,14 +39,16 @@ def main(words: list[str]) -> int:
     return launch(sweeps, options)
 
 
-def _load(name: str) -> tuple[Sweep, Path]:
+def _load(name: str, scale: Scale | None) -> tuple[Sweep, Path]:
     module = importlib.import_module(f"sweeps.{name}")
     sweep, file = getattr(module, "SWEEP", None), Path(str(module.__file__)).resolve()
+    if hasattr(module, "sweep"):
+        return at_scale(module.sweep, scale), file
     if not isinstance(sweep, Sweep):
         raise ConfigError(
             f"{file}: SWEEP must be Sweep(...), got {shown(sweep)}; write SWEEP = Sweep(name={name!r}, ...)"
         )
-    return sweep, file
+    return at_scale(sweep, None), file
 
 
 if __name__ == "__main__":

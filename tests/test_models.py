@@ -369,5 +369,5 @@ def test_a_register_token_more_is_a_token_more_in_every_block_and_no_feature() -
     four = build_network(config_for("test_vit", register_tokens=4), num_classes=5)
     assert four.encoder.num_prefix_tokens == plain.encoder.num_prefix_tokens + 4
     assert four.encode(random_views(4)[0][0]).features.shape == plain.encode(random_views(4)[0][0]).features.shape
-    with pytest.raises(ConfigError, match="model.register_tokens must be 0 for test_resnet, got 4; it has no register"):
+    with pytest.raises(ConfigError, match=r"register_tokens must be 0 for test_resnet, got 4; it has no register"):
         build_network(config_for("test_resnet", register_tokens=4), num_classes=5)

@@ -1,4 +1,7 @@
-"""CIFAR-10 and CIFAR-100 through torchvision, downloaded only when data.download=true."""
+"""CIFAR-10 and CIFAR-100 through torchvision, downloaded only when data.download=true; or as folders of images.
+
+Folders (train/<class>/*, test/<class>/*) are told from the authors' files by a fingerprint: JPEGs are other pixels.
+"""
 
 import functools
 import hashlib
@@ -11,6 +14,7 @@ import torch
 
 from jepa_train.data.base import Dataset, Images, Source, resized
 from jepa_train.data.cache import Making, one_at_a_time, stored
+from jepa_train.data.image_folder import IMAGE_FOLDER
 
 _FORMAT = 1  # part of the cache's name: raise it when the same files would give other pixels
 _CHUNK = 1000  # images that are resized together
@@ -21,13 +25,20 @@ def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
         raise ValueError(
             f"data.path must be set, got ''; set data.path=DIR where {folder}/ lies, or is to be downloaded"
         )
+    if _as_images(kind, folder, path):
+        return IMAGE_FOLDER.identify(path, download)
     missing = [] if download else _missing(kind, path / folder)
     if missing:
         raise ValueError(
-            f"data.path must hold {folder}/{missing[0]}, got {str(path)!r}, which does not; "
-            "set data.path=DIR where it lies, or data.download=true"
+            f"data.path must hold {folder}/{missing[0]}, or images as train/<class>/ and test/<class>/, got "
+            f"{str(path)!r}, which does not; set data.path=DIR where they lie, or data.download=true"
         )
     return ""
+
+
+def _as_images(kind: str, folder: str, path: Path) -> bool:
+    """Whether images lie there, and the authors' files do not."""
+    return (path / "train").is_dir() and bool(_missing(kind, path / folder))
 
 
 def _missing(kind: str, folder: Path) -> list[str]:
@@ -41,8 +52,10 @@ def _files(kind: str) -> list[str]:
     return [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
 
 
-def _load(kind: str, folder: str, path: Path, download: bool, size: int, _skip_corrupt: bool) -> Source:
+def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_corrupt: bool) -> Source:
     _identify(kind, folder, path, download)
+    if _as_images(kind, folder, path):
+        return IMAGE_FOLDER.load(path, download, size, skip_corrupt)
     if download and _missing(kind, path / folder):
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path / f".{folder}.lock"):

@@ -9,9 +9,7 @@ class Method(Protocol):
     """The fields are the searchable hyper-parameters (`method.<field>` everywhere); the call is the objective."""
 
     name: ClassVar[str]
-    centred: ClassVar[
-        bool
-    ]  # whether the invariance is to a centre, which an averaged network may give and a predictor predict
+    centred: ClassVar[bool]  # is the invariance to a centre? An averaged network may give it, a predictor aim at it
 
     @property
     def rectify(self) -> bool:

@@ -44,6 +44,7 @@ def described(plan: Plan, source: Path) -> dict[str, str]:
     sweep = plan.sweep
     return {
         "sweep.file": str(source),
+        **({"sweep.name": sweep.study, "sweep.scale": sweep.scale} if sweep.scale else {}),
         "sweep.kind": sweep.kind,
         "sweep.axes": json.dumps(sweep.axes),
         "sweep.searched": json.dumps([*sweep.space]),

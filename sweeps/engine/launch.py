@@ -13,6 +13,7 @@ from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
 from sweeps.engine.options import Options, read_words
 from sweeps.engine.rules import check_results
+from sweeps.engine.scales import Study, about, at_scale
 from sweeps.engine.spec import BestOf, Sweep
 
 # MLflow, pandas, timm and Ray take seconds to import: each where it is needed, so that --help and mistakes are fast.
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 Named = Sequence[tuple[Sweep, Path]]  # sweeps, with their files
 
 
-def main(sweep: Sweep, file: str, words: Sequence[str] | None = None) -> int:
-    """Run one sweep file: `sys.exit(main(SWEEP, __file__))`. See launch."""
+def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
+    """Run one sweep file: `sys.exit(main(SWEEP, __file__))`, or `main(sweep, __file__)` with scales. See launch."""
     try:
-        options = read_words(sys.argv[1:] if words is None else words, about=sweep.purpose.strip())
+        options = read_words(sys.argv[1:] if words is None else words, about=about(study))
         if options.names:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+        sweep = at_scale(study, options.scale)
     except ConfigError as error:
         return refused(error)
     return launch([(sweep, Path(file).resolve())], options)
@@ -77,9 +79,9 @@ def refused(error: ConfigError | str) -> int:
 
 
 def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
-    if sweep.name != file.stem:
+    if sweep.study != file.stem:
         raise ConfigError(
-            f"name must be the stem of the sweep's file, got {sweep.name!r} in {file.name}; "
+            f"name must be the stem of the sweep's file, got {sweep.study!r} in {file.name}; "
             f"write name={file.stem!r}, or rename the file"
         )
     if sweep.name in before:

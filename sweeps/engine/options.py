@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from jepa_train.checks import ConfigError, nearest
+from jepa_train.scales import SCALES, Scale
 
 _MODES = ("--dry-run", "--status", "--explain", "--evaluate")
 
@@ -17,6 +18,7 @@ class Options:
 
     names: tuple[str, ...] = ()  # of sweeps, for python -m sweeps
     places: tuple[str, ...] = ()  # data.path=DIR: where the data lies on this machine
+    scale: Scale | None = None  # of sweep files that have several
     dry_run: bool = False
     status: bool = False
     explain: str = ""  # the cell: its key, the beginning of it, or its label
@@ -46,6 +48,7 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
     return Options(
         names=tuple(word for word in options.words if "=" not in word),
         places=tuple(word for word in options.words if "=" in word),
+        scale=options.scale,
         dry_run=options.dry_run,
         status=options.status,
         explain=options.explain,
@@ -68,6 +71,7 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
     parser = _Parser(description=about, usage=usage, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     say = parser.add_argument
+    say("--scale", choices=[*SCALES], help="; ".join(f"{name}: {about}" for name, about in SCALES.items()))
     say("--dry-run", action="store_true", help="list the cells with their states and prices; run nothing")
     say("--status", action="store_true", help="show how the sweep stands, from the store, while it runs elsewhere")
     say("--explain", metavar="CELL", default="", help="say why a cell (key, beginning of it, or label) is as it is")

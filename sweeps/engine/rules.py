@@ -29,6 +29,10 @@ def check(sweep: "Sweep") -> None:
         re.fullmatch(r"[a-z][a-z0-9_]*", sweep.name) is not None,
         f"name must be lower-case letters, digits and _, got {sweep.name!r}; use the file's stem",
     )
+    _require(
+        sweep.scale is None or sweep.name.endswith(f"_{sweep.scale}"),
+        f"name must end in the scale, got {sweep.name!r} at {sweep.scale}; write name=f'NAME_{{scale}}'",
+    )
     _check_keys(sweep)
     _check_points(sweep)
     _check_space(sweep)

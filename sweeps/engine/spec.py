@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from jepa_train.checks import ConfigError, conform
 from jepa_train.config import TrainConfig
 from jepa_train.flat import Scalar
+from jepa_train.scales import Scale
 from sweeps.engine import rules
 from sweeps.engine.objective import Asha, Direction, Goal, LabelFree, goals_of
 
@@ -45,7 +46,8 @@ class Sweep:
     then runs with the other seeds, as the winner of a search does.
 
     Args:
-        name: the file's stem, the MLflow experiment and the table.
+        name: the file's stem, the MLflow experiment and the table; ends in the scale where the file has scales.
+        scale: which of the file's scales this is: see jepa_train.scales.
         purpose: what the sweep is for and what to expect; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
@@ -69,6 +71,7 @@ class Sweep:
     name: str
     purpose: str
     base: TrainConfig | BestOf
+    scale: Scale | None = None
     grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     trials: int = 0
@@ -87,6 +90,11 @@ class Sweep:
         rules.check(self)
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
+
+    @property
+    def study(self) -> str:
+        """The file's stem, and its table's."""
+        return self.name.removesuffix(f"_{self.scale}") if self.scale else self.name
 
     @cached_property
     def grids(self) -> list[dict[str, Sequence[Scalar]]]:

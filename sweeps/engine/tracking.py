@@ -57,6 +57,7 @@ class Ledger:
         self._purpose = sweep.purpose.strip()
         self._workers = str(sweep.workers)
         self._code = code_tags(source)
+        self._scale = {"scale": sweep.scale} if sweep.scale else {}
         self._note = note
         self._publish = publish
         self._publish_at = 0.0
@@ -101,7 +102,7 @@ class Ledger:
         data = cell.config.data
         new = {
             "label": cell.label,
-            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user()},
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **self._scale},
             "params": {key: str(value) for key, value in flatten(cell.config).items()},
             "dataset": {
                 "name": data.name,

@@ -1,0 +1,48 @@
+"""The scales of the papers' studies, and what each starts from below the paper's own.
+
+A study says for each scale which values it sweeps; its base is the paper's preset at "paper", and one of the ladders
+here at the others. Nothing measured at one scale is comparable with another.
+"""
+
+import dataclasses
+from typing import Literal
+
+from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.methods import LeJEPA, RectifiedLpJEPA
+from jepa_train.presets import DIGITS, PRESETS
+from jepa_train.recipes import CIFAR_VIEWS, LEJEPA_SMALL_VIEWS
+
+Scale = Literal["mini", "small", "lab", "paper"]
+
+SCALES: dict[Scale, str] = {
+    "mini": "the bundled digits, minutes on 2 CPU cores",
+    "small": "5,000 images of CIFAR-10, about an hour on 2 CPU cores",
+    "lab": "CIFAR-10, a night on one GPU",
+    "paper": "the paper's data and epochs, a cluster",
+}
+
+_SMALL = TrainConfig(
+    method=LeJEPA(lamb=0.02, num_slices=256),
+    data=DataConfig(name="cifar10", image_size=32, train_images=5000),
+    views=dataclasses.replace(LEJEPA_SMALL_VIEWS, num_global=2, num_local=0),
+    # timm's own stem: an eighth of the small one's time
+    model=ModelConfig(encoder="test_resnet", small_stem=False, projector_hidden=256, projector_dim=64),
+    optim=OptimConfig(lr=5e-3, weight_decay=1e-3, warmup_epochs=1),
+    probe=ProbeConfig(lr=1e-2),
+    epochs=12,
+    global_batch=128,
+)
+_LAB = dataclasses.replace(
+    PRESETS["cifar10"],
+    method=LeJEPA(lamb=0.02),
+    views=dataclasses.replace(LEJEPA_SMALL_VIEWS, num_global=2, num_local=0),
+    precision="bf16",
+)
+
+LEJEPA: dict[Scale, TrainConfig] = {"mini": dataclasses.replace(DIGITS, epochs=12), "small": _SMALL, "lab": _LAB}
+
+RECTIFIED: dict[Scale, TrainConfig] = {
+    "mini": dataclasses.replace(DIGITS, method=RectifiedLpJEPA(num_slices=256), epochs=20),
+    "small": dataclasses.replace(_SMALL, method=RectifiedLpJEPA(num_slices=256), views=CIFAR_VIEWS),
+    "lab": dataclasses.replace(_LAB, method=RectifiedLpJEPA(num_slices=8192), views=CIFAR_VIEWS),
+}
