@@ -21,6 +21,8 @@ SCALES: dict[Scale, str] = {
     "paper": "the paper's data and epochs, a cluster",
 }
 
+SEEDS: dict[Scale, tuple[int, ...]] = {"mini": (0, 1, 2), "small": (0, 1, 2), "lab": (0, 1, 2), "paper": (0,)}
+
 _SMALL = TrainConfig(
     method=LeJEPA(lamb=0.02, num_slices=256),
     data=DataConfig(name="cifar10", image_size=32, train_images=5000),
@@ -40,6 +42,18 @@ _LAB = dataclasses.replace(
 )
 
 LEJEPA: dict[Scale, TrainConfig] = {"mini": dataclasses.replace(DIGITS, epochs=12), "small": _SMALL, "lab": _LAB}
+
+# the same with a ViT of 16 patches
+VITS: dict[Scale, TrainConfig] = {
+    scale: dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, encoder=encoder, patch_size=patch_size),
+        optim=dataclasses.replace(base.optim, lr=1e-3, weight_decay=5e-2),
+    )
+    for (scale, base), encoder, patch_size in zip(
+        LEJEPA.items(), ("test_vit", "test_vit", "vit_tiny_patch16_224"), (3, 8, 8), strict=True
+    )
+}
 
 RECTIFIED: dict[Scale, TrainConfig] = {
     "mini": dataclasses.replace(DIGITS, method=RectifiedLpJEPA(num_slices=256), epochs=20),

@@ -7,7 +7,7 @@ it. The range of lamb depends on the views, as in the paper.
 import sys
 
 from jepa_train.presets import PRESETS
-from jepa_train.scales import LEJEPA, Scale
+from jepa_train.scales import LEJEPA, SEEDS, Scale
 from sweeps.engine import Sweep, main
 
 NARROW = {2: (0.001, 0.005, 0.01, 0.02, 0.05), 4: (0.005, 0.01, 0.02, 0.05, 0.1), 8: (0.01, 0.02, 0.05, 0.1, 0.2)}
@@ -28,7 +28,7 @@ def sweep(scale: Scale) -> Sweep:
         purpose=__doc__,
         base=bases[scale],
         grid=[{"views.num_global": [views], "method.lamb": lambs} for views, lambs in ranges.items()],
-        seeds=(0, 1, 2),
+        seeds=SEEDS[scale],
     )
 
 

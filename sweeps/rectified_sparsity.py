@@ -7,7 +7,7 @@ entry in twenty is left, then to fall off a cliff.
 import sys
 
 from jepa_train.presets import PRESETS
-from jepa_train.scales import RECTIFIED, Scale
+from jepa_train.scales import RECTIFIED, SEEDS, Scale
 from sweeps.engine import Sweep, main
 
 P = {"mini": (0.5, 1.0, 2.0), "small": (0.5, 1.0, 2.0)}
@@ -26,7 +26,7 @@ def sweep(scale: Scale) -> Sweep:
             "method.p": P.get(scale, (0.25, 0.5, 0.75, 1.0, 2.0)),
             "method.mu": MU.get(scale, tuple(step / 4 for step in range(4, -13, -1))),
         },
-        seeds=(0, 1, 2),
+        seeds=SEEDS[scale],
     )
 
 

@@ -69,6 +69,15 @@ def test_digits_are_scikit_learns_split_without_overlap():
     assert splits.classes == tuple("0123456789")
 
 
+def test_the_halves_of_digits_are_its_classes_and_keep_its_split():
+    full, low, high = (load_splits(DataConfig(name=name)) for name in ("digits", "digits_0_4", "digits_5_9"))
+    assert (low.classes, high.classes) == (tuple("01234"), tuple("56789"))
+    assert len(low.test) + len(high.test) == len(full.test)
+    expected = full.test.rows[full.test.labels >= 5]
+    assert torch.equal(high.test.rows, expected)
+    assert torch.equal(high.test.labels, full.test.labels[full.test.labels >= 5] - 5)
+
+
 def test_digits_enlarge_as_pillow_does():
     small, large = (load_splits(DataConfig(name="digits", image_size=size)) for size in (8, 16))
     assert torch.equal(large.train.pixels[:, 0], large.train.pixels[:, 2])
@@ -174,10 +183,12 @@ def test_cifar_downloads_only_when_asked(name, tmp_path):
 def test_an_empty_or_incomplete_cifar_folder_is_refused_before_anything_starts(name, folder, tmp_path):
     (tmp_path / folder).mkdir()
     first, *rest = {"cifar10": ["data_batch_1", "data_batch_2"], "cifar100": ["train", "test"]}[name]
-    with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{first}, got .*data\.download=true$"):
+    with pytest.raises(
+        ValueError, match=rf"^data\.path must hold {folder}/{first}, or images as .*data\.download=true$"
+    ):
         DATASETS[name].identify(tmp_path, False)
     (tmp_path / folder / first).write_bytes(b"there")
-    with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{rest[0]}, got "):
+    with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{rest[0]}, or images as "):
         DATASETS[name].identify(tmp_path, False)
 
 

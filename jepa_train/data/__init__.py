@@ -5,6 +5,8 @@ from jepa_train.data.base import Dataset, Images, Source, Splits
 
 DATASETS: dict[str, Dataset] = {
     "digits": digits.DIGITS,
+    "digits_0_4": digits.DIGITS_0_4,
+    "digits_5_9": digits.DIGITS_5_9,
     "cifar10": cifar.CIFAR10,
     "cifar100": cifar.CIFAR100,
     "image_folder": image_folder.IMAGE_FOLDER,

@@ -1,5 +1,9 @@
-"""The 1,797 handwritten digits, 8 x 8, that scikit-learn bundles: real images, nothing to download."""
+"""The 1,797 handwritten digits, 8 x 8, that scikit-learn bundles: real images, nothing to download.
 
+Also its two halves by class, 0 to 4 and 5 to 9, to pre-train on one and to transfer to the other.
+"""
+
+import functools
 from pathlib import Path
 
 import torch
@@ -13,7 +17,7 @@ def _identify(_path: Path, _download: bool) -> str:
     return ""
 
 
-def _load(_path: Path, _download: bool, image_size: int, _skip_corrupt: bool) -> Source:
+def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, _skip_corrupt: bool) -> Source:
     from sklearn.datasets import load_digits  # here: importing it costs a second that other datasets need not pay
 
     bunch = load_digits()
@@ -23,9 +27,21 @@ def _load(_path: Path, _download: bool, image_size: int, _skip_corrupt: bool) ->
         rows=torch.arange(len(grey)),
         labels=torch.from_numpy(bunch.target).long(),
     )
-    train, test = stratified(images.labels, _TEST_FRACTION, purpose="digits test")
-    classes = tuple(str(name) for name in bunch.target_names)
-    return Source(train=images.take(train), test=images.take(test), classes=classes)
+    train, test = stratified(images.labels, _TEST_FRACTION, purpose="digits test")  # of all: a half keeps its split
+    classes = tuple(str(name) for name in bunch.target_names[first : last + 1])
+    return Source(
+        train=_between(images.take(train), first, last), test=_between(images.take(test), first, last), classes=classes
+    )
 
 
-DIGITS = Dataset(identify=_identify, load=_load)
+def _between(images: Images, first: int, last: int) -> Images:
+    """The images of these classes, numbered from 0."""
+    found = images.take(((images.labels >= first) & (images.labels <= last)).nonzero().flatten())
+    return Images(pixels=found.pixels, rows=found.rows, labels=found.labels - first)
+
+
+def _row(first: int, last: int) -> Dataset:
+    return Dataset(identify=_identify, load=functools.partial(_load, first, last))
+
+
+DIGITS, DIGITS_0_4, DIGITS_5_9 = _row(0, 9), _row(0, 4), _row(5, 9)

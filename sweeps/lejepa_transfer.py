@@ -1,0 +1,44 @@
+"""LeJEPA, Table 2: pre-trained on one data set, frozen, judged on others with 1, 10 or all images per class.
+
+    python sweeps/lejepa_transfer.py --scale paper data.path=DIR probe.transfer=dtd=DIR,cifar10=DIR,...
+
+Expect far more from 10 images per class than from one.
+"""
+
+import dataclasses
+import sys
+
+from jepa_train.presets import PRESETS
+from jepa_train.scales import LEJEPA, SEEDS, Scale
+from sweeps.engine import Sweep, main
+
+ENCODERS = {
+    "mini": ("test_resnet", "test_efficientnet"),
+    "small": ("test_resnet", "test_efficientnet"),
+    "lab": ("resnet18", "resnet34"),
+    "paper": ("vit_large_patch14_224", "convnextv2_huge"),
+}
+
+
+def sweep(scale: Scale) -> Sweep:
+    """The study at one scale."""
+    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
+    base = bases[scale]
+    if scale == "mini":
+        base = dataclasses.replace(
+            base,
+            data=dataclasses.replace(base.data, name="digits_0_4"),
+            probe=dataclasses.replace(base.probe, transfer="digits_5_9"),
+        )
+    return Sweep(
+        name=f"lejepa_transfer_{scale}",
+        scale=scale,
+        purpose=__doc__,
+        base=base,
+        grid={"model.encoder": ENCODERS[scale]},
+        seeds=SEEDS[scale],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sweep, __file__))
