@@ -9,7 +9,7 @@ from jepa_train.presets import PRESETS
 from jepa_train.scales import LEJEPA, SEEDS, Scale
 from sweeps.engine import Sweep, main
 
-SETTINGS = {
+SETTINGS: dict[Scale, dict[str, tuple[float, ...]]] = {
     "mini": {"optim.lr": (5e-3, 1e-3), "optim.weight_decay": (1e-3,), "method.lamb": (0.02, 0.05)},
     "small": {"optim.lr": (5e-3, 1e-3), "optim.weight_decay": (1e-3,), "method.lamb": (0.02, 0.05)},
     "lab": {"optim.lr": (3e-3, 1e-4), "optim.weight_decay": (3e-2, 1e-5), "method.lamb": (0.02, 0.05)},
