@@ -15,7 +15,7 @@ Grid = dict[str, tuple[str | float, ...]]
 
 TARGETS = ((2.0, 0.0), (1.0, 0.0), (1.0, 0.25), (2.0, 1.0), (1.0, -3.0))  # (p, mu), sigma_mode "gn"
 BASELINES: tuple[Grid, ...] = (
-    *({"method": ("vicreg",), "method.nonneg": (kind,)} for kind in ("none", "relu", "rep_relu")),
+    {"method": ("vicreg",), "method.nonneg": ("none", "relu", "rep_relu")},
     {"method": ("simclr",)},
     {"method": ("ncl",), "method.nonneg": ("relu", "rep_relu")},
     {"method": ("lejepa",)},

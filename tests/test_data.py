@@ -192,6 +192,19 @@ def test_an_empty_or_incomplete_cifar_folder_is_refused_before_anything_starts(n
         DATASETS[name].identify(tmp_path, False)
 
 
+def test_cifar_as_folders_of_images_is_told_from_the_authors_files_by_its_fingerprint(tmp_path):
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(tmp_path / split / label / f"{number}.png")
+    fingerprint = DATASETS["cifar10"].identify(tmp_path, False)
+    assert fingerprint == DATASETS["image_folder"].identify(tmp_path, False) != ""
+    source = DATASETS["cifar10"].load(tmp_path, False, 32, False)
+    assert source.classes == ("cat", "dog")
+    assert len(source.train) == len(source.test) == 8
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
