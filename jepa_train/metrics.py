@@ -38,6 +38,8 @@ GLOSSARY: dict[str, str] = {
     "loss": "the method's objective, without the probes' cross-entropies",
     "invariance": "distance between the views of an image, unweighted; the definition is the method's own",
     "sigreg": "SIGReg: distance of the law of z to an isotropic Gaussian, unweighted",
+    "variance": "VICReg's hinge on the standard deviations of z, unweighted",
+    "covariance": "VICReg's penalty on covariances between dimensions of z, unweighted",
     "rdmreg": "RDMReg: sliced Wasserstein distance of z to the target distribution, unweighted",
     "lr": "learning rate of encoder and projector at the epoch's last step",
     "images_per_s": "training images (not views) per second, all workers together",
