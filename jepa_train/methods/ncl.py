@@ -53,5 +53,5 @@ class NCL:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss; it has no terms: see Method. z: (2, N, D), non-negative."""
         assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is None and predicted is None, "configs with either are refused: the loss has no centre"
+        assert centre is predicted is None, "configs with either are refused: the loss has no centre"
         return nt_xent(z, temperature=self.temperature), {}

@@ -82,8 +82,7 @@ class RectifiedLpJEPA:
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
         assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is None, "a config with an averaged network is refused: mse(z1, z2) has no centre"
-        assert predicted is None, "a config with a predictor is refused: mse(z1, z2) has no centre"
+        assert centre is predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)

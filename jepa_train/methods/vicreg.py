@@ -66,7 +66,7 @@ class VICReg:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its unweighted terms `invariance`, `variance` and `covariance`: see Method. z: (2, N, D)."""
         assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is None and predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
+        assert centre is predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
