@@ -34,6 +34,8 @@ GLOSSARY: dict[str, str] = {
     "dead_fraction": "share of dimensions of z that are constant, such as always 0, over the split",
     "effective_rank": "RankMe of at most 8192 encoder features: exp of the entropy of their singular values' shares",
     "embedding_std": "standard deviation of z over images, averaged over dimensions; near 0 means collapse",
+    "entropy": "entropy of a dimension of z in nats, zeros apart from the rest, averaged over dimensions; on test",
+    "hsic": "dependence between two dimensions of z, normalised HSIC over random pairs (0: independent); on test",
     "std": "standard deviation of a dimension of z in the target distribution",
     "loss": "the method's objective, without the probes' cross-entropies",
     "invariance": "distance between the views of an image, unweighted; the definition is the method's own",
