@@ -1,6 +1,7 @@
 """Evaluation on a split: cheap metrics every epoch; the protocols of config.probe on frozen embeddings at the end."""
 
 import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from jepa_train import distributed
 from jepa_train.config import TrainConfig
 from jepa_train.data import Images, Splits
+from jepa_train.information import entropy, hsic
 from jepa_train.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
 from jepa_train.models import Network
 from jepa_train.probes import Labelled, top1
@@ -67,14 +69,14 @@ def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: s
 
 
 def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
-    """The cheap metrics of test, and the protocols of config.probe, no other; equal on all ranks.
+    """The cheap metrics of test, entropy and hsic, and the protocols of config.probe, no other; equal on all ranks.
 
     Needs nothing but a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each
     split serves all of them; without protocols train and val are left alone. Where an embedding is not finite the
     protocols are left out and the split's embedding_std is reported as NaN.
     """
     test = embed(network, splits.test, config)
-    metrics = _cheap_metrics(test, "test")
+    metrics = _cheap_metrics(test, "test") | _of_z(test.z)
     names = protocol_names(config.probe.protocols)
     if not names:
         return metrics
@@ -84,6 +86,14 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
             return metrics | {f"{prefix}/embedding_std": float("nan")}
     num_classes = len(splits.classes)
     return metrics | _protocol_metrics(names, train, val, test, num_classes=num_classes)
+
+
+def _of_z(z: Tensor) -> dict[str, float]:
+    """What z says, where it is finite; hsic where two dimensions vary."""
+    if not z.isfinite().all():
+        return {}
+    values = {"test/entropy": float(entropy(z)), "test/hsic": float(hsic(z))}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _protocol_metrics(

@@ -1,22 +1,33 @@
 """What stands on an encoder: the MLP projector, the predictor, the online linear probes."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from jepa_train.config import ModelConfig
+from jepa_train.methods import Link
 
 
-def build_projector(num_features: int, config: ModelConfig, *, rectify: bool) -> nn.Sequential:
+def build_projector(num_features: int, config: ModelConfig, *, link: Link) -> nn.Sequential:
     """(N, E) -> (N, D): a Linear to embed_dim if there is one, then Linear-BN-ReLU for all layers but the last, which
-    is a Linear, then ReLU if rectify."""
+    is a Linear, then what link says."""
     layers: list[nn.Module] = [nn.Linear(num_features, config.embed_dim)] if config.embed_dim else []
     width = config.embed_dim or num_features
     for _ in range(config.projector_layers - 1):
         layers += _hidden_layer(width, config.projector_hidden)
         width = config.projector_hidden
     layers.append(nn.Linear(width, config.projector_dim))
-    if rectify:
-        layers.append(nn.ReLU())  # not in place: the sign pattern of z is what methods and metrics read
+    if link != "none":  # not in place: the sign pattern of z is what methods and metrics read
+        layers.append(nn.ReLU() if link == "relu" else RepReLU())
     return nn.Sequential(*layers)
+
+
+class RepReLU(nn.Module):
+    """ReLU with the gradient of GELU, not zero below zero: what is always 0 can come back (Wang et al. 2024, NCL)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """max(x, 0), exactly 0 where it is; any shape."""
+        smooth = functional.gelu(x)
+        return functional.relu(x).detach() + (smooth - smooth.detach())
 
 
 def build_predictor(config: ModelConfig) -> nn.Module:

@@ -143,7 +143,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         return Network(
             encoder=build_encoder(model, config.views.global_size),
-            projector=build_projector(widths.pooled, model, rectify=config.method.rectify),
+            projector=build_projector(widths.pooled, model, link=config.method.link),
             predictor=build_predictor(model),
             probe=build_probe(widths.features, num_classes),
             projector_probe=build_probe(model.projector_dim, num_classes),

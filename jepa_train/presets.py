@@ -10,7 +10,7 @@ import dataclasses
 
 from jepa_train.checks import ConfigError, nearest
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.methods import LeJEPA, RectifiedLpJEPA
+from jepa_train.methods import NCL, LeJEPA, RectifiedLpJEPA, SimCLR, VICReg
 from jepa_train.recipes import CIFAR_VIEWS, DIGITS_VIEWS, IMAGENET100_VIEWS, LEJEPA_MINIMAL_VIEWS, LEJEPA_VIEWS
 
 DIGITS = TrainConfig(
@@ -152,6 +152,46 @@ RECTIFIED_IMAGENET100_RESNET50 = dataclasses.replace(
     optim=dataclasses.replace(RECTIFIED_CIFAR100_RESNET18.optim, lr=0.0825),
 )
 
+# Rectified LpJEPA's baselines, scripts/pretrain/cifar/vicreg_cifar100.yaml. Its solo-learn sums the variance over the
+# views: 25 there is 50 here. This, simclr.yaml and ncl.yaml have learning rates per 256 images and their probes on
+# LARS at .1; here these are RECTIFIED_CIFAR100_RESNET18's.
+VICREG_CIFAR100_RESNET18 = dataclasses.replace(
+    RECTIFIED_CIFAR100_RESNET18,
+    method=VICReg(lamb_inv=25.0, lamb_var=50.0, lamb_cov=1.0),
+    model=ModelConfig(encoder="resnet18", projector_hidden=2048, projector_dim=2048),
+    optim=dataclasses.replace(RECTIFIED_CIFAR100_RESNET18.optim, lr=0.3),
+)
+
+# simclr.yaml, which names CIFAR-10 and says to change it. Its projector has no batch norm; here it has.
+SIMCLR_CIFAR100_RESNET18 = dataclasses.replace(
+    VICREG_CIFAR100_RESNET18,
+    method=SimCLR(temperature=0.2),
+    model=ModelConfig(encoder="resnet18", projector_layers=2, projector_hidden=2048, projector_dim=256),
+    optim=dataclasses.replace(RECTIFIED_CIFAR100_RESNET18.optim, lr=0.4),
+)
+
+# ncl.yaml, which stops at 200 epochs where the others have 1000
+NCL_CIFAR100_RESNET18 = dataclasses.replace(
+    SIMCLR_CIFAR100_RESNET18, method=NCL(temperature=0.2, nonneg="rep_relu"), epochs=200
+)
+
+# scripts/pretrain/imagenet-100/vicreg.yaml, but for its ResNet-18 and 400 epochs: the rows of Table 1 are of ResNet-50
+# and, as the target's (App. L), of 1000 epochs. .3 per 256 images is .15 for 128.
+VICREG_IMAGENET100_RESNET50 = dataclasses.replace(
+    RECTIFIED_IMAGENET100_RESNET50,
+    method=VICREG_CIFAR100_RESNET18.method,
+    optim=dataclasses.replace(RECTIFIED_CIFAR100_RESNET18.optim, lr=0.15),
+)
+
+# simclr.yaml beside it, with the same two changes
+SIMCLR_IMAGENET100_RESNET50 = dataclasses.replace(
+    VICREG_IMAGENET100_RESNET50,
+    method=SimCLR(temperature=0.2),
+    model=ModelConfig(
+        encoder="resnet50", small_stem=False, projector_layers=2, projector_hidden=4096, projector_dim=512
+    ),
+)
+
 
 def _colour(name: str) -> TrainConfig:
     """ResNet-18 on 32 px colour images, the setting of Rectified LpJEPA's CIFAR experiments (with AdamW)."""
@@ -189,5 +229,10 @@ PRESETS = _Presets(
         "rectified_lpjepa_imagenet100_resnet50": RECTIFIED_IMAGENET100_RESNET50,
         "rectified_lpjepa_imagenet100_vit_small": RECTIFIED_IMAGENET100_VIT_SMALL,
         "rectified_lpjepa_imagenet100_convnext_small": RECTIFIED_IMAGENET100_CONVNEXT_SMALL,
+        "vicreg_cifar100_resnet18": VICREG_CIFAR100_RESNET18,
+        "vicreg_imagenet100_resnet50": VICREG_IMAGENET100_RESNET50,
+        "simclr_cifar100_resnet18": SIMCLR_CIFAR100_RESNET18,
+        "simclr_imagenet100_resnet50": SIMCLR_IMAGENET100_RESNET50,
+        "ncl_cifar100_resnet18": NCL_CIFAR100_RESNET18,
     }
 )

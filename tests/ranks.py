@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepa_train import distributed
 from jepa_train.batch_norm import convert_batch_norm
 from jepa_train.config import OptimConfig
-from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.methods import NCL, LeJEPA, Method, RectifiedLpJEPA, SimCLR, VICReg
 from jepa_train.presets import DIGITS
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.slices import singular_slices, unit_slices
@@ -26,6 +26,9 @@ STEPS: dict[str, Method] = {
     "rectified_lpjepa": RectifiedLpJEPA(p=0.5, mu=-0.5, num_slices=17),  # shared unequally by 2 and by 3 ranks
     "one slice": RectifiedLpJEPA(num_slices=1),  # none for some ranks
     "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="singular"),
+    "vicreg": VICReg(lamb_inv=3.0, lamb_var=5.0, lamb_cov=2.0),
+    "simclr": SimCLR(temperature=0.3),
+    "ncl": NCL(temperature=0.3),
 }
 SMALL = {
     name: dataclasses.replace(DIGITS, method=method, epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3))

@@ -129,12 +129,15 @@ def test_every_method_checks_its_types_when_built_directly(name: str):
             dataclasses.replace(method, **{field.name: object()})
 
 
+A_METHOD = "LeJEPA(...) or RectifiedLpJEPA(...) or VICReg(...) or SimCLR(...) or NCL(...)"
+
+
 @pytest.mark.parametrize(
     ("section", "value", "expected"),
     [
-        ("method", "lejepa", "method must be LeJEPA(...) or RectifiedLpJEPA(...), got 'lejepa' (str)"),
-        ("method", LeJEPA, "method must be LeJEPA(...) or RectifiedLpJEPA(...), got <class"),
-        ("method", None, "method must be LeJEPA(...) or RectifiedLpJEPA(...), got None (NoneType)"),
+        ("method", "lejepa", f"method must be {A_METHOD}, got 'lejepa' (str)"),
+        ("method", LeJEPA, f"method must be {A_METHOD}, got <class"),
+        ("method", None, f"method must be {A_METHOD}, got None (NoneType)"),
         ("data", "digits", "data must be DataConfig(...), got 'digits' (str)"),
         ("views", DataConfig(), "views must be ViewsConfig(...), got DataConfig(name='digits', "),
         ("optim", ProbeConfig(), "optim must be OptimConfig(...), got ProbeConfig("),

@@ -42,6 +42,7 @@ def network() -> Network:
         return Network(
             encoder=Encoder(),
             projector=nn.Sequential(nn.Linear(6, 4), nn.ReLU()),
+            predictor=nn.Identity(),
             probe=nn.Linear(6, 3),
             projector_probe=nn.Linear(4, 3),
         )
@@ -112,7 +113,8 @@ def test_only_the_protocols_asked_for_run_on_one_pass_over_the_images(
     metrics = final_evaluation(network, SPLITS, asking(protocols))
     cheap = evaluate(network, SPLITS.test, CONFIG, prefix="test")
     names = {f"test/{name}{part}_top1" for name in expected for part in ("", "_projector")}
-    assert {name for name in metrics if name.startswith("test/") and not name.endswith("_std")} == names | {
+    of_z = {"test/entropy"}  # too few dimensions of z vary for hsic
+    assert {name for name in metrics if name.startswith("test/") and not name.endswith("_std")} == names | of_z | {
         name for name in cheap if not name.endswith("embedding_std")
     }
     assert cheap.items() <= metrics.items()

@@ -1,11 +1,13 @@
 """Projector and predictor against what their layers compute."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig
-from jepa_train.heads import build_predictor, build_projector
+from jepa_train.heads import RepReLU, build_predictor, build_projector
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -23,7 +25,7 @@ def linears_of(module: nn.Module) -> list[nn.Linear]:
 def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(projector_layers=layers, projector_hidden=10, projector_dim=4, embed_dim=embed_dim)
-    projector = build_projector(6, config, rectify=True).train()
+    projector = build_projector(6, config, link="relu").train()
     x = hidden = torch.randn(32, 6)
     linears = linears_of(projector)
     if embed_dim:
@@ -43,3 +45,24 @@ def test_predictor_is_a_hidden_layer_and_a_linear_or_nothing() -> None:
     predictor = build_predictor(ModelConfig(projector_dim=4, projector_hidden=10, predictor=True)).train()
     first, last = linears_of(predictor)
     torch.testing.assert_close(predictor(z), last(normalised(z @ first.weight.T).clamp(min=0)))
+
+
+def test_rep_relu_is_relu_forward_and_gelu_backward() -> None:
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64).requires_grad_()
+    found = RepReLU()(x)
+    assert torch.equal(found, x.detach().clamp(min=0))
+    found.sum().backward()
+    normal = torch.tensor([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.tolist()], dtype=torch.float64)
+    density = (-x.detach().square() / 2).exp() / math.sqrt(2 * math.pi)
+    torch.testing.assert_close(x.grad, normal + x.detach() * density)  # (x Phi(x))'
+
+
+def test_zeros_of_rep_relu_are_exact_in_fp32() -> None:
+    x = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(RepReLU()(x) != 0, x > 0)
+
+
+def test_the_projector_ends_in_what_the_link_says() -> None:
+    model = ModelConfig(projector_hidden=8, projector_dim=4)
+    ends = {link: type(build_projector(6, model, link=link)[-1]).__name__ for link in ("none", "relu", "rep_relu")}
+    assert ends == {"none": "Linear", "relu": "ReLU", "rep_relu": "RepReLU"}

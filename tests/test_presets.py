@@ -31,10 +31,19 @@ RECTIFIED_PRINTED = {
     "rectified_lpjepa_imagenet100_vit_small": ("vit_small_patch16_224", 5e-4, 1e-4, 128, 1000, 2048, 125.0, 8192),
     "rectified_lpjepa_imagenet100_convnext_small": ("convnext_small", 5e-4, 1e-4, 128, 1000, 2048, 125.0, 8192),
 }
+# the same of the baselines' files: encoder (Table 1's), lr per 256 images, batch, epochs (App. L's), hidden, output
+BASELINES_PRINTED = {
+    "vicreg_cifar100_resnet18": ("resnet18", 0.3, 256, 1000, 2048, 2048),
+    "vicreg_imagenet100_resnet50": ("resnet50", 0.3, 128, 1000, 2048, 2048),
+    "simclr_cifar100_resnet18": ("resnet18", 0.4, 256, 1000, 2048, 256),
+    "simclr_imagenet100_resnet50": ("resnet50", 0.3, 128, 1000, 4096, 512),
+    "ncl_cifar100_resnet18": ("resnet18", 0.4, 256, 200, 2048, 256),
+}
 
 
 def test_a_preset_for_every_dataset_and_for_nothing_unchecked() -> None:
-    assert PRESETS.keys() == DATASETS.keys() | LEJEPA_PRINTED.keys() | RECTIFIED_PRINTED.keys()
+    printed = LEJEPA_PRINTED.keys() | RECTIFIED_PRINTED.keys() | BASELINES_PRINTED.keys()
+    assert PRESETS.keys() == DATASETS.keys() | printed
     assert all(PRESETS[name].data.name == name for name in DATASETS)
     for name in METHODS:
         assert any(key.startswith(name) and config.method.name == name for key, config in PRESETS.items())
@@ -72,6 +81,22 @@ def test_presets_say_what_their_sources_print(name: str) -> None:
         }.items() <= flat.items()
         lars = {"optim.name": "lars", "optim.lars_eta": 0.02, "optim.momentum": 0.9}
         assert (lars.items() <= flat.items()) == encoder.startswith("resnet")
+
+
+@pytest.mark.parametrize("name", BASELINES_PRINTED)
+def test_baselines_say_what_their_files_print(name: str) -> None:
+    config = PRESETS[name]
+    encoder, lr, batch, epochs, hidden, dim = BASELINES_PRINTED[name]
+    assert (config.model.encoder, config.model.projector_hidden, config.model.projector_dim) == (encoder, hidden, dim)
+    assert (config.optim.name, config.optim.weight_decay, config.optim.lars_eta) == ("lars", 1e-4, 0.02)
+    assert (config.global_batch, config.epochs, config.views.num_global) == (batch, epochs, 2)
+    assert math.isclose(config.optim.lr, lr * batch / 256)
+    weights = {
+        "vicreg": {"method.lamb_inv": 25.0, "method.lamb_var": 2 * 25.0, "method.lamb_cov": 1.0},
+        "simclr": {"method.temperature": 0.2},
+        "ncl": {"method.temperature": 0.2, "method.nonneg": "rep_relu"},
+    }
+    assert weights[config.method.name].items() <= flatten(config).items()
 
 
 def test_rectified_resnet50_has_the_learning_rate_of_the_papers_appendix() -> None:

@@ -1,8 +1,10 @@
 """What a method is: a frozen dataclass of hyper-parameters whose call is the training objective."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
+
+Link = Literal["none", "relu", "rep_relu"]  # forward "rep_relu" is ReLU, backward the gradient of GELU
 
 
 class Method(Protocol):
@@ -12,8 +14,8 @@ class Method(Protocol):
     centred: ClassVar[bool]  # is the invariance to a centre? An averaged network may give it, a predictor aim at it
 
     @property
-    def rectify(self) -> bool:
-        """Whether the projector ends in ReLU."""
+    def link(self) -> Link:
+        """What the projector ends in."""
         ...
 
     def check_views(self, num_global: int, num_local: int) -> None:
@@ -21,7 +23,10 @@ class Method(Protocol):
         ...
 
     def expected(self) -> dict[str, float]:
-        """What the target distribution says z should show: {"std": ..., "nonzero_fraction": ...}, in closed form."""
+        """What z should show, in closed form: {"std": ..} and, where theory has one, {"nonzero_fraction": ..}.
+
+        A run whose z spreads less than a twentieth of "std" counts as collapsed.
+        """
         ...
 
     def __call__(
@@ -44,3 +49,16 @@ class Method(Protocol):
             predicted: (V, N, D), of the centre from each view, by a predictor; without it z itself.
         """
         ...
+
+
+def require_two_global_views(num_global: int, num_local: int, *, name: str, reason: str) -> None:
+    """Raise ValueError unless there are exactly two global views and no local one.
+
+    Args:
+        name: the method's.
+        reason: why, for the end of the message.
+    """
+    if num_global != 2:
+        raise ValueError(f"views.num_global must be 2 for {name}, got {num_global}; {reason}")
+    if num_local:
+        raise ValueError(f"views.num_local must be 0 for {name}, got {num_local}; {reason}")

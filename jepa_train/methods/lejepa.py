@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from jepa_train.characteristic import Knots, waves
 from jepa_train.checks import conform
 from jepa_train.distributed import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
+from jepa_train.methods.base import Link
 from jepa_train.products import products
 from jepa_train.randomness import derive_seed
 from jepa_train.slices import unit_slices
@@ -37,7 +38,7 @@ class LeJEPA:
 
     name: ClassVar[str] = "lejepa"
     centred: ClassVar[bool] = True
-    rectify: ClassVar[bool] = False
+    link: ClassVar[Link] = "none"
 
     def __post_init__(self) -> None:
         conform(self)

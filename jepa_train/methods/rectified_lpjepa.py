@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jepa_train.checks import conform
 from jepa_train.distributed import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
+from jepa_train.methods.base import Link, require_two_global_views
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.rgg import RGG, SigmaMode
 from jepa_train.sliced_wasserstein import sliced_wasserstein
@@ -47,9 +48,9 @@ class RectifiedLpJEPA:
             raise ValueError(f"lamb_reg must not be negative, got {self.lamb_reg}; the paper uses 125")
 
     @property
-    def rectify(self) -> bool:
-        """Whether the projector ends in ReLU."""
-        return self.rectified
+    def link(self) -> Link:
+        """What the projector ends in."""
+        return "relu" if self.rectified else "none"
 
     @property
     def law(self) -> RGG:
@@ -58,14 +59,7 @@ class RectifiedLpJEPA:
 
     def check_views(self, num_global: int, num_local: int) -> None:
         """Raise ValueError unless there are exactly two global views and no local one."""
-        if num_global != 2:
-            raise ValueError(
-                f"views.num_global must be 2 for rectified_lpjepa, got {num_global}; its loss is mse(z1, z2)"
-            )
-        if num_local:
-            raise ValueError(
-                f"views.num_local must be 0 for rectified_lpjepa, got {num_local}; its loss is mse(z1, z2)"
-            )
+        require_two_global_views(num_global, num_local, name=self.name, reason="its loss is mse(z1, z2)")
 
     def expected(self) -> dict[str, float]:
         """The target law's standard deviation and fraction of non-zeros, whether or not the projector can match it."""
@@ -88,8 +82,7 @@ class RectifiedLpJEPA:
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
         assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is None, "a config with an averaged network is refused: mse(z1, z2) has no centre"
-        assert predicted is None, "a config with a predictor is refused: mse(z1, z2) has no centre"
+        assert centre is predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)

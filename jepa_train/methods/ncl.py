@@ -1,0 +1,57 @@
+"""NCL (Wang et al. 2024, arXiv 2403.12459): SimCLR on non-negative features."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from jepa_train.checks import conform
+from jepa_train.methods.base import Link, require_two_global_views
+from jepa_train.methods.simclr import UNSCALED_STD, nt_xent, require_temperature
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCL:
+    """SimCLR's nt_xent on features that "relu", or its authors' "rep_relu" (gradient of GELU), makes non-negative.
+
+    Rectified LpJEPA's rows NCL-ReLU and NCL-RepReLU; temperature 0.2 and rep_relu in scripts/pretrain/cifar/ncl.yaml.
+    Here z is what comes out of the ReLU: the authors probe what goes into it.
+    """
+
+    temperature: float = 0.2
+    nonneg: Literal["relu", "rep_relu"] = "relu"
+
+    name: ClassVar[str] = "ncl"
+    centred: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        conform(self)
+        require_temperature(self.temperature)
+
+    @property
+    def link(self) -> Link:
+        """What the projector ends in."""
+        return self.nonneg
+
+    def check_views(self, num_global: int, num_local: int) -> None:
+        """Raise ValueError unless there are exactly two global views and no local one."""
+        require_two_global_views(num_global, num_local, name=self.name, reason="each view has one positive")
+
+    def expected(self) -> dict[str, float]:
+        """No target: a spread that only a collapsed network stays far below."""
+        return {"std": UNSCALED_STD}
+
+    def __call__(
+        self,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,  # noqa: ARG002 (nothing is random)
+        seed: int,  # noqa: ARG002
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss; it has no terms: see Method. z: (2, N, D), non-negative."""
+        assert len(z) == num_global == 2, "check_views admits two global views only"
+        assert centre is predicted is None, "configs with either are refused: the loss has no centre"
+        return nt_xent(z, temperature=self.temperature), {}

@@ -1,0 +1,94 @@
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709): each view is to find the other one of its image among all others."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jepa_train.checks import conform
+from jepa_train.distributed import at_least_fp32, gather_over_ranks, mean_over_ranks, rank, world_size
+from jepa_train.methods.base import Link, require_two_global_views
+
+# The loss is free of scale, so theory names no spread of z: this one is near what a projector begins with (0.3 or so),
+# and a twentieth of it is reached by networks alone whose z no longer depends on the image.
+UNSCALED_STD = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLR:
+    """NT-Xent over the 2 N views of exactly two global ones, both directions: see nt_xent.
+
+    The baseline of Rectified LpJEPA, temperature 0.2 (scripts/pretrain/cifar/simclr.yaml). NCL is the same on
+    non-negative features.
+    """
+
+    temperature: float = 0.2
+
+    name: ClassVar[str] = "simclr"
+    centred: ClassVar[bool] = False
+    link: ClassVar[Link] = "none"
+
+    def __post_init__(self) -> None:
+        conform(self)
+        require_temperature(self.temperature)
+
+    def check_views(self, num_global: int, num_local: int) -> None:
+        """Raise ValueError unless there are exactly two global views and no local one."""
+        require_two_global_views(num_global, num_local, name=self.name, reason="each view has one positive")
+
+    def expected(self) -> dict[str, float]:
+        """No target: a spread that only a collapsed network stays far below."""
+        return {"std": UNSCALED_STD, "nonzero_fraction": 1.0}
+
+    def __call__(
+        self,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,  # noqa: ARG002 (nothing is random)
+        seed: int,  # noqa: ARG002
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss; it has no terms: see Method. z: (2, N, D)."""
+        assert len(z) == num_global == 2, "check_views admits two global views only"
+        assert centre is predicted is None, "configs with either are refused: the loss has no centre"
+        return nt_xent(z, temperature=self.temperature), {}
+
+
+def nt_xent(z: Tensor, *, temperature: float) -> Tensor:
+    """The mean over all 2 N views of -log softmax(cosines / temperature) at the other view of the same image.
+
+    The softmax is over the 2 N - 1 other views of the global batch (SimCLR, Eq. 1 and Alg. 1); each rank takes the
+    views of its own images. A view whose z is all zeros (a dead ReLU) has cosine 0 with all others.
+
+    Args:
+        z: (2, N, D), the N images of this rank; the same N on every rank.
+
+    Returns:
+        Scalar, in fp32 at least, under autocast too. Equal on all ranks.
+    """
+    count, shift = z.shape[1], rank() * z.shape[1]
+    total = count * world_size()
+    unit = _directions(at_least_fp32(z))
+    everyone = gather_over_ranks(unit.transpose(0, 1)).transpose(0, 1).flatten(0, 1)  # (2 * total, D), view by view
+    with torch.autocast(z.device.type, enabled=False):
+        logits = unit.flatten(0, 1) @ everyone.mT / temperature  # (2 * N, 2 * total)
+    image = torch.arange(count, device=z.device) + shift
+    own, other = torch.cat([image, image + total]), torch.cat([image + total, image])
+    logits = logits.scatter(1, own[:, None], -torch.inf)
+    return mean_over_ranks(functional.cross_entropy(logits, other))
+
+
+def require_temperature(temperature: float) -> None:
+    """Raise ValueError unless it is positive."""
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}; the papers use 0.2")
+
+
+def _directions(z: Tensor) -> Tensor:
+    """a row of zeros stays, and is not divided: functional.normalize divides its gradient by 1e-12."""
+    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    return z / torch.where(norm > 0, norm, 1)

@@ -1,0 +1,90 @@
+"""VICReg (Bardes et al. 2022, arXiv 2105.04906): variance, invariance and covariance of two views."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jepa_train.checks import conform
+from jepa_train.distributed import at_least_fp32, gather_over_ranks, mean_over_ranks
+from jepa_train.methods.base import Link, require_two_global_views
+
+_VARIANCE_FLOOR = 1e-4  # added under the root, as in the authors' code
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICReg:
+    """lamb_inv * mse(z1, z2) + lamb_var * variance + lamb_cov * covariance, for exactly two global views.
+
+    The conventions are the authors' code's (facebookresearch/vicreg): mse is the mean over images and dimensions;
+    `variance` is the mean over dimensions of max(0, 1 - std), averaged over the two views; `covariance` is the sum of
+    the squared off-diagonal covariances divided by D, summed over the views. solo-learn, on which Rectified LpJEPA's
+    baselines run, sums the variance over the views as well: its 25 / 25 / 1 is 25 / 50 / 1 here.
+
+    nonneg is what the projector ends in: with "relu" or "rep_relu" this is Rectified LpJEPA's NVICReg.
+    """
+
+    lamb_inv: float = 25.0
+    lamb_var: float = 25.0
+    lamb_cov: float = 1.0
+    nonneg: Link = "none"
+
+    name: ClassVar[str] = "vicreg"
+    centred: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        conform(self)
+        for name, usual in (("lamb_inv", 25), ("lamb_var", 25), ("lamb_cov", 1)):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}; the paper uses {usual}")
+
+    @property
+    def link(self) -> Link:
+        """What the projector ends in."""
+        return self.nonneg
+
+    def check_views(self, num_global: int, num_local: int) -> None:
+        """Raise ValueError unless there are exactly two global views and no local one."""
+        require_two_global_views(num_global, num_local, name=self.name, reason="its loss is of a pair z1, z2")
+
+    def expected(self) -> dict[str, float]:
+        """The hinge's standard deviation; of how many entries are not 0, with a rectifier, VICReg says nothing."""
+        return {"std": 1.0} | ({"nonzero_fraction": 1.0} if self.nonneg == "none" else {})
+
+    def __call__(
+        self,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,  # noqa: ARG002 (nothing is random)
+        seed: int,  # noqa: ARG002
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its unweighted terms `invariance`, `variance` and `covariance`: see Method. z: (2, N, D)."""
+        assert len(z) == num_global == 2, "check_views admits two global views only"
+        assert centre is predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
+        wide = at_least_fp32(z)
+        invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
+        everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
+        variance, covariance = variance_hinge(everyone).mean(), covariance_penalty(everyone).sum()
+        loss = self.lamb_inv * invariance + self.lamb_var * variance + self.lamb_cov * covariance
+        terms = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def variance_hinge(z: Tensor) -> Tensor:
+    """The mean over dimensions of max(0, 1 - sqrt(var + 1e-4)), var unbiased. (..., N, D) -> (...)."""
+    return functional.relu(1 - (z.var(dim=-2) + _VARIANCE_FLOOR).sqrt()).mean(dim=-1)
+
+
+def covariance_penalty(z: Tensor) -> Tensor:
+    """The sum of the squared off-diagonal entries of the unbiased covariance (D, D), over D. (..., N, D) -> (...)."""
+    centred = z - z.mean(dim=-2, keepdim=True)
+    with torch.autocast(z.device.type, enabled=False):
+        covariance = centred.mT @ centred / (z.shape[-2] - 1)  # (..., D, D)
+    diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+    return (covariance.square().sum(dim=(-2, -1)) - diagonal.square().sum(dim=-1)) / z.shape[-1]

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import ranks
+import torch
+
+from jepa_train.methods import VICReg
+from jepa_train.methods.vicreg import covariance_penalty, variance_hinge
+
+
+def test_the_loss_is_the_papers_by_loops_and_numpys_covariance():
+    z = 0.8 * ranks.draw("z", 2, 30, 6) @ ranks.draw("mixing", 6, 6)
+    z[..., 2] *= 0.1  # below the hinge
+    variance, covariance = 0.0, 0.0
+    for view in z.numpy():
+        table = np.cov(view, rowvar=False)
+        deviations = np.sqrt(np.diag(table) + 1e-4)
+        assert deviations.min() < 1 < deviations.max()
+        variance += np.mean([max(0.0, 1 - deviation) for deviation in deviations]) / 2
+        covariance += sum(table[i, j] ** 2 for i in range(6) for j in range(6) if i != j) / 6
+    invariance = np.mean((z[0] - z[1]).numpy() ** 2)
+    loss, terms = VICReg(lamb_inv=3.0, lamb_var=5.0, lamb_cov=2.0)(z, num_global=2, step=0, seed=0)
+    assert terms["invariance"].item() == pytest.approx(invariance, rel=1e-12)
+    assert terms["variance"].item() == pytest.approx(variance, rel=1e-12)
+    assert terms["covariance"].item() == pytest.approx(covariance, rel=1e-10)
+    assert loss.item() == pytest.approx(3 * invariance + 5 * variance + 2 * covariance, rel=1e-10)
+
+
+def test_what_it_asks_for_costs_nothing():
+    """Orthogonal columns of standard deviation 1, the same in both views."""
+    columns = torch.linalg.qr(ranks.draw("white", 50, 6) - ranks.draw("white", 50, 6).mean(0))[0] * 49**0.5
+    z = torch.stack([columns, columns])
+    assert variance_hinge(z).max() == 0
+    assert covariance_penalty(z).max() < 1e-20
+    assert VICReg()(z, num_global=2, step=0, seed=0)[0] < 1e-20
+
+
+def test_covariance_keeps_fp32_when_nearly_white():
+    z = ranks.draw("nearly white", 2, 4096, 64)
+    exact = covariance_penalty(z)
+    assert covariance_penalty(z.float()).tolist() == pytest.approx(exact.tolist(), rel=1e-4)
+
+
+def test_the_link_is_what_nonneg_says():
+    assert [VICReg(nonneg=link).link for link in ("none", "relu", "rep_relu")] == ["none", "relu", "rep_relu"]
+    assert VICReg().expected() == {"std": 1.0, "nonzero_fraction": 1.0}
+    assert VICReg(nonneg="relu").expected() == {"std": 1.0}
+
+
+@pytest.mark.parametrize("name", ["lamb_inv", "lamb_var", "lamb_cov"])
+def test_a_negative_weight_is_named(name):
+    with pytest.raises(ValueError, match=rf"^{name} must not be negative, got -1.0; the paper uses \d+$"):
+        VICReg(**{name: -1.0})
+
+
+def test_other_than_two_global_views_are_refused():
+    VICReg().check_views(2, 0)
+    with pytest.raises(ValueError, match=r"^views.num_global must be 2 for vicreg, got 4; its loss is of a pair"):
+        VICReg().check_views(4, 0)
+    with pytest.raises(ValueError, match=r"^views.num_local must be 0 for vicreg, got 6; its loss is of a pair"):
+        VICReg().check_views(2, 6)
