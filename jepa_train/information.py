@@ -63,8 +63,7 @@ def hsic(z: Tensor) -> Tensor:
     own = gram.diagonal()
     kept = own > 1e-10 * kernels.shape[1]  # a dimension with a single value apart has none but rounding
     normalised = (gram / (own[:, None] * own).sqrt())[kept][:, kept]
-    first, second = torch.triu_indices(*normalised.shape, offset=1, device=z.device)
-    return normalised[first, second].mean()
+    return normalised[torch.ones_like(normalised, dtype=torch.bool).triu(1)].mean()
 
 
 def _u_centred(x: Tensor) -> Tensor:
