@@ -3,49 +3,141 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
+from analysis.against_paper import NothingPublished, against_paper
+from analysis.mixture import MixedRuns
+from analysis.provenance import write_table
 from analysis.render import FORMATS
 from analysis.runs import NothingToShow, has_runs, store_uri, sweeps_in
-from analysis.tables import GENERIC, UnknownTable, find, names, table
+from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
+
+_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
+       python -m analysis report SWEEP | export SWEEP | figure NAME [--scale S] [--output DIR]"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 when there is nothing in the store yet, or 2 for what was typed wrong."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description="Tables of the sweeps in the MLflow store.")
-    parser.add_argument("name", nargs="?", help="a table, or any sweep of the store; without it, the tables are listed")
-    parser.add_argument("--format", choices=[*FORMATS], default="md")
-    parser.add_argument("--store", default=store_uri(), metavar="URI", help="default: %(default)s")
-    options = parser.parse_args(words)
+    """Returns 0, or 1 when there is nothing in the store yet, or 2 for what was typed wrong or cannot be shown so."""
+    options = _options(sys.argv[1:] if words is None else words)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
     try:
-        text = table(options.name, options.store, options.format) if options.name else _listing(options.store)
+        text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
     except (NothingToShow, MlflowException) as error:
         sys.stderr.write(f"error: {_first_line(error)}\n")
         return 1
-    except UnknownTable as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (UnknownTable, MixedRuns, NothingPublished) as error:
+        sys.stderr.write(f"error: {_first_line(error)}\n")
         return 2
     sys.stdout.write(f"{text}\n")
     return 0
 
 
-def _listing(store: str) -> str:
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Tables of the sweeps in the MLflow store.", usage=_USAGE)
+    say = parser.add_argument
+    say("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
+    say("of", nargs="?", default="", help="what to report, export or draw")
+    say("--scale", default="", help="mini, small, lab or paper; by default the only one in the store")
+    say("--format", choices=FORMATS, default="md")
+    say("--against-paper", action="store_true", help="the published numbers next to ours")
+    say("--allow-mixed", action="store_true", help="numbers of several code versions or evaluations, marked")
+    say("--output", type=Path, metavar="DIR", help="write all formats and the provenance of every number there")
+    say(
+        "--store",
+        default=store_uri(),
+        metavar="URI",
+        help="an MLflow store, or a folder of exports; default: %(default)s",
+    )
+    say("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
+    options = parser.parse_args(words)
+    if bool(options.of) != (options.name in _COMMANDS):
+        parser.error(
+            f"{options.name} needs a name" if not options.of else f"one table at a time, got {options.of!r} too"
+        )
+    return options
+
+
+def _table(options: argparse.Namespace) -> str:
+    found = find(options.name, options.store, options.scale)
+    built = found.finished(found.load(options.store), allow_mixed=options.allow_mixed)
+    files: list[Path] = []
+    if options.output is not None:
+        files = write_table(built, found.label, options.output, store=options.store, ui=options.ui)
+    if options.against_paper:
+        text = against_paper(found.name, built, options.format)
+        if options.output is not None:
+            files += _written(
+                found.label, options.output, {form: against_paper(found.name, built, form) for form in FORMATS}
+            )
+    else:
+        text = built.render(options.format, ui=options.ui)
+    return "\n".join([text, *(["", *map(str, files)] if files else [])])
+
+
+def _written(label: str, folder: Path, texts: dict[str, str]) -> list[Path]:
+    files = []
+    for form, text in texts.items():
+        files.append(folder / f"{label}-against-paper.{'tex' if form == 'latex' else form}")
+        files[-1].write_text(f"{text}\n", encoding="utf-8")
+    return files
+
+
+def _report(options: argparse.Namespace) -> str:
+    from analysis.report import write_report  # matplotlib takes a second to import
+
+    return str(write_report(_sweep(options), options.store, _folder(options)))
+
+
+def _export(options: argparse.Namespace) -> str:
+    from analysis.export import write_export
+
+    return "\n".join(map(str, write_export(_sweep(options), options.store, _folder(options))))
+
+
+def _figure(options: argparse.Namespace) -> str:
+    from analysis.figures import write_figure
+
+    return "\n".join(map(str, write_figure(options.of, options.store, _folder(options), scale=options.scale)))
+
+
+def _sweep(options: argparse.Namespace) -> str:
+    return "_".join(filter(None, [options.of, options.scale]))
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    return options.output or Path(os.environ.get("JEPA_RESULTS") or "results") / options.name
+
+
+def _listing(options: argparse.Namespace) -> str:
+    store = options.store
     try:
-        filled = {name for name, experiment in sweeps_in(store).items() if has_runs(experiment, store)}
+        filled = {name: item for name, item in sweeps_in(store).items() if has_runs(item, store)}
         where = f"store: {store}"
     except NothingToShow as nothing:
-        filled, where = set(), str(nothing)
-    tables = [find(name, store) for name in names()]
-    lines = [
-        (item.name, "in store" if filled.issuperset(item.sweeps) else "no runs", item.description) for item in tables
-    ]
-    others = sorted(filled.difference(*(item.sweeps for item in tables)))
-    lines += [(name, "in store", f"a sweep without a table of its own: its trials ({GENERIC})") for name in others]
-    width = max(len(name) for name, _, _ in lines)
-    return "\n".join([*(f"{name:<{width}}  {state:<8}  {about}" for name, state, about in lines), "", where])
+        filled, where = {}, str(nothing)
+    lines = [_line(name, {sweep: item.tags for sweep, item in filled.items()}) for name in names()]
+    shown = {sweep for _, _, _, sweeps in lines for sweep in sweeps}
+    others = sorted({*filled} - shown)
+    about = f"a sweep without a table of its own: its trials ({GENERIC})"
+    rows = [line[:3] for line in lines] + [(name, "in store", about) for name in others]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {told}" for name, state, told in rows]
+    return "\n".join([*text, "", where])
+
+
+def _line(name: str, filled: dict[str, dict[str, str]]) -> tuple[str, str, str, set[str]]:
+    """A table: its name, at what scales the store has its sweeps, what it is, and the experiments that it shows."""
+    about, sweeps = described(name)
+    if filled.keys() >= {*sweeps}:
+        return name, "in store" if sweeps else "recorded", about, {*sweeps}
+    own = {sweep: tags["sweep.scale"] for sweep, tags in filled.items() if tags.get("sweep.name") in sweeps}
+    return name, ", ".join(sorted({*own.values()})) or "no runs", about, {*own}
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {"report": _report, "export": _export, "figure": _figure}
 
 
 def _first_line(error: Exception) -> str:

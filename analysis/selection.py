@@ -12,6 +12,8 @@ import pandas as pd
 
 from analysis.goals import goals_of
 
+JUDGED = ("finished", "diverged", "collapsed", "pruned")  # runs that have had their chance
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -49,37 +51,23 @@ def is_fair(runs: pd.DataFrame) -> bool:
     return has_winners(runs) and runs["sweep.kind"].iloc[0] == "fair"
 
 
-def cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of a sweep whose numbers a table compares: all of the present grid or search.
-
-    Of a fair ablation those of the winners; where a point has none yet, its candidates without a result.
-    """
-    if not is_fair(runs):
-        return current(runs)
-    parts = [
-        choice.winner if len(choice.winner) else choice.candidates[choice.candidates["status"] != "finished"]
-        for choice in choices(runs)
-    ]
-    return pd.concat(parts) if parts else runs.iloc[:0]
-
-
 def choices(runs: pd.DataFrame) -> list[Choice]:
     """The points of the grid in order (of a search alone the one empty point), each with its candidates and winner."""
     present, free = current(runs), searched(runs)
     keys = [axis for axis in axes(runs) if axis not in free]
-    (goal, *_), first = goals_of(runs), _seeds(runs)[:1]
+    (goal, *_), first = goals_of(runs), seeds_of(runs)[:1]
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for position, place in enumerate(_places(present, keys)):
+    for position, place in enumerate(places_of(present, keys)):
         groups[place].append(position)
     found = []
-    for grid in _grids(runs):
+    for grid in grids_of(runs):
         for values in itertools.product(*(grid[key] for key in keys)):
-            own = present.iloc[groups[tuple(map(_comparable, values))]]
+            own = present.iloc[groups[tuple(map(comparable, values))]]
             candidates = own[own["seed"].isin(first)] if first else own
             ranked = goal.best_first(candidates[candidates["status"] == "finished"]).dropna(subset="score")
             winner = own.iloc[:0]
             if len(ranked):
-                places = _places(own, free)
+                places = places_of(own, free)
                 best = places[own.index.get_loc(ranked.index[0])]
                 same = own[[place == best for place in places]].sort_values("seed")
                 winner = same.sort_values("seed", key=lambda seeds: ~seeds.isin(first), kind="stable")
@@ -95,18 +83,18 @@ def current(runs: pd.DataFrame) -> pd.DataFrame:
     """
     found = of_present_base(runs)
     inside = pd.Series(False, index=found.index)
-    for grid in _grids(found):
+    for grid in grids_of(found):
         here = pd.Series(True, index=found.index)
         for key, values in grid.items():
-            here &= column(found, key).map(_comparable).isin({_comparable(value) for value in values})
+            here &= column(found, key).map(comparable).isin({comparable(value) for value in values})
         inside |= here
-    return found[inside & (found["seed"].isin(_seeds(found)) if _seeds(found) else True)]
+    return found[inside & (found["seed"].isin(seeds_of(found)) if seeds_of(found) else True)]
 
 
 def of_present_base(runs: pd.DataFrame) -> pd.DataFrame:
     """The cells of the sweep's present base configuration, those that the grid no longer lists among them."""
     found = runs[runs["role"] == "cell"]
-    return found[found["base"] == present_base(found)]
+    return _honest(found[found["base"] == present_base(found)])
 
 
 def present_base(cells: pd.DataFrame) -> str:
@@ -119,14 +107,25 @@ def present_base(cells: pd.DataFrame) -> str:
 
 def references(runs: pd.DataFrame) -> pd.DataFrame:
     """The references that the sweep's file has now; those of an earlier base compare with other trainings."""
-    found = runs[runs["role"] == "reference"]
+    found = _honest(runs[runs["role"] == "reference"])
     keys = said(found, "sweep.references")
     return found if keys is None else found[found["cell_key"].isin(keys)]
+
+
+def truncated(runs: pd.DataFrame) -> pd.Series:
+    """Whether a run says that it has finished, though its last epoch is not the last of its config."""
+    last, asked = (pd.to_numeric(column(runs, name), errors="coerce").astype(float) for name in ("epoch", "epochs"))
+    return (runs["status"] == "finished") & (last < asked)
 
 
 def column(runs: pd.DataFrame, name: str) -> pd.Series:
     """A column, NaN where no run of the store has it."""
     return runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
+
+
+def records_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """A dictionary for each run."""
+    return [{str(name): value for name, value in row.items()} for row in runs.to_dict("records")]
 
 
 def said(runs: pd.DataFrame, name: str) -> Any:
@@ -135,23 +134,24 @@ def said(runs: pd.DataFrame, name: str) -> Any:
     return json.loads(text) if isinstance(text, str) else None
 
 
-def _grids(runs: pd.DataFrame) -> list[dict[str, list[Any]]]:
+def grids_of(runs: pd.DataFrame) -> list[dict[str, list[Any]]]:
     """Every grid with values for each axis of any; one empty grid where the sweep has none."""
     grids = said(runs, "sweep.grid") or [{}]
     return grids if isinstance(grids, list) else [grids]  # a store from before lists of grids has one
 
 
-def _seeds(runs: pd.DataFrame) -> list[int]:
+def seeds_of(runs: pd.DataFrame) -> list[int]:
+    """Those that the sweep runs; none where a store from before that tag does not say."""
     return said(runs, "sweep.seeds") or []
 
 
-def _places(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[float | str, ...]]:
+def places_of(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[float | str, ...]]:
     """Where each run lies along some axes."""
-    columns = [column(runs, key).map(_comparable) for key in keys]
+    columns = [column(runs, key).map(comparable) for key in keys]
     return [*zip(*columns, strict=True)] if columns else [()] * len(runs)
 
 
-def _comparable(value: Any) -> float | str:
+def comparable(value: Any) -> float | str:
     """1, 1.0 and "1.0" are one value; what a method does not have is "", as in the sweep's grid."""
     if pd.isna(value):
         return ""
@@ -159,3 +159,9 @@ def _comparable(value: Any) -> float | str:
         return float(str(value))
     except ValueError:
         return str(value)
+
+
+def _honest(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, those that were cut short by their right name."""
+    short = truncated(runs)
+    return runs.assign(status=runs["status"].mask(short, "truncated")) if short.any() else runs

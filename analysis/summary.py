@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from analysis.compared import missing
 from analysis.front import front_of
 from analysis.goals import goals_of
 from analysis.selection import (
+    JUDGED,
     Choice,
     choices,
     current,
@@ -17,8 +19,6 @@ from analysis.selection import (
     present_base,
     references,
 )
-
-JUDGED = ("finished", "diverged", "collapsed", "pruned")  # candidates that have had their chance
 
 
 def summary(runs: pd.DataFrame) -> str:
@@ -30,6 +30,8 @@ def summary(runs: pd.DataFrame) -> str:
             f"{len(group)} {status}" + _reasons(group["reason"])
             for status, group in sorted(cells.groupby("status"), key=lambda pair: (pair[0] != "finished", pair[0]))
         ]
+        if lacking := len(missing(own)):
+            counts.append(f"{lacking} missing")
         same_base = of_present_base(own)
         if len(same_base) > len(cells):
             counts.append(f"{len(same_base) - len(cells)} outside the present grid left out")

@@ -1,38 +1,74 @@
 """One paper table per file, found by looking into this folder.
 
-A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame`; it may have FORMATS
-(label -> format spec) and SWEEPS (the sweeps that it reads; by default the one of its own name).
+A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame` of aggregate.Cell; it
+may have SWEEPS (those that it reads; by default the one of its own name; none: it reads no store) and WITHIN (levels of
+rows or columns: for each of their values the best is marked; by default one best for each quantity).
 """
 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from analysis.render import FORMATS, Formats
+from analysis.mixture import mark_mixed
+from analysis.render import render
+from analysis.render_html import Links
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
+from analysis.statistics import embolden
 from analysis.summary import summary
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
+UI = "http://127.0.0.1:5000"  # where `make ui` serves
 
 
 class UnknownTable(ValueError):
-    """Neither a table nor a sweep of the store; the message is one line that names the nearest."""
+    """No such table, sweep or scale, or several scales; the message is one line with the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A table with everything that is said of it, before any format."""
+
+    title: str
+    frame: pd.DataFrame
+    notes: list[str]
+    runs: pd.DataFrame  # all that were read
+
+    def render(self, format: str = "md", *, ui: str = UI) -> str:
+        """As md, latex, html or csv; in HTML each number links to its runs in the MLflow UI."""
+        known = (
+            dict(zip(self.runs["run_id"], self.runs["experiment_id"], strict=True))
+            if "experiment_id" in self.runs
+            else {}
+        )
+        return render(self.frame, format, title=self.title, notes=self.notes, links=Links(ui=ui, experiments=known))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table file."""
+    """One table file, at one scale of its sweeps.
+
+    Args:
+        name: the file's stem, or the sweep that the generic table shows.
+        sweeps: the experiments that it reads.
+    """
 
     name: str
+    scale: str
     description: str
     title: str
     sweeps: tuple[str, ...]
-    formats: Formats
+    within: tuple[str, ...]
     build: Callable[[pd.DataFrame], pd.DataFrame]
+
+    @property
+    def label(self) -> str:
+        """The name of its files: NAME or NAME-SCALE."""
+        return "-".join(filter(None, [self.name, self.scale]))
 
     def load(self, store: str | None = None) -> pd.DataFrame:
         """The runs of the table's sweeps, one below the other, told apart by the column `sweep`.
@@ -40,11 +76,34 @@ class Table:
         Raises:
             NothingToShow: one of the sweeps has no runs in the store.
         """
-        return pd.concat([load_runs(sweep, store) for sweep in self.sweeps], ignore_index=True)
+        if not self.sweeps:
+            return pd.DataFrame({"run_id": [], "sweep": []})
+        known = sweeps_in(store or store_uri())
+        parts = [load_runs(sweep, store) for sweep in self.sweeps]
+        notes = [note for part in parts for note in part.attrs.get("notes", [])]
+        ids = [known[sweep].experiment_id for sweep in self.sweeps]
+        runs = pd.concat(
+            [part.assign(experiment_id=own) for part, own in zip(parts, ids, strict=True)], ignore_index=True
+        )
+        runs.attrs["notes"] = notes
+        return runs
+
+    def finished(self, runs: pd.DataFrame, *, allow_mixed: bool = True) -> Built:
+        """The table of these runs with the best marked, and below it what it rests on.
+
+        Raises:
+            MixedRuns: numbers of several code versions or evaluations, unless they are allowed and then marked.
+        """
+        frame = self.build(runs)
+        said = frame.attrs.get("notes", [])
+        frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
+        frame, bold = embolden(frame, self.within)
+        notes = [*said, bold, *mixed, *runs.attrs.get("notes", []), summary(runs)]
+        return Built(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
 
     def render(self, runs: pd.DataFrame, format: str = "md") -> str:
-        """The table of these runs as md, latex, html or csv, with what it rests on below it."""
-        return FORMATS[format](self.build(runs), title=self.title, formats=self.formats, note=summary(runs))
+        """The table of these runs as md, latex, html or csv; what is mixed is marked."""
+        return self.finished(runs).render(format)
 
 
 def names() -> list[str]:
@@ -52,44 +111,97 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != GENERIC)
 
 
-def find(name: str, store: str | None = None) -> Table:
+def described(name: str) -> tuple[str, tuple[str, ...]]:
+    """What a table file is for, and the sweeps that it reads, without scale."""
+    return str(_module(name).__doc__).partition("\n")[0], _sweeps(name)
+
+
+def find(name: str, store: str | None = None, scale: str = "") -> Table:
     """The table of that name, or the generic one for a sweep of the store.
 
+    Args:
+        name: a table file, an experiment ("lejepa_views_mini"), or what it is called without its scale.
+        scale: by default the only one that the store has.
+
     Raises:
-        UnknownTable: neither.
+        UnknownTable: neither, or not at one scale.
     """
+    known = _known(store)
+    if name not in names():
+        name, scale = _split(name, scale, known)
     if name in names():
-        return _table(name)
-    try:
-        sweeps = [*sweeps_in(store or store_uri())]
-    except NothingToShow:
-        sweeps = []
-    if name in sweeps:
-        return _table(GENERIC, sweep=name)
-    known = sorted({*names(), *sweeps})
-    close = difflib.get_close_matches(name, known, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
-    raise UnknownTable(f"{name!r} is neither a table nor a sweep of the store; {remedy}")
+        module = _module(name)
+        scale = scale or _only_scale(name, _sweeps(name), known)
+        experiments = tuple(f"{sweep}_{scale}" if scale else sweep for sweep in _sweeps(name))
+        title = f"{module.TITLE} ({scale})" if scale else module.TITLE
+        return _table(name, module_name=name, scale=scale, title=title, sweeps=experiments)
+    sweep = f"{name}_{scale}" if scale else name
+    if sweep in known:
+        return _table(
+            name, module_name=GENERIC, scale=scale, title=f"{sweep}: {_module(GENERIC).TITLE}", sweeps=(sweep,)
+        )
+    everything = sorted({*names(), *known})
+    close = difflib.get_close_matches(sweep, everything, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
+    raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
 
 
-def table(name: str, store: str | None = None, format: str = "md") -> str:
-    """A table, or any sweep of the store, as md, latex, html or csv.
+def table(name: str, store: str | None = None, format: str = "md", *, scale: str = "") -> str:
+    """A table, or any sweep of the store, as md, latex, html or csv; what is mixed is marked.
 
     Raises:
-        UnknownTable: no table and no sweep of that name.
+        UnknownTable: see find.
         NothingToShow: nothing to build it from yet.
     """
-    found = find(name, store)
+    found = find(name, store, scale)
     return found.render(found.load(store), format)
 
 
-def _table(name: str, *, sweep: str = "") -> Table:
-    module = importlib.import_module(f"{__name__}.{name}")
+def _known(store: str | None) -> dict[str, dict[str, str]]:
+    """The sweeps of the store with their tags; none where there is no store."""
+    try:
+        return {name: experiment.tags for name, experiment in sweeps_in(store or store_uri()).items()}
+    except NothingToShow:
+        return {}
+
+
+def _split(name: str, scale: str, known: dict[str, dict[str, str]]) -> tuple[str, str]:
+    """An experiment's name as sweep and scale; the sweep of an experiment in the store, else the table of that stem."""
+    if name in known and "sweep.name" in known[name]:
+        return known[name]["sweep.name"], known[name]["sweep.scale"]
+    stem, _, ending = name.rpartition("_")
+    if not scale and stem in names() and name not in known and ending in {"mini", "small", "lab", "paper"}:
+        return stem, ending
+    return name, scale
+
+
+def _only_scale(name: str, sweeps: Sequence[str], known: dict[str, dict[str, str]]) -> str:
+    """The scale at which the store has a table's sweeps; "" where they have none, or where nothing has run yet."""
+    if any(sweep in known for sweep in sweeps):
+        return ""
+    scales = sorted({tags["sweep.scale"] for tags in known.values() if tags.get("sweep.name") in sweeps})
+    if len(scales) > 1:
+        told = f"the store has {name} at the scales {', '.join(scales)}, which never mix in one table"
+        raise UnknownTable(f"{told}; choose one with --scale")
+    return scales[0] if scales else ""
+
+
+def _sweeps(name: str) -> tuple[str, ...]:
+    return getattr(_module(name), "SWEEPS", (name,))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _table(name: str, *, module_name: str, scale: str, title: str, sweeps: tuple[str, ...]) -> Table:
+    module = _module(module_name)
     return Table(
-        name=sweep or name,
-        description=str(module.__doc__).partition("\n")[0],
-        title=f"{sweep}: {module.TITLE}" if sweep else module.TITLE,
-        sweeps=(sweep,) if sweep else getattr(module, "SWEEPS", (name,)),
-        formats=getattr(module, "FORMATS", {}),
+        name=name,
+        scale=scale,
+        description=described(module_name)[0],
+        title=title,
+        sweeps=sweeps,
+        within=getattr(module, "WITHIN", ()),
         build=module.build,
     )

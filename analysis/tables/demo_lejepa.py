@@ -2,28 +2,20 @@
 
 import pandas as pd
 
-from analysis.aggregate import ranked
+from analysis.aggregate import Quantity
+from analysis.ranking import ranked
 
 TITLE = "LeJEPA: trials ranked by the probe on val; top-1 in %"
-COLUMNS = {
-    "lamb": ("method.lamb", 1.0),
-    "slices": ("method.num_slices", 1.0),
-    "lr": ("optim.lr", 1.0),
-    "weight decay": ("optim.weight_decay", 1.0),
-    "val probe": ("val/probe_top1", 100.0),
-    "test linear": ("test/linear_top1", 100.0),
-    "test kNN": ("test/knn_top1", 100.0),
-    "test linear, projector": ("test/linear_projector_top1", 100.0),
-}
-FORMATS = {
-    "lamb": ".2g",
-    "lr": ".2g",
-    "weight decay": ".2g",
-    "val probe": ".1f",
-    "test linear": ".1f",
-    "test kNN": ".1f",
-    "test linear, projector": ".1f",
-}
+COLUMNS = (
+    Quantity(label="lamb", metric="method.lamb", spec=".2g"),
+    Quantity(label="slices", metric="method.num_slices"),
+    Quantity(label="lr", metric="optim.lr", spec=".2g"),
+    Quantity(label="weight decay", metric="optim.weight_decay", spec=".2g"),
+    Quantity(label="val probe", metric="val/probe_top1", factor=100.0, spec=".1f"),
+    Quantity(label="test linear", metric="test/linear_top1", factor=100.0, spec=".1f"),
+    Quantity(label="test kNN", metric="test/knn_top1", factor=100.0, spec=".1f"),
+    Quantity(label="test linear, projector", metric="test/linear_projector_top1", factor=100.0, spec=".1f"),
+)
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:

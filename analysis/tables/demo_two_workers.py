@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.aggregate import Cell, cell_of
+from analysis.aggregate import Cell, Quantity, cell_of
 from analysis.selection import current
 
 TITLE = "The best LeJEPA cell with one worker and with two"
@@ -19,7 +19,7 @@ METRICS = (
     "test/knn_top1",
     "test/linear_projector_top1",
 )
-FORMATS = {"1 worker": ".4f", "2 workers": ".4f", "difference": "+.2g"}
+DIFFERENCE = Quantity(label="difference", metric="difference", spec="+.2g")
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +31,9 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
     one = runs[(runs["sweep"] == SWEEPS[0]) & runs["cell_key"].isin(two["cell_key"])]
     rows: list[list[Any]] = []
     for metric in METRICS:
-        pair = [cell_of(one, metric), cell_of(two, metric)]
+        quantity = Quantity(label=metric, metric=metric, spec=".4f")
+        pair = [cell_of(one, quantity), cell_of(two, quantity)]
         difference = pair[1].mean - pair[0].mean
-        rows.append([*pair, Cell() if math.isnan(difference) else Cell((difference,))])
-    return pd.DataFrame(rows, index=pd.Index(METRICS, name="metric"), columns=[*FORMATS], dtype=object)
+        rows.append([*pair, Cell() if math.isnan(difference) else Cell((difference,), quantity=DIFFERENCE)])
+    columns = ["1 worker", "2 workers", "difference"]
+    return pd.DataFrame(rows, index=pd.Index(METRICS, name="metric"), columns=columns, dtype=object)

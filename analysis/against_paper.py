@@ -1,0 +1,158 @@
+"""A table against the paper's: the published number, ours, the difference, and whether the two may be compared.
+
+The numbers are data, published/<table>.csv, one per line: columns with the names of the table's levels say where it
+stands (`*` stands for anything, `|` between alternatives), `quantity` which one it is where there are several; then
+`published`, `tolerance` (1 point unless it says otherwise), `source`; and `at:KEY`, what it was measured with: a field
+of the config, `data` for the name of the images, or a level of the table. What the paper does not say is empty.
+"""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.aggregate import Cell, Quantity
+from analysis.labels import dataset_label
+from analysis.render import render
+from analysis.selection import comparable, records_of
+from analysis.statistics import cells_of
+from analysis.tables import Built
+
+FOLDER = Path(__file__).parent / "published"
+_ABSENT = "not in our table"
+_COLUMNS = ["published", "ours", "difference", "verdict"]
+
+
+class NothingPublished(LookupError):
+    """No number of this table is known; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A published number and ours at the same place of the table."""
+
+    place: dict[str, str]
+    published: Cell
+    ours: Cell
+    difference: Cell
+    verdict: str
+    source: str
+
+
+def against_paper(name: str, built: Built, format: str = "md") -> str:
+    """The comparison as md, latex, html or csv. Reasons stand below the table, in CSV in its lines. Published numbers
+    at places that our table lacks, and those measured otherwise where another one compares, are counted, in CSV listed.
+
+    Raises:
+        NothingPublished: no data file of that name.
+    """
+    file = FOLDER / f"{name}.csv"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.csv")))
+        raise NothingPublished(f"no published number of {name} is known; there are some of {known}")
+    found = pairs(pd.read_csv(file, dtype=str, keep_default_na=False), built)
+    title = f"{built.title}: paper against ours"
+    if format == "csv":
+        return render(_frame(found), format)
+    judged = {id(pair.ours) for pair in found if pair.verdict.startswith(("inside", "outside"))}
+    shown = [pair for pair in found if pair.verdict != _ABSENT and (id(pair.ours) not in judged or pair.difference.n)]
+    counts = Counter(pair.verdict.partition(":")[0] for pair in found)
+    told = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    notes = [f"{len(found)} published numbers: {told}"]
+    frame = _frame(shown)
+    verdicts = frame["verdict"].tolist()
+    reasons = [*dict.fromkeys(verdict for verdict in verdicts if ":" in verdict)]
+    for number, reason in enumerate(reasons, 1):
+        kind, _, why = reason.partition(": ")
+        verdicts = [f"{kind} ({number})" if verdict == reason else verdict for verdict in verdicts]
+        notes.append(f"({number}) {why}")
+    notes += [f"published: {source}" for source in dict.fromkeys(pair.source for pair in found)]
+    return render(frame.assign(verdict=verdicts), format, title=title, notes=notes)
+
+
+def pairs(published: pd.DataFrame, built: Built) -> list[Pair]:
+    """Every published number with each of our cells at its place."""
+    cells = [(cell, place) for _, _, cell, place in cells_of(built.frame)]
+    settings = {run["run_id"]: run for run in records_of(built.runs)}
+    names = [str(name) for name in [*built.frame.index.names, *built.frame.columns.names] if name]
+    own = [name for name in map(str, published) if name in names]
+    others = [name for name in names if name not in own]
+    found = []
+    several = "at:data" in published and published["at:data"].nunique() > 1
+    for line in records_of(published):
+        hits: list[tuple[Cell | None, dict[str, Any]]] = [
+            (cell, place) for cell, place in cells if _at(line, own, cell, place)
+        ]
+        for cell, place in hits or [(None, {})]:
+            where = {name: _told(line[name]) for name in own} | {name: str(place.get(name, "-")) for name in others}
+            where |= {"quantity": line["quantity"]} if line.get("quantity") else {}
+            where |= {"published on": _told(line["at:data"])} if several else {}
+            run = settings.get(next(iter(cell.run_ids), ""), {}) if cell is not None else {}
+            found.append(_pair(line, where, cell, {**run, **place}))
+    return found
+
+
+def _at(line: Mapping[str, str], own: list[str], cell: Cell, place: Mapping[str, Any]) -> bool:
+    """Whether a cell stands where a published number does."""
+    if cell.quantity is not None and line.get("quantity", "") not in ("", cell.quantity.label):
+        return False
+    return all(name in place and _matches(place[name], line[name]) for name in own)
+
+
+def _pair(line: Mapping[str, str], where: dict[str, str], cell: Cell | None, setting: Mapping[str, Any]) -> Pair:
+    number = float(line["published"])
+    percent = cell is None or cell.quantity is None or cell.quantity.factor == 100
+    tolerance = float(line.get("tolerance") or (1.0 if percent else 0.01))
+    spec = cell.quantity.spec if cell is not None and cell.quantity is not None else ".4g"
+    published = Cell((number,), quantity=Quantity(label="published", metric="", spec=spec))
+    difference, ours = Cell(), cell or Cell()
+    reasons = [*_reasons(line, setting)]
+    if cell is None:
+        verdict = _ABSENT
+    elif not cell.n:
+        verdict = "no number yet"
+    elif reasons:
+        verdict = f"not comparable: {'; '.join(reasons)}"
+    else:
+        gap = cell.mean - number
+        difference = Cell((gap,), quantity=Quantity(label="difference", metric="", spec=f"+{spec}"))
+        verdict = f"{'inside' if abs(gap) <= tolerance else 'outside'} ±{tolerance:g}"
+    source = line.get("source", "")
+    return Pair(place=where, published=published, ours=ours, difference=difference, verdict=verdict, source=source)
+
+
+def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[str]:
+    """In what our runs differ from those of the paper."""
+    for column, asked in line.items():
+        name = column.removeprefix("at:")
+        if column == name or not asked:
+            continue
+        ours = dataset_label(setting) if name == "data" and "data.name" in setting else setting.get(name, "")
+        if ours == "" or pd.isna(ours):
+            yield f"{name} unknown instead of {_told(asked)}"
+        elif not _matches(ours, asked):
+            yield f"{name} {f'{ours:g}' if isinstance(ours, float) else ours} instead of {_told(asked)}"
+
+
+def _matches(ours: Any, asked: str) -> bool:
+    if comparable(ours) == comparable(asked):
+        return True
+    return any(fnmatch.fnmatchcase(str(ours), one) for one in asked.split("|")) and isinstance(ours, str)
+
+
+def _told(asked: str) -> str:
+    """The first alternative, as a name."""
+    return asked.partition("|")[0].rstrip("*_")
+
+
+def _frame(found: list[Pair]) -> pd.DataFrame:
+    names = [*dict.fromkeys(name for pair in found for name in pair.place)] or ["place"]
+    labels = [tuple(pair.place.get(name, "") for name in names) for pair in found]
+    index = pd.MultiIndex.from_tuples(labels or [("-",) * len(names)], names=names)
+    rows = [[pair.published, pair.ours, pair.difference, pair.verdict] for pair in found]
+    rows = rows or [[Cell(), Cell(), Cell(), "nothing of ours to compare"]]
+    return pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)

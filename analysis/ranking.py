@@ -1,0 +1,104 @@
+"""Lists of runs: trials by rank, and the winners of a fair ablation."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.aggregate import Cell, Quantity, cell_of, short, states_of
+from analysis.goals import goals_of
+from analysis.selection import choices, current, has_winners, references
+
+ONLINE = {"probe_top1", "projector_top1"}  # of probes that learn along with the encoder: after 0 epochs they guess
+
+
+def ranked(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
+    """Finished cells by the sweep's first goal, best first; then the unfinished; then the sweep's references.
+
+    Equal scores share a rank. The index says "1", "2", ..., or what a row is: "diverged", "pruned at 3", "random init",
+    and the run's name for a trained reference. Candidates of a search compete with its first seed; of one that runs
+    with all seeds, what was measured on test is a mean over them.
+
+    Args:
+        columns: parameters and metrics; to mark the best of a metric on test here would be to choose on test.
+    """
+    goal, found = goals_of(runs)[0], current(runs)
+    over_seeds: dict[str, pd.DataFrame] = {}
+    if has_winners(runs):
+        points = choices(runs)
+        found = pd.concat([point.candidates for point in points])
+        over_seeds = {point.winner["cell_key"].iloc[0]: point.winner for point in points if len(point.winner)}
+    finished = pd.Series(states_of(found), index=found.index, dtype=object) == "finished"
+    best_first = goal.best_first(found[finished])
+    ranks = best_first["score"].rank(ascending=goal.direction == "min", method="min")
+    unfinished = found[~finished].sort_values(["status", "start_time", "cell_key"])
+    compared = references(runs).sort_values(["start_time", "cell_key"])
+    labels = ["-" if math.isnan(rank) else int(rank) for rank in ranks]
+    labels += [*states_of(unfinished), *_reference_labels(compared)]
+    rows = [
+        [_entry(run, over_seeds.get(run["cell_key"]), asked) for asked in columns]
+        for part in (best_first, unfinished, compared)
+        for _, run in part.iterrows()
+    ]
+    headers = [asked.header for asked in columns]
+    return pd.DataFrame(rows, index=pd.Index(labels, name="rank", dtype=object), columns=headers, dtype=object)
+
+
+def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
+    """A fair ablation: one row per point of its grid, with what the winner among its candidates has.
+
+    Settings, and metrics but those on test, are the chosen candidate's; those on test are means over its seeds. Below
+    a winner that is not there yet stands what its candidates are doing. The last columns count seeds and candidates.
+    """
+    points = choices(runs)
+    rows: list[list[Any]] = []
+    for point in points:
+        unfinished = Cell((), tuple(state for state in states_of(point.candidates) if state != "finished"))
+        entries = [unfinished if "/" in asked.metric else Cell() for asked in columns]
+        if len(point.winner):
+            best = point.winner.iloc[0]
+            entries = [_entry(best, point.winner, asked) for asked in columns]
+        n = states_of(point.winner).count("finished")
+        rows.append([*entries, n, f"{len(point.candidates)}{_in_brackets(unfinished.status)}"])
+    keys = [*points[0].point]
+    labels = [tuple("-" if value == "" else value for value in point.point.values()) for point in points]
+    index = pd.MultiIndex.from_tuples(labels, names=keys)
+    headers = [*(asked.header for asked in columns), "n", "candidates"]
+    return pd.DataFrame(rows, index=index, columns=headers, dtype=object)
+
+
+def _entry(run: pd.Series, seeds: pd.DataFrame | None, asked: Quantity) -> Any:
+    """A metric of a run, or a setting; a reference's settings were not chosen by the sweep and say nothing.
+
+    Args:
+        seeds: the run with its sisters, over which what is measured on test is averaged.
+    """
+    if "/" not in asked.metric:
+        value = run.get(asked.metric, math.nan)
+        if run["role"] == "reference" or pd.isna(value):
+            return Cell()
+        return Cell((value,), quantity=asked) if isinstance(value, float) else value
+    if seeds is not None and asked.metric.startswith("test/"):
+        return cell_of(seeds, asked)
+    if run["epochs"] == 0 and short(asked.metric, "/") in ONLINE:
+        return Cell()
+    cell = cell_of(pd.DataFrame([run]), asked)
+    return cell if cell.values else Cell()  # the row's label says what the run is
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _reference_labels(references: pd.DataFrame) -> list[str]:
+    """ "random init" where nothing was trained, with the rest of the run's name ("seed=1") if there are several."""
+    several = (references["epochs"] == 0).sum() > 1
+    labels = []
+    for (_, run), state in zip(references.iterrows(), states_of(references), strict=True):
+        label = str(run["run_name"])
+        if run["epochs"] == 0:
+            rest = [word for word in label.split() if several and word != "epochs=0"]
+            label = " ".join(["random init", *rest])
+        labels.append(label if state == "finished" else f"{label} ({state})")
+    return labels
