@@ -124,7 +124,9 @@ def _planned(runs: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     seeds = {"seed": seeds_of(runs)} if seeds_of(runs) else {}
     keys = _planned_keys(runs)
     for grid in grids_of(runs):
-        yield from itertools.product(*((seeds | grid).get(key, [""]) for key in keys))
+        if not grid.keys() >= {*axes(runs)}:
+            continue  # a store that does not say which values the file lists
+        yield from itertools.product(*((seeds | grid)[key] for key in keys))
 
 
 def _planned_keys(runs: pd.DataFrame) -> list[str]:

@@ -81,8 +81,11 @@ def _that_differ(found: pd.DataFrame, shown: Sequence[str], others: Sequence[str
 
 
 def _filled(found: pd.DataFrame, key: str) -> list[Any]:
-    """The values along an axis; what a method does not have is "-"."""
-    return ["-" if pd.isna(value) or value == "" else value for value in column(found, key).astype(object)]
+    """The values along an axis, as floats if one is; what a method does not have is "-"."""
+    values = ["-" if pd.isna(value) or value == "" else value for value in column(found, key).astype(object)]
+    if any(isinstance(value, float) for value in values):
+        return [value if isinstance(value, str | bool) else float(value) for value in values]
+    return values
 
 
 def _in_order(places: Iterable[Key]) -> list[Key]:

@@ -41,7 +41,7 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
         for part in (best_first, unfinished, compared)
         for _, run in part.iterrows()
     ]
-    headers = [asked.header for asked in columns]
+    headers = [asked.label for asked in columns]
     return pd.DataFrame(rows, index=pd.Index(labels, name="rank", dtype=object), columns=headers, dtype=object)
 
 
@@ -64,7 +64,7 @@ def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
     keys = [*points[0].point]
     labels = [tuple("-" if value == "" else value for value in point.point.values()) for point in points]
     index = pd.MultiIndex.from_tuples(labels, names=keys)
-    headers = [*(asked.header for asked in columns), "n", "candidates"]
+    headers = [*(asked.label for asked in columns), "n", "candidates"]
     return pd.DataFrame(rows, index=index, columns=headers, dtype=object)
 
 

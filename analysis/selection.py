@@ -115,7 +115,7 @@ def references(runs: pd.DataFrame) -> pd.DataFrame:
 def truncated(runs: pd.DataFrame) -> pd.Series:
     """Whether a run says that it has finished, though its last epoch is not the last of its config."""
     last, asked = (pd.to_numeric(column(runs, name), errors="coerce").astype(float) for name in ("epoch", "epochs"))
-    return (runs["status"] == "finished") & (last < asked)
+    return (column(runs, "status") == "finished") & (last < asked)
 
 
 def column(runs: pd.DataFrame, name: str) -> pd.Series:

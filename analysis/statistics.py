@@ -102,7 +102,9 @@ def _bold(cells: Sequence[Cell], told: Best) -> list[bool]:
     if len(cells) < 2:
         return [False] * len(cells)
     sign = -1 if cells[0].quantity is not None and cells[0].quantity.direction == "min" else 1
-    best = max(cells, key=lambda cell: sign * cell.mean)
+    top = sign * max(sign * cell.mean for cell in cells)
+    equal = [cell for cell in cells if math.isclose(cell.mean, top, rel_tol=1e-12)]
+    best = max(equal, key=lambda cell: cell.n)
     others = [cell for cell in cells if cell is not best]
     p_values = [paired_p(_by_seed(best), _by_seed(cell)) for cell in others]
     tested = holm([p for p in p_values if p is not None])
@@ -111,7 +113,7 @@ def _bold(cells: Sequence[Cell], told: Best) -> list[bool]:
     told.compared += len(others)
     told.untested += p_values.count(None)
     told.seeds |= {cell.n for cell in cells}
-    return [verdicts.get(id(cell), True) or math.isclose(cell.mean, best.mean, rel_tol=1e-12) for cell in cells]
+    return [cell in equal or verdicts[id(cell)] for cell in cells]
 
 
 def _by_seed(cell: Cell) -> dict[int, float]:

@@ -202,7 +202,14 @@ def _front(writer: StoreWriter) -> None:
         (-2.0, 0.99, 0.01, "pruned"),
     ):
         metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
-        writer.run(sweep, {"method.mu": mu}, metrics, cell_key=f"f{mu}", status=status, epoch="2")
+        writer.run(
+            sweep,
+            {"method.mu": mu},
+            metrics,
+            cell_key=f"f{mu}",
+            status=status,
+            epoch="2" if status == "pruned" else "3",
+        )
     writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own
 
 

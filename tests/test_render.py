@@ -2,12 +2,17 @@
 
 import csv
 import io
+import re
 
 import pandas as pd
+import pytest
 
 from analysis import tables
-from analysis.aggregate import Cell
-from analysis.render import to_csv, to_html, to_latex, to_markdown
+from analysis.aggregate import Cell, Quantity
+from analysis.render import render, to_csv, to_latex, to_markdown
+from analysis.render_html import Links, to_html
+
+TWO = Quantity(label="a_b", metric="test/x", direction="max", spec=".2f")
 
 
 def columns_of(markdown_row: str) -> list[str]:
@@ -16,23 +21,39 @@ def columns_of(markdown_row: str) -> list[str]:
 
 def example() -> pd.DataFrame:
     columns = pd.MultiIndex.from_tuples([("1024", "a_b"), ("1024", "50 %"), ("4096", "a_b")])
-    rows = [[0.25, Cell((0.5, 0.75)), Cell()], [-1.5, Cell((), ("diverged",)), Cell((0.1,), ("running",))]]
+    first = Cell((-1.5,), (), ("r1",), (0,), quantity=TWO, remarks=("†",))
+    half = Cell((0.1,), ("running",), ("r2",), (0,), ("r3",), quantity=TWO)
+    pair = Cell((0.5, 0.75), (), ("r4", "r5"), (0, 1), quantity=TWO, bold=True)
+    rows = [[0.25, pair, Cell()], [first, Cell((), ("diverged",), state_ids=("r6",)), half]]
     return pd.DataFrame(rows, index=pd.Index(["x|y", "z & z"], name="proj"), columns=columns, dtype=object)
 
 
+def leveled() -> pd.DataFrame:
+    """Two named levels of columns, as in LeJEPA's Table 1 d, and two of rows."""
+    columns = pd.MultiIndex.from_product([[1024, 4096], [512, 2048]], names=["num_slices", "embed_dim"])
+    index = pd.MultiIndex.from_tuples([("ours", "RGN_1.0(-3, sigma_GN)"), ("dense", "LeJEPA")], names=["group", "row"])
+    return pd.DataFrame([[Cell((1.0,), quantity=TWO)] * 4] * 2, index=index, columns=columns, dtype=object)
+
+
 def test_markdown_lines_up_joins_header_levels_and_escapes_pipes() -> None:
-    lines = to_markdown(example(), formats={"a_b": ".2f"}, title="T", note="N").splitlines()
-    assert (lines[0], lines[-1]) == ("**T**", "N")
+    lines = to_markdown(example(), title="T", notes=["M", "N"]).splitlines()
+    assert (lines[0], lines[-3], lines[-1]) == ("**T**", "M", "N")
     rows = lines[2:6]
     assert len({len(row) for row in rows}) == 1
     assert columns_of(rows[0]) == ["proj", "1024 a_b", "1024 50 %", "4096 a_b"]
-    assert columns_of(rows[3]) == ["z & z", "-1.50", "diverged", "0.10 (n=1, 1 running)"]
+    assert columns_of(rows[3]) == ["z & z", "-1.50†", "diverged", "0.10 (n=1, 1 running)"]
     assert "| x\\|y " in rows[2]
-    assert "0.625 ± 0.1768 (n=2)" in rows[2]
+    assert "| **0.62 ± 0.18 (n=2)** |" in rows[2]  # 0.625 to the even digit
 
 
-def test_latex_spans_outer_headers_and_escapes() -> None:
-    lines = to_latex(example(), formats={"a_b": ".2f"}, title="100 %").splitlines()
+def test_markdown_names_every_level_of_rows_and_columns() -> None:
+    header = to_markdown(leveled()).splitlines()[0]
+    levels = ["1024 / 512", "1024 / 2048", "4096 / 512", "4096 / 2048"]
+    assert columns_of(header) == ["group", "row \\ num_slices / embed_dim", *levels]
+
+
+def test_latex_spans_outer_headers_escapes_and_sets_the_best_bold() -> None:
+    lines = to_latex(example(), title="100 %").splitlines()
     assert "\\caption{100 \\%}" in lines
     assert "\\begin{tabular}{lrrr}" in lines
     start = lines.index("\\toprule")
@@ -41,45 +62,88 @@ def test_latex_spans_outer_headers_and_escapes() -> None:
         "\\cmidrule(lr){2-3} \\cmidrule(lr){4-4}",
         "proj & a\\_b & 50 \\% & a\\_b \\\\",
         "\\midrule",
-        "x|y & 0.25 & 0.625 $\\pm$ 0.1768 (n=2) & -- \\\\",
-        "z \\& z & $-1.50$ & diverged & 0.10 (n=1, 1 running) \\\\",
+        "x$|$y & 0.25 & \\textbf{0.62 $\\pm$ 0.18 (n=2)} & -- \\\\",
+        "z \\& z & -1.50$\\dagger$ & diverged & 0.10 (n=1, 1 running) \\\\",
         "\\bottomrule",
         "\\end{tabular}",
         "\\end{table}",
     ]
 
 
+def test_latex_writes_targets_and_level_names_as_the_papers_do() -> None:
+    lines = to_latex(leveled()).splitlines()
+    start = lines.index("\\toprule")
+    assert lines[start + 1] == " & num\\_slices & \\multicolumn{2}{c}{1024} & \\multicolumn{2}{c}{4096} \\\\"
+    assert lines[start + 3] == "group & row \\textbackslash{} embed\\_dim & 512 & 2048 & 512 & 2048 \\\\"
+    assert lines[start + 5].startswith("ours & $\\mathrm{RGN}_{1.0}(-3, \\sigma_{\\mathrm{GN}})$ & 1.00 & ")
+    assert lines[start + 6] == "\\midrule"
+
+
+@pytest.mark.parametrize("frame", [example(), leveled()])
+def test_latex_is_balanced_and_every_row_has_as_many_columns_as_are_announced(frame: pd.DataFrame) -> None:
+    text = to_latex(frame, title="a_b {50 %} ~^\\ <&> # $", notes=["100 % of 3 & more", "_"])
+    check_latex(text)
+
+
+def check_latex(text: str) -> None:
+    """What a compiler would stumble over: environments, braces, columns, characters that mean something."""
+    begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
+    assert begun == ended[::-1]
+    bare = re.sub(r"\\[&%$#_{}]", "", text.partition("\n")[2])  # without escaped characters and the first comment
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert "%" not in bare
+    assert "#" not in bare
+    outside = re.sub(r"\$[^$]*\$", "", bare)  # of mathematics
+    assert not {"_", "^", "<", ">"} & {*outside}
+    assert outside.isascii()
+    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
+    for line in bare.splitlines():
+        if line.endswith("\\\\"):
+            spans = [int(span) for span in re.findall(r"\\multicolumn{(\d+)}", line)]
+            assert line.count("&") + 1 + sum(spans) - len(spans) == columns, line
+
+
 def test_latex_parts_the_blocks_of_a_grid(store: str) -> None:
     text = tables.table("demo_rectified_lpjepa", store, "latex")
+    check_latex(text)
     body = text[text.index("\\toprule") : text.index("\\bottomrule")]
     assert body.count("\\midrule") == 4  # below the header, and between four quantities
     assert " &  & \\multicolumn{3}{c}{mu} \\\\\n\\cmidrule(lr){3-5}\n & p & $-1$ & 0 & 0.5 \\\\" in body
-    widths = [line.count(" & ") for line in body.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
-    assert widths == [4] * 9
 
 
-def test_html_is_ascii_and_escaped() -> None:
-    text = to_html(example(), note="<3")
+def test_html_is_ascii_and_escaped_and_its_numbers_are_links() -> None:
+    ui = "http://127.0.0.1:5000"
+    links = Links(ui=ui, experiments={"r1": "3", "r4": "3", "r5": "4", "r6": "3"})
+    text = to_html(example(), notes=["<3"], links=links)
     assert text.isascii()
     assert '<th colspan="2" class="span">1024</th>' in text
-    assert "<td>0.625 &#177; 0.1768 (n=2)</td>" in text
+    several = f"{ui}/#/compare-runs?runs=%5B%22r4%22%2C%22r5%22%5D&amp;experiments=%5B%223%22%2C%224%22%5D"
+    assert f'<td><b><a href="{several}">0.62 &#177; 0.18 (n=2)</a></b></td>' in text
+    assert f'<td><a href="{ui}/#/experiments/3/runs/r1">-1.50&#8224;</a></td>' in text
+    assert f'<td><a href="{ui}/#/experiments/3/runs/r6">diverged</a></td>' in text
+    assert "<td>0.10 (n=1, 1 running)</td>" in text  # a run of which no experiment is known
     assert '<th class="l">z &amp; z</th>' in text
     assert text.endswith('<p class="sweep">&lt;3</p>')
 
 
 def test_csv_of_a_grid_is_long_and_exact(store: str) -> None:
-    text = tables.table("demo_rectified_lpjepa", store, "csv")
-    rows = {(row["quantity"], row["p"], row["mu"]): row for row in csv.DictReader(io.StringIO(text))}
+    found = tables.find("demo_rectified_lpjepa", store)
+    runs = found.load(store)
+    lines = csv.DictReader(io.StringIO(found.render(runs, "csv")))
+    rows = {(row["quantity"], row["p"], row["mu"]): row for row in lines}
     assert len(rows) == 4 * 2 * 3
     assert rows["non-zero, measured", "1.0", "0.0"] == {
         **{"quantity": "non-zero, measured", "p": "1.0", "mu": "0.0"},
         **{"mean": "0.61234", "std": "", "n": "1", "status": "finished"},
+        "run_ids": runs.set_index("cell_key").loc["r10", "run_id"],
     }
     assert rows["non-zero, measured", "1.0", "-1.0"]["mean"] == ""
     assert rows["non-zero, measured", "1.0", "-1.0"]["status"] == "1 diverged"
-    assert rows["non-zero, measured", "2.0", "0.5"]["status"] == "missing"
+    assert rows["non-zero, measured", "2.0", "0.5"]["status"] == "1 missing"
 
 
 def test_csv_of_a_list_has_one_line_per_row() -> None:
     frame = pd.DataFrame({"lr": [1e-5], "top-1": [Cell((1 / 3,))], "none": [Cell()]}, index=pd.Index([1], name="rank"))
     assert to_csv(frame) == f"rank,lr,top-1,none\n1,1e-05,{1 / 3!r},"
+    assert render(frame, "csv", title="T", notes=["N"]) == to_csv(frame)
