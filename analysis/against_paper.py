@@ -9,14 +9,14 @@ of the config, `data` for the name of the images, or a level of the table. What 
 import fnmatch
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.aggregate import Cell, Quantity
-from analysis.labels import dataset_label
+from analysis.labels import dataset_label, encoder_label
 from analysis.render import render
 from analysis.selection import comparable, records_of
 from analysis.statistics import cells_of
@@ -24,6 +24,7 @@ from analysis.tables import Built
 
 FOLDER = Path(__file__).parent / "published"
 _ABSENT = "not in our table"
+_NAMED = {"data": dataset_label, "model.encoder": encoder_label}
 _COLUMNS = ["published", "ours", "difference", "verdict"]
 
 
@@ -76,7 +77,7 @@ def against_paper(name: str, built: Built, format: str = "md") -> str:
 
 def pairs(published: pd.DataFrame, built: Built) -> list[Pair]:
     """Every published number with each of our cells at its place."""
-    cells = [(cell, place) for _, _, cell, place in cells_of(built.frame)]
+    cells = [(replace(cell, bold=False), place) for _, _, cell, place in cells_of(built.frame) if cell.n or cell.states]
     settings = {run["run_id"]: run for run in records_of(built.runs)}
     names = [str(name) for name in [*built.frame.index.names, *built.frame.columns.names] if name]
     own = [name for name in map(str, published) if name in names]
@@ -131,7 +132,7 @@ def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[st
         name = column.removeprefix("at:")
         if column == name or not asked:
             continue
-        ours = dataset_label(setting) if name == "data" and "data.name" in setting else setting.get(name, "")
+        ours = _NAMED[name](setting) if name in _NAMED and "data.name" in setting else setting.get(name, "")
         if ours == "" or pd.isna(ours):
             yield f"{name} unknown instead of {_told(asked)}"
         elif not _matches(ours, asked):

@@ -40,7 +40,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
         parts.append(choice.winner if len(choice.winner) else waiting)
         if choice.candidates.empty:
             parts[-1] = _unbegun(runs, [choice.point])
-    return pd.concat([part.astype(object) for part in parts]) if parts else runs.iloc[:0]
+    return pd.concat([part.astype(object) for part in parts]).copy() if parts else runs.iloc[:0]
 
 
 def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, str]:
@@ -116,7 +116,7 @@ def _as_planned(runs: pd.DataFrame) -> pd.DataFrame:
     for point in _planned(runs):
         order.setdefault(tuple(map(comparable, point)), len(order))
     positions = [order.get(place, len(order)) for place in places_of(found, _planned_keys(runs))]
-    return found.iloc[sorted(range(len(found)), key=positions.__getitem__)]
+    return found.iloc[sorted(range(len(found)), key=positions.__getitem__)].copy()
 
 
 def _planned(runs: pd.DataFrame) -> Iterator[tuple[Any, ...]]:

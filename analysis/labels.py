@@ -55,9 +55,16 @@ def dataset_label(run: Mapping[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]", "", folder.lower())
 
 
-def with_datasets(found: pd.DataFrame) -> pd.DataFrame:
-    """Cells with a column `dataset`."""
-    return found.assign(dataset=[dataset_label(run) for run in records_of(found)])
+def encoder_label(run: Mapping[str, Any]) -> str:
+    """timm's name with the patches that it really has: "vit_tiny_patch8_224" where model.patch_size is 8."""
+    patch, name = _said(run, "model.patch_size", 0), str(run["model.encoder"])
+    return re.sub(r"patch\d+", f"patch{patch}", name) if patch else name
+
+
+def with_models(found: pd.DataFrame) -> pd.DataFrame:
+    """Cells with columns `encoder` and `dataset`."""
+    runs = records_of(found)
+    return found.assign(encoder=[*map(encoder_label, runs)], dataset=[*map(dataset_label, runs)])
 
 
 def _said(run: Mapping[str, Any], key: str, default: Any) -> Any:

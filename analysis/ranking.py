@@ -80,7 +80,8 @@ def _entry(run: pd.Series, seeds: pd.DataFrame | None, asked: Quantity) -> Any:
             return Cell()
         return Cell((value,), quantity=asked) if isinstance(value, float) else value
     if seeds is not None and asked.metric.startswith("test/"):
-        return cell_of(seeds, asked)
+        cell = cell_of(seeds, asked)
+        return Cell() if {*cell.states} == {"not measured"} and not cell.values else cell
     if run["epochs"] == 0 and short(asked.metric, "/") in ONLINE:
         return Cell()
     cell = cell_of(pd.DataFrame([run]), asked)

@@ -64,7 +64,8 @@ class Best:
         why = (
             f"{self.untested} of {self.compared} comparisons untested: fewer than {LEAST} seeds in common, or no spread"
         )
-        return f"{text} cannot tell from it" + (f"; {why}" if self.untested else "")
+        few = f"; {min(self.seeds)} seeds tell only large differences apart" if LEAST <= min(self.seeds) < 5 else ""
+        return f"{text} cannot tell from it{few}" + (f"; {why}" if self.untested else "")
 
 
 def embolden(frame: pd.DataFrame, within: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:

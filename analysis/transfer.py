@@ -10,6 +10,7 @@ from analysis.aggregate import percent
 from analysis.pivot import pivot
 
 MEAN = "avg"
+_NOTHING = "no other data set was judged yet: the sweep's file with --evaluate probe.transfer=NAME=FOLDER,... does it"
 
 
 def transfer(
@@ -32,4 +33,6 @@ def transfer(
         block = pivot(own, rows=rows, columns={}, quantities=quantities, quantities_in="columns")
         block.columns = pd.Index([one.label for one in quantities], name="data set")
         blocks.append(block)
-    return pd.concat(blocks, keys=[*protocols], names=[*names])
+    frame = pd.concat(blocks, keys=[*protocols], names=[*names])
+    frame.attrs["notes"] = [] if datasets else [_NOTHING]
+    return frame

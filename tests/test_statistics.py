@@ -66,7 +66,10 @@ def test_the_best_and_what_cannot_be_told_from_it_are_bold() -> None:
     worse = cell(0.80, 0.819, 0.842, 0.86)  # .1 on every seed, nearly
     bold, note = bold_in([[worse, best], [close, Cell((), ("running",), quantity=UP)]])
     assert bold == [[False, True], [True, False]]
-    assert note == "bold: the best mean, and what a seed-paired t test (Holm-corrected, 5%) cannot tell from it"
+    assert note == (
+        "bold: the best mean, and what a seed-paired t test (Holm-corrected, 5%) cannot tell from it; "
+        "4 seeds tell only large differences apart"
+    )
 
 
 def test_correcting_for_more_comparisons_tells_less_apart() -> None:

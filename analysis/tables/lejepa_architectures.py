@@ -1,26 +1,6 @@
-"""LeJEPA, Table 5 and Fig. 9: architectures by data set, each with the best of its learning rates, decays and lambs."""
+"""LeJEPA, Fig. 9: encoders of many families, each with the best of its settings on val."""
 
-import pandas as pd
-
-from analysis.aggregate import percent
-from analysis.compared import best_over, cells
-from analysis.labels import with_datasets
-from analysis.pivot import pivot
-from analysis.selection import axes
+from analysis.tables.lejepa_indomain import WITHIN, build
 
 TITLE = "LeJEPA: architectures; frozen linear probe top-1 (%)"
-WITHIN = ("data set",)
-
-
-def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rows encoders, columns data sets; every axis but these is chosen on val."""
-    free = [axis for axis in axes(runs) if axis not in ("model.encoder", "data.name", "data.path", "data.fingerprint")]
-    found, how = best_over(with_datasets(cells(runs)), free)
-    return pivot(
-        found,
-        rows={"model.encoder": "model"},
-        columns={"dataset": "data set"},
-        quantities=[percent("top-1 (%)", "test/linear_top1")],
-        free=free,
-        notes=[how],
-    )
+__all__ = ["TITLE", "WITHIN", "build"]

@@ -4,6 +4,7 @@ import pandas as pd
 
 from analysis.aggregate import percent
 from analysis.compared import cells
+from analysis.labels import with_models
 from analysis.pivot import pivot
 
 TITLE = "LeJEPA: predictor and SWA; frozen linear probe top-1 (%)"
@@ -12,7 +13,7 @@ WITHIN = ("backbone",)
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """Rows predictor and SWA, columns backbone and, below it, the projector's layers; each backbone has its best."""
-    found = cells(runs)
+    found = with_models(cells(runs))
     found = found.assign(
         predictor=found["model.predictor"].astype(str).map({"True": "yes", "False": "no"}),
         swa=["yes" if decay > 0 else "no" for decay in found["model.swa_decay"].astype(float)],
@@ -21,6 +22,6 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
     return pivot(
         found,
         rows={"predictor": "predictor", "swa": "SWA"},
-        columns={"model.encoder": "backbone", "layers": "projector"},
+        columns={"encoder": "backbone", "layers": "projector"},
         quantities=[percent("top-1 (%)", "test/linear_top1")],
     )

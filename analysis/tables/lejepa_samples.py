@@ -4,6 +4,7 @@ import pandas as pd
 
 from analysis.aggregate import percent
 from analysis.compared import cells
+from analysis.labels import with_models
 from analysis.pivot import pivot
 
 TITLE = "LeJEPA: labels per class; top-1 (%) of a linear probe (frozen) and of fine-tuning"
@@ -16,11 +17,11 @@ METRICS = {
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """Rows frozen or not and the encoder, columns samples per class, as far as the data has so many."""
-    found, parts = cells(runs), {}
+    found, parts = with_models(cells(runs)), {}
     told = [count for count in METRICS["yes"] if any(f"test/{kind[count]}" in found for kind in METRICS.values())]
     for frozen, metrics in METRICS.items():
         quantities = [percent(count, f"test/{metrics[count]}") for count in told or ["all"]]
-        part = pivot(found, rows={"model.encoder": "model"}, columns={}, quantities=quantities, quantities_in="columns")
+        part = pivot(found, rows={"encoder": "model"}, columns={}, quantities=quantities, quantities_in="columns")
         part.columns = pd.Index([one.label for one in quantities], name="samples per class")
         parts[frozen] = part
     return pd.concat(parts, names=["frozen"])

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.compared import cells
-from analysis.labels import with_datasets
+from analysis.labels import with_models
 from analysis.transfer import transfer
 
 TITLE = "LeJEPA: frozen encoder, linear probe top-1 (%) on other data sets"
@@ -12,5 +12,5 @@ PROTOCOLS = {("1",): "shot1_top1", ("10",): "shot10_top1", ("all",): "linear_top
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """A block of rows per number of shots, in it a row per encoder; a column per data set, and their mean."""
-    rows = {"model.encoder": "model", "dataset": "pretrained on", "epochs": "epochs"}
-    return transfer(with_datasets(cells(runs)), rows=rows, protocols=PROTOCOLS, names=("shots",))
+    rows = {"encoder": "model", "dataset": "pretrained on", "epochs": "epochs"}
+    return transfer(with_models(cells(runs)), rows=rows, protocols=PROTOCOLS, names=("shots",))

@@ -1,0 +1,26 @@
+"""LeJEPA, Table 5: pre-trained and judged on one data set, by encoder; each with the best of its settings on val."""
+
+import pandas as pd
+
+from analysis.aggregate import percent
+from analysis.compared import best_over, cells
+from analysis.labels import with_models
+from analysis.pivot import pivot
+from analysis.selection import axes
+
+TITLE = "LeJEPA: pre-training on the data set itself; frozen linear probe top-1 (%)"
+WITHIN = ("data set",)
+
+
+def build(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows encoders, columns data sets; every axis but these is chosen on val."""
+    free = [axis for axis in axes(runs) if axis not in ("model.encoder", "data.name", "data.path", "data.fingerprint")]
+    found, how = best_over(with_models(cells(runs)), free)
+    return pivot(
+        found,
+        rows={"encoder": "model"},
+        columns={"dataset": "data set"},
+        quantities=[percent("top-1 (%)", "test/linear_top1")],
+        free=free,
+        notes=[how],
+    )

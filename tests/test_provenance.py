@@ -1,0 +1,94 @@
+"""The files of a table: what they say of every number, and that the same runs give the same bytes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import made_runs
+
+from analysis import tables
+from analysis.__main__ import main
+from analysis.provenance import store_name, write_table
+
+UI = "http://127.0.0.1:5000"
+
+
+def built(order: int = 1) -> tables.Built:
+    def measure(config: dict[str, Any]) -> Any:
+        return (
+            "diverged"
+            if config["seed"] == 2
+            else {"test/linear_top1": 0.5 + config["seed"] / 10, "val/probe_top1": 0.5}
+        )
+
+    runs = made_runs({"global_batch": [32, 64]}, measure)[::order].reset_index(drop=True)
+    return tables.find("lejepa_batch", "sqlite:////nowhere/mlflow.db").finished(runs)
+
+
+def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_path: Path) -> None:
+    files = write_table(built(), "lejepa_batch-mini", tmp_path / "out", store="sqlite:////home/me/mlflow.db", ui=UI)
+    assert [file.name for file in files] == [
+        *(f"lejepa_batch-mini.{ending}" for ending in ("md", "tex", "html", "csv", "provenance.json"))
+    ]
+    told = json.loads(files[-1].read_text())
+    assert (told["store"], told["sweeps"], len(told["numbers"])) == ("mlflow.db", ["study"], 2)
+    number = told["numbers"][1]
+    assert (number["row"], number["column"], number["metric"]) == (
+        {"row": "top-1 (%) ↑"},
+        {"global batch": 64},
+        "test/linear_top1",
+    )
+    assert (number["mean"], number["n"], number["text"]) == (pytest.approx(55.0), 2, "55.00 ± 7.07 (n=2, 1 diverged)")
+    assert number["runs"][1] == {
+        **{
+            "run_id": "run-study-004",
+            "cell_key": "study-004",
+            "sweep": "study",
+            "seed": 1,
+            "value": pytest.approx(60.0),
+        },
+        **{"commit": "a" * 40, "git_dirty": "false"},
+    }
+    assert [(run["run_id"], run["state"]) for run in number["without a number"]] == [("run-study-005", "diverged")]
+    page = files[2].read_text()
+    assert page.startswith("<!doctype html>")
+    assert f"{UI}/#/compare-runs?runs=%5B%22run-study-003%22%2C%22run-study-004%22%5D" in page
+
+
+def test_the_same_runs_give_the_same_bytes_in_whatever_order_they_come(tmp_path: Path) -> None:
+    contents = []
+    for name, order in (("a", 1), ("b", -1)):
+        files = write_table(built(order), "t", tmp_path / name, store="sqlite:////x/mlflow.db", ui=UI)
+        contents.append([file.read_bytes() for file in files])
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    ("store", "name"),
+    [
+        ("sqlite:////home/me/results/mlflow.db", "mlflow.db"),
+        ("/home/me/exports", "exports"),
+        ("postgresql://me:secret@db.host:5432/mlflow", "postgresql://db.host:5432/mlflow"),
+        ("http://user:secret@127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_a_store_is_named_without_password_and_path(store: str, name: str) -> None:
+    assert store_name(store) == name
+
+
+def test_the_command_line_writes_all_of_it(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tables"
+    assert main(["demo_rectified_lpjepa", "--store", store, "--output", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("**Rectified LpJEPA")
+    assert out.splitlines()[-1] == str(folder / "demo_rectified_lpjepa.provenance.json")
+    words = ["lejepa_sigreg_time", "--store", store, "--against-paper", "--output", str(folder)]
+    assert main(words) == 0
+    names = {file.name for file in folder.glob("lejepa*against-paper*")}
+    assert names == {f"lejepa_sigreg_time-against-paper.{ending}" for ending in ("md", "tex", "html", "csv")}
+    assert main(["demo_lejepa", "--store", store, "--against-paper"]) == 2
+    assert capsys.readouterr().err.startswith("error: no published number of demo_lejepa is known; there are some of")
+    with pytest.raises(SystemExit):
+        main(["demo_lejepa", "seeds", "--store", store])
+    assert "one table at a time, got 'seeds' too" in capsys.readouterr().err
