@@ -54,7 +54,7 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
     ledger = Ledger(plan, file, note=print, publish=lambda: "")
     for number, cell in enumerate((*plan.fixed, *proposed)):
         ledger.start(cell, devices=1.0)
-        ledger.log(cell.key, METRICS | {"val/probe_top1": 0.5 + number / 100})
+        ledger.log(cell.key, METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": 0.5 + number / 100})
         ledger.end(cell.key, "finished", "")
     assert ledger.close() == ""
 
