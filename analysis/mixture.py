@@ -58,7 +58,7 @@ def mark_mixed(frame: pd.DataFrame, runs: pd.DataFrame, *, allow: bool) -> tuple
     if not notes:
         return frame, [f"made by code {one}" for one in told_dirty(of_code)]
     return _marked(frame, marks), [
-        f"{CODE if note.startswith('code') else EVALUATION} not of the first of several {note}" for note in notes
+        f"{CODE if note.startswith('code') else EVALUATION} another than the first of these {note}" for note in notes
     ]
 
 

@@ -224,7 +224,7 @@ def test_what_is_mixed_is_refused_in_one_line_or_marked(change: dict[str, Any], 
     table = built("lejepa_batch", runs, allow_mixed=True)
     mark = "‡" if "evaluations" in told else "†"
     assert [*texts(table.frame).values()] == [["50.00 ± 1.00 (n=3)", f"50.00 ± 1.00 (n=3){mark}"]]
-    assert f"{mark} not of the first of several {told}" in table.notes
+    assert f"{mark} another than the first of these {told}" in table.notes
     assert tables.find("lejepa_batch", NOWHERE).render(runs) == table.render()  # the engine's live table never fails
 
 
