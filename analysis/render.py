@@ -126,7 +126,7 @@ def render(
     formats: dict[str, Callable[[], str]] = {
         "md": partial(to_markdown, frame, title=title, notes=notes),
         "latex": partial(to_latex, frame, title=title, notes=notes),
-        "html": partial(to_html, frame, title=title, notes=notes, links=links or Links()),
+        "html": partial(to_html, frame, title=title, notes=notes, links=links),
         "csv": partial(to_csv, frame),
     }
     return formats[format]()

@@ -48,7 +48,7 @@ class Links:
         return f"{self.ui}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
-def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = (), links: Links) -> str:
+def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = (), links: Links | None = None) -> str:
     """A fragment that brings its style, in ASCII: right in a notebook and as a file of any encoding."""
     layout = layout_of(frame)
     header = []
@@ -62,7 +62,8 @@ def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = (), 
     for number, (labels, entries) in enumerate(layout.rows()):
         texts = "".join(_tag("th", html.escape(label), "l") for label in labels)
         texts += "".join(
-            _tag("td", _linked(entry, links), side) for entry, side in zip(entries, sides[len(labels) :], strict=True)
+            _tag("td", _linked(entry, links or Links()), side)
+            for entry, side in zip(entries, sides[len(labels) :], strict=True)
         )
         start = '<tr class="block">' if number in layout.blocks else "<tr>"
         body.append(f"{start}{texts}</tr>")
