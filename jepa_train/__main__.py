@@ -94,6 +94,9 @@ def _summary(status: str, metrics: dict[str, float]) -> Table:
         values = [metrics.get(f"{split}/{name}") for split in splits]
         if any(value is not None for value in values):
             table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values))
+    for name, value in metrics.items():
+        if name.startswith("transfer/"):
+            table.add_row(name, "", "", f"{value:.4g}", "")
     return table
 
 
