@@ -60,12 +60,12 @@ def test_sets_are_a_list_of_names_and_folders() -> None:
         (
             "digits,image_folder",
             "probe.transfer must list known data sets, or NAME=FOLDER of images, got 'image_folder'; "
-            "choose one of cifar10, cifar100, digits",
+            "choose one of cifar10, cifar100, digits, digits_0_4, digits_5_9",
         ),
         (
             "dtd=",
             "probe.transfer must list known data sets, or NAME=FOLDER of images, got 'dtd='; "
-            "choose one of cifar10, cifar100, digits",
+            "choose one of cifar10, cifar100, digits, digits_0_4, digits_5_9",
         ),
         (
             "a/b=DIR",
