@@ -47,8 +47,7 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
 
     Each fit is of one process: the ranks share the fits, and their number changes no result. At most 21 fits.
     """
-    labels = splits.train.labels
-    counts = [*possible_shots(labels, SHOTS, num_classes=len(splits.classes)), 0]
+    counts = _counts(splits)
     jobs = [_Job(shots, rate) for shots in counts for rate in RATES]
     ranks = distributed.world_size()
     device = next(network.parameters()).device
@@ -63,6 +62,21 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
     return metrics
 
 
+def views_seen(splits: Splits) -> int:
+    """Views of images on which finetune trains, in all its fits: what it costs."""
+    sizes = [count * len(splits.classes) or len(splits.train) for count in _counts(splits)]
+    return len(RATES) * sum(_steps(size) * min(BATCH, size) for size in sizes)
+
+
+def _counts(splits: Splits) -> list[int]:
+    """Images per class; 0 is all."""
+    return [*possible_shots(splits.train.labels, SHOTS, num_classes=len(splits.classes)), 0]
+
+
+def _steps(size: int) -> int:
+    return min(max(EPOCHS * size // min(BATCH, size), STEPS[0]), STEPS[1])
+
+
 def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tuple[float, float]:
     """Top-1 on val and on test after one fit."""
     device = next(network.parameters()).device
@@ -74,8 +88,7 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _copied(network, config, len(splits.classes))
-        batch = min(BATCH, len(train))
-        steps = min(max(EPOCHS * len(train) // batch, STEPS[0]), STEPS[1])
+        batch, steps = min(BATCH, len(train)), _steps(len(train))
         optimizer = adamw([{"params": list(model.parameters()), "weight_decay": WEIGHT_DECAY, "lr": job.rate}])
         model.train()
         order = torch.empty(0, dtype=torch.int64)

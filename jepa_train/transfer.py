@@ -51,4 +51,5 @@ def check_transfer(text: str, data: "DataConfig") -> None:
         try:
             identify(transfer_data(name, folder, data))
         except ConfigError as error:
-            raise ConfigError(str(error).replace("data.path", f"probe.transfer's {name}")) from error
+            told = str(error).replace("data.path=DIR", f"{name}=DIR in probe.transfer")
+            raise ConfigError(told.replace("data.path", f"probe.transfer's {name}")) from error

@@ -35,7 +35,7 @@ def test_what_is_reported(found: dict[str, float]) -> None:
     assert found.keys() == names
     assert {name.partition("/")[2] for name in names} <= set(GLOSSARY)
     assert all(0 <= value <= 1 for value in found.values())
-    assert found["test/finetune_top1"] > found["test/finetune1_top1"] > 0.1
+    assert found["test/finetune_top1"] > 0.1
 
 
 @pytest.mark.parametrize("world", [2])
