@@ -89,11 +89,14 @@ def _summary(status: str, metrics: dict[str, float]) -> Table:
     table = Table(title=f"{status} at epoch {metrics['epoch']:.0f}", title_justify="left")
     splits = ("train", "val", "test", "target")
     for column in ("metric", *splits):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+        table.add_column(column, justify="left" if column == "metric" else "right", overflow="fold")
     for name in GLOSSARY:
         values = [metrics.get(f"{split}/{name}") for split in splits]
         if any(value is not None for value in values):
             table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values))
+    for name, value in metrics.items():
+        if name.startswith("transfer/"):
+            table.add_row(name, "", "", f"{value:.4g}", "")
     return table
 
 

@@ -13,7 +13,9 @@ from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
 from jepa_train.data.split import load_splits
 from jepa_train.evaluate import evaluate, final_evaluation
+from jepa_train.finetune import views_seen
 from jepa_train.memory import peak_memory_gb
+from jepa_train.protocols import PROTOCOLS, protocol_names
 from jepa_train.trainer import Trainer
 
 T = TypeVar("T")
@@ -73,7 +75,13 @@ class Bench:
             trainer, start_s = timed(lambda: started(share, splits))
         step_s = seconds_per_step(trainer)
         images_per_s = config.global_batch / step_s
-        val_s, final_s = evaluation_seconds(trainer, splits, config, images=max(CHUNK, int(images_per_s)))
+        names = protocol_names(config.probe.protocols)
+        on_frozen = ",".join(name for name in names if name in PROTOCOLS)
+        frozen = dataclasses.replace(config, probe=dataclasses.replace(config.probe, protocols=on_frozen))
+        val_s, final_s = evaluation_seconds(trainer, splits, frozen, images=max(CHUNK, int(images_per_s)))
+        if "finetune" in names:  # it trains for minutes: by its views, which cost what those of a step do
+            views = config.views.num_global + config.views.num_local
+            final_s += views_seen(splits) / (images_per_s * views * workers)
         on_gpu = trainer.device.type == "cuda"
         return Speed(
             images_per_s=images_per_s,

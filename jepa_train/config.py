@@ -9,6 +9,7 @@ from jepa_train.checks import conform, conformed, nearest, require
 from jepa_train.data import DATASETS
 from jepa_train.methods import METHODS, LeJEPA, Method
 from jepa_train.protocols import protocol_names
+from jepa_train.transfer import transfer_sets
 
 # where a thing lies, how fast it is computed, what else is measured: what decides no result is no part of the cell key
 _NO_CELL = {"cell": False}
@@ -158,6 +159,7 @@ class ProbeConfig:
         require(self.lr > 0, f"lr must be positive, got {self.lr}; try 1e-2")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}; 0 turns it off")
         protocol_names(self.protocols)
+        transfer_sets(self.transfer)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,25 @@
 """Evaluation on a split: cheap metrics every epoch; the protocols of config.probe on frozen embeddings at the end."""
 
+import functools
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jepa_train import distributed
-from jepa_train.config import TrainConfig
+from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.data import Images, Splits
+from jepa_train.data.split import load_splits
+from jepa_train.finetune import finetune
 from jepa_train.information import entropy, hsic
 from jepa_train.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
 from jepa_train.models import Network
 from jepa_train.probes import Labelled, top1
-from jepa_train.protocols import PROTOCOLS, Frozen, protocol_names
+from jepa_train.protocols import PROTOCOLS, Frozen, Protocol, kshot, linear, protocol_names
+from jepa_train.transfer import SHOTS, transfer_data, transfer_sets
 from jepa_train.views import to_input
 
 _CHUNK = 512  # images per forward pass
@@ -69,7 +74,7 @@ def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: s
 
 
 def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
-    """The cheap metrics of test, entropy and hsic, and the protocols of config.probe, no other; equal on all ranks.
+    """The cheap metrics of test, entropy and hsic, and what config.probe asks for; equal on all ranks.
 
     Needs nothing but a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each
     split serves all of them; without protocols train and val are left alone. Where an embedding is not finite the
@@ -78,14 +83,37 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
     test = embed(network, splits.test, config)
     metrics = _cheap_metrics(test, "test") | _of_z(test.z)
     names = protocol_names(config.probe.protocols)
-    if not names:
-        return metrics
-    train, val = (embed(network, images, config) for images in (splits.train, splits.val))
-    for prefix, split in (("train", train), ("val", val), ("test", test)):
-        if not (split.features.isfinite().all() and split.z.isfinite().all()):
-            return metrics | {f"{prefix}/embedding_std": float("nan")}
-    num_classes = len(splits.classes)
-    return metrics | _protocol_metrics(names, train, val, test, num_classes=num_classes)
+    on_frozen = [PROTOCOLS[name] for name in names if name in PROTOCOLS]
+    if on_frozen:
+        train, val = (embed(network, images, config) for images in (splits.train, splits.val))
+        for prefix, split in (("train", train), ("val", val), ("test", test)):
+            if not _is_finite(split):
+                return metrics | {f"{prefix}/embedding_std": float("nan")}
+        metrics |= _protocol_metrics(on_frozen, train, val, test, num_classes=len(splits.classes))
+    if "finetune" in names:
+        metrics |= finetune(network, splits, config)
+    for name, folder in transfer_sets(config.probe.transfer).items():
+        metrics |= _transfer_metrics(network, name, transfer_data(name, folder, config.data), config)
+    return metrics
+
+
+def _transfer_metrics(network: Network, name: str, data: DataConfig, config: TrainConfig) -> dict[str, float]:
+    """{"transfer/<name>/linear_top1": ..}: linear probes on another data set's images, on its test split."""
+    splits = load_splits(data)
+    parts = [embed(network, images, config) for images in (splits.train, splits.val, splits.test)]
+    if not all(map(_is_finite, parts)):
+        return {f"transfer/{name}/linear_top1": float("nan")}
+    protocols = linear, functools.partial(kshot, shots=SHOTS)
+    found = _protocol_metrics(protocols, *parts, num_classes=len(splits.classes))
+    return {
+        f"transfer/{name}/{metric.removeprefix('test/')}": value
+        for metric, value in found.items()
+        if metric.startswith("test/") and metric.endswith("_top1")
+    }
+
+
+def _is_finite(split: Embeddings) -> bool:
+    return bool(split.features.isfinite().all() and split.z.isfinite().all())
 
 
 def _of_z(z: Tensor) -> dict[str, float]:
@@ -97,15 +125,15 @@ def _of_z(z: Tensor) -> dict[str, float]:
 
 
 def _protocol_metrics(
-    names: tuple[str, ...], train: Embeddings, val: Embeddings, test: Embeddings, *, num_classes: int
+    protocols: Sequence[Protocol], train: Embeddings, val: Embeddings, test: Embeddings, *, num_classes: int
 ) -> dict[str, float]:
     """On encoder features and, the name's "_top1" then being "_projector_top1", on z."""
     metrics: dict[str, float] = {}
     for part, top1_of_part in (("features", "_top1"), ("z", "_projector_top1")):
         train_part, val_part, test_part = (Labelled(getattr(split, part), split.labels) for split in (train, val, test))
         frozen = Frozen(train=train_part, val=val_part, test=test_part, num_classes=num_classes)
-        for name in names:
-            found = PROTOCOLS[name](frozen)
+        for protocol in protocols:
+            found = protocol(frozen)
             metrics |= {metric.replace("_top1", top1_of_part): value for metric, value in found.items()}
     return dict(zip(metrics, _of_rank_0(list(metrics.values()), train.labels.device), strict=True))
 

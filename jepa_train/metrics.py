@@ -10,6 +10,8 @@ from jepa_train.distributed import at_least_fp32
 COLLAPSE_FRACTION = 0.05
 RANK_ROWS = 8192  # of effective_rank: float64 products of 45,000 rows of 2048 take seconds an epoch
 
+SHOTS = (1, 2, 5, 10, 100, 1000)  # images per class, as in LeJEPA's Tables 2 and 3
+
 GLOSSARY: dict[str, str] = {
     "probe_top1": "accuracy of the online linear probe on encoder features",
     "projector_top1": "accuracy of the online linear probe on z, the projector's output",
@@ -25,9 +27,14 @@ GLOSSARY: dict[str, str] = {
     "knn200_projector_top1": "accuracy of the cosine-weighted vote of the 200 nearest z",
     **{
         f"shot{shots}{part}_top1{spread}": f"accuracy of a linear probe on {what} of {shots} per class, {over} 5 draws"
-        for shots in (1, 2, 5, 10, 100)
+        for shots in SHOTS
         for part, what in (("", "encoder features"), ("_projector", "z"))
         for spread, over in (("", "mean over"), ("_std", "standard deviation over"))
+    },
+    "finetune_top1": "accuracy of encoder and linear head trained on all images, their learning rate chosen on val",
+    **{
+        f"finetune{shots}_top1": f"accuracy of encoder and linear head trained on {shots} per class, rate chosen on val"
+        for shots in SHOTS
     },
     "nonzero_fraction": "share of entries of z that are not exactly 0 (the papers' L0; lower is sparser)",
     "l1_sparsity": "mean of (L1 norm / L2 norm)^2 / D over the rows of z (lower is sparser; Gaussian: 0.637)",
@@ -65,9 +72,9 @@ ON_VAL_BY_PROTOCOL = {
         "linear": ("linear",),
         "sgd": ("sgd",),
         "knn": ("knn", "knn20", "knn200"),
-        "kshot": ("shot1", "shot2", "shot5", "shot10", "shot100"),
+        "kshot": tuple(f"shot{shots}" for shots in SHOTS),
     }.items()
-}
+} | {"finetune": ("finetune_top1", *(f"finetune{shots}_top1" for shots in SHOTS))}
 
 
 def nonzero_fraction(z: Tensor) -> Tensor:

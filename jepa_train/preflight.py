@@ -4,10 +4,11 @@ import dataclasses
 
 from jepa_train.config import TrainConfig
 from jepa_train.data.split import identify
+from jepa_train.transfer import check_transfer
 
 
 def preflight(config: TrainConfig) -> TrainConfig:
-    """The config with data.fingerprint filled in, after checking encoder and dataset.
+    """The config with data.fingerprint filled in, after checking encoder and datasets.
 
     Raises:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
@@ -16,4 +17,5 @@ def preflight(config: TrainConfig) -> TrainConfig:
     from jepa_train.models import feature_widths  # timm takes 1.5 s to import, which --help and --status need not wait
 
     feature_widths(config)
+    check_transfer(config.probe.transfer, config.data)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=identify(config.data)))

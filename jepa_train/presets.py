@@ -213,10 +213,13 @@ class _Presets(dict[str, TrainConfig]):
         raise ConfigError(f"preset must be a known preset, got {name!r}{remedy}")
 
 
-# the first four: by data.name, where the command line starts unless told another
+# the first six: by data.name, where the command line starts unless told another
 PRESETS = _Presets(
     {
-        "digits": DIGITS,
+        **{
+            name: dataclasses.replace(DIGITS, data=dataclasses.replace(DIGITS.data, name=name))
+            for name in ("digits", "digits_0_4", "digits_5_9")
+        },
         **{name: _colour(name) for name in ("cifar10", "cifar100", "image_folder")},
         "lejepa_imagenette_vit_s8": LEJEPA_IMAGENETTE_VIT_S8,
         "lejepa_inet10_resnet50": LEJEPA_INET10_RESNET50,

@@ -6,7 +6,7 @@ shots and the same minibatches. The metric's name says which protocol it comes f
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from jepa_train.checks import nearest, require
 from jepa_train.logistic import Spectrum, linear_probe
+from jepa_train.metrics import SHOTS
 from jepa_train.probes import Labelled, Score, knn_top1, sgd_probe, standardised
 from jepa_train.randomness import generator
 
-SHOTS = (1, 2, 5, 10, 100)  # per class, as in LeJEPA's Tables 2 and 3
 DRAWS = 5
 FIXED_KS = (20, 200)  # of neighbours: what papers report without choosing
 
@@ -75,20 +75,16 @@ def knn(frozen: Frozen) -> dict[str, float]:
     return metrics
 
 
-def kshot(frozen: Frozen) -> dict[str, float]:
-    """The linear probe on 1, 2, 5, 10, 100 training images per class: mean and, on test, spread over 5 draws.
+def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
+    """The linear probe on so many training images per class: mean and, on test, spread over 5 draws.
 
     The L2 strength is chosen on the whole of val, one per number of shots. Embeddings are standardised by the training
     split's statistics, which take no labels. Where a class has fewer images, that number of shots is left out.
     """
     data = frozen.standardised
-    fewest = int(data.train.labels.bincount(minlength=data.num_classes).min())
     metrics: dict[str, float] = {}
-    for shots in SHOTS:
-        if shots > fewest:
-            logger.warning("kshot: a class has only %d training images, so %d shots are left out", fewest, shots)
-            continue
-        draws = [shots_of(data.train.labels, shots, draw=draw) for draw in range(DRAWS)]
+    for count in possible_shots(data.train.labels, shots, num_classes=data.num_classes):
+        draws = [shots_of(data.train.labels, count, draw=draw) for draw in range(DRAWS)]
         scores = linear_probe(
             [Labelled(data.train.x[rows], data.train.labels[rows]) for rows in draws],
             data.val,
@@ -97,12 +93,13 @@ def kshot(frozen: Frozen) -> dict[str, float]:
             spectrum=data.spectrum,
         )
         val, test = (torch.tensor(values, dtype=torch.float64) for values in list(zip(*scores, strict=True))[:2])
-        metrics |= _reported(f"shot{shots}", Score(val.mean().item(), test.mean().item(), scores[0].choice))
-        metrics[f"test/shot{shots}_top1_std"] = test.std().item()
+        metrics |= _reported(f"shot{count}", Score(val.mean().item(), test.mean().item(), scores[0].choice))
+        metrics[f"test/shot{count}_top1_std"] = test.std().item()
     return metrics
 
 
 PROTOCOLS: dict[str, Protocol] = {"linear": linear, "sgd": sgd, "knn": knn, "kshot": kshot}
+UNFROZEN = ("finetune",)  # what needs the network: in finetune.py
 
 
 def protocol_names(text: str) -> tuple[str, ...]:
@@ -113,10 +110,25 @@ def protocol_names(text: str) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
     for name in names:
-        known = f"protocols must list known protocols, got {name!r}{nearest(name, PROTOCOLS)}"
-        require(name in PROTOCOLS, known)
+        known = f"protocols must list known protocols, got {name!r}{nearest(name, (*PROTOCOLS, *UNFROZEN))}"
+        require(name in PROTOCOLS or name in UNFROZEN, known)
     require(len(set(names)) == len(names), f"protocols must name each protocol once, got {text!r}; drop the others")
     return names
+
+
+def possible_shots(labels: Tensor, shots: Sequence[int], *, num_classes: int) -> list[int]:
+    """Those of the numbers per class that every class has; what is left out is said in the log, once per process."""
+    fewest = int(labels.bincount(minlength=num_classes).min())
+    missing = tuple(count for count in shots if count > fewest)
+    if missing:
+        _say_left_out(fewest, missing)
+    return [count for count in shots if count <= fewest]
+
+
+@functools.cache
+def _say_left_out(fewest: int, missing: tuple[int, ...]) -> None:
+    numbers = ", ".join(map(str, missing))
+    logger.warning("a class has only %d training images, so %s shots per class are left out", fewest, numbers)
 
 
 def shots_of(labels: Tensor, shots: int, *, draw: int) -> Tensor:

@@ -71,12 +71,12 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
                 return _stopped(metrics)
         if "network" not in resumed:
             return _train(config, report, saves, resumed, reports)
-        if resumed["config"]["probe.protocols"] != config.probe.protocols:
-            logger.warning(
-                "this run finished with probe.protocols=%s, not %s; evaluate its final.pt again for others",
-                resumed["config"]["probe.protocols"],
-                config.probe.protocols,
-            )
+        for key, asked in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
+            done = resumed["config"].get(key, "")
+            if done != asked:
+                logger.warning(
+                    "this run finished with %s=%s, not %s; evaluate its final.pt again for others", key, done, asked
+                )
         return Outcome(*_FINE, reports[-1])
 
 
@@ -129,7 +129,8 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
 
     Args:
         file: final.pt, or the folder in which it lies.
-        words: assignments like "probe.protocols=kshot" or "data.path=DIR"; none may change the cell.
+        words: assignments like "probe.protocols=kshot", "probe.transfer=cifar100" or "data.path=DIR"; none may change
+            the cell.
 
     Returns:
         {"epoch": .., "test/shot1_top1": .., ...}: what the run would have reported at its end.

@@ -11,11 +11,15 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from jepa_train import distributed
+from jepa_train import distributed, finetune
 from jepa_train.batch_norm import convert_batch_norm
 from jepa_train.config import OptimConfig
+from jepa_train.data import Splits
+from jepa_train.data.split import load_splits
 from jepa_train.methods import NCL, LeJEPA, Method, RectifiedLpJEPA, SimCLR, VICReg
+from jepa_train.models import build_network
 from jepa_train.presets import DIGITS
+from jepa_train.protocols import shots_of
 from jepa_train.randomness import derive_seed, generator
 from jepa_train.slices import singular_slices, unit_slices
 from jepa_train.train import train
@@ -34,6 +38,9 @@ SMALL = {
     name: dataclasses.replace(DIGITS, method=method, epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3))
     for name, method in (("lejepa", LeJEPA(num_slices=64)), ("rectified_lpjepa", RectifiedLpJEPA(num_slices=64)))
 }
+
+
+FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 
 
 def results(world: int) -> list[dict]:
@@ -69,6 +76,25 @@ def training_step(name: str) -> dict:
         "gradients": {key: value.grad for key, value in model.named_parameters()},
         "buffers": dict(model.named_buffers()),
     }
+
+
+def few_digits() -> Splits:
+    """6 digits of each class to train on, as many for val and for test."""
+    splits = load_splits(FINETUNED.data)
+    train, val, test = (part.take(shots_of(part.labels, 6, draw=0)) for part in (splits.train, splits.val, splits.test))
+    return dataclasses.replace(splits, train=train, val=val, test=test)
+
+
+def finetuned() -> dict[str, float]:
+    """A random encoder fine-tuned on few digits, by one process or by this rank of several."""
+    network = build_network(FINETUNED, num_classes=10)
+    if distributed.world_size() > 1:
+        convert_batch_norm(network)
+    steps, finetune.STEPS = finetune.STEPS, (12, 12)
+    try:
+        return finetune.finetune(network, few_digits(), FINETUNED)
+    finally:
+        finetune.STEPS = steps
 
 
 def batch_norm_steps(
@@ -161,6 +187,7 @@ def _of_two(rank: int) -> dict:
         "identity": [distributed.rank(), distributed.world_size(), distributed.is_main()],
         "collectives": _collectives(rank),
         "runs": {name: train(config).metrics for name, config in SMALL.items()},
+        "finetuned": finetuned(),
         "norms": {key: batch_norm_steps(norm) for key, norm in norms.items()},
         "channels_last_norm": batch_norm_steps(strided, memory_format=torch.channels_last),
         "bf16_norm": batch_norm_steps(coarse, dtype=torch.bfloat16),

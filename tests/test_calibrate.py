@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_train import calibrate
+from jepa_train import calibrate, finetune
 from jepa_train import train as train_module
 from jepa_train.calibrate import Bench
 from jepa_train.checks import ConfigError
@@ -72,6 +72,16 @@ def test_a_final_evaluation_that_would_take_long_counts_by_its_forward_passes(mo
     images = 1797  # of digits, in all three splits
     monkeypatch.setattr(calibrate, "FINAL_S", images * VAL_S - 0.01)
     assert Bench(CONFIG).measure().once_s == pytest.approx(BUILD_S + images * VAL_S)
+
+
+@pytest.mark.usefixtures("clock")
+def test_fine_tuning_is_priced_by_its_views_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "_fit", lambda *_: pytest.fail("it was run"))
+    asked = dataclasses.replace(CONFIG, probe=dataclasses.replace(CONFIG.probe, protocols="finetune"))
+    # 10, 20, 50, 100 and 128 images for at least 100 steps at three rates; two views make an image of a step
+    views = 3 * 100 * (10 + 20 + 50 + 100 + 128 + 128)
+    expected = Bench(CONFIG).measure().once_s + views * IMAGE_S / 2
+    assert Bench(asked).measure().once_s == pytest.approx(expected)
 
 
 def test_an_untrained_reference_is_measured_like_a_cell() -> None:

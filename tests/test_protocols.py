@@ -10,7 +10,7 @@ from jepa_train.flat import unflatten
 from jepa_train.logistic import Spectrum, linear_probe
 from jepa_train.metrics import GLOSSARY, ON_VAL_BY_PROTOCOL
 from jepa_train.probes import Labelled, knn_top1
-from jepa_train.protocols import PROTOCOLS, Frozen, protocol_names, shots_of
+from jepa_train.protocols import PROTOCOLS, UNFROZEN, Frozen, protocol_names, shots_of
 
 
 def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:
@@ -61,8 +61,10 @@ def test_a_protocol_takes_embeddings_made_in_inference_mode(name: str) -> None:
 
 
 def test_what_a_sweep_may_rank_by_is_what_the_protocols_report_on_val() -> None:
-    data = frozen(per_class=120)
-    for name, ranked in ON_VAL_BY_PROTOCOL.items():
+    data = frozen(per_class=1000)
+    assert ON_VAL_BY_PROTOCOL.keys() == PROTOCOLS.keys() | set(UNFROZEN)
+    for name in PROTOCOLS:
+        ranked = ON_VAL_BY_PROTOCOL[name]
         reported = {metric.removeprefix("val/") for metric in PROTOCOLS[name](data) if metric.startswith("val/")}
         assert reported | {metric.replace("_top1", "_projector_top1") for metric in reported} == set(ranked)
 
@@ -98,8 +100,10 @@ def test_kshot_is_the_linear_probe_on_each_draw() -> None:
 
 
 def test_more_shots_than_a_class_has_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    protocols._say_left_out.cache_clear()
     with caplog.at_level(logging.WARNING, logger=protocols.__name__):
         found = PROTOCOLS["kshot"](frozen(per_class=7))
+        assert PROTOCOLS["kshot"](frozen(per_class=7)) == found
     shots = [
         int(metric[len("test/shot") : -len("_top1")])
         for metric in found
@@ -107,7 +111,7 @@ def test_more_shots_than_a_class_has_are_left_out_and_said(caplog: pytest.LogCap
     ]
     assert shots == [1, 2, 5]
     assert [record.getMessage() for record in caplog.records] == [
-        f"kshot: a class has only 7 training images, so {left_out} shots are left out" for left_out in (10, 100)
+        "a class has only 7 training images, so 10, 100, 1000 shots per class are left out"
     ]
 
 
@@ -129,7 +133,10 @@ def test_protocols_are_named_in_a_list() -> None:
     ("text", "message"),
     [
         ("linear,kn", "probe.protocols must list known protocols, got 'kn'; did you mean 'knn'?"),
-        ("linear,", "probe.protocols must list known protocols, got ''; choose one of knn, kshot, linear, sgd"),
+        (
+            "linear,",
+            "probe.protocols must list known protocols, got ''; choose one of finetune, knn, kshot, linear, sgd",
+        ),
         ("knn,linear,knn", "probe.protocols must name each protocol once, got 'knn,linear,knn'; drop the others"),
     ],
 )
