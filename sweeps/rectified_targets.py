@@ -15,7 +15,8 @@ Grid = dict[str, tuple[str | float, ...]]
 
 TARGETS = ((2.0, 0.0), (1.0, 0.0), (1.0, 0.25), (2.0, 1.0), (1.0, -3.0))  # (p, mu), sigma_mode "gn"
 BASELINES: tuple[Grid, ...] = (
-    {"method": ("vicreg",), "method.nonneg": ("none", "relu", "rep_relu")},
+    # 25 / 50 / 1: solo-learn's 25 / 25 / 1, which sums the variance over the views
+    {"method": ("vicreg",), "method.nonneg": ("none", "relu", "rep_relu"), "method.lamb_var": (50.0,)},
     {"method": ("simclr",)},
     {"method": ("ncl",), "method.nonneg": ("relu", "rep_relu")},
     {"method": ("lejepa",)},
