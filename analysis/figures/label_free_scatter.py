@@ -1,0 +1,56 @@
+"""LeJEPA Fig. 19: train loss / lamb^alpha against test top-1, one point per run, coloured by lamb."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from analysis.figures.points import groups_by_views, lacking
+from analysis.figures.style import panels
+from analysis.label_free import LAMB, LOSS, Group, Score, label_free
+
+SWEEP = "lejepa_label_free"
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacking(runs, varies=(LAMB,), measured=("test/linear_top1", LOSS))
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best. Hollow: failed."""
+    groups = label_free(runs, by=groups_by_views(runs), draws=1)
+    figure, places = panels(len(groups), 3, width=3.4, height=3.0)
+    lamb = pd.concat([group.points["lamb"] for group in groups])
+    norm = LogNorm(lamb.min(), max(lamb.max(), lamb.min() * 1.001))
+    rows = [places[3 * row : 3 * row + 3] for row in range(len(groups))]
+    for group, row in zip(groups, rows, strict=True):
+        for axes, score in zip(row, group.scores, strict=True):
+            _scatter(axes, group, score, norm)
+            axes.set_xlabel(f"{LOSS} / lamb^{score.alpha:g}" + (" (best alpha)" if score is group.best else ""))
+        row[0].set_ylabel(" ".join(filter(None, [group.name, "test top-1 (%)"])))
+    figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
+    return figure
+
+
+def _scatter(axes: Axes, group: Group, score: Score, norm: LogNorm) -> None:
+    points = group.points
+    x = (points["loss"] / points["lamb"] ** score.alpha).to_numpy()
+    y = 100 * points["accuracy"].to_numpy()
+    failed = points["failed"].to_numpy()
+    axes.scatter(x[~failed], y[~failed], c=points["lamb"][~failed], norm=norm, s=22, edgecolor="0.2", linewidth=0.4)
+    axes.set_xscale("log")
+    if failed.any():
+        finite = x[np.isfinite(x)]
+        end = 2 * finite.max() if len(finite) else 1.0
+        axes.scatter(
+            np.where(np.isfinite(x[failed]), x[failed], end),
+            y[failed],
+            facecolor="none",
+            edgecolor="0.35",
+            marker="v",
+            s=28,
+            label="failed (diverged: at the right edge)",
+        )
+        axes.legend(loc="lower left")
+    axes.set_title(f"Spearman {100 * score.spearman:.1f} %, n={len(points)}")
