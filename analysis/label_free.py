@@ -30,8 +30,8 @@ _FORMATS = {"Spearman": ".3f", "finished only": ".3f", "its top-1 (%)": ".1f", "
 _COLUMNS = ["", "Spearman", "95 % interval", "finished only", "chosen without labels", "its top-1 (%)", "regret"]
 _NOTE = (
     "Spearman of -train/loss / lamb^alpha with {metric}: positive where a lower loss goes with a higher accuracy. The "
-    "best alpha was found with the labels of this very sample: its line is optimistic. Regret: points of top-1 by which "
-    "the setting of least loss, among those that finished, stays below the best one. A failed run counts with an "
+    "best alpha was found with the labels of this very sample: its line is optimistic. Regret: points of top-1 by "
+    "which the setting of least loss, among those that finished, stays below the best one. A failed run counts with an "
     "infinite loss if it diverged, and with the online probe's last accuracy on val (0 if there is none)."
 )
 

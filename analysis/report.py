@@ -176,7 +176,7 @@ def _kinds(runs: pd.DataFrame) -> Iterator[str]:
 def _provenance(runs: pd.DataFrame) -> str:
     """Which code ran where; what differs between runs is listed in full, with how many have it."""
     keys = ["commit", "git_dirty", "source", "user", "host", "resources", "probe.protocols"]
-    keys += sorted(name for name in runs if name.startswith("version."))
+    keys += sorted(str(name) for name in runs if str(name).startswith("version."))
     rows = []
     for key in keys:
         counts = runs[key].fillna("-").astype(str).value_counts().sort_index() if key in runs else pd.Series(dtype=int)

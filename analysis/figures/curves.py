@@ -38,7 +38,7 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     for _, own in groups:
         name = (method_label if "method" in keys else label_of)(own.iloc[0], keys) or str(own["run_name"].iloc[0])
         labels |= dict.fromkeys(own["run_id"], name)
-    histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label")
+    histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
     order = _order(histories[histories["metric"] == goal.metric], descending=goal.direction == "max")
     figure, places = panels(1, len(metrics), width=4.8)
     for axes, metric in zip(places, metrics, strict=True):

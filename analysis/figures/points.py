@@ -31,6 +31,7 @@ def over_seeds(runs: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] |
     """One row per setting: its values on the axes, and for each metric the columns `<metric>`, the mean over seeds,
     `<metric> std` (0 with one seed) and `<metric> n`; settings without a number for the first metric are left out."""
     keys = [key for key in (varied(runs) if keys is None else keys) if key in runs]
+    metrics = [*dict.fromkeys(metrics)]
     rows: list[dict[str, Any]] = []
     groups = runs.groupby([*keys], dropna=False, sort=True) if keys else [((), runs)]
     for place, group in groups:
