@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.points import label_of, lacking, method_label
+from analysis.aggregate import states_of
+from analysis.figures.points import label_of, lacking
 from analysis.figures.style import panels, series
 from analysis.goals import goals_of
 from analysis.selection import axes as axes_of
@@ -29,17 +31,19 @@ def curves(runs: pd.DataFrame) -> Sequence[str]:
 def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     """One line per setting, the mean over those of its seeds that have reached the epoch, whatever became of them.
 
-    The best settings have names, in the order of their last value; where there are more, the others are thin.
+    The best settings have names, in the order of their last value, after them those of which no run has finished;
+    where there are more than a few, the others are thin.
     """
     runs, goal, metrics = current(runs), goals_of(runs)[0], curves(runs)
     keys = axes_of(runs)
     groups = [*runs.groupby(keys, dropna=False)] if keys else [((), runs)]
     labels: dict[str, str] = {}
     for _, own in groups:
-        name = (method_label if "method" in keys else label_of)(own.iloc[0], keys) or str(own["run_name"].iloc[0])
+        name = label_of(own.iloc[0], keys) or str(own["run_name"].iloc[0])
         labels |= dict.fromkeys(own["run_id"], name)
     histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
-    order = _order(histories[histories["metric"] == goal.metric], descending=goal.direction == "max")
+    done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
+    order = _order(histories[histories["metric"] == goal.metric], done, descending=goal.direction == "max")
     figure, places = panels(1, len(metrics), width=4.8)
     for axes, metric in zip(places, metrics, strict=True):
         _draw_metric(axes, histories[histories["metric"] == metric], order)
@@ -53,11 +57,12 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     return figure
 
 
-def _order(history: pd.DataFrame, *, descending: bool) -> list[str]:
-    """The settings by the mean of their last value; equal ones by name."""
+def _order(history: pd.DataFrame, done: set[str], *, descending: bool) -> list[str]:
+    """The settings by the mean of their last value, unfinished ones last; equal ones by name."""
     last = history.sort_values("epoch").groupby("run_id").last()
     means = last.groupby("label")["value"].mean().reset_index()
-    return [*means.sort_values(["value", "label"], ascending=[not descending, True])["label"]]
+    means["unfinished"] = ~means["label"].isin(done)
+    return [*means.sort_values(["unfinished", "value", "label"], ascending=[True, not descending, True])["label"]]
 
 
 def _draw_metric(axes: Axes, history: pd.DataFrame, order: list[str]) -> None:
@@ -76,3 +81,4 @@ def _draw_metric(axes: Axes, history: pd.DataFrame, order: list[str]) -> None:
         spread = line["std"].fillna(0)
         axes.fill_between(line.index, line["mean"] - spread, line["mean"] + spread, color=look["color"], alpha=0.18)
     axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

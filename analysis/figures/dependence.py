@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.points import finished, lacking, method_label, over_seeds, seeds_said, varied
+from analysis.figures.points import finished, label_of, lacking, over_seeds, seeds_said, varied
 from analysis.figures.style import panels, series
 
 SWEEP = "rectified_targets"
@@ -20,9 +20,9 @@ def lacks(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame) -> Figure:
     """Sparsity is the fraction of zeros; entropy that of a dimension of z, in nats; of several data sets a bar each."""
     runs = finished(runs)
-    keys = [axis for axis in varied(runs) if axis != DATA]
+    keys = ["method", *(axis for axis in varied(runs) if axis not in (DATA, "method"))]
     table = over_seeds(runs, [NONZERO, ENTROPY, HSIC], [*keys, DATA])
-    table["label"] = [method_label(row, keys) for _, row in table.iterrows()]
+    table["label"] = [label_of(row, keys) for _, row in table.iterrows()]
     height = max(3.4, 0.22 * table["label"].nunique() + 1.2)
     figure, (plane, dependence, sparsity) = panels(1, 3, width=4.4, height=height)
     groups = [*table.groupby("method")]

@@ -32,7 +32,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     for axes, (name, (metric, factor)) in zip(places, QUANTITIES.items(), strict=True):
         _bars(axes, table, metric, factor)
         axes.set_title(name)
-    places[0].legend(loc="lower center")
+    figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(f"mean ± std, {seeds_said(table, TOP1)}", fontsize=9)
     return figure
 

@@ -18,7 +18,8 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best. Hollow: failed."""
+    """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best. Hollow: failed; a run
+    that diverged stands at the right edge, for an infinite loss."""
     groups = label_free(runs, by=groups_by_views(runs), draws=1)
     figure, places = panels(len(groups), 3, width=3.4, height=3.0)
     lamb = pd.concat([group.points["lamb"] for group in groups])
@@ -30,6 +31,9 @@ def draw(runs: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"{LOSS} / lamb^{score.alpha:g}" + (" (best alpha)" if score is group.best else ""))
         row[0].set_ylabel(" ".join(filter(None, [group.name, "test top-1 (%)"])))
     figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
+    hollow = [pair for axes in places for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    if hollow:
+        figure.legend([hollow[0][0]], [hollow[0][1]], loc="outside lower center")
     return figure
 
 
@@ -50,7 +54,6 @@ def _scatter(axes: Axes, group: Group, score: Score, norm: LogNorm) -> None:
             edgecolor="0.35",
             marker="v",
             s=28,
-            label="failed (diverged: at the right edge)",
+            label="failed (at the right edge: diverged)",
         )
-        axes.legend(loc="lower left")
     axes.set_title(f"Spearman {100 * score.spearman:.1f} %, n={len(points)}")

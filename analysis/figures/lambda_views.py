@@ -51,6 +51,9 @@ def draw(runs: pd.DataFrame) -> Figure:
             at = line.iloc[best]
             axes.plot(at[LAMB], 100 * at[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
     axes.set(xscale="log", xlabel="lamb", ylabel="test top-1, linear probe (%)")
+    lambs = sorted(table[LAMB].unique())
+    axes.set_xticks(lambs, [f"{lamb:g}" for lamb in lambs], rotation=45 if len(lambs) > 6 else 0)
+    axes.minorticks_off()
     axes.set_title(f"ring: best on val; mean ± std, {seeds_said(table, TOP1)}")
     axes.legend()
     return figure

@@ -13,7 +13,6 @@ from analysis.selection import axes, cells, column, searched
 
 VIEWS = ("views.num_global", "views.num_local")
 TOP1 = "test/linear_top1"
-METHOD = {"method.target", "method.nonneg", "method.p", "method.mu", "method.sigma_mode", "method.rectified"}
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -58,14 +57,11 @@ def with_views(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_of(row: pd.Series, keys: Iterable[str]) -> str:
-    """ "p=1 mu=-0.5": what a setting has on these axes; axes that its method lacks are not said."""
-    return " ".join(f"{short(key)}={shown(row[key])}" for key in keys if not _absent(row[key]))
-
-
-def method_label(row: pd.Series, keys: Iterable[str]) -> str:
-    """A setting of a sweep over methods, its method first: "vicreg nonneg=relu"."""
-    rest = label_of(row, [key for key in keys if key != "method"])
-    return " ".join(filter(None, [str(row.get("method", "")), rest]))
+    """ "p=1 mu=-0.5": what a setting has on these axes; axes that its method lacks are not said, and an encoder or a
+    method needs no word before its name."""
+    named = ("model.encoder", "method")
+    present = [key for key in keys if not _absent(row[key])]
+    return " ".join(shown(row[key]) if key in named else f"{short(key)}={shown(row[key])}" for key in present)
 
 
 def shown(value: Any) -> str:

@@ -115,7 +115,7 @@ def _parallel(axes: Axes, trials: pd.DataFrame, keys: list[str], goal: str, *, m
     for place, key in enumerate([*keys, "score"]):
         ends = (trials[key].min(), trials[key].max()) if _is_number(trials[key]) else _ends(trials[key])
         for end, height, side in zip(ends, (-0.04, 1.04), ("top", "bottom"), strict=True):
-            text = f"{end:.3g}" if not isinstance(end, str) else end
+            text = f"{end:.4g}" if not isinstance(end, str) else end
             axes.text(place, height, text, ha="center", va=side, fontsize=7)
 
 
