@@ -21,8 +21,9 @@ from analysis.summary import summary
 _STYLE = """<style>
 body {font: 15px/1.45 sans-serif; color: #222; background: #fff; max-width: 1120px; margin: 24px auto; padding: 0 20px}
 h1 {font-size: 26px; margin: 0 0 4px} h2 {font-size: 19px; margin: 32px 0 8px; border-bottom: 1px solid #ccc}
-p, ul {max-width: 80ch} figure {margin: 12px 0 24px; break-inside: avoid} figcaption {font-size: 13px; color: #555}
-img {max-width: 100%} .wide {overflow-x: auto} table.sweep {break-inside: avoid} code {font-size: 13px}
+p, ul {max-width: 80ch} img {max-width: 100%} .wide {overflow-x: auto} code {font-size: 13px}
+figure {display: inline-block; vertical-align: top; margin: 12px 20px 16px 0; break-inside: avoid}
+figcaption {font-size: 13px; color: #555; max-width: 60ch} tr {break-inside: avoid}
 table.sweep td.l {white-space: normal; max-width: 60ch}
 @media print {body {max-width: none; margin: 0; font-size: 11px} h2 {break-after: avoid} .wide {overflow: visible}}
 </style>"""
@@ -106,15 +107,16 @@ def _table(sweep: str, store: str) -> str:
 
 def _figures(runs: pd.DataFrame, store: str) -> str:
     parts = []
-    for name in figures.names():
-        drawing = figures.find(name)
+    own = runs["sweep.name"].iloc[0] if "sweep.name" in runs else runs["sweep"].iloc[0]
+    drawings = [figures.find(name) for name in figures.names()]
+    for drawing in sorted(drawings, key=lambda drawing: drawing.sweep != own):  # the sweep's own figures first
         if drawing.lacks(runs):
             continue
         image = base64.b64encode(as_bytes(drawing.draw(runs, store), "svg")).decode()
         text = html.escape(drawing.description)
         parts.append(
             f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{image}">\n'
-            f"<figcaption>{text} <code>{name}</code></figcaption></figure>"
+            f"<figcaption>{text} <code>{drawing.name}</code></figcaption></figure>"
         )
     return "\n".join(parts) or "<p>None yet: no run has what they draw.</p>"
 

@@ -37,7 +37,7 @@ def accuracy_of(views: int, lamb: float, seed: int) -> float:
 
 
 def nonzero_of(p: float, mu: float, seed: int) -> float:
-    return 1 / (1 + math.exp(-1.5 * mu / p)) + 0.01 * seed
+    return 1 / (1 + math.exp(-(1.5 * mu + 0.3) / p)) + 0.01 * seed
 
 
 class PaperStore:

@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analysis.figures.points import groups_by_views, lacking
-from analysis.figures.style import panels
+from analysis.figures.style import log_axis, panels
 from analysis.label_free import LAMB, LOSS, Group, Score, label_free
 
 SWEEP = "lejepa_label_free"
@@ -18,15 +18,19 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best. Hollow: failed; a run
-    that diverged stands at the right edge, for an infinite loss."""
+    """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best, if it is another.
+    Hollow: failed; a run that diverged stands at the right edge, for an infinite loss."""
     groups = label_free(runs, by=groups_by_views(runs), draws=1)
-    figure, places = panels(len(groups), 3, width=3.4, height=3.0)
+    shown = [{score.alpha: score for score in group.scores} for group in groups]
+    columns = max(map(len, shown))
+    figure, places = panels(len(groups), columns, width=3.4, height=3.0)
     lamb = pd.concat([group.points["lamb"] for group in groups])
     norm = LogNorm(lamb.min(), max(lamb.max(), lamb.min() * 1.001))
-    rows = [places[3 * row : 3 * row + 3] for row in range(len(groups))]
-    for group, row in zip(groups, rows, strict=True):
-        for axes, score in zip(row, group.scores, strict=True):
+    for number, (group, scores) in enumerate(zip(groups, shown, strict=True)):
+        row = places[columns * number : columns * (number + 1)]
+        for axes in row[len(scores) :]:
+            axes.set_visible(False)
+        for axes, score in zip(row, scores.values(), strict=False):
             _scatter(axes, group, score, norm)
             axes.set_xlabel(f"{LOSS} / lamb^{score.alpha:g}" + (" (best alpha)" if score is group.best else ""))
         row[0].set_ylabel(" ".join(filter(None, [group.name, "test top-1 (%)"])))
@@ -43,7 +47,6 @@ def _scatter(axes: Axes, group: Group, score: Score, norm: LogNorm) -> None:
     y = 100 * points["accuracy"].to_numpy()
     failed = points["failed"].to_numpy()
     axes.scatter(x[~failed], y[~failed], c=points["lamb"][~failed], norm=norm, s=22, edgecolor="0.2", linewidth=0.4)
-    axes.set_xscale("log")
     if failed.any():
         finite = x[np.isfinite(x)]
         end = 2 * finite.max() if len(finite) else 1.0
@@ -56,4 +59,5 @@ def _scatter(axes: Axes, group: Group, score: Score, norm: LogNorm) -> None:
             s=28,
             label="failed (at the right edge: diverged)",
         )
+    log_axis(axes, "x")
     axes.set_title(f"Spearman {100 * score.spearman:.1f} %, n={len(points)}")

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import lacking, numbers
-from analysis.figures.style import panels
+from analysis.figures.style import log_axis, panels
 from analysis.label_free import points_of
 
 SWEEP = "lejepa_label_free"
@@ -31,7 +31,9 @@ def draw(runs: pd.DataFrame) -> Figure:
     if lost.any():
         axes.scatter(x[lost], y[lost], facecolor="none", edgecolor="0.35", marker="v", s=30, label="failed")
         axes.legend()
-    axes.set(xscale="log", yscale="log", xlabel=SIGREG, ylabel=INVARIANCE)
+    axes.set(xlabel=SIGREG, ylabel=INVARIANCE)
+    log_axis(axes, "x")
+    log_axis(axes, "y")
     missing = int((~finite).sum())
     axes.set_title(f"n={int(finite.sum())}" + (f"; {missing} without finite losses not drawn" if missing else ""))
     return figure

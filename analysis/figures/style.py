@@ -3,12 +3,13 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -64,6 +65,19 @@ def panels(rows: int = 1, columns: int = 1, *, width: float = 4.6, height: float
     """A figure with axes of that size in inches each, row by row. Without pyplot: nothing stays open."""
     figure = Figure(figsize=(width * columns, height * rows))
     return figure, [*figure.subplots(rows, columns, squeeze=False).flat]
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic axis with few, plain labels; within a decade matplotlib's own overlap or are none at all.
+
+    To be called once everything is drawn.
+    """
+    getattr(axes, f"set_{which}scale")("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(numticks=8) if high > 20 * low else MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def as_bytes(figure: Figure, format: str) -> bytes:
