@@ -26,7 +26,6 @@ FAILED = ("diverged", "collapsed")
 ALPHAS = tuple(number / 10 for number in range(-30, 31))
 PAPERS = 0.4  # the paper's alpha
 DRAWS = 400
-_FORMATS = {"Spearman": ".3f", "finished only": ".3f", "its top-1 (%)": ".1f", "regret": ".1f"}
 _COLUMNS = ["", "Spearman", "95 % interval", "finished only", "chosen without labels", "its top-1 (%)", "regret"]
 _NOTE = (
     "Spearman of -train/loss / lamb^alpha with {metric}: positive where a lower loss goes with a higher accuracy. The "
@@ -140,12 +139,13 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
         for score in group.scores:
             labels.append((f"{group.name}: {count}" if group.name else count, f"{score.alpha:g}"))
             interval = f"{score.low:.2f} to {score.high:.2f}" if math.isfinite(score.low) else "-"
-            numbers = (score.finished_only, score.chosen, 100 * score.accuracy, 100 * score.regret)
-            rows.append(["best" if score is group.best else "", score.spearman, interval, *numbers])
+            ours = (round(score.finished_only, 3), score.chosen)
+            points = (round(100 * score.accuracy, 1), round(100 * score.regret, 1))
+            rows.append(["best" if score is group.best else "", round(score.spearman, 3), interval, *ours, *points])
     index = pd.MultiIndex.from_tuples(labels, names=["runs", "alpha"])
     frame = pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
     metric = groups[0].metric if groups else "test accuracy"
-    return FORMATS[format](frame, title="Selection without labels", formats=_FORMATS, note=_NOTE.format(metric=metric))
+    return FORMATS[format](frame, title="Selection without labels", note=_NOTE.format(metric=metric))
 
 
 def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:

@@ -152,11 +152,11 @@ def _cost(runs: pd.DataFrame) -> str:
         return "<p>No run says how long it took.</p>"
     total = float(told["hours"].sum())
     rows = [
-        [len(own), float(own["hours"].sum()), 100 * float(own["hours"].sum()) / total if total else 0.0]
+        [len(own), round(float(own["hours"].sum()), 2), round(100 * float(own["hours"].sum()) / (total or 1), 1)]
         for _, own in told.groupby("kind")
     ]
     frame = pd.DataFrame(
-        [*rows, [len(told), total, 100.0]],
+        [*rows, [len(told), round(total, 2), 100.0]],
         index=pd.Index([*told["kind"].sort_values().unique(), "all"], name="runs"),
         columns=["number", "device-hours", "share (%)"],
         dtype=object,
@@ -165,7 +165,7 @@ def _cost(runs: pd.DataFrame) -> str:
     silent = int(told["hours"].isna().sum())
     note = f"Without a result ({', '.join(_NO_RESULT)}): {lost:.2f} of {total:.2f} device-hours."
     note += f" {silent} runs do not say how long they took." if silent else ""
-    return to_html(frame, formats={"device-hours": ".2f", "share (%)": ".1f"}, note=note)
+    return to_html(frame, note=note)
 
 
 def _kinds(runs: pd.DataFrame) -> Iterator[str]:

@@ -253,7 +253,9 @@ def test_several_scales_are_never_mixed(results: Path):
         for key, value in {"sweep.name": "wide", "sweep.scale": scale}.items():
             writer.client.set_experiment_tag(made, key, value)
     assert figures.experiment_of("wide", uri, "small") == "wide_small"
-    with pytest.raises(NothingToShow, match=r"wide is in the store at the scales mini, small; choose one: --scale"):
+    with pytest.raises(
+        figures.UnknownFigure, match=r"wide is in the store at the scales mini, small; choose one: --scale"
+    ):
         figures.experiment_of("wide", uri)
 
 

@@ -44,7 +44,7 @@ def test_failures_have_their_reason_and_costs_add_up(views: str):
     assert len(run) == 32
     costs = {row[0]: row[1:] for row in rows(views, "Cost")}
     assert costs["finished"] == ["41", "0.41", "97.6"]  # 36 s each
-    assert costs["all"] == ["42", "0.42", "100.0"]
+    assert costs["all"] == ["42", "0.42", "100"]
     assert "0.01 of 0.42 device-hours" in views
 
 

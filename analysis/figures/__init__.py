@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import as_bytes, styled
 from analysis.runs import NothingToShow, load_histories, load_runs, store_uri, sweeps_in
+from analysis.tables import UnknownTable
 
 SHARED = {"style", "points"}
 FORMATS = ("pdf", "png")
 
 
-class UnknownFigure(ValueError):
-    """No figure of that name, or one that draws any sweep without being told which; one line with the remedy."""
+class UnknownFigure(UnknownTable):
+    """No such figure or scale, several scales, or a figure of any sweep and none is named; one line with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +78,14 @@ def find(name: str) -> Drawing:
     )
 
 
-def write_figure(
-    name: str, store: str | None, folder: Path, *, scale: str | None = None, sweep: str = ""
-) -> list[Path]:
+def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "", sweep: str = "") -> list[Path]:
     """Draw a figure from the store, or an export of it, into folder/<name>[-<sweep>].pdf and .png.
 
     Args:
         sweep: what to draw instead of the figure's own sweep: an experiment of the store, scale included.
 
     Raises:
-        UnknownFigure: no such figure, or it draws any sweep and none is named.
+        UnknownFigure: see there.
         NothingToShow: no such sweep in the store, or its runs lack what is drawn.
     """
     drawing, store = find(name), store or store_uri()
@@ -102,20 +101,21 @@ def write_figure(
     return files
 
 
-def experiment_of(sweep: str, store: str, scale: str | None = None) -> str:
+def experiment_of(sweep: str, store: str, scale: str = "") -> str:
     """The experiment of a sweep at a scale; without a scale the only one that the store has.
 
     Raises:
-        NothingToShow: the store does not have it, or has several and none is named.
+        UnknownFigure: the store has several, and none is named.
+        NothingToShow: it has none.
     """
     scales = {
         experiment.tags.get("sweep.scale", ""): name
         for name, experiment in sweeps_in(store).items()
         if experiment.tags.get("sweep.name", name) == sweep
     }
-    wanted = [scale] if scale is not None else [*scales]
+    wanted = [scale] if scale else [*scales]
     if len(wanted) > 1:
-        raise NothingToShow(f"{sweep} is in the store at the scales {', '.join(sorted(scales))}; choose one: --scale")
+        raise UnknownFigure(f"{sweep} is in the store at the scales {', '.join(sorted(scales))}; choose one: --scale")
     if not wanted or wanted[0] not in scales:
         at = f" --scale {scale}" if scale else ""
         raise NothingToShow(f"sweep {sweep} has no runs in {store} yet; python sweeps/{sweep}.py{at} fills it")

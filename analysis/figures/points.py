@@ -9,15 +9,15 @@ import pandas as pd
 
 from analysis.aggregate import short, states_of
 from analysis.goals import goals_of
-from analysis.selection import axes, cells, column, searched
+from analysis.selection import axes, choices, column, current, is_fair, searched
 
 VIEWS = ("views.num_global", "views.num_local")
 TOP1 = "test/linear_top1"
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells that a table compares and that have a result: no other run becomes a point."""
-    found = cells(runs)
+    """The present cells that have a result, of a fair ablation those of its winners: no other run becomes a point."""
+    found = pd.concat([point.winner for point in choices(runs)]) if is_fair(runs) else current(runs)
     return found[[state == "finished" for state in states_of(found)]]
 
 
