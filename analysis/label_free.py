@@ -151,7 +151,8 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
 def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
     curve = correlations(points, ALPHAS)
     low, high = _bootstrap(points, draws)
-    best = ALPHAS[int(np.nanargmax(curve))] if np.isfinite(curve).any() else PAPERS
+    highest = np.flatnonzero(np.isclose(curve, np.nanmax(curve))) if np.isfinite(curve).any() else []
+    best = min((ALPHAS[at] for at in highest), key=abs, default=PAPERS)  # of equals the one that changes least
     scores = []
     for alpha in (0.0, PAPERS, best):
         at = ALPHAS.index(alpha)

@@ -87,7 +87,7 @@ def _values(runs: pd.DataFrame, key: str) -> str:
     values = (
         sorted(runs[key].dropna().unique(), key=lambda value: (isinstance(value, str), value)) if key in runs else []
     )
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values if value != ""]
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values if value != ""]
     return ", ".join(texts) if len(texts) <= 12 else f"{texts[0]} to {texts[-1]} ({len(texts)} values)"
 
 

@@ -120,6 +120,11 @@ def test_the_bootstrap_draws_settings_with_their_seeds_and_is_the_same_every_tim
     assert wide.high[at] - wide.low[at] == pytest.approx(one.high[at] - one.low[at], abs=1e-9)
 
 
+def test_of_equally_good_alphas_the_one_nearest_to_zero_is_the_best():
+    runs = frame([0.1] * 4, [1.0, 2.0, 3.0, 4.0], [0.9, 0.8, 0.7, 0.6])  # one lamb: alpha changes nothing
+    assert label_free(runs, draws=1)[0].best.alpha == 0
+
+
 def test_groups_have_losses_of_their_own():
     """Within each number of views the loss ranks perfectly; between them it does not compare."""
     runs = frame([0.1] * 8, [1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0], [0.4, 0.3, 0.2, 0.1, 0.9, 0.8, 0.7, 0.6])

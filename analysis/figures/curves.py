@@ -48,9 +48,9 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     for axes, metric in zip(places, metrics, strict=True):
         _draw_metric(axes, histories[histories["metric"] == metric], order)
         axes.set(xlabel="epoch", ylabel=metric)
-    _, names = places[0].get_legend_handles_labels()
+    handles, names = places[0].get_legend_handles_labels()
     if names:
-        places[0].legend()
+        figure.legend(handles[::-1], names[::-1], loc="outside lower center", ncols=2)
     seeds = int(runs.groupby(keys, dropna=False)["seed"].nunique().max()) if keys else runs["seed"].nunique()
     thin = f"; thin: the other {len(order) - MOST}" if len(order) > MOST else ""
     figure.suptitle(f"bands: ± std over up to {seeds} seeds{thin}" if seeds > 1 else f"one seed{thin}", fontsize=9)

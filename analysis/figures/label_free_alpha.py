@@ -17,23 +17,23 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """The legend says C(0) -> C(best), as the paper's does. Dotted where a lower loss goes with a lower accuracy."""
-    figure, (axes,) = panels(width=5.2)
+    """A panel per group of comparable losses, titled C(0) → C(best) as in the paper. Dotted: of the wrong sign, a lower
+    loss goes with a lower accuracy."""
     groups = label_free(runs, by=groups_by_views(runs))
-    alphas = np.array(ALPHAS)
-    for look, group in zip(series(len(groups)), groups, strict=True):
-        color = look["color"]
-        name = f"{group.name} " if group.name else ""
-        label = f"{name}{group.scores[0].spearman:.2f} → {group.best.spearman:.2f} at {group.best.alpha:g}"
-        axes.plot(alphas, np.where(group.curve >= 0, group.curve, np.nan), color=color, label=label)
-        axes.plot(alphas, np.where(group.curve < 0, -group.curve, np.nan), color=color, linestyle=":")
+    figure, places = panels(1, len(groups), width=5.2 if len(groups) == 1 else 3.4, height=3.2)
+    alphas, (look,) = np.array(ALPHAS), series(1)
+    for axes, group in zip(places, groups, strict=True):
+        axes.plot(alphas, np.where(group.curve >= 0, group.curve, np.nan), color=look["color"])
+        axes.plot(alphas, np.where(group.curve < 0, -group.curve, np.nan), color=look["color"], linestyle=":")
         ends = np.sort(np.abs(np.stack([group.low, group.high])), axis=0)
-        ends[0] = np.where(group.low * group.high < 0, 0, ends[0])  # the band reaches over 0
-        axes.fill_between(alphas, ends[0], ends[1], color=color, alpha=0.15, linewidth=0)
-        axes.plot(group.best.alpha, abs(group.best.spearman), color=color, marker=look["marker"], markersize=8)
-    axes.axvline(PAPERS, color="0.6", linewidth=0.8, linestyle="--")
-    axes.annotate(f" paper: {PAPERS:g}", (PAPERS, 0.02), fontsize=8, color="0.4")
-    axes.set(xlabel="alpha", ylabel="|Spearman|, loss / lamb^alpha and accuracy", ylim=(0, 1.02), xlim=(-3, 3))
-    axes.set_title("band: 95 % bootstrap; dotted: of the wrong sign")
-    axes.legend(loc="lower left")
+        ends[0] = np.where(group.low * group.high < 0, 0, ends[0])  # the interval has 0 in it
+        axes.fill_between(alphas, ends[0], ends[1], color=look["color"], alpha=0.15, linewidth=0)
+        axes.plot(group.best.alpha, abs(group.best.spearman), color=look["color"], marker=look["marker"], markersize=8)
+        axes.axvline(PAPERS, color="0.6", linewidth=0.8, linestyle="--")
+        axes.annotate(f" paper: {PAPERS:g}", (PAPERS, 0.02), fontsize=8, color="0.4")
+        ends_said = f"{group.scores[0].spearman:.2f} → {group.best.spearman:.2f} at {group.best.alpha:g}"
+        axes.set_title(": ".join(filter(None, [group.name, ends_said])))
+        axes.set(xlabel="alpha", ylim=(0, 1.02), xlim=(-3, 3))
+    places[0].set_ylabel("|Spearman| of loss / lamb^alpha, accuracy")
+    figure.suptitle("band: 95 % bootstrap; dotted: of the wrong sign", fontsize=9)
     return figure

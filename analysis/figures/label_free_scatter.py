@@ -33,7 +33,7 @@ def draw(runs: pd.DataFrame) -> Figure:
         for axes, score in zip(row, scores.values(), strict=False):
             _scatter(axes, group, score, norm)
             axes.set_xlabel(f"{LOSS} / lamb^{score.alpha:g}" + (" (best alpha)" if score is group.best else ""))
-        row[0].set_ylabel(" ".join(filter(None, [group.name, "test top-1 (%)"])))
+        row[0].set_ylabel("\n".join(filter(None, [group.name, "test top-1 (%)"])))
     figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
     hollow = [pair for axes in places for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     if hollow:

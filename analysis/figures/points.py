@@ -65,7 +65,7 @@ def label_of(row: pd.Series, keys: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+    return f"{value:.4g}" if isinstance(value, int | float | np.number) and not isinstance(value, bool) else str(value)
 
 
 def seeds_said(table: pd.DataFrame, metric: str) -> str:

@@ -75,7 +75,8 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     getattr(axes, f"set_{which}scale")("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(numticks=8) if high > 20 * low else MaxNLocator(4, steps=[1, 2, 5, 10]))
+    few = LogLocator(subs=(1, 2, 5)) if high < 200 * low else LogLocator(numticks=8)
+    axis.set_major_locator(few if high > 5 * low else MaxNLocator(4, steps=[1, 2, 5, 10]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
