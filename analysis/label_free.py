@@ -151,8 +151,9 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
 def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
     curve = correlations(points, ALPHAS)
     low, high = _bootstrap(points, draws)
-    highest = np.flatnonzero(np.isclose(curve, np.nanmax(curve))) if np.isfinite(curve).any() else []
-    best = min((ALPHAS[at] for at in highest), key=abs, default=PAPERS)  # of equals the one that changes least
+    highest = np.nanmax(curve) if np.isfinite(curve).any() else math.nan
+    equals = [alpha for alpha, value in zip(ALPHAS, curve, strict=True) if np.isclose(value, highest)]
+    best = min(equals, key=abs, default=PAPERS)  # of equals the one that changes least
     scores = []
     for alpha in (0.0, PAPERS, best):
         at = ALPHAS.index(alpha)
