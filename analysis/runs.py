@@ -115,6 +115,13 @@ def load_history(sweep: str, metric: str, store: str | None = None) -> pd.DataFr
     return pd.DataFrame(rows, columns=["run_id", "cell_key", "run_name", "epoch", "value"])
 
 
+def load_histories(sweep: str, metrics: Iterable[str], store: str | None = None) -> pd.DataFrame:
+    """The curves of several metrics, one below the other: the columns of load_history, and `metric`."""
+    parts = [load_history(sweep, metric, store).assign(metric=metric) for metric in metrics]
+    columns = ["run_id", "cell_key", "run_name", "metric", "epoch", "value"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
 def typed(texts: pd.Series) -> pd.Series:
     """A column of texts as int, float or bool where every text is one, else as it is."""
     present = texts.dropna().astype(str)

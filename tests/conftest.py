@@ -221,6 +221,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return file.read_bytes()
 
 
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory: pytest.TempPathFactory, template: bytes) -> str:
+    """The URI of a store with the papers' sweeps at the scale mini; read it, write nothing."""
+    import paper_store  # which imports this file
+
+    file = tmp_path_factory.mktemp("papers") / "mlflow.db"
+    file.write_bytes(template)
+    paper_store.fill(file)
+    return f"sqlite:///{file}"
+
+
 @pytest.fixture
 def results(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder of this test's own, with an empty store."""

@@ -1,0 +1,68 @@
+"""LeJEPA Fig. 9: every run of every architecture, grouped by family, the best on val of each marked."""
+
+import re
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.points import TOP1, best_on_val, finished, lacking, numbers, over_seeds, seeds_said
+from analysis.figures.style import panels, series
+from analysis.selection import axes as axes_of
+
+SWEEP = "lejepa_architectures"
+ENCODER = "model.encoder"
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacking(runs, varies=(ENCODER,), measured=(TOP1,))
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """Chosen over all other axes by the sweep's goal on val; the families stand in the order of their best."""
+    runs = finished(runs)
+    keys = [axis for axis in axes_of(runs) if axis != ENCODER]
+    best, points = {}, {}
+    for encoder, own in runs.groupby(ENCODER):
+        table = over_seeds(own, [TOP1], keys)
+        chosen = best_on_val(own, keys, table) if keys else 0
+        points[str(encoder)] = 100 * numbers(own, TOP1)
+        if chosen is not None:
+            best[str(encoder)] = table.iloc[chosen]
+    order = sorted(points, key=lambda name: _top(best, name), reverse=True)
+    families = [*dict.fromkeys(family(name) for name in order)]
+    order = sorted(order, key=lambda name: families.index(family(name)))  # stable: by best within a family
+    figure, (axes,) = panels(width=max(4.6, 0.42 * len(order) + 1.6), height=3.8)
+    for look, kind in zip(series(len(families)), families, strict=True):
+        places = [place for place, name in enumerate(order) if family(name) == kind]
+        for place in places:
+            values = points[order[place]]
+            axes.plot(np.full(len(values), place), values, ".", color=look["color"], alpha=0.45, markersize=4)
+        chosen_places = [place for place in places if order[place] in best]
+        axes.errorbar(
+            chosen_places,
+            [100 * best[order[place]][TOP1] for place in chosen_places],
+            yerr=[100 * best[order[place]][f"{TOP1} std"] for place in chosen_places],
+            label=kind,
+            markersize=8,
+            markeredgecolor="0.1",
+            **look | {"linestyle": "none"},
+        )
+    axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=7)
+    axes.set_ylabel("test top-1, linear probe (%)")
+    counts = sorted(len(values) for values in points.values())
+    few = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    said = seeds_said(pd.DataFrame([*best.values()]), TOP1) if best else "n=0"
+    axes.set_title(f"dots: runs ({few} each); large: best on val, mean ± std, {said}")
+    axes.legend(ncols=2)
+    return figure
+
+
+def family(encoder: str) -> str:
+    """ "resnet" of resnet18, "vit" of vit_small_patch8_224, "convnextv2" of convnextv2_nano: timm's own first word."""
+    word = encoder.partition("_")[0] if not encoder.startswith("test_") else encoder.split("_")[1]
+    return re.sub(r"\d+\w*$", "", word) if not re.search(r"v\d$", word) else word
+
+
+def _top(best: dict[str, pd.Series], name: str) -> float:
+    return float(best[name][TOP1]) if name in best else -1.0

@@ -1,0 +1,84 @@
+"""Training curves of any sweep: what ranks its cells, and the loss, epoch by epoch, with bands over seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.aggregate import states_of
+from analysis.figures.points import label_of, lacking
+from analysis.figures.style import panels, series
+from analysis.goals import goals_of
+from analysis.selection import axes as axes_of
+from analysis.selection import current
+
+SWEEP = ""
+MOST = 6  # lines with a name; the others are drawn thin
+LOSS = "train/loss"
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return "" if len(current(runs)) else lacking(runs) or "no cell has begun"
+
+
+def curves(runs: pd.DataFrame) -> Sequence[str]:
+    return [*dict.fromkeys([goals_of(runs)[0].metric, LOSS])]
+
+
+def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+    """One line per setting, the mean over those of its seeds that have reached the epoch, whatever became of them.
+
+    The best settings have names, in the order of their last value, after them those of which no run has finished;
+    where there are more than a few, the others are thin.
+    """
+    runs, goal, metrics = current(runs), goals_of(runs)[0], curves(runs)
+    keys = axes_of(runs)
+    groups = [*runs.groupby(keys, dropna=False)] if keys else [((), runs)]
+    labels: dict[str, str] = {}
+    for _, own in groups:
+        name = label_of(own.iloc[0], keys) or str(own["run_name"].iloc[0])
+        labels |= dict.fromkeys(own["run_id"], name)
+    histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
+    done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
+    order = _order(histories[histories["metric"] == goal.metric], done, descending=goal.direction == "max")
+    figure, places = panels(1, len(metrics), width=4.8)
+    for axes, metric in zip(places, metrics, strict=True):
+        _draw_metric(axes, histories[histories["metric"] == metric], order)
+        axes.set(xlabel="epoch", ylabel=metric)
+    handles, names = places[0].get_legend_handles_labels()
+    if names:
+        figure.legend(handles[::-1], names[::-1], loc="outside lower center", ncols=2)
+    seeds = int(runs.groupby(keys, dropna=False)["seed"].nunique().max()) if keys else runs["seed"].nunique()
+    thin = f"; thin: the other {len(order) - MOST}" if len(order) > MOST else ""
+    figure.suptitle(f"bands: ± std over up to {seeds} seeds{thin}" if seeds > 1 else f"one seed{thin}", fontsize=9)
+    return figure
+
+
+def _order(history: pd.DataFrame, done: set[str], *, descending: bool) -> list[str]:
+    """The settings by the mean of their last value, unfinished ones last; equal ones by name."""
+    last = history.sort_values("epoch").groupby("run_id").last()
+    means = last.groupby("label")["value"].mean().reset_index()
+    means["unfinished"] = ~means["label"].isin(done)
+    return [*means.sort_values(["unfinished", "value", "label"], ascending=[True, not descending, True])["label"]]
+
+
+def _draw_metric(axes: Axes, history: pd.DataFrame, order: list[str]) -> None:
+    named = order[:MOST]
+    looks = dict(zip(named, series(len(named)), strict=True))
+    for name in reversed(order):  # the best on top
+        own = history[(history["label"] == name) & np.isfinite(history["value"])]
+        line = own.groupby("epoch")["value"].agg(["mean", "std"])
+        if not len(line):
+            continue
+        if name not in looks:
+            axes.plot(line.index, line["mean"], color="0.75", linewidth=0.6, zorder=1)
+            continue
+        look = looks[name] | {"marker": "none"} if len(line) > 1 else looks[name]
+        axes.plot(line.index, line["mean"], label=name, **look)
+        spread = line["std"].fillna(0)
+        axes.fill_between(line.index, line["mean"] - spread, line["mean"] + spread, color=look["color"], alpha=0.18)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

@@ -1,0 +1,62 @@
+"""Rectified LpJEPA Fig. 4: entropy against sparsity, dependence between dimensions, and sparsity by method."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.points import finished, label_of, lacking, over_seeds, seeds_said, varied
+from analysis.figures.style import panels, series
+
+SWEEP = "rectified_targets"
+NONZERO, ENTROPY, HSIC = "test/nonzero_fraction", "test/entropy", "test/hsic"
+DATA = "data.name"
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacking(runs, varies=("method",), measured=(NONZERO, ENTROPY, HSIC))
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """Sparsity is the fraction of zeros; entropy that of a dimension of z, in nats; of several data sets a bar each."""
+    runs = finished(runs)
+    keys = ["method", *(axis for axis in varied(runs) if axis not in (DATA, "method"))]
+    table = over_seeds(runs, [NONZERO, ENTROPY, HSIC], [*keys, DATA])
+    table["label"] = [label_of(row, keys) for _, row in table.iterrows()]
+    height = max(3.4, 0.22 * table["label"].nunique() + 1.2)
+    figure, (plane, dependence, sparsity) = panels(1, 3, width=4.4, height=height)
+    groups = [*table.groupby("method")]
+    for look, (name, group) in zip(series(len(groups)), groups, strict=True):
+        plane.errorbar(
+            1 - group[NONZERO],
+            group[ENTROPY],
+            xerr=group[f"{NONZERO} std"],
+            yerr=group[f"{ENTROPY} std"],
+            label=name,
+            linewidth=0.8,
+            **look | {"linestyle": "none"},
+        )
+    plane.set(xlabel="fraction of zeros in z", ylabel="entropy per dimension (nats)", title="entropy and sparsity")
+    plane.legend()
+    _bars(dependence, table, table[HSIC], table[f"{HSIC} std"])
+    dependence.set(xlabel="normalised HSIC between dimensions", title=f"mean ± std, {seeds_said(table, NONZERO)}")
+    _bars(sparsity, table, 1 - table[NONZERO], table[f"{NONZERO} std"])
+    sparsity.set(xlabel="fraction of zeros in z", title="sparsity by data set")
+    sparsity.legend()
+    sparsity.tick_params(labelleft=False)
+    return figure
+
+
+def _bars(axes: Axes, table: pd.DataFrame, values: pd.Series, spreads: pd.Series) -> None:
+    labels = [*dict.fromkeys(table["label"])]
+    sets = sorted(table[DATA].unique())
+    thick = 0.8 / len(sets)
+    for number, (look, name) in enumerate(zip(series(len(sets)), sets, strict=True)):
+        own = (table[DATA] == name).to_numpy()
+        places = np.array([labels.index(label) for label in table["label"][own]])
+        shift = (number - (len(sets) - 1) / 2) * thick
+        axes.barh(
+            places + shift, values[own], thick, xerr=spreads[own], color=look["color"], alpha=0.75, label=str(name)
+        )
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)

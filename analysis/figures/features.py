@@ -1,0 +1,58 @@
+"""Rectified LpJEPA Fig. 3 a: rectified and plain targets with rectified and plain features, accuracy and L0."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.points import TOP1, finished, lacking, over_seeds, seeds_said
+from analysis.figures.style import panels, series
+
+SWEEP = "rectified_features"
+TARGET, FEATURES = "method.target", "method.rectified"
+QUANTITIES = {
+    "encoder, test top-1 (%)": (TOP1, 100.0),
+    "projector, test top-1 (%)": ("test/linear_projector_top1", 100.0),
+    "fraction of non-zeros in z (L0)": ("test/nonzero_fraction", 1.0),
+}
+TARGETS = {"rgg": "target RGN", "gg": "target GN"}
+HATCHES = {True: "", False: "///"}
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacking(runs, varies=(TARGET, FEATURES), measured=(TOP1,))
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """Bars from zero, with their numbers above: their lengths may be compared."""
+    runs = finished(runs)
+    runs = runs[runs[TARGET].notna()]
+    table = over_seeds(runs, [metric for metric, _ in QUANTITIES.values()], [TARGET, FEATURES])
+    figure, places = panels(1, len(QUANTITIES), width=3.2)
+    for axes, (name, (metric, factor)) in zip(places, QUANTITIES.items(), strict=True):
+        _bars(axes, table, metric, factor)
+        axes.set_title(name)
+    figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(f"mean ± std, {seeds_said(table, TOP1)}", fontsize=9)
+    return figure
+
+
+def _bars(axes: Axes, table: pd.DataFrame, metric: str, factor: float) -> None:
+    for look, (rectified, hatch) in zip(series(2), HATCHES.items(), strict=True):
+        for place, target in enumerate(TARGETS):
+            found = table[(table[TARGET] == target) & (table[FEATURES] == rectified)]
+            if not len(found) or not np.isfinite(found[metric].iloc[0]):
+                continue
+            bars = axes.bar(
+                place + (-0.2 if rectified else 0.2),
+                factor * found[metric],
+                yerr=factor * found[f"{metric} std"],
+                width=0.36,
+                color=look["color"] if rectified else "0.85",
+                edgecolor="0.2",
+                hatch=hatch,
+                label=("features z+" if rectified else "features z") if place == 0 else None,
+            )
+            axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.2f", padding=2, fontsize=8)
+    axes.set_xticks(range(len(TARGETS)), [*TARGETS.values()])
+    axes.margins(y=0.15)

@@ -1,0 +1,39 @@
+"""LeJEPA Fig. 11: |C(alpha)|, how well train loss / lamb^alpha ranks runs by accuracy, with its bootstrap band."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.label_free_scatter import lacks as lacks_scatter
+from analysis.figures.points import groups_by_views
+from analysis.figures.style import panels, series
+from analysis.label_free import ALPHAS, PAPERS, label_free
+
+SWEEP = "lejepa_label_free"
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacks_scatter(runs)
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """A panel per group of comparable losses, titled C(0) → C(best) as in the paper. Dotted: of the wrong sign, a lower
+    loss goes with a lower accuracy."""
+    groups = label_free(runs, by=groups_by_views(runs))
+    figure, places = panels(1, len(groups), width=5.2 if len(groups) == 1 else 3.4, height=3.2)
+    alphas, (look,) = np.array(ALPHAS), series(1)
+    for axes, group in zip(places, groups, strict=True):
+        axes.plot(alphas, np.where(group.curve >= 0, group.curve, np.nan), color=look["color"])
+        axes.plot(alphas, np.where(group.curve < 0, -group.curve, np.nan), color=look["color"], linestyle=":")
+        ends = np.sort(np.abs(np.stack([group.low, group.high])), axis=0)
+        ends[0] = np.where(group.low * group.high < 0, 0, ends[0])  # the interval has 0 in it
+        axes.fill_between(alphas, ends[0], ends[1], color=look["color"], alpha=0.15, linewidth=0)
+        axes.plot(group.best.alpha, abs(group.best.spearman), color=look["color"], marker=look["marker"], markersize=8)
+        axes.axvline(PAPERS, color="0.6", linewidth=0.8, linestyle="--")
+        axes.annotate(f" paper: {PAPERS:g}", (PAPERS, 0.02), fontsize=8, color="0.4")
+        ends_said = f"{group.scores[0].spearman:.2f} → {group.best.spearman:.2f} at {group.best.alpha:g}"
+        axes.set_title(": ".join(filter(None, [group.name, ends_said])))
+        axes.set(xlabel="alpha", ylim=(0, 1.02), xlim=(-3, 3))
+    places[0].set_ylabel("|Spearman| of loss / lamb^alpha, accuracy")
+    figure.suptitle("band: 95 % bootstrap; dotted: of the wrong sign", fontsize=9)
+    return figure

@@ -1,0 +1,39 @@
+"""LeJEPA Figs. 10 and 21: the plane of log SIGReg and log invariance, coloured by accuracy."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.points import lacking, numbers
+from analysis.figures.style import log_axis, panels
+from analysis.label_free import points_of
+
+SWEEP = "lejepa_label_free"
+SIGREG, INVARIANCE = "train/sigreg", "train/invariance"
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacking(runs, varies=("method.lamb",), measured=("test/linear_top1", SIGREG, INVARIANCE))
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """Hollow: runs that collapsed or diverged, at their last finite losses; those without any are counted."""
+    found = points_of(runs, "test/linear_top1")
+    own = runs.loc[found.index]
+    x, y = numbers(own, SIGREG), numbers(own, INVARIANCE)
+    failed = found["failed"].to_numpy()
+    finite = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+    figure, (axes,) = panels(width=5.0, height=3.8)
+    done = finite & ~failed
+    shown = axes.scatter(x[done], y[done], c=100 * found["accuracy"][done], s=26, edgecolor="0.2", linewidth=0.4)
+    figure.colorbar(shown, ax=axes, label="test top-1 (%)")
+    lost = finite & failed
+    if lost.any():
+        axes.scatter(x[lost], y[lost], facecolor="none", edgecolor="0.35", marker="v", s=30, label="failed")
+        axes.legend()
+    axes.set(xlabel=SIGREG, ylabel=INVARIANCE)
+    log_axis(axes, "x")
+    log_axis(axes, "y")
+    missing = int((~finite).sum())
+    axes.set_title(f"n={int(finite.sum())}" + (f"; {missing} without finite losses not drawn" if missing else ""))
+    return figure

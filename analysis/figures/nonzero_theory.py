@@ -1,0 +1,45 @@
+"""Rectified LpJEPA Fig. 3 b: the measured fraction of non-zeros over mu, on the line that theory draws for each p."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.points import finished, lacking, over_seeds, seeds_said
+from analysis.figures.style import panels, series
+from analysis.theory import nonzero_fraction
+
+SWEEP = "rectified_sparsity"
+NONZERO = "test/nonzero_fraction"
+KEYS = ("method.p", "method.mu", "method.sigma_mode")
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    silent = [key for key in KEYS if key not in runs]
+    return lacking(runs, varies=("method.mu",), measured=(NONZERO,)) or (f"no run has {silent[0]}" if silent else "")
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """L0 as in the paper's Table 1: lower is sparser."""
+    runs = finished(runs)
+    runs = runs[runs["method.p"].notna()]  # of other methods there is no target
+    further = [axis for axis in ("method.target", "method.rectified") if axis in runs]
+    table = over_seeds(runs, [NONZERO], [*KEYS, *further])
+    figure, (axes,) = panels()
+    low, high = table["method.mu"].min(), table["method.mu"].max()
+    wide = np.linspace(low, high, 201) if high > low else np.array([low])
+    groups = [*table.groupby(["method.p", "method.sigma_mode"])]
+    several = table["method.sigma_mode"].nunique() > 1
+    for look, ((p, mode), group) in zip(series(len(groups)), groups, strict=True):
+        axes.plot(wide, nonzero_fraction(p, wide, mode), **look | {"marker": "none"})
+        axes.errorbar(
+            group["method.mu"],
+            group[NONZERO],
+            yerr=group[f"{NONZERO} std"],
+            label=f"p={p:g}" + (f" sigma {mode}" if several else ""),
+            **look | {"linestyle": "none"},
+        )
+    axes.set(xlabel="mu", ylabel="fraction of non-zeros in z (L0)", ylim=(0, 1))
+    modes = "/".join(sorted(table["method.sigma_mode"].unique()))
+    axes.set_title(f"lines: theory (sigma {modes}); points: mean ± std, {seeds_said(table, NONZERO)}")
+    axes.legend()
+    return figure

@@ -1,0 +1,42 @@
+"""LeJEPA Fig. 12: accuracy over labelled images per class, frozen and fine-tuned, one line per model."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said, varied
+from analysis.figures.style import panels, series
+
+SWEEP = "lejepa_samples"
+SHOTS = (1, 2, 5, 10, 100, 1000)
+FROZEN = {**{str(shots): f"test/shot{shots}_top1" for shots in SHOTS}, "all": TOP1}
+TUNED = {**{str(shots): f"test/finetune{shots}_top1" for shots in SHOTS}, "all": "test/finetune_top1"}
+
+
+def lacks(runs: pd.DataFrame) -> str:
+    return lacking(runs, measured=("test/shot1_top1",))
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """Numbers of images that were not measured (a class has too few) leave a gap."""
+    runs = finished(runs)
+    keys = varied(runs)
+    sides = {"frozen": FROZEN, "fine-tuned": TUNED}
+    figure, places = panels(1, 2)
+    top = over_seeds(runs, ["test/shot1_top1"], keys)
+    for axes, (side, metrics) in zip(places, sides.items(), strict=True):
+        asked = [*metrics.values()]
+        table = over_seeds(runs, ["test/shot1_top1", *asked], keys)
+        for look, (_, row) in zip(series(len(table)), table.iterrows(), strict=True):
+            means, spreads = 100 * row[asked].astype(float), 100 * row[[f"{m} std" for m in asked]].astype(float)
+            shown = np.flatnonzero(np.isfinite(means))
+            if len(shown):
+                name = label_of(row, keys) or str(runs["model.encoder"].iloc[0])
+                axes.errorbar(shown, means.iloc[shown], yerr=spreads.iloc[shown], label=name, **look)
+        axes.set_xticks(range(len(metrics)), [*metrics])
+        axes.set(xlabel="labelled images per class", title=side)
+    places[0].sharey(places[1])
+    places[0].set_ylabel("test top-1 (%)")
+    places[0].legend()
+    figure.suptitle(f"mean ± std, {seeds_said(top, 'test/shot1_top1')}", fontsize=9)
+    return figure

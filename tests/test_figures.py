@@ -1,0 +1,291 @@
+"""What the figures show, against the formulas of the made-up store; how they look and become files."""
+
+import io
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import StoreWriter
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from paper_store import BEST_LAMB, LAMBS, accuracy_of, nonzero_of
+from PIL import Image
+from scipy.stats import gennorm, spearmanr
+
+from analysis import figures
+from analysis.figures.architectures import family
+from analysis.figures.style import as_bytes, series
+from analysis.runs import NothingToShow, load_runs, sweeps_in
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def drawn(name: str, store: str, sweep: str = "") -> Figure:
+    drawing = figures.find(name)
+    return drawing.draw(load_runs(f"{sweep or drawing.sweep}_mini", store), store)
+
+
+def lines(axes: Axes) -> dict[str, np.ndarray]:
+    """Label -> (points, 2)."""
+    return {str(line.get_label()): np.column_stack(line.get_data()) for line in axes.get_lines()}
+
+
+def errorbars(axes: Axes) -> dict[str, np.ndarray]:
+    return {str(bars.get_label()): np.column_stack(bars.lines[0].get_data()) for bars in axes.containers}
+
+
+def test_lambda_views_has_a_line_of_means_per_number_of_views_and_a_ring_at_the_best(papers: str):
+    (axes,) = drawn("lambda_views", papers).axes
+    found = lines(axes)
+    for views, best in BEST_LAMB.items():
+        lambs = [lamb for lamb in LAMBS if views > 2 or lamb < 0.1]
+        seeds = {lamb: (0, 1) if (views, lamb) == (8, 0.1) else (0, 1, 2) for lamb in lambs}  # one diverged
+        means = [100 * np.mean([accuracy_of(views, lamb, seed) for seed in seeds[lamb]]) for lamb in lambs]
+        assert found[f"{views} views"] == pytest.approx(np.column_stack([lambs, means]))
+        rings = [line.get_data() for line in axes.get_lines() if line.get_fillstyle() == "none"]
+        assert any(x[0] == best and y[0] == pytest.approx(max(means)) for x, y in rings)
+    assert axes.get_xscale() == "log"
+    assert axes.get_title() == "ring: best on val; mean ± std, n=2 to 3"
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]  # of 2 views, three seeds .4 points apart
+    assert band.max() == pytest.approx(100 * accuracy_of(2, 0.01, 1) + 0.4)
+
+
+def test_accuracy_sparsity_has_a_point_per_target_and_the_points_that_none_beats(papers: str):
+    (axes,) = drawn("accuracy_sparsity", papers).axes
+    cells = [(p, mu) for p in (1.0, 2.0) for mu in (-2.0, -1.0, 0.0, 1.0)]
+    nonzero = {cell: [nonzero_of(*cell, seed) for seed in (0, 1)] for cell in cells}
+    points = {
+        (p, mu): (1 - np.mean(found), 100 * np.mean([0.9 - 0.2 * (1 - one) ** 4 + 0.01 * p for one in found]))
+        for (p, mu), found in nonzero.items()
+    }
+    for p in (1.0, 2.0):
+        expected = sorted(points[cell] for cell in cells if cell[0] == p)
+        assert np.array(sorted(map(tuple, errorbars(axes)[f"p={p:g}"]))) == pytest.approx(np.array(expected))
+    front = sorted(
+        one for one in points.values() if not any(a >= one[0] and b > one[1] for a, b in points.values() if a != one[0])
+    )
+    assert lines(axes)["Pareto set"] == pytest.approx(np.array(front))
+    theory = sorted(1 - 0.9 * np.mean(found) for found in nonzero.values())
+    assert sorted(lines(axes)["fraction of zeros in theory"][:, 0]) == pytest.approx(theory)
+    assert "fraction of zeros" in axes.get_xlabel()
+
+
+def test_nonzero_theory_draws_scipys_law_and_the_measured_means(papers: str):
+    (axes,) = drawn("nonzero_theory", papers).axes
+    curves = [line.get_data() for line in axes.get_lines() if len(line.get_xdata()) == 201]
+    for p, (mu, fraction) in zip((1.0, 2.0), curves, strict=True):
+        law = gennorm(p, scale=p ** (1 / p))
+        assert (mu[0], mu[-1]) == (-2, 1)
+        assert fraction == pytest.approx(law.sf(-mu * law.std()))
+        assert errorbars(axes)[f"p={p:g}"][:, 1] == pytest.approx([nonzero_of(p, mu, 0.5) for mu in (-2, -1, 0, 1)])
+
+
+def test_features_bars_stand_where_their_target_is(papers: str):
+    encoder, projector, nonzero = drawn("features", papers).axes
+    heights = {(round(bar.get_x() + bar.get_width() / 2, 1)): bar.get_height() for bar in encoder.patches}
+    assert heights == pytest.approx({-0.2: 91, 0.2: 71, 0.8: 61, 1.2: 89})  # mean of two seeds, 2 points apart
+    assert max(bar.get_height() for bar in projector.patches) == pytest.approx(80)
+    assert sorted(bar.get_height() for bar in nonzero.patches) == [0.5, 0.5, 1, 1]
+    assert encoder.get_ylim()[0] == 0
+
+
+def test_dependence_has_entropy_hsic_and_sparsity_per_method(papers: str):
+    plane, dependence, sparsity = drawn("dependence", papers).axes
+    assert sorted(errorbars(plane)["vicreg"][:, 0]) == pytest.approx([0, 0.3])
+    names = [text.get_text() for text in dependence.get_yticklabels()]
+    assert names == ["rectified_lpjepa mu=-1", "rectified_lpjepa mu=0", "vicreg nonneg=none", "vicreg nonneg=relu"]
+    assert [bar.get_width() for bar in dependence.patches] == pytest.approx([0.5, 0.2, 0.1, 0.1 / 0.7])
+    assert [bar.get_width() for bar in sparsity.patches] == pytest.approx([0.8, 0.5, 0, 0.3])
+
+
+def test_architectures_mark_the_best_on_val_which_need_not_be_the_best_on_test(papers: str):
+    (axes,) = drawn("architectures", papers).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == [
+        "resnet18",
+        "resnet34",
+        "vit_tiny_patch8_224",
+        "convnextv2_nano",
+    ]
+    found = errorbars(axes)
+    assert found["resnet"] == pytest.approx(np.array([[0, 91], [1, 89]]))
+    assert found["vit"] == pytest.approx(np.array([[2, 87]]))
+    assert sum(len(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == ".") == 8
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [
+        ("resnet18", "resnet"),
+        ("resnext26ts", "resnext"),
+        ("convnextv2_nano", "convnextv2"),
+        ("vit_small_patch8_224", "vit"),
+        ("levit_128", "levit"),
+        ("efficientnet_b0", "efficientnet"),
+        ("test_resnet", "resnet"),
+    ],
+)
+def test_a_family_is_timms_first_word(encoder: str, expected: str):
+    assert family(encoder) == expected
+
+
+def test_samples_leave_a_gap_where_a_class_has_too_few_images(papers: str):
+    frozen, tuned = drawn("samples", papers).axes
+    assert errorbars(frozen)["resnet18"] == pytest.approx(
+        np.array([[0, 26], [1, 36], [2, 46], [3, 56], [6, 80]])
+    )  # 100 and 1000 were not measured
+    assert errorbars(tuned)["levit_128"] == pytest.approx(np.array([[0, 10], [6, 90]]))
+
+
+def test_curves_are_means_over_seeds_and_name_the_best_that_finished(papers: str):
+    accuracy, loss = drawn("curves", papers, "lejepa_lambda_views").axes
+    found = lines(accuracy)
+    best = found["num_global=8 lamb=0.05"]
+    assert best == pytest.approx(np.array([[1, 0.5], [2, 0.7], [3, accuracy_of(8, 0.05, 1) - 0.02]]))
+    assert len([name for name in found if not name.startswith("_")]) == 6
+    assert len(found) == 14  # of a diverged seed's setting the others
+    assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("val/probe_top1", "train/loss")
+    searched, _ = drawn("curves", papers, "searched").axes
+    pruned = [name for name, line in lines(searched).items() if line[0, 1] == 0.99]
+    assert all(name.startswith("_") for name in pruned)
+    assert len(pruned) == 1
+
+
+def test_search_economy_accumulates_epochs_of_all_and_scores_of_finished_trials(papers: str):
+    (axes,) = drawn("search_economy", papers, "searched").axes
+    runs = load_runs("searched_mini", papers).sort_values("end_time")
+    spent, best, expected = 0.0, -math.inf, []
+    for _, run in runs.iterrows():
+        spent += run["epoch"]
+        if run["status"] == "finished":
+            best = max(best, run["val/probe_top1"])
+        expected.append((spent, best))
+    step, points = axes.get_lines()
+    assert np.column_stack(step.get_data()) == pytest.approx(np.array(expected))
+    assert expected[-1][0] == 12 * 3 + 1 + 0
+    assert len(points.get_xdata()) == 12
+    assert axes.get_title().endswith("1 pruned")
+
+
+def test_study_asks_optuna_which_axis_matters(papers: str):
+    importance, *slices, _, parallel = drawn("study", papers, "searched").axes
+    names = [text.get_text() for text in importance.get_yticklabels()]
+    widths = dict(zip(names, (bar.get_width() for bar in importance.patches), strict=True))
+    assert widths["lamb"] > 0.8  # the accuracy depends on nothing else
+    assert sum(widths.values()) == pytest.approx(1)
+    assert [axes.get_xscale() for axes in slices] == ["log", "linear"]
+    assert [len(axes.collections[0].get_offsets()) for axes in slices] == [12, 12]
+    assert len(parallel.get_lines()) == 12
+
+
+def test_label_free_figures_keep_failed_runs_hollow_and_say_the_correlation(papers: str):
+    figure = drawn("label_free_scatter", papers)
+    runs = load_runs("lejepa_label_free_mini", papers)
+    panels = [axes for axes in figure.axes if "Spearman" in axes.get_title()]
+    loss = np.where(runs["status"] == "diverged", np.inf, runs["train/loss"])
+    top = runs["test/linear_top1"].fillna(runs["val/probe_top1"])
+    for axes, alpha in zip(panels[:2], (0.0, 0.4), strict=True):
+        expected = spearmanr(-loss / runs["method.lamb"] ** alpha, top).statistic
+        assert axes.get_title() == f"Spearman {100 * expected:.1f} %, n=12"
+        filled, hollow = axes.collections
+        assert (len(filled.get_offsets()), len(hollow.get_offsets())) == (10, 2)
+        assert len(hollow.get_facecolor()) == 0
+    (plane, _) = drawn("loss_plane", papers).axes
+    assert [len(points.get_offsets()) for points in plane.collections] == [10, 1]
+    assert plane.get_title() == "n=11; 1 without finite losses not drawn"
+    (curve,) = drawn("label_free_alpha", papers).axes
+    assert curve.get_lines()[0].get_ydata()[30] == pytest.approx(spearmanr(-loss, top).statistic)
+
+
+def test_whatever_a_sweep_lacks_is_said_and_never_raised(papers: str, store: str):
+    """Every figure on every sweep, as it is and while nothing has finished."""
+    drawings = [figures.find(name) for name in figures.names()]
+    lacks = set()
+    for uri in (papers, store):
+        for sweep in sorted(sweeps_in(uri)):
+            if sweep == "planned":
+                continue
+            runs = load_runs(sweep, uri)
+            for drawing in drawings:
+                lack = drawing.lacks(runs)
+                lacks.add(lack)
+                if not lack and (uri == store or drawing.name in ("curves", "accuracy_sparsity", "loss_plane")):
+                    assert drawing.draw(runs, uri).axes, (sweep, drawing.name)
+                if drawing.name != "curves":
+                    assert drawing.lacks(runs.assign(status="running")), (sweep, drawing.name)
+    assert {"it is no search", "the sweep does not vary method.mu"} <= lacks
+    with pytest.raises(NothingToShow, match=r"study has nothing to draw of seeds: it is no search"):
+        figures.find("study").draw(load_runs("seeds", store), store)
+
+
+def test_files_are_the_same_every_time_undated_and_named_after_the_sweep(papers: str, tmp_path: Path):
+    files = figures.write_figure("nonzero_theory", papers, tmp_path / "a", scale="mini")
+    again = figures.write_figure("nonzero_theory", papers, tmp_path / "b")
+    assert [file.name for file in files] == [f"nonzero_theory-rectified_sparsity_mini.{end}" for end in ("pdf", "png")]
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
+    pdf = files[0].read_bytes()
+    assert b"CreationDate" not in pdf
+    assert b"/FontFile2" in pdf  # TrueType, embedded
+    assert b"/Type3" not in pdf
+    assert Image.open(files[1]).info["dpi"] == pytest.approx((200, 200), abs=0.1)
+
+
+def test_a_name_that_is_none_is_answered_with_the_nearest(papers: str, tmp_path: Path):
+    with pytest.raises(figures.UnknownFigure, match=r"'lambda_view' is no figure; did you mean 'lambda_views'\?"):
+        figures.write_figure("lambda_view", papers, tmp_path)
+    with pytest.raises(figures.UnknownFigure, match=r"curves draws any sweep; say which with --sweep"):
+        figures.write_figure("curves", papers, tmp_path)
+    with pytest.raises(NothingToShow, match=r"lejepa_lambda_views has no runs .*lambda_views.py --scale lab fills it"):
+        figures.write_figure("lambda_views", papers, tmp_path, scale="lab")
+
+
+def test_several_scales_are_never_mixed(results: Path):
+    uri = f"sqlite:///{results}/mlflow.db"
+    writer = StoreWriter(uri)
+    for scale in ("mini", "small"):
+        made = writer.sweep(f"wide_{scale}", axes=[])
+        for key, value in {"sweep.name": "wide", "sweep.scale": scale}.items():
+            writer.client.set_experiment_tag(made, key, value)
+    assert figures.experiment_of("wide", uri, "small") == "wide_small"
+    with pytest.raises(
+        figures.UnknownFigure, match=r"wide is in the store at the scales mini, small; choose one: --scale"
+    ):
+        figures.experiment_of("wide", uri)
+
+
+def test_series_can_be_told_apart_in_grey_and_by_marker():
+    for count in (2, 3, 5):
+        looks = series(count)
+        grey = [float(np.dot(to_rgb(look["color"]), (0.299, 0.587, 0.114))) for look in looks]
+        assert min(abs(np.diff(grey))) > 0.09
+        assert max(grey) < 0.8  # visible on white
+        assert len({look["marker"] for look in looks}) == len({str(look["linestyle"]) for look in looks}) == count
+
+
+def test_drawing_leaves_the_users_settings_alone(papers: str):
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 30}):
+        figure = drawn("loss_plane", papers)
+        assert figure.axes[0].xaxis.label.get_fontsize() == 9
+        assert mpl.rcParams["font.size"] == 30
+        wide = Image.open(io.BytesIO(as_bytes(figure, "png"))).size
+    assert dict(mpl.rcParams) == before
+    assert Image.open(io.BytesIO(as_bytes(figure, "png"))).size == wide
+
+
+def test_no_figure_needs_a_screen_and_optuna_comes_with_the_study_alone():
+    code = "import sys, analysis.figures as f; [f.find(n) for n in f.names()]; print([*sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not re.search(r"'(optuna|matplotlib\.pyplot|torch)'", loaded)
+
+
+def test_every_figure_file_says_what_it_shows():
+    for name in figures.names():
+        assert len(figures.find(name).description) > 20
+    assert pd.Series(figures.names()).is_unique

@@ -1,0 +1,154 @@
+"""Selection without labels against scipy.stats.spearmanr, brute force, and what can be worked out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from analysis.label_free import ALPHAS, label_free, points_of, report
+from analysis.runs import load_runs
+
+RNG = np.random.default_rng(3)
+
+
+def frame(
+    lambs: list[float], losses: list[float], tops: list[float], *, seeds: int = 1, **columns: list[object]
+) -> pd.DataFrame:
+    """Finished runs of a grid over lamb and lr; equal settings follow one another as seeds."""
+    count = len(lambs)
+    settings = [number // seeds for number in range(count)]
+    lrs = [0.001 * (1 + setting) for setting in settings]
+    grid = {"method.lamb": sorted({*lambs}), "optim.lr": sorted({*lrs})}
+    usual = {
+        "sweep": "made_up",
+        "sweep.axes": json.dumps(["method.lamb", "optim.lr"]),
+        "sweep.kind": "grid",
+        "sweep.objective": "val/probe_top1",
+        "sweep.grid": json.dumps([grid]),
+        "base": "{}",
+        "role": "cell",
+        "status": "finished",
+        "seed": [number % seeds for number in range(count)],
+        "cell_key": [f"k{number}" for number in range(count)],
+        "run_name": [f"setting {setting}" for setting in settings],
+        "start_time": range(count),
+        "run_id": [f"r{number}" for number in range(count)],
+        "method.lamb": lambs,
+        "optim.lr": lrs,
+        "train/loss": losses,
+        "test/linear_top1": tops,
+    }
+    return pd.DataFrame(usual | columns)
+
+
+def some(count: int = 24) -> pd.DataFrame:
+    lambs = [float(RNG.choice([0.01, 0.02, 0.05, 0.1])) for _ in range(count)]
+    tops = [round(float(RNG.uniform(0.5, 0.9)), 2) for _ in range(count)]  # with ties
+    losses = [lamb**0.4 * (1.5 - top + 0.2 * float(RNG.uniform())) for lamb, top in zip(lambs, tops, strict=True)]
+    return frame(lambs, losses, tops)
+
+
+def test_the_curve_is_scipys_spearman_of_minus_the_scaled_loss_at_every_alpha():
+    runs = some()
+    (group,) = label_free(runs, draws=2)
+    scaled = [runs["train/loss"] / runs["method.lamb"] ** alpha for alpha in ALPHAS]
+    expected = [spearmanr(-loss, runs["test/linear_top1"]).statistic for loss in scaled]
+    assert group.curve == pytest.approx(expected)
+    assert group.best.alpha == ALPHAS[int(np.argmax(expected))]
+    assert [score.alpha for score in group.scores[:2]] == [0.0, 0.4]
+    assert group.scores[1].spearman == pytest.approx(expected[ALPHAS.index(0.4)])
+
+
+def test_a_lower_loss_with_a_higher_accuracy_counts_positive():
+    runs = frame([0.1] * 4, [1.0, 2.0, 3.0, 4.0], [0.9, 0.8, 0.7, 0.6])
+    assert label_free(runs, draws=1)[0].scores[0].spearman == pytest.approx(1)
+    assert label_free(runs.assign(**{"train/loss": [4.0, 3, 2, 1]}), draws=1)[0].scores[0].spearman == pytest.approx(-1)
+
+
+def test_the_choice_and_its_regret_are_those_of_brute_force_over_settings():
+    runs = frame(
+        [0.01, 0.01, 0.1, 0.1, 0.1, 0.1], [0.2, 0.4, 0.5, 0.3, 0.9, 1.1], [0.5, 0.7, 0.8, 0.9, 0.95, 0.95], seeds=2
+    )
+    (group,) = label_free(runs, draws=1)
+    for score in group.scores:
+        means = {}
+        for setting in ("setting 0", "setting 1", "setting 2"):
+            own = runs[runs["run_name"] == setting]
+            scaled = [row["train/loss"] / row["method.lamb"] ** score.alpha for _, row in own.iterrows()]
+            means[setting] = (sum(scaled) / 2, own["test/linear_top1"].mean())
+        chosen = min(means, key=lambda name: means[name][0])
+        assert score.chosen == chosen
+        assert score.regret == pytest.approx(max(top for _, top in means.values()) - means[chosen][1])
+    assert group.scores[0].chosen == "setting 0"  # 0.3 before 0.4 and 1.0
+    assert group.scores[0].regret == pytest.approx(0.95 - 0.6)
+    assert group.scores[1].chosen == "setting 1"  # 1.00 after 0.3 / 0.01^0.4 = 1.89
+
+
+def test_failed_runs_count_as_they_ended_and_others_not_at_all():
+    lambs = [0.1] * 7
+    statuses = ["finished", "finished", "finished", "diverged", "collapsed", "failed", "pruned"]
+    losses = [1.0, 2.0, 3.0, 0.5, 0.1, 0.0, 0.0]
+    probes = [0.1, 0.1, 0.1, 0.3, math.nan, 0.9, 0.9]
+    tops = [0.9, 0.8, 0.7, math.nan, math.nan, math.nan, math.nan]
+    runs = frame(lambs, losses, tops, status=statuses, **{"val/probe_top1": probes})
+    points = points_of(runs, "test/linear_top1")
+    assert points["loss"].tolist() == [1.0, 2.0, 3.0, math.inf, 0.1]  # diverged: infinite; collapsed: its own
+    assert points["accuracy"].tolist() == [0.9, 0.8, 0.7, 0.3, 0.0]  # the last probe on val, or none
+    (group,) = label_free(runs, draws=1)
+    ranks = spearmanr([-1, -2, -3, -99, -0.1], [0.9, 0.8, 0.7, 0.3, 0.0]).statistic
+    assert group.scores[0].spearman == pytest.approx(ranks)
+    assert group.scores[0].finished_only == pytest.approx(1)
+    assert group.scores[0].chosen == "setting 0"  # the collapsed run has the least loss, and is no candidate
+    assert group.scores[0].regret == 0
+
+
+def test_the_bootstrap_draws_settings_with_their_seeds_and_is_the_same_every_time():
+    runs = some(30)
+    (one,), (again,) = label_free(runs, draws=200), label_free(runs, draws=200)
+    assert one.scores == again.scores
+    at = ALPHAS.index(0.0)
+    loss, top = runs["train/loss"].to_numpy(), runs["test/linear_top1"].to_numpy()
+    draws = [RNG.integers(30, size=30) for _ in range(1500)]
+    expected = np.quantile([spearmanr(-loss[draw], top[draw]).statistic for draw in draws], [0.025, 0.975])
+    assert (one.low[at], one.high[at]) == pytest.approx(expected, abs=0.08)
+    # Every setting ten times over, as seeds that agree: no narrower, for these are no new settings
+    lots = pd.concat([runs.assign(seed=seed, cell_key=runs["cell_key"] + f" {seed}") for seed in range(10)])
+    (wide,) = label_free(lots.reset_index(drop=True), draws=200)
+    assert wide.high[at] - wide.low[at] == pytest.approx(one.high[at] - one.low[at], abs=1e-9)
+
+
+def test_of_equally_good_alphas_the_one_nearest_to_zero_is_the_best():
+    runs = frame([0.1] * 4, [1.0, 2.0, 3.0, 4.0], [0.9, 0.8, 0.7, 0.6])  # one lamb: alpha changes nothing
+    assert label_free(runs, draws=1)[0].best.alpha == 0
+
+
+def test_groups_have_losses_of_their_own():
+    """Within each number of views the loss ranks perfectly; between them it does not compare."""
+    runs = frame([0.1] * 8, [1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0], [0.4, 0.3, 0.2, 0.1, 0.9, 0.8, 0.7, 0.6])
+    runs["views.num_global"] = [2] * 4 + [8] * 4
+    assert label_free(runs, draws=1)[0].scores[0].spearman < 0
+    groups = label_free(runs, by="views.num_global", draws=1)
+    assert [group.name for group in groups] == ["num_global=2", "num_global=8"]
+    assert [group.scores[0].spearman for group in groups] == pytest.approx([1, 1])
+
+
+def test_too_few_runs_give_no_number():
+    runs = frame([0.1, 0.1], [1.0, 2.0], [0.9, 0.8])
+    (group,) = label_free(runs, draws=5)
+    assert math.isnan(group.scores[0].spearman)
+    assert "| 2 finished | 0     |      |        - | -             |" in report([group])
+
+
+def test_a_run_without_a_weight_is_left_out():
+    runs = frame([0.1, 0.0, 0.1, 0.1], [1.0, 2.0, 3.0, 4.0], [0.9, 0.1, 0.8, 0.7])
+    assert points_of(runs, "test/linear_top1")["run_name"].tolist() == ["setting 0", "setting 2", "setting 3"]
+
+
+def test_the_report_names_the_optimistic_line_and_the_failed_runs(papers: str):
+    text = report(label_free(load_runs("lejepa_label_free_mini", papers), draws=20))
+    assert "10 finished, 2 failed" in text
+    assert text.count("| best |") == 1
+    assert "its line is optimistic" in text

@@ -1,0 +1,44 @@
+"""Expected non-zeros against scipy's generalized normal law, quadrature, and the table of the papers' notes."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.stats import gennorm
+
+from analysis.theory import nonzero_fraction
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 1, 1.5, 2])
+def test_unit_variance_before_rectification(p: float):
+    law = gennorm(p, scale=p ** (1 / p))
+    mu = np.array([-3.0, -1.0, 0.0, 0.25, 1.0])
+    assert nonzero_fraction(p, mu) == pytest.approx(law.sf(-mu * law.std()))
+
+
+@pytest.mark.parametrize("p", [0.5, 1, 2])
+@pytest.mark.parametrize("mu", [-3.0, -1.0, 0.0, 1.0])
+def test_unit_variance_after_rectification(p: float, mu: float):
+    """The sigma that gives this fraction makes the variance of ReLU(mu + sigma G) one."""
+    law = gennorm(p, scale=p ** (1 / p))
+    fraction = nonzero_fraction(p, mu, "rgn")[0]
+    sigma = -mu / law.isf(fraction) if mu else {0.5: 0.56011, 1: 1.15470, 2: 1.71286}[p]
+    moments = [
+        sum(
+            quad(lambda g, k=k: (mu + sigma * g) ** k * law.pdf(g), *ends, limit=400)[0] for ends in pieces(-mu / sigma)
+        )
+        for k in (1, 2)
+    ]
+    assert moments[1] - moments[0] ** 2 == pytest.approx(1, abs=2e-4)
+
+
+def pieces(start: float) -> list[tuple[float, float]]:
+    """From start on; for p below 1 the density has a cusp at 0."""
+    inner = [(start, 0.0), (0.0, 5.0)] if start < 0 else [(start, max(start, 0) + 5.0)]
+    return [*inner, (inner[-1][1], math.inf)]
+
+
+def test_the_published_corners():
+    assert nonzero_fraction(1, [-3, 0.25])[0:2] == pytest.approx([0.0072, 0.6489], abs=5e-5)
+    assert nonzero_fraction(1, -3, "rgn")[0] == pytest.approx(0.1202, abs=5e-5)
