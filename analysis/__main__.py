@@ -16,7 +16,7 @@ from analysis.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
-       python -m analysis report SWEEP | export SWEEP | figure NAME [--scale S] [--output DIR]"""
+       python -m analysis report SWEEP | export SWEEP | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -41,6 +41,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
     say("of", nargs="?", default="", help="what to report, export or draw")
     say("--scale", default="", help="mini, small, lab or paper; by default the only one in the store")
+    say("--sweep", default="", metavar="SWEEP", help="what a figure draws, if not its own sweep")
     say("--format", choices=FORMATS, default="md")
     say("--against-paper", action="store_true", help="the published numbers next to ours")
     say("--allow-mixed", action="store_true", help="numbers of several code versions or evaluations, marked")
@@ -100,7 +101,9 @@ def _export(options: argparse.Namespace) -> str:
 def _figure(options: argparse.Namespace) -> str:
     from analysis.figures import write_figure
 
-    return "\n".join(map(str, write_figure(options.of, options.store, _folder(options), scale=options.scale)))
+    sweep = "_".join(filter(None, [options.sweep, options.scale])) if options.sweep else ""
+    files = write_figure(options.of, options.store, _folder(options), scale=options.scale, sweep=sweep)
+    return "\n".join(map(str, files))
 
 
 def _sweep(options: argparse.Namespace) -> str:

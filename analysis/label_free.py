@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from analysis.aggregate import short, states_of
-from analysis.render import FORMATS
+from analysis.render import render
 from analysis.selection import axes, column, current
 
 LAMB, LOSS, PROBE = "method.lamb", "train/loss", "val/probe_top1"
@@ -145,7 +145,7 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
     index = pd.MultiIndex.from_tuples(labels, names=["runs", "alpha"])
     frame = pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
     metric = groups[0].metric if groups else "test accuracy"
-    return FORMATS[format](frame, title="Selection without labels", note=_NOTE.format(metric=metric))
+    return render(frame, format, title="Selection without labels", notes=[_NOTE.format(metric=metric)])
 
 
 def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:

@@ -13,7 +13,7 @@ from analysis import figures, label_free, tables
 from analysis.aggregate import short, states_of
 from analysis.figures.points import groups_by_views, numbers
 from analysis.figures.style import as_bytes
-from analysis.render import to_html
+from analysis.render_html import to_html
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.selection import axes, current, said
 from analysis.summary import summary
@@ -165,7 +165,7 @@ def _cost(runs: pd.DataFrame) -> str:
     silent = int(told["hours"].isna().sum())
     note = f"Without a result ({', '.join(_NO_RESULT)}): {lost:.2f} of {total:.2f} device-hours."
     note += f" {silent} runs do not say how long they took." if silent else ""
-    return to_html(frame, note=note)
+    return to_html(frame, notes=[note])
 
 
 def _kinds(runs: pd.DataFrame) -> Iterator[str]:
