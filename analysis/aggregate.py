@@ -30,6 +30,11 @@ class Quantity:
     spec: str = ".4g"
 
     @property
+    def theory(self) -> bool:
+        """Whether it was computed from the target, not measured: it has no seeds."""
+        return self.metric.startswith("target/")
+
+    @property
     def header(self) -> str:
         """The label with its arrow."""
         return self.label + {"max": " ↑", "min": " ↓", "": ""}[self.direction]
@@ -86,18 +91,23 @@ class Cell:
     def __str__(self) -> str:
         return self.text("")
 
-    def text(self, spec: str | None = None) -> str:
+    def text(self, spec: str | None = None, *, usual: int = 1) -> str:
         """ "0.912", "0.912 ± 0.003 (n=3)", "0.912 (n=1, 1 diverged)", "diverged", or "-" where no run is.
 
         Args:
             spec: by default the quantity's.
+            usual: the n that goes without saying where no state is to be told.
         """
         if not self.values:
             return "/".join(sorted(set(self.states))) or "-"
         spec = spec if spec is not None else self.quantity.spec if self.quantity else ".4g"
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
-        remark = ", ".join(filter(None, [f"n={self.n}" if self.n > 1 or self.states else "", self.status]))
+        remark = ", ".join(filter(None, [f"n={self.n}" if self._counts(usual) else "", self.status]))
         return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "") + "".join(self.remarks)
+
+    def _counts(self, usual: int) -> bool:
+        """Whether n is to be told."""
+        return bool(self.states) or (self.n != usual and not (self.quantity is not None and self.quantity.theory))
 
 
 class Measured:
@@ -115,7 +125,7 @@ class Measured:
     def cell(self, positions: Iterable[int], quantity: Quantity) -> Cell:
         """The runs at these positions, one per seed, as one Cell. target/ metrics are theory and have no spread; a
         method without a target has none, so that theory that was not logged is no gap in what was measured."""
-        theory = quantity.metric.startswith("target/")
+        theory = quantity.theory
         found: list[tuple[int, float, str]] = []
         lost: list[tuple[str, str]] = []
         for at in positions:

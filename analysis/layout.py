@@ -52,7 +52,10 @@ class Layout:
 
 
 def layout_of(frame: pd.DataFrame) -> Layout:
-    """The frame's texts; the name of a single level of columns becomes an outer header above its values."""
+    """The frame's texts; the name of a single level of columns becomes an outer header above its values.
+
+    frame.attrs["n"] is the number of seeds that goes without saying.
+    """
     headers = [tuple(map(_label, levels(column))) for column in frame.columns]
     names = [str(name or "") for name in frame.columns.names]
     if len(names) == 1 and names[0]:
@@ -66,15 +69,15 @@ def layout_of(frame: pd.DataFrame) -> Layout:
         names=names,
         headers=headers,
         labels=[_without_repeats(full[k - 1] if k else [], labels) for k, labels in enumerate(full)],
-        cells=[[*map(_entry, row)] for row in values],
+        cells=[[_entry(value, frame.attrs.get("n", 1)) for value in row] for row in values],
         blocks=set(changes) if frame.index.nlevels > 1 else set(),
         align="l" * frame.index.nlevels + "".join("l" if word else "r" for word in words),
     )
 
 
-def _entry(value: Any) -> Entry:
+def _entry(value: Any, usual: int) -> Entry:
     if isinstance(value, Cell):
-        return Entry(value.text(), value.bold, tuple(filter(None, value.run_ids or value.state_ids)))
+        return Entry(value.text(usual=usual), value.bold, tuple(filter(None, value.run_ids or value.state_ids)))
     if isinstance(value, float):
         return Entry("-" if math.isnan(value) else f"{value:.4g}")
     return Entry(str(value))

@@ -1,7 +1,7 @@
 """Which numbers of a table are the best: seed-paired t tests against the best of a group, Holm-corrected."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -85,6 +85,24 @@ def embolden(frame: pd.DataFrame, within: Sequence[str] = ()) -> tuple[pd.DataFr
     marked = pd.DataFrame(values, index=frame.index, columns=frame.columns, dtype=object)
     marked.attrs = dict(frame.attrs)
     return marked, told.note(within)
+
+
+def seeds_told_once(frame: pd.DataFrame) -> str:
+    """The line that says on how many seeds the numbers rest; frame.attrs["n"] then spares every cell from saying it.
+
+    "" where the usual number is one.
+    """
+    counts = Counter(
+        cell.n
+        for _, _, cell, _ in cells_of(frame)
+        if cell.n and not (cell.quantity is not None and cell.quantity.theory)
+    )
+    if not counts or (usual := counts.most_common(1)[0][0]) == 1:
+        return ""
+    frame.attrs["n"] = usual
+    return f"mean ± standard deviation over {usual} seeds" + (
+        ", unless a cell says otherwise" if len(counts) > 1 else ""
+    )
 
 
 def cells_of(frame: pd.DataFrame) -> Iterator[tuple[int, int, Cell, dict[str, Any]]]:

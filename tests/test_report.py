@@ -32,7 +32,7 @@ def test_a_page_says_what_the_sweep_is_and_how_far(views: str):
 
 def test_a_page_needs_nothing_from_elsewhere_and_its_own_figures_come_first(views: str):
     assert set(re.findall(r'src="(.{10})', views)) == {"data:image"}
-    assert set(re.findall(r'<(\w+)[^>]* href=', views)) == {"a"}  # links to runs are followed by people alone
+    assert set(re.findall(r"<(\w+)[^>]* href=", views)) == {"a"}  # links to runs are followed by people alone
     assert "http" not in re.sub(r'src="data:[^"]*"', "", views).replace("http://127.0.0.1:5000", "")
     shown = re.findall(r"<code>(\w+)</code></figcaption>", views)
     assert shown[0] == "lambda_views"

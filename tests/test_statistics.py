@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.aggregate import Cell, Quantity
-from analysis.statistics import embolden, holm, paired_p
+from analysis.layout import layout_of
+from analysis.statistics import embolden, holm, paired_p, seeds_told_once
 
 UP = Quantity(label="top-1", metric="test/x", direction="max")
 DOWN = Quantity(label="L0", metric="test/l0", direction="min")
@@ -105,3 +106,13 @@ def test_within_a_level_each_value_has_its_best_and_alone_nothing_is_best() -> N
 def test_what_has_no_direction_is_never_best() -> None:
     theory = Quantity(label="theory", metric="target/x")
     assert bold_in([[cell(0.5, quantity=theory), cell(0.6, quantity=theory)]]) == ([[False, False]], "")
+
+
+def test_the_usual_number_of_seeds_is_told_once_and_another_in_its_cell() -> None:
+    three, theory = cell(1.0, 2.0, 3.0), cell(0.5, quantity=Quantity(label="theory", metric="target/nonzero_fraction"))
+    frame = pd.DataFrame([[three, three], [cell(1.0, 2.0), theory]], columns=["a", "b"], dtype=object)
+    assert seeds_told_once(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
+    texts = [[entry.text for entry in entries] for _, entries in layout_of(frame).rows()]
+    assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7071 (n=2)", "0.5"]]
+    single = pd.DataFrame([[cell(1.0)]], dtype=object)
+    assert seeds_told_once(single) == ""

@@ -18,7 +18,7 @@ from analysis.mixture import mark_mixed
 from analysis.render import render
 from analysis.render_html import Links
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
-from analysis.statistics import embolden
+from analysis.statistics import embolden, seeds_told_once
 from analysis.summary import summary
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
@@ -98,7 +98,7 @@ class Table:
         said = frame.attrs.get("notes", [])
         frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
         frame, bold = embolden(frame, self.within)
-        notes = [*said, bold, *mixed, *runs.attrs.get("notes", []), summary(runs)]
+        notes = [*said, seeds_told_once(frame), bold, *mixed, *runs.attrs.get("notes", []), summary(runs)]
         return Built(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
 
     def render(self, runs: pd.DataFrame, format: str = "md") -> str:
