@@ -18,11 +18,10 @@ def test_notebook_shows_the_table_and_a_figure(path: Path, store: str, monkeypat
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}})
     client.execute()
-    reader = "demo_rectified_lpjepa: 1 runs without a cell key skipped\n"  # what analysis.runs says of this store
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pages = [output["data"].get("text/html", "") for output in outputs if "data" in output]
     said = [line for output in outputs for line in output.get("text", "").splitlines(keepends=True)]
-    assert set(said) - {"\n"} == {reader}
+    assert set(said) <= {"\n"}
     assert any("<td>97.1</td>" in page and "<td>diverged</td>" in page for page in pages)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
 
