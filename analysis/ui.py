@@ -6,13 +6,21 @@ import sys
 
 from analysis.runs import NothingToShow, store_uri, sweeps_in
 
+SEEDS = "mlflow.sharedViewState.seeds"  # the view of the UI that groups runs by the tag `group`
+
 
 def links(base: str, store: str) -> str:
-    """A link per sweep. They open the runs; without their ending an empty page of another view would open."""
-    return "\n".join(
-        f"{name:<24}{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-        for name, experiment in sorted(sweeps_in(store).items())
-    )
+    """A link per sweep, and one that shows means over seeds where it has several.
+
+    They open the runs; without their ending an empty page of another view would open.
+    """
+    lines = []
+    for name, experiment in sorted(sweeps_in(store).items()):
+        page = f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        lines.append(f"{name:<24}{page}")
+        if SEEDS in experiment.tags:
+            lines.append(f"{'  means over seeds':<24}{page}&viewStateShareKey=seeds")
+    return "\n".join(lines)
 
 
 def main(words: list[str]) -> int:
@@ -28,6 +36,7 @@ def main(words: list[str]) -> int:
         return 2
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else a dozen processes for jobs that nobody submits
     server = [
         "mlflow",
         "server",

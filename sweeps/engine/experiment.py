@@ -53,7 +53,22 @@ def described(plan: Plan, source: Path) -> dict[str, str]:
         "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
         "sweep.grid": json.dumps(_resolved(sweep, plan.base), default=list),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
+        **_views(plan),
     }
+
+
+def _views(plan: Plan) -> dict[str, str]:
+    """The view "seeds" of the UI, which analysis.ui links to: cells that differ in their seed alone are one row, their
+    mean. MLflow keeps a view that somebody shares in such a tag."""
+    sweep = plan.sweep
+    if len(sweep.seeds) == 1:
+        return {}
+    metrics = [*(goal.metric for goal in sweep.goals), "test/linear_top1"]
+    view = {
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]},
+        "selectedColumns": [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)],
+    }
+    return {"mlflow.sharedViewState.seeds": json.dumps(view)}
 
 
 def plan_files(plan: Plan, source: Path) -> dict[str, str]:
