@@ -6,20 +6,20 @@ import sys
 
 from analysis.runs import NothingToShow, store_uri, sweeps_in
 
-SEEDS = "mlflow.sharedViewState.seeds"  # the view of the UI that groups runs by the tag `group`
+WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
 
 
 def links(base: str, store: str) -> str:
-    """A link per sweep, and one that shows means over seeds where it has several.
+    """A link per sweep, and one that shows means over seeds where it has several, as engine.experiment laid them out.
 
-    They open the runs; without their ending an empty page of another view would open.
+    They open the runs; without workflowType an empty page of another kind would open.
     """
     lines = []
     for name, experiment in sorted(sweeps_in(store).items()):
         page = f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-        lines.append(f"{name:<24}{page}")
-        if SEEDS in experiment.tags:
-            lines.append(f"{'  means over seeds':<24}{page}&viewStateShareKey=seeds")
+        views = [view for view in WHAT if f"mlflow.sharedViewState.{view}" in experiment.tags]
+        lines += [f"{name:<28}{WHAT[view]:<18}{page}&viewStateShareKey={view}" for view in views]
+        lines += [f"{name:<28}{'cells':<18}{page}"] * (not views)  # a store from before those tags
     return "\n".join(lines)
 
 

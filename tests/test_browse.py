@@ -60,12 +60,20 @@ def test_a_run_says_its_group_and_the_experiment_the_view_that_averages_them() -
     assert view["selectedColumns"][0] == "params.`method.lamb`"
     runs, means = links("http://h:1", store_uri()).splitlines()
     page = f"http://h:1/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-    assert (runs.split()[-1], means.split()[-1]) == (page, f"{page}&viewStateShareKey=seeds")
+    assert json.loads(experiment.tags["mlflow.sharedViewState.cells"]) == {
+        "selectedColumns": [*view["selectedColumns"], "params.`seed`"]
+    }
+    assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
 
 
 def test_a_sweep_with_one_seed_has_nothing_to_average() -> None:
     ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
     assert len(links("http://h:1", store_uri()).splitlines()) == 1
+
+
+def test_a_sweep_from_before_there_were_views_has_a_link(store: str) -> None:
+    line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
+    assert line.endswith("/runs?workflowType=machine_learning")
 
 
 def test_the_sweeps_own_run_keeps_texts_and_figures_and_replaces_them() -> None:

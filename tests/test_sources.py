@@ -11,7 +11,9 @@ import pytest
 from conftest import StoreWriter
 
 from analysis import sources, tables
+from analysis.aggregate import Quantity, cell_of
 from analysis.runs import NothingToShow, load_histories, load_runs, notes_of, sweeps_in
+from analysis.selection import current
 
 GOALS = [{"metric": "val/x"}]
 DONE = {"val/x": 0.5, "test/linear_top1": 0.9}
@@ -36,9 +38,9 @@ class Small:
             connection.execute(statement, values)
 
     def text(self) -> str:
-        """What a grid says of the one cell, in percent."""
-        table = tables.find("demo_rectified_lpjepa").build(load_runs("s", self.uri))
-        return table.loc["encoder top-1 (%)"].iloc[0, 0].text(".0f")
+        """What a table says of the one cell, in percent."""
+        found = current(load_runs("s", self.uri))
+        return cell_of(found, Quantity("test/linear_top1", factor=100)).text(".0f")
 
 
 @pytest.fixture

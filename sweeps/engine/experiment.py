@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
@@ -58,17 +59,19 @@ def described(plan: Plan, source: Path) -> dict[str, str]:
 
 
 def _views(plan: Plan) -> dict[str, str]:
-    """The view "seeds" of the UI, which analysis.ui links to: cells that differ in their seed alone are one row, their
-    mean. MLflow keeps a view that somebody shares in such a tag."""
+    """The views of the UI which analysis.ui links to, in the tags where MLflow keeps those that people share.
+
+    Both have columns for what varies and is compared; in "seeds" cells that differ in their seed alone are one row,
+    their mean.
+    """
     sweep = plan.sweep
-    if len(sweep.seeds) == 1:
-        return {}
     metrics = [*(goal.metric for goal in sweep.goals), "test/linear_top1"]
-    view = {
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]},
-        "selectedColumns": [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)],
-    }
-    return {"mlflow.sharedViewState.seeds": json.dumps(view)}
+    columns = [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)]
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]}
+    views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}
+    if len(sweep.seeds) > 1:
+        views["seeds"] = {"selectedColumns": columns, "groupBy": grouped}
+    return {f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()}
 
 
 def plan_files(plan: Plan, source: Path) -> dict[str, str]:
