@@ -40,7 +40,7 @@ class Small:
     def text(self) -> str:
         """What a table says of the one cell, in percent."""
         found = current(load_runs("s", self.uri))
-        return cell_of(found, Quantity("test/linear_top1", factor=100)).text(".0f")
+        return cell_of(found, Quantity(label="test", metric="test/linear_top1", factor=100)).text(".0f")
 
 
 @pytest.fixture
