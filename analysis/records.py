@@ -6,6 +6,7 @@ metrics, where four queries need 1.3 s. The sweep engine reads its ledger here a
 
 import sqlite3
 import sys
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,14 @@ class Record:
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)  # metrics for which the store has something else than a number
+
+    def measured(self, name: str, value: Any) -> None:
+        """Take the last value of a metric."""
+        if isinstance(value, float | int):
+            self.metrics[name] = as_measured(value)
+        else:
+            self.unreadable.append(name)
 
 
 def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Record]:
@@ -79,7 +88,7 @@ def _by_sql(file: Path, experiment_id: str) -> list[Record]:
         for run_id, key, text in rows("tags", "value"):
             records[run_id].tags[once(key, key)] = once(text, text)
         for run_id, key, value, is_nan in rows("latest_metrics", "value, is_nan"):
-            records[run_id].metrics[once(key, key)] = float("nan") if is_nan else as_measured(value)
+            records[run_id].measured(once(key, key), float("nan") if is_nan else value)
     return list(records.values())
 
 
@@ -95,18 +104,33 @@ def _by_client(client: MlflowClient, experiment_id: str) -> list[Record]:
 
 
 def _record(run: Run) -> Record:
-    return Record(
+    record = Record(
         run_id=run.info.run_id,
         name=run.info.run_name,
         status=run.info.status,
         start_time=run.info.start_time,
         end_time=run.info.end_time,
         params=dict(run.data.params),
-        metrics={name: as_measured(value) for name, value in run.data.metrics.items()},
         tags=dict(run.data.tags),
     )
+    for name, value in run.data.metrics.items():
+        record.measured(name, value)
+    return record
 
 
 def as_measured(value: float) -> float:
     """MLflow's sqlite store writes an infinity as the largest float."""
     return float("inf") * value if abs(value) == sys.float_info.max else value
+
+
+def one_per_cell(records: Iterable[Record]) -> list[Record]:
+    """Of several runs of one cell (a twin that a lost answer left, a copied store) the finished one, else the latest.
+
+    Two would count as two seeds. The records have cell keys, and come oldest first.
+    """
+    chosen: dict[str, Record] = {}
+    for record in records:
+        key = record.tags["cell_key"]
+        if key not in chosen or record.tags.get("status") == "finished" or chosen[key].tags.get("status") != "finished":
+            chosen[key] = record
+    return in_order([*chosen.values()])

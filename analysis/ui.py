@@ -6,13 +6,21 @@ import sys
 
 from analysis.runs import NothingToShow, store_uri, sweeps_in
 
+WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
+
 
 def links(base: str, store: str) -> str:
-    """A link per sweep. They open the runs; without their ending an empty page of another view would open."""
-    return "\n".join(
-        f"{name:<24}{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-        for name, experiment in sorted(sweeps_in(store).items())
-    )
+    """A link per sweep, and one that shows means over seeds where it has several, as engine.experiment laid them out.
+
+    They open the runs; without workflowType an empty page of another kind would open.
+    """
+    lines = []
+    for name, experiment in sorted(sweeps_in(store).items()):
+        page = f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        views = [view for view in WHAT if f"mlflow.sharedViewState.{view}" in experiment.tags]
+        lines += [f"{name:<28}{WHAT[view]:<18}{page}&viewStateShareKey={view}" for view in views]
+        lines += [f"{name:<28}{'cells':<18}{page}"] * (not views)  # a store from before those tags
+    return "\n".join(lines)
 
 
 def main(words: list[str]) -> int:
@@ -28,6 +36,7 @@ def main(words: list[str]) -> int:
         return 2
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else a dozen processes for jobs that nobody submits
     server = [
         "mlflow",
         "server",

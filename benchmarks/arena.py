@@ -20,6 +20,7 @@ from benchmarks.processes import MARK, gone, marked
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "chaos_digits"
 DISK_MB = 400
+_CURVES = "SELECT key, step, value FROM metrics WHERE run_uuid = ? AND key NOT LIKE 'system/%' ORDER BY key, step"
 TIMED = ("train/images_per_s", "train/peak_memory_gb")  # metrics that no two runs have in common
 Points = dict[str, list[tuple[int, float]]]  # metric -> (epoch, value)
 
@@ -166,7 +167,7 @@ class Arena:
         return done.stdout or done.stderr
 
     def history(self) -> dict[str, Points]:
-        """Cell key -> metric -> (step, value) of every point, as the store's own table has them.
+        """Cell key -> metric -> (step, value) of every point, as the store's own table has them, but for the machine's.
 
         Raises:
             AssertionError: a cell has several runs.
@@ -179,7 +180,7 @@ class Arena:
         assert len(keys) == len(set(keys)), f"cells with several runs: {[k for k, n in Counter(keys).items() if n > 1]}"
         points: dict[str, Points] = {}
         for key, run in runs:
-            rows = self._query("SELECT key, step, value FROM metrics WHERE run_uuid = ? ORDER BY key, step", run)
+            rows = self._query(_CURVES, run)
             points[key] = {}
             for metric, step, value in rows:
                 points[key].setdefault(metric, []).append((step, value))

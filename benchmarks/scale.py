@@ -24,10 +24,10 @@ from typing import Any, ClassVar
 
 from mlflow import MlflowClient
 
-from analysis.runs import load_runs
+from analysis.runs import load_histories, load_runs
 from analysis.tables import find
 from benchmarks.comparison import in_bytes, in_time
-from benchmarks.filled_store import drawn_cells, fill, grid_of, search_of
+from benchmarks.filled_store import EPOCHS, drawn_cells, fill, grid_of, search_of
 from benchmarks.report import as_markdown
 from sweeps.engine.plan import make_plan
 from sweeps.engine.store import store_uri
@@ -83,8 +83,17 @@ def table_rows(side: int) -> list[Measured]:
     building = median(_timed(lambda: find("scale", store).render(runs)) for _ in range(3))
     return [
         Measured(what="load_runs", size=size, seconds=loading, peak=peak_of_process(), most=10),
-        Measured(what="its table", size=size, seconds=building, peak=peak_of_process()),
+        Measured(what="its table", size=size, seconds=building, peak=peak_of_process(), most=2),
     ]
+
+
+def curve_rows(side: int) -> list[Measured]:
+    """One metric's curves of the same sweep."""
+    store = store_uri()
+    loading = median(_timed(lambda: load_histories("scale", ["val/probe_top1"], store)) for _ in range(3))
+    assert len(load_histories("scale", ["val/probe_top1"], store)) == side**4 * EPOCHS
+    size = f"{side**4:,} runs x {EPOCHS} epochs"
+    return [Measured(what="load_histories, one metric", size=size, seconds=loading, peak=peak_of_process())]
 
 
 def client_rows(side: int) -> list[Measured]:
@@ -155,7 +164,13 @@ def measure(side: int, trials: int) -> list[Measured]:
         sys.stderr.write(f"a store with {side**4:,} + {trials:,} runs ...\n")
         fill(file, sweep, make_plan(sweep, Path("scale.py")).fixed)
         fill(file, search, drawn_cells(search, trials))
-        steps = ((plan_rows, side), (table_rows, side), (client_rows, side), (proposal_rows, trials))
+        steps = (
+            (plan_rows, side),
+            (table_rows, side),
+            (curve_rows, side),
+            (client_rows, side),
+            (proposal_rows, trials),
+        )
         for step, size in steps:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
                 for row in fresh.submit(step, size).result():

@@ -43,10 +43,15 @@ def train_cell(cell: Flat, report: Report, checkpoints: Path) -> Outcome:
     """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.flat import cell_key, unflatten
+    from jepa_train.machine import Machine
     from jepa_train.train import train
 
-    config = unflatten(cell)
-    return train(config, report=report, checkpoints=checkpoints / cell_key(config))
+    config, machine = unflatten(cell), Machine()
+
+    def told(metrics: dict[str, float]) -> bool:
+        return report(metrics | machine.metrics())
+
+    return train(config, report=told, checkpoints=checkpoints / cell_key(config))
 
 
 def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:

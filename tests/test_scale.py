@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from analysis.runs import load_runs
 from benchmarks.filled_store import METRICS, drawn_cells, fill, grid_of, search_of
-from benchmarks.scale import Measured, plan_rows, table_rows
+from benchmarks.scale import Measured, curve_rows, plan_rows, table_rows
 from jepa_train.flat import flatten
 from sweeps.engine.plan import make_plan
 from sweeps.engine.store import store_uri
@@ -28,6 +28,7 @@ def test_a_filled_store_holds_the_sweep_and_a_search(file: Path) -> None:
     fill(file, search, drawn_cells(search, 3))
     assert [row.size for row in plan_rows(2)] == ["16 cells, all in the store"]  # it refuses what is not all done
     assert [row.what for row in table_rows(2)] == ["load_runs", "its table"]
+    assert [row.size for row in curve_rows(2)] == ["16 runs x 100 epochs"]
     plan = make_plan(search, Path("scale_search.py"))
     assert (len(plan.studies[0].candidates), plan.proposals) == (3, 6)
     assert load_runs("scale", store_uri())["cell_key"].tolist() == [cell.key for cell in cells]

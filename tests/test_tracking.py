@@ -459,7 +459,8 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._store}"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-        self._process = subprocess.Popen(command, cwd=self._store.parent, **quiet)
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else with a dozen processes more
+        self._process = subprocess.Popen(command, cwd=self._store.parent, env=environment, **quiet)
 
     def wait(self) -> None:
         """Until it answers."""

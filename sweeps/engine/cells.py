@@ -31,6 +31,11 @@ class Cell:
         """The hash that names the cell in the ledger."""
         return cell_key(self.config)
 
+    @property
+    def group(self) -> str:
+        """The label without the seed: what the cells to average have in common."""
+        return self.label.removesuffix(f"seed={self.config.seed}").rstrip() or "base"
+
 
 def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     """The cells known beforehand: the references, and the grid times the seeds (the base itself without a grid).

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
@@ -53,7 +54,24 @@ def described(plan: Plan, source: Path) -> dict[str, str]:
         "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
         "sweep.grid": json.dumps(_resolved(sweep, plan.base), default=list),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
+        **_views(plan),
     }
+
+
+def _views(plan: Plan) -> dict[str, str]:
+    """The views of the UI which analysis.ui links to, in the tags where MLflow keeps those that people share.
+
+    Both have columns for what varies and is compared; in "seeds" cells that differ in their seed alone are one row,
+    their mean.
+    """
+    sweep = plan.sweep
+    metrics = [*(goal.metric for goal in sweep.goals), "test/linear_top1"]
+    columns = [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)]
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]}
+    views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}
+    if len(sweep.seeds) > 1:
+        views["seeds"] = {"selectedColumns": columns, "groupBy": grouped}
+    return {f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()}
 
 
 def plan_files(plan: Plan, source: Path) -> dict[str, str]:

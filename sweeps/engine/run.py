@@ -102,7 +102,8 @@ class Run:
         return self._session
 
     def _ledger(self, plan: Plan, file: Path) -> Ledger:
-        return Ledger(plan, file, note=self._say, publish=partial(_table, plan.sweep))
+        sweep = plan.sweep
+        return Ledger(plan, file, note=self._say, publish=partial(_table, sweep), products=partial(_products, sweep))
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -114,3 +115,11 @@ def _table(sweep: Sweep) -> str:
         return table(sweep.name, format="md")
     except LookupError as nothing:  # a table over several sweeps, of which one is not there
         return str(nothing.args[0])
+
+
+def _products(sweep: Sweep) -> dict[str, str | bytes]:
+    """What the sweep's own run keeps besides its plan: the table, to be looked at and to be computed with."""
+    try:
+        return {f"table.{format}": table(sweep.name, format=format) + "\n" for format in ("md", "html", "csv")}
+    except LookupError:
+        return {}

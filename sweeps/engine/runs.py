@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
@@ -67,6 +69,11 @@ class Runs:
             if not key and getattr(error, "error_code", "") in _REFUSALS:
                 raise Refused(one_line(error)) from error
             raise
+
+    def keep(self, files: Mapping[str, str | bytes]) -> None:
+        """Files of the sweep's own run, in the place of those of the same name."""
+        for run_id in self._search("tags.role = 'plan'")[:1]:
+            self._write_files(run_id, files)
 
     def _write_cell(self, key: str, operations: Sequence[Operation]) -> None:
         new = next((one.new for one in operations if one.new), {})
@@ -181,15 +188,24 @@ class Runs:
                 self._client.set_terminated(found[0], one.status, end_time=one.at)
                 self._write_files(found[0], one.files)
 
-    def _write_files(self, run_id: str, files: Mapping[str, str]) -> None:
-        for name, text in files.items() if self._takes_files else ():
+    def _write_files(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
+        for name, content in files.items() if self._takes_files else ():
             try:
-                self._client.log_text(run_id, text, name)
+                self._write_file(run_id, name, content)
             except Exception as error:  # noqa: BLE001 (every kind of artifact store has exceptions of its own)
                 self._client.get_run(run_id)  # raises where it is the store that is away
                 self._takes_files = False
                 self._note(f"the store takes no files ({one_line(error)}); plans and tracebacks are not kept there")
                 return
+
+    def _write_file(self, run_id: str, name: str, content: str | bytes) -> None:
+        if isinstance(content, str):
+            self._client.log_text(run_id, content, name)
+            return
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.write_bytes(content)
+            self._client.log_artifact(run_id, str(file))
 
 
 def one_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
-from analysis.records import Record, read_records, sqlite_file
+from analysis.records import Record, one_per_cell, read_records, sqlite_file
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, flatten, parse, unflatten
@@ -123,9 +123,9 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
 
 
 def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
-    """Every cell of an experiment; runs without a cell key are somebody else's."""
+    """Every cell of an experiment, once; runs without a cell key are somebody else's."""
     records = read_records(open_client(uri), experiment.experiment_id, uri)
-    return [_entry(record) for record in records if "cell_key" in record.tags]
+    return [_entry(record) for record in one_per_cell(record for record in records if "cell_key" in record.tags)]
 
 
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
@@ -197,6 +197,7 @@ def _entry(record: Record) -> Entry:
         reason=tags.get("reason", ""),
         epoch=int(tags.get("epoch", 0)),
         device_seconds=float(tags.get("device_seconds", 0)),
+        resources=tags.get("resources", ""),
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
         start_time=record.start_time,
         end_time=record.end_time,

@@ -47,12 +47,21 @@ class Ledger:
         source: the sweep's file.
         note: told when the store goes and when it comes back, in one line; called in another thread.
         publish: makes the sweep's table, as Markdown, after cells have ended; called in another thread.
+        products: makes the files that the sweep's own run keeps, name -> content, at the end; called there too.
 
     Raises:
         MlflowException: the store cannot be reached now.
     """
 
-    def __init__(self, plan: Plan, source: Path, *, note: Callable[[str], object], publish: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        source: Path,
+        *,
+        note: Callable[[str], object],
+        publish: Callable[[], str],
+        products: Callable[[], Mapping[str, str | bytes]] = dict,
+    ) -> None:
         sweep = plan.sweep
         self._purpose = sweep.purpose.strip()
         self._workers = str(sweep.workers)
@@ -60,6 +69,7 @@ class Ledger:
         self._scale = {"scale": sweep.scale} if sweep.scale else {}
         self._note = note
         self._publish = publish
+        self._products = products
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
@@ -74,8 +84,9 @@ class Ledger:
             if entry is not None and entry.role != cell.role:
                 self._client.set_tag(entry.run_id, "role", cell.role)
         run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
+        self._runs = Runs(self._client, experiment.experiment_id, run_ids, note)
         self._writer = Writer(
-            Runs(self._client, experiment.experiment_id, run_ids, note),
+            self._runs,
             name=sweep.name,
             store=shown_uri(),
             note=note,
@@ -112,6 +123,7 @@ class Ledger:
             },
         }
         tags = {"status": "running", "reason": "", "workers": self._workers, "resources": resources, **self._code}
+        tags["group"] = cell.group
         self._put(key=cell.key, new=new, tags=tags, status="RUNNING")
 
     def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
@@ -177,8 +189,16 @@ class Ledger:
         else:
             self.describe(f"{self._purpose}\n\n{self.table}")
             self._stale = False
+        if closing:
+            self._keep()
         now = time.monotonic()
         self._publish_at = now + 19 * (now - began)
+
+    def _keep(self) -> None:
+        try:
+            self._runs.keep(self._products())
+        except Exception as error:  # noqa: BLE001 (tables and figures are the user's; the store may be away: next time)
+            self._note(f"tables and figures cannot be kept now: {one_line(error)}")
 
 
 def replay_spool(sweep: str) -> int:

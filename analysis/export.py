@@ -1,0 +1,62 @@
+"""One sweep as files that need no store: python -m analysis export SWEEP. What reads them is sources.Export."""
+
+import json
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from analysis.runs import load_histories, load_runs, notes_of, sweeps_in
+from analysis.sources import ABOUT, POINTS, RUNS, digest_of, folder_name, shown
+
+_OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
+
+
+def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
+    """Write folder/<sweep>/: runs (a row per cell, see load_runs) and history (a row per cell, metric and epoch), each
+    as Parquet, which analysis reads in the place of a store, and as CSV for everything else; and sweep.json.
+
+    The CSV of the runs leaves out what all have in common, the tags that sweep.json has. The same store gives the same
+    bytes. Each file appears whole; sweep.json comes last and vouches for the others.
+
+    Raises:
+        NothingToShow: no such store or sweep, or no run in it.
+    """
+    runs, history = load_runs(sweep, store), load_histories(sweep, store=store)
+    experiment = sweeps_in(store)[sweep]
+    history = history[["run_id", "metric", "epoch", "value"]]
+    columns = [name for name in map(str, runs) if not name.startswith(_OF_SWEEP) and name != "base"]
+    to = folder.expanduser() / folder_name(sweep)
+    to.mkdir(parents=True, exist_ok=True)
+    files = {
+        RUNS: lambda file: runs.to_parquet(file, index=False),
+        "runs.csv": lambda file: runs[columns].to_csv(file, index=False, lineterminator="\n"),
+        POINTS: lambda file: history.to_parquet(file, index=False),
+        "history.csv": lambda file: history.to_csv(file, index=False, lineterminator="\n", na_rep="nan"),
+    }
+    for name, write in files.items():
+        _replaced(to / name, write)
+    about = {
+        "sweep": sweep,
+        "experiment_id": experiment.experiment_id,
+        "store": shown(store),
+        "runs": len(runs),
+        "points": len(history),
+        "notes": notes_of(runs),
+        "tags": experiment.tags,
+        "versions": {name: version(name) for name in ("mlflow", "pandas", "pyarrow")},
+        "digests": {name: digest_of(to / name) for name in files},
+    }
+    text = json.dumps(about, indent=1, sort_keys=True) + "\n"
+    _replaced(to / ABOUT, lambda file: file.write_text(text))
+    return [to / name for name in (*files, ABOUT)]
+
+
+def _replaced(file: Path, write: Callable[[Path], object]) -> None:
+    """By another name and renamed: who reads it finds it whole."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write(partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""What somebody finds who browses the store: links, groups of seeds, the sweep's files, what a cell ran on."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from analysis.ui import links
+from jepa_train.presets import DIGITS
+from sweeps.engine.calibration import name_of, ran
+from sweeps.engine.cells import fixed_cells
+from sweeps.engine.placement import Request
+from sweeps.engine.plan import make_plan
+from sweeps.engine.spec import Sweep
+from sweeps.engine.store import store_uri
+from sweeps.engine.tracking import Ledger
+
+FILE = Path("study.py")
+SEEDS = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
+REQUEST = Request(workers=1, cpus=2, gpus=0, device="X")
+
+pytestmark = pytest.mark.usefixtures("results")
+
+
+def ledger(sweep: Sweep, notes: list[str], **products: object) -> Ledger:
+    return Ledger(make_plan(sweep, FILE), FILE, note=notes.append, publish=lambda: "a table", **products)
+
+
+def test_cells_that_differ_in_their_seed_are_one_group() -> None:
+    cells = fixed_cells(SEEDS, DIGITS)
+    assert [(cell.label, cell.group) for cell in cells][:2] == [
+        ("lamb=0.02 seed=0", "lamb=0.02"),
+        ("lamb=0.02 seed=1", "lamb=0.02"),
+    ]
+    assert len({cell.group for cell in cells}) == 2
+    alone = Sweep(name="study", purpose="", base=DIGITS, seeds=(0, 12))
+    assert {(cell.label, cell.group) for cell in fixed_cells(alone, DIGITS)} == {
+        ("seed=0", "base"),
+        ("seed=12", "base"),
+    }
+
+
+def test_a_run_says_its_group_and_the_experiment_the_view_that_averages_them() -> None:
+    notes: list[str] = []
+    book = ledger(SEEDS, notes)
+    cell = make_plan(SEEDS, FILE).missing[0]
+    book.start(cell, devices=1.0, resources=str(REQUEST))
+    book.end(cell.key, "finished", "")
+    assert (book.close(), notes) == ("", [])
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.group = 'lamb=0.02'")
+    assert run.info.run_name == "lamb=0.02 seed=0"
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", cell.config.data.fingerprint or "builtin")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.seeds"])
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "group"}]
+    assert view["selectedColumns"][0] == "params.`method.lamb`"
+    runs, means = links("http://h:1", store_uri()).splitlines()
+    page = f"http://h:1/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    assert json.loads(experiment.tags["mlflow.sharedViewState.cells"]) == {
+        "selectedColumns": [*view["selectedColumns"], "params.`seed`"]
+    }
+    assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
+
+
+def test_a_sweep_with_one_seed_has_nothing_to_average() -> None:
+    ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
+    assert len(links("http://h:1", store_uri()).splitlines()) == 1
+
+
+def test_a_sweep_from_before_there_were_views_has_a_link(store: str) -> None:
+    line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
+    assert line.endswith("/runs?workflowType=machine_learning")
+
+
+def test_the_sweeps_own_run_keeps_texts_and_figures_and_replaces_them() -> None:
+    for content in ("old", "new"):
+        book = ledger(SEEDS, [], products=lambda content=content: {"table.md": content, "curve.png": b"\x89\xff"})
+        assert book.close() == ""
+    client = MlflowClient(store_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("study").experiment_id], "tags.role = 'plan'")
+    folder = Path(client.download_artifacts(run.info.run_id, "."))
+    assert (folder / "table.md").read_text() == "new"
+    assert (folder / "curve.png").read_bytes() == b"\x89\xff"
+    assert sorted(file.name for file in folder.iterdir()) == ["curve.png", "plan.json", "table.md"]
+
+
+def test_files_that_cannot_be_made_end_no_sweep() -> None:
+    def broken() -> dict[str, str | bytes]:
+        raise KeyError("no column")
+
+    notes: list[str] = []
+    assert ledger(SEEDS, notes, products=broken).close() == ""
+    assert notes == ["tables and figures cannot be kept now: 'no column'"]
+    tags = MlflowClient(store_uri()).get_experiment_by_name("study").tags
+    assert tags["mlflow.note.content"] == "A study.\n\na table"
+
+
+def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
+    book = ledger(SEEDS, [])
+    cell = make_plan(SEEDS, FILE).missing[0]
+    book.start(cell, devices=1.0, resources=str(REQUEST))
+    time.sleep(0.1)
+    book.end(cell.key, "finished", "")
+    book.close()
+    (entry,) = make_plan(SEEDS, FILE).entries.values()
+    assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
+    assert [*ran([entry], REQUEST)] == [name_of(cell.config, REQUEST)]

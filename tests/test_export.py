@@ -1,0 +1,156 @@
+"""An export says what the store says: equal frames, equal tables, the same bytes each time; damage is found."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import START, StoreWriter
+from mlflow import MlflowClient
+from pandas.testing import assert_frame_equal
+
+from analysis import tables
+from analysis.__main__ import main
+from analysis.export import write_export
+from analysis.records import read_records
+from analysis.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, notes_of, sweeps_in
+
+ODD = 'odd, "sweep" ±'
+GOALS = [{"metric": "val/probe_top1"}]
+CURVE = [0.1 + 0.2, math.nan, math.inf, -math.inf, 5e-324]
+
+
+@pytest.fixture(scope="module")
+def odd(template: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a store with one sweep that has every value which is hard to write down."""
+    file = tmp_path_factory.mktemp("odd") / "mlflow.db"
+    file.write_bytes(template)
+    uri = f"sqlite:///{file}"
+    writer = StoreWriter(uri)
+    sweep = writer.sweep(ODD, axes=["method", "method.mu"], present={"goals": GOALS, "seeds": [0]})
+    metrics = {"val/probe_top1": CURVE, "test/linear_top1": 0.9, "test/nan": math.nan, "system/cpu": [1.0, 2.0]}
+    some = {"method.mu": 0.5, "method.rectified": True, "method.depth": 3, "note": 'ümlaut, "quote"\nline', "empty": ""}
+    first = writer.run(sweep, some, metrics, cell_key="a", reason="±, \"'")
+    writer.client.log_metric(first, "val/probe_top1", 0.25, timestamp=START, step=1)  # earlier: counts for nothing
+    writer.client.log_metric(first, "val/probe_top1", 0.75, timestamp=2 * START, step=2)
+    writer.run(sweep, {"method": "lejepa", "method.lamb": "1e-05"}, {"val/probe_top1": [0.5]}, cell_key="b")
+    writer.run(sweep, {"method.mu": "-1", "big": "9" * 30}, cell_key="c", status="running")
+    writer.run(sweep, {"method.rectified": False, "seed": -1}, metrics, cell_key="d")
+    writer.client.delete_run(writer.run(sweep, some, metrics, cell_key="e"))
+    writer.client.create_run(sweep, run_name="somebody's")
+    return uri
+
+
+@pytest.fixture(scope="module")
+def export(odd: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    write_export(ODD, odd, folder)
+    return folder
+
+
+def test_the_frames_of_an_export_are_those_of_the_store(odd: str, export: Path) -> None:
+    here, there = load_runs(ODD, odd), load_runs(ODD, str(export))
+    assert_frame_equal(there, here)
+    assert notes_of(there) == notes_of(here) == [f"{ODD}: 1 runs without a cell key skipped"]
+    assert here["cell_key"].tolist() == ["a", "b", "c", "d"]
+    assert not any(name.startswith("system/") for name in here)
+    curves = load_histories(ODD, ["val/probe_top1", "system/cpu"], odd)
+    assert_frame_equal(load_histories(ODD, ["val/probe_top1", "system/cpu"], str(export)), curves)
+    assert_frame_equal(load_histories(ODD, store=str(export)), load_histories(ODD, store=odd))
+    of_a = curves[curves["cell_key"] == "a"]
+    assert of_a["metric"].tolist() == ["val/probe_top1"] * 5 + ["system/cpu"] * 2
+    assert of_a["epoch"].tolist() == [1, 2, 3, 4, 5, 1, 2]
+    assert of_a["value"].tolist() == [0.1 + 0.2, 0.75, math.inf, -math.inf, 5e-324, 1.0, 2.0]
+    assert curves["value"].isna().sum() == 1  # of d, whose second epoch nobody logged again
+    assert_frame_equal(load_history(ODD, "no/such", str(export)), load_history(ODD, "no/such", odd))
+
+
+def test_plain_sql_and_the_client_give_the_same_curves(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["system/cpu", "val/probe_top1"]
+    by_sql = load_histories(ODD, names, odd), load_histories(ODD, store=odd)
+    monkeypatch.setattr("analysis.curves.sqlite_file", lambda _: None)
+    for there, here in zip((load_histories(ODD, names, odd), load_histories(ODD, store=odd)), by_sql, strict=True):
+        assert_frame_equal(there, here)
+
+
+def test_the_csv_holds_every_number_and_text_exactly(odd: str, export: Path) -> None:
+    (record, *_) = read_records(MlflowClient(odd), MlflowClient(odd).get_experiment_by_name(ODD).experiment_id, odd)
+    (folder,) = export.iterdir()
+    with (folder / "runs.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert row["note"] == record.params["note"] == 'ümlaut, "quote"\nline'
+    assert (row["reason"], row["empty"], row["method.mu"], row["method.depth"]) == ("±, \"'", "", "0.5", "3")
+    assert "sweep.goals" not in row
+    with (folder / "history.csv").open(newline="") as stream:
+        values = [line["value"] for line in csv.DictReader(stream) if line["run_id"] == record.run_id]
+    assert {*map(float, values)} >= {0.1 + 0.2, math.inf, -math.inf, 5e-324, 0.75}
+
+
+def test_the_same_store_gives_the_same_bytes_and_leaves_nothing_else(odd: str, export: Path, tmp_path: Path) -> None:
+    files = write_export(ODD, odd, tmp_path)
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in write_export(ODD, odd, tmp_path)] == before
+    assert before == [(export / file.relative_to(tmp_path)).read_bytes() for file in files]
+    assert sorted(file.name for file in files[0].parent.iterdir()) == sorted(file.name for file in files)
+    about = json.loads(files[-1].read_text())
+    assert (about["sweep"], about["runs"], about["points"]) == (ODD, 4, len(load_histories(ODD, store=odd)))
+    assert json.loads(about["tags"]["sweep.goals"]) == GOALS
+
+
+@pytest.mark.parametrize("name", ["demo_rectified_lpjepa", "demo_lejepa", "demo_two_workers", "fair", "front", "seeds"])
+def test_every_table_can_be_built_from_exports(name: str, store: str, tmp_path: Path) -> None:
+    for sweep in tables.find(name, store).sweeps:
+        write_export(sweep, store, tmp_path)
+    for format in ("md", "latex", "html", "csv"):
+        assert tables.table(name, str(tmp_path), format) == tables.table(name, store, format)
+
+
+def test_exports_are_listed_like_a_store(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sweep in ("seeds", "demo_lejepa"):
+        write_export(sweep, store, tmp_path)
+    found = sweeps_in(str(tmp_path))
+    assert [*found] == ["demo_lejepa", "seeds"]
+    assert found["seeds"].experiment_id == sweeps_in(store)["seeds"].experiment_id
+    assert found["seeds"].tags == sweeps_in(store)["seeds"].tags
+    assert has_runs(found["seeds"], str(tmp_path))
+    assert main(["--store", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "in store" in line] == ["demo_lejepa", "seeds"]
+    monkeypatch.chdir(tmp_path)
+    assert len(load_runs("seeds", ".")) == 4
+
+
+def test_what_is_no_export_or_is_damaged_is_answered_in_one_line(store: str, tmp_path: Path) -> None:
+    with pytest.raises(NothingToShow, match=r"none is no folder of exports; python -m analysis export .* writes one"):
+        load_runs("seeds", str(tmp_path / "none"))
+    runs, *_, about = write_export("seeds", store, tmp_path)
+    with pytest.raises(NothingToShow, match=f"it is one sweep's: name {tmp_path}"):
+        load_runs("seeds", str(tmp_path / "seeds"))
+    with pytest.raises(NothingToShow, match=r"sweep sead is not in the exports of .*; it has seeds"):
+        load_runs("sead", str(tmp_path))
+    runs.write_bytes(runs.read_bytes()[:-9])  # a copy that was cut off
+    with pytest.raises(NothingToShow, match=r"runs\.parquet is not what its sweep\.json says.* export seeds"):
+        load_runs("seeds", str(tmp_path))
+    about.write_text("{")
+    with pytest.raises(NothingToShow, match=r"sweep\.json is damaged"):
+        sweeps_in(str(tmp_path))
+
+
+def test_an_export_that_is_cut_off_leaves_the_one_before(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_export("seeds", store, tmp_path)
+    before = load_runs("seeds", str(tmp_path))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_export("seeds", store, tmp_path)
+    assert_frame_equal(load_runs("seeds", str(tmp_path)), before)
+    assert len([*(tmp_path / "seeds").iterdir()]) == 5
