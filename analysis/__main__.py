@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
 from analysis.against_paper import NothingPublished, against_paper
 from analysis.mixture import MixedRuns
 from analysis.provenance import write_table
@@ -22,10 +20,9 @@ _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper]
 def main(words: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 when there is nothing in the store yet, or 2 for what was typed wrong or cannot be shown so."""
     options = _options(sys.argv[1:] if words is None else words)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
     try:
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
-    except (NothingToShow, MlflowException) as error:
+    except NothingToShow as error:
         sys.stderr.write(f"error: {_first_line(error)}\n")
         return 1
     except (UnknownTable, MixedRuns, NothingPublished) as error:

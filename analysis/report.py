@@ -12,7 +12,6 @@ from mlflow.entities import Experiment
 from analysis import figures, label_free, tables
 from analysis.aggregate import short, states_of
 from analysis.figures.points import groups_by_views, numbers
-from analysis.figures.style import as_bytes
 from analysis.render_html import to_html
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.selection import axes, current, said
@@ -107,12 +106,8 @@ def _table(sweep: str, store: str) -> str:
 
 def _figures(runs: pd.DataFrame, store: str) -> str:
     parts = []
-    own = runs["sweep.name"].iloc[0] if "sweep.name" in runs else runs["sweep"].iloc[0]
-    drawings = [figures.find(name) for name in figures.names()]
-    for drawing in sorted(drawings, key=lambda drawing: drawing.sweep != own):  # the sweep's own figures first
-        if drawing.lacks(runs):
-            continue
-        image = base64.b64encode(as_bytes(drawing.draw(runs, store), "svg")).decode()
+    for drawing, picture in figures.pictures(runs, store, "svg"):
+        image = base64.b64encode(picture).decode()
         text = html.escape(drawing.description)
         parts.append(
             f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{image}">\n'

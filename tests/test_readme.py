@@ -23,12 +23,15 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from analysis.tables import table
 from jepa_train.checkpoint import Checkpoints
 from jepa_train.flat import cell_key, flatten
 from jepa_train.models import build_network
-from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers
+from jepa_train.scales import Scale
+from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers, lejepa_lambda_views, rectified_sparsity
 from sweeps.engine.cells import Cell, fixed_cells, make_cell
 from sweeps.engine.plan import make_plan
+from sweeps.engine.scales import at_scale
 from sweeps.engine.store import best_config
 from sweeps.engine.tracking import Ledger
 
@@ -47,10 +50,10 @@ METRICS = {
 }
 
 
-def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
+def fill(module: ModuleType, proposed: Sequence[Cell] = (), *, scale: Scale | None = None) -> None:
     """Record the sweep's known cells, and those that a search proposed, as finished."""
     file = Path(str(module.__file__)).resolve()
-    plan = make_plan(module.SWEEP, file)
+    plan = make_plan(at_scale(module.sweep if scale else module.SWEEP, scale), file)
     ledger = Ledger(plan, file, note=print, publish=lambda: "")
     for number, cell in enumerate((*plan.fixed, *proposed)):
         ledger.start(cell, devices=1.0)
@@ -61,7 +64,7 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = ()) -> None:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a user whose three demo sweeps are done."""
+    """The environment of a user whose demo and mini sweeps are done."""
     results = tmp_path_factory.mktemp("readme") / "results"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JEPA_RESULTS", str(results))
@@ -75,6 +78,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         assert cell_key(best_config("demo_lejepa")) == proposed[-1].key
         fill(demo_rectified_lpjepa)
         fill(demo_two_workers)
+        fill(lejepa_lambda_views, scale="mini")
+        fill(rectified_sparsity, scale="mini")
         return {**os.environ, "JEPA_RESULTS": str(results)}
 
 
@@ -250,6 +255,58 @@ def test_tables(environment):
     table = run(".venv/bin/python -m analysis demo_rectified_lpjepa --format latex", environment)
     assert table.returncode == 0, table.stderr
     assert r"\toprule" in table.stdout
+
+
+def test_the_studies_again_run_nothing_and_print_both_tables(environment):
+    """.venv/bin/python -m sweeps lejepa_lambda_views rectified_sparsity --scale mini"""
+    done = run(test_the_studies_again_run_nothing_and_print_both_tables.__doc__, environment)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"(\w+): 45 finished of 45 cells", done.stdout) == [
+        "lejepa_lambda_views_mini",
+        "rectified_sparsity_mini",
+    ]
+    assert "**LeJEPA: lamb against views" in done.stdout
+
+
+def test_the_studies_on_cifar_10(environment):
+    """.venv/bin/python -m sweeps lejepa_lambda_views rectified_sparsity --scale small data.path=~/data/cifar10
+
+    With --status added: it takes an hour.
+    """
+    command = inspect.getdoc(test_the_studies_on_cifar_10).partition("\n")[0]
+    done = run(f"{command} --status", environment)
+    assert done.returncode == 0, done.stderr
+    assert "lejepa_lambda_views_small" in done.stdout
+
+
+def test_the_tables_shown_are_of_the_runs_beside_them(environment):
+    """.venv/bin/python -m analysis lejepa_lambda_views --scale small --store docs/results/store"""
+    shown = dict(re.findall(r"<!-- (\w+-\w+) -->\n(.*?)\n<!-- end of \1 -->", README, flags=re.DOTALL))
+    assert len(shown) == 4
+    for label, text in shown.items():
+        name, _, scale = label.partition("-")
+        assert text == table(name, str(ROOT / "docs/results/store"), scale=scale), label
+    done = run(test_the_tables_shown_are_of_the_runs_beside_them.__doc__, environment)
+    assert done.stdout == shown["lejepa_lambda_views-small"] + "\n"
+
+
+def test_what_is_written_of_a_study(environment, tmp_path):
+    """.venv/bin/python -m analysis lejepa_lambda_views --scale mini --against-paper
+    .venv/bin/python -m analysis lejepa_lambda_views --scale mini --output results/tables
+    .venv/bin/python -m analysis figure lambda_views --scale mini
+    .venv/bin/python -m analysis report lejepa_lambda_views --scale mini
+    .venv/bin/python -m analysis export lejepa_lambda_views --scale mini
+    """
+    told = []
+    for command in inspect.getdoc(test_what_is_written_of_a_study).splitlines():
+        done = run(command, {**environment, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert "not comparable" in told[0]
+    assert (tmp_path / "results/tables/lejepa_lambda_views-mini.provenance.json").is_file()
+    written = [Path(line) for text in told[2:] for line in text.splitlines()]
+    assert len(written) == 2 + 1 + 5
+    assert all((tmp_path / file).stat().st_size > 1000 for file in written)
 
 
 def test_the_ui_serves_the_links_it_prints_on_loopback(environment):

@@ -8,7 +8,7 @@ learning curves has `curves(runs)`, their metrics, and `draw(runs, histories)`.
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,19 @@ def find(name: str) -> Drawing:
         curves=getattr(module, "curves", None),
         make=module.draw,
     )
+
+
+def pictures(runs: pd.DataFrame, store: str, format: str, *, own: bool = False) -> Iterator[tuple[Drawing, bytes]]:
+    """Every figure that has something to draw of one sweep's runs, the sweep's own first.
+
+    Args:
+        own: leave out those that were made for other sweeps or need long; learning curves stay.
+    """
+    study = runs["sweep.name"].iloc[0] if "sweep.name" in runs else runs["sweep"].iloc[0]
+    drawings = sorted(map(find, names()), key=lambda drawing: drawing.sweep != study)
+    for drawing in drawings:
+        if not (own and drawing.sweep != study and drawing.name != "curves") and not drawing.lacks(runs):
+            yield drawing, as_bytes(drawing.draw(runs, store), format)
 
 
 def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "", sweep: str = "") -> list[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
+from analysis.runs import load_runs
 from analysis.tables import table
 from sweeps.engine.display import Outcome
 from sweeps.engine.options import Options
@@ -16,6 +17,7 @@ from sweeps.engine.plan import Plan, make_plan
 from sweeps.engine.reevaluate import reevaluate
 from sweeps.engine.spec import Sweep
 from sweeps.engine.status import Facts
+from sweeps.engine.store import store_uri
 from sweeps.engine.summary import summary
 from sweeps.engine.tracking import Ledger, replay_spool
 
@@ -118,8 +120,13 @@ def _table(sweep: Sweep) -> str:
 
 
 def _products(sweep: Sweep) -> dict[str, str | bytes]:
-    """What the sweep's own run keeps besides its plan: the table, to be looked at and to be computed with."""
+    """What the sweep's own run keeps besides its plan: the table, to be looked at and to be computed with; figures."""
+    from analysis.figures import pictures  # matplotlib takes a second to import
+
     try:
-        return {f"table.{format}": table(sweep.name, format=format) + "\n" for format in ("md", "html", "csv")}
+        tables = {f"table.{format}": table(sweep.name, format=format) + "\n" for format in ("md", "html", "csv")}
+        runs = load_runs(sweep.name)
+        drawn = {f"{drawing.name}.png": png for drawing, png in pictures(runs, store_uri(), "png", own=True)}
     except LookupError:
         return {}
+    return tables | drawn
