@@ -11,7 +11,7 @@ from jepa_train.probes import ROWS, Labelled, Score, heads_top1, softmax_minus_t
 
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at its predecessor's solution
 
-_SPECTRUM_ROWS = 8192  # a sample, and fp32, will do: it steers the solver, and does not decide where it arrives
+_SPECTRUM_ROWS = 8192  # a sample will do: it steers the solver, and does not decide where it arrives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,13 @@ class Spectrum:
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
-        """Of at most 8,192 rows, spread evenly over x (N, E)."""
+        """Of at most 8,192 rows, spread evenly over x (N, E).
+
+        In fp64: with many dead dimensions LAPACK's fp32 eigh gives NaN, or gives up, one time in ten.
+        """
         x = spread_rows(x, _SPECTRUM_ROWS)
-        variances, axes = torch.linalg.eigh(x.T @ x / len(x))
-        return cls(variances=variances.clamp(min=0), axes=axes)
+        variances, axes = torch.linalg.eigh((x.T @ x / len(x)).double())
+        return cls(variances=variances.clamp(min=0).to(x.dtype), axes=axes.to(x.dtype))
 
 
 def linear_probe(
