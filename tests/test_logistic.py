@@ -130,7 +130,7 @@ def test_a_single_class_is_no_error() -> None:
 
 
 def test_many_dead_dimensions_have_a_spectrum_too() -> None:
-    """Seven rarely active dimensions of 64, as at mu = -3: fp32's eigh gave NaN, or gave up, in a tenth of the draws."""
+    """Seven rarely active dimensions of 64, as at mu = -3: fp32's eigh gave NaN, or gave up, in one draw of ten."""
     draws = torch.Generator().manual_seed(0)
     for _ in range(40):
         x = torch.zeros(4500, 64)
