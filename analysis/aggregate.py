@@ -123,8 +123,8 @@ class Measured:
         }
 
     def cell(self, positions: Iterable[int], quantity: Quantity) -> Cell:
-        """The runs at these positions, one per seed, as one Cell. target/ metrics are theory and have no spread; a
-        method without a target has none, so that theory that was not logged is no gap in what was measured."""
+        """The runs at these positions, one per seed, as one Cell. target/ metrics are theory: one seed tells what
+        it is, without spread; a method without a target has none, and that is no gap in what was measured."""
         theory = quantity.theory
         found: list[tuple[int, float, str]] = []
         lost: list[tuple[str, str]] = []
@@ -138,6 +138,8 @@ class Measured:
             elif not theory:
                 lost.append(("not measured", self._ids[at]))
         seeds, values, ids = zip(*sorted(found), strict=True) if found else ((), (), ())
+        if theory and found:
+            lost = []
         states, state_ids = zip(*sorted(lost), strict=True) if lost else ((), ())
         return Cell(values, states, ids, seeds, state_ids, quantity=quantity)
 
