@@ -63,12 +63,14 @@ def mark_mixed(frame: pd.DataFrame, runs: pd.DataFrame, *, allow: bool) -> tuple
 
 
 def versions(runs: pd.DataFrame) -> dict[str, str]:
-    """Run id -> "9101bc4", "9101bc4 with uncommitted changes", or "unknown"."""
+    """Run id -> "9101bc4", "9101bc4 with uncommitted changes", "9101bc4 evaluated by 5ab0a3f", or "unknown"."""
     commits, dirty = column(runs, "commit"), column(runs, "git_dirty").astype(str).str.lower()
+    later = column(runs, "evaluated_by")
     return {
         run_id: ("unknown" if pd.isna(commit) or not commit else str(commit)[:7])
         + (" with uncommitted changes" if changed == "true" else "")
-        for run_id, commit, changed in zip(runs["run_id"], commits, dirty, strict=True)
+        + (f" evaluated by {by[:7]}" if isinstance(by, str) and by != commit else "")
+        for run_id, commit, changed, by in zip(runs["run_id"], commits, dirty, later, strict=True)
     }
 
 

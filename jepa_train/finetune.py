@@ -43,7 +43,8 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
     and at most 1,000 steps, a tenth of them warm-up, then cosine to 0. Each batch is one global view by the run's own
     augmentation. The learning rate, one for encoder and head, is that of 3e-4, 1e-3 and 3e-3 which is best on the whole
     of val, the smallest of equals. The images are those of kshot's draw number config.seed modulo 5, so that a table's
-    spread over seeds holds that of the draws. Numbers that a class does not reach are left out.
+    spread over seeds holds that of the draws. A class with fewer images gives all; numbers that
+    no class has are left out.
 
     Each fit is of one process: the ranks share the fits, and their number changes no result. At most 21 fits.
     """
@@ -70,7 +71,7 @@ def views_seen(splits: Splits) -> int:
 
 def _counts(splits: Splits) -> list[int]:
     """Images per class; 0 is all."""
-    return [*possible_shots(splits.train.labels, SHOTS, num_classes=len(splits.classes)), 0]
+    return [*possible_shots(splits.train.labels, SHOTS), 0]
 
 
 def _steps(size: int) -> int:

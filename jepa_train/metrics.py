@@ -8,6 +8,9 @@ from jepa_train.distributed import at_least_fp32
 # Of the target's standard deviation. Healthy runs on digits stay above 0.1 from the second epoch's middle on; in the
 # first steps a target as narrow as mu = -3 lets one fall to 0.02 for two steps, so one batch alone proves nothing.
 COLLAPSE_FRACTION = 0.05
+# Where the loss is free of scale (SimCLR, NCL), theory names no spread of z: this is near what a projector begins with
+# (0.3 or so), and a twentieth of it is reached by networks alone whose z no longer depends on the image.
+UNSCALED_STD = 0.1
 RANK_ROWS = 8192  # of effective_rank: float64 products of 45,000 rows of 2048 take seconds an epoch
 
 SHOTS = (1, 2, 5, 10, 100, 1000)  # images per class, as in LeJEPA's Tables 2 and 3

@@ -86,7 +86,12 @@ LEJEPA_IMAGENET1K_VIT_L14 = TrainConfig(
     data=DataConfig(name="image_folder", image_size=256),
     views=dataclasses.replace(LEJEPA_VIEWS, global_size=238),
     model=ModelConfig(
-        encoder="vit_large_patch14_224", drop_path=0.1, embed_dim=512, projector_hidden=2048, projector_dim=512
+        encoder="vit_large_patch14_224",
+        small_stem=False,  # of no meaning for a ViT; studies put other encoders here
+        drop_path=0.1,
+        embed_dim=512,
+        projector_hidden=2048,
+        projector_dim=512,
     ),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-2, warmup_epochs=10),
     epochs=100,

@@ -79,11 +79,12 @@ def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
     """The linear probe on so many training images per class: mean and, on test, spread over 5 draws.
 
     The L2 strength is chosen on the whole of val, one per number of shots. Embeddings are standardised by the training
-    split's statistics, which take no labels. Where a class has fewer images, that number of shots is left out.
+    split's statistics, which take no labels. A class with fewer images gives all; numbers that no
+    class has are left out.
     """
     data = frozen.standardised
     metrics: dict[str, float] = {}
-    for count in possible_shots(data.train.labels, shots, num_classes=data.num_classes):
+    for count in possible_shots(data.train.labels, shots):
         draws = [shots_of(data.train.labels, count, draw=draw) for draw in range(DRAWS)]
         scores = linear_probe(
             [Labelled(data.train.x[rows], data.train.labels[rows]) for rows in draws],
@@ -116,19 +117,22 @@ def protocol_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def possible_shots(labels: Tensor, shots: Sequence[int], *, num_classes: int) -> list[int]:
-    """Those of the numbers per class that every class has; what is left out is said in the log, once per process."""
-    fewest = int(labels.bincount(minlength=num_classes).min())
-    missing = tuple(count for count in shots if count > fewest)
+def possible_shots(labels: Tensor, shots: Sequence[int]) -> list[int]:
+    """Those of the numbers per class that the largest class has; smaller ones give all that they have.
+
+    What is left out is said in the log, once per process.
+    """
+    most = int(labels.bincount().max())
+    missing = tuple(count for count in shots if count > most)
     if missing:
-        _say_left_out(fewest, missing)
-    return [count for count in shots if count <= fewest]
+        _say_left_out(most, missing)
+    return [count for count in shots if count <= most]
 
 
 @functools.cache
-def _say_left_out(fewest: int, missing: tuple[int, ...]) -> None:
+def _say_left_out(most: int, missing: tuple[int, ...]) -> None:
     numbers = ", ".join(map(str, missing))
-    logger.warning("a class has only %d training images, so %s shots per class are left out", fewest, numbers)
+    logger.warning("no class has more than %d training images, so %s shots per class are left out", most, numbers)
 
 
 def shots_of(labels: Tensor, shots: int, *, draw: int) -> Tensor:

@@ -14,7 +14,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.data.split import load_splits
 from jepa_train.evaluate import evaluate, final_evaluation
 from jepa_train.flat import cell_key, parse, unflatten
-from jepa_train.metrics import collapse_reason
+from jepa_train.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.models import build_network
 from jepa_train.preflight import preflight
 from jepa_train.trainer import Trainer, placed
@@ -181,5 +181,5 @@ def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:
         if not math.isfinite(value):
             return "diverged", f"{name} is {value} in epoch {metrics['epoch']:.0f}"
     # of training: val's, in evaluation mode, is small until batch norm's averages have settled
-    reason = collapse_reason(trainer.spread, trainer.config.method.expected()["std"])
+    reason = collapse_reason(trainer.spread, trainer.config.method.expected().get("std", UNSCALED_STD))
     return ("collapsed", f"{reason} in epoch {metrics['epoch']:.0f}") if reason else _FINE

@@ -4,6 +4,7 @@ At the paper's scale data/flowers102 and its likes are folders of images: DIR/tr
 Expect 64 to 93 %, and on galaxy10 more than a far larger encoder transferred from ImageNet.
 """
 
+import dataclasses
 import sys
 
 from jepa_train.presets import PRESETS
@@ -27,17 +28,26 @@ DATA: dict[Scale, dict[str, tuple[str, ...]]] = {
     },
 }
 RATES = {"paper": (5e-3, 5e-4)}
+DECAYS = {"paper": (1e-1, 1e-2, 1e-5)}
 
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
     bases = LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]}
+    base = bases[scale]
+    if "data.path" in DATA[scale]:  # an axis: the base has its first value
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, path=DATA[scale]["data.path"][0]))
     return Sweep(
         name=f"lejepa_indomain_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
-        grid={"model.encoder": ENCODERS[scale], **DATA[scale], "optim.lr": RATES.get(scale, (5e-3, 1e-3))},
+        base=base,
+        grid={
+            "model.encoder": ENCODERS[scale],
+            **DATA[scale],
+            "optim.lr": RATES.get(scale, (5e-3, 1e-3)),
+            "optim.weight_decay": DECAYS.get(scale, (1e-3,)),
+        },
         seeds=SEEDS[scale],
     )
 

@@ -4,8 +4,10 @@ Expect one global view to be far worse (paper: 53 to 69 %), two and four to be a
 help a little.
 """
 
+import dataclasses
 import sys
 
+from jepa_train.methods import LeJEPA as Method
 from jepa_train.presets import PRESETS
 from jepa_train.scales import LEJEPA, SEEDS, Scale
 from sweeps.engine import Sweep, main
@@ -22,11 +24,14 @@ SMALLER = {"mini": 8, "small": 4, "lab": 2, "paper": 1}  # batches by this facto
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
     bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
+    base = bases[scale]
+    if scale == "paper":  # launch_views_ablation fixes 1000 slices
+        base = dataclasses.replace(base, method=Method(lamb=0.05, num_slices=1000))
     return Sweep(
         name=f"lejepa_views_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=base,
         grid=[
             {
                 "views.num_global": (num_global,),

@@ -1,4 +1,4 @@
-"""Rectified LpJEPA, Tables 1 and 2, and Fig. 4: targets RGG(p, mu), sparse and dense baselines.
+"""Rectified LpJEPA, Table 1 and Fig. 4: targets RGG(p, mu), sparse and dense baselines.
 
 Finished cells judged on other data sets fill Tables 3 to 8: --evaluate probe.transfer=dtd=DIR,cifar10=DIR,... Expect
 all to be about as accurate, but for the sparsest target, and the projector's probe to be below the encoder's.
@@ -6,7 +6,9 @@ all to be about as accurate, but for the sparsest target, and the projector's pr
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 
+from jepa_train.flat import flatten
 from jepa_train.presets import PRESETS
 from jepa_train.scales import RECTIFIED, SEEDS, Scale
 from sweeps.engine import Sweep, main
@@ -21,6 +23,22 @@ BASELINES: tuple[Grid, ...] = (
     {"method": ("ncl",), "method.nonneg": ("relu", "rep_relu")},
     {"method": ("lejepa",)},
 )
+FIELDS = ("optim.lr", "model.projector_layers", "model.projector_hidden", "model.projector_dim")
+
+
+def targets() -> list[Grid]:
+    """A grid for each target: not all combinations of p and mu."""
+    return [{"method": ("rectified_lpjepa",), "method.p": (p,), "method.mu": (mu,)} for p, mu in TARGETS]
+
+
+def baselines(recipes: Mapping[str, str]) -> list[Grid]:
+    """A grid for each baseline, with learning rate and projector of its preset: method -> preset."""
+    grids = []
+    for baseline in BASELINES:
+        preset = recipes.get(str(baseline["method"][0]))
+        flat = flatten(PRESETS[preset]) if preset else {}
+        grids.append(baseline | {key: (flat[key],) for key in FIELDS if flat})
+    return grids
 
 
 def sweep(scale: Scale) -> Sweep:
@@ -33,15 +51,14 @@ def sweep(scale: Scale) -> Sweep:
             data=dataclasses.replace(base.data, name="digits_0_4"),
             probe=dataclasses.replace(base.probe, transfer="digits_5_9"),
         )
-    targets: list[Grid] = [{"method": ("rectified_lpjepa",), "method.p": (p,), "method.mu": (mu,)} for p, mu in TARGETS]
-    # solo-learn's .3 per 256 images, for vicreg and simclr on ImageNet-100; the smaller scales have one rate for all
-    rate: Grid = {"optim.lr": (0.15,)} if scale == "paper" else {}
+    contrastive = "simclr_imagenet100_resnet50"  # NCL has no file of its own there
+    recipes = {"vicreg": "vicreg_imagenet100_resnet50", "simclr": contrastive, "ncl": contrastive}
     return Sweep(
         name=f"rectified_targets_{scale}",
         scale=scale,
         purpose=__doc__,
         base=base,
-        grid=[*targets, *(baseline | rate for baseline in BASELINES)],
+        grid=[*targets(), *baselines(recipes if scale == "paper" else {})],
         seeds=SEEDS[scale],
     )
 

@@ -88,7 +88,7 @@ def test_digits_enlarge_as_pillow_does():
 
 def test_some_of_the_training_images_keep_the_proportions_and_the_test_split():
     full, some = (load_splits(DataConfig(train_images=count, val_frac=0.2)) for count in (0, 300))
-    assert len(some.train) + len(some.val) == pytest.approx(300, abs=5)  # rounded class by class
+    assert len(some.train) + len(some.val) == 300
     assert len(some.val) == pytest.approx(60, abs=5)
     assert torch.equal(some.test.rows, full.test.rows)
     rows = torch.cat([some.train.rows, some.val.rows])
@@ -99,6 +99,11 @@ def test_some_of_the_training_images_keep_the_proportions_and_the_test_split():
     torch.testing.assert_close(shares, everyone / everyone.sum(), atol=0.005, rtol=0)
     with pytest.raises(ConfigError, match=r"data.train_images must not exceed the \d+ training images, got 5000"):
         load_splits(DataConfig(train_images=5000))
+    with pytest.raises(ConfigError, match=r"data.train_images must be two for each of 10 classes at least, got 19"):
+        load_splits(DataConfig(train_images=19))
+    for count in (20, 25, 250, 1000):
+        fewer = load_splits(DataConfig(train_images=count))
+        assert len(fewer.train) + len(fewer.val) == count
 
 
 def test_val_depends_on_val_frac_alone():

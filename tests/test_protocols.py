@@ -111,7 +111,7 @@ def test_more_shots_than_a_class_has_are_left_out_and_said(caplog: pytest.LogCap
     ]
     assert shots == [1, 2, 5]
     assert [record.getMessage() for record in caplog.records] == [
-        "a class has only 7 training images, so 10, 100, 1000 shots per class are left out"
+        "no class has more than 7 training images, so 10, 100, 1000 shots per class are left out"
     ]
 
 

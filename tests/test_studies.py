@@ -1,12 +1,18 @@
 """The studies of the papers' tables: at every scale a plan of cells that could run."""
 
+import dataclasses
 import importlib
+import itertools
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from analysis.tables import names
+from jepa_train.flat import unflatten
 from jepa_train.scales import SCALES, Scale
 from sweeps.engine.cells import fixed_cells
+from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import Sweep
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
@@ -31,3 +37,28 @@ def test_at_mini_scale_every_cell_can_run_and_is_one_of_its_kind(name: str) -> N
     cells = fixed_cells(sweep, sweep.base)  # preflight builds every encoder and takes every view
     assert len({cell.key for cell in cells}) == len(cells) >= len(sweep.seeds) * 2
     assert all(cell.config.data.name.startswith("digits") for cell in cells)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_at_the_papers_scale_no_encoder_loses_the_stem_made_for_its_images(name: str) -> None:
+    sweep = study(name, "paper")
+    for point in sweep.corners():
+        config = unflatten(point, base=sweep.base)
+        assert not (config.model.small_stem and config.views.global_size > 64), config.model.encoder
+
+
+def test_every_study_has_its_table() -> None:
+    assert {*STUDIES} <= {*names()}
+
+
+def test_data_as_an_axis_are_found_where_the_base_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = study("lejepa_indomain", "paper")
+    for folder in sweep.grids[0]["data.path"]:
+        for split, label in itertools.product(("train", "test"), ("a", "b")):
+            place = Path(str(folder)) / split / label
+            place.mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (8, 8), (40 * number, 0, len(str(folder)))).save(place / f"{number}-{Path(str(folder)).name}.png")
+    plan = make_plan(dataclasses.replace(sweep, grid={**sweep.grids[0], "model.encoder": ["resnet18"]}), tmp_path / "x")
+    assert len(plan.missing) == 6 * 2 * 3

@@ -1,4 +1,4 @@
-"""Rectified LpJEPA, Tables 1 and 2: targets and baselines by accuracy of encoder and projector and by sparsity."""
+"""Rectified LpJEPA, Table 1: targets and baselines by accuracy of encoder and projector and by sparsity."""
 
 import pandas as pd
 

@@ -4,9 +4,13 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from jepa_train.checks import ConfigError
 from jepa_train.data import DATASETS, Images, Splits
 from jepa_train.data.base import stratified
+from jepa_train.randomness import generator
 
 if TYPE_CHECKING:
     from jepa_train.config import DataConfig  # config imports DATASETS: at run time nothing below imports config
@@ -70,13 +74,32 @@ def _part(images: Images, count: int) -> Images:
     """`count` of the training images, every class in proportion; all of them for 0. The draw depends on nothing else.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer, or not two for every class.
     """
+    if count in (0, len(images)):
+        return images
+    sizes = images.labels.bincount()
     if count > len(images):
         raise ValueError(
             f"data.train_images must not exceed the {len(images)} training images, got {count}; lower it, or 0 for all"
         )
-    if count in (0, len(images)):
-        return images
-    _, kept = stratified(images.labels, count / len(images), purpose="train_images")
-    return images.take(kept)
+    if count < 2 * len(sizes):
+        raise ValueError(
+            f"data.train_images must be two for each of {len(sizes)} classes at least, got {count}; raise it, or 0 for "
+            "all"
+        )
+    kept = []
+    for label, share in enumerate(_shares(sizes, count).tolist()):
+        members = (images.labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator("train_images", label))
+        kept.append(members[order[:share]])
+    return images.take(torch.cat(kept).sort().values)
+
+
+def _shares(sizes: Tensor, count: int) -> Tensor:
+    """`count` over the classes in proportion to their sizes, by largest remainders. sizes: (C,), and so the shares."""
+    exact = sizes.double() * count / sizes.sum()
+    shares = exact.floor().long()
+    most = (exact - shares).argsort(descending=True, stable=True)
+    shares[most[: count - int(shares.sum())]] += 1
+    return shares

@@ -23,9 +23,9 @@ class Method(Protocol):
         ...
 
     def expected(self) -> dict[str, float]:
-        """What z should show, in closed form: {"std": ..} and, where theory has one, {"nonzero_fraction": ..}.
+        """What z should show, in closed form: {"std": ..} and {"nonzero_fraction": ..}, as far as theory says so.
 
-        A run whose z spreads less than a twentieth of "std" counts as collapsed.
+        A run whose z spreads less than a twentieth of "std" (metrics.UNSCALED_STD, without it) counts as collapsed.
         """
         ...
 

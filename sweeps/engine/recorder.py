@@ -111,4 +111,4 @@ class Recorder(tune.Callback):
 
 
 def _is_metric(name: str) -> bool:
-    return name == "epoch" or name.partition("/")[0] in ("train", "val", "test", "target", "system")
+    return name == "epoch" or name.partition("/")[0] in ("train", "val", "test", "target", "transfer", "system")

@@ -42,7 +42,8 @@ def reevaluate(plan: Plan, ledger: Ledger, console: Console) -> int:
 
 
 def _scores(metrics: Mapping[str, float]) -> str:
-    """What the protocols found on test, on encoder features."""
+    """What the protocols found on test and on other data sets, on encoder features."""
     online = ("test/probe_top1", "test/projector_top1")
-    names = [name for name in metrics if name.endswith("_top1") and name.startswith("test/") and name not in online]
+    judged = ("test/", "transfer/")
+    names = [name for name in metrics if name.endswith("_top1") and name.startswith(judged) and name not in online]
     return ", ".join(f"{name} {metrics[name]:.3f}" for name in names if "_projector_" not in name)

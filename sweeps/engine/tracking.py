@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, RunTag
 
 from jepa_train.flat import flatten
 from sweeps.engine.cells import Cell
@@ -156,7 +156,8 @@ class Ledger:
         held = self._client.get_run(entry.run_id).data.metrics
         now, epoch = _now(), int(metrics["epoch"])
         rows = [Metric(name, value, now, epoch) for name, value in _rows(metrics).items() if held.get(name) != value]
-        self._client.log_batch(entry.run_id, metrics=rows)
+        by = RunTag("evaluated_by", self._code["mlflow.source.git.commit"])
+        self._client.log_batch(entry.run_id, metrics=rows, tags=[by] if rows else [])
 
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
