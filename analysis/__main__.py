@@ -11,6 +11,7 @@ from analysis.mixture import MixedRuns
 from analysis.provenance import write_table
 from analysis.render import FORMATS
 from analysis.runs import NothingToShow, has_runs, store_uri, sweeps_in
+from analysis.sources import file_name
 from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
@@ -78,7 +79,7 @@ def _table(options: argparse.Namespace) -> str:
 def _written(label: str, folder: Path, texts: dict[str, str]) -> list[Path]:
     files = []
     for form, text in texts.items():
-        files.append(folder / f"{label}-against-paper.{'tex' if form == 'latex' else form}")
+        files.append(folder / f"{file_name(label)}-against-paper.{'tex' if form == 'latex' else form}")
         files[-1].write_text(f"{text}\n", encoding="utf-8")
     return files
 

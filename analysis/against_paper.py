@@ -20,11 +20,12 @@ from analysis.labels import dataset_label, encoder_label
 from analysis.render import render
 from analysis.selection import comparable, records_of
 from analysis.statistics import cells_of
-from analysis.tables import Built
+from analysis.tables import Built, comparable_frame
 
 FOLDER = Path(__file__).parent / "published"
 _ABSENT = "not in our table"
 _NAMED = {"data": dataset_label, "model.encoder": encoder_label}
+_FACTS = {"quantity", "published", "tolerance", "source"}  # columns that do not say where a number stands
 _COLUMNS = ["published", "ours", "difference", "verdict"]
 
 
@@ -49,13 +50,14 @@ def against_paper(name: str, built: Built, format: str = "md") -> str:
     at places that our table lacks, and those measured otherwise where another one compares, are counted, in CSV listed.
 
     Raises:
-        NothingPublished: no data file of that name.
+        NothingPublished: no data file of that name, or none of its numbers says where in this table it stands.
     """
     file = FOLDER / f"{name}.csv"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.csv")))
         raise NothingPublished(f"no published number of {name} is known; there are some of {known}")
-    found = pairs(pd.read_csv(file, dtype=str, keep_default_na=False), built)
+    ours = replace(built, frame=comparable_frame(name, built))
+    found = pairs(pd.read_csv(file, dtype=str, keep_default_na=False), ours)
     title = f"{built.title}: paper against ours"
     if format == "csv":
         return render(_frame(found), format)
@@ -76,11 +78,19 @@ def against_paper(name: str, built: Built, format: str = "md") -> str:
 
 
 def pairs(published: pd.DataFrame, built: Built) -> list[Pair]:
-    """Every published number with each of our cells at its place."""
+    """Every published number with each of our cells at its place.
+
+    Raises:
+        NothingPublished: the table has none of the levels that say where they stand.
+    """
     cells = [(replace(cell, bold=False), place) for _, _, cell, place in cells_of(built.frame) if cell.n or cell.states]
     settings = {run["run_id"]: run for run in records_of(built.runs)}
     names = [str(name) for name in [*built.frame.index.names, *built.frame.columns.names] if name]
-    own = [name for name in map(str, published) if name in names]
+    keys = [name for name in map(str, published) if name not in _FACTS and not name.startswith("at:")]
+    own = [name for name in keys if name in names]
+    if keys and not own:
+        lacks = f"the table has no {' or '.join(keys)}, by which the published numbers are told apart"
+        raise NothingPublished(f"{lacks}; it has {', '.join(names) or 'no named level'}")
     others = [name for name in names if name not in own]
     found = []
     several = "at:data" in published and published["at:data"].nunique() > 1

@@ -50,7 +50,8 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
     key. A point of which nothing has finished keeps all its cells.
 
     Returns:
-        The cells of the winners, all seeds; what is to be said of the choice below the table.
+        The cells of the winners, all seeds; what is to be said of the choice below the table, with the number of runs
+        of those settings that competed.
     """
     goal, keys = goals_of(found)[0], [axis for axis in axes(found) if axis not in free]
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -69,7 +70,8 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
             )
             ranked["score"] *= 1 if goal.direction == "min" else -1
             best = ranked.sort_values(["n", "score", "key"], ascending=[False, True, True]).index[0]
-            judged.append(int(own["status"].isin(JUDGED).sum()))
+            competing = {*ranked.index[ranked["n"] == ranked["n"].max()]}
+            judged.append(int((own["status"].isin(JUDGED) & own["setting"].isin(competing)).sum()))
             own = own[[setting == best for setting in own["setting"]]]
         parts.append(own)
     chosen = pd.concat(parts).drop(columns=["score", "setting"]) if parts else found

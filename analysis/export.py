@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from analysis.runs import load_histories, load_runs, notes_of, sweeps_in
-from analysis.sources import ABOUT, POINTS, RUNS, digest_of, folder_name, shown
+from analysis.sources import ABOUT, POINTS, RUNS, digest_of, file_name, shown
 
 _OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
 
@@ -26,7 +26,7 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
     experiment = sweeps_in(store)[sweep]
     history = history[["run_id", "metric", "epoch", "value"]]
     columns = [name for name in map(str, runs) if not name.startswith(_OF_SWEEP) and name != "base"]
-    to = folder.expanduser() / folder_name(sweep)
+    to = folder.expanduser() / file_name(sweep)
     to.mkdir(parents=True, exist_ok=True)
     files = {
         RUNS: lambda file: runs.to_parquet(file, index=False),

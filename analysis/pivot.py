@@ -37,7 +37,7 @@ def pivot(
     """
     fixed = {*rows, *columns, *free, *(searched(found) if len(found) and is_fair(found) else ())}
     further = [axis for axis in (axes(found) if len(found) else []) if axis not in fixed]
-    further = _that_differ(found, [*rows, *columns], further)
+    further = that_differ(found, [*rows, *columns], further)
     row_keys, column_keys = [*further, *rows], [*columns]
     places = [*zip(*(_filled(found, key) for key in [*row_keys, *column_keys]), strict=True)]
     at: dict[Key, list[int]] = defaultdict(list)
@@ -68,7 +68,7 @@ def pivot(
     return frame
 
 
-def _that_differ(found: pd.DataFrame, shown: Sequence[str], others: Sequence[str]) -> list[str]:
+def that_differ(found: pd.DataFrame, shown: Sequence[str], others: Sequence[str]) -> list[str]:
     """Those of the other axes that the shown ones do not determine: batches that co-vary with views say nothing new."""
     shown_values = [*zip(*(_filled(found, key) for key in shown), strict=True)] or [()] * len(found)
     kept = []

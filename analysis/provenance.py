@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.aggregate import levels
 from analysis.selection import records_of
+from analysis.sources import file_name
 from analysis.statistics import cells_of
 from analysis.tables import Built
 
@@ -26,7 +27,7 @@ def write_table(built: Built, label: str, folder: Path, *, store: str, ui: str) 
         f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{texts["html"]}\n</body>\n</html>'
     )
     texts["provenance.json"] = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)
-    files = [folder / f"{label}.{ending}" for ending in texts]
+    files = [folder / f"{file_name(label)}.{ending}" for ending in texts]
     for file, text in zip(files, texts.values(), strict=True):
         file.write_text(f"{text}\n", encoding="utf-8")
     return files

@@ -15,6 +15,7 @@ from analysis.figures.points import groups_by_views, numbers
 from analysis.render_html import to_html
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.selection import axes, current, said
+from analysis.sources import file_name
 from analysis.summary import summary
 
 _STYLE = """<style>
@@ -58,7 +59,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
     )
     page = f"{head}\n<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n"
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{experiment.name}.html"
+    file = folder / f"{file_name(experiment.name)}.html"
     file.write_bytes(page.encode("ascii", "xmlcharrefreplace"))
     return file
 

@@ -137,7 +137,7 @@ class Export:
         return {about["sweep"]: _experiment_of(about) for about in abouts}
 
     def has_runs(self, experiment: Experiment) -> bool:
-        return _read_about(self._folder / folder_name(experiment.name) / ABOUT)["runs"] > 0
+        return _read_about(self._folder / file_name(experiment.name) / ABOUT)["runs"] > 0
 
     def runs(self, sweep: str) -> pd.DataFrame:
         return pd.read_parquet(self._checked(sweep, RUNS))
@@ -149,7 +149,7 @@ class Export:
 
     def _checked(self, sweep: str, name: str) -> Path:
         """One of a sweep's files, which is the one that its sweep.json knows: a copy may have been cut off."""
-        folder = self._folder / folder_name(sweep)
+        folder = self._folder / file_name(sweep)
         if not (folder / ABOUT).is_file():
             raise NothingToShow(
                 f"sweep {sweep} is not in the exports of {self._folder}; it has {', '.join(self.sweeps())}"
@@ -165,9 +165,9 @@ def shown(store: str) -> str:
     return re.sub(r"//[^/@]*@", "//", store)
 
 
-def folder_name(sweep: str) -> str:
-    """The folder of a sweep's export: its name, but for what no file may be called."""
-    return quote(sweep, safe=" ")
+def file_name(name: str) -> str:
+    """What a file or folder of that name is called: "a/b" would lie elsewhere, and so would "..", dots alone."""
+    return quote(name, safe=" ") if name.strip(".") else name.replace(".", "%2E")
 
 
 def digest_of(file: Path) -> str:

@@ -57,15 +57,16 @@ class Best:
         if not self.compared:
             return ""
         where = f" at each value of {' and '.join(within)}" if within else ""
-        if self.untested == self.compared:
+        if self.untested == self.compared and max(self.seeds) < LEAST:
             n = f"n={min(self.seeds)}" + (f" to {max(self.seeds)}" if len(self.seeds) > 1 else "")
             return f"bold: the best mean{where}; too few seeds for a test ({n}, {LEAST} in common are needed)"
+        why = f"fewer than {LEAST} seeds in common, or no spread"
+        if self.untested == self.compared:
+            return f"bold: the best mean{where}; no comparison could be tested: {why}"
         text = f"bold: the best mean{where}, and what a seed-paired t test (Holm-corrected, {ALPHA:.0%})"
-        why = (
-            f"{self.untested} of {self.compared} comparisons untested: fewer than {LEAST} seeds in common, or no spread"
-        )
+        untested = f"{self.untested} of {self.compared} comparisons untested: {why}"
         few = f"; {min(self.seeds)} seeds tell only large differences apart" if LEAST <= min(self.seeds) < 5 else ""
-        return f"{text} cannot tell from it{few}" + (f"; {why}" if self.untested else "")
+        return f"{text} cannot tell from it{few}" + (f"; {untested}" if self.untested else "")
 
 
 def embolden(frame: pd.DataFrame, within: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
@@ -90,17 +91,17 @@ def embolden(frame: pd.DataFrame, within: Sequence[str] = ()) -> tuple[pd.DataFr
 def seeds_told_once(frame: pd.DataFrame) -> str:
     """The line that says on how many seeds the numbers rest; frame.attrs["n"] then spares every cell from saying it.
 
-    "" where the usual number is one.
+    Where no number has a seed, as in a table of times, they are repetitions. "" where the usual number is one.
     """
-    counts = Counter(
-        cell.n
-        for _, _, cell, _ in cells_of(frame)
-        if cell.n and not (cell.quantity is not None and cell.quantity.theory)
-    )
+    measured = [
+        cell for _, _, cell, _ in cells_of(frame) if cell.n and not (cell.quantity is not None and cell.quantity.theory)
+    ]
+    seeded = [cell for cell in measured if cell.seeds and -1 not in cell.seeds]
+    counts = Counter(cell.n for cell in seeded or measured)
     if not counts or (usual := counts.most_common(1)[0][0]) == 1:
         return ""
     frame.attrs["n"] = usual
-    return f"mean ± standard deviation over {usual} seeds" + (
+    return f"mean ± standard deviation over {usual} {'seeds' if seeded else 'repetitions'}" + (
         ", unless a cell says otherwise" if len(counts) > 1 else ""
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import scipy.special
+import scipy.stats
 from made_runs import made_runs
 
 from analysis import tables
@@ -102,6 +103,58 @@ def test_times_of_another_machine_do_not_compare() -> None:
     text = against_paper("lejepa_sigreg_time", found.finished(found.load(NOWHERE)))
     assert "machine amd-epyc-2-cores instead of V100-16GB" in text
     assert "9 published numbers: 9 not comparable" in text
+
+
+def indomain(size: int) -> str:
+    """The verdict on resnet18 at CIFAR-10, of which the paper has 92.51."""
+    base = {"data.name": "cifar10", "model.encoder": "resnet18", "views.global_size": size, "data.train_images": 0}
+    runs = made_runs([{"optim.lr": [0.1]}], lambda _: {"test/linear_top1": 0.92}, base=base, seeds=(0,))
+    built = tables.find("lejepa_indomain", NOWHERE).finished(runs)
+    rows = csv.DictReader(io.StringIO(against_paper("lejepa_indomain", built, "csv")))
+    (row,) = [row for row in rows if row["published"] == "92.51"]
+    return row["verdict"]
+
+
+def test_small_images_do_not_compare_with_large_ones() -> None:
+    assert indomain(32) == "not comparable: views.global_size 32 instead of 224"
+    assert indomain(224) == "inside ±1"
+
+
+def label_free_runs(images: str) -> pd.DataFrame:
+    """Six runs of which neither the loss nor loss / lamb^alpha has the order of the accuracies."""
+    losses = {0.01: (0.3, 0.9, 0.5), 0.1: (0.8, 0.7, 2.0)}
+    tops = {0.01: (0.8, 0.4, 0.7), 0.1: (0.9, 0.6, 0.5)}
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        lamb, number = config["method.lamb"], round(config["optim.lr"])
+        return {"train/loss": losses[lamb][number], "test/linear_top1": tops[lamb][number]}
+
+    base = {"data.name": images, "model.encoder": "resnet50", "data.train_images": 0}
+    grid = {"method.lamb": [0.01, 0.1], "optim.lr": [0.0, 1.0, 2.0]}
+    return made_runs(grid, measure, name="lejepa_label_free", base=base, seeds=(0,))
+
+
+def test_selection_without_labels_compares_correlations_and_no_losses() -> None:
+    runs = label_free_runs("imagenette2")
+    loss, lamb, top = (runs[name] for name in ("train/loss", "method.lamb", "test/linear_top1"))
+    built = tables.find("lejepa_label_free", NOWHERE).finished(runs)
+    rows = [*csv.DictReader(io.StringIO(against_paper("lejepa_label_free", built, "csv")))]
+    assert len(rows) == 18  # one for each published number
+    (zero,) = [row for row in rows if row["published"] == "0.81"]
+    assert float(zero["ours"]) == pytest.approx(abs(scipy.stats.spearmanr(loss, top).statistic))
+    assert zero["verdict"] == "outside ±0.05"
+    (best,) = [row for row in rows if row["published"] == "0.99"]
+    highest = max(-scipy.stats.spearmanr(loss / lamb ** (k / 10), top).statistic for k in range(-30, 31))
+    assert float(best["ours"]) == pytest.approx(highest)
+    (other,) = [row for row in rows if row["published"] == "0.85"]
+    assert other["verdict"].startswith("not comparable: data imagenette2 instead of galaxy10")
+
+
+def test_numbers_at_levels_that_a_table_lacks_are_compared_with_nothing() -> None:
+    built = tables.find("lejepa_label_free", NOWHERE).finished(label_free_runs("imagenette2"))
+    published = pd.DataFrame([{"alpha": "0", "published": "0.81", "source": "x", "at:data": ""}])
+    with pytest.raises(NothingPublished, match=r"the table has no alpha, by which .* are told apart; it has rank"):
+        pairs(published, built)
 
 
 def test_what_nobody_published_is_answered_in_one_line() -> None:

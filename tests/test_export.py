@@ -14,8 +14,12 @@ from pandas.testing import assert_frame_equal
 from analysis import tables
 from analysis.__main__ import main
 from analysis.export import write_export
+from analysis.figures import write_figure
+from analysis.provenance import write_table
 from analysis.records import read_records
+from analysis.report import write_report
 from analysis.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, notes_of, sweeps_in
+from analysis.sources import file_name
 
 ODD = 'odd, "sweep" ±'
 GOALS = [{"metric": "val/probe_top1"}]
@@ -86,6 +90,27 @@ def test_the_csv_holds_every_number_and_text_exactly(odd: str, export: Path) -> 
     with (folder / "history.csv").open(newline="") as stream:
         values = [line["value"] for line in csv.DictReader(stream) if line["run_id"] == record.run_id]
     assert {*map(float, values)} >= {0.1 + 0.2, math.inf, -math.inf, 5e-324, 0.75}
+
+
+def test_no_name_leads_out_of_the_folder(template: bytes, tmp_path: Path) -> None:
+    file, to = tmp_path / "mlflow.db", tmp_path / "out" / "in"
+    file.write_bytes(template)
+    uri, writer = f"sqlite:///{file}", StoreWriter(f"sqlite:///{file}")
+    for name in ("a/b", ".."):
+        sweep = writer.sweep(name, axes=["method.mu"], present={"goals": GOALS, "seeds": [0]})
+        for mu in (0.5, 1.0):
+            metrics = {"val/probe_top1": [0.5], "test/linear_top1": mu / 2, "test/nonzero_fraction": mu / 2}
+            writer.run(sweep, {"method.mu": mu, "method": "x", "seed": 0}, metrics, cell_key=f"{name} {mu}")
+        (*_, about) = write_export(name, uri, to)
+        assert about.parent == to / file_name(name)
+        assert len(load_runs(name, str(to))) == 2
+        found = tables.find(name, uri)
+        files = write_table(found.finished(found.load(uri)), found.label, to, store=uri, ui="")
+        files += write_figure("accuracy_sparsity", uri, to, sweep=name)
+        assert {one.parent for one in [*files, write_report(name, uri, to)]} == {to}
+    assert [*(tmp_path / "out").iterdir()] == [to]
+    odd = ["a/b", "..", ".", "a%2Fb", "v1.5 x"]
+    assert [*map(file_name, odd)] == ["a%2Fb", "%2E%2E", "%2E", "a%252Fb", "v1.5 x"]
 
 
 def test_the_same_store_gives_the_same_bytes_and_leaves_nothing_else(odd: str, export: Path, tmp_path: Path) -> None:

@@ -116,3 +116,16 @@ def test_the_usual_number_of_seeds_is_told_once_and_another_in_its_cell() -> Non
     assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7071 (n=2)", "0.5"]]
     single = pd.DataFrame([[cell(1.0)]], dtype=object)
     assert seeds_told_once(single) == ""
+
+
+def test_times_have_repetitions_and_no_seeds() -> None:
+    times, one = Cell((1.0, 2.0, 3.0)), Cell((0.1,))  # the other a setting, say
+    assert seeds_told_once(pd.DataFrame([[times]], dtype=object)) == "mean ± standard deviation over 3 repetitions"
+    unknown = Cell((1.0, 2.0, 3.0), seeds=(-1, -1, -1))
+    frame = pd.DataFrame([[times, times, unknown, unknown, one, cell(1.0, 2.0)]], dtype=object)
+    assert seeds_told_once(frame) == "mean ± standard deviation over 2 seeds"  # of the one cell that has any
+
+
+def test_enough_seeds_without_spread_are_not_called_too_few() -> None:
+    _, note = bold_in([[cell(0.2, 0.3, 0.4), cell(0.1, 0.2, 0.3)]])  # always .1
+    assert note == "bold: the best mean; no comparison could be tested: fewer than 3 seeds in common, or no spread"

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import as_bytes, styled
 from analysis.runs import NothingToShow, load_histories, load_runs, store_uri, sweeps_in
+from analysis.sources import file_name
 from analysis.tables import UnknownTable
 
 SHARED = {"style", "points"}
@@ -106,7 +107,7 @@ def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "",
         raise UnknownFigure(f"{name} draws any sweep; say which with --sweep")
     experiment = sweep or experiment_of(drawing.sweep, store, scale)
     figure = drawing.draw(load_runs(experiment, store), store)
-    stem = "-".join(filter(None, [name, experiment if experiment != name else ""]))
+    stem = file_name("-".join(filter(None, [name, experiment if experiment != name else ""])))
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{stem}.{format}" for format in FORMATS]
     for file in files:

@@ -6,29 +6,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, best_on_val, finished, lacking, numbers, over_seeds, seeds_said
+from analysis.figures.points import TOP1, best_setting, finished, lacking, numbers, over_seeds, seeds_said, varied
 from analysis.figures.style import panels, series
-from analysis.selection import axes as axes_of
 
 SWEEP = "lejepa_architectures"
 ENCODER = "model.encoder"
 
 
 def lacks(runs: pd.DataFrame) -> str:
+    """The best setting is chosen among trainings on the same images."""
+    if "data.name" in varied(runs):
+        return "it would choose among data sets"
     return lacking(runs, varies=(ENCODER,), measured=(TOP1,))
 
 
 def draw(runs: pd.DataFrame) -> Figure:
     """Chosen over all other axes by the sweep's goal on val; the families stand in the order of their best."""
     runs = finished(runs)
-    keys = [axis for axis in axes_of(runs) if axis != ENCODER]
     best, points = {}, {}
     for encoder, own in runs.groupby(ENCODER):
-        table = over_seeds(own, [TOP1], keys)
-        chosen = best_on_val(own, keys, table) if keys else 0
         points[str(encoder)] = 100 * numbers(own, TOP1)
-        if chosen is not None:
-            best[str(encoder)] = table.iloc[chosen]
+        table = over_seeds(best_setting(own), [TOP1], [ENCODER])
+        if len(table):
+            best[str(encoder)] = table.iloc[0]
     order = sorted(points, key=lambda name: _top(best, name), reverse=True)
     families = [*dict.fromkeys(family(name) for name in order)]
     order = sorted(order, key=lambda name: families.index(family(name)))  # stable: by best within a family

@@ -20,7 +20,7 @@ HATCHES = {True: "", False: "///"}
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    return lacking(runs, varies=(TARGET, FEATURES), measured=(TOP1,))
+    return lacking(runs, varies=(TARGET, FEATURES), measured=(TOP1,), only=(TARGET, FEATURES))
 
 
 def draw(runs: pd.DataFrame) -> Figure:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.figures.points import (
     TOP1,
     VIEWS,
-    best_on_val,
+    best_setting,
     finished,
     label_of,
     lacking,
@@ -17,6 +17,7 @@ from analysis.figures.points import (
     with_views,
 )
 from analysis.figures.style import panels, series
+from analysis.pivot import that_differ
 
 SWEEP = "lejepa_lambda_views"
 LAMB = "method.lamb"
@@ -24,11 +25,11 @@ MOST = 8  # lines that can still be told apart
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    """A search's scattered lambs make no lines."""
     lack = lacking(runs, varies=(LAMB,), measured=(TOP1,))
-    if lack or LAMB not in varied(runs):
-        return lack or f"a search proposed {LAMB}: there are no lines"
-    lines = len(finished(with_views(runs)).groupby(_keys(runs), dropna=False)) if _keys(runs) else 1
+    if lack:
+        return lack
+    runs = finished(with_views(runs))
+    lines = len(runs.groupby(_keys(runs), dropna=False)) if _keys(runs) else 1
     return f"{lines} lines of the other axes are too many; at most {MOST}" if lines > MOST else ""
 
 
@@ -46,10 +47,8 @@ def draw(runs: pd.DataFrame) -> Figure:
         mean, spread = 100 * line[TOP1], 100 * line[f"{TOP1} std"]
         axes.plot(line[LAMB], mean, label=" ".join(filter(None, [views, name])), **look)
         axes.fill_between(line[LAMB], mean - spread, mean + spread, color=look["color"], alpha=0.18, linewidth=0)
-        best = best_on_val(_same(runs, line.iloc[0], keys), [LAMB], line)
-        if best is not None:
-            at = line.iloc[best]
-            axes.plot(at[LAMB], 100 * at[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
+        best = over_seeds(best_setting(_same(runs, line.iloc[0], keys)), [TOP1], [LAMB])
+        axes.plot(best[LAMB], 100 * best[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
     axes.set(xscale="log", xlabel="lamb", ylabel="test top-1, linear probe (%)")
     lambs = sorted(table[LAMB].unique())
     axes.set_xticks(lambs, [f"{lamb:g}" for lamb in lambs], rotation=45 if len(lambs) > 6 else 0)
@@ -61,7 +60,8 @@ def draw(runs: pd.DataFrame) -> Figure:
 
 def _keys(runs: pd.DataFrame) -> list[str]:
     others = [axis for axis in varied(runs) if axis not in (*VIEWS, LAMB)]
-    return [*(["V"] if set(VIEWS) & set(varied(runs)) else []), *others]
+    kinds = [axis for axis in VIEWS if axis in varied(runs)]
+    return [*(["V", *that_differ(runs, ["V"], kinds)] if kinds else []), *others]
 
 
 def _same(runs: pd.DataFrame, row: pd.Series, keys: list[str]) -> pd.DataFrame:

@@ -11,19 +11,20 @@ from analysis.theory import nonzero_fraction
 SWEEP = "rectified_sparsity"
 NONZERO = "test/nonzero_fraction"
 KEYS = ("method.p", "method.mu", "method.sigma_mode")
+FURTHER = ("method.target", "method.rectified")  # points of their own at the same mu
 
 
 def lacks(runs: pd.DataFrame) -> str:
     silent = [key for key in KEYS if key not in runs]
-    return lacking(runs, varies=("method.mu",), measured=(NONZERO,)) or (f"no run has {silent[0]}" if silent else "")
+    lack = lacking(runs, varies=("method.mu",), measured=(NONZERO,), only=(*KEYS, *FURTHER))
+    return lack or (f"no run has {silent[0]}" if silent else "")
 
 
 def draw(runs: pd.DataFrame) -> Figure:
     """L0 as in the paper's Table 1: lower is sparser."""
     runs = finished(runs)
     runs = runs[runs["method.p"].notna()]  # of other methods there is no target
-    further = [axis for axis in ("method.target", "method.rectified") if axis in runs]
-    table = over_seeds(runs, [NONZERO], [*KEYS, *further])
+    table = over_seeds(runs, [NONZERO], [*KEYS, *FURTHER])
     figure, (axes,) = panels()
     low, high = table["method.mu"].min(), table["method.mu"].max()
     wide = np.linspace(low, high, 201) if high > low else np.array([low])

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.aggregate import short, states_of
+from analysis.compared import best_over
 from analysis.goals import goals_of
+from analysis.pivot import that_differ
 from analysis.selection import axes, choices, column, current, is_fair, searched
 
 VIEWS = ("views.num_global", "views.num_local")
@@ -22,14 +24,14 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def varied(runs: pd.DataFrame) -> list[str]:
-    """The axes of the grid; what a search proposed is no axis to draw along."""
-    return [axis for axis in axes(runs) if axis not in searched(runs)]
+    """The axes along which points may differ: all, of a fair ablation those of its grid, each with one winner."""
+    return [axis for axis in axes(runs) if not (is_fair(runs) and axis in searched(runs))]
 
 
 def over_seeds(runs: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per setting: its values on the axes, and for each metric the columns `<metric>`, the mean over seeds,
     `<metric> std` (0 with one seed) and `<metric> n`; settings without a number for the first metric are left out."""
-    keys = [key for key in (varied(runs) if keys is None else keys) if key in runs]
+    keys = [key for key in (axes(runs) if keys is None else keys) if key in runs]
     metrics = [*dict.fromkeys(metrics)]
     rows: list[dict[str, Any]] = []
     groups = runs.groupby([*keys], dropna=False, sort=True) if keys else [((), runs)]
@@ -74,27 +76,40 @@ def seeds_said(table: pd.DataFrame, metric: str) -> str:
     return f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}" if counts else "n=0"
 
 
-def best_on_val(runs: pd.DataFrame, keys: Sequence[str], table: pd.DataFrame) -> int | None:
-    """The row of the table that the sweep's first goal ranks first, by its mean over seeds; None without a number."""
-    goal = goals_of(runs)[0]
-    scored = runs.assign(score=goal.scores(runs)).groupby([*keys], dropna=False)["score"].mean()
-    places = [tuple(row) if len(keys) > 1 else row[0] for row in table[[*keys]].itertuples(index=False, name=None)]
-    scores = np.array([scored.get(place, math.nan) for place in places], dtype=float)
-    if not np.isfinite(scores).any():
-        return None
-    return int(np.nanargmax(scores) if goal.direction == "max" else np.nanargmin(scores))
+def best_setting(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of finished runs those of the one setting that a table names the best as well; none where none has a score."""
+    scored = runs[goals_of(runs)[0].scores(runs).notna()] if len(runs) else runs
+    return best_over(scored, axes(runs))[0] if len(scored) else scored
 
 
-def lacking(runs: pd.DataFrame, *, varies: Sequence[str] = (), measured: Sequence[str] = ()) -> str:
-    """Why a figure has nothing to draw of these runs, in a few words; "" where it has."""
+def lacking(
+    runs: pd.DataFrame,
+    *,
+    varies: Sequence[str] = (),
+    measured: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+) -> str:
+    """Why a figure has nothing to draw of these runs, in a few words; "" where it has.
+
+    Args:
+        varies: axes along which it draws, which a grid has to vary: what a search proposed lies scattered.
+        measured: metrics that a finished run must have.
+        only: all that it tells apart, where it does not draw every axis: over others it would average.
+    """
     for axis in varies:
         if axis not in axes(runs):
             return f"the sweep does not vary {axis}"
+        if axis in searched(runs):
+            return f"a search proposed {axis}: no grid varies it"
     found = finished(runs)
     for metric in measured:
         if not np.isfinite(numbers(found, metric)).any():
             return f"no finished run has {metric} yet"
-    return ""
+    if only is None:
+        return ""
+    drawn = found.dropna(subset=[axis for axis in varies if axis in found])
+    mixed = that_differ(drawn, only, [axis for axis in varied(runs) if axis not in only])
+    return f"it would average over {mixed[0]}" if mixed else ""
 
 
 def _absent(value: Any) -> bool:

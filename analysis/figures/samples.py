@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said, varied
+from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said
 from analysis.figures.style import panels, series
+from analysis.selection import axes as axes_of
 
 SWEEP = "lejepa_samples"
 SHOTS = (1, 2, 5, 10, 100, 1000)
@@ -20,7 +21,7 @@ def lacks(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame) -> Figure:
     """Numbers of images that were not measured (a class has too few) leave a gap."""
     runs = finished(runs)
-    keys = varied(runs)
+    keys = axes_of(runs)
     sides = {"frozen": FROZEN, "fine-tuned": TUNED}
     figure, places = panels(1, 2)
     top = over_seeds(runs, ["test/shot1_top1"], keys)

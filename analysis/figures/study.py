@@ -9,7 +9,7 @@ from analysis.aggregate import short, states_of
 from analysis.figures.style import series
 from analysis.goals import goals_of
 from analysis.selection import axes as axes_of
-from analysis.selection import column, current, searched
+from analysis.selection import column, current, searched, seeds_of
 
 SWEEP = ""
 FEWEST = 4  # finished trials, for an importance that says anything
@@ -69,7 +69,8 @@ def importance(trials: pd.DataFrame, keys: list[str], *, maximise: bool) -> dict
 def _trials(runs: pd.DataFrame) -> pd.DataFrame:
     """The finished candidates, of the seed that competes, in the order of their start, with the column `score`."""
     found = current(runs)
-    found = found[found["seed"] == found["seed"].min()]
+    first = seeds_of(found)[:1] or [found["seed"].min()]  # a store from before that tag does not say which is first
+    found = found[found["seed"].isin(first)]
     found = found[[state == "finished" for state in states_of(found)]]
     found = found.assign(score=goals_of(runs)[0].scores(found)).sort_values(["start_time", "cell_key"])
     return found[np.isfinite(found["score"])]

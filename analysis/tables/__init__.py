@@ -1,8 +1,9 @@
 """One paper table per file, found by looking into this folder.
 
 A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame` of aggregate.Cell; it
-may have SWEEPS (those that it reads; by default the one of its own name; none: it reads no store) and WITHIN (levels of
-rows or columns: for each of their values the best is marked; by default one best for each quantity).
+may have SWEEPS (those that it reads; by default the one of its own name; none: it reads no store), WITHIN (levels of
+rows or columns: for each of their values the best is marked; by default one best for each quantity) and
+`compared(runs)`, the frame that stands against the paper's numbers where it is not the table itself.
 """
 
 import difflib
@@ -155,6 +156,12 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
     """
     found = find(name, store, scale)
     return found.render(found.load(store), format)
+
+
+def comparable_frame(name: str, built: Built) -> pd.DataFrame:
+    """What the paper's numbers of a table compare with: its frame, unless its file has `compared`."""
+    module = _module(name)
+    return module.compared(built.runs) if hasattr(module, "compared") else built.frame
 
 
 def _known(store: str | None) -> dict[str, dict[str, str]]:

@@ -1,14 +1,18 @@
 """LeJEPA, Sec. 6.3: the runs ranked without labels, by train loss / lamb^0.4, next to what the labels say."""
 
+import math
+
 import pandas as pd
 
-from analysis.aggregate import Quantity
+from analysis.aggregate import Cell, Quantity
 from analysis.goals import Goal
+from analysis.label_free import label_free
 from analysis.ranking import ranked
 from analysis.selection import axes
 
 TITLE = "LeJEPA: runs by train loss / lamb^0.4, the smallest first; top-1 in %"
 GOAL = Goal(metric="train/loss", direction="min", over="method.lamb", power=0.4)
+SPEARMAN = Quantity(label="|Spearman|", metric="", spec=".4f")
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
@@ -20,3 +24,18 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
     accuracies = {"val probe": "val/probe_top1", "test linear": "test/linear_top1"}
     unmarked = [Quantity(label=label, metric=name, factor=100.0, spec=".2f") for label, name in accuracies.items()]
     return ranked(runs, [*columns, *unmarked])
+
+
+def compared(runs: pd.DataFrame) -> pd.DataFrame:
+    """The paper's numbers are no run's: |C(alpha)|, over all of them, at alpha 0 and at the best alpha."""
+    (group,) = label_free(runs, draws=1)  # its intervals are not shown
+    scores = {0: group.scores[0], "best": group.best}
+    ids = tuple(runs.loc[group.points.index[:1], "run_id"])
+    cells = [
+        Cell((abs(score.spearman),), run_ids=ids, quantity=SPEARMAN)
+        if math.isfinite(score.spearman)
+        else Cell(states=("not measured",), quantity=SPEARMAN)
+        for score in scores.values()
+    ]
+    index = pd.Index([*scores], name="alpha", dtype=object)
+    return pd.DataFrame({SPEARMAN.label: pd.Series(cells, index=index, dtype=object)})
