@@ -59,6 +59,6 @@ def test_data_as_an_axis_are_found_where_the_base_has_none(tmp_path: Path, monke
             place = Path(str(folder)) / split / label
             place.mkdir(parents=True)
             for number in range(3):
-                Image.new("RGB", (8, 8), (40 * number, 0, len(str(folder)))).save(place / f"{number}-{Path(str(folder)).name}.png")
+                Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(place / f"{number}-{Path(str(folder)).name}.png")
     plan = make_plan(dataclasses.replace(sweep, grid={**sweep.grids[0], "model.encoder": ["resnet18"]}), tmp_path / "x")
     assert len(plan.missing) == 6 * 2 * 3
