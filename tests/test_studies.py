@@ -11,6 +11,7 @@ from PIL import Image
 from analysis.tables import names
 from jepa_train.flat import unflatten
 from jepa_train.scales import SCALES, Scale
+from sweeps.engine import recorder
 from sweeps.engine.cells import fixed_cells
 from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import Sweep
@@ -62,3 +63,9 @@ def test_data_as_an_axis_are_found_where_the_base_has_none(tmp_path: Path, monke
                 Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(place / f"{number}-{Path(str(folder)).name}.png")
     plan = make_plan(dataclasses.replace(sweep, grid={**sweep.grids[0], "model.encoder": ["resnet18"]}), tmp_path / "x")
     assert len(plan.missing) == 6 * 2 * 3
+
+
+@pytest.mark.parametrize("name", ["test/linear_top1", "transfer/digits_5_9/shot1_top1", "system/cpu", "epoch"])
+def test_what_a_table_shows_reaches_the_store(name: str) -> None:
+    assert recorder._is_metric(name)
+    assert not recorder._is_metric("time_total_s")  # Tune's own
