@@ -76,6 +76,16 @@ def test_selection_without_labels_shows_numbers_and_figures(papers: str, kernel:
     assert any("num_global=8: 14 finished, 1 failed" in page for page in pages)
 
 
+def test_real_runs_are_shown_from_an_export_alone(kernel: Any) -> None:
+    store = str(ROOT / "docs/results/store")
+    pages, pictures, said = executed("sweep_overview", kernel, STORE=store, SWEEP="rectified_sparsity_small")
+    assert any("41.8 &#177; 0.7" in page for page in pages)
+    assert pictures >= 2
+    assert not said - {"\n"}
+    pages, _, _ = executed("label_free_selection", kernel, STORE=store, SWEEP="lejepa_lambda_views_mini")
+    assert any("45 finished" in page for page in pages)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_defines_nothing_and_is_stored_without_outputs(path: Path) -> None:
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
