@@ -20,7 +20,8 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
     columns = {machine: found for machine, found in columns.items() if found}
     rows = [*dict.fromkeys(row for found in columns.values() for row in found)]
     table = [[found.get(row, Cell()) for found in columns.values()] for row in rows or [(0, 0, 0)]]
-    index = pd.MultiIndex.from_tuples(rows or [("-", "-", "-")], names=["N", "num_slices", "points"])
+    labels: list[tuple[object, ...]] = [*rows] or [("-", "-", "-")]
+    index = pd.MultiIndex.from_tuples(labels, names=["N", "num_slices", "points"])
     return pd.DataFrame(table, index=index, columns=pd.Index([*columns], name="machine"), dtype=object)
 
 
