@@ -88,12 +88,12 @@ def test_theory_is_compared_with_the_formula_of_its_own_sigma() -> None:
     assert "not comparable (" not in shown
 
 
-def test_two_papers_tables_in_one_file_are_told_apart() -> None:
+def test_a_study_on_cifar_100_compares_with_the_table_of_cifar_100() -> None:
     grid = [{"method": ["lejepa"]}]
     base = {"data.name": "cifar100", "epochs": 1000, "data.train_images": 0}
     runs = made_runs(grid, lambda config: {"test/linear_top1": 0.66, "epoch": config["epochs"]}, base=base, seeds=(0,))
-    built = tables.find("rectified_targets", NOWHERE).finished(runs)
-    text = against_paper("rectified_targets", built)
+    built = tables.find("rectified_targets_cifar100", NOWHERE).finished(runs)
+    text = against_paper("rectified_targets_cifar100", built)
     (line,) = [line for line in text.splitlines() if "65.65" in line]
     assert [part.strip() for part in line.split("|")][-4:-1] == ["66.00", "+0.35", "inside ±1"]
 
