@@ -38,7 +38,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say = parser.add_argument
     say("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
     say("of", nargs="?", default="", help="what to report, export or draw")
-    say("--scale", default="", help="mini, small, lab or paper; by default the only one in the store")
+    scales = ("mini", "small", "lab", "paper")
+    say("--scale", choices=scales, default="", help="by default the only one in the store")
     say("--sweep", default="", metavar="SWEEP", help="what a figure draws, if not its own sweep")
     say("--format", choices=FORMATS, default="md")
     say("--against-paper", action="store_true", help="the published numbers next to ours")

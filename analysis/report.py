@@ -27,7 +27,7 @@ figcaption {font-size: 13px; color: #555; max-width: 60ch} tr {break-inside: avo
 table.sweep td.l {white-space: normal; max-width: 60ch}
 @media print {body {max-width: none; margin: 0; font-size: 11px} h2 {break-after: avoid} .wide {overflow: visible}}
 </style>"""
-_NO_RESULT = ("failed", "interrupted", "diverged", "collapsed")
+_BADLY = ("failed", "interrupted", "diverged", "collapsed")
 
 
 def write_report(sweep: str, store: str | None, folder: Path) -> Path:
@@ -48,7 +48,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         "Table": _table(experiment.name, store),
         "Figures": _figures(runs, store),
         "Selection without labels": _label_free(runs),
-        "Runs without a result": _failures(runs),
+        "Runs that ended badly": _failures(runs),
         "Cost": _cost(runs),
         "Provenance": _provenance(runs),
     }
@@ -124,7 +124,7 @@ def _label_free(runs: pd.DataFrame) -> str:
 
 
 def _failures(runs: pd.DataFrame) -> str:
-    bad = runs[runs["status"].isin(_NO_RESULT)].sort_values(["status", "start_time", "run_id"])
+    bad = runs[runs["status"].isin(_BADLY)].sort_values(["status", "start_time", "run_id"])
     if not len(bad):
         return "<p>None.</p>"
     frame = pd.DataFrame(
@@ -157,9 +157,9 @@ def _cost(runs: pd.DataFrame) -> str:
         columns=["number", "device-hours", "share (%)"],
         dtype=object,
     )
-    lost = float(told.loc[told["status"].isin(_NO_RESULT), "hours"].sum())
+    lost = float(told.loc[told["status"].isin(_BADLY), "hours"].sum())
     silent = int(told["hours"].isna().sum())
-    note = f"Without a result ({', '.join(_NO_RESULT)}): {lost:.2f} of {total:.2f} device-hours."
+    note = f"Ended badly ({', '.join(_BADLY)}): {lost:.2f} of {total:.2f} device-hours."
     note += f" {silent} runs do not say how long they took." if silent else ""
     return to_html(frame, notes=[note])
 

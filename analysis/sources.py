@@ -203,7 +203,9 @@ def _check_file(file: Path) -> None:
 
 
 def _fill(sweep: str, store: str) -> str:
-    return f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{sweep}.py fills it"
+    study, _, scale = sweep.rpartition("_")
+    file = f"{study}.py --scale {scale}" if scale in ("mini", "small", "lab", "paper") else f"{sweep}.py"
+    return f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{file} fills it"
 
 
 def _cause(error: BaseException) -> str:

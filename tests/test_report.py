@@ -40,7 +40,7 @@ def test_a_page_needs_nothing_from_elsewhere_and_its_own_figures_come_first(view
 
 
 def test_failures_have_their_reason_and_costs_add_up(views: str):
-    ((cell, state, reason, epoch, run),) = rows(views, "Runs without a result")
+    ((cell, state, reason, epoch, run),) = rows(views, "Runs that ended badly")
     assert (cell, state, reason, epoch) == ("num_global=8 lamb=0.1 seed=2", "diverged", "loss is nan at step 7", "1")
     assert len(run) == 32
     costs = {row[0]: row[1:] for row in rows(views, "Cost")}

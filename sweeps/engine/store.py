@@ -81,8 +81,8 @@ def open_client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
-    client = MlflowClient(uri)
     with _alone() if uri.startswith("sqlite:") else nullcontext():
+        client = MlflowClient(uri)  # its registry gives the file a schema too, already here
         client.search_experiments(max_results=1)
     return client
 
