@@ -90,7 +90,7 @@ def finetuned() -> dict[str, float]:
     network = build_network(FINETUNED, num_classes=10)
     if distributed.world_size() > 1:
         convert_batch_norm(network)
-    steps, finetune.STEPS = finetune.STEPS, (12, 12)
+    steps, finetune.STEPS = finetune.STEPS, (3, 3)
     try:
         return finetune.finetune(network, few_digits(), FINETUNED)
     finally:
