@@ -1,12 +1,12 @@
 """Lists of runs: trials by rank, and the winners of a fair ablation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.aggregate import Cell, Quantity, cell_of, short, states_of
+from analysis.aggregate import Cell, Measured, Quantity, cell_of, short, states_of
 from analysis.goals import goals_of
 from analysis.selection import choices, current, has_winners, references
 
@@ -36,11 +36,7 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
     compared = references(runs).sort_values(["start_time", "cell_key"])
     labels = ["-" if math.isnan(rank) else int(rank) for rank in ranks]
     labels += [*states_of(unfinished), *_reference_labels(compared)]
-    rows = [
-        [_entry(run, over_seeds.get(run["cell_key"]), asked) for asked in columns]
-        for part in (best_first, unfinished, compared)
-        for _, run in part.iterrows()
-    ]
+    rows = [row for part in (best_first, unfinished, compared) for row in _entries(part, columns, over_seeds)]
     headers = [asked.label for asked in columns]
     return pd.DataFrame(rows, index=pd.Index(labels, name="rank", dtype=object), columns=headers, dtype=object)
 
@@ -57,8 +53,8 @@ def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
         unfinished = Cell((), tuple(state for state in states_of(point.candidates) if state != "finished"))
         entries = [unfinished if "/" in asked.metric else Cell() for asked in columns]
         if len(point.winner):
-            best = point.winner.iloc[0]
-            entries = [_entry(best, point.winner, asked) for asked in columns]
+            best = point.winner.iloc[:1]
+            (entries,) = _entries(best, columns, {best["cell_key"].iloc[0]: point.winner})
         n = states_of(point.winner).count("finished")
         rows.append([*entries, n, f"{len(point.candidates)}{_in_brackets(unfinished.status)}"])
     keys = [*points[0].point]
@@ -68,24 +64,39 @@ def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=index, columns=headers, dtype=object)
 
 
-def _entry(run: pd.Series, seeds: pd.DataFrame | None, asked: Quantity) -> Any:
-    """A metric of a run, or a setting; a reference's settings were not chosen by the sweep and say nothing.
+def _entries(
+    part: pd.DataFrame, columns: Sequence[Quantity], over_seeds: Mapping[str, pd.DataFrame]
+) -> Iterator[list[Any]]:
+    """A row per run: its metrics, or its settings.
 
     Args:
-        seeds: the run with its sisters, over which what is measured on test is averaged.
+        over_seeds: cell key -> the run with its sisters, over which what is measured on test is averaged.
     """
-    if "/" not in asked.metric:
-        value = run.get(asked.metric, math.nan)
-        if run["role"] == "reference" or pd.isna(value):
-            return Cell()
-        return Cell((value,), quantity=asked) if isinstance(value, float) else value
+    measured = Measured(part, [asked for asked in columns if "/" in asked.metric])
+    settings = [asked.metric for asked in columns if "/" not in asked.metric and asked.metric in part]
+    kept = part[[*dict.fromkeys([*settings, "role", "epochs", "cell_key"])]]
+    for at, run in enumerate(kept.to_dict("records")):
+        seeds = over_seeds.get(run["cell_key"])
+        yield [
+            _metric(run, measured.cell([at], asked), seeds, asked) if "/" in asked.metric else _setting(run, asked)
+            for asked in columns
+        ]
+
+
+def _setting(run: Mapping[Any, Any], asked: Quantity) -> Any:
+    """A reference's settings were not chosen by the sweep and say nothing."""
+    value = run.get(asked.metric, math.nan)
+    if run["role"] == "reference" or pd.isna(value):
+        return Cell()
+    return Cell((value,), quantity=asked) if isinstance(value, float) else value
+
+
+def _metric(run: Mapping[Any, Any], own: Cell, seeds: pd.DataFrame | None, asked: Quantity) -> Cell:
     if seeds is not None and asked.metric.startswith("test/"):
         cell = cell_of(seeds, asked)
         return Cell() if {*cell.states} == {"not measured"} and not cell.values else cell
-    if run["epochs"] == 0 and short(asked.metric, "/") in ONLINE:
-        return Cell()
-    cell = cell_of(pd.DataFrame([run]), asked)
-    return cell if cell.values else Cell()  # the row's label says what the run is
+    guesses = run["epochs"] == 0 and short(asked.metric, "/") in ONLINE
+    return own if own.values and not guesses else Cell()  # the row's label says what the run is
 
 
 def _in_brackets(text: str) -> str:
