@@ -5,11 +5,10 @@
 Expect far more from 10 images per class than from one.
 """
 
-import dataclasses
 import sys
 
 from jepa_train.presets import PRESETS
-from jepa_train.scales import LEJEPA, SEEDS, Scale
+from jepa_train.scales import LEJEPA, SEEDS, Scale, transferred
 from sweeps.engine import Sweep, main
 
 ENCODERS = {
@@ -25,11 +24,7 @@ def sweep(scale: Scale) -> Sweep:
     bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
     base = bases[scale]
     if scale == "mini":
-        base = dataclasses.replace(
-            base,
-            data=dataclasses.replace(base.data, name="digits_0_4"),
-            probe=dataclasses.replace(base.probe, transfer="digits_5_9"),
-        )
+        base = transferred(base)
     return Sweep(
         name=f"lejepa_transfer_{scale}",
         scale=scale,

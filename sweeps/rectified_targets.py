@@ -4,13 +4,12 @@ Finished cells judged on other data sets fill Tables 3 to 8: --evaluate probe.tr
 all to be about as accurate, but for the sparsest target, and the projector's probe to be below the encoder's.
 """
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 
 from jepa_train.flat import flatten
 from jepa_train.presets import PRESETS
-from jepa_train.scales import RECTIFIED, SEEDS, Scale
+from jepa_train.scales import RECTIFIED, SEEDS, Scale, transferred
 from sweeps.engine import Sweep, main
 
 Grid = dict[str, tuple[str | float, ...]]
@@ -33,24 +32,17 @@ def targets() -> list[Grid]:
 
 def baselines(recipes: Mapping[str, str]) -> list[Grid]:
     """A grid for each baseline, with learning rate and projector of its preset: method -> preset."""
-    grids = []
-    for baseline in BASELINES:
-        preset = recipes.get(str(baseline["method"][0]))
-        flat = flatten(PRESETS[preset]) if preset else {}
-        grids.append(baseline | {key: (flat[key],) for key in FIELDS if flat})
-    return grids
+    presets = [recipes.get(str(baseline["method"][0])) for baseline in BASELINES]
+    flats = [flatten(PRESETS[preset]) if preset else {} for preset in presets]
+    return [one | {key: (flat[key],) for key in FIELDS if flat} for one, flat in zip(BASELINES, flats, strict=True)]
 
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
     bases = RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]}
     base = bases[scale]
-    if scale == "mini":  # the one pair of data sets that needs no download
-        base = dataclasses.replace(
-            base,
-            data=dataclasses.replace(base.data, name="digits_0_4"),
-            probe=dataclasses.replace(base.probe, transfer="digits_5_9"),
-        )
+    if scale == "mini":
+        base = transferred(base)
     contrastive = "simclr_imagenet100_resnet50"  # NCL has no file of its own there
     recipes = {"vicreg": "vicreg_imagenet100_resnet50", "simclr": contrastive, "ncl": contrastive}
     return Sweep(
