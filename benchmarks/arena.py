@@ -220,13 +220,14 @@ class Arena:
             return store.execute(text, values).fetchall()
 
     def _environment(self) -> Mapping[str, str]:
-        kept = {name: text for name, text in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+        kept = {name: text for name, text in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         uri = {"MLFLOW_TRACKING_URI": self.server.uri} if self.server is not None else {}
         # one thread each, or the last bits of a sum depend on who else is at work
         return (
             kept
             | uri
             | {"JEPA_RESULTS": str(self.results), MARK: self.mark, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            | {"RAY_ADDRESS": "local"}
         )
 
 

@@ -37,7 +37,8 @@ from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten, unflatten
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS, PRESETS
-from jepa_train.ray_worker import Outcome, Report, train_cell
+from jepa_train.ray_worker import Host, Outcome, Report, train_cell
+from jepa_train.train import Home
 from sweeps.engine import Sweep, execute
 from sweeps.engine import main as launch
 from sweeps.engine.cluster import ray_session
@@ -128,7 +129,7 @@ def _rows(place: Path, folder: Path | None, *, quick: bool) -> Iterator[Timing]:
                     yield from _timings(named, way, *measure(base, workers, trials, place))
 
 
-def timed(cell: Mapping[str, Any], report: Report, checkpoints: Path) -> Outcome:
+def timed(cell: Mapping[str, Any], report: Report, checkpoints: Path, host: Host) -> Outcome:
     """The runner of real sweeps, which notes when the first step begins and when it is over."""
     from jepa_train import distributed
     from jepa_train.trainer import Trainer
@@ -146,7 +147,7 @@ def timed(cell: Mapping[str, Any], report: Report, checkpoints: Path) -> Outcome
         whole(trainer)
 
     with mock.patch.object(Trainer, "train_step", noting):
-        outcome = train_cell(cell, report, checkpoints)
+        outcome = train_cell(cell, report, checkpoints, host)
     note("end")
     return outcome
 
@@ -192,7 +193,7 @@ def _fits(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
     folder, gpus = Path(tempfile.mkdtemp(dir=place)), _gpus(workers)
 
     def work(cell: dict[str, Any]) -> None:
-        outcome: Any = timed(cell, lambda _: False, folder)
+        outcome: Any = timed(cell, lambda _: False, folder, Home())
         ray.train.report(outcome.metrics)
 
     def trial(cell: dict[str, Any]) -> None:

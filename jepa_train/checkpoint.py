@@ -72,15 +72,21 @@ class Checkpoints:
         late = self._folder is not None and time.monotonic() - self._last > INTERVAL_S
         return distributed.broadcast_flag(late)
 
-    def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
-        """Write the state after `step` steps and drop all but the one before. A full disk costs the checkpoint only."""
+    def save(self, step: int, state: dict[str, Any], reports: Reports) -> bool:
+        """Write the state after `step` steps and drop all but the one before. A full disk costs the checkpoint only.
+
+        Returns:
+            Whether it was written by this rank.
+        """
         self._last = time.monotonic()
         if self._folder is None or not distributed.is_main():
-            return
+            return False
         target = self._folder / f"step-{step:09d}.pt"
-        if self._write(target, {"step": step, "trainer": state, "reports": list(reports)}):
+        written = self._write(target, {"step": step, "trainer": state, "reports": list(reports)})
+        if written:
             # a newer one was refused when this run began: it is no reserve, and not ours to drop
             _drop([path for path in self._steps() if path.name < target.name][_KEPT - 1 :])
+        return written
 
     def finish(self, network: dict[str, Any], reports: Reports) -> None:
         """Write final.pt, for later evaluation, and drop the others."""

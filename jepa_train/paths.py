@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from jepa_train.checks import ConfigError
+from jepa_train.storage import Place, place_of
 
 
 def results_dir() -> Path:
@@ -17,6 +18,15 @@ def results_dir() -> Path:
         return Path(named).expanduser().absolute()
     except RuntimeError:
         raise ConfigError(f"JEPA_RESULTS must be a folder, got {named!r}; nobody's home is called that") from None
+
+
+def storage_dir() -> Place:
+    """Where checkpoints and exports lie: the path or URL of JEPA_STORAGE, or the results folder.
+
+    Raises:
+        ConfigError: see storage.place_of.
+    """
+    return place_of(os.environ.get("JEPA_STORAGE") or results_dir(), named="JEPA_STORAGE")
 
 
 def checkpoints_dir(sweep: str) -> Path:

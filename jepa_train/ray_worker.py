@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,14 @@ import ray.train.torch
 import torch
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.exceptions import RayActorError
+from ray.train.torch.config import TorchConfig, _TorchBackend
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 from ray.util import get_current_placement_group, get_node_ip_address
 
 from jepa_train.fresh import FreshProcess
+from jepa_train.network import use_interface_of
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
@@ -36,10 +39,19 @@ class Outcome(Protocol):
 # What torch raises as a plain RuntimeError
 _FAULTS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "DefaultCPUAllocator", "unable to mmap", "NCCL error")
 
-Runner = Callable[[Flat, Report, Path], Outcome]  # the cell, where its reports go, where its sweep keeps checkpoints
+
+class Host(Protocol):
+    """What a runner may ask and tell of its machines; jepa_train.train.Host says the same."""
+
+    def saved(self) -> None: ...
+    def leaving(self) -> bool: ...
 
 
-def train_cell(cell: Flat, report: Report, checkpoints: Path) -> Outcome:
+# the cell, where its reports go, where its sweep keeps checkpoints, and whether its machines stay
+Runner = Callable[[Flat, Report, Path, Host], Outcome]
+
+
+def train_cell(cell: Flat, report: Report, checkpoints: Path, host: Host) -> Outcome:
     """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.flat import cell_key, unflatten
@@ -51,10 +63,35 @@ def train_cell(cell: Flat, report: Report, checkpoints: Path) -> Outcome:
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())
 
-    return train(config, report=told, checkpoints=checkpoints / cell_key(config))
+    return train(config, report=told, checkpoints=checkpoints / cell_key(config), host=host)
 
 
-def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
+class Preempted(Exception):
+    """Raised on every rank of a worker group that gives its cell up, so that Ray Train starts it anew elsewhere."""
+
+
+class _Machines:
+    """The host of one cell: Ray Train knows which nodes are about to be taken away, the mailbox what was saved."""
+
+    def __init__(self, mailbox: Any, claim: tuple[int, int, int], *, watched: bool) -> None:
+        self._mailbox = mailbox
+        self._claim = claim
+        self._watched = watched
+
+    def saved(self) -> None:
+        self._mailbox.saved.remote(self._claim)
+
+    def leaving(self) -> bool:
+        """A barrier of all ranks, some milliseconds."""
+        return self._watched and ray.train.get_preemption_info() is not None
+
+    def leave(self) -> None:
+        """Tell the mailbox, on every rank: the first one that ends may end the others."""
+        info = ray.train.get_preemption_info()
+        ray.get(self._mailbox.leave.remote(self._claim, info.preempted_node_ids if info else []))
+
+
+def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int, watched: bool) -> None:
     """Run cells from the mailbox until it closes. Every rank of the lane's worker group runs this.
 
     A cell that raises is recorded as failed. The group goes on where every rank raised alike; otherwise a rank may
@@ -65,8 +102,10 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
     Args:
         mailbox: handle of the actor (sweeps/engine/mailbox.py).
         lane: this lane's number in the mailbox.
-        runner: trains one cell; rank 0's outcome counts.
+        runner: trains one cell; rank 0's outcome counts. One that ends as "preempted" on every rank goes on in a new
+            group, on other nodes.
         threads: CPU threads for torch.
+        watched: whether nodes may be taken away with notice, which Ray Train then watches for.
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -84,7 +123,8 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
             if got:
                 seen, job = got
                 with fresh.restored():
-                    _run(runner, job, mailbox, claim=(lane, group, seen), rank=rank, workers=workers)
+                    host = _Machines(mailbox, (lane, group, seen), watched=watched)
+                    _run(runner, job, mailbox, host, claim=(lane, group, seen), rank=rank, workers=workers)
     except RayActorError:
         return  # the mailbox is gone, and the sweep with it
 
@@ -95,14 +135,21 @@ def nodes_alive() -> list[str]:
 
 
 def _run(
-    runner: Runner, job: Mapping[str, Any], mailbox: Any, *, claim: tuple[int, int, int], rank: int, workers: int
+    runner: Runner,
+    job: Mapping[str, Any],
+    mailbox: Any,
+    host: _Machines,
+    *,
+    claim: tuple[int, int, int],
+    rank: int,
+    workers: int,
 ) -> None:
     def report(metrics: dict[str, float]) -> bool:
         told = {name: float(value) for name, value in metrics.items()}
         return ray.get(mailbox.report.remote(claim, told, metrics["epoch"] in job["rungs"]))
 
     try:
-        outcome = runner(job["cell"], report, Path(job["checkpoints"]))
+        outcome = runner(job["cell"], report, Path(job["checkpoints"]), host)
     except RayActorError:
         raise
     except Exception as error:
@@ -116,9 +163,31 @@ def _run(
         if not (alike and _device_works()):
             raise
     else:
+        if outcome.status == "preempted":
+            host.leave()
+            raise Preempted(outcome.reason)
         if rank == 0:
             end = {"status": outcome.status, "reason": outcome.reason, "traceback": ""}
             ray.get(mailbox.finish.remote(claim, end))
+
+
+@dataclass
+class LaneConfig(TorchConfig):
+    """A process group whose ranks, on whatever nodes, find the network by which Ray reaches them."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _LaneBackend
+
+
+class _LaneBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(_use_own_interface)
+        super().on_start(worker_group, backend_config)
+
+
+def _use_own_interface() -> None:
+    use_interface_of(get_node_ip_address())
 
 
 class Witness(ControllerCallback, WorkerGroupCallback):

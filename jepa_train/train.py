@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from jepa_train import distributed
 from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
@@ -20,12 +20,13 @@ from jepa_train.preflight import preflight
 from jepa_train.trainer import Trainer, placed
 
 Report = Callable[[dict[str, float]], bool]
-Status = Literal["finished", "diverged", "collapsed", "stopped"]
+Status = Literal["finished", "diverged", "collapsed", "stopped", "preempted"]
 
 logger = logging.getLogger(__name__)
 
 CHECK_STEPS = 25  # at most so many between two looks at loss and spread: the device is waited for at these alone
 _FINE: tuple[Status, str] = ("finished", "")
+_LEAVING: tuple[Status, str] = ("preempted", "a machine of the run is about to be taken away")
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,35 @@ class Outcome:
     metrics: dict[str, float]
 
 
+class Host(Protocol):
+    """Whoever keeps the machines that a run is on."""
+
+    def saved(self) -> None:
+        """A checkpoint was written; called on the rank that wrote it."""
+
+    def leaving(self) -> bool:
+        """Whether a machine of the run is about to be taken away. All ranks ask together, and hear the same."""
+
+
+class Home:
+    """The host of a run whose machine stays."""
+
+    def saved(self) -> None:
+        """Nobody counts."""
+
+    def leaving(self) -> bool:
+        """Never."""
+        return False
+
+
 def silent(_: dict[str, float]) -> bool:
     """A report that goes nowhere and never asks to stop."""
     return False
 
 
-def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | None = None) -> Outcome:
+def train(
+    config: TrainConfig, *, report: Report = silent, checkpoints: Path | None = None, host: Host | None = None
+) -> Outcome:
     """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
 
     With checkpoints, a run that was killed at any step goes on from its last one, and on a CPU ends bit for bit as it
@@ -55,6 +79,8 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
             last time with the test metrics too; returns True when the run is to stop. With epochs=0 it is called once,
             with the evaluation of the randomly initialised encoder.
         checkpoints: this run's own folder, which all ranks see.
+        host: asked at every look (CHECK_STEPS) whether its machines stay. When one is about to be taken away a
+            checkpoint is written at once and the run ends as "preempted", to go on elsewhere from that very step.
 
     Returns:
         The same outcome on every rank.
@@ -70,7 +96,7 @@ def train(config: TrainConfig, *, report: Report = silent, checkpoints: Path | N
             if stop and metrics["epoch"] < config.epochs:
                 return _stopped(metrics)
         if "network" not in resumed:
-            return _train(config, report, saves, resumed, reports)
+            return _train(config, report, saves, resumed, reports, host or Home())
         for key, asked in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
             done = resumed["config"].get(key, "")
             if done != asked:
@@ -86,6 +112,7 @@ def _train(
     saves: Checkpoints,
     resumed: dict[str, Any],
     reports: list[dict[str, float]],
+    host: Host,
 ) -> Outcome:
     """The epochs that are left."""
     splits = load_splits(config.data)
@@ -94,12 +121,14 @@ def _train(
         restore(trainer.load_state_dict, resumed["trainer"])
         logger.info("going on after step %d of %d", trainer.step, config.epochs * trainer.steps_per_epoch)
     target = {f"target/{name}": value for name, value in config.method.expected().items()}
-    first = min(1 + trainer.step // trainer.steps_per_epoch, config.epochs)
+    first = min(1 + len(reports), config.epochs)
     for epoch in range(first, config.epochs + 1):
         metrics: dict[str, float] = {"epoch": float(epoch)}
         verdict = _FINE
         if epoch > 0:
-            verdict = _train_epoch(trainer, saves, reports, metrics)
+            verdict = _train_epoch(trainer, saves, reports, metrics, host)
+        if verdict == _LEAVING:
+            return Outcome(*verdict, metrics)
         if verdict == _FINE:
             metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
             verdict = _verdict(metrics, trainer)
@@ -114,7 +143,7 @@ def _train(
         if epoch == config.epochs:
             saves.finish(trainer.evaluated.state_dict(), reports)
             return Outcome(*_FINE, metrics)
-        saves.save(trainer.step, trainer.state_dict(), reports)
+        _save(trainer, saves, reports, host)
         if stop:
             return _stopped(metrics)
     raise AssertionError("the last epoch returns")
@@ -158,21 +187,33 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
 
 
 def _train_epoch(
-    trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float]
+    trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float], host: Host
 ) -> tuple[Status, str]:
-    """The epoch's steps that are left; fills in the metrics of those taken and ends early where they are hopeless."""
+    """The epoch's steps that are left, none where it was left before its evaluation; fills in the metrics of those
+    taken and ends early where they are hopeless, or the machine is leaving."""
     looks = max(2, math.ceil(trainer.steps_per_epoch / CHECK_STEPS))
     every = math.ceil(trainer.steps_per_epoch / looks)  # evenly: two looks at one narrow place would count double
+    end = int(metrics["epoch"]) * trainer.steps_per_epoch
+    last = metrics["epoch"] == trainer.config.epochs  # its evaluation may take long, and the others' save soon
     while True:
-        trainer.train_step()
-        over = trainer.steps_into_epoch == 0
+        if trainer.step < end:
+            trainer.train_step()
+        over = trainer.step == end
         if over or trainer.steps_into_epoch % every == 0:
             metrics |= trainer.means()
             verdict = _verdict(metrics, trainer)
-            if over or verdict != _FINE:
+            if verdict != _FINE:
                 return verdict
-            if saves.due:
-                saves.save(trainer.step, trainer.state_dict(), reports)
+            leaving = host.leaving()
+            if leaving or ((last or not over) and saves.due):
+                _save(trainer, saves, reports, host)
+            if leaving or over:
+                return _LEAVING if leaving else verdict
+
+
+def _save(trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], host: Host) -> None:
+    if saves.save(trainer.step, trainer.state_dict(), reports):
+        host.saved()
 
 
 def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:

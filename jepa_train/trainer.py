@@ -53,7 +53,7 @@ class Trainer:
         self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
         self._totals: dict[str, Tensor] = {}  # sums over the epoch's steps, on the device
         self._seconds = 0.0  # spent on the epoch's steps
-        self._z = torch.empty(0)  # (V, N, D) of the last step
+        self._z = torch.empty(0)  # (V, N, D) of the last step, until a look at it
         self._spreads = (math.inf, math.inf)  # embedding_std at the last two looks
 
     @property
@@ -106,8 +106,10 @@ class Trainer:
         steps = self.steps_into_epoch or self.steps_per_epoch
         started = time.perf_counter()
         means = {f"train/{name}": (total / steps).item() for name, total in self._totals.items()}
-        means["train/embedding_std"] = embedding_std(distributed.gather_rows(self._z.flatten(0, 1))).item()
-        self._spreads = (self._spreads[1], means["train/embedding_std"])
+        if len(self._z):  # else there was no step since the last look
+            spread = embedding_std(distributed.gather_rows(self._z.flatten(0, 1))).item()
+            self._spreads, self._z = (self._spreads[1], spread), torch.empty(0)
+        means["train/embedding_std"] = self._spreads[1]
         self._seconds += time.perf_counter() - started
         means["train/lr"] = self._optimizer.lr
         means["train/images_per_s"] = steps * self.config.global_batch / self._seconds

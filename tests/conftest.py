@@ -15,6 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported: the kernels then run on a CPU
 
+os.environ["RAY_ADDRESS"] = "local"  # whatever cluster runs on this machine is somebody else's
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 
 

@@ -19,7 +19,7 @@ from sweeps.engine import doctor, doctor_store
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder of this test's own, which is not there yet, and no cluster."""
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "OMP_NUM_THREADS"):
+    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.chdir(tmp_path)
@@ -151,7 +151,8 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     level, text = told(doctor._ray)["Ray"]
     assert level == "problem"
-    assert "unset RAY_ADDRESS" in text
+    assert "got nothing from 127.0.0.1:9" in text
+    assert "RAY_ADDRESS=local" in text
 
 
 @pytest.mark.parametrize(

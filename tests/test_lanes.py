@@ -160,8 +160,9 @@ async def test_a_new_worker_group_runs_the_lost_cell_again_up_to_three_times() -
     await box.begin(0, None, NODES)
     reports, end = await box.take(ticket, 0)
     assert end == ending("failed", "its worker process died (3 attempts)")
-    note = {"note": "worker lost (its worker process died); goes on after epoch 4"}
-    assert reports == [{"epoch": 4}, note, {"epoch": 4}, note, {"epoch": 4}]
+    note = "worker lost (its worker process died); goes on after epoch 4"
+    assert [report.get("note") for report in reports] == [None, note, None, note, None]
+    assert [report["epoch"] for report in reports if "note" not in report] == [4, 4, 4]
 
 
 @scenario
@@ -190,7 +191,60 @@ async def test_nodes_that_are_taken_away_are_not_held_against_a_cell() -> None:
         await box.blame(0, "ActorDiedError", "", False)
     reports, end = await box.take(ticket, 0)
     assert end is None
-    assert reports[-2:] == [{"note": "worker lost (node 10.0.0.2 is gone); goes on after epoch 7"}, {"epoch": 8}]
+    assert reports[-2]["note"] == "worker lost (node 10.0.0.2 is gone); goes on after epoch 7"
+    assert reports[-1] == {"epoch": 8}
+
+
+@scenario
+async def test_a_group_that_leaves_its_machine_on_a_notice_is_not_held_against_its_cell_either() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for _ in range(3 * tasks.MAX_LOSSES):
+        group = await box.begin(0, None, NODES)
+        await box.join(0, group, "spot", "10.0.0.2")
+        assert await box.next(0, group, 0) == (ticket, {"n": 0})
+        await box.leave((0, group, ticket + 1), ["spot"])  # of another cell: nobody's word
+        await box.leave((0, group, ticket), ["spot"])
+        await box.blame(0, "Preempted", "", False)
+    await box.begin(0, None, NODES)
+    reports, end = await box.take(ticket, 0)
+    assert end is None
+    assert reports[-1]["note"] == "worker lost (node 10.0.0.2 is about to be taken away); goes on after epoch 0"
+    for _ in range(tasks.MAX_LOSSES):
+        await box.begin(0, None, NODES)
+    assert (await box.take(ticket, 0))[1] is not None, "without a notice it counts"
+
+
+@scenario
+async def test_what_a_lost_group_did_since_its_last_checkpoint_is_lost_and_the_wait_for_another_is_idle() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    group = await box.begin(0, None, NODES)
+    await box.next(0, group, 0)
+    await asyncio.sleep(0.2)
+    await box.saved((0, group, ticket))
+    await asyncio.sleep(0.1)
+    await box.blame(0, "its worker process died", "", False)
+    await asyncio.sleep(0.3)
+    group = await box.begin(0, None, NODES)
+    await asyncio.sleep(0.1)
+    await box.begin(0, None, NODES)  # without a word of why
+    first, second = [(report["lost_s"], report["idle_s"]) for report in (await box.take(ticket, 0))[0]]
+    assert first == pytest.approx((0.1, 0.3), abs=0.05)
+    assert second == pytest.approx((0.1, 0.0), abs=0.05)
+
+
+@scenario
+async def test_a_node_that_is_not_fit_ends_the_sweep_with_its_name() -> None:
+    box = Mailbox(2)
+    running, waiting = [await box.submit(f"trial{n}", {"n": n}) for n in range(2)]
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    assert await box.refusal() == ""
+    await box.refuse("worker-2 runs other code")
+    await box.refuse("worker-3 runs other code, too")
+    ends = [(await box.take(ticket, 0))[1] for ticket in (running, waiting)]
+    assert ends == [ending("interrupted", "worker-2 runs other code")] * 2
+    assert await box.refusal() == "worker-2 runs other code"
 
 
 @scenario
@@ -258,7 +312,8 @@ def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_
         raise error
 
     with contextlib.nullcontext() if alike else pytest.raises(type(error)):
-        ray_worker._run(runner, {"cell": {}, "checkpoints": ""}, box, claim=(0, 1, 1), rank=1, workers=2)
+        host = ray_worker._Machines(box, (0, 1, 1), watched=False)
+        ray_worker._run(runner, {"cell": {}, "checkpoints": ""}, box, host, claim=(0, 1, 1), rank=1, workers=2)
     assert [end["reason"] for end in ends] == ([] if recorded is None else [recorded])
     assert all(end["status"] == "failed" and "Traceback" in end["traceback"] for end in ends)
 
@@ -303,7 +358,7 @@ def test_the_rank_that_failed_is_blamed_not_those_that_missed_it(errors: dict[in
 # One lane of two workers under Ray. The last test closes it.
 
 
-def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], _: Path) -> SimpleNamespace:
+def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], *_: object) -> SimpleNamespace:
     """Each epoch adds up 1 + 2 over the two ranks, times the cell's number."""
     import torch.distributed as dist
 
@@ -333,7 +388,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     results = tmp_path_factory.mktemp("lanes") / ("long" * 30)  # longer than a socket's path may be
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("JEPA_RESULTS", str(results))
-        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_ADDRESS", "local")
         before = descendants(os.getpid())  # of other tests
         stack.enter_context(ray_session(num_cpus=2))
         pool = LanePool(num_lanes=1, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=ray_dir(), runner=runner)

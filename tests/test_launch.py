@@ -62,6 +62,8 @@ def test_words_become_options():
         names=("a", "b"), places=("data.path=/d",), retry=frozenset({"failed"}), max_gpu_hours=2.5, json=True
     )
     assert read_words(["--explain", "lamb=0.1 seed=0"]).explain == "lamb=0.1 seed=0"
+    joined = read_words(["--json", "--explain", "lamb=0.1", "seed=0", "data.path=DIR"])  # as ray submit hands it on
+    assert (joined.explain, joined.places) == ("lamb=0.1 seed=0", ("data.path=DIR",))
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty" / "train").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setitem(sys.modules, "sweeps.engine.execute", types.SimpleNamespace(Session=_start))
     return tmp_path
 

@@ -40,7 +40,7 @@ GPUS = Request(workers=2, cpus=4, gpus=2, device="H100")
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results of this test's own."""
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
     return tmp_path / "results"
 
 

@@ -118,6 +118,40 @@ def test_a_run_killed_at_any_steps_ends_bit_for_bit_like_the_undisturbed_one(
     assert [key for key, value in found.items() if not torch.equal(value, expected_weights[key])] == []
 
 
+class Spot:
+    """A machine that is about to be taken away from the `last`-th time on that it is asked."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.asked, self.kept = last, 0, 0
+
+    def saved(self) -> None:
+        self.kept += 1
+
+    def leaving(self) -> bool:
+        self.asked += 1
+        return self.asked >= self.last
+
+
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 2, EPOCHS * STEPS])  # within epochs, and before evaluations
+def test_a_run_whose_machine_leaves_goes_on_from_that_very_step(step: int, undisturbed: Undisturbed, tmp_path: Path):
+    expected, expected_weights = undisturbed["averaged"]
+    spot = Spot(last=step)
+    monkey = pytest.MonkeyPatch()
+    trained: list[int] = []
+    whole = Trainer.train_step
+    monkey.setattr(Trainer, "train_step", lambda trainer: trained.append(trainer.step) or whole(trainer))
+    monkey.setattr("jepa_train.train.CHECK_STEPS", 1)
+    left = train(CONFIGS["averaged"], checkpoints=tmp_path, host=spot)
+    assert (left.status, spot.asked) == ("preempted", step)
+    assert spot.kept == 1 + (step - 1) // STEPS, "one at the notice, and one at the end of each epoch before"
+    _, after = run(CONFIGS["averaged"], tmp_path)
+    monkey.undo()
+    assert trained == list(range(EPOCHS * STEPS)), "no step is taken twice"
+    assert after == expected
+    found = weights(tmp_path)
+    assert [key for key, value in found.items() if not torch.equal(value, expected_weights[key])] == []
+
+
 def test_a_finished_run_reports_its_epochs_again_without_training(
     undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

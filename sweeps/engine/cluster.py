@@ -1,4 +1,4 @@
-"""ray_session: Ray for one command. A quiet one on this machine, or the cluster that RAY_ADDRESS names."""
+"""ray_session: Ray for one command. The cluster that there is, or else a quiet one of its own on this machine."""
 
 import contextlib
 import logging
@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import signal
-import sys
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,9 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray._private.utils import read_ray_address
 
+from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,7 @@ OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel thro
 
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: a dead worker is noticed and a lane ends sooner
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # 60 by default: too short for a loaded machine
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only spot instances would miss
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots, and one that fails ends the sweep
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow is the record
@@ -36,7 +36,15 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints tables even with verbose=0
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none and trains on the CPU
 }
+_START_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of a lane's workers; 60 by default
+_CLUSTER_ENVIRONMENT = {
+    _START_S: "1800",  # a machine may have to be found, started and set up first
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",  # 5 by default; of the 30 s to 2 min that a notice gives
+}
+_WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # which workers of a cluster do not have from here
 _LOCAL_ENVIRONMENT = {
+    _START_S: "300",  # the machine may be loaded
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only machines of a cluster would miss
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one to ~/.ray; keeps other users of the machine out
 }
@@ -47,6 +55,35 @@ def ray_dir() -> Path:
     return results_dir() / "ray"
 
 
+def cluster_address() -> str:
+    """The cluster that a launch on this machine joins, as host:port; "" where it starts a Ray of its own.
+
+    That is the one that RAY_ADDRESS names, or else the one that `ray start` has begun or joined here: on the head of a
+    cluster a sweep needs no word of it. RAY_ADDRESS=local keeps a launch away from it.
+
+    Raises:
+        ConfigError: it does not answer, or it is no address of Ray's own protocol.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    address = "" if named == "local" else named if named not in ("", "auto") else read_ray_address(None) or ""
+    remedy = "start it again (ray up CLUSTER.yaml), or set RAY_ADDRESS=local for a Ray of its own"
+    if not address and named == "auto":
+        raise ConfigError(f"RAY_ADDRESS=auto needs a Ray that was started on this machine, got none; {remedy}")
+    host, _, port = address.rpartition(":")
+    if address and (not host or not port.isdigit() or "/" in host):
+        raise ConfigError(
+            f"RAY_ADDRESS must be host:port of a cluster's head, got {address!r}; from another machine, submit to it: "
+            "ray submit CLUSTER.yaml FILE, or ray job submit"
+        )
+    if address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            whose = "RAY_ADDRESS" if named not in ("", "auto") else "the Ray that was started on this machine"
+            raise ConfigError(f"{whose} must answer, got nothing from {address} ({error}); {remedy}") from error
+    return address
+
+
 @contextmanager
 def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     """Ray, up and quiet. On this machine it listens on loopback only, writes under results/ray and leaves no process.
@@ -54,15 +91,26 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed.
 
     Args:
-        num_cpus: CPUs that lanes may use, all of the machine's by default. With RAY_ADDRESS the nodes know theirs.
+        num_cpus: CPUs that lanes may use, all of the machine's by default. A cluster's nodes know theirs.
+
+    Raises:
+        ConfigError: see cluster_address.
     """
+    address = cluster_address()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray._private.worker.print_to_stdstream = _log  # the warnings that raylets push; log_to_driver does not stop them
     with contextlib.ExitStack() as stack:
-        if "RAY_ADDRESS" in os.environ:
+        if address:
+            for name, value in _CLUSTER_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
             stack.callback(ray.shutdown)
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            )
         else:
             directory = stack.enter_context(_short_path(ray_dir()))
             stack.callback(ray.shutdown)
@@ -78,8 +126,6 @@ def _start_local(num_cpus: int | None, directory: Path) -> None:
     # Ray turns 127.0.0.1 into the machine's address, unless it takes this for a platform that cannot have clusters.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     ray.init(
         address="local",
         num_cpus=num_cpus,

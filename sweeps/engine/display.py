@@ -36,6 +36,7 @@ class Outcome:
 
     ends: dict[str, End] = field(default_factory=dict)  # by cell key
     hours: float = 0.0  # device time
+    lost_hours: float = 0.0  # of it: trained in vain
     unit: str = "CPU-hours"
 
 
@@ -70,6 +71,7 @@ class Display:
         self._devices, self._unit, self._budget = devices, unit, budget
         self._table = table
         self._seconds = 0.0  # of cells that ended
+        self._lost = 0.0  # device-seconds
         self._since: dict[str, float] = {}  # running cell's key -> when it started
         self._running: dict[str, str] = {}  # running cell's key -> "lr=0.1 3/20"
         self._pace = Pace(time.monotonic())
@@ -85,7 +87,12 @@ class Display:
     def outcome(self) -> Outcome:
         """What became of the launch so far."""
         seconds = self._seconds + sum(time.monotonic() - since for since in self._since.values())
-        return Outcome(ends=dict(self._ends), hours=self._devices * seconds / 3600, unit=self._unit)
+        return Outcome(
+            ends=dict(self._ends),
+            hours=self._devices * seconds / 3600,
+            lost_hours=self._lost / 3600,
+            unit=self._unit,
+        )
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -132,6 +139,11 @@ class Display:
         outcome = told if status == "finished" else f"{status}: {reason}"
         counter = f"{self._total - self._todo + len(self._ends)}/{self._total}"
         self.note(f"{self._name}  {counter:>7}  {cell.label}  {outcome}  ({seconds:.0f} s)")
+
+    def lost(self, cell: Cell, note: str, device_seconds: float) -> None:
+        """A cell's workers were lost, and so much of what they had trained."""
+        self._lost += device_seconds
+        self.note(f"{cell.label}: {note}, {device_seconds:.0f} device-seconds lost")
 
     def note(self, line: str) -> None:
         """A line that stays on the screen; on a terminal it is cut to one, and --explain tells the rest."""

@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import socket
 import sys
 import time
 import tomllib
@@ -143,19 +142,36 @@ def _ray() -> Iterator[Told]:
     except ImportError as error:
         yield Told("problem", "Ray", f"cannot be imported: {error}", "pip install -r requirements.lock")
         return
-    address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    from ray.exceptions import RayError
+
+    from sweeps.engine.cluster import cluster_address, ray_session
+
+    try:
+        address = cluster_address()
+    except ConfigError as error:
+        yield Told("problem", "Ray", f"{version}, {error}")
+        return
     if not address:
         yield Told("ok", "Ray", f"{version}, started on this machine for each launch")
-    elif not port.isdigit():
-        yield Told("ok", "Ray", f"{version}, RAY_ADDRESS={address}")
-    else:
-        try:
-            socket.create_connection((host, int(port)), timeout=2).close()
-            yield Told("ok", "Ray", f"{version}, the cluster at {address} answers")
-        except OSError as error:
-            remedy = "start it with ray up cluster.yaml, or unset RAY_ADDRESS to run here"
-            yield Told("problem", "Ray", f"{version}, nothing answers at RAY_ADDRESS={address} ({error})", remedy)
+        return
+    yield Told("ok", "Ray", f"{version}, the cluster at {address} answers")
+    try:
+        with ray_session():
+            yield from _nodes()
+    except (ConfigError, RayError, RuntimeError, ConnectionError) as error:  # whatever ray.init raises
+        yield Told("problem", "Ray", f"the cluster at {address} lets nobody in: {str(error).partition(chr(10))[0]}")
+
+
+def _nodes() -> Iterator[Told]:
+    """Every node that is up: has it the head's code, and does it see the storage?"""
+    from sweeps.engine.nodes import expected_of_nodes, problems_of_nodes
+
+    with expected_of_nodes() as expected:
+        for address, problem in problems_of_nodes(expected).items():
+            if problem:
+                yield Told("problem", f"node {address}", problem, "update it (ray up CLUSTER.yaml)")
+            else:
+                yield Told("ok", f"node {address}", "has the head's code and sees its storage")
 
 
 def _cluster_file() -> Iterator[Told]:

@@ -10,14 +10,16 @@ import ray
 from ray import tune
 from rich.console import Console
 
+from jepa_train.inspection import Expected
 from jepa_train.paths import checkpoints_dir, results_dir
 from sweeps.engine.asha import AshaScheduler, Judge
 from sweeps.engine.budget import Budget
 from sweeps.engine.cells import Cell
-from sweeps.engine.cluster import ray_session
+from sweeps.engine.cluster import cluster_address, ray_session
 from sweeps.engine.display import Display, Outcome
 from sweeps.engine.lanes import LanePool
-from sweeps.engine.placement import Request, alive, room
+from sweeps.engine.nodes import check_nodes, expected_of_nodes, nodes_to_use, refused
+from sweeps.engine.placement import Request, room
 from sweeps.engine.plan import Plan
 from sweeps.engine.price import Price, price, request_for
 from sweeps.engine.recorder import Recorder
@@ -39,6 +41,7 @@ class Session:
         self._pool: LanePool | None = None
         self._told: set[str] = set()
         self._request: Request | None = None  # what each of the lanes occupies
+        self._expected: Expected | None = None  # on a cluster: of every node
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +58,7 @@ class Session:
         """Start Ray and the plan's lanes where they are not up; returns at once, unless something is to be measured.
 
         Raises:
-            ConfigError: a trial that can never be placed.
+            ConfigError: a trial that can never be placed; on a cluster, nodes that are not fit.
         """
         self._start_ray()
         return self._lanes_for(plan)
@@ -70,6 +73,9 @@ class Session:
 
         Args:
             budget: says which cells may begin; all may without one.
+
+        Raises:
+            ConfigError: a node that came meanwhile has other code, or no storage.
         """
         pool = self.prepare(plan)
         assert self._request is not None
@@ -94,6 +100,9 @@ class Session:
                 self._tune(plan, pool, recorder, judge, budget)
         finally:
             recorder.interrupt()
+        refusal = pool.refusal()
+        if refusal:
+            raise refused([refusal])
         return display.outcome
 
     def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, judge: Judge, budget: Budget | None) -> None:
@@ -131,7 +140,7 @@ class Session:
 
     def _lanes_for(self, plan: Plan) -> LanePool:
         """The lanes at hand where they serve the plan, new ones otherwise: as many as fit, at most one per cell."""
-        nodes = alive(ray.nodes())
+        nodes = nodes_to_use(self._note)
         request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
         lanes = min(room(nodes, request), plan.todo)
         if self._pool is None or request != self._request or lanes > self._pool.num_lanes:
@@ -142,13 +151,20 @@ class Session:
                 cpus_per_worker=request.cpus,
                 gpus_per_worker=request.gpus,
                 storage=results_dir() / "ray" / "train",
+                expected=self._expected,
             )
             self._pool, self._request = self._lanes.enter_context(pool), request
         return self._pool
 
     def _start_ray(self) -> None:
-        if not ray.is_initialized():
-            self._ray.enter_context(ray_session())
+        if ray.is_initialized():
+            return
+        self._ray.enter_context(ray_session())
+        address = cluster_address()
+        if address:
+            self._note(f"joined the Ray cluster at {address}")
+            self._expected = self._ray.enter_context(expected_of_nodes())
+            check_nodes(self._expected)
 
     def _close_lanes(self) -> None:
         self._lanes.close()

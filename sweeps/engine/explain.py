@@ -54,6 +54,7 @@ def explain(plan: Plan, word: str) -> Facts | None:
         "in_file": key in rows,
         "run_id": entry.run_id if entry else None,
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
+        "lost_device_hours": entry.lost_device_seconds / 3600 if entry else 0.0,
         "code": {name: run.data.tags[tag] for tag, name in _MADE_BY.items() if tag in run.data.tags} if run else {},
         "checkpoints": [str(file) for file in sorted(folder.glob("*.pt"))],
         "config": config,
@@ -65,7 +66,8 @@ def explain_lines(facts: Facts) -> list[str]:
     """The same, to be read."""
     lines = [f"{facts['sweep']}: {facts['label']} ({facts['key']})", f"  {facts['state']}: {facts['why']}"]
     if facts["run_id"]:
-        lines.append(f"  MLflow run {facts['run_id']}, {facts['device_hours']:.2f} device-hours in all attempts")
+        lost = f", {facts['lost_device_hours']:.2g} of them lost with workers" if facts["lost_device_hours"] else ""
+        lines.append(f"  MLflow run {facts['run_id']}, {facts['device_hours']:.2f} device-hours in all attempts{lost}")
         lines.append("  last attempt: " + ", ".join(f"{name} {text}" for name, text in facts["code"].items()))
     lines += [f"  checkpoint {file}" for file in facts["checkpoints"]] or ["  no checkpoint on this machine"]
     lines.append("  config, * where it differs from the sweep's base:")

@@ -5,6 +5,7 @@ sweeps of a command. Trials reach them through the mailbox.
 """
 
 import contextlib
+import os
 import threading
 import time
 import uuid
@@ -16,11 +17,14 @@ import ray
 import ray.cloudpickle
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jepa_train.ray_worker import Runner, Witness, nodes_alive, serve, train_cell
+from jepa_train import inspection
+from jepa_train.inspection import Expected, problem
+from jepa_train.paths import results_dir
+from jepa_train.ray_worker import LaneConfig, Runner, Witness, nodes_alive, serve, train_cell
 from sweeps.engine import mailbox as mailbox_module
 from sweeps.engine import tasks
 from sweeps.engine.mailbox import Mailbox
@@ -29,6 +33,8 @@ STARTS = 3  # attempts at placing a worker group and setting up its process grou
 CLOSE_S = 10.0  # for workers to end by themselves
 KILL_S = 5.0  # for a lane to end whose controller was killed
 
+# By value: a node may have other code, which is what it is looked at for.
+ray.cloudpickle.register_pickle_by_value(inspection)
 # By value, because importing sweeps.engine brings torch and MLflow: the mailbox's process must start fast.
 ray.cloudpickle.register_pickle_by_value(mailbox_module)
 ray.cloudpickle.register_pickle_by_value(tasks)
@@ -55,6 +61,7 @@ class LanePool:
         gpus_per_worker: GPUs of each worker; 0 trains on the CPU.
         storage: where Ray Train keeps its files.
         runner: what trains one cell.
+        expected: on a cluster, whose nodes may come and be taken away at any time: what each must have to get a cell.
     """
 
     mailbox: Any  # actor handle, for trials
@@ -68,12 +75,14 @@ class LanePool:
         gpus_per_worker: float,
         storage: Path,
         runner: Runner = train_cell,
+        expected: Expected | None = None,
     ) -> None:
         self.num_lanes = num_lanes
         self._workers = workers
         self._resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
         self._storage = storage
         self._runner = runner
+        self._expected = expected
         self._threads: list[threading.Thread] = []
         self._closing = False
 
@@ -107,6 +116,10 @@ class LanePool:
         """How many lanes have a worker group that takes cells, or had one."""
         return sum(groups > 0 for groups in ray.get(self.mailbox.groups.remote()))
 
+    def refusal(self) -> str:
+        """Why a node that came later gets no cells, and with it none of the others; "" where all are fit."""
+        return str(ray.get(self.mailbox.refusal.remote()))
+
     def _keep(self, lane: int) -> None:
         """The lane's thread: a TorchTrainer, and another one where it ended early, unless it had started no group."""
         groups, reason = -1, ""
@@ -129,14 +142,20 @@ class LanePool:
 
     def _trainer(self, lane: int) -> TorchTrainer:
         mailbox, runner, threads = self.mailbox, self._runner, max(1, int(self._resources["CPU"]))
-        on_gpu = self._resources["GPU"] > 0
+        on_gpu, expected, results = self._resources["GPU"] > 0, self._expected, str(results_dir())
 
         def work() -> None:
-            serve(mailbox, lane=lane, runner=runner, threads=threads)
+            wrong = problem(expected) if expected is not None else ""
+            if wrong:
+                ray.get(mailbox.refuse.remote(wrong))
+                return
+            if expected is not None:
+                os.environ.setdefault("JEPA_RESULTS", results)  # where a node's own environment does not say it
+            serve(mailbox, lane=lane, runner=runner, threads=threads, watched=expected is not None)
 
         return _LaneTrainer(
             work,
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            torch_config=LaneConfig(backend="nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=self._workers,
                 use_gpu=on_gpu,

@@ -26,6 +26,7 @@ class Mailbox:
         self._queue: deque[Task] = deque()
         self._tickets = 0
         self._closed = False
+        self._refusal = ""
         self._changed = asyncio.Condition()
 
     # The trial's side.
@@ -56,7 +57,8 @@ class Mailbox:
         await self._wait(lambda: task.end is not None or len(task.reports) > start or not self._alive(), POLL_S)
         task.asked = time.monotonic()
         if task.end is None and not self._alive():
-            self._end(task, ending("interrupted", f"no lane is left to run cells: {self._lanes[-1].lost}"))
+            why = self._refusal or f"no lane is left to run cells: {self._lanes[-1].lost}"
+            self._end(task, ending("interrupted", why))
         return task.reports[start:], task.end
 
     async def abandon(self, ticket: int) -> None:
@@ -69,6 +71,11 @@ class Mailbox:
         await self._notify()
 
     # The lane's side.
+
+    async def refuse(self, why: str) -> None:
+        """A node must run no cells: no lane gets any from now on, and the driver is told."""
+        self._refusal = self._refusal or why
+        await self._notify()
 
     async def begin(self, lane: int, place: Any, alive: Sequence[str]) -> int:
         """A new worker group introduces itself and gets its number. The cell its forerunner had in hand was lost.
@@ -96,6 +103,19 @@ class Mailbox:
     async def blame(self, lane: int, reason: str, traceback: str, fault: bool) -> None:
         """Why the lane's worker group is about to be replaced; `fault`: the cell raised it itself."""
         self._lanes[lane].blame = Blame(reason, traceback, fault)
+
+    async def saved(self, claim: Claim) -> None:
+        """A checkpoint of the cell was written: what its workers did up to now will not be lost."""
+        lane, group, ticket = claim
+        task = self._lanes[lane].claimed(group, ticket)
+        if task is not None:
+            task.kept = time.monotonic()
+
+    async def leave(self, claim: Claim, nodes: Sequence[str]) -> None:
+        """The worker group gives its cell up, to go on elsewhere: these nodes are about to be taken away."""
+        lane, group, ticket = claim
+        if self._lanes[lane].claimed(group, ticket) is not None:
+            self._lanes[lane].leaving = frozenset(nodes)
 
     async def next(self, lane: int, group: int, seen: int) -> tuple[int, Cell] | tuple[()] | None:
         """(ticket, cell) for a rank that is done with ticket `seen`, () where there is none yet, None to end."""
@@ -156,6 +176,10 @@ class Mailbox:
         mine.task = None
         await self._notify()
 
+    async def refusal(self) -> str:
+        """Why a node was refused, "" where none was."""
+        return self._refusal
+
     async def groups(self) -> list[int]:
         """How many worker groups each lane has had so far; 0 while its first one starts."""
         return [lane.group for lane in self._lanes]
@@ -183,10 +207,13 @@ class Mailbox:
             if not self._queue:
                 return False
             mine.task = self._queue.popleft()
+            mine.task.kept = time.monotonic()
         return mine.task.ticket != seen
 
     def _lose(self, mine: Lane, alive: Sequence[str]) -> None:
         task, end = mine.task, mine.lose(alive)
+        if task is not None:
+            task.kept = time.monotonic()  # the new group takes it now
         if task is not None and end is not None:
             self._end(task, end)
 
@@ -196,7 +223,7 @@ class Mailbox:
             self._tasks.pop(task.ticket, None)
 
     def _alive(self) -> bool:
-        return not all(lane.lost for lane in self._lanes)
+        return not self._refusal and not all(lane.lost for lane in self._lanes)
 
     async def _wait(self, holds: Callable[[], bool], timeout_s: float) -> None:
         async with self._changed:

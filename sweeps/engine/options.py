@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -45,13 +46,15 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
         raise ConfigError(f"one of {', '.join(_MODES)} goes at a time, got {' and '.join(given)}; keep one")
     if not options.max_gpu_hours > 0:
         raise ConfigError(f"--max-gpu-hours must be positive, got {options.max_gpu_hours:g}; leave it out for no limit")
+    label = [word for word in options.explain if not _is_place(word)]
+    words = [*options.words, *(word for word in options.explain if _is_place(word))]
     return Options(
-        names=tuple(word for word in options.words if "=" not in word),
-        places=tuple(word for word in options.words if "=" in word),
+        names=tuple(word for word in words if "=" not in word),
+        places=tuple(word for word in words if "=" in word),
         scale=options.scale,
         dry_run=options.dry_run,
         status=options.status,
-        explain=options.explain,
+        explain=" ".join(label),
         evaluate=options.evaluate,
         retry=frozenset(options.retry),
         max_gpu_hours=options.max_gpu_hours,
@@ -59,11 +62,16 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
     )
 
 
+def _is_place(word: str) -> bool:
+    """Whether a word that follows --explain is none of a cell's label, in which no number and no name begins so."""
+    return word.startswith(("data.path=", "data.download=", "data.on_corrupt=", "probe."))
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse would print its usage, of ten lines, above the one that matters."""
 
     def error(self, message: str) -> NoReturn:
-        problem = message.removeprefix("argument ").replace(": expected one argument", " needs a value")
+        problem = re.sub(": expected (one|at least one) argument", " needs a value", message.removeprefix("argument "))
         raise ConfigError(f"{problem}; --help lists the options")
 
 
@@ -74,7 +82,8 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
     say("--scale", choices=[*SCALES], help="; ".join(f"{name}: {about}" for name, about in SCALES.items()))
     say("--dry-run", action="store_true", help="list the cells with their states and prices; run nothing")
     say("--status", action="store_true", help="show how the sweep stands, from the store, while it runs elsewhere")
-    say("--explain", metavar="CELL", default="", help="say why a cell (key, beginning of it, or label) is as it is")
+    # several words: a launcher that joins them unquoted (ray submit) makes several of one label
+    say("--explain", metavar="CELL", nargs="+", default=(), help="say why a cell (key, its beginning, label) is so")
     say("--evaluate", action="store_true", help="finished cells once more (probe.protocols=...); train nothing")
     say("--retry", choices=["failed"], action="append", default=[], help="run failed cells again")
     say("--max-gpu-hours", type=float, default=math.inf, metavar="X", help="begin no cell beyond so many GPU-hours")

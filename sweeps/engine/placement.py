@@ -66,12 +66,14 @@ def this_machine() -> list[Node]:
 
 
 def check_machine(sweep: Sweep) -> None:
-    """Refuse, before Ray starts on this machine, a trial that it can never hold. A cluster is asked when it is up.
+    """Refuse, before Ray starts on this machine, a trial that it can never hold. A cluster is asked when it is joined.
 
     Raises:
-        ConfigError: it cannot be placed.
+        ConfigError: it cannot be placed, or there is a cluster that does not answer.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    from sweeps.engine.cluster import cluster_address  # Ray takes a second to import
+
+    if not cluster_address():
         nodes = this_machine()
         gpus = -1.0 if isinstance(sweep.gpus_per_worker, str) else sweep.gpus_per_worker
         room(nodes, Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus))

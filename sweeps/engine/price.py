@@ -1,7 +1,6 @@
 """What a plan costs before it runs: hours of its cells, and money where the cluster's file says what a node costs."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
 from sweeps.engine.calibration import Estimate, calibrated, kind_of, name_of, ran, unmeasured
 from sweeps.engine.cells import Cell, changed
-from sweeps.engine.cluster import ray_session
+from sweeps.engine.cluster import cluster_address, ray_session
 from sweeps.engine.money import dollars_per_hour
-from sweeps.engine.placement import Node, Request, alive, packed, room, this_machine
+from sweeps.engine.nodes import nodes_to_use
+from sweeps.engine.placement import Node, Request, packed, room, this_machine
 from sweeps.engine.plan import Plan
 
 
@@ -123,9 +123,9 @@ def price(plan: Plan, *, note: Callable[[str], object] = silent, free: Callable[
         ConfigError: a trial that cannot be placed; prices in the cluster's file that are wrong.
     """
     with ExitStack() as stack:
-        if plan.todo and not ray.is_initialized() and ("RAY_ADDRESS" in os.environ or torch.cuda.device_count()):
+        if plan.todo and not ray.is_initialized() and (cluster_address() or torch.cuda.device_count()):
             stack.enter_context(ray_session())  # knows the nodes and what GPUs they have
-        nodes = alive(ray.nodes()) if ray.is_initialized() else this_machine()
+        nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
         request = request_for(plan, nodes, note=note, free=free)
         known = ran(plan.entries.values(), request)
         others = [config for config in kinds(plan) if name_of(config, request) not in known]

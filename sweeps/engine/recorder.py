@@ -77,7 +77,8 @@ class Recorder(tune.Callback):
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
         if "note" in result:  # of what became of its worker; the metrics are repeated
-            self._display.note(f"{running.cell.label}: {result['note']}")
+            lost = self._ledger.lose(running.key, result["lost_s"], result["idle_s"])
+            self._display.lost(running.cell, result["note"], lost)
             return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
         self._ledger.log(running.key, running.metrics, rungs=self._judge.seen(running.key))

@@ -41,6 +41,7 @@ def status(sweep: Sweep) -> Facts:
             if entry.status == "failed"
         ],
         "device_hours": sum(entry.device_seconds for entry in entries) / 3600,
+        "lost_device_hours": sum(entry.lost_device_seconds for entry in entries) / 3600,
         "seconds_left": _seconds_left(sweep, entries, states, total),
     }
 
@@ -53,7 +54,8 @@ def status_lines(facts: Facts) -> list[str]:
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  running     {cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
     lines += [f"  failed      {cell['key']}  {cell['label']}: {cell['reason']}" for cell in facts["failures"]]
-    spent = f"  {facts['device_hours']:.2f} device-hours used"
+    lost = f" ({facts['lost_device_hours']:.2g} of them lost with workers)" if facts["lost_device_hours"] else ""
+    spent = f"  {facts['device_hours']:.2f} device-hours used{lost}"
     left = facts["seconds_left"]
     lines.append(spent if left is None else f"{spent}, {time_told(left)} left")
     return lines

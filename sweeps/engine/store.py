@@ -40,6 +40,7 @@ class Entry:
     reason: str = ""
     epoch: int = 0  # the last one that was logged
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
+    lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
     resources: str = ""  # what its trial asked for and ran on, as placement.Request says it
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
     start_time: int = 0  # ms since 1970, of the first attempt
@@ -142,7 +143,7 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
     if experiment is None:
         return {}
     other = Path(experiment.tags.get("sweep.file", ""))
-    if other != source and other.is_file():  # a file that was moved keeps its sweep; two would mix their cells
+    if _whole(other) != _whole(source) and other.is_file():  # one that was moved keeps its sweep; two would mix cells
         raise ConfigError(
             f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
             f"rename {source.name} and its sweep"
@@ -153,6 +154,14 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
         for entry in read_entries(experiment, store_uri())
         if entry.role == "reference" or shared.items() <= entry.params.items()
     }
+
+
+def _whole(file: Path) -> Path:
+    """What a sweep's file counts as: `ray submit` runs a copy in the home folder, `ray job submit` one in a copy of the
+    project, and both are the project's own sweeps/NAME.py."""
+    project = file.parent.parent
+    copied = file.parent == Path.home() or (file.parent.name == "sweeps" and (project / "jepa_train").is_dir())
+    return Path("sweeps") / file.name if copied else file
 
 
 def best_config(sweep: str) -> TrainConfig:
@@ -197,6 +206,7 @@ def _entry(record: Record) -> Entry:
         reason=tags.get("reason", ""),
         epoch=int(tags.get("epoch", 0)),
         device_seconds=float(tags.get("device_seconds", 0)),
+        lost_device_seconds=float(tags.get("lost_device_seconds", 0)),
         resources=tags.get("resources", ""),
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
         start_time=record.start_time,

@@ -20,6 +20,7 @@ def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> F
         "total": plan.total,
         "ran": len(outcome.ends),
         "hours": outcome.hours,
+        "lost_hours": outcome.lost_hours,
         "unit": outcome.unit,
         "states": states,
         "failures": [
@@ -36,7 +37,8 @@ def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> F
 def summary_lines(facts: Facts) -> list[str]:
     """The same without the table, to be read."""
     hours = f", which took {facts['hours']:.2f} {facts['unit']}" if facts["ran"] else ""
-    ran = f"{facts['ran']} ended in this launch{hours}"
+    lost = f", {facts['lost_hours']:.2g} of them lost with workers" if facts["lost_hours"] else ""
+    ran = f"{facts['ran']} ended in this launch{hours}{lost}"
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {ran}"]
     lines += [f"  failed: {cell['label']} ({cell['key']}): {cell['reason']}" for cell in facts["failures"]]
     if facts["failures"]:

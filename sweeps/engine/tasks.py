@@ -10,7 +10,8 @@ MAX_FAULTS = 2  # the same where it raised the error itself: others may have tak
 LEASE_S = 120.0  # a trial asks at least every POLL_S; one that is silent for so long has died
 
 Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
-Report = dict[str, Any]  # the metrics of an epoch, or a "note" for people
+Report = dict[str, Any]  # the metrics of an epoch; or a "note" for people, with the seconds of training that were lost
+#                          and those in which nothing ran
 Claim = tuple[int, int, int]  # lane, worker group, ticket
 End = dict[str, str]
 
@@ -34,6 +35,7 @@ class Task:
     end: End | None = None
     stop: bool = False
     losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
+    kept: float = 0.0  # when a worker group took it, or last wrote a checkpoint of it: what came since would be lost
 
     @property
     def unwanted(self) -> bool:
@@ -48,6 +50,7 @@ class Blame:
     reason: str = "its worker group died"
     traceback: str = ""
     fault: bool = False  # the cell raised it itself: memory, or the device
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -58,7 +61,8 @@ class Lane:
     controller: Any = None  # the actor that keeps its worker groups
     place: Any = None  # what the worker group occupies
     nodes: dict[str, str] = field(default_factory=dict)  # of its worker group: id -> address
-    blame: Blame = field(default_factory=Blame)
+    leaving: frozenset[str] = frozenset()  # those of its nodes that are about to be taken away
+    blame: Blame | None = None
     task: Task | None = None
     lost: str = ""  # why it will never come back
 
@@ -70,25 +74,31 @@ class Lane:
     def lose(self, alive: Sequence[str]) -> End | None:
         """The worker group is no more: the end of its cell, or None, and it runs again.
 
-        That is not for ever, but where machines were taken away: that says nothing about the cell. All losses so far
-        are looked at anew, because Ray notices that a node is gone some seconds after its workers.
+        That is not for ever, but where machines were taken away, with notice or without: that says nothing about the
+        cell. All losses so far are looked at anew, because Ray notices that a node is gone some seconds after its
+        workers.
 
         Args:
             alive: ids of the nodes that the cluster still has.
         """
-        task, blame = self.task, self.blame
-        nodes, self.nodes, self.blame = self.nodes, {}, Blame()
+        task, blame = self.task, self.blame or Blame()
+        nodes, leaving = self.nodes, self.leaving
+        self.nodes, self.leaving, self.blame = {}, frozenset(), None
         if task is None or task.end is not None:
             return None
         task.errors.clear()
-        task.losses.append(frozenset(nodes))
+        task.losses += [] if leaving else [frozenset(nodes)]
         if task.unwanted:
             return ending("stopped")
         gone = [address for node, address in nodes.items() if node not in alive]
         attempts = sum(lost.issubset(alive) for lost in task.losses)
-        if not gone and attempts >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
+        if not gone and not leaving and attempts >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
             return ending("failed", f"{blame.reason} ({attempts} attempts)", blame.traceback)
         cause = f"node {' and '.join(gone)} is gone" if gone else blame.reason
+        if leaving:
+            cause = f"node {' and '.join(nodes.get(node, node) for node in sorted(leaving))} is about to be taken away"
         epoch = max((int(report.get("epoch", 0)) for report in task.reports), default=0)
-        task.reports.append({"note": f"worker lost ({cause}); goes on after epoch {epoch}"})
+        note = f"worker lost ({cause}); goes on after epoch {epoch}"
+        lost, idle = blame.at - task.kept, time.monotonic() - blame.at
+        task.reports.append({"note": note, "lost_s": max(0.0, lost), "idle_s": max(0.0, idle)})
         return None

@@ -31,6 +31,7 @@ class _Open:
     """A cell that is running."""
 
     before: float  # device-seconds of earlier attempts
+    lost: float  # device-seconds of training that had to be done again, in all attempts
     devices: float
     epoch: int
     started: float = field(default_factory=time.monotonic)
@@ -74,7 +75,9 @@ class Ledger:
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
         self._open: dict[str, _Open] = {}
-        self._before = {key: (entry.device_seconds, entry.epoch) for key, entry in plan.entries.items()}
+        self._before = {
+            key: (entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in plan.entries.items()
+        }
         self._client, experiment = open_experiment(sweep.name)
         for key, value in described(plan, source).items():
             if experiment.tags.get(key) != value:
@@ -108,8 +111,8 @@ class Ledger:
         """
         if cell.key in self._open:  # its trial was lost and starts again
             self._remember(cell.key)
-        before, epoch = self._before.setdefault(cell.key, (0.0, 0))
-        self._open[cell.key] = _Open(before, devices, epoch)
+        before, lost, epoch = self._before.setdefault(cell.key, (0.0, 0.0, 0))
+        self._open[cell.key] = _Open(before, lost, devices, epoch)
         data = cell.config.data
         new = {
             "label": cell.label,
@@ -139,6 +142,19 @@ class Ledger:
         tags = {"epoch": str(run.epoch), "device_seconds": f"{run.device_seconds:.1f}"}
         tags |= {"rungs": json.dumps(rungs)} if rungs else {}
         self._put(key=key, step=epoch, metrics=_rows(metrics), tags=tags)
+
+    def lose(self, key: str, lost_s: float, idle_s: float) -> float:
+        """A cell's workers were lost, and others have taken it: what it trained in vain, and waited for the others.
+
+        Returns:
+            The device-seconds that were lost. Those of waiting are nobody's: its devices were free, or gone.
+        """
+        run = self._open[key]
+        run.started += idle_s
+        run.lost += run.devices * lost_s
+        tags = {"device_seconds": f"{run.device_seconds:.1f}", "lost_device_seconds": f"{run.lost:.1f}"}
+        self._put(key=key, tags=tags)
+        return run.devices * lost_s
 
     def end(self, key: str, status: str, reason: str, details: str = "") -> None:
         """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
@@ -174,7 +190,7 @@ class Ledger:
     def _remember(self, key: str) -> float:
         run = self._open.pop(key)
         seconds = run.device_seconds
-        self._before[key] = (seconds, run.epoch)
+        self._before[key] = (seconds, run.lost, run.epoch)
         return seconds
 
     def _settled(self, ended: bool, closing: bool) -> None:

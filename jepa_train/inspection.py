@@ -1,0 +1,100 @@
+"""Is a machine fit to run cells? Its code, its versions, the storage and its cache, compared with the head's.
+
+Sent to the machines by value, because their own code is what is in question: nothing of it is imported before it has
+been compared.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = ("jepa_train", "sweeps.engine", "search_spaces")
+VERSIONS = ("ray", "torch", "torchvision", "timm", "numpy")  # what may change results, or cannot talk to each other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What every machine must have.
+
+    Args:
+        code: digests of our source files, by their place.
+        versions: of Python and of packages.
+        storage: a folder of the storage that all machines share, by path or URL.
+        probe: the name of a file that the head has written into it.
+    """
+
+    code: Mapping[str, str]
+    versions: Mapping[str, str]
+    storage: str
+    probe: str
+
+
+def source_digests() -> dict[str, str]:
+    """ "jepa_train/train.py" -> 16 hex digits, of all of PACKAGES that this Python would import."""
+    digests = {}
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for place in spec.submodule_search_locations or [] if spec is not None else []:
+            for file in sorted(Path(place).rglob("*.py")):
+                name = f"{package.replace('.', '/')}/{file.relative_to(place)}"
+                digests[name] = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+    return digests
+
+
+def versions() -> dict[str, str]:
+    """Of Python (3.11) and of VERSIONS."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def problem(expected: Expected) -> str:
+    """What is wrong with this machine, "" where nothing is: "worker-2 runs other code: jepa_train/train.py differs"."""
+    what = _other_code(expected) or _other_versions(expected) or _no_storage(expected)
+    return f"{socket.gethostname()} {what}" if what else ""
+
+
+def _other_code(expected: Expected) -> str:
+    here = source_digests()
+    differing = [name for name in expected.code if here.get(name) != expected.code[name]]
+    differing += [name for name in here if name not in expected.code]
+    if not differing:
+        return ""
+    more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    return f"runs other code: {differing[0]} differs{more}"
+
+
+def _other_versions(expected: Expected) -> str:
+    here = versions()
+    differing = [name for name, version in expected.versions.items() if here.get(name) != version]
+    told = ", ".join(f"{name} {here.get(name, 'missing')} instead of {expected.versions[name]}" for name in differing)
+    return f"has {told}" if told else ""
+
+
+def _no_storage(expected: Expected) -> str:
+    """Looks for what the head has written, and writes beside it."""
+    from jepa_train.storage import place_of  # the code is the same by now
+
+    folder = place_of(expected.storage)
+    mine = folder / f"{expected.probe}-{socket.gethostname()}-{os.getpid()}"
+    try:
+        with (folder / expected.probe).local() as file:
+            file.read_bytes()
+        with mine.written() as file:
+            file.write_text("here")
+        mine.remove()
+    except FileNotFoundError:
+        return f"does not see what the head has written into {folder}: JEPA_STORAGE must be what all machines share"
+    except OSError as error:
+        return f"cannot use the storage {folder}: {' '.join(str(error).split())}"
+    return ""

@@ -1,0 +1,136 @@
+"""The nodes of the cluster that a launch has joined: those that are up, those that may come, whether they are fit."""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.cloudpickle
+import yaml
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from jepa_train import inspection
+from jepa_train.checks import ConfigError
+from jepa_train.inspection import Expected
+from jepa_train.paths import storage_dir
+from sweeps.engine.cluster import cluster_address
+from sweeps.engine.placement import Node, alive
+
+ARRIVAL_S = 300.0  # for the machines of a cluster that starts all of them at once
+ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
+
+_BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # which `ray up` leaves on the head: what the autoscaler goes by
+_GROUP = "ray.io/node-group"  # the label of a node that the autoscaler has started: its type
+
+ray.cloudpickle.register_pickle_by_value(inspection)
+
+
+def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
+    """The nodes that are up, and on a cluster those that the autoscaler may still start, as ray.nodes() will list them.
+
+    Machines that start with the cluster are waited for, ARRIVAL_S at most. Ray must be running.
+    """
+    spec = _autoscaling() if cluster_address() else {}
+    deadline, told = time.monotonic() + ARRIVAL_S, False
+    while (late := _late(spec, nodes := alive(ray.nodes()))) and time.monotonic() < deadline:
+        if not told:
+            note(f"waiting for {late} of the cluster's machines")
+        told = True
+        time.sleep(1.0)
+    if late:
+        note(f"{late} of the cluster's machines have not come up yet; going on without them")
+    return nodes + _to_come(spec, nodes)
+
+
+def _autoscaling() -> Mapping[str, Any]:
+    """What the autoscaler of this head goes by; {} where there is none."""
+    file = Path(_BOOTSTRAP).expanduser()
+    return yaml.safe_load(file.read_text()) if file.is_file() else {}
+
+
+def _worker_types(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    types = spec.get("available_node_types") or {}
+    return {name: about for name, about in types.items() if name != spec.get("head_node_type")}
+
+
+def _late(spec: Mapping[str, Any], nodes: Sequence[Node]) -> int:
+    """How many machines are missing of those that start with the cluster. Provider local has one type for all."""
+    own = (spec.get("provider") or {}).get("type") == "local"
+    least = (spec.get("available_node_types") or {}).values() if own else _worker_types(spec).values()
+    return max(0, sum(about.get("min_workers", 0) for about in least) + bool(spec) - len(nodes))
+
+
+def _to_come(spec: Mapping[str, Any], nodes: Sequence[Node]) -> list[Node]:
+    """Of every type as many as are not up, within what the cluster may have in all."""
+    up = Counter(node.get("Labels", {}).get(_GROUP) for node in nodes)
+    found: list[Node] = []
+    for name, about in _worker_types(spec).items():
+        missing = about.get("max_workers", 0) - up[name]
+        found += [{"NodeName": name, "Resources": about.get("resources") or {}}] * max(0, missing)
+    return found[: max(0, spec.get("max_workers", 0) + 1 - len(nodes))]
+
+
+@contextmanager
+def expected_of_nodes() -> Iterator[Expected]:
+    """What every node must have in common with this one, while the block lasts.
+
+    Raises:
+        ConfigError: this node itself cannot use the storage.
+    """
+    folder, probe = storage_dir() / "probes", uuid.uuid4().hex
+    try:
+        with (folder / probe).written() as file:
+            file.write_text("here")
+    except OSError as error:
+        raise ConfigError(
+            f"JEPA_STORAGE must be a folder or URL that can be written to, got {storage_dir()} ({error}); mend it, "
+            "or name another"
+        ) from error
+    try:
+        yield Expected(
+            code=inspection.source_digests(), versions=inspection.versions(), storage=str(folder), probe=probe
+        )
+    finally:
+        with suppress(OSError):  # a small file too many
+            (folder / probe).remove()
+
+
+def check_nodes(expected: Expected) -> None:
+    """Look at every node that is up. Those that come later are looked at when their first worker starts.
+
+    Raises:
+        ConfigError: naming the nodes that differ.
+    """
+    problems = [f"{address}: {problem}" for address, problem in problems_of_nodes(expected).items() if problem]
+    if problems:
+        raise refused(problems)
+
+
+def problems_of_nodes(expected: Expected) -> dict[str, str]:
+    """What is wrong with every node that is up, by its address; "" where nothing is."""
+    look = ray.remote(num_cpus=0, max_retries=0)(inspection.problem)
+    looks = [
+        (node, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)))
+        for node in alive(ray.nodes())
+    ]
+    answers = [(node["NodeManagerAddress"], look.remote(expected)) for node, look in looks]
+    problems = {}
+    for address, answer in answers:
+        try:
+            problems[address] = str(ray.get(answer, timeout=ANSWER_S))
+        except (RayError, TimeoutError) as error:
+            problems[address] = f"cannot be looked at ({type(error).__name__})"
+    return problems
+
+
+def refused(problems: Sequence[str]) -> ConfigError:
+    """Every node that is not fit, and what is wrong with it."""
+    return ConfigError(
+        f"every node must run the head's code and see its storage, got {'; '.join(sorted(problems))}; "
+        "update the nodes (ray up CLUSTER.yaml), then launch again"
+    )
