@@ -1,4 +1,4 @@
-"""A machine that is taken away: its cell goes on at another, as often as that happens. On a Ray cluster of nodes."""
+"""Machines that are taken away: cells go on at others, as often as that happens. On a Ray cluster of several nodes."""
 
 import json
 import os
@@ -6,59 +6,123 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 # In a process of its own: the nodes' environment is that of their driver, and ray.init is of the whole process.
 DRIVER = """
-import json, os, sys, time
+import dataclasses, json, os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
-from sweeps.engine.cluster import _ENVIRONMENT, ray_session
+from jepa_train.flat import flatten
+from jepa_train.presets import DIGITS
+from jepa_train.ray_worker import train_cell
+from sweeps.engine.cluster import ray_session
 from sweeps.engine.lanes import LanePool
+from sweeps.engine.nodes import check_nodes, expected_of_nodes
 
-os.environ |= _ENVIRONMENT
 import ray, ray.cloudpickle
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 folder = Path(sys.argv[1])
 
-def runner(cell, report, *_):
-    attempt = len(list(folder.glob("attempt*")))
-    (folder / f"attempt{attempt}").touch()
+def runner(cell, report, checkpoints, host):
+    attempts = folder / cell.get("kind", "trained")
+    attempts.mkdir(exist_ok=True)
+    attempt = len(list(attempts.iterdir()))
+    (attempts / f"{attempt}").write_text(ray.get_runtime_context().get_node_id())
+    if "kind" not in cell:
+        return train_cell(cell, report, checkpoints, host)
     for epoch in range(1, 4 if attempt else 10_000):
         time.sleep(0.2)
         report({"epoch": epoch})
     return SimpleNamespace(status="finished", reason="")
 
+def heard_of(pool, cell, disturb):
+    job = {"cell": cell, "checkpoints": str(folder / "checkpoints"), "rungs": ()}
+    ticket = ray.get(pool.mailbox.submit.remote("trial", job))
+    heard, end, disturbed = [], None, False
+    while end is None:
+        reports, end = ray.get(pool.mailbox.take.remote(ticket, len(heard)))
+        heard += reports
+        if heard and not disturbed:
+            disturbed = True
+            disturb()
+    ray.get(pool.mailbox.abandon.remote(ticket))
+    return heard, end
+
+def removed():
+    cluster.add_node(num_cpus=1)
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+
+def noticed():
+    (node,) = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    cluster.add_node(num_cpus=1)
+    deadline = int((time.time() + 60) * 1000)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    assert GcsClient(address=cluster.address).drain_node(node, reason, "notice", deadline)[0]
+
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-node = cluster.add_node(num_cpus=1)
+nodes = [cluster.add_node(num_cpus=1)]
 os.environ["RAY_ADDRESS"] = cluster.address
-heard, end = [], None
-with ray_session():
-    pool = LanePool(num_lanes=1, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=folder, runner=runner)
+config = dataclasses.replace(DIGITS, epochs=12, global_batch=32)
+with ray_session(), expected_of_nodes() as expected:
+    check_nodes(expected)
+    pool = LanePool(
+        num_lanes=1, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=folder, runner=runner, expected=expected
+    )
     with pool:
-        job = {"cell": {}, "checkpoints": "unused", "rungs": ()}
-        ticket = ray.get(pool.mailbox.submit.remote("trial", job))
-        while end is None:
-            reports, end = ray.get(pool.mailbox.take.remote(ticket, len(heard)))
-            heard += reports
-            if heard and node is not None:
-                cluster.add_node(num_cpus=1)
-                cluster.remove_node(node, allow_graceful=False)
-                node = None
+        found = {"removed": heard_of(pool, {"kind": "removed"}, removed)}
+        found["noticed"] = heard_of(pool, flatten(config), noticed)
 cluster.shutdown()
-(folder / "heard.json").write_text(json.dumps([heard, end]))
+(folder / "heard.json").write_text(json.dumps(found))
 """
 
 
-def test_a_cell_whose_node_is_taken_away_goes_on_at_another(tmp_path: Path) -> None:
-    environment = os.environ | {"JEPA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", DRIVER, str(tmp_path)], check=True, env=environment, timeout=400)
-    heard, end = json.loads((tmp_path / "heard.json").read_text())
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("preemption")
+    environment = os.environ | {"JEPA_RESULTS": str(made), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", DRIVER, str(made)], check=True, env=environment, timeout=400)
+    return made
+
+
+def heard(folder: Path, how: str) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
+    """The reports, the end, and the nodes of the attempts."""
+    reports, end = json.loads((folder / "heard.json").read_text())[how]
+    attempts = folder / ("removed" if how == "removed" else "trained")
+    return reports, end, [file.read_text() for file in sorted(attempts.iterdir())]
+
+
+def test_a_cell_whose_node_is_gone_goes_on_at_another(folder: Path) -> None:
+    reports, end, nodes = heard(folder, "removed")
     assert end["status"] == "finished"
-    before = next(number for number, report in enumerate(heard) if "note" in report)
+    before = next(number for number, report in enumerate(reports) if "note" in report)
     # at once, or not yet: Ray may take longer to miss the node than to start the new worker
     causes = r"node [\d.]+ is gone|its worker process died: [^)]+"
-    assert re.fullmatch(rf"worker lost \(({causes})\); goes on after epoch {before}", heard[before]["note"])
-    assert [report["epoch"] for report in heard[before + 1 :]] == [1, 2, 3]
+    assert re.fullmatch(rf"worker lost \(({causes})\); goes on after epoch {before}", reports[before]["note"])
+    assert [report["epoch"] for report in reports[before + 1 :]] == [1, 2, 3]
+    assert len(set(nodes)) == 2
+
+
+def test_on_a_notice_a_cell_leaves_at_once_and_goes_on_at_another_node_from_its_last_step(folder: Path) -> None:
+    reports, end, nodes = heard(folder, "noticed")
+    assert end["status"] == "finished"
+    (left,) = [number for number, report in enumerate(reports) if "note" in report]
+    note = reports[left]
+    assert re.fullmatch(
+        rf"worker lost \(node [\d.]+ is about to be taken away\); goes on after epoch {left}", note["note"]
+    )
+    assert note["lost_s"] < 3, "from the checkpoint to the end of the worker; training itself lost nothing"
+    assert [report["epoch"] for report in reports if "note" not in report] == [*range(1, left + 1), *range(1, 13)]
+    trained, again = [
+        [{name: value for name, value in report.items() if not name.startswith("system/")} for report in part]
+        for part in (reports[:left], reports[left + 1 : 2 * left + 1])
+    ]
+    assert again == trained, "its past is reported again from the checkpoint, times included, not trained again"
+    assert len(nodes) == len(set(nodes)) == 2, "nothing is placed on a node that is leaving"
