@@ -1,0 +1,192 @@
+"""The nodes of a cluster: those that may still come, which cluster a launch joins, and whether its machines are fit."""
+
+import contextlib
+import importlib.metadata
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from jepa_train import inspection
+from jepa_train.checks import ConfigError
+from sweeps.engine import cluster, nodes
+from sweeps.engine.cluster import cluster_address
+from sweeps.engine.placement import Request, room
+
+AWS = {
+    "max_workers": 5,
+    "provider": {"type": "aws"},
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 4}},
+        "gpu_worker": {"resources": {"CPU": 8, "GPU": 1}, "min_workers": 0, "max_workers": 4},
+        "big_worker": {"resources": {"CPU": 64, "GPU": 8}, "min_workers": 0, "max_workers": 4},
+    },
+}
+LOCAL = {
+    "max_workers": 2,
+    "provider": {"type": "local"},
+    "head_node_type": "local.cluster.node",
+    "available_node_types": {"local.cluster.node": {"resources": {}, "min_workers": 2, "max_workers": 2}},
+}
+
+
+def up(name: str, group: str = "", **resources: float) -> dict[str, Any]:
+    return {"NodeName": name, "Alive": True, "Labels": {"ray.io/node-group": group}, "Resources": resources}
+
+
+HEAD = up("head", "head", CPU=0)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A head with its autoscaler's file, and what ray.nodes() says there."""
+    facts: dict[str, Any] = {"spec": AWS, "nodes": [HEAD]}
+    monkeypatch.setattr(nodes, "_BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
+    monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "nodes", lambda: facts["nodes"].pop(0) if facts.get("arriving") else facts["nodes"])
+    monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
+    facts["write"] = lambda: (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(facts["spec"], sort_keys=False))
+    return facts
+
+
+def test_from_zero_workers_as_many_trials_fit_as_the_cluster_may_come_to_have(here: dict[str, Any]):
+    here["write"]()
+    told: list[str] = []
+    found = nodes.nodes_to_use(told.append)
+    assert [node["NodeName"] for node in found] == ["head"] + 4 * ["gpu_worker"] + ["big_worker"]
+    request = Request(workers=2, cpus=4, gpus=1.0, device="GPU")
+    assert room(found, request) == (4 + 8) // 2
+    assert told == []
+
+
+def test_what_is_up_already_may_not_come_once_more(here: dict[str, Any]):
+    here["nodes"] = [HEAD, *(up(f"w{n}", "gpu_worker", CPU=8, GPU=1) for n in range(3))]
+    here["write"]()
+    found = nodes.nodes_to_use(print)
+    assert [node["NodeName"] for node in found] == ["head", "w0", "w1", "w2", "gpu_worker", "big_worker"]
+
+
+def test_machines_that_start_with_the_cluster_are_waited_for(here: dict[str, Any]):
+    workers = [up(name, CPU=1) for name in ("w0", "w1")]
+    here |= {"spec": LOCAL, "arriving": True, "nodes": [[HEAD], [HEAD, workers[0]], [HEAD, *workers]]}
+    here["write"]()
+    told: list[str] = []
+    assert nodes.nodes_to_use(told.append) == [HEAD, *workers]
+    assert told == ["waiting for 2 of the cluster's machines"]
+
+
+def test_a_machine_that_does_not_come_holds_nobody_up_for_ever(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    here["spec"] = LOCAL
+    here["write"]()
+    monkeypatch.setattr(nodes, "ARRIVAL_S", 0.0)
+    told: list[str] = []
+    assert nodes.nodes_to_use(told.append) == [HEAD]
+    assert told == ["2 of the cluster's machines have not come up yet; going on without them"]
+
+
+def test_a_ray_of_ones_own_asks_no_autoscaler(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    here["write"]()
+    monkeypatch.setattr(nodes, "cluster_address", lambda: "")
+    assert nodes.nodes_to_use(print) == [HEAD]
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("named", [None, "", "auto"])
+def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS")
+    if named is not None:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    with listening() as address:
+        monkeypatch.setattr(cluster, "read_ray_address", lambda _: address)
+        assert cluster_address() == address
+    with pytest.raises(ConfigError, match=f"the Ray that was started on this machine must answer, .* {address}"):
+        cluster_address()
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster_address() == "", "unless one wants a Ray of one's own"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("auto", "needs a Ray that was started on this machine, got none"),
+        ("127.0.0.1:9", "must answer, got nothing from 127.0.0.1:9"),
+        ("ray://head:10001", "must be host:port .* ray submit"),
+        ("http://127.0.0.1:8265", "must be host:port .* ray submit"),
+        ("head", "must be host:port"),
+        (":6379", "must be host:port"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_answered_in_one_line(
+    address: str, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "read_ray_address", lambda _: "")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=words) as caught:
+        cluster_address()
+    assert "\n" not in str(caught.value)
+
+
+def test_without_any_ray_a_launch_starts_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(cluster, "read_ray_address", lambda _: "")
+    assert cluster_address() == ""
+
+
+@pytest.fixture
+def expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[inspection.Expected]:
+    monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "shared"))
+    with nodes.expected_of_nodes() as found:
+        yield found
+    assert list((tmp_path / "shared" / "probes").iterdir()) == [], "what was written to look at is gone"
+
+
+def test_this_machine_is_like_itself(expected: inspection.Expected):
+    assert inspection.problem(expected) == ""
+    assert {"jepa_train/train.py", "sweeps/engine/lanes.py", "search_spaces/lejepa.py"} <= expected.code.keys()
+
+
+@pytest.mark.parametrize("change", ["edited", "missing", "more"])
+def test_other_code_is_named_by_machine_and_file(
+    change: str, expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch
+):
+    digests = dict(expected.code)
+    {
+        "edited": lambda: digests.update({"jepa_train/train.py": "0" * 16}),
+        "missing": lambda: digests.pop("jepa_train/train.py"),
+        "more": lambda: digests.update({"jepa_train/zzz.py": "0" * 16}),
+    }[change]()
+    monkeypatch.setattr(inspection, "source_digests", lambda: digests)
+    file = "jepa_train/zzz.py" if change == "more" else "jepa_train/train.py"
+    assert inspection.problem(expected) == f"{socket.gethostname()} runs other code: {file} differs"
+
+
+def test_other_versions_are_named(expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch):
+    whole = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0" if name == "timm" else whole(name))
+    assert inspection.problem(expected) == f"{socket.gethostname()} has timm 1.0 instead of {whole('timm')}"
+
+
+def test_a_machine_without_the_storage_is_told_so(expected: inspection.Expected, tmp_path: Path):
+    (tmp_path / "shared" / "probes").rename(tmp_path / "elsewhere")
+    assert "does not see what the head has written into" in inspection.problem(expected)
+    (tmp_path / "shared" / "probes").write_text("a file where the folder should be")
+    assert "cannot use the storage" in inspection.problem(expected)
+    (tmp_path / "shared" / "probes").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "shared" / "probes")
+
+
+def test_a_head_without_storage_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"^JEPA_STORAGE must be a folder or URL that can be written to"):
+        nodes.expected_of_nodes().__enter__()
