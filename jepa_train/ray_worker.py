@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -36,14 +35,15 @@ class Outcome(Protocol):
 # What torch raises as a plain RuntimeError
 _FAULTS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "DefaultCPUAllocator", "unable to mmap", "NCCL error")
 
-Runner = Callable[[Flat, Report, Path], Outcome]  # the cell, where its reports go, where its sweep keeps checkpoints
+Runner = Callable[[Flat, Report, str], Outcome]  # the cell, where its reports go, where its sweep keeps checkpoints
 
 
-def train_cell(cell: Flat, report: Report, checkpoints: Path) -> Outcome:
+def train_cell(cell: Flat, report: Report, checkpoints: str) -> Outcome:
     """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.flat import cell_key, unflatten
     from jepa_train.machine import Machine
+    from jepa_train.storage import place_of
     from jepa_train.train import train
 
     config, machine = unflatten(cell), Machine()
@@ -51,7 +51,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: Path) -> Outcome:
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())
 
-    return train(config, report=told, checkpoints=checkpoints / cell_key(config))
+    return train(config, report=told, checkpoints=place_of(checkpoints) / cell_key(config))
 
 
 def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int) -> None:
@@ -102,7 +102,7 @@ def _run(
         return ray.get(mailbox.report.remote(claim, told, metrics["epoch"] in job["rungs"]))
 
     try:
-        outcome = runner(job["cell"], report, Path(job["checkpoints"]))
+        outcome = runner(job["cell"], report, job["checkpoints"])
     except RayActorError:
         raise
     except Exception as error:
@@ -161,7 +161,7 @@ def _lost_a_rank(error: Exception) -> bool:
 
 
 def _is_fault(error: Exception) -> bool:
-    """Whether memory ran out or the device failed: nothing that the config alone would bring about."""
+    """Whether memory ran out, or the device failed: nothing that the config alone would bring about."""
     by_type = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
     return by_type or (isinstance(error, RuntimeError) and any(words in str(error) for words in _FAULTS))
 

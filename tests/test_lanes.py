@@ -303,7 +303,7 @@ def test_the_rank_that_failed_is_blamed_not_those_that_missed_it(errors: dict[in
 # One lane of two workers under Ray. The last test closes it.
 
 
-def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], _: Path) -> SimpleNamespace:
+def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], _: str) -> SimpleNamespace:
     """Each epoch adds up 1 + 2 over the two ranks, times the cell's number."""
     import torch.distributed as dist
 
@@ -369,7 +369,7 @@ def tuned(
 ) -> dict[int, list[dict[str, Any]]]:
     heard = heard or Heard()
     results = tune.Tuner(
-        make_trial(mailbox, ray_dir(), rungs=rungs),
+        make_trial(mailbox, str(ray_dir()), rungs=rungs),
         param_space={"n": tune.grid_search(numbers), "epochs": epochs},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(

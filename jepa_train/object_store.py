@@ -1,0 +1,187 @@
+"""Objects in S3 or Google Cloud Storage as files, by pyarrow. Credentials come from the environment or the machine."""
+
+import functools
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from pyarrow import fs
+
+from jepa_train.checks import ConfigError
+from jepa_train.storage import StorageError
+
+_SCHEMES = ("s3", "gs", "file")
+_OPTIONS = ("region", "scheme", "endpoint_override")
+_SECRET = re.compile("key|secret|token|password|signature|credential", re.IGNORECASE)  # the name of an option
+_SOURCES = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the machine's role",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS or the machine's service account",
+}
+_PAUSES_S = (1.0, 5.0, 15.0)  # between tries to read, each of which the client itself repeats for 6 s
+_GS_PATIENCE_S = 10  # of Google's client, which would try for 15 minutes
+
+_LOCAL = fs.LocalFileSystem()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A folder or file in an object store: storage.Place by URL.
+
+    An object appears whole and is read as it was last written, so nothing half written is ever seen. There is no lock:
+    of two writers of one cell, whose states are equal, the later one's files stay.
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+    query: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{quote(self.key)}{'?' if self.query else ''}{self.query}"
+
+    def __truediv__(self, name: str) -> "Bucket":
+        return replace(self, key=f"{self.key}/{name}".strip("/"))
+
+    def names(self) -> list[str]:
+        """Tries for a while. A bucket that is not there is an error, not an empty folder."""
+        found = _patiently(self._infos, f"{self} cannot be listed")
+        return sorted(info.base_name for info in found if info.is_file)
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        """A copy, in a folder that is gone at the end; tries for a while."""
+        with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
+            file = Path(folder) / (self.name or "object")
+            _patiently(lambda: self._copy(to=file), f"{self} cannot be read")
+            yield file
+
+    @contextmanager
+    def written(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
+            file = Path(folder) / (self.name or "object")
+            yield file
+            with _told(f"{self} cannot be written"):
+                store = self._filesystem()
+                fs.copy_files(
+                    str(file), self._path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store
+                )
+                kept = store.get_file_info(self._path).size
+                if kept != file.stat().st_size:  # where reading the local file failed, the client keeps what it has
+                    raise OSError(f"{kept} of {file.stat().st_size} bytes arrived")
+
+    def remove(self) -> None:
+        with _told(f"{self} cannot be removed"):
+            try:
+                self._filesystem().delete_file(self._path)
+            except FileNotFoundError:
+                return
+
+    def move(self, to: "Bucket") -> None:
+        """File by file: copied through this machine, as stores copy objects up to 5 GB alone, then removed."""
+        with _told(f"{self} cannot be moved"):
+            store = self._filesystem()
+            for name in self.names():
+                here, there = self / name, to / name
+                fs.copy_files(here._path, there._path, source_filesystem=store, destination_filesystem=store)
+                store.delete_file(here._path)
+
+    def lock(self, wait_s: float) -> None:
+        """There is none."""
+
+    def _infos(self) -> list[fs.FileInfo]:
+        store = self._filesystem()
+        try:
+            return store.get_file_info(fs.FileSelector(self._path))
+        except FileNotFoundError:
+            if store.get_file_info(self.bucket).type == fs.FileType.NotFound:
+                raise OSError(f"there is no bucket {self.bucket}") from None
+            return []
+
+    def _copy(self, to: Path) -> None:
+        store = self._filesystem()
+        fs.copy_files(self._path, str(to), source_filesystem=store, destination_filesystem=_LOCAL)
+
+    @property
+    def _path(self) -> str:
+        return f"{self.bucket}/{self.key}".rstrip("/")
+
+    def _filesystem(self) -> fs.FileSystem:
+        return _connected(str(replace(self, key="")))
+
+
+def checked(url: str, named: str) -> tuple[str, str, str, str]:
+    """Scheme, bucket, path and query of a URL of a folder.
+
+    Raises:
+        ConfigError: see storage.place_of. The message repeats no credentials.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{named} must be a path or a URL like s3://bucket/prefix, got neither ({error})") from None
+    scheme, harmless = parts.scheme.lower(), f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if scheme not in _SCHEMES:
+        raise ConfigError(
+            f"{named} must be a path or begin with s3://, gs:// or file:///, got {harmless!r}; choose one"
+        )
+    options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    if "@" in parts.netloc or any(_SECRET.search(name) for name in options):
+        remedy = _SOURCES.get(scheme, "the environment")
+        raise ConfigError(f"{named} must hold no credentials, got some in {harmless!r}; leave them to {remedy}")
+    if scheme == "file":
+        if parts.netloc or parts.query or not parts.path.strip("/"):
+            raise ConfigError(f"{named} must name a folder of this machine as file:///folder, got {harmless!r}")
+        return scheme, "", parts.path, ""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{2,221}", parts.netloc):
+        raise ConfigError(f"{named} must name a bucket as in {scheme}://bucket/prefix, got {harmless!r}; add it")
+    unknown = [name for name in options if name not in _OPTIONS]
+    if unknown or parts.fragment:
+        wrong = unknown[0] if unknown else f"#{parts.fragment}"
+        raise ConfigError(
+            f"{named} may end in ?{'=..&'.join(_OPTIONS)}=.., got {wrong!r} in {harmless!r}; leave it out"
+        )
+    return scheme, parts.netloc, parts.path, parts.query
+
+
+@functools.lru_cache
+def _connected(url: str) -> fs.FileSystem:
+    """The client of a bucket: connecting may ask the store where the bucket lies."""
+    if url.startswith("gs:"):
+        url += f"{'&' if '?' in url else '?'}retry_limit_seconds={_GS_PATIENCE_S}"
+    return fs.FileSystem.from_uri(url)[0]
+
+
+def _patiently(ask: Callable[[], T], failure: str) -> T:
+    """What the store answers, if not at once: one that restarts must not look like one that is empty."""
+    with _told(failure):
+        for pause in _PAUSES_S:
+            try:
+                return ask()
+            except FileNotFoundError:
+                raise
+            except OSError:
+                time.sleep(pause)
+        return ask()
+
+
+@contextmanager
+def _told(failure: str) -> Iterator[None]:
+    """The client's errors in one line of ours."""
+    try:
+        yield
+    except (FileNotFoundError, StorageError):
+        raise
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise StorageError(f"{failure} ({' '.join(str(error).split())[:300]})") from error
