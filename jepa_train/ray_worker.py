@@ -18,6 +18,7 @@ from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollSt
 from ray.util import get_current_placement_group, get_node_ip_address
 
 from jepa_train.fresh import FreshProcess
+from jepa_train.storage import StorageError
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
@@ -161,8 +162,8 @@ def _lost_a_rank(error: Exception) -> bool:
 
 
 def _is_fault(error: Exception) -> bool:
-    """Whether memory ran out, or the device failed: nothing that the config alone would bring about."""
-    by_type = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+    """Whether memory ran out, or the device or the storage failed: nothing that the config alone would bring about."""
+    by_type = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError | StorageError)
     return by_type or (isinstance(error, RuntimeError) and any(words in str(error) for words in _FAULTS))
 
 
