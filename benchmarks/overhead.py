@@ -129,14 +129,14 @@ def _rows(place: Path, folder: Path | None, *, quick: bool) -> Iterator[Timing]:
                     yield from _timings(named, way, *measure(base, workers, trials, place))
 
 
-def timed(cell: Mapping[str, Any], report: Report, checkpoints: Path, host: Host) -> Outcome:
+def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> Outcome:
     """The runner of real sweeps, which notes when the first step begins and when it is over."""
     from jepa_train import distributed
     from jepa_train.trainer import Trainer
 
     def note(event: str) -> None:
         if distributed.is_main():
-            with (checkpoints / "events.jsonl").open("a") as file:
+            with (Path(checkpoints) / "events.jsonl").open("a") as file:
                 file.write(json.dumps({"trial": cell["seed"], "event": event, "at": time.time()}) + "\n")
 
     whole = Trainer.train_step
@@ -186,14 +186,14 @@ def _lane(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
         storage=folder / "train",
         runner=timed,
     ) as pool:
-        return _tuned(make_trial(pool.mailbox, folder), base, trials, folder)
+        return _tuned(make_trial(pool.mailbox, str(folder)), base, trials, folder)
 
 
 def _fits(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
     folder, gpus = Path(tempfile.mkdtemp(dir=place)), _gpus(workers)
 
     def work(cell: dict[str, Any]) -> None:
-        outcome: Any = timed(cell, lambda _: False, folder, Home())
+        outcome: Any = timed(cell, lambda _: False, str(folder), Home())
         ray.train.report(outcome.metrics)
 
     def trial(cell: dict[str, Any]) -> None:

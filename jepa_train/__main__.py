@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +16,7 @@ from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
 from jepa_train.presets import PRESETS
+from jepa_train.storage import Place, StorageError, place_of
 from jepa_train.train import Outcome, evaluate_checkpoint, train
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
@@ -34,8 +34,9 @@ def main(words: list[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
     parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
-    parser.add_argument("--checkpoints", metavar="DIR", type=Path, help="of this run: it goes on where it was killed")
-    parser.add_argument("--evaluate", metavar="FILE", type=Path, help="final.pt of a finished run; nothing is trained")
+    say = parser.add_argument
+    say("--checkpoints", metavar="DIR", help="of this run, a path or URL: it goes on where it was killed")
+    say("--evaluate", metavar="FILE", help="final.pt of a finished run, by path or URL; nothing is trained")
     options = parser.parse_args(words)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jepa_train").setLevel(logging.INFO)  # decoding and resuming are worth a line
@@ -43,12 +44,13 @@ def main(words: list[str]) -> int:
         parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
     try:
         if options.evaluate is not None:
-            metrics = evaluate_checkpoint(options.evaluate, options.assignments)
+            metrics = evaluate_checkpoint(place_of(options.evaluate, named="--evaluate"), options.assignments)
             Console().print(_summary("evaluated", metrics))
             return 0
+        folder = place_of(options.checkpoints, named="--checkpoints") if options.checkpoints else None
         config = preflight(config_of(options.assignments, start=options.preset))
-        outcome = _train_with_progress(config, options.checkpoints)
-    except ConfigError as error:
+        outcome = _train_with_progress(config, folder)
+    except (ConfigError, StorageError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     Console().print(_summary(outcome.status, outcome.metrics))
@@ -66,7 +68,7 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     return unflatten(parse(words, base=base), base=base)
 
 
-def _train_with_progress(config: TrainConfig, checkpoints: Path | None) -> Outcome:
+def _train_with_progress(config: TrainConfig, checkpoints: Place | None) -> Outcome:
     load_splits(config.data)  # now: decoding images shows a bar of its own
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -1,9 +1,7 @@
 """Checkpoints of one run: written atomically, read without executing anything, the previous one kept as a reserve."""
 
 import contextlib
-import fcntl
 import logging
-import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -17,13 +15,13 @@ from jepa_train import distributed
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, cell_key, flatten
+from jepa_train.storage import InUse, Place, StorageError, place_of
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 2  # raise it when older checkpoints can no longer be continued
 _KEPT = 2  # the newest and, should that prove unreadable, the one before
 _FINAL = "final.pt"
-_LOCK = "lock"
 INTERVAL_S = 300.0  # between two checkpoints within an epoch
 WAIT_S = 60.0  # for another process to leave the folder: a worker whose driver died ends within seconds
 
@@ -43,18 +41,18 @@ class Checkpoints:
 
     Each holds the reports of all epochs so far: whoever was told of them may have died before they were stored.
     Rank 0 writes. A file is complete under its name or not there at all. A context manager: from resume on the folder
-    is locked, until the block ends.
+    is locked, where it can be, until the block ends.
 
     Args:
-        folder: made when missing; None keeps nothing.
+        folder: on a disk, made when missing, or in an object store; None keeps nothing.
         config: the run's; a checkpoint of another cell is refused.
     """
 
-    def __init__(self, folder: Path | None, config: TrainConfig) -> None:
-        self._folder = folder
+    def __init__(self, folder: Place | Path | None, config: TrainConfig) -> None:
+        self._folder = None if folder is None else place_of(folder)
         self._config = config
         self._last = time.monotonic()
-        self._foreign: dict[Path, str] = {}  # checkpoints of other cells, and what they were refused with
+        self._foreign: dict[str, str] = {}  # names of other cells' checkpoints, and what they were refused with
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -73,7 +71,9 @@ class Checkpoints:
         return distributed.broadcast_flag(late)
 
     def save(self, step: int, state: dict[str, Any], reports: Reports) -> bool:
-        """Write the state after `step` steps and drop all but the one before. A full disk costs the checkpoint only.
+        """Write the state after `step` steps and drop all but the one before.
+
+        A full disk, or an object store that is away, costs the checkpoint only.
 
         Returns:
             Whether it was written by this rank.
@@ -85,7 +85,7 @@ class Checkpoints:
         written = self._write(target, {"step": step, "trainer": state, "reports": list(reports)})
         if written:
             # a newer one was refused when this run began: it is no reserve, and not ours to drop
-            _drop([path for path in self._steps() if path.name < target.name][_KEPT - 1 :])
+            self._drop(lambda steps: [name for name in steps if name < target.name][_KEPT - 1 :])
         return written
 
     def finish(self, network: dict[str, Any], reports: Reports) -> None:
@@ -97,7 +97,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Drop what a run that is over would have resumed from."""
-        _drop([path for path in self._steps() if path not in self._foreign] if distributed.is_main() else [])
+        if distributed.is_main():
+            self._drop(lambda steps: [name for name in steps if name not in self._foreign])
 
     def resume(self) -> dict[str, Any]:
         """The newest checkpoint of this run that can be read, the same on every rank; {} where there is none.
@@ -108,113 +109,104 @@ class Checkpoints:
         Raises:
             ConfigError: the folder holds another run's, finished or without one of ours; another process is using it;
                 or some rank cannot read it.
+            StorageError: the storage is away, and with it what this run may have left there.
         """
-        path, content, refusal = self._newest() if distributed.is_main() else ("", {}, "")
-        path, refusal = distributed.broadcast_text(path), distributed.broadcast_text(refusal)
-        if refusal:
-            raise ConfigError(refusal)
-        if path and not distributed.is_main():
-            with contextlib.suppress(CheckpointError):
-                content = self._read(Path(path))
-        if distributed.any_rank(bool(path) and not content):
+        found, content, refusal = self._newest() if distributed.is_main() else ("", {}, None)
+        away = distributed.broadcast_flag(isinstance(refusal, StorageError))
+        found, text = distributed.broadcast_text(found), distributed.broadcast_text(str(refusal or ""))
+        if text:
+            raise (StorageError if away else ConfigError)(text)
+        if found and not distributed.is_main():
+            with contextlib.suppress(CheckpointError, StorageError):
+                content = self._read(found)
+        if distributed.any_rank(bool(found) and not content):
             raise ConfigError(
-                f"checkpoints must lie where every worker sees them, got {path}, which some cannot read; "
-                "set JEPA_RESULTS to a folder that all machines share"
+                f"checkpoints must lie where every worker sees them, got {found} in {self._folder}, which some cannot "
+                "read; set JEPA_STORAGE, or JEPA_RESULTS, to what all machines share"
             )
         return content
 
-    def _newest(self) -> tuple[str, dict[str, Any], str]:
-        """Path and content of what to resume, or why this folder cannot be used."""
-        if not self._locked():
-            return "", {}, f"checkpoints {self._folder} are being written by another process; wait until it has ended"
-        _drop(list(self._folder.glob("*.part")) if self._folder is not None else [])  # of writers that were killed
-        for path in [*self._finals(), *self._steps()]:
-            try:
-                return str(path), self._read(path), ""
-            except AnotherCellError as error:
-                if path.name == _FINAL:
-                    return "", {}, f"{error}; choose another folder"
-                self._foreign[path] = str(error)
-                logger.warning("%s; the one before it is used, if there is one", error)
-            except CheckpointError as error:
-                logger.warning("%s; the one before it is used, if there is one", error)
-        refusal = next((f"{text}; choose another folder" for text in self._foreign.values()), "")
-        return "", {}, refusal  # to begin here would cost the other run its checkpoints
-
-    def _locked(self) -> bool:
-        """Take the folder's lock, waiting a while for it; the system drops it when its holder dies.
-
-        Two writers would mix their steps: a worker whose driver was killed trains on until its next report.
-        """
+    def _newest(self) -> tuple[str, dict[str, Any], Exception | None]:
+        """Name and content of what to resume, or why this folder cannot be used."""
         if self._folder is None:
-            return True
-        deadline = time.monotonic() + WAIT_S
-        with contextlib.suppress(OSError):  # a full disk, or a file system without locks: train on without one
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._folder / _LOCK).open("w")
-            while True:
+            return "", {}, None
+        try:
+            # two writers would mix their steps: a worker whose driver was killed trains on until its next report
+            self._lock = self._folder.lock(WAIT_S)
+            names = self._folder.names()
+            for part in [name for name in names if name.endswith(".part")]:  # of writers that were killed
+                _removed(self._folder / part)
+            for name in [*filter(_FINAL.__eq__, names), *_steps(names)]:
                 try:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        return False
-                    time.sleep(0.1)
-        return True
+                    return name, self._read(name), None
+                except AnotherCellError as error:
+                    if name == _FINAL:
+                        return "", {}, ConfigError(f"{error}; choose another folder")
+                    self._foreign[name] = str(error)
+                    logger.warning("%s; the one before it is used, if there is one", error)
+                except CheckpointError as error:
+                    logger.warning("%s; the one before it is used, if there is one", error)
+        except InUse:
+            text = f"checkpoints {self._folder} are being written by another process; wait until it has ended"
+            return "", {}, ConfigError(text)
+        except StorageError as error:
+            return "", {}, error
+        # to begin here would cost the other run its checkpoints
+        refusal = next((ConfigError(f"{text}; choose another folder") for text in self._foreign.values()), None)
+        return "", {}, refusal
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, name: str) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.
 
         Raises:
             CheckpointError: it is truncated, damaged, of another version or of another cell.
+            StorageError: the storage is away.
         """
-        content = read_checkpoint(path)
+        assert self._folder is not None
+        content = read_checkpoint(self._folder / name)
         if content["cell_key"] != cell_key(self._config):
             other = content["config"]
             differs = sorted(key for key, value in cell_fields(self._config).items() if other.get(key) != value)
             raise AnotherCellError(
-                f"checkpoint {path} is of another cell, {content['cell_key']} (it differs in {', '.join(differs[:3])})"
+                f"checkpoint {self._folder / name} is of another cell, {content['cell_key']} "
+                f"(it differs in {', '.join(differs[:3])})"
             )
         return content
 
-    def _finals(self) -> list[Path]:
-        return [*self._folder.glob(_FINAL)] if self._folder is not None else []
+    def _drop(self, chosen: Callable[[list[str]], list[str]]) -> None:
+        """Remove those chosen of the steps' files, newest first; a file too many is no reason to stop."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                for name in chosen(_steps(self._folder.names())):
+                    _removed(self._folder / name)
 
-    def _steps(self) -> list[Path]:
-        """Newest first."""
-        return sorted(self._folder.glob("step-*.pt"), reverse=True) if self._folder is not None else []
-
-    def _write(self, target: Path, content: dict[str, Any]) -> bool:
+    def _write(self, target: Place, content: dict[str, Any]) -> bool:
         head = {"format": _FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
-        part = target.with_suffix(f".{os.getpid()}.part")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with target.written() as local, local.open("wb") as file:
                 torch.save(head | content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
         except (OSError, RuntimeError) as error:  # torch.save raises either where the disk is full
             logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
             return False
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
         return True
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Place | Path) -> dict[str, Any]:
     """The content of any checkpoint of this version, on the CPU; weights_only, so that it cannot execute anything.
 
     Raises:
         CheckpointError: it is truncated, damaged or of another version.
+        StorageError: the storage is away.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"{damaged} fails its checksum")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with place_of(path).local() as file:
+            with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} fails its checksum")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except StorageError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
     except zipfile.BadZipFile as error:
@@ -245,7 +237,11 @@ def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> 
         ) from error
 
 
-def _drop(paths: list[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):  # a file too many is no reason to stop
-            path.unlink()
+def _steps(names: list[str]) -> list[str]:
+    """Newest first."""
+    return sorted((name for name in names if name.startswith("step-") and name.endswith(".pt")), reverse=True)
+
+
+def _removed(file: Place) -> None:
+    with contextlib.suppress(OSError):
+        file.remove()

@@ -4,7 +4,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -22,6 +21,7 @@ from ray.util import get_current_placement_group, get_node_ip_address
 
 from jepa_train.fresh import FreshProcess
 from jepa_train.network import use_interface_of
+from jepa_train.storage import StorageError
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
@@ -48,14 +48,15 @@ class Host(Protocol):
 
 
 # the cell, where its reports go, where its sweep keeps checkpoints, and whether its machines stay
-Runner = Callable[[Flat, Report, Path, Host], Outcome]
+Runner = Callable[[Flat, Report, str, Host], Outcome]
 
 
-def train_cell(cell: Flat, report: Report, checkpoints: Path, host: Host) -> Outcome:
+def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outcome:
     """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.flat import cell_key, unflatten
     from jepa_train.machine import Machine
+    from jepa_train.storage import place_of
     from jepa_train.train import train
 
     config, machine = unflatten(cell), Machine()
@@ -63,7 +64,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: Path, host: Host) -> Out
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())
 
-    return train(config, report=told, checkpoints=checkpoints / cell_key(config), host=host)
+    return train(config, report=told, checkpoints=place_of(checkpoints) / cell_key(config), host=host)
 
 
 class Preempted(Exception):
@@ -149,7 +150,7 @@ def _run(
         return ray.get(mailbox.report.remote(claim, told, metrics["epoch"] in job["rungs"]))
 
     try:
-        outcome = runner(job["cell"], report, Path(job["checkpoints"]), host)
+        outcome = runner(job["cell"], report, job["checkpoints"], host)
     except RayActorError:
         raise
     except Exception as error:
@@ -230,8 +231,8 @@ def _lost_a_rank(error: Exception) -> bool:
 
 
 def _is_fault(error: Exception) -> bool:
-    """Whether memory ran out or the device failed: nothing that the config alone would bring about."""
-    by_type = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+    """Whether memory ran out, or the device or the storage failed: nothing that the config alone would bring about."""
+    by_type = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError | StorageError)
     return by_type or (isinstance(error, RuntimeError) and any(words in str(error) for words in _FAULTS))
 
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -159,6 +160,32 @@ def place_of(where: "str | Path | Place", *, named: str = "a place") -> Place:
     if scheme == "file":
         return Disk(Path(unquote(path)))
     return Bucket(scheme=scheme, bucket=netloc, key=unquote(path).strip("/"), query=query)
+
+
+@contextmanager
+def mark(place: Place) -> Iterator[str]:
+    """Write a small file into the folder while the block lasts, and tell its name: who shares the folder sees it.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    name = f".seen-{uuid.uuid4().hex}"
+    with (place / name).written() as file:
+        file.touch()
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(OSError):
+            (place / name).remove()
+
+
+def unseen(where: str, name: str) -> str:
+    """Why this machine does not see the mark of that name in the folder of this path or URL; "" where it does."""
+    try:
+        there = place_of(where).names()
+    except (StorageError, ConfigError) as error:
+        return str(error)
+    return "" if name in there else f"{where} is another folder here"
 
 
 def expanded(text: str, *, named: str) -> Path:

@@ -17,6 +17,7 @@ from jepa_train.flat import cell_key, parse, unflatten
 from jepa_train.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.models import build_network
 from jepa_train.preflight import preflight
+from jepa_train.storage import Place, StorageError, place_of
 from jepa_train.trainer import Trainer, placed
 
 Report = Callable[[dict[str, float]], bool]
@@ -65,7 +66,7 @@ def silent(_: dict[str, float]) -> bool:
 
 
 def train(
-    config: TrainConfig, *, report: Report = silent, checkpoints: Path | None = None, host: Host | None = None
+    config: TrainConfig, *, report: Report = silent, checkpoints: Place | Path | None = None, host: Host | None = None
 ) -> Outcome:
     """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
 
@@ -78,7 +79,7 @@ def train(
         report: called on rank 0 after every epoch with {"epoch": .., "train/loss": .., "val/probe_top1": .., ...}, the
             last time with the test metrics too; returns True when the run is to stop. With epochs=0 it is called once,
             with the evaluation of the randomly initialised encoder.
-        checkpoints: this run's own folder, which all ranks see.
+        checkpoints: this run's own folder, which all ranks see; on a disk or in an object store.
         host: asked at every look (CHECK_STEPS) whether its machines stay. When one is about to be taken away a
             checkpoint is written at once and the run ends as "preempted", to go on elsewhere from that very step.
 
@@ -87,6 +88,7 @@ def train(
 
     Raises:
         ConfigError: the global batch does not fit the training split or the number of ranks.
+        StorageError: the storage of the checkpoints is away at the start.
     """
     with Checkpoints(checkpoints, config) as saves:
         resumed = saves.resume()
@@ -153,11 +155,11 @@ def _stopped(metrics: dict[str, float]) -> Outcome:
     return Outcome("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
 
 
-def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, float]:
+def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[str, float]:
     """The final evaluation of a finished run, by its final.pt, with the protocols that the words ask for.
 
     Args:
-        file: final.pt, or the folder in which it lies.
+        where: final.pt, or the folder in which it lies.
         words: assignments like "probe.protocols=kshot", "probe.transfer=cifar100" or "data.path=DIR"; none may change
             the cell.
 
@@ -165,12 +167,13 @@ def evaluate_checkpoint(file: Path, words: Sequence[str] = ()) -> dict[str, floa
         {"epoch": .., "test/shot1_top1": .., ...}: what the run would have reported at its end.
 
     Raises:
-        ConfigError: no readable final.pt, or a word that is wrong or would have changed the training.
+        ConfigError: no final.pt that can be read, or a word that is wrong or would have changed the training.
     """
-    file = file / "final.pt" if file.is_dir() else file
+    place = place_of(where)
+    file = place if place.name.endswith(".pt") else place / "final.pt"
     try:
         content = read_checkpoint(file)
-    except CheckpointError as error:
+    except (CheckpointError, StorageError) as error:
         raise ConfigError(str(error)) from error
     if "network" not in content:
         raise ConfigError(f"checkpoint {file} is of a run that has not finished; evaluate its final.pt")

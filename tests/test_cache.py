@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jepa_train.data.cache import Making, cache_dir, one_at_a_time, stored
+from jepa_train.data.cache import Making, one_at_a_time, stored
+from jepa_train.paths import cache_dir
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 4), dtype=np.uint8)
 

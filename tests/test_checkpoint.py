@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_train import checkpoint
+from jepa_train import checkpoint, storage
 from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_locked_is_used_all_the_same(tmp_path: Path, mon
     def unsupported(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(checkpoint.fcntl, "flock", unsupported)
+    monkeypatch.setattr(storage.fcntl, "flock", unsupported)
     assert resumed_step(tmp_path) is None
 
 

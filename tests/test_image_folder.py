@@ -14,8 +14,8 @@ from jepa_train.__main__ import main as command_line
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Images
-from jepa_train.data.cache import cache_dir
 from jepa_train.data.split import load_splits
+from jepa_train.paths import cache_dir
 
 FOLDER = DATASETS["image_folder"]
 

@@ -424,7 +424,7 @@ def tuned(
 ) -> dict[int, list[dict[str, Any]]]:
     heard = heard or Heard()
     results = tune.Tuner(
-        make_trial(mailbox, ray_dir(), rungs=rungs),
+        make_trial(mailbox, str(ray_dir()), rungs=rungs),
         param_space={"n": tune.grid_search(numbers), "epochs": epochs},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(

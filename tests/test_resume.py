@@ -13,12 +13,13 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from jepa_train import checkpoint
+from jepa_train import checkpoint, object_store
 from jepa_train.checkpoint import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.flat import cell_fields
 from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.presets import DIGITS
+from jepa_train.storage import Place, StorageError, place_of
 from jepa_train.train import Outcome, train
 from jepa_train.trainer import Trainer
 
@@ -51,7 +52,7 @@ class Killed(Exception):
 
 
 def run(
-    config: TrainConfig, folder: Path, *, kill_at: int = -1, stop_after: int = -1
+    config: TrainConfig, folder: Place | Path, *, kill_at: int = -1, stop_after: int = -1
 ) -> tuple[Outcome, list[dict[str, float]]]:
     """The outcome and every report, without times; a checkpoint after every step, of which `kill_at` is the last."""
     reports: list[dict[str, float]] = []
@@ -75,7 +76,7 @@ def run(
         return train(config, report=report, checkpoints=folder), reports
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Place | Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(folder / "final.pt")["network"]
 
 
@@ -176,18 +177,57 @@ def test_a_run_that_was_stopped_from_outside_is_stopped_again_or_goes_on(
     assert all(torch.equal(value, expected_weights[key]) for key, value in weights(tmp_path).items())
 
 
-def test_a_killed_process_is_resumed_by_the_same_command(tmp_path: Path, undisturbed: Undisturbed):
-    """SIGKILL after the first epoch's checkpoint, in processes of their own."""
-    config = CONFIGS["averaged"]
+@pytest.mark.parametrize("kind", ["a disk that machines share", "an object store"])
+def test_a_killed_process_is_resumed_by_the_same_command(
+    kind: str, undisturbed: Undisturbed, tmp_path: Path, request: pytest.FixtureRequest
+):
+    """SIGKILL after the first epoch's checkpoint, in a process of its own; one with other results goes on."""
+    where = request.getfixturevalue("s3") if kind == "an object store" else f"{tmp_path}/nfs/run"
+    config, folder = CONFIGS["averaged"], place_of(where)
     default = cell_fields(DIGITS)
     words = [f"{key}={value}" for key, value in cell_fields(config).items() if value != default[key]]
-    command = [sys.executable, "-m", "jepa_train", *words, "probe.protocols=knn", "--checkpoints", str(tmp_path)]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "jepa_train", *words, "probe.protocols=knn", "--checkpoints", where]
+    machines = [os.environ | {"JEPA_RESULTS": f"{tmp_path}/{name}"} for name in ("first", "second")]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=machines[0])
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("step-*.pt")) and time.monotonic() < deadline:
+    while not _steps(folder) and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(first.pid, signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=240)
-    found, expected = weights(tmp_path), undisturbed["averaged"][1]
+    again = subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=machines[1])
+    assert b"going on after step 4 of 8" in again.stderr
+    found, expected = weights(folder), undisturbed["averaged"][1]
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    assert [name for name in folder.names() if name != "lock"] == ["final.pt"]
+
+
+def _steps(folder: Place) -> list[str]:
+    return [name for name in folder.names() if name.startswith("step-") and name.endswith(".pt")]
+
+
+def test_a_store_that_goes_away_costs_the_checkpoint_and_is_not_taken_for_an_empty_one(
+    undisturbed: Undisturbed, s3: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The bucket of the run is another one, which is not there: at the start, and while it trains."""
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    config, folder, gone = CONFIGS["averaged"], place_of(s3), place_of(s3.replace("s3://", "s3://no-"))
+    with pytest.raises(Killed):
+        run(config, folder, kill_at=3)
+    with pytest.raises(StorageError, match="cannot be listed"):
+        run(config, gone)
+    whole = Trainer.train_step
+    monkeypatch.setattr(object_store.Bucket, "_path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
+
+    def leaving(trainer: Trainer) -> None:
+        if trainer.step == 4:
+            monkeypatch.setattr(object_store.Bucket, "_path", property(lambda place: f"no-{place.bucket}/{place.key}"))
+        whole(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", leaving)
+    outcome, reports = run(config, folder)
+    assert outcome.status == "finished"
+    assert reports == undisturbed["averaged"][0]
+    assert "final.pt" in caplog.text
+    assert "could not be written" in caplog.text
+    monkeypatch.undo()
+    assert _steps(folder) == ["step-000000003.pt", "step-000000004.pt"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.data.progress import progress
-from jepa_train.paths import results_dir
+from jepa_train.paths import cache_dir
 
 _log = logging.getLogger(__name__)
 
@@ -51,13 +51,6 @@ class Stored:
     facts: dict[str, Any]
 
 
-def cache_dir() -> Path:
-    """cache/ in the results folder, created when missing."""
-    folder = results_dir() / "cache"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def stored(
     name: str, make: Callable[[], Making], *, current: Callable[[dict[str, Any]], bool] = lambda _: True
 ) -> Stored:
@@ -71,6 +64,7 @@ def stored(
         ValueError: the disk has no room for it; nothing is left behind.
     """
     target = cache_dir() / f"{name}.npy"
+    target.parent.mkdir(parents=True, exist_ok=True)
     found = _read(target)
     if found is None or not current(found.facts):
         with one_at_a_time(target.with_suffix(".lock")):
@@ -147,7 +141,8 @@ def _write(target: Path, making: Making) -> None:
 
 def _no_room(target: Path, size: int) -> ValueError:
     free = shutil.disk_usage(target.parent).free
+    variable = "JEPA_CACHE" if os.environ.get("JEPA_CACHE") else "JEPA_RESULTS"
     return ValueError(
-        f"JEPA_RESULTS must have room for the decoded images: {str(target.parent)!r} needs {size / 1e9:.2f} GB and has "
-        f"{free / 1e9:.2f} GB free; free some, or set JEPA_RESULTS to a folder on another disk"
+        f"{variable} must have room for the decoded images: {str(target.parent)!r} needs {size / 1e9:.2f} GB and has "
+        f"{free / 1e9:.2f} GB free; free some, or set JEPA_CACHE to a folder on another disk"
     )

@@ -118,7 +118,7 @@ class Session:
         tune.Tuner(
             make_trial(
                 pool.mailbox,
-                checkpoints_dir(plan.sweep.name),
+                str(checkpoints_dir(plan.sweep.name)),
                 rungs=plan.sweep.early_stopping.rungs(_LONG) if plan.sweep.early_stopping else (),
             ),
             tune_config=tune.TuneConfig(

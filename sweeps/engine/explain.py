@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from jepa_train.checks import ConfigError, nearest
 from jepa_train.flat import flatten
 from jepa_train.paths import checkpoints_dir
+from jepa_train.storage import Place, StorageError
 from sweeps.engine.plan import Plan
 from sweeps.engine.status import Facts
 from sweeps.engine.store import Entry, find_experiment, open_client, read_entries, store_uri
@@ -30,7 +31,7 @@ def explain(plan: Plan, word: str) -> Facts | None:
         word: the cell's key, the beginning of it, or its label.
 
     Raises:
-        ConfigError: the word fits several cells.
+        ConfigError: the word fits several cells, or the storage of the checkpoints is away.
     """
     uri = store_uri()
     experiment = find_experiment(plan.sweep.name, uri)
@@ -44,7 +45,6 @@ def explain(plan: Plan, word: str) -> Facts | None:
     run = open_client(uri).get_run(entry.run_id) if entry is not None else None
     base = {name: str(value) for name, value in flatten(plan.base).items()}
     config = {n: str(v) for n, v in flatten(rows[key].cell.config).items()} if key in rows else entries[key].params
-    folder = checkpoints_dir(plan.sweep.name) / key
     return {
         "sweep": plan.sweep.name,
         "key": key,
@@ -56,10 +56,17 @@ def explain(plan: Plan, word: str) -> Facts | None:
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
         "lost_device_hours": entry.lost_device_seconds / 3600 if entry else 0.0,
         "code": {name: run.data.tags[tag] for tag, name in _MADE_BY.items() if tag in run.data.tags} if run else {},
-        "checkpoints": [str(file) for file in sorted(folder.glob("*.pt"))],
+        "checkpoints": _checkpoints(checkpoints_dir(plan.sweep.name) / key),
         "config": config,
         "base": {name: base.get(name) for name, text in config.items() if base.get(name) != text},
     }
+
+
+def _checkpoints(folder: Place) -> list[str]:
+    try:
+        return [str(folder / name) for name in folder.names() if name.endswith(".pt")]
+    except StorageError as error:
+        raise ConfigError(f"JEPA_STORAGE must be a storage that answers: {error}; see doctor") from error
 
 
 def explain_lines(facts: Facts) -> list[str]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.checks import ConfigError
-from jepa_train.paths import results_dir
+from jepa_train.paths import results_dir, storage_dir
 from sweeps.engine.options import Options, read_words
-from sweeps.engine.rules import check_results
+from sweeps.engine.rules import check_results, check_storage
 from sweeps.engine.scales import Study, about, at_scale
 from sweeps.engine.spec import BestOf, Sweep
 
@@ -62,6 +62,7 @@ def launch(sweeps: Named, options: Options) -> int:
             return _evaluate(sweeps, options, console)
         _check_room(plans)
         check_results(results_dir())
+        check_storage(storage_dir())
         return _run(sweeps, options, console)
     except ConfigError as error:
         return refused(error)

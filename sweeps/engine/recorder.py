@@ -3,13 +3,13 @@
 import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from jepa_train.flat import cell_key, unflatten
+from jepa_train.storage import Place, StorageError
 from sweeps.engine.asha import Judge
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
@@ -39,7 +39,7 @@ class Recorder(tune.Callback):
         display: Display,
         judge: Judge,
         request: Request,
-        checkpoints: Path,
+        checkpoints: Place,
     ) -> None:
         self._ledger = ledger
         self._judge = judge
@@ -51,10 +51,13 @@ class Recorder(tune.Callback):
 
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
-        stale = self._checkpoints / cell.key
-        if stale.exists() and not self._ledger.knows(cell.key):
-            stale.rename(stale.with_name(f"{cell.key}.before-{time.time():.0f}"))  # another store may still know it
         self._cells[cell.key] = cell
+        stale = self._checkpoints / cell.key
+        try:
+            if not self._ledger.knows(cell.key) and stale.names():
+                stale.move(self._checkpoints / f"{cell.key}.before-{time.time():.0f}")  # another store may know it
+        except StorageError as error:  # equal cells have equal checkpoints: to go on from them does no harm
+            logger.warning("what an earlier run of %s left is not moved away: %s", cell.label, error)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""

@@ -14,6 +14,7 @@ from jepa_train.flat import Scalar, cell_fields, field_types, flatten, unflatten
 from jepa_train.methods import METHODS
 from jepa_train.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.protocols import protocol_names
+from jepa_train.storage import Place, mark, unseen
 
 if TYPE_CHECKING:
     from sweeps.engine.spec import Sweep
@@ -83,6 +84,21 @@ def check_results(folder: Path) -> None:
         raise ConfigError(
             f"results must go where they can be written, got {folder} ({error.strerror}); make room or set JEPA_RESULTS"
         ) from None
+
+
+def check_storage(place: Place) -> None:
+    """Refuse, before anything starts, a storage of checkpoints that cannot be reached or written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        with mark(place) as name:
+            reason = unseen(str(place), name)
+    except OSError as error:
+        reason = str(error)
+    if reason:
+        raise ConfigError(f"JEPA_STORAGE must be where checkpoints can be kept: {reason}; see doctor")
 
 
 def _check_keys(sweep: "Sweep") -> None:

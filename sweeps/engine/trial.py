@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -42,13 +41,13 @@ def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Coll
         mailbox.abandon.remote(ticket)
 
 
-def make_trial(mailbox: Any, checkpoints: Path, *, rungs: Collection[int] = ()) -> Callable[[dict[str, Any]], None]:
+def make_trial(mailbox: Any, checkpoints: str, *, rungs: Collection[int] = ()) -> Callable[[dict[str, Any]], None]:
     """The trainable for a Tuner whose trials use the lanes behind this mailbox; use it with reuse_actors=True.
 
     Args:
-        checkpoints: the sweep's folder of checkpoints, as the workers see it.
+        checkpoints: path or URL of the sweep's checkpoints, as the workers see it.
         rungs: epochs at which a scheduler judges: there a cell waits for the verdict, elsewhere it trains on meanwhile.
     """
-    parameters = {"mailbox": mailbox, "checkpoints": str(checkpoints), "rungs": tuple(rungs)}
+    parameters = {"mailbox": mailbox, "checkpoints": checkpoints, "rungs": tuple(rungs)}
     # On the head node, where the driver is, and without a CPU: the lanes own all of them.
     return tune.with_resources(tune.with_parameters(trial, **parameters), {"node:__internal_head__": 0.001})

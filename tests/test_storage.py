@@ -1,0 +1,165 @@
+"""Places: a folder on a disk and one in an object store are used alike; what is typed wrong is one line."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from jepa_train import object_store
+from jepa_train.checks import ConfigError
+from jepa_train.paths import cache_dir, checkpoints_dir, storage_dir
+from jepa_train.storage import Disk, Place, StorageError, mark, place_of, unseen
+
+
+@pytest.fixture(params=["path", "file URL", "S3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A folder that is not there yet."""
+    where = {"path": lambda: tmp_path / "a b", "file URL": lambda: f"file://{tmp_path}/a%20b"}
+    return place_of(where[request.param]() if request.param in where else request.getfixturevalue("s3"))
+
+
+def write(file: Place, content: bytes) -> None:
+    with file.written() as local:
+        local.write_bytes(content)
+
+
+def read(file: Place) -> bytes:
+    with file.local() as local:
+        return local.read_bytes()
+
+
+def test_what_is_written_is_there_and_comes_back(place: Place):
+    assert place.names() == []
+    folder = place / "sweep ± 1" / "cell"
+    for name, content in (("b.pt", b"old"), ("b.pt", b"new"), ("a.pt", b"\0" * 12_000_000)):
+        write(folder / name, content)
+    write(folder / "below" / "c.pt", b"")
+    assert folder.names() == ["a.pt", "b.pt"]
+    assert (read(folder / "b.pt"), len(read(folder / "a.pt"))) == (b"new", 12_000_000)
+    assert (folder / "a.pt").name == "a.pt"
+    for _ in range(2):
+        (folder / "a.pt").remove()
+        assert folder.names() == ["b.pt"]
+    with pytest.raises(FileNotFoundError):
+        read(folder / "a.pt")
+
+
+def test_a_place_travels_as_text_and_as_a_value(place: Place):
+    file = place / "sweep ± 1" / "x?.pt"
+    write(file, b"1")
+    assert place_of(str(file)) == file == pickle.loads(pickle.dumps(file))
+    assert read(place_of(str(file))) == b"1"
+
+
+def test_a_folder_gets_another_name(place: Place):
+    write(place / "cell" / "a.pt", b"1")
+    (place / "cell").move(place / "cell.before-1")
+    assert (place / "cell").names() == []
+    assert read(place / "cell.before-1" / "a.pt") == b"1"
+
+
+def test_a_writer_that_fails_leaves_what_was_there(place: Place):
+    write(place / "a.pt", b"old")
+
+    def dies() -> None:
+        with (place / "a.pt").written() as local:
+            local.write_bytes(b"half")
+            raise ValueError("the writer fails")
+
+    with pytest.raises(ValueError, match="the writer fails"):
+        dies()
+    assert (place.names(), read(place / "a.pt")) == (["a.pt"], b"old")
+
+
+def test_a_store_that_is_away_is_not_empty(monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    no_bucket = place_of(s3.replace("s3://bucket", "s3://no-bucket"))
+    with pytest.raises(StorageError, match=r"^s3://no-bucket.* cannot be listed \(.*NO_SUCH_BUCKET"):
+        no_bucket.names()
+    with pytest.raises(StorageError, match=r"cannot be written .*NO_SUCH_BUCKET"):
+        write(no_bucket / "x", b"1")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file cannot be read \(Not a directory\)"):
+        Disk(tmp_path / "file").names()
+
+
+def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "bucket").mkdir()
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(object_store, "_connected", lambda _: fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
+    assert place_of("gs://bucket/team").names() == []
+    with pytest.raises(StorageError, match=r"^gs://other/team cannot be listed \(there is no bucket other\)$"):
+        place_of("gs://other/team").names()
+
+
+def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, s3: str):
+    place = place_of(s3)
+    write(place / "a.pt", b"1")
+    asked = []
+    honest = object_store.Bucket._infos
+
+    def busy(bucket: object_store.Bucket) -> list:
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("AWS Error SLOW_DOWN")
+        return honest(bucket)
+
+    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(object_store.Bucket, "_infos", busy)
+    assert place.names() == ["a.pt"]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("ftp://host/x", r"must be a path or begin with s3://, gs:// or file:///, got 'ftp://host/x'"),
+        ("s3:///x", r"must name a bucket as in s3://bucket/prefix, got 's3:///x'; add it"),
+        ("gs://", r"must name a bucket as in gs://bucket/prefix, got 'gs://'; add it"),
+        (
+            "s3://me:hunter2@bucket/x",
+            r"must hold no credentials, .* in 's3://bucket/x'; leave them to AWS_ACC",
+        ),
+        ("gs://hunter2@bucket/x", r"must hold no credentials, .* in 'gs://bucket/x'; leave them to GOOGLE_APPLICATION"),
+        (
+            "s3://bucket/x?secret_key=hunter2",
+            r"must hold no credentials, got some in 's3://bucket/x'; leave ",
+        ),
+        ("s3://bucket/x?acl=hunter2", r"may end in \?region=\.\.&scheme=\.\.&endpoint_override=\.\., got 'acl' in"),
+        ("s3://bucket/x#y", r"may end in \?region=.*, got '#y' in"),
+        ("file://host/x", r"must name a folder of this machine as file:///folder, got 'file://host/x'"),
+        ("s3://[bucket/x", r"must be a path or a URL like s3://bucket/prefix, got neither \(Invalid IPv6 URL\)"),
+        ("~nobody-of-that-name/x", r"must be a folder, got '~nobody-of-that-name/x'; nobody's home is called that"),
+    ],
+)
+def test_what_is_typed_wrong_is_answered_in_one_line_without_secrets(
+    where: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("JEPA_STORAGE", where)
+    with pytest.raises(ConfigError, match=f"^JEPA_STORAGE {message}") as refused:
+        storage_dir()
+    assert "\n" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_environment_says_where_checkpoints_and_copies_of_data_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
+    for name in ("JEPA_STORAGE", "JEPA_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert str(checkpoints_dir("study")) == f"{tmp_path}/checkpoints/study"
+    assert cache_dir() == tmp_path / "cache"
+    monkeypatch.setenv("JEPA_CACHE", "/fast/../cache")
+    monkeypatch.setenv("JEPA_STORAGE", "s3://bucket/our team?region=eu-west-1")
+    assert str(checkpoints_dir("study")) == "s3://bucket/our%20team/checkpoints/study?region=eu-west-1"
+    assert cache_dir() == Path("/fast/../cache")
+
+
+def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
+    with mark(place) as name:
+        assert unseen(str(place), name) == ""
+        assert unseen(str(tmp_path / "other"), name) == f"{tmp_path}/other is another folder here"
+    assert unseen(str(place), name) == f"{place} is another folder here"
+    assert place.names() == []
