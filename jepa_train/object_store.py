@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from pyarrow import fs
+from pyarrow import ArrowException, fs
 
 from jepa_train.checks import ConfigError
-from jepa_train.storage import StorageError
+from jepa_train.storage import Disk, Place, StorageError
 
 _SCHEMES = ("s3", "gs", "file")
 _OPTIONS = ("region", "scheme", "endpoint_override")
@@ -56,7 +56,7 @@ class Bucket:
 
     def names(self) -> list[str]:
         """Tries for a while. A bucket that is not there is an error, not an empty folder."""
-        found = _patiently(self._infos, f"{self} cannot be listed")
+        found = patiently(self._infos, f"{self} cannot be listed")
         return sorted(info.base_name for info in found if info.is_file)
 
     @contextmanager
@@ -64,7 +64,7 @@ class Bucket:
         """A copy, in a folder that is gone at the end; tries for a while."""
         with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
             file = Path(folder) / (self.name or "object")
-            _patiently(lambda: self._copy(to=file), f"{self} cannot be read")
+            patiently(lambda: self._copy(to=file), f"{self} cannot be read")
             yield file
 
     @contextmanager
@@ -73,52 +73,61 @@ class Bucket:
             file = Path(folder) / (self.name or "object")
             yield file
             with _told(f"{self} cannot be written"):
-                store = self._filesystem()
+                store = self.client()
                 fs.copy_files(
-                    str(file), self._path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store
+                    str(file), self.path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store
                 )
-                kept = store.get_file_info(self._path).size
+                kept = store.get_file_info(self.path).size
                 if kept != file.stat().st_size:  # where reading the local file failed, the client keeps what it has
                     raise OSError(f"{kept} of {file.stat().st_size} bytes arrived")
 
     def remove(self) -> None:
         with _told(f"{self} cannot be removed"):
             try:
-                self._filesystem().delete_file(self._path)
+                self.client().delete_file(self.path)
             except FileNotFoundError:
                 return
 
     def move(self, to: "Bucket") -> None:
         """File by file: copied through this machine, as stores copy objects up to 5 GB alone, then removed."""
         with _told(f"{self} cannot be moved"):
-            store = self._filesystem()
+            store = self.client()
             for name in self.names():
                 here, there = self / name, to / name
-                fs.copy_files(here._path, there._path, source_filesystem=store, destination_filesystem=store)
-                store.delete_file(here._path)
+                fs.copy_files(here.path, there.path, source_filesystem=store, destination_filesystem=store)
+                store.delete_file(here.path)
 
     def lock(self, wait_s: float) -> None:
         """There is none."""
 
     def _infos(self) -> list[fs.FileInfo]:
-        store = self._filesystem()
+        store = self.client()
         try:
-            return store.get_file_info(fs.FileSelector(self._path))
+            return store.get_file_info(fs.FileSelector(self.path))
         except FileNotFoundError:
             if store.get_file_info(self.bucket).type == fs.FileType.NotFound:
                 raise OSError(f"there is no bucket {self.bucket}") from None
             return []
 
     def _copy(self, to: Path) -> None:
-        store = self._filesystem()
-        fs.copy_files(self._path, str(to), source_filesystem=store, destination_filesystem=_LOCAL)
+        store = self.client()
+        fs.copy_files(self.path, str(to), source_filesystem=store, destination_filesystem=_LOCAL)
 
     @property
-    def _path(self) -> str:
+    def path(self) -> str:
+        """As the client names it."""
         return f"{self.bucket}/{self.key}".rstrip("/")
 
-    def _filesystem(self) -> fs.FileSystem:
+    def client(self) -> fs.FileSystem:
         return _connected(str(replace(self, key="")))
+
+
+def opened(place: Place) -> tuple[fs.FileSystem, str]:
+    """The client of a place, and the place's name for it."""
+    if isinstance(place, Disk):
+        return _LOCAL, str(place)
+    assert isinstance(place, Bucket)
+    return place.client(), place.path
 
 
 def checked(url: str, named: str) -> tuple[str, str, str, str]:
@@ -163,7 +172,7 @@ def _connected(url: str) -> fs.FileSystem:
     return fs.FileSystem.from_uri(url)[0]
 
 
-def _patiently(ask: Callable[[], T], failure: str) -> T:
+def patiently(ask: Callable[[], T], failure: str) -> T:
     """What the store answers, if not at once: one that restarts must not look like one that is empty."""
     with _told(failure):
         for pause in _PAUSES_S:
@@ -183,5 +192,5 @@ def _told(failure: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, StorageError):
         raise
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+    except (OSError, ArrowException) as error:
         raise StorageError(f"{failure} ({' '.join(str(error).split())[:300]})") from error

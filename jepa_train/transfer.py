@@ -1,12 +1,12 @@
 """Other data sets on which a frozen encoder is judged at the end: config.probe.transfer lists them."""
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jepa_train.checks import ConfigError, nearest, require
 from jepa_train.data import DATASETS
 from jepa_train.data.split import identify
+from jepa_train.data.staging import beside
 
 if TYPE_CHECKING:
     from jepa_train.config import DataConfig  # config checks probe.transfer: at run time nothing here imports config
@@ -40,7 +40,7 @@ def transfer_data(name: str, folder: str, data: "DataConfig") -> "DataConfig":
 
     The whole training split is meant, and val is carved out of it as out of data's.
     """
-    path = folder or str(Path(data.path).expanduser().parent / name)
+    path = folder or beside(data.path, name)
     dataset = name if name in DATASETS else "image_folder"
     return dataclasses.replace(data, name=dataset, path=path, fingerprint="", train_images=0)
 

@@ -216,11 +216,11 @@ def test_a_store_that_goes_away_costs_the_checkpoint_and_is_not_taken_for_an_emp
     with pytest.raises(StorageError, match="cannot be listed"):
         run(config, gone)
     whole = Trainer.train_step
-    monkeypatch.setattr(object_store.Bucket, "_path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
+    monkeypatch.setattr(object_store.Bucket, "path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
 
     def leaving(trainer: Trainer) -> None:
         if trainer.step == 4:
-            monkeypatch.setattr(object_store.Bucket, "_path", property(lambda place: f"no-{place.bucket}/{place.key}"))
+            monkeypatch.setattr(object_store.Bucket, "path", property(lambda place: f"no-{place.bucket}/{place.key}"))
         whole(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", leaving)

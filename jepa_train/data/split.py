@@ -1,7 +1,6 @@
 """The images of a config: train, val carved out of it, test; and what names them."""
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from jepa_train.checks import ConfigError
 from jepa_train.data import DATASETS, Images, Splits
 from jepa_train.data.base import stratified
+from jepa_train.data.staging import local_folder
 from jepa_train.randomness import generator
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def identify(config: "DataConfig") -> str:
         ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
     """
     try:
-        found = DATASETS[config.name].identify(Path(config.path).expanduser(), config.download)
+        found = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except (OSError, RuntimeError) as error:  # not ours to read, or the home of nobody
@@ -54,9 +54,8 @@ def load_splits(config: "DataConfig") -> Splits:
     if config.fingerprint:
         identify(config)
     try:
-        source = DATASETS[config.name].load(
-            Path(config.path).expanduser(), config.download, config.image_size, config.on_corrupt == "skip"
-        )
+        path = local_folder(config.path, download=config.download)
+        source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
         train = _part(source.train, config.train_images)
         rest, val = stratified(train.labels, config.val_frac, purpose="val")
     except ValueError as error:  # a corrupt image, for one: seen only now

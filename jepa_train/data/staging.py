@@ -1,0 +1,143 @@
+"""data.path as a folder of this machine: what is named by URL, or packed in an archive, is copied once per machine."""
+
+import functools
+import hashlib
+import logging
+import lzma
+import os
+import shutil
+import socket
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from pyarrow import fs
+
+from jepa_train.data.cache import one_at_a_time
+from jepa_train.object_store import opened, patiently
+from jepa_train.paths import cache_dir
+from jepa_train.storage import Place, is_url, place_of
+
+_log = logging.getLogger(__name__)
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+
+
+def local_folder(where: str, *, download: bool) -> Path:
+    """The folder of data.path: itself, or this machine's copy of a URL's folder, or what an archive holds, unpacked.
+
+    Copies lie below paths.cache_dir; of several processes one copies, the others wait. What has changed where it comes
+    from is copied anew, in the next process. Path() for "".
+
+    Raises:
+        ValueError: nothing lies there, it cannot be reached, it is neither folder nor archive, there is no room; an
+            archive is damaged or would write outside its folder.
+    """
+    remote = is_url(where)
+    if not remote and not (where.endswith(_ARCHIVES) and Path(where).expanduser().is_file()):
+        return Path(where).expanduser()
+    if download:
+        raise ValueError(f"data.download must be false where data.path is a URL or an archive, got {where!r}; drop it")
+    return _staged(where if remote else str(Path(where).expanduser().absolute()))
+
+
+def beside(where: str, name: str) -> str:
+    """What lies next to a path or URL under that name."""
+    if not is_url(where):
+        return str(Path(where).expanduser().parent / name)
+    url, question, options = where.partition("?")
+    return f"{url.rstrip('/').rpartition('/')[0]}/{name}{question}{options}"
+
+
+@functools.lru_cache  # a folder of a million files is not listed again for every cell
+def _staged(where: str) -> Path:
+    place = place_of(where, named="data.path")
+    try:
+        files = patiently(lambda: _listed(place), f"{place} cannot be read")
+        text = "".join(f"{info.path}\t{info.size}\t{info.mtime_ns}\n" for info in files)
+        version = hashlib.blake2b(f"{place}\n{text}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+        target = cache_dir() / "staged" / f"{place.name.partition('.')[0] or 'data'}-{version}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_dir():
+            with one_at_a_time(target.with_suffix(".lock")):
+                if not target.is_dir():
+                    _fetch(place, files, target)
+    except OSError as error:
+        raise ValueError(f"data.path must be data that can be copied here, got {str(place)!r} ({error})") from error
+    return _root(target)
+
+
+def _listed(place: Place) -> list[fs.FileInfo]:
+    """The files below a folder, or the archive, sorted."""
+    client, path = opened(place)
+    found = client.get_file_info(path)
+    if found.type == fs.FileType.Directory:
+        files = client.get_file_info(fs.FileSelector(path, recursive=True))
+        return sorted((info for info in files if info.is_file), key=lambda info: info.path)
+    if found.type == fs.FileType.NotFound:
+        raise ValueError(f"data.path must name a folder or an archive, got {str(place)!r}, where there is none")
+    if not path.endswith(_ARCHIVES):
+        raise ValueError(f"data.path must be a folder or an archive ({' '.join(_ARCHIVES)}), got {str(place)!r}")
+    return [found]
+
+
+def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:
+    """Copy, and unpack, under another name: the target appears whole."""
+    size = sum(info.size for info in files)
+    _log.info("copying %s to %s: %d files, %.1f GB", place, target, len(files), size / 1e9)
+    free = shutil.disk_usage(target.parent).free
+    if size > free:
+        raise OSError(f"{target.parent} needs {size / 1e9:.2f} GB and has {free / 1e9:.2f} GB free; set JEPA_CACHE")
+    part = target.with_suffix(f".{socket.gethostname()}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        client, path = opened(place)
+        if files and files[0].path == path:
+            archive = part / place.name
+            part.mkdir()
+            _copy(client, path, archive)
+            _unpack(archive, part / "content", place)
+            (part / "content").replace(target)
+        else:
+            for info in files:
+                _check_inside(info.path.removeprefix(path).lstrip("/"), place)
+            _copy(client, path, part)
+            part.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _copy(client: fs.FileSystem, path: str, to: Path) -> None:
+    fs.copy_files(path, str(to), source_filesystem=client, destination_filesystem=fs.LocalFileSystem())
+
+
+def _unpack(archive: Path, to: Path, place: Place) -> None:
+    """Into a new folder, and nowhere else: no member may lead out of it, by its name or as a link."""
+    to.mkdir()
+    try:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as zipped:
+                for name in zipped.namelist():
+                    _check_inside(name, place)
+                zipped.extractall(to)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(to, filter="data")
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"data.path must be a whole and harmless archive, got {str(place)!r} ({reason})") from error
+
+
+def _check_inside(name: str, place: Place) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise ValueError(f"data.path must hold no name that leads out of its folder, got {name!r} in {str(place)!r}")
+
+
+def _root(folder: Path) -> Path:
+    """The folder of images: in an archive it often lies within one folder."""
+    if (folder / "train").is_dir():
+        return folder
+    within = [entry for entry in os.scandir(folder) if entry.is_dir() and Path(entry.path, "train").is_dir()]
+    return Path(within[0].path) if len(within) == 1 else folder

@@ -1,0 +1,224 @@
+"""Data by URL or in an archive: the same images as those of a local folder, copied once, and never out of the cache."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from pyarrow import fs
+
+from jepa_train import object_store
+from jepa_train.checks import ConfigError
+from jepa_train.config import DataConfig
+from jepa_train.data import Images
+from jepa_train.data.split import identify, load_splits
+from jepa_train.data.staging import _staged, beside, local_folder
+from jepa_train.object_store import opened
+from jepa_train.paths import cache_dir
+from jepa_train.storage import place_of
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("JEPA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    load_splits.cache_clear()
+    _staged.cache_clear()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """2 classes, 4 train and 2 test images each: red = class, green = number."""
+    root = tmp_path / "photos"
+    for split, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("ant", "bee")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8), (100 * label, 20 * number, 7)).save(root / split / name / f"{number}.png")
+    return root
+
+
+def config(where: str | Path, **fields: object) -> DataConfig:
+    return DataConfig(name="image_folder", path=str(where), image_size=8, val_frac=0.5, **fields)
+
+
+def sent(local: Path, url: str) -> str:
+    """A file or folder in the place of a URL, which is returned."""
+    client, path = opened(place_of(url))
+    fs.copy_files(str(local), path, destination_filesystem=client)
+    return url
+
+
+def pixels(images: Images) -> torch.Tensor:
+    return images.batch(torch.arange(len(images)))[0]
+
+
+def url_of(s3: str, name: str) -> str:
+    return str(place_of(s3) / name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["file URL", "folder on S3", "tar on S3", "gztar on S3", "xztar on S3", "zip on S3", "zip", "zip in a folder"],
+)
+def test_images_by_url_are_those_of_the_folder(kind: str, photos: Path, tmp_path: Path, s3: str):
+    form, _, where = kind.partition(" ")
+    if form in ("file", "folder"):
+        data = f"file://{photos}" if form == "file" else sent(photos, url_of(s3, "photos"))
+    else:
+        root, base = (photos.parent, "photos") if where == "in a folder" else (photos, None)
+        data = shutil.make_archive(str(tmp_path / "packed"), form, root, base)
+        if where == "on S3":
+            data = sent(Path(data), url_of(s3, Path(data).name))
+    fingerprint = identify(config(photos))
+    assert identify(config(data)) == fingerprint
+    here, there = load_splits(config(photos)), load_splits(config(data, fingerprint=fingerprint))
+    for split in ("train", "val", "test"):
+        assert torch.equal(pixels(getattr(there, split)), pixels(getattr(here, split)))
+        assert torch.equal(getattr(there, split).labels, getattr(here, split).labels)
+    (copy,) = [entry for entry in (cache_dir() / "staged").iterdir() if entry.suffix != ".lock"]
+    assert copy.is_dir()
+
+
+def test_two_processes_copy_once(photos: Path, s3: str):
+    url = sent(Path(shutil.make_archive(str(photos), "tar", root_dir=photos)), url_of(s3, "photos.tar"))
+    script = f"""
+import logging, sys
+from jepa_train.data.staging import local_folder
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+print("ready", flush=True)
+sys.stdin.readline()
+print("at", local_folder({url!r}, download=False))
+"""
+    command = [sys.executable, "-c", script]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60)[0] for process in both]
+    assert "".join(told).count(f"copying {url} to ") == 1
+    assert len({text.partition("at ")[2] for text in told}) == 1
+
+
+def test_what_changed_at_its_url_is_copied_anew(photos: Path, s3: str):
+    url = sent(photos, url_of(s3, "photos"))
+    before = identify(config(url))
+    Image.new("RGB", (9, 9)).save(photos / "train" / "ant" / "9.png")
+    sent(photos, url)
+    assert identify(config(url)) == before, "a process looks once"
+    _staged.cache_clear()
+    assert identify(config(url)) == identify(config(photos)) != before
+
+
+def add(tar: tarfile.TarFile, name: str, **fields: object) -> None:
+    member = tarfile.TarInfo(name)
+    for key, value in fields.items():
+        setattr(member, key, value)
+    tar.addfile(member, io.BytesIO(b"x" * member.size))
+
+
+def evil(kind: str, archive: Path, outside: Path) -> None:
+    if kind.startswith("zip"):
+        with zipfile.ZipFile(archive, "w") as zipped:
+            zipped.writestr({"zip above": "../evil", "zip absolute": str(outside), "zip by \\": "..\\evil"}[kind], "x")
+        return
+    with tarfile.open(archive, "w") as tar:
+        if kind == "tar above":
+            add(tar, "../evil", size=1)
+        elif kind == "tar link":
+            add(tar, "way", type=tarfile.SYMTYPE, linkname=str(outside.parent))
+            add(tar, "way/evil", size=1)
+        elif kind == "tar hard link":
+            add(tar, "train", type=tarfile.LNKTYPE, linkname="../../../photos")
+        else:
+            add(tar, "null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
+
+
+@pytest.mark.parametrize(
+    "kind", ["tar above", "tar link", "tar hard link", "tar device", "zip above", "zip absolute", "zip by \\"]
+)
+def test_no_archive_writes_outside_its_folder(kind: str, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    archive, outside = tmp_path / f"a.{kind[:3]}", tmp_path / "evil"
+    evil(kind, archive, outside)
+    before = {*tmp_path.iterdir()}
+    with pytest.raises(
+        ConfigError, match=r"^data\.path must (be a whole and harmless archive|hold no name that leads out)"
+    ):
+        identify(config(archive))
+    assert {*tmp_path.rglob("*")} - {cache_dir(), *cache_dir().rglob("*")} == before
+    assert [entry.suffix for entry in (cache_dir() / "staged").iterdir()] == [".lock"]
+
+
+def test_no_object_is_copied_outside_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+
+    class Lying:
+        def get_file_info(self, asked: str | fs.FileSelector) -> object:
+            """A store's key may hold anything."""
+            if isinstance(asked, str):
+                return fs.LocalFileSystem().get_file_info(asked)
+            return [SimpleNamespace(path=f"{asked.base_dir}/../evil", size=1, mtime_ns=0, is_file=True)]
+
+    monkeypatch.setattr("jepa_train.data.staging.opened", lambda place: (Lying(), str(place)))
+    with pytest.raises(
+        ConfigError, match=r"^data\.path must hold no name that leads out of its folder, got '\.\./evil"
+    ):
+        identify(config(f"file://{tmp_path}/photos"))
+
+
+def test_bad_urls_and_archives_are_one_line(photos: Path, tmp_path: Path, s3: str):
+    whole = Path(shutil.make_archive(str(photos), "gztar", photos))
+    (tmp_path / "half.tar.gz").write_bytes(whole.read_bytes()[:-60])
+    (tmp_path / "no.zip").write_text("no archive")
+    for where, told in (
+        (url_of(s3, "nothing"), r"must name a folder or an archive, got 's3://.*/nothing\?.*', where there is none$"),
+        (s3.replace("s3://", "s3://no-"), r"must name a folder or an archive, got 's3://no-bucket"),
+        (sent(tmp_path / "no.zip", url_of(s3, "notes.txt")), r"must be a folder or an archive \(\.tar \.tar\.gz "),
+        (str(tmp_path / "half.tar.gz"), r"must be a whole and harmless archive, got '.*half\.tar\.gz' \("),
+        (str(tmp_path / "no.zip"), r"must be a whole and harmless archive, got '.*no\.zip' \(File is not a zip file\)"),
+        ("s3://me:hunter2@bucket/x", r"must hold no credentials, got some in 's3://bucket/x'"),
+        (
+            "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http",
+            r"must be data that can be copied here, .*NETWORK",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=rf"^data\.path {told}") as refused:
+            identify(config(where))
+        assert "\n" not in str(refused.value)
+        assert "hunter2" not in str(refused.value)
+    with pytest.raises(ConfigError, match=r"^data\.download must be false where data\.path is a URL"):
+        identify(config(s3, download=True))
+
+
+def test_a_disk_without_room_is_told_before_anything_is_copied(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(ConfigError, match=r"staged needs 0\.00 GB and has 0\.00 GB free; set JEPA_CACHE"):
+        identify(config(f"file://{photos}"))
+    assert [*(cache_dir() / "staged").glob("*.part")] == []
+
+
+def test_paths_stay_as_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_folder("", download=True) == Path()
+    assert local_folder("~/photos", download=False) == tmp_path / "photos"
+    (tmp_path / "folder.zip").mkdir()
+    assert local_folder(f"{tmp_path}/folder.zip", download=False) == tmp_path / "folder.zip"
+    assert not cache_dir().exists()
+    assert beside("~/data/cifar10", "digits") == f"{tmp_path}/data/digits"
+    assert beside("s3://bucket/a/cifar10.tar?region=x", "dtd") == "s3://bucket/a/dtd?region=x"
+    assert os.path.basename(beside("", "dtd")) == "dtd"
