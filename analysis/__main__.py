@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
+from analysis.folders import Folder, NoFolder, is_url
 from analysis.mixture import MixedRuns
 from analysis.provenance import write_table
 from analysis.render import FORMATS
@@ -23,7 +24,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _options(sys.argv[1:] if words is None else words)
     try:
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
-    except NothingToShow as error:
+    except (NothingToShow, NoFolder) as error:
         sys.stderr.write(f"error: {_first_line(error)}\n")
         return 1
     except (UnknownTable, MixedRuns, NothingPublished) as error:
@@ -44,15 +45,21 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say("--format", choices=FORMATS, default="md")
     say("--against-paper", action="store_true", help="the published numbers next to ours")
     say("--allow-mixed", action="store_true", help="numbers of several code versions or evaluations, marked")
-    say("--output", type=Path, metavar="DIR", help="write all formats and the provenance of every number there")
+    say(
+        "--output",
+        metavar="DIR",
+        help="where to write: a table in all formats, with its provenance; an export by URL too",
+    )
     say(
         "--store",
         default=store_uri(),
         metavar="URI",
-        help="an MLflow store, or a folder of exports; default: %(default)s",
+        help="an MLflow store, or a folder of exports by path or URL; default: %(default)s",
     )
     say("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
     options = parser.parse_args(words)
+    if options.name != "export" and is_url(options.output or ""):
+        parser.error(f"--output must be a folder of this machine, got {options.output!r}; only export writes to a URL")
     if bool(options.of) != (options.name in _COMMANDS):
         parser.error(
             f"{options.name} needs a name" if not options.of else f"one table at a time, got {options.of!r} too"
@@ -64,14 +71,13 @@ def _table(options: argparse.Namespace) -> str:
     found = find(options.name, options.store, options.scale)
     built = found.finished(found.load(options.store), allow_mixed=options.allow_mixed)
     files: list[Path] = []
+    folder = Path(options.output or "")
     if options.output is not None:
-        files = write_table(built, found.label, options.output, store=options.store, ui=options.ui)
+        files = write_table(built, found.label, folder, store=options.store, ui=options.ui)
     if options.against_paper:
         text = against_paper(found.name, built, options.format)
         if options.output is not None:
-            files += _written(
-                found.label, options.output, {form: against_paper(found.name, built, form) for form in FORMATS}
-            )
+            files += _written(found.label, folder, {form: against_paper(found.name, built, form) for form in FORMATS})
     else:
         text = built.render(options.format, ui=options.ui)
     return "\n".join([text, *(["", *map(str, files)] if files else [])])
@@ -92,9 +98,11 @@ def _report(options: argparse.Namespace) -> str:
 
 
 def _export(options: argparse.Namespace) -> str:
-    from analysis.export import write_export
+    from analysis.export import export_to
 
-    return "\n".join(map(str, write_export(_sweep(options), options.store, _folder(options))))
+    storage = os.environ.get("JEPA_STORAGE") or os.environ.get("JEPA_RESULTS") or "results"
+    where = options.output or str(Folder(storage) / "exports")
+    return "\n".join(export_to(where, _sweep(options), options.store))
 
 
 def _figure(options: argparse.Namespace) -> str:
@@ -110,7 +118,7 @@ def _sweep(options: argparse.Namespace) -> str:
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    return options.output or Path(os.environ.get("JEPA_RESULTS") or "results") / options.name
+    return Path(options.output or Path(os.environ.get("JEPA_RESULTS") or "results") / options.name)
 
 
 def _listing(options: argparse.Namespace) -> str:

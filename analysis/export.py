@@ -2,14 +2,31 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from analysis.folders import Folder, is_url
 from analysis.runs import load_histories, load_runs, notes_of, sweeps_in
 from analysis.sources import ABOUT, POINTS, RUNS, digest_of, file_name, shown
 
 _OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
+
+
+def export_to(where: str, sweep: str, store: str) -> list[str]:
+    """write_export into the folder of a path or URL; the paths or URLs of the files.
+
+    Raises:
+        NothingToShow: see write_export.
+        NoFolder: the URL is wrong, or its object store is away.
+    """
+    parts = urlsplit(where)
+    if not is_url(where) or parts.scheme == "file":
+        return [*map(str, write_export(sweep, store, Path(unquote(parts.path) if is_url(where) else where)))]
+    with tempfile.TemporaryDirectory() as made:
+        return (Folder(where) / file_name(sweep)).take(write_export(sweep, store, Path(made)))
 
 
 def write_export(sweep: str, store: str, folder: Path) -> list[Path]:

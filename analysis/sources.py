@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import quote
 
 import pandas as pd
@@ -18,6 +18,7 @@ from mlflow.entities import Experiment, ExperimentTag
 from mlflow.exceptions import MlflowException
 
 from analysis.curves import read_points
+from analysis.folders import Folder, is_url
 from analysis.frames import frame_of
 from analysis.records import read_records, sqlite_file
 
@@ -51,8 +52,9 @@ class Source(Protocol):
 
 
 def open_source(store: str) -> Source:
-    """The store of an MLflow URI, or the exports in a folder."""
-    return Store(store) if ":" in store or store.startswith("databricks") else Export(Path(store))
+    """The store of an MLflow URI, or the exports in a folder, by path or URL."""
+    remote = not is_url(store) and (":" in store or store.startswith("databricks"))
+    return Store(store) if remote else Export(store)
 
 
 class Store:
@@ -122,42 +124,47 @@ class Store:
 
 
 class Export:
-    """A folder of exports, one folder per sweep, as analysis.export writes them."""
+    """A folder of exports, one folder per sweep, as analysis.export writes them; by path or URL."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.expanduser()
-        if not any(self._folder.glob(f"*/{ABOUT}")):
+    def __init__(self, where: str) -> None:
+        self._folder = Folder(where)
+        if not self._held():
             remedy = "python -m analysis export SWEEP --output DIR writes one"
-            if (self._folder / ABOUT).is_file():
-                remedy = f"it is one sweep's: name {folder.parent}"
-            raise NothingToShow(f"{folder} is no folder of exports; {remedy}")
+            if self._folder.has(ABOUT):
+                remedy = f"it is one sweep's: name {self._folder.parent}"
+            raise NothingToShow(f"{self._folder} is no folder of exports; {remedy}")
 
     def sweeps(self) -> dict[str, Experiment]:
-        abouts = [_read_about(file) for file in sorted(self._folder.glob(f"*/{ABOUT}"))]
+        abouts = [_read_about(self._folder / name) for name in self._held()]
         return {about["sweep"]: _experiment_of(about) for about in abouts}
 
     def has_runs(self, experiment: Experiment) -> bool:
-        return _read_about(self._folder / file_name(experiment.name) / ABOUT)["runs"] > 0
+        return _read_about(self._folder / file_name(experiment.name))["runs"] > 0
 
     def runs(self, sweep: str) -> pd.DataFrame:
-        return pd.read_parquet(self._checked(sweep, RUNS))
+        with self._checked(sweep, RUNS) as file:
+            return pd.read_parquet(file)
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
         asked = [("metric", "in", [*metrics])] if metrics else None
-        points = pd.read_parquet(self._checked(sweep, POINTS), filters=asked)
+        with self._checked(sweep, POINTS) as file:
+            points = pd.read_parquet(file, filters=asked)
         return points[points["run_id"].isin(run_ids)]
 
-    def _checked(self, sweep: str, name: str) -> Path:
+    def _held(self) -> list[str]:
+        return [name for name in self._folder.folders() if (self._folder / name).has(ABOUT)]
+
+    def _checked(self, sweep: str, name: str) -> IO[bytes]:
         """One of a sweep's files, which is the one that its sweep.json knows: a copy may have been cut off."""
         folder = self._folder / file_name(sweep)
-        if not (folder / ABOUT).is_file():
+        if not folder.has(ABOUT):
             raise NothingToShow(
                 f"sweep {sweep} is not in the exports of {self._folder}; it has {', '.join(self.sweeps())}"
             )
-        file, digests = folder / name, _read_about(folder / ABOUT)["digests"]
-        if not file.is_file() or digest_of(file) != digests[name]:
-            raise NothingToShow(f"{file} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
-        return file
+        digests = _read_about(folder)["digests"]
+        if not folder.has(name) or folder.digest(name) != digests[name]:
+            raise NothingToShow(f"{folder.told(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
+        return folder.open(name)
 
 
 def shown(store: str) -> str:
@@ -175,12 +182,14 @@ def digest_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read_about(file: Path) -> dict[str, Any]:
+def _read_about(folder: Folder) -> dict[str, Any]:
+    """The sweep.json of one sweep's export."""
     try:
-        about = json.loads(file.read_bytes())
+        with folder.open(ABOUT) as file:
+            about = json.loads(file.read())
         return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NothingToShow(f"{file} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise NothingToShow(f"{folder.told(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
 
 
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:
