@@ -130,6 +130,16 @@ def opened(place: Place) -> tuple[fs.FileSystem, str]:
     return place.client(), place.path
 
 
+def listed(place: Place) -> list[fs.FileInfo]:
+    """The files below a folder, at any depth, sorted; or the file itself."""
+    client, path = opened(place)
+    found = client.get_file_info(path)
+    if found.type == fs.FileType.Directory:
+        below = client.get_file_info(fs.FileSelector(path, recursive=True))
+        return sorted((info for info in below if info.is_file), key=lambda info: info.path)
+    return [found] if found.is_file else []
+
+
 def checked(url: str, named: str) -> tuple[str, str, str, str]:
     """Scheme, bucket, path and query of a URL of a folder.
 

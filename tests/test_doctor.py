@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from jepa_train.paths import checkpoints_dir
 from sweeps.__main__ import main
-from sweeps.engine import doctor, doctor_store
+from sweeps.engine import doctor, doctor_storage, doctor_store
 
 
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder of this test's own, which is not there yet, and no cluster."""
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"):
+    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "JEPA_STORAGE", "JEPA_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.chdir(tmp_path)
@@ -145,6 +146,32 @@ def test_results_on_a_full_or_closed_disk(results: Path, monkeypatch: pytest.Mon
     assert told(doctor._results)["results"][0] == "warning"
     results.write_text("a file where the folder should be")
     assert told(doctor._results)["results"][0] == "problem"
+
+
+def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JEPA_STORAGE", s3)
+    assert told(doctor_storage.check_storage) == {
+        "storage": ("ok", f"{s3} can be written to; "),
+        "checkpoints": ("ok", "nothing yet; "),
+    }
+    with (checkpoints_dir("study") / "cell" / "final.pt").written() as file:
+        file.write_bytes(bytes(20_000_000))
+    assert told(doctor_storage.check_storage)["checkpoints"][1].startswith("0.02 GB in 1 files")
+    for where, level, words in (
+        (s3.replace("s3://", "s3://no-"), "problem", "NO_SUCH_BUCKET"),
+        ("s3://me:hunter2@bucket", "problem", "must hold no credentials"),
+        (f"{tmp_path}/nfs", "warning", "mount it"),
+        (str(tmp_path), "ok", "can be written to"),
+    ):
+        monkeypatch.setenv("JEPA_STORAGE", where)
+        (found, text) = told(doctor_storage.check_storage)["storage"]
+        assert (found, words in text, "hunter2" in text) == (level, True, False)
+    assert [*tmp_path.iterdir()] == []
+    assert told(doctor_storage.check_cache) == {}
+    monkeypatch.setenv("JEPA_CACHE", f"{tmp_path}/cache")
+    assert told(doctor_storage.check_cache)["cache"][1].startswith(f"{tmp_path}/cache: nothing yet, ")
+    (tmp_path / "cache").touch()
+    assert told(doctor_storage.check_cache)["cache"][0] == "problem"
 
 
 def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):

@@ -174,7 +174,7 @@ def test_no_object_is_copied_outside_the_folder(tmp_path: Path, monkeypatch: pyt
                 return fs.LocalFileSystem().get_file_info(asked)
             return [SimpleNamespace(path=f"{asked.base_dir}/../evil", size=1, mtime_ns=0, is_file=True)]
 
-    monkeypatch.setattr("jepa_train.data.staging.opened", lambda place: (Lying(), str(place)))
+    monkeypatch.setattr("jepa_train.object_store.opened", lambda place: (Lying(), str(place)))
     with pytest.raises(
         ConfigError, match=r"^data\.path must hold no name that leads out of its folder, got '\.\./evil"
     ):

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from pyarrow import fs
 
 from jepa_train.data.cache import one_at_a_time
-from jepa_train.object_store import opened, patiently
+from jepa_train.object_store import listed, opened, patiently
 from jepa_train.paths import cache_dir
 from jepa_train.storage import Place, is_url, place_of
 
@@ -54,7 +54,7 @@ def beside(where: str, name: str) -> str:
 def _staged(where: str) -> Path:
     place = place_of(where, named="data.path")
     try:
-        files = patiently(lambda: _listed(place), f"{place} cannot be read")
+        files = patiently(lambda: _files(place), f"{place} cannot be read")
         text = "".join(f"{info.path}\t{info.size}\t{info.mtime_ns}\n" for info in files)
         version = hashlib.blake2b(f"{place}\n{text}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         target = cache_dir() / "staged" / f"{place.name.partition('.')[0] or 'data'}-{version}"
@@ -68,18 +68,14 @@ def _staged(where: str) -> Path:
     return _root(target)
 
 
-def _listed(place: Place) -> list[fs.FileInfo]:
-    """The files below a folder, or the archive, sorted."""
-    client, path = opened(place)
-    found = client.get_file_info(path)
-    if found.type == fs.FileType.Directory:
-        files = client.get_file_info(fs.FileSelector(path, recursive=True))
-        return sorted((info for info in files if info.is_file), key=lambda info: info.path)
-    if found.type == fs.FileType.NotFound:
+def _files(place: Place) -> list[fs.FileInfo]:
+    """The files below a folder, or the archive."""
+    files = listed(place)
+    if not files:
         raise ValueError(f"data.path must name a folder or an archive, got {str(place)!r}, where there is none")
-    if not path.endswith(_ARCHIVES):
+    if files[0].path == opened(place)[1] and not files[0].path.endswith(_ARCHIVES):
         raise ValueError(f"data.path must be a folder or an archive ({' '.join(_ARCHIVES)}), got {str(place)!r}")
-    return [found]
+    return files
 
 
 def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:

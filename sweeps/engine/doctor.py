@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ from packaging.specifiers import SpecifierSet
 
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
+from sweeps.engine.doctor_storage import check_cache, check_storage, size_told
 from sweeps.engine.doctor_store import Told, check_store
 from sweeps.engine.spec import BestOf, Sweep
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FREE_GB = 5.0  # of disk, below which a sweep's checkpoints may not fit
-_WALK_S = 1.0  # for adding up the results folder
 
 
 def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
@@ -33,6 +32,8 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
         _torch,
         _machine,
         _results,
+        check_storage,
+        check_cache,
         check_store,
         _ray,
         _cluster_file,
@@ -119,21 +120,7 @@ def _results() -> Iterator[Told]:
     free = shutil.disk_usage(there).free / 1e9
     level: Literal["ok", "warning"] = "ok" if free >= _FREE_GB else "warning"
     remedy = "" if free >= _FREE_GB else "remove what is not needed, or set JEPA_RESULTS to a larger disk"
-    yield Told(level, "results", f"{folder}: {_size_told(folder)}, {free:.0f} GB free", remedy)
-    yield Told("ok", "checkpoints", _size_told(folder / "checkpoints"))
-
-
-def _size_told(folder: Path) -> str:
-    """The files below a folder: how many, how large; a folder of very many is not added up to the end."""
-    size = count = 0
-    deadline = time.monotonic() + _WALK_S
-    for at, _, names in os.walk(folder):
-        for name in names:
-            size += os.lstat(os.path.join(at, name)).st_size if os.path.lexists(os.path.join(at, name)) else 0
-            count += 1
-        if time.monotonic() > deadline:
-            return f"more than {size / 1e9:.2f} GB in more than {count} files"
-    return f"{size / 1e9:.2f} GB in {count} files" if count else "nothing yet"
+    yield Told(level, "results", f"{folder}: {size_told(folder)}, {free:.0f} GB free", remedy)
 
 
 def _ray() -> Iterator[Told]:
