@@ -16,7 +16,7 @@ from analysis.sources import file_name
 from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
-       python -m analysis report SWEEP | export SWEEP | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
+       python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tables of the sweeps in the MLflow store.", usage=_USAGE)
     say = parser.add_argument
     say("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
-    say("of", nargs="?", default="", help="what to report, export or draw")
+    say("of", nargs="*", default=[], help="what to report, draw or export; without it, export writes every sweep")
     scales = ("mini", "small", "lab", "paper")
     say("--scale", choices=scales, default="", help="by default the only one in the store")
     say("--sweep", default="", metavar="SWEEP", help="what a figure draws, if not its own sweep")
@@ -60,10 +60,10 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.name != "export" and is_url(options.output or ""):
         parser.error(f"--output must be a folder of this machine, got {options.output!r}; only export writes to a URL")
-    if bool(options.of) != (options.name in _COMMANDS):
-        parser.error(
-            f"{options.name} needs a name" if not options.of else f"one table at a time, got {options.of!r} too"
-        )
+    if options.name not in _COMMANDS and options.of:
+        parser.error(f"one table at a time, got {options.of[0]!r} too")
+    if options.name in ("report", "figure") and len(options.of) != 1:
+        parser.error(f"{options.name} needs one name, got {' '.join(options.of) or 'none'}")
     return options
 
 
@@ -98,23 +98,24 @@ def _report(options: argparse.Namespace) -> str:
 
 
 def _export(options: argparse.Namespace) -> str:
-    from analysis.export import export_to
+    from analysis.export import export_to, sweeps_to_export
 
     storage = os.environ.get("JEPA_STORAGE") or os.environ.get("JEPA_RESULTS") or "results"
     where = options.output or str(Folder(storage) / "exports")
-    return "\n".join(export_to(where, _sweep(options), options.store))
+    sweeps = sweeps_to_export(options.of, options.scale, options.store)
+    return "\n".join(file for sweep in sweeps for file in export_to(where, sweep, options.store))
 
 
 def _figure(options: argparse.Namespace) -> str:
     from analysis.figures import write_figure
 
     sweep = "_".join(filter(None, [options.sweep, options.scale])) if options.sweep else ""
-    files = write_figure(options.of, options.store, _folder(options), scale=options.scale, sweep=sweep)
+    files = write_figure(options.of[0], options.store, _folder(options), scale=options.scale, sweep=sweep)
     return "\n".join(map(str, files))
 
 
 def _sweep(options: argparse.Namespace) -> str:
-    return "_".join(filter(None, [options.of, options.scale]))
+    return "_".join(filter(None, [options.of[0], options.scale]))
 
 
 def _folder(options: argparse.Namespace) -> Path:

@@ -1,15 +1,16 @@
-"""One sweep as files that need no store: python -m analysis export SWEEP. What reads them is sources.Export."""
+"""Sweeps as files that need no store: python -m analysis export [SWEEP ...]. What reads them is sources.Export."""
 
+import difflib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from analysis.folders import Folder, is_url
-from analysis.runs import load_histories, load_runs, notes_of, sweeps_in
+from analysis.runs import NothingToShow, has_runs, load_histories, load_runs, notes_of, sweeps_in
 from analysis.sources import ABOUT, POINTS, RUNS, digest_of, file_name, shown
 
 _OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
@@ -27,6 +28,28 @@ def export_to(where: str, sweep: str, store: str) -> list[str]:
         return [*map(str, write_export(sweep, store, Path(unquote(parts.path) if is_url(where) else where)))]
     with tempfile.TemporaryDirectory() as made:
         return (Folder(where) / file_name(sweep)).take(write_export(sweep, store, Path(made)))
+
+
+def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
+    """The sweeps of these names, or all that have runs where none is named; at a scale, if one is given.
+
+    Raises:
+        NothingToShow: no such store, one of the names is not in it, or nothing at all.
+    """
+    filled = {
+        name: item.tags.get("sweep.scale", "") for name, item in sweeps_in(store).items() if has_runs(item, store)
+    }
+    wanted = ["_".join(filter(None, [name, scale])) for name in names]
+    for name in wanted:
+        if name not in filled:
+            close = difflib.get_close_matches(name, filled, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(filled)) or 'none at all'}"
+            raise NothingToShow(f"sweep {name} has no runs in {shown(store)}; {remedy}")
+    found = wanted or sorted(name for name, of in filled.items() if scale in ("", of))
+    if not found:
+        at = f" at scale {scale}" if scale else ""
+        raise NothingToShow(f"no sweep{at} has runs in {shown(store)} yet; python sweeps/NAME.py makes some")
+    return found
 
 
 def write_export(sweep: str, store: str, folder: Path) -> list[Path]:

@@ -149,6 +149,27 @@ def test_exports_are_listed_like_a_store(
     assert len(load_runs("seeds", ".")) == 4
 
 
+def test_several_sweeps_or_all_with_runs_are_written_at_once(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "seeds", "fair", "--store", store, "--output", str(tmp_path / "two")]) == 0
+    assert [*sweeps_in(str(tmp_path / "two"))] == ["fair", "seeds"]
+    assert main(["export", "--store", store, "--output", str(tmp_path / "all")]) == 0
+    filled = sorted(name for name, item in sweeps_in(store).items() if has_runs(item, store))
+    assert sorted(sweeps_in(str(tmp_path / "all"))) == filled
+    assert len(filled) < len(sweeps_in(store))  # one is planned and has no run
+    capsys.readouterr()
+    assert main(["export", "seeds", "fairly", "--store", store, "--output", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.endswith("; did you mean 'fair'?\n")
+    assert not (tmp_path / "none").exists()
+
+
+def test_all_sweeps_of_one_scale_are_written(papers: str, tmp_path: Path) -> None:
+    assert main(["export", "--scale", "mini", "--store", papers, "--output", str(tmp_path)]) == 0
+    assert {item.tags["sweep.scale"] for item in sweeps_in(str(tmp_path)).values()} == {"mini"}
+    assert main(["export", "--scale", "lab", "--store", papers, "--output", str(tmp_path)]) == 1
+
+
 def test_what_is_no_export_or_is_damaged_is_answered_in_one_line(store: str, tmp_path: Path) -> None:
     with pytest.raises(NothingToShow, match=r"none is no folder of exports; python -m analysis export .* writes one"):
         load_runs("seeds", str(tmp_path / "none"))

@@ -1,10 +1,27 @@
 """Running sweeps: plan the cells, read the ledger, train the missing ones, publish the table."""
 
-from sweeps.engine.errors import install
-from sweeps.engine.launch import main
-from sweeps.engine.objective import Asha, LabelFree
-from sweeps.engine.spec import BestOf, Sweep
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweeps.engine.launch import main
+    from sweeps.engine.objective import Asha, LabelFree
+    from sweeps.engine.spec import BestOf, Sweep
 
 __all__ = ["Asha", "BestOf", "LabelFree", "Sweep", "main"]
 
-install()
+_HOME = {"Asha": "objective", "BestOf": "spec", "LabelFree": "objective", "Sweep": "spec", "main": "launch"}
+
+
+def __getattr__(name: str) -> Any:
+    """What sweep files import, when they do: the modules here that train nothing start without torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sweeps.engine.errors import install
+
+    install()
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

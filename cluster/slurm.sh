@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# A sweep on nodes that Slurm lends: Ray starts on all of them, the sweep on the first, and everything ends with it. From
+# the project's folder, which all nodes share, and where `make demo` has made .venv:
+#   sbatch cluster/slurm.sh lejepa_lambda_views --scale lab
+# A job that was requeued, or ran out of time and is sent again, goes on where it stopped.
+
+# ---- Yours to fill in ----------------------------------------------------------------------------------------------
+
+#SBATCH --job-name=jepa
+#SBATCH --nodes=2
+# GPUs and CPU cores of each node.
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=16
+#SBATCH --time=24:00:00
+
+# ---- The rest fits as it is ----------------------------------------------------------------------------------------
+
+# Whole nodes: Ray's end reaches every Ray of the same user on a node.
+#SBATCH --exclusive
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?"must be set: send this file with sbatch"}"
+
+# Folders, if need be: the MLflow store, locks and reports, which the first node alone writes; checkpoints and exports,
+# a shared folder or a URL; decoded images, on each node's own disk.
+export JEPA_RESULTS=${JEPA_RESULTS:-$PWD/results}
+export JEPA_STORAGE=${JEPA_STORAGE:-$JEPA_RESULTS}
+export JEPA_CACHE=${JEPA_CACHE:-${TMPDIR:-/tmp}/jepa-cache-$SLURM_JOB_ID}
+
+export PATH="$PWD/.venv/bin:$PATH"
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+[ -f "$HOME/.ray/auth_token" ] || ray get-auth-token --generate > /dev/null
+chmod 600 "$HOME/.ray/auth_token"
+export RAY_TMPDIR=/tmp/jepa-$SLURM_JOB_ID         # /tmp/ray may be another user's
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 # 30 s by default: Python starts slowly from a shared file system
+
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address=${hosts[0]}:$((20000 + SLURM_JOB_ID % 10000)) # one port per job
+
+srun --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    ray symmetric-run --address "$address" --min-nodes "${#hosts[@]}" --num-cpus="$SLURM_CPUS_PER_TASK" \
+    -- python -m sweeps "$@"
