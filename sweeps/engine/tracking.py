@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 
 from jepa_train.flat import flatten
+from jepa_train.redaction import hidden
 from sweeps.engine.cells import Cell
 from sweeps.engine.experiment import described, open_experiment, plan_files
 from sweeps.engine.plan import Plan
@@ -79,7 +80,7 @@ class Ledger:
             key: (entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in plan.entries.items()
         }
         self._client, experiment = open_experiment(sweep.name)
-        for key, value in described(plan, source).items():
+        for key, value in hidden(described(plan, source)).items():
             if experiment.tags.get(key) != value:
                 self._client.set_experiment_tag(experiment.experiment_id, key, value)
         for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
@@ -185,7 +186,8 @@ class Ledger:
         return self._writer.close()
 
     def _put(self, **parts: Any) -> None:
-        self._writer.put(Operation(at=_now(), **parts))
+        """What is told leaves for store and spool here, without the secrets in its texts."""
+        self._writer.put(Operation(at=_now(), **hidden(parts)))
 
     def _remember(self, key: str) -> float:
         run = self._open.pop(key)
@@ -204,7 +206,7 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
             self._note(f"the table cannot be made now: {one_line(error)}")
         else:
-            self.describe(f"{self._purpose}\n\n{self.table}")
+            self.describe(f"{self._purpose}\n\n{_plain(self.table)}")
             self._stale = False
         if closing:
             self._keep()
@@ -213,7 +215,7 @@ class Ledger:
 
     def _keep(self) -> None:
         try:
-            self._runs.keep(self._products())
+            self._runs.keep(hidden(self._products()))
         except Exception as error:  # noqa: BLE001 (tables and figures are the user's; the store may be away: next time)
             self._note(f"tables and figures cannot be kept now: {one_line(error)}")
 
@@ -243,6 +245,11 @@ def replay_spool(sweep: str) -> int:
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if "/" in name}
+
+
+def _plain(table: str) -> str:
+    """The table without HTML and images, which a label or a reason may hold and the UI would load."""
+    return table.replace("<", "&lt;").replace("![", "!&#91;")
 
 
 def _now() -> int:
