@@ -22,6 +22,7 @@ from ray.util import get_current_placement_group, get_node_ip_address
 from jepa_train.fresh import FreshProcess
 from jepa_train.network import use_interface_of
 from jepa_train.storage import StorageError
+from jepa_train.redaction import clean, hidden
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
@@ -154,12 +155,13 @@ def _run(
     except RayActorError:
         raise
     except Exception as error:
+        clean(error)  # what is raised again, Ray writes into its logs
         if (workers > 1 and _lost_a_rank(error)) or _is_fault(error):
-            error.add_note(traceback.format_exc())  # a note travels to Train's controller, a traceback does not
+            error.add_note(hidden(traceback.format_exc()))  # a note travels to Train's controller, a traceback does not
             raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = hidden(f"{type(error).__name__}: {error}".splitlines()[0])
         alike = workers == 1 or ray.get(mailbox.alike.remote(claim, rank, reason, workers))
-        end = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+        end = {"status": "failed", "reason": reason, "traceback": hidden(traceback.format_exc())}
         ray.get(mailbox.finish.remote(claim, end))
         if not (alike and _device_works()):
             raise
