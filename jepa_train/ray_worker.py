@@ -19,6 +19,7 @@ from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 from ray.util import get_current_placement_group, get_node_ip_address
 
+from jepa_train.distributed import meet_at_own_address
 from jepa_train.fresh import FreshProcess
 from jepa_train.network import use_interface_of
 from jepa_train.storage import StorageError
@@ -191,6 +192,7 @@ class _LaneBackend(_TorchBackend):
 
 def _use_own_interface() -> None:
     use_interface_of(get_node_ip_address())
+    meet_at_own_address()
 
 
 class Witness(ControllerCallback, WorkerGroupCallback):
