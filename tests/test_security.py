@@ -1,6 +1,7 @@
 """Attempts: to get at secrets, to run code by what is read, to leave the results folder, to listen for others."""
 
 import dataclasses
+import importlib
 import json
 import os
 import pickle
@@ -12,6 +13,9 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,7 @@ from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data.cache import Making, cache_dir, stored
+from jepa_train.distributed import meet_at_own_address
 from jepa_train.flat import cell_key, flatten
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS
@@ -187,7 +192,7 @@ from ray._raylet import GcsClient
 print(GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=5))
 '''
 
-def runner(cell, report, checkpoints):
+def runner(cell, report, checkpoints, host):
     raise MemoryError("no memory for " + os.environ["TEAM_API_KEY"])  # raised again, so that Ray hears of it
 
 def answered(environment):
@@ -297,6 +302,22 @@ def test_a_private_ray_listens_on_loopback_alone_and_asks_for_its_token(
     addresses = {ip.removeprefix("::ffff:") for ip, _ in told["listening"]}
     assert addresses <= {"127.0.0.1", "::1"}
     assert told["with and without token"] == [True, False]
+
+
+def test_the_store_by_which_ranks_meet_listens_at_their_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendezvous = importlib.import_module("torch.distributed.rendezvous")
+    monkeypatch.setattr(rendezvous, "_create_c10d_store", rendezvous._create_c10d_store)
+    meet_at_own_address()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    make = partial(rendezvous._create_c10d_store, "127.0.0.1", port, world_size=2, timeout=timedelta(seconds=20))
+    with ThreadPoolExecutor() as pool:  # they wait for each other
+        store, other = (pool.submit(make, rank=rank) for rank in (0, 1))
+    store, other = store.result(), other.result()
+    store.set("word", "said")
+    assert other.get("word") == b"said"
+    heard = [one.laddr for one in psutil.Process().net_connections() if one.status == "LISTEN"]
+    assert [ip for ip, at in heard if at == port] == ["127.0.0.1"]
 
 
 # What others wrote is read, never run.

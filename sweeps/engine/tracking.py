@@ -13,7 +13,7 @@ from mlflow.entities import Metric, RunTag
 from jepa_train.flat import flatten
 from jepa_train.redaction import hidden
 from sweeps.engine.cells import Cell
-from sweeps.engine.experiment import described, open_experiment, plan_files
+from sweeps.engine.experiment import described, fitting, harmless, open_experiment, plan_files
 from sweeps.engine.plan import Plan
 from sweeps.engine.provenance import code_tags, user
 from sweeps.engine.runs import Refused, Runs, one_line
@@ -24,7 +24,6 @@ from sweeps.engine.writer import Writer
 logger = logging.getLogger(__name__)
 
 _MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "FAILED"}
-_LONGEST = 19_000  # characters of a description; MLflow takes 20,000
 
 
 @dataclass
@@ -178,8 +177,7 @@ class Ledger:
 
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
-        whole = text if len(text) <= _LONGEST else text[:_LONGEST].rpartition("\n")[0] + "\n\n(cut here)"
-        self._put(description=whole)
+        self._put(description=fitting(text))
 
     def close(self) -> str:
         """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
@@ -206,7 +204,7 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
             self._note(f"the table cannot be made now: {one_line(error)}")
         else:
-            self.describe(f"{self._purpose}\n\n{_plain(self.table)}")
+            self.describe(f"{self._purpose}\n\n{harmless(self.table)}")
             self._stale = False
         if closing:
             self._keep()
@@ -245,11 +243,6 @@ def replay_spool(sweep: str) -> int:
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if "/" in name}
-
-
-def _plain(table: str) -> str:
-    """The table without HTML and images, which a label or a reason may hold and the UI would load."""
-    return table.replace("<", "&lt;").replace("![", "!&#91;")
 
 
 def _now() -> int:
