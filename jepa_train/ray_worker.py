@@ -22,8 +22,8 @@ from ray.util import get_current_placement_group, get_node_ip_address
 from jepa_train.distributed import meet_at_own_address
 from jepa_train.fresh import FreshProcess
 from jepa_train.network import use_interface_of
-from jepa_train.storage import StorageError
 from jepa_train.redaction import clean, hidden
+from jepa_train.storage import StorageError
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
@@ -186,13 +186,9 @@ class LaneConfig(TorchConfig):
 
 class _LaneBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(_use_own_interface)
+        worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
+        worker_group.execute(meet_at_own_address)
         super().on_start(worker_group, backend_config)
-
-
-def _use_own_interface() -> None:
-    use_interface_of(get_node_ip_address())
-    meet_at_own_address()
 
 
 class Witness(ControllerCallback, WorkerGroupCallback):
