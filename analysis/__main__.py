@@ -12,7 +12,7 @@ from analysis.mixture import MixedRuns
 from analysis.provenance import write_table
 from analysis.render import FORMATS
 from analysis.runs import NothingToShow, has_runs, store_uri, sweeps_in
-from analysis.sources import file_name
+from analysis.sources import file_name, shown
 from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
@@ -54,7 +54,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         "--store",
         default=store_uri(),
         metavar="URI",
-        help="an MLflow store, or a folder of exports by path or URL; default: %(default)s",
+        help="an MLflow store, or a folder of exports by path or URL; "
+        f"default: {shown(store_uri()).replace('%', '%%')}",
     )
     say("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
     options = parser.parse_args(words)
@@ -126,12 +127,12 @@ def _listing(options: argparse.Namespace) -> str:
     store = options.store
     try:
         filled = {name: item for name, item in sweeps_in(store).items() if has_runs(item, store)}
-        where = f"store: {store}"
+        where = f"store: {shown(store)}"
     except NothingToShow as nothing:
         filled, where = {}, str(nothing)
     lines = [_line(name, {sweep: item.tags for sweep, item in filled.items()}) for name in names()]
-    shown = {sweep for _, _, _, sweeps in lines for sweep in sweeps}
-    others = sorted({*filled} - shown)
+    tabled = {sweep for _, _, _, sweeps in lines for sweep in sweeps}
+    others = sorted({*filled} - tabled)
     about = f"a sweep without a table of its own: its trials ({GENERIC})"
     rows = [line[:3] for line in lines] + [(name, "in store", about) for name in others]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

@@ -25,6 +25,8 @@ from analysis.records import read_records, sqlite_file
 ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
 _PAGE = 1000  # experiments per query
+_LOGIN = re.compile(r"(?<=://)[^/@:]*:.+@")  # user:password@, which may hold @ and / itself
+_WORD = re.compile(r"(?i)([?&][\w.-]*(?:password|secret|token|key)=)[^&]+")
 _DAMAGED = "write it again with python -m analysis export"
 
 
@@ -168,8 +170,8 @@ class Export:
 
 
 def shown(store: str) -> str:
-    """A store as messages name it, without a password."""
-    return re.sub(r"//[^/@]*@", "//", store)
+    """A store as messages name it, without a password: neither before the host nor in the query."""
+    return _WORD.sub(r"\1***", _LOGIN.sub("", store))
 
 
 def file_name(name: str) -> str:

@@ -49,7 +49,8 @@ def main(words: list[str]) -> int:
         "--uvicorn-opts",
         "--log-level warning",
     ]
-    os.execv(sys.executable, [sys.executable, "-m", *server, "--backend-store-uri", store])
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store  # not as an argument: all users of a machine can read those
+    os.execv(sys.executable, [sys.executable, "-m", *server])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from jepa_train.flat import parse, unflatten
 from jepa_train.metrics import GLOSSARY
 from jepa_train.preflight import preflight
 from jepa_train.presets import PRESETS
+from jepa_train.redaction import hidden
 from jepa_train.storage import Place, StorageError, place_of
 from jepa_train.train import Outcome, evaluate_checkpoint, train
 
@@ -51,7 +52,7 @@ def main(words: list[str]) -> int:
         config = preflight(config_of(options.assignments, start=options.preset))
         outcome = _train_with_progress(config, folder)
     except (ConfigError, StorageError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {hidden(str(error))}\n")
         return 2
     Console().print(_summary(outcome.status, outcome.metrics))
     if outcome.reason:

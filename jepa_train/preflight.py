@@ -4,6 +4,8 @@ import dataclasses
 
 from jepa_train.config import TrainConfig
 from jepa_train.data.split import identify
+from jepa_train.flat import flatten
+from jepa_train.redaction import check_open
 from jepa_train.transfer import check_transfer
 
 
@@ -12,10 +14,11 @@ def preflight(config: TrainConfig) -> TrainConfig:
 
     Raises:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
-            empty, or not what the fingerprint says.
+            empty, or not what the fingerprint says; a password, token or key in a value.
     """
     from jepa_train.models import feature_widths  # timm takes 1.5 s to import, which --help and --status need not wait
 
+    check_open(flatten(config))
     feature_widths(config)
     check_transfer(config.probe.transfer, config.data)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=identify(config.data)))

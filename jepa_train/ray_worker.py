@@ -19,8 +19,10 @@ from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 from ray.util import get_current_placement_group, get_node_ip_address
 
+from jepa_train.distributed import meet_at_own_address
 from jepa_train.fresh import FreshProcess
 from jepa_train.network import use_interface_of
+from jepa_train.redaction import clean, hidden
 from jepa_train.storage import StorageError
 
 Flat = Mapping[str, Any]
@@ -154,12 +156,13 @@ def _run(
     except RayActorError:
         raise
     except Exception as error:
+        clean(error)  # what is raised again, Ray writes into its logs
         if (workers > 1 and _lost_a_rank(error)) or _is_fault(error):
-            error.add_note(traceback.format_exc())  # a note travels to Train's controller, a traceback does not
+            error.add_note(hidden(traceback.format_exc()))  # a note travels to Train's controller, a traceback does not
             raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = hidden(f"{type(error).__name__}: {error}".splitlines()[0])
         alike = workers == 1 or ray.get(mailbox.alike.remote(claim, rank, reason, workers))
-        end = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+        end = {"status": "failed", "reason": reason, "traceback": hidden(traceback.format_exc())}
         ray.get(mailbox.finish.remote(claim, end))
         if not (alike and _device_works()):
             raise
@@ -183,12 +186,9 @@ class LaneConfig(TorchConfig):
 
 class _LaneBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(_use_own_interface)
+        worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
+        worker_group.execute(meet_at_own_address)
         super().on_start(worker_group, backend_config)
-
-
-def _use_own_interface() -> None:
-    use_interface_of(get_node_ip_address())
 
 
 class Witness(ControllerCallback, WorkerGroupCallback):

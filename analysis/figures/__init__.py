@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import as_bytes, styled
 from analysis.runs import NothingToShow, load_histories, load_runs, store_uri, sweeps_in
-from analysis.sources import file_name
+from analysis.sources import file_name, shown
 from analysis.tables import UnknownTable
 
 SHARED = {"style", "points"}
@@ -132,5 +132,5 @@ def experiment_of(sweep: str, store: str, scale: str = "") -> str:
         raise UnknownFigure(f"{sweep} is in the store at the scales {', '.join(sorted(scales))}; choose one: --scale")
     if not wanted or wanted[0] not in scales:
         at = f" --scale {scale}" if scale else ""
-        raise NothingToShow(f"sweep {sweep} has no runs in {store} yet; python sweeps/{sweep}.py{at} fills it")
+        raise NothingToShow(f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{sweep}.py{at} fills it")
     return scales[wanted[0]]

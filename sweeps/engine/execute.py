@@ -8,6 +8,7 @@ from typing import Self
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from rich.console import Console
 
 from jepa_train.inspection import Expected
@@ -27,6 +28,10 @@ from sweeps.engine.search import CellSearcher
 from sweeps.engine.tasks import MAX_LOSSES
 from sweeps.engine.tracking import Ledger
 from sweeps.engine.trial import make_trial
+
+# Else Tune hands the driver's AWS keys to each trial in its runtime environment, which Ray's agent writes into its log.
+# Trials need none: whoever reads or writes storage is a worker, with the environment of its node.
+class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" not in name}
 
 _LONG = 1_000_000  # epochs of the longest cell that anybody trains
 

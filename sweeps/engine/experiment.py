@@ -18,6 +18,8 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.spec import Sweep
 from sweeps.engine.store import find_experiment, open_client, store_uri
 
+_LONGEST = 19_000  # characters of a description; MLflow takes 20,000
+
 
 def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     """A client of the store and the sweep's experiment, which is created where it is missing.
@@ -82,6 +84,18 @@ def plan_files(plan: Plan, source: Path) -> dict[str, str]:
     ]
     text = json.dumps({"cells": cells, "to be proposed": plan.total - len(cells)}, indent=1)
     return {"plan.json": text} | ({source.name: source.read_text()} if source.is_file() else {})
+
+
+def fitting(description: str) -> str:
+    """A description that MLflow takes, cut at a line's end where it is too long."""
+    if len(description) <= _LONGEST:
+        return description
+    return description[:_LONGEST].rpartition("\n")[0] + "\n\n(cut here)"
+
+
+def harmless(table: str) -> str:
+    """A Markdown table without HTML and images, which a label or a reason may hold and the UI would load."""
+    return table.replace("<", "&lt;").replace("![", "!&#91;")
 
 
 def _resolved(sweep: Sweep, base: TrainConfig) -> list[dict[str, Sequence[Scalar]]]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir, storage_dir
+from jepa_train.redaction import hidden
 from sweeps.engine.options import Options, read_words
 from sweeps.engine.rules import check_results, check_storage
 from sweeps.engine.scales import Study, about, at_scale
@@ -75,7 +76,7 @@ def launch(sweeps: Named, options: Options) -> int:
 
 def refused(error: ConfigError | str) -> int:
     """The exit code of bad input, which is answered in one line."""
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {hidden(str(error))}\n")
     return 2
 
 

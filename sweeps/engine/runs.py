@@ -11,6 +11,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from jepa_train.redaction import hidden
 from sweeps.engine.spool import Operation
 
 TROUBLE = (MlflowException, SQLAlchemyError, OSError)  # what a store raises that cannot be reached or does not answer
@@ -214,5 +215,5 @@ def one_line(error: BaseException) -> str:
     while inner is not None:
         error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error
         inner = inner.__cause__ or inner.__context__
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = hidden(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
     return text if len(text) <= 160 else f"{text[:157]}..."

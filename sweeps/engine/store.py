@@ -18,12 +18,14 @@ from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, flatten, parse, unflatten
 from jepa_train.paths import results_dir
+from jepa_train.redaction import hidden
 from sweeps.engine.cells import shared_fields
 from sweeps.engine.objective import Goal
 from sweeps.engine.spec import Sweep
 
 # What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
 RESULTS = ("finished", "diverged", "collapsed")
+_CELL_KEY = re.compile(r"[0-9a-f]{16}")  # it names a folder of checkpoints: a store may hold anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def store_uri() -> str:
 
 def shown_uri() -> str:
     """The store as messages name it, without a password."""
-    return re.sub(r"//[^/@]*@", "//", store_uri())
+    return hidden(store_uri())
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -126,7 +128,7 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
 def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
     """Every cell of an experiment, once; runs without a cell key are somebody else's."""
     records = read_records(open_client(uri), experiment.experiment_id, uri)
-    return [_entry(record) for record in one_per_cell(record for record in records if "cell_key" in record.tags)]
+    return [_entry(record) for record in one_per_cell(filter(_is_cell, records))]
 
 
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
@@ -213,6 +215,10 @@ def _entry(record: Record) -> Entry:
         end_time=record.end_time,
         commit=tags.get("mlflow.source.git.commit", ""),
     )
+
+
+def _is_cell(record: Record) -> bool:
+    return _CELL_KEY.fullmatch(record.tags.get("cell_key", "")) is not None
 
 
 def _is_sqlite(file: Path) -> bool:

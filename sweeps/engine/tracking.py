@@ -11,8 +11,9 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 
 from jepa_train.flat import flatten
+from jepa_train.redaction import hidden
 from sweeps.engine.cells import Cell
-from sweeps.engine.experiment import described, open_experiment, plan_files
+from sweeps.engine.experiment import described, fitting, harmless, open_experiment, plan_files
 from sweeps.engine.plan import Plan
 from sweeps.engine.provenance import code_tags, user
 from sweeps.engine.runs import Refused, Runs, one_line
@@ -23,7 +24,6 @@ from sweeps.engine.writer import Writer
 logger = logging.getLogger(__name__)
 
 _MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "FAILED"}
-_LONGEST = 19_000  # characters of a description; MLflow takes 20,000
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Ledger:
             key: (entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in plan.entries.items()
         }
         self._client, experiment = open_experiment(sweep.name)
-        for key, value in described(plan, source).items():
+        for key, value in hidden(described(plan, source)).items():
             if experiment.tags.get(key) != value:
                 self._client.set_experiment_tag(experiment.experiment_id, key, value)
         for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
@@ -177,15 +177,15 @@ class Ledger:
 
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
-        whole = text if len(text) <= _LONGEST else text[:_LONGEST].rpartition("\n")[0] + "\n\n(cut here)"
-        self._put(description=whole)
+        self._put(description=fitting(text))
 
     def close(self) -> str:
         """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
         return self._writer.close()
 
     def _put(self, **parts: Any) -> None:
-        self._writer.put(Operation(at=_now(), **parts))
+        """What is told leaves for store and spool here, without the secrets in its texts."""
+        self._writer.put(Operation(at=_now(), **hidden(parts)))
 
     def _remember(self, key: str) -> float:
         run = self._open.pop(key)
@@ -204,7 +204,7 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
             self._note(f"the table cannot be made now: {one_line(error)}")
         else:
-            self.describe(f"{self._purpose}\n\n{self.table}")
+            self.describe(f"{self._purpose}\n\n{harmless(self.table)}")
             self._stale = False
         if closing:
             self._keep()
@@ -213,7 +213,7 @@ class Ledger:
 
     def _keep(self) -> None:
         try:
-            self._runs.keep(self._products())
+            self._runs.keep(hidden(self._products()))
         except Exception as error:  # noqa: BLE001 (tables and figures are the user's; the store may be away: next time)
             self._note(f"tables and figures cannot be kept now: {one_line(error)}")
 

@@ -1,0 +1,79 @@
+"""What is kept out of stores, files and terminals: passwords in URLs, and the values of the environment's secrets."""
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
+
+from jepa_train.checks import ConfigError
+
+HIDDEN = "***"
+_SHORTEST = 8  # characters of a secret: "test" or "true" would be found in half of all texts
+_SECRET = re.compile(r"(^|_)(TOKENS?|PASSW(OR)?D|PASSPHRASE|SECRETS?|CREDENTIALS?)(_|$)|(^|_)(API_?)?KEY$|_PWD$")
+_NO_SECRET = re.compile(r"_(FILE|PATH|DIR|URL|URI|ID|MODE|NAME)$")  # AWS_WEB_IDENTITY_TOKEN_FILE: a place
+_LOGIN = re.compile(r"(?<=://)[^\s/@:'\"]*:([^\s'\"]+)@")  # user:password of a URL; a password may hold @ and /
+_WORD = re.compile(r"(?i)([?&;][\w.-]*(?:password|secret|token|credential|signature|key|\bsig)=)[^&\s'\"#]+")
+
+T = TypeVar("T")
+
+
+def hidden(value: T) -> T:
+    """The value with *** for each secret in its texts: of a string, or of what mappings, lists and tuples hold."""
+    return _hidden(value, _pattern(_secrets()))
+
+
+def clean(error: BaseException) -> None:
+    """Hide the secrets in what an exception and its causes say: whoever raises it again lets Ray log it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        inner.args = hidden(inner.args)
+        inner = inner.__cause__ or inner.__context__
+
+
+def check_open(flat: Mapping[str, Any]) -> None:
+    """Refuse a flat config that holds a secret: every run stores its whole config.
+
+    Raises:
+        ConfigError: a value has the login of a URL, or a secret of the environment.
+    """
+    for key, value in flat.items():
+        if hidden(value) != value:
+            raise ConfigError(
+                f"{key} must hold no password, token or key, got {hidden(value)!r}; take it out and set it in the "
+                "environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+
+
+def _hidden(value: Any, secrets: re.Pattern[str] | None) -> Any:
+    if isinstance(value, str):
+        if "://" in value:
+            value = _WORD.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", value))
+        return secrets.sub(HIDDEN, value) if secrets else value
+    if isinstance(value, Mapping):
+        return {_hidden(key, secrets): _hidden(each, secrets) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_hidden(each, secrets) for each in value)
+    return value
+
+
+def _secrets() -> frozenset[str]:
+    """What this process's environment keeps secret."""
+    found = {text for name, text in os.environ.items() if _is_secret(name)}
+    for text in os.environ.values():
+        found |= {unquote(login.group(1)) for login in _LOGIN.finditer(text)} if "://" in text else set()
+    return frozenset(text for text in found if len(text) >= _SHORTEST)
+
+
+@functools.cache
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET.search(name.upper()) and not _NO_SECRET.search(name.upper()))
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
+    """Finds any of them, as it is or quoted as in a URL; the longer one where one is a part of another."""
+    spellings = {text for secret in secrets for text in (secret, quote(secret, safe=""))}
+    longest = sorted(spellings, key=lambda text: (-len(text), text))
+    return re.compile("|".join(map(re.escape, longest))) if longest else None
