@@ -94,7 +94,7 @@ def cluster(network: Hosts) -> Cluster:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """What the machines have logged and the drivers said, beside what failed."""
     report = yield
     cluster = getattr(item, "funcargs", {}).get("cluster")

@@ -10,6 +10,7 @@ from hosts import Host
 
 PROJECT = Path(__file__).parents[2]
 PYTHON = (Path(sys.base_prefix), Path(sys.prefix))  # folders that a host needs to see
+TOKEN = ".ray/auth_token"  # Ray's, below a home
 _SSHD = """
 PermitRootLogin prohibit-password
 UsePAM no

@@ -3,15 +3,23 @@
 The tests are one story, in this order: each goes on where the one before has left the cluster.
 """
 
+import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import Cluster, until
+from conftest import MACHINES, Cluster, until
 from filled import FILLED
+from hosts import Host
+from machines import TOKEN
+from sockets import arguments, reachable
+from tables import curves_of, results_of
 from watching import Watched, trains
 
 FILE = "tests/cluster/sweeps/cluster_story.py"
 CELLS = 4
+KNOCK = Path(__file__).with_name("knock.py")
 LAUNCH_S = 240.0  # from a command until its sweep trains, on two busy cores
 TRAIN_S = 180.0  # for a cell to go on, or to end
 LOST_S = 240.0  # for Ray to miss a machine, and for its trial to go on elsewhere
@@ -71,9 +79,60 @@ def test_the_laptop_sees_how_the_sweep_stands_through_a_tunnel(cluster: Cluster)
     assert re.search(r"of 4 cells; run by root@head", said), said
 
 
-def test_a_driver_killed_again_and_the_same_command_finishes(cluster: Cluster, sweep: Watched) -> None:
-    before = sweep.finished()
+def test_a_stranger_on_the_network_gets_nothing(cluster: Cluster) -> None:
+    """While a trial runs: whatever listens beyond loopback is knocked at, with HTTP and with all of Ray's methods."""
+    listening: dict[str, str] = {}
+    for machine in cluster.machines.values():
+        listening |= reachable(machine)
+    (cluster.stranger.home / KNOCK.name).write_text(KNOCK.read_text())
+    said = cluster.stranger.run(f"~/jepa-venv/bin/python ~/{KNOCK.name} {' '.join(listening)}")
+    found = {address: (listening[address], *answer) for address, answer in json.loads(said).items()}
+    assert {address: told for address, told in found.items() if told[2]} == {}
+    kinds = {kind for _, kind, _ in found.values()}
+    assert kinds >= {"ssh", "http", "grpc"}, found
+    # torch's own, by which the ranks of a trial find each other
+    assert {name for name, kind, _ in found.values() if kind == "silent"} <= {"ray::RayTrainWo"}, found
+    assert not {address.rpartition(":")[2] for address in found} & {"8265", "5000"}  # dashboard, MLflow
+
+
+def test_rays_own_client_is_refused_without_the_token(cluster: Cluster) -> None:
+    ray = "RAY_AUTH_MODE=disabled ~/jepa-venv/bin/ray"
+    head = cluster.head.address
+    asked = cluster.stranger.start(f"{ray} job list --address http://{head}:52365")
+    assert asked.wait(60, check=False) != 0
+    assert "AuthenticationError" in asked.said
+    asked = cluster.stranger.start(f"{ray} status --address {head}:6379")
+    assert asked.wait(60, check=False) != 0
+    assert "local_cluster" not in asked.said
+    assert "Active" not in asked.said
+
+
+def test_the_token_stands_in_no_log_no_store_and_no_command(cluster: Cluster) -> None:
+    token = (cluster.laptop.home / TOKEN).read_text().strip()
+    hosts = (cluster.laptop, *cluster.machines.values())
+    told = [line for host in hosts for line in arguments(host) if token in line]
+    assert told == []
+    everything = [host.folder for host in hosts] + [cluster.network.shared]
+    found = subprocess.run(["grep", "-rlF", token, *everything], capture_output=True, text=True, check=False)
+    assert sorted(found.stdout.split()) == sorted(str(host.home / TOKEN) for host in hosts)
+
+
+def test_a_node_with_other_code_stops_the_sweep_and_is_named(cluster: Cluster, sweep: Watched) -> None:
+    *_, machine = cluster.machines.values()
+    file = machine.home / "jepa-sweeps" / "jepa_train" / "rgg.py"
+    before = file.read_text()
     cluster.on_head(f"kill -9 {sweep.driver}")
+    file.write_text(before + "# changed\n")
+    try:
+        launch = cluster.submit(FILE)
+        assert launch.wait(LAUNCH_S, check=False) != 0
+    finally:
+        file.write_text(before)
+    assert re.search(rf"{machine.address}: {machine.name} runs other code: jepa_train/rgg.py differs", launch.said)
+
+
+def test_the_same_command_finishes_the_sweep(cluster: Cluster, sweep: Watched) -> None:
+    before = sweep.finished()
     launch = cluster.submit(FILE)
     launch.wait(LAUNCH_S + CELLS * TRAIN_S)
     assert len(sweep.finished()) == CELLS
@@ -87,5 +146,24 @@ def test_a_label_with_blanks_survives_the_launcher(cluster: Cluster) -> None:
     assert "finished" in asked.said
 
 
+def test_the_results_come_home_and_are_those_of_a_local_run(cluster: Cluster) -> None:
+    """Cell for cell and epoch for epoch, to the last digit: wherever the cells ran and however often they were cut."""
+    laptop = cluster.laptop
+    laptop.run(f"cd ~/jepa-sweeps && python -m sweeps fetch {FILLED} cluster_story")
+    local = "cd ~/jepa-sweeps && export JEPA_RESULTS=$HOME/local RAY_ADDRESS=local"
+    laptop.run(f"{local} && python {FILE} && python -m analysis export cluster_story", timeout=LAUNCH_S + TRAIN_S)
+    fetched = laptop.home / "jepa-sweeps" / "results" / "exports" / "cluster_story"
+    made = laptop.home / "local" / "export" / "cluster_story"
+    assert len(results_of(made)) == CELLS
+    assert results_of(fetched) == results_of(made)
+    assert curves_of(fetched) == curves_of(made)
+
+
 def test_down_leaves_nothing_of_ray_behind(cluster: Cluster) -> None:
     cluster.laptop.run(f"cd ~/jepa-sweeps && ray down --yes {FILLED}")
+    assert {machine.name: of_ray(machine) for machine in cluster.machines.values()} == {name: [] for name in MACHINES}
+
+
+def of_ray(host: Host) -> list[str]:
+    """Its processes of Ray."""
+    return [line for line in arguments(host) if re.search(r"raylet|gcs_server|ray::|/ray/(dashboard|autoscaler)", line)]

@@ -1,4 +1,4 @@
-"""Four trainings on digits, two workers each: on hosts of one CPU every trial spans two of them. They end within minutes."""
+"""Four trainings on digits, two workers each: on hosts of one CPU every trial spans two of them."""
 
 import dataclasses
 import sys
