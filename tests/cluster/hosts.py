@@ -1,0 +1,215 @@
+"""Hosts made of namespaces: own network, processes, mounts and name each, on one switch. Needs root, nothing else.
+
+A host is a process tree below an init of its own: to kill the init is to pull the plug. What a host writes to /root,
+/tmp, /run and /dev/shm is its own; /mnt/shared is the same folder on all of them, as NFS would be.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_INIT = Path(__file__).with_name("init.sh")
+_TIED = ("setpriv", "--pdeathsig", "KILL")  # what this starts ends with this process, however that ends
+_NEW = ("unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
+_ENVIRONMENT = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "TERM": "xterm", "LANG": "C.UTF-8"}
+_TOOL_S = 20.0
+RUN_S = 120.0
+
+
+class HostError(RuntimeError):
+    """A command failed on a host, with what it said."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that was started on a host; stdout and stderr come together."""
+
+    told: str  # host and command line
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout: float, *, check: bool = True) -> int:
+        """Its exit code, once it has ended.
+
+        Raises:
+            HostError: the code is not 0 and check is on, or it does not end in time.
+        """
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{self.told}\nstill runs after {timeout:.0f} s\n{self.said}") from None
+        if check and code:
+            raise HostError(f"{self.told}\nexit code {code}\n{self.said}")
+        return code
+
+    def stop(self) -> None:
+        """End what does not end by itself, such as a tunnel."""
+        os.kill(_child_of(self.process.pid), signal.SIGTERM)
+        self.process.wait(_TOOL_S)
+
+
+@dataclass
+class Host:
+    """A machine that runs."""
+
+    name: str
+    address: str
+    folder: Path  # its files: root, tmp, and what its commands said
+    init: int  # the id of its first process, seen from outside
+    commands: list[Running] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """Its /root, seen from outside."""
+        return self.folder / "root"
+
+    def run(self, command: str, *, timeout: float = RUN_S) -> str:
+        """What a command line says, run in a login shell to its end.
+
+        Raises:
+            HostError: it failed, or takes too long.
+        """
+        running = self.start(command, timeout=timeout)
+        running.wait(timeout + _TOOL_S)
+        return running.said
+
+    def start(self, command: str, *, timeout: float = 600.0) -> Running:
+        """The same without waiting; after the time-out it is killed."""
+        said = self.folder / "said"
+        log = said / f"{len(list(said.iterdir())):03d}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [*_TIED, *_inside(self.init), "timeout", "-k", "5", str(timeout), "bash", "--login", "-c", command],
+                env=_ENVIRONMENT | {"PATH": os.environ["PATH"]},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        self.commands.append(Running(f"{self.name}$ {command}", process, log))
+        return self.commands[-1]
+
+    def kill(self) -> None:
+        """Pull the plug: every process is gone at once, nobody says goodbye."""
+        os.kill(self.init, signal.SIGKILL)
+        until = time.monotonic() + _TOOL_S
+        while Path(f"/proc/{self.init}").exists():
+            assert time.monotonic() < until, f"{self.name} does not die"
+            time.sleep(0.05)
+
+
+class Hosts:
+    """A network of hosts; leaving the block ends all that runs on them.
+
+    Args:
+        folder: where their files lie, a folder for each, and `shared`, which they see as /mnt/shared.
+        subnet: the first three numbers of their addresses; .1 is the router's.
+        visible: folders below /root or /tmp that the hosts need in the same place, such as this Python's.
+    """
+
+    def __init__(self, folder: Path, *, subnet: str = "10.77.0", visible: Iterable[Path] = ()) -> None:
+        self.shared = folder / "shared"
+        self._folder = folder
+        self._subnet = subnet
+        self._visible = [str(path) for path in visible]
+        self._inits: list[subprocess.Popen[str]] = []
+        self._hosts: list[Host] = []
+
+    def __enter__(self) -> Self:
+        self.shared.mkdir(parents=True)
+        self._switch = subprocess.Popen(
+            [*_TIED, "unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity"], stdout=subprocess.PIPE
+        )
+        assert self._switch.stdout is not None
+        self._switch.stdout.readline()
+        self._on_switch("ip link add br0 type bridge")
+        self._on_switch(f"ip addr add {self._subnet}.1/24 dev br0")
+        self._on_switch("ip link set br0 up")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        commands = [command.process for host in self._hosts for command in host.commands]
+        for process in [*self._inits, self._switch, *commands]:
+            process.kill()
+            process.wait()
+
+    def boot(self, name: str, number: int) -> Host:
+        """A host at address .number, or the same one again after it was killed; it finds its files as they were."""
+        folder, address = self._folder / name, f"{self._subnet}.{number}"
+        if not folder.exists():
+            self._lay_out(folder, name)
+        process = subprocess.Popen(
+            [*_TIED, *_NEW, "bash", str(_INIT), name, str(folder), str(self.shared), *self._visible],
+            stdout=subprocess.PIPE,
+            stderr=(folder / "init.log").open("ab"),
+            text=True,
+        )
+        self._inits.append(process)
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise HostError(f"{name} did not start\n{(folder / 'init.log').read_text()}")
+        host = Host(name, address, folder, _child_of(process.pid))
+        self._hosts.append(host)
+        self._connect(host, port=f"port{number}-{len(self._hosts)}")
+        return host
+
+    def _lay_out(self, folder: Path, name: str) -> None:
+        for part in ("root", "tmp", "said", "profile.d", "ssh"):
+            (folder / part).mkdir(parents=True)
+        # as Debian writes it: a host's own name leads to its loopback
+        (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+
+    def _connect(self, host: Host, *, port: str) -> None:
+        """Plug it in; docker0 is a network that leads to no other host, as many machines have one."""
+        self._on_switch(f"ip link add {port} type veth peer name lan0 netns {host.init}")
+        self._on_switch(f"ip link set {port} master br0 up")
+        for command in (
+            f"ip addr add {host.address}/24 dev lan0",
+            "ip link set lan0 up",
+            f"ip route add default via {self._subnet}.1",
+            "ip link add docker0 type bridge",
+            "ip link add inner type veth peer name outer",
+            "ip link set outer master docker0 up",
+            "ip link set inner up",
+            "ip addr add 172.17.0.1/16 dev docker0",
+            "ip link set docker0 up",
+        ):
+            subprocess.run([*_inside(host.init), *command.split()], check=True, timeout=_TOOL_S)
+
+    def _on_switch(self, command: str) -> None:
+        enter = ("nsenter", "--target", str(self._switch.pid), "--net")
+        subprocess.run([*enter, *command.split()], check=True, timeout=_TOOL_S)
+
+
+def missing() -> str:
+    """Why hosts cannot be made here, '' where they can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "hosts are made of Linux namespaces by root; run it as root"
+    for tool in ("ip", "unshare", "nsenter", "setpriv"):
+        if shutil.which(tool) is None:
+            return f"{tool} is not installed (Debian's iproute2 and util-linux have it)"
+    probe = "ip link add br0 type bridge && ip link add one type veth peer name two && mount -t tmpfs tmpfs /mnt"
+    tried = subprocess.run([*_NEW, "sh", "-c", probe], capture_output=True, text=True, check=False, timeout=_TOOL_S)
+    return "" if tried.returncode == 0 else f"namespaces are not allowed here: {tried.stderr.strip()}"
+
+
+def _inside(init: int) -> tuple[str, ...]:
+    return ("nsenter", "--target", str(init), "--all", "--wd=/")
+
+
+def _child_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])

@@ -1,0 +1,169 @@
+"""A sweep on a cluster, from `ray up` to `ray down`: its machines and its drivers are killed, and nothing is lost.
+
+The tests are one story, in this order: each goes on where the one before has left the cluster.
+"""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import MACHINES, Cluster, until
+from filled import FILLED
+from hosts import Host
+from machines import TOKEN
+from sockets import arguments, reachable
+from tables import curves_of, results_of
+from watching import Watched, trains
+
+FILE = "tests/cluster/sweeps/cluster_story.py"
+CELLS = 4
+KNOCK = Path(__file__).with_name("knock.py")
+LAUNCH_S = 240.0  # from a command until its sweep trains, on two busy cores
+TRAIN_S = 180.0  # for a cell to go on, or to end
+LOST_S = 240.0  # for Ray to miss a machine, and for its trial to go on elsewhere
+
+
+@pytest.fixture(scope="module")
+def sweep(cluster: Cluster) -> Watched:
+    checkpoints = cluster.network.shared / "checkpoints" / "cluster_story"
+    return Watched(checkpoints, cluster.head.home / "jepa-results" / "locks" / "cluster_story.lock")
+
+
+def test_a_job_whose_machine_dies_in_mid_trial_goes_on_without_it(cluster: Cluster, sweep: Watched) -> None:
+    with cluster.tunnel(8265) as address:
+        job = f"export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={address} && ray job"
+        folder, _, name = FILE.rpartition("/")
+        words = f"--no-wait --submission-id story --working-dir {folder} -- python {name}"
+        cluster.laptop.run(f"cd ~/jepa-sweeps && {job} submit {words}")
+        until(sweep.steps, LAUNCH_S, "no cell has been begun", cluster.laptop.start(f"{job} logs story"))
+        at_work = [machine for machine in cluster.machines.values() if trains(machine)]
+        assert len(at_work) == 2  # a trial spans two hosts
+        step, lost = sweep.steps(), next(machine for machine in at_work if machine is not cluster.head)
+        lost.kill()
+        until(
+            lambda: sweep.finished() or sweep.steps() > step,
+            LOST_S,
+            f"the cell does not go on after {lost.name} was killed",
+            cluster.laptop.start(f"{job} logs story"),
+        )
+        said = cluster.laptop.run(f"{job} logs story")
+    note = re.search(r"worker lost \((.*)\); goes on after epoch (\d+)", said)
+    assert note is not None, said
+    assert int(note[2]) > 0, said
+    cluster.boot_again(lost)
+    until(sweep.finished, TRAIN_S, "the cell does not end")
+
+
+def test_a_driver_that_is_killed_is_followed_by_the_next_launch(cluster: Cluster, sweep: Watched) -> None:
+    before = sweep.finished()
+    cluster.on_head(f"kill -9 {sweep.driver}")
+    launch = cluster.submit(FILE, options="--tmux")
+    launch.wait(60)
+    step = sweep.steps()
+    until(lambda: len(sweep.finished()) > len(before) or sweep.steps() > step, LAUNCH_S, "the sweep does not go on")
+    assert before.items() <= sweep.finished().items()
+
+
+def test_a_second_launch_is_told_who_runs_the_sweep(cluster: Cluster, sweep: Watched) -> None:
+    second = cluster.submit(FILE)
+    assert second.wait(60, check=False) != 0
+    assert re.search(rf"sweep cluster_story is being run by root@head \(process {sweep.driver}\)", second.said)
+    assert "code 2" in cluster.on_head("python cluster_story.py 2>&1; echo code $?")
+
+
+def test_the_laptop_sees_how_the_sweep_stands_through_a_tunnel(cluster: Cluster) -> None:
+    with cluster.tunnel(5000) as address:
+        said = cluster.laptop.run(f"cd ~/jepa-sweeps && MLFLOW_TRACKING_URI={address} python {FILE} --status")
+    assert re.search(r"of 4 cells; run by root@head", said), said
+
+
+def test_a_stranger_on_the_network_gets_nothing(cluster: Cluster) -> None:
+    """While a trial runs: whatever listens beyond loopback is knocked at, with HTTP and with all of Ray's methods."""
+    listening: dict[str, str] = {}
+    for machine in cluster.machines.values():
+        listening |= reachable(machine)
+    (cluster.stranger.home / KNOCK.name).write_text(KNOCK.read_text())
+    said = cluster.stranger.run(f"~/jepa-venv/bin/python ~/{KNOCK.name} {' '.join(listening)}")
+    found = {address: (listening[address], *answer) for address, answer in json.loads(said).items()}
+    assert {address: told for address, told in found.items() if told[2]} == {}
+    kinds = {kind for _, kind, _ in found.values()}
+    assert kinds >= {"ssh", "http", "grpc"}, found
+    # torch's own, by which the ranks of a trial find each other
+    assert {name for name, kind, _ in found.values() if kind == "silent"} <= {"ray::RayTrainWo"}, found
+    assert not {address.rpartition(":")[2] for address in found} & {"8265", "5000"}  # dashboard, MLflow
+
+
+def test_rays_own_client_is_refused_without_the_token(cluster: Cluster) -> None:
+    ray = "RAY_AUTH_MODE=disabled ~/jepa-venv/bin/ray"
+    head = cluster.head.address
+    asked = cluster.stranger.start(f"{ray} job list --address http://{head}:52365")
+    assert asked.wait(60, check=False) != 0
+    assert "AuthenticationError" in asked.said
+    asked = cluster.stranger.start(f"{ray} status --address {head}:6379")
+    assert asked.wait(60, check=False) != 0
+    assert "local_cluster" not in asked.said
+    assert "Active" not in asked.said
+
+
+def test_the_token_stands_in_no_log_no_store_and_no_command(cluster: Cluster) -> None:
+    token = (cluster.laptop.home / TOKEN).read_text().strip()
+    hosts = (cluster.laptop, *cluster.machines.values())
+    told = [line for host in hosts for line in arguments(host) if token in line]
+    assert told == []
+    everything = [host.folder for host in hosts] + [cluster.network.shared]
+    found = subprocess.run(["grep", "-rlF", token, *everything], capture_output=True, text=True, check=False)
+    assert sorted(found.stdout.split()) == sorted(str(host.home / TOKEN) for host in hosts)
+
+
+def test_a_node_with_other_code_stops_the_sweep_and_is_named(cluster: Cluster, sweep: Watched) -> None:
+    *_, machine = cluster.machines.values()
+    file = machine.home / "jepa-sweeps" / "jepa_train" / "rgg.py"
+    before = file.read_text()
+    cluster.on_head(f"kill -9 {sweep.driver}")
+    file.write_text(before + "# changed\n")
+    try:
+        launch = cluster.submit(FILE)
+        assert launch.wait(LAUNCH_S, check=False) != 0
+    finally:
+        file.write_text(before)
+    assert re.search(rf"{machine.address}: {machine.name} runs other code: jepa_train/rgg.py differs", launch.said)
+
+
+def test_the_same_command_finishes_the_sweep(cluster: Cluster, sweep: Watched) -> None:
+    before = sweep.finished()
+    launch = cluster.submit(FILE)
+    launch.wait(LAUNCH_S + CELLS * TRAIN_S)
+    assert len(sweep.finished()) == CELLS
+    assert before.items() <= sweep.finished().items()
+    assert "4 finished of 4 cells" in launch.said
+
+
+def test_a_label_with_blanks_survives_the_launcher(cluster: Cluster) -> None:
+    asked = cluster.submit(FILE, '--explain "p=0.5 mu=-1"')
+    asked.wait(60)
+    assert "finished" in asked.said
+
+
+def test_the_results_come_home_and_are_those_of_a_local_run(cluster: Cluster) -> None:
+    """Cell for cell and epoch for epoch, to the last digit: wherever the cells ran and however often they were cut."""
+    laptop = cluster.laptop
+    laptop.run(f"cd ~/jepa-sweeps && python -m sweeps fetch {FILLED} cluster_story")
+    local = "cd ~/jepa-sweeps && export JEPA_RESULTS=$HOME/local RAY_ADDRESS=local"
+    laptop.run(f"{local} && python {FILE} && python -m analysis export cluster_story", timeout=LAUNCH_S + TRAIN_S)
+    fetched = laptop.home / "jepa-sweeps" / "results" / "exports" / "cluster_story"
+    made = laptop.home / "local" / "export" / "cluster_story"
+    assert len(results_of(made)) == CELLS
+    assert results_of(fetched) == results_of(made)
+    assert curves_of(fetched) == curves_of(made)
+
+
+def test_down_leaves_nothing_of_ray_behind(cluster: Cluster) -> None:
+    cluster.laptop.run(f"cd ~/jepa-sweeps && ray down --yes {FILLED}")
+    assert {machine.name: of_ray(machine) for machine in cluster.machines.values()} == {name: [] for name in MACHINES}
+
+
+def of_ray(host: Host) -> list[str]:
+    """Its processes of Ray."""
+    return [line for line in arguments(host) if re.search(r"raylet|gcs_server|ray::|/ray/(dashboard|autoscaler)", line)]
