@@ -35,10 +35,10 @@ from benchmarks.image_folder import cache_in, write_folder
 from benchmarks.report import as_markdown
 from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten, unflatten
+from jepa_train.host import Home, Host
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS, PRESETS
-from jepa_train.ray_worker import Host, Outcome, Report, train_cell
-from jepa_train.train import Home
+from jepa_train.ray_worker import Outcome, Report, train_cell
 from sweeps.engine import Sweep, execute
 from sweeps.engine import main as launch
 from sweeps.engine.cluster import ray_session

@@ -1,5 +1,6 @@
 """The worker of a lane: runs one cell after another under Ray Train. The only `import ray` in this package."""
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,8 +20,9 @@ from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 from ray.util import get_current_placement_group, get_node_ip_address
 
-from jepa_train.distributed import meet_at_own_address
+from jepa_train.distributed import broadcast_flag, meet_at_own_address
 from jepa_train.fresh import FreshProcess
+from jepa_train.host import Host
 from jepa_train.network import use_interface_of
 from jepa_train.redaction import clean, hidden
 from jepa_train.storage import StorageError
@@ -40,14 +42,7 @@ class Outcome(Protocol):
 
 # What torch raises as a plain RuntimeError
 _FAULTS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "DefaultCPUAllocator", "unable to mmap", "NCCL error")
-
-
-class Host(Protocol):
-    """What a runner may ask and tell of its machines; jepa_train.train.Host says the same."""
-
-    def saved(self) -> None: ...
-    def leaving(self) -> bool: ...
-
+ASK_S = 2.0  # between two questions whether the nodes stay: 2 ms for one rank and 10 for two, on two busy cores
 
 # the cell, where its reports go, where its sweep keeps checkpoints, and whether its machines stay
 Runner = Callable[[Flat, Report, str, Host], Outcome]
@@ -80,13 +75,17 @@ class _Machines:
         self._mailbox = mailbox
         self._claim = claim
         self._watched = watched
+        self._asked = 0.0
 
     def saved(self) -> None:
         self._mailbox.saved.remote(self._claim)
 
     def leaving(self) -> bool:
-        """A barrier of all ranks, some milliseconds."""
-        return self._watched and ray.train.get_preemption_info() is not None
+        """Ray Train's word, which costs a barrier of all ranks through an actor: not at every look of a small model."""
+        if not self._watched or not broadcast_flag(time.monotonic() - self._asked > ASK_S):
+            return False
+        self._asked = time.monotonic()
+        return ray.train.get_preemption_info() is not None
 
     def leave(self) -> None:
         """Tell the mailbox, on every rank: the first one that ends may end the others."""

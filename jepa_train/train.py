@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from jepa_train import distributed
 from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
@@ -14,6 +14,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.data.split import load_splits
 from jepa_train.evaluate import evaluate, final_evaluation
 from jepa_train.flat import cell_key, parse, unflatten
+from jepa_train.host import Home, Host
 from jepa_train.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.models import build_network
 from jepa_train.preflight import preflight
@@ -37,27 +38,6 @@ class Outcome:
     status: Status
     reason: str
     metrics: dict[str, float]
-
-
-class Host(Protocol):
-    """Whoever keeps the machines that a run is on."""
-
-    def saved(self) -> None:
-        """A checkpoint was written; called on the rank that wrote it."""
-
-    def leaving(self) -> bool:
-        """Whether a machine of the run is about to be taken away. All ranks ask together, and hear the same."""
-
-
-class Home:
-    """The host of a run whose machine stays."""
-
-    def saved(self) -> None:
-        """Nobody counts."""
-
-    def leaving(self) -> bool:
-        """Never."""
-        return False
 
 
 def silent(_: dict[str, float]) -> bool:
