@@ -3,8 +3,10 @@
 import contextlib
 import importlib.metadata
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +52,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     monkeypatch.setattr(ray, "nodes", lambda: facts["nodes"].pop(0) if facts.get("arriving") else facts["nodes"])
     monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
+    monkeypatch.setattr(nodes, "_age_s", lambda: 30.0)
     facts["write"] = lambda: (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(facts["spec"], sort_keys=False))
     return facts
 
@@ -83,10 +86,17 @@ def test_machines_that_start_with_the_cluster_are_waited_for(here: dict[str, Any
 def test_a_machine_that_does_not_come_holds_nobody_up_for_ever(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     here["spec"] = LOCAL
     here["write"]()
-    monkeypatch.setattr(nodes, "ARRIVAL_S", 0.0)
+    monkeypatch.setattr(nodes, "_age_s", lambda: nodes.ARRIVAL_S)
     told: list[str] = []
     assert nodes.nodes_to_use(told.append) == [HEAD]
     assert told == ["2 of the cluster's machines have not come up yet; going on without them"]
+
+
+def test_a_clusters_age_is_that_of_its_session(monkeypatch: pytest.MonkeyPatch):
+    began = time.localtime(time.time() - 100)
+    node = SimpleNamespace(session_name=time.strftime("session_%Y-%m-%d_%H-%M-%S_123456_789", began))
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    assert nodes._age_s() == pytest.approx(100, abs=5)
 
 
 def test_a_ray_of_ones_own_asks_no_autoscaler(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch):

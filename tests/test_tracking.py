@@ -114,6 +114,25 @@ def test_a_cell_from_start_to_end():
     assert study.notes == []
 
 
+def test_what_is_lost_with_a_worker_is_recorded_and_waiting_for_another_is_no_device_time():
+    study = Study()
+    study.ledger.start(study.first, devices=2.0)
+    study.epochs(1)
+    time.sleep(0.5)
+    assert study.ledger.lose(study.first.key, lost_s=0.1, idle_s=0.4) == 0.2
+    assert study.ledger.lose(study.first.key, lost_s=0.05, idle_s=0.0) == 0.1
+    study.ledger.end(study.first.key, "interrupted", "the sweep was stopped")
+    assert study.ledger.close() == ""
+    tags = runs()["lamb=0.02"].data.tags
+    assert float(tags["lost_device_seconds"]) == pytest.approx(0.3)
+    assert 0.2 <= float(tags["device_seconds"]) < 0.9, "0.5 s on two devices, of which they were free 0.4"
+    again = Study()
+    again.ledger.start(again.first, devices=1.0)
+    again.ledger.lose(again.first.key, lost_s=1.0, idle_s=0.0)
+    again.ledger.close()
+    assert float(runs()["lamb=0.02"].data.tags["lost_device_seconds"]) == pytest.approx(1.3), "of all attempts"
+
+
 def test_reports_of_epochs_that_the_run_holds_are_dropped():
     study = Study()
     study.ledger.start(study.first, devices=1.0)

@@ -137,7 +137,8 @@ class LanePool:
         try:
             self._trainer(lane).fit()
         except Exception as error:  # noqa: BLE001 (it reaches the trials, by way of the mailbox)
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+            lines = [line for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
+            return lines[-1 if lines[0].endswith(":") else 0].strip()  # Ray's announces what stands at its end
         return "its workers ended"
 
     def _trainer(self, lane: int) -> TorchTrainer:

@@ -21,7 +21,7 @@ from jepa_train.paths import storage_dir
 from sweeps.engine.cluster import cluster_address
 from sweeps.engine.placement import Node, alive
 
-ARRIVAL_S = 300.0  # for the machines of a cluster that starts all of them at once
+ARRIVAL_S = 300.0  # after its head, the machines of a cluster that starts all of them at once are there, or will not be
 ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
 
 _BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # which `ray up` leaves on the head: what the autoscaler goes by
@@ -33,11 +33,11 @@ ray.cloudpickle.register_pickle_by_value(inspection)
 def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
     """The nodes that are up, and on a cluster those that the autoscaler may still start, as ray.nodes() will list them.
 
-    Machines that start with the cluster are waited for, ARRIVAL_S at most. Ray must be running.
+    Machines that start with the cluster are waited for while it is young. Ray must be running.
     """
     spec = _autoscaling() if cluster_address() else {}
-    deadline, told = time.monotonic() + ARRIVAL_S, False
-    while (late := _late(spec, nodes := alive(ray.nodes()))) and time.monotonic() < deadline:
+    told = False
+    while (late := _late(spec, nodes := alive(ray.nodes()))) and _age_s() < ARRIVAL_S:
         if not told:
             note(f"waiting for {late} of the cluster's machines")
         told = True
@@ -51,6 +51,12 @@ def _autoscaling() -> Mapping[str, Any]:
     """What the autoscaler of this head goes by; {} where there is none."""
     file = Path(_BOOTSTRAP).expanduser()
     return yaml.safe_load(file.read_text()) if file.is_file() else {}
+
+
+def _age_s() -> float:
+    """How long ago the head of the cluster was started, by the name of its session."""
+    began = ray._private.worker._global_node.session_name.split("_")[1:3]
+    return time.time() - time.mktime(time.strptime("_".join(began), "%Y-%m-%d_%H-%M-%S"))
 
 
 def _worker_types(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
