@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A sweep on nodes that Slurm lends: Ray starts on all of them, the sweep on the first, and everything ends with it. From
-# the project's folder, which all nodes share, and where `make demo` has made .venv:
+# A sweep on nodes that Slurm lends: Ray starts on all of them, the sweep on the first, and everything ends with it.
+# From the project's folder, which all nodes share, and where `make demo` has made .venv:
 #   sbatch cluster/slurm.sh lejepa_lambda_views --scale lab
 # A job that was requeued, or ran out of time and is sent again, goes on where it stopped.
 
@@ -32,10 +32,12 @@ export JEPA_CACHE=${JEPA_CACHE:-${TMPDIR:-/tmp}/jepa-cache-$SLURM_JOB_ID}
 
 export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1 # as install.sh says
 [ -f "$HOME/.ray/auth_token" ] || ray get-auth-token --generate > /dev/null
 chmod 600 "$HOME/.ray/auth_token"
-export RAY_TMPDIR=/tmp/jepa-$SLURM_JOB_ID         # /tmp/ray may be another user's
-export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 # 30 s by default: Python starts slowly from a shared file system
+export RAY_TMPDIR=/tmp/jepa-$SLURM_JOB_ID # /tmp/ray may be another user's
+# 30 s by default, for the other nodes and for the first one: Python starts slowly from a shared file system.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 RAY_py_gcs_connect_timeout_s=300
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=${hosts[0]}:$((20000 + SLURM_JOB_ID % 10000)) # one port per job

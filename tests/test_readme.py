@@ -346,7 +346,8 @@ def test_the_sweep_shown_is_the_file():
 def test_the_layout_names_what_exists():
     tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
     named = re.findall(r"\b([a-z_0-9]+\.py|[a-z_]+/)", tree)
-    packages = [ROOT / name for name in ("jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks", "tests")]
+    names = ("jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks", "cluster", "tests")
+    packages = [ROOT / name for name in names]
     paths = [*packages, *(path for package in packages for path in package.rglob("*"))]
     assert set(named) <= {f"{path.name}/" if path.is_dir() else path.name for path in paths}
 
