@@ -38,9 +38,10 @@ from analysis.sources import NothingToShow, digest_of, shown
 from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
-from jepa_train.data.cache import Making, cache_dir, stored
+from jepa_train.data.cache import Making, stored
 from jepa_train.distributed import meet_at_own_address
 from jepa_train.flat import cell_key, flatten
+from jepa_train.paths import cache_dir
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS
 from jepa_train.redaction import clean, hidden
@@ -388,6 +389,7 @@ def test_decoded_images_cannot_execute_anything(
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
     monkeypatch.delenv("JEPA_CACHE", raising=False)
     file = cache_dir() / "images.npy"
+    file.parent.mkdir(exist_ok=True)
     if kind == "pickled":
         objects = np.empty(1, object)
         objects[0] = Bomb(marker)
