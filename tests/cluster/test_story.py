@@ -17,7 +17,7 @@ from sockets import arguments, reachable
 from tables import curves_of, results_of
 from watching import Watched, trains
 
-FILE = "tests/cluster/sweeps/cluster_story.py"
+FILE = "sweeps/cluster_story.py"
 CELLS = 4
 KNOCK = Path(__file__).with_name("knock.py")
 LAUNCH_S = 240.0  # from a command until its sweep trains, on two busy cores
@@ -34,8 +34,7 @@ def sweep(cluster: Cluster) -> Watched:
 def test_a_job_whose_machine_dies_in_mid_trial_goes_on_without_it(cluster: Cluster, sweep: Watched) -> None:
     with cluster.tunnel(8265) as address:
         job = f"export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={address} && ray job"
-        folder, _, name = FILE.rpartition("/")
-        words = f"--no-wait --submission-id story --working-dir {folder} -- python {name}"
+        words = f"--no-wait --submission-id story --working-dir . -- python {FILE}"
         cluster.laptop.run(f"cd ~/jepa-sweeps && {job} submit {words}")
         until(sweep.steps, LAUNCH_S, "no cell has been begun", cluster.laptop.start(f"{job} logs story"))
         at_work = [machine for machine in cluster.machines.values() if trains(machine)]
