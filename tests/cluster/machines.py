@@ -52,6 +52,7 @@ def _make_venv(venv: Path, *, seen_as: Path) -> None:
     site = venv / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
     site.mkdir(parents=True)
     (site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    shutil.copy(PROJECT / "requirements.lock", venv)  # by which cluster/install.sh knows what is installed
     (venv / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\ninclude-system-site-packages = false\n")
     folder = venv / "bin"
     folder.mkdir()
