@@ -8,7 +8,7 @@ from hosts import Hosts, missing
 from machines import PYTHON, furnish, make_user, serve_ssh
 from using import MACHINES, Cluster
 
-UP_S = 240.0
+UP_S = 300.0
 
 
 @pytest.fixture(scope="session")

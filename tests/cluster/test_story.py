@@ -15,15 +15,17 @@ from hosts import Host
 from machines import TOKEN
 from sockets import arguments, reachable
 from tables import curves_of, results_of
-from using import MACHINES, Cluster, until
+from using import Cluster, until
 from watching import Watched, trains
 
 FILE = "sweeps/cluster_story.py"
 CELLS = 4
 KNOCK = Path(__file__).with_name("knock.py")
-LAUNCH_S = 240.0  # from a command until its sweep trains, on two busy cores
-TRAIN_S = 180.0  # for a cell to go on, or to end
-LOST_S = 240.0  # for Ray to miss a machine, and for its trial to go on elsewhere
+CLI_S = 180.0  # for a command that trains nothing
+LAUNCH_S = 300.0  # from a command until its sweep trains
+TRAIN_S = 300.0  # for a cell to go on, or to end
+DOWN_S = 180.0
+LOST_S = 300.0  # for Ray to miss a machine, and for its trial to go on elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_a_node_with_other_code_stops_a_launch_and_is_named(cluster: Cluster, sw
 
 def test_the_next_launch_goes_on_where_a_killed_driver_stopped(cluster: Cluster, sweep: Watched) -> None:
     before, step = sweep.finished(), sweep.steps()
-    cluster.submit(FILE, options="--tmux").wait(60)
+    cluster.submit(FILE, options="--tmux").wait(CLI_S)
     until(lambda: len(sweep.finished()) > len(before) or sweep.steps() > step, LAUNCH_S, "the sweep does not go on")
     assert before.items() <= sweep.finished().items()
 
@@ -103,7 +105,7 @@ def test_the_laptop_sees_how_the_sweep_stands_through_a_tunnel(cluster: Cluster)
 
 def test_a_second_launch_is_told_who_runs_the_sweep(cluster: Cluster, sweep: Watched) -> None:
     second = cluster.submit(FILE)
-    assert second.wait(60, check=False) != 0
+    assert second.wait(CLI_S, check=False) != 0
     assert re.search(rf"sweep cluster_story is being run by root@head \(process {sweep.driver}\)", second.said)
     assert "code 2" in cluster.on_head("python cluster_story.py 2>&1; echo code $?")
 
@@ -112,10 +114,10 @@ def test_rays_own_client_is_refused_without_the_token(cluster: Cluster) -> None:
     ray = "RAY_AUTH_MODE=disabled ~/jepa-venv/bin/ray"
     head = cluster.head.address
     asked = cluster.stranger.start(f"{ray} job list --address http://{head}:52365")
-    assert asked.wait(60, check=False) != 0
+    assert asked.wait(CLI_S, check=False) != 0
     assert "AuthenticationError" in asked.said
     asked = cluster.stranger.start(f"{ray} status --address {head}:6379")
-    assert asked.wait(60, check=False) != 0
+    assert asked.wait(CLI_S, check=False) != 0
     assert "local_cluster" not in asked.said
     assert "Active" not in asked.said
 
@@ -136,13 +138,13 @@ def test_every_cell_is_finished_once(cluster: Cluster, sweep: Watched) -> None:
     assert before.items() <= sweep.finished().items()
     until(lambda: not trains(cluster.head), LAUNCH_S, "the launch does not end")
     again = cluster.submit(FILE)
-    again.wait(60)
+    again.wait(CLI_S)
     assert "4 finished of 4 cells; 0 ended in this launch" in again.said
 
 
 def test_a_label_with_blanks_survives_the_launcher(cluster: Cluster) -> None:
     asked = cluster.submit(FILE, '--explain "p=0.5 mu=-1"')
-    asked.wait(60)
+    asked.wait(CLI_S)
     assert "finished" in asked.said
 
 
@@ -160,8 +162,11 @@ def test_the_results_come_home_and_are_those_of_a_local_run(cluster: Cluster) ->
 
 
 def test_down_leaves_nothing_of_ray_behind(cluster: Cluster) -> None:
+    """The workers' Ray ends by itself when it has missed the head's for a minute."""
     cluster.laptop.run(f"cd ~/jepa-sweeps && ray down --yes {FILLED}")
-    assert {machine.name: of_ray(machine) for machine in cluster.machines.values()} == {name: [] for name in MACHINES}
+    assert of_ray(cluster.head) == []
+    left = lambda: [line for machine in cluster.machines.values() for line in of_ray(machine)]  # noqa: E731
+    until(lambda: left() == [], DOWN_S, "Ray is left on the workers", lambda: "\n".join(left()))
 
 
 def of_ray(host: Host) -> list[str]:

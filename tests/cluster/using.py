@@ -10,6 +10,7 @@ from filled import FILLED
 from hosts import Host, Hosts, Running
 from machines import serve_ssh
 
+TUNNEL_S = 120.0
 MACHINES = ("head", "worker-1", "worker-2")
 
 
@@ -48,7 +49,7 @@ class Cluster:
         told = f"ray dashboard {FILLED} --port {port} --remote-port {port}"
         running = self.laptop.start(f"cd ~/jepa-sweeps && {told}")
         listens = lambda: f":{port} " in self.laptop.run("ss -Htln 'src 127.0.0.1'")  # noqa: E731
-        until(listens, 60, f"{told}: nothing listens", lambda: running.said)
+        until(listens, TUNNEL_S, f"{told}: nothing listens", lambda: running.said)
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
