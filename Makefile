@@ -1,13 +1,14 @@
-# make demo   two real sweeps on scikit-learn's digits, their tables, and where to browse them
-# make test   linter, type checker, tests
-# make ui     the MLflow UI on loopback
+# make demo           two real sweeps on scikit-learn's digits, their tables, and where to browse them
+# make test           linter, type checker, tests
+# make ui             the MLflow UI on loopback
+# make test-cluster   the tests on hosts of their own, made of network namespaces; root, Debian
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test ui clean
+.PHONY: demo test test-cluster ui clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m sweeps demo_lejepa demo_rectified_lpjepa demo_two_workers
@@ -17,6 +18,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+test-cluster: $(INSTALLED)
+	@tests/cluster/needs.sh
+	$(BIN)/python -m pytest -rs --durations=0 --durations-min=1 tests/cluster
 
 ui: $(INSTALLED)
 	@$(BIN)/python -m analysis.ui --port $(PORT)

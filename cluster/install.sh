@@ -15,6 +15,9 @@ fi
 # Ray's commands, jobs and workers start from login shells: those read .bashrc, and .bashrc reads the settings.
 # shellcheck disable=SC2016
 grep -qs 'jepa-venv' "$settings" || echo 'export PATH="$HOME/jepa-venv/bin:$PATH"' >> "$settings"
+# Ray's metrics would answer anybody who asks. A port that cannot be is the only way to close the head's two servers.
+grep -qs 'METRIC_PORT' "$settings" ||
+    echo 'export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1' >> "$settings"
 grep -qsF '.jepa-sweeps.sh' "$HOME/.bashrc" || echo '. ~/.jepa-sweeps.sh' >> "$HOME/.bashrc"
 
 # The files may belong to the user who copied them; git would then not say which commit they are.

@@ -21,7 +21,7 @@ _TIED = ("setpriv", "--pdeathsig", "KILL")  # what this starts ends with this pr
 _NEW = ("unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
 _ENVIRONMENT = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "TERM": "xterm", "LANG": "C.UTF-8"}
 _TOOL_S = 20.0
-RUN_S = 120.0
+RUN_S = 240.0
 
 
 class HostError(RuntimeError):

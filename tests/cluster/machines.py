@@ -10,6 +10,7 @@ from hosts import Host
 
 PROJECT = Path(__file__).parents[2]
 PYTHON = (Path(sys.base_prefix), Path(sys.prefix))  # folders that a host needs to see
+SWEEPS = Path(__file__).with_name("sweeps")  # that a user writes
 TOKEN = ".ray/auth_token"  # Ray's, below a home
 _SSHD = """
 PermitRootLogin prohibit-password
@@ -51,6 +52,7 @@ def _make_venv(venv: Path, *, seen_as: Path) -> None:
     site = venv / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
     site.mkdir(parents=True)
     (site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    shutil.copy(PROJECT / "requirements.lock", venv)  # by which cluster/install.sh knows what is installed
     (venv / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\ninclude-system-site-packages = false\n")
     folder = venv / "bin"
     folder.mkdir()
@@ -64,7 +66,7 @@ def _make_venv(venv: Path, *, seen_as: Path) -> None:
 
 
 def _copy_project(target: Path) -> None:
-    """As it lies here, with what is not committed yet."""
+    """As it lies here, with what is not committed yet, and the user's own sweeps."""
     git = ("git", "-C", str(PROJECT))
     subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{PROJECT}", str(target)], check=True)
     listed = subprocess.run(
@@ -74,3 +76,4 @@ def _copy_project(target: Path) -> None:
         if (PROJECT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, target / name)
+    shutil.copytree(SWEEPS, target / "sweeps", dirs_exist_ok=True)
