@@ -36,8 +36,10 @@ export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRI
 [ -f "$HOME/.ray/auth_token" ] || ray get-auth-token --generate > /dev/null
 chmod 600 "$HOME/.ray/auth_token"
 export RAY_TMPDIR=/tmp/jepa-$SLURM_JOB_ID # /tmp/ray may be another user's
-# 30 s by default, for the other nodes and for the first one: Python starts slowly from a shared file system.
-export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 RAY_py_gcs_connect_timeout_s=300
+# How long the first node waits for the others, and they for it; 30 to 60 s by default, but Python starts slowly from a
+# shared file system.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+export RAY_py_gcs_connect_timeout_s=300 RAY_gcs_rpc_server_reconnect_timeout_s=300
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=${hosts[0]}:$((20000 + SLURM_JOB_ID % 10000)) # one port per job
