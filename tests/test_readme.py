@@ -30,6 +30,7 @@ from jepa_train.models import build_network
 from jepa_train.scales import Scale
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers, lejepa_lambda_views, rectified_sparsity
 from sweeps.engine.cells import Cell, fixed_cells, make_cell
+from sweeps.engine.options import read_words
 from sweeps.engine.plan import make_plan
 from sweeps.engine.scales import at_scale
 from sweeps.engine.store import best_config
@@ -341,6 +342,84 @@ def answer(url: str) -> str:
 def test_the_sweep_shown_is_the_file():
     shown = re.search(r"```python\n(.+?)```", README, flags=re.DOTALL).group(1)
     assert shown.strip() == (ROOT / "sweeps/demo_rectified_lpjepa.py").read_text().strip()
+
+
+def shell(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A README command as a shell has it, in the repository's root, with this Python's programs."""
+    words = command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    told = subprocess.run(["/bin/bash", "-c", words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return told
+
+
+def test_rays_token_is_made_for_its_user_alone(environment, tmp_path):
+    """.venv/bin/ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token"""
+    done = shell(test_rays_token_is_made_for_its_user_alone.__doc__, {**environment, "HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_ray_is_told_are_commands_of_ray_and_of_sweeps():
+    """.venv/bin/ray up --yes cluster/local.yaml
+    .venv/bin/ray submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab
+    .venv/bin/ray submit --tmux cluster/local.yaml sweeps/lejepa_views.py -- --scale lab
+    .venv/bin/ray submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab --status
+    .venv/bin/ray dashboard cluster/local.yaml --port 5000 --remote-port 5000
+    .venv/bin/ray dashboard cluster/local.yaml
+    RAY_AUTH_MODE=token .venv/bin/ray job submit --address http://localhost:8265 --no-wait --working-dir . -- python sweeps/lejepa_views.py --scale lab
+    .venv/bin/ray down --yes cluster/local.yaml
+
+    Parsed by Ray's own command line and ours; tests/cluster runs them, and those of fetch, on machines.
+    """  # noqa: E501
+    from ray.scripts.scripts import cli
+
+    for line in inspect.getdoc(test_what_ray_is_told_are_commands_of_ray_and_of_sweeps).split("\n\n")[0].splitlines():
+        words = shlex.split(line.partition(".venv/bin/ray ")[2])
+        told, _, after = " ".join(words).partition(" -- ")
+        command, rest = cli, told.split()
+        while hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_context("ray", [*rest, *(["--", *after.split()] if after else [])])  # UsageError if it is none
+        files = [word for word in (*rest, *after.split()) if word.endswith((".yaml", ".py"))]
+        assert [name for name in files if not (ROOT / name).is_file()] == []
+        assert read_words([word for word in after.split() if word not in ("python", *files)]).names == ()
+
+
+def test_from_a_laptop(environment, tmp_path):
+    """.venv/bin/python -m sweeps lejepa_views lejepa_dims --scale lab
+    .venv/bin/python -m sweeps fetch cluster/local.yaml
+    .venv/bin/python -m analysis lejepa_views --scale lab --store results/exports
+    MLFLOW_TRACKING_URI=http://localhost:5000 .venv/bin/python sweeps/lejepa_views.py --scale lab --status
+
+    With --status added to the first, and without a cluster: what is missing is said in one line.
+    """
+    launch, fetch, table, status = inspect.getdoc(test_from_a_laptop).splitlines()[:4]
+    done = shell(f"{launch} --status", environment)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()[::3]] == ["lejepa_views_lab", "lejepa_dims_lab"]
+    nowhere = {**environment, "PATH": f"{Path(sys.executable).parent}:/nowhere", "HOME": str(tmp_path)}  # no ssh
+    for command, words in ((fetch, "the cluster must be up"), (table, "results/exports"), (status, "cannot be used")):
+        done = shell(command.replace("localhost:5000", "127.0.0.1:9"), nowhere if command == fetch else environment)
+        assert done.returncode != 0
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_what_other_launchers_are_given_is_there():
+    """sbatch cluster/slurm.sh lejepa_views --scale lab
+    docker build -f cluster/Dockerfile -t REGISTRY/jepa-sweeps:0.1.0 . && docker push REGISTRY/jepa-sweeps:0.1.0
+    kubectl apply -f cluster/rayjob.yaml
+
+    What they hold is tested in test_cluster_scripts.py and test_rayjob.py.
+    """
+    named = re.findall(r"cluster/\S+", inspect.getdoc(test_what_other_launchers_are_given_is_there))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_make_test_cluster_installs_its_needs_and_runs_the_story():
+    """make test-cluster"""
+    told = subprocess.run(["make", "--dry-run", "test-cluster"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "tests/cluster/needs.sh" in told.stdout
+    assert re.search(r"pytest .*tests/cluster$", told.stdout, flags=re.MULTILINE)
 
 
 def test_the_layout_names_what_exists():
