@@ -27,12 +27,14 @@ class Expected:
         versions: of Python and of packages.
         storage: a folder of the storage that all machines share, by path or URL.
         probe: the name of a file that the head has written into it.
+        data: the folder of images, "" where there is none or each machine copies it from a URL.
     """
 
     code: Mapping[str, str]
     versions: Mapping[str, str]
     storage: str
     probe: str
+    data: str = ""
 
 
 def source_digests() -> dict[str, str]:
@@ -60,7 +62,7 @@ def versions() -> dict[str, str]:
 
 def problem(expected: Expected) -> str:
     """What is wrong with this machine, "" where nothing is: "worker-2 runs other code: jepa_train/train.py differs"."""
-    what = _other_code(expected) or _other_versions(expected) or _no_storage(expected)
+    what = _other_code(expected) or _other_versions(expected) or _no_storage(expected) or _no_data(expected)
     return f"{socket.gethostname()} {what}" if what else ""
 
 
@@ -98,3 +100,9 @@ def _no_storage(expected: Expected) -> str:
     except OSError as error:
         return f"cannot use the storage {folder}: {' '.join(str(error).split())}"
     return ""
+
+
+def _no_data(expected: Expected) -> str:
+    if not expected.data or Path(expected.data).expanduser().exists():
+        return ""
+    return f"has no data.path {expected.data!r}: name what every machine has under one absolute path, or a URL"

@@ -1,6 +1,7 @@
 """The nodes of a cluster: those that may still come, which cluster a launch joins, and whether its machines are fit."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import socket
 import time
@@ -193,6 +194,12 @@ def test_a_machine_without_the_storage_is_told_so(expected: inspection.Expected,
     assert "cannot use the storage" in inspection.problem(expected)
     (tmp_path / "shared" / "probes").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "shared" / "probes")
+
+
+def test_a_machine_without_the_data_is_told_so(expected: inspection.Expected, tmp_path: Path):
+    assert inspection.problem(dataclasses.replace(expected, data=str(tmp_path))) == ""
+    wrong = inspection.problem(dataclasses.replace(expected, data="~/data/none"))
+    assert wrong.startswith(f"{socket.gethostname()} has no data.path '~/data/none'")
 
 
 def test_a_head_without_storage_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

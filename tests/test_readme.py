@@ -347,7 +347,9 @@ def test_the_sweep_shown_is_the_file():
 def shell(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """A README command as a shell has it, in the repository's root, with this Python's programs."""
     words = command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    told = subprocess.run(["/bin/bash", "-c", words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    told = subprocess.run(
+        ["/bin/bash", "-c", words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
     return told
 
 

@@ -1,5 +1,6 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
+import dataclasses
 import logging
 import math
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from jepa_train.inspection import Expected
 from jepa_train.paths import checkpoints_dir, results_dir
+from jepa_train.storage import is_url
 from sweeps.engine.asha import AshaScheduler, Judge
 from sweeps.engine.budget import Budget
 from sweeps.engine.cells import Cell
@@ -47,6 +49,7 @@ class Session:
         self._told: set[str] = set()
         self._request: Request | None = None  # what each of the lanes occupies
         self._expected: Expected | None = None  # on a cluster: of every node
+        self._looked_for: set[str] = set()  # there: data
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +69,7 @@ class Session:
             ConfigError: a trial that can never be placed; on a cluster, nodes that are not fit.
         """
         self._start_ray()
+        self._check_nodes(plan.base.data.path)
         return self._lanes_for(plan)
 
     def price(self, plan: Plan) -> Price:
@@ -169,6 +173,12 @@ class Session:
         if address:
             self._note(f"joined the Ray cluster at {address}")
             self._expected = self._ray.enter_context(expected_of_nodes())
+
+    def _check_nodes(self, data: str) -> None:
+        """Look at the nodes of a cluster before they get the first cell of a sweep on this data."""
+        if self._expected is not None and data not in self._looked_for:
+            self._looked_for.add(data)
+            self._expected = dataclasses.replace(self._expected, data="" if is_url(data) else data)
             check_nodes(self._expected)
 
     def _close_lanes(self) -> None:
