@@ -44,6 +44,13 @@ export RAY_py_gcs_connect_timeout_s=300 RAY_gcs_rpc_server_reconnect_timeout_s=3
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=${hosts[0]}:$((20000 + SLURM_JOB_ID % 10000)) # one port per job
 
+# When the sweep is over, Ray on the other nodes would wait for ever: srun ends it. The sweep's exit code counts, then.
+export JEPA_ENDED=$JEPA_RESULTS/slurm-$SLURM_JOB_ID.ended
+mkdir -p "$JEPA_RESULTS"
+rm -f "$JEPA_ENDED"
+# shellcheck disable=SC2016
 srun --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    --wait=30 --kill-on-bad-exit=1 \
     ray symmetric-run --address "$address" --min-nodes "${#hosts[@]}" --num-cpus="$SLURM_CPUS_PER_TASK" \
-    -- python -m sweeps "$@"
+    -- bash -c 'python -m sweeps "$@"; echo $? > "$JEPA_ENDED"' sweeps "$@" || true
+exit "$(cat "$JEPA_ENDED" 2> /dev/null || echo 1)"

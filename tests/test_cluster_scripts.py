@@ -135,10 +135,12 @@ def test_one_watcher_waits_for_the_notice(home: Path, stand: Stand) -> None:
 
 @pytest.fixture
 def slurm(home: Path, stand: Stand) -> Path:
-    """A cluster of two nodes; what is started on them are lines of `calls`."""
+    """A cluster of two nodes: srun runs the sweep on the first, and kills the second's Ray, which waits for ever."""
     stand("scontrol", "printf 'node-%s\\n' 7 9")
-    stand("srun", 'echo "$RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $RAY_TMPDIR" >> "$HOME/calls"')
+    lines = 'echo "$RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $RAY_TMPDIR" >> "$HOME/calls"'
+    stand("srun", f'{lines}; while [ "$1" != -- ]; do shift; done; shift; "$@"; exit 137')
     stand("ray", 'mkdir -p ~/.ray; echo new > ~/.ray/auth_token; echo "a token"', folder=home / ".venv/bin")
+    stand("python", 'exit "${SWEEP_ENDS:-0}"', folder=home / ".venv/bin")
     return home
 
 
@@ -151,13 +153,26 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) 
     done = sbatch(slurm, "lejepa_views", "--scale", "paper", "data.path=/a folder")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # above all not the token
-    assert calls(slurm)[:1] == ["scontrol show hostnames node-[7,9]"]
-    assert calls(slurm)[1:] == [
-        "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=16 ray symmetric-run --address node-7:22345 "
-        "--min-nodes 2 --num-cpus=16 -- python -m sweeps lejepa_views --scale paper data.path=/a folder",
-        "token 0 /tmp/jepa-12345",
-    ]
     assert (slurm / ".ray/auth_token").read_text() == "token"
+    asked, started, settings, sweep = calls(slurm)
+    assert asked == "scontrol show hostnames node-[7,9]"
+    assert started.startswith(
+        "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=16 --wait=30 --kill-on-bad-exit=1 "
+        "ray symmetric-run --address node-7:22345 --min-nodes 2 --num-cpus=16 -- "
+    )
+    assert settings == "token 0 /tmp/jepa-12345"
+    assert sweep == "python -m sweeps lejepa_views --scale paper data.path=/a folder"
+
+
+@pytest.mark.parametrize("code", ["0", "1", "2"])
+def test_a_slurm_job_ends_like_its_sweep(code: str, slurm: Path) -> None:
+    assert sbatch(slurm, "demo_lejepa", SWEEP_ENDS=code).returncode == int(code)
+
+
+def test_a_slurm_job_whose_sweep_never_began_has_failed(slurm: Path, stand: Stand) -> None:
+    assert sbatch(slurm, "demo_lejepa").returncode == 0
+    stand("srun", "exit 0")
+    assert sbatch(slurm, "demo_lejepa").returncode == 1  # what an earlier try has left does not count
 
 
 def test_slurm_makes_a_token_where_there_is_none_and_shows_it_to_nobody(slurm: Path) -> None:
