@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -261,14 +260,9 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a folder in a new bucket, for which this process and its children have the credentials."""
-    from pyarrow import fs
+    from buckets import new_bucket
 
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    bucket, options = f"bucket-{uuid.uuid4().hex[:8]}", f"endpoint_override={s3_server}&scheme=http"
-    maker, _ = fs.FileSystem.from_uri(f"s3://{bucket}?{options}&allow_bucket_creation=true")
-    maker.create_dir(bucket)
-    return f"s3://{bucket}/team?{options}"
+    return new_bucket(s3_server, monkeypatch)
 
 
 @pytest.fixture

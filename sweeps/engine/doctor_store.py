@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from jepa_train.paths import results_dir
 from sweeps.engine.holding import holder_of
-from sweeps.engine.store import open_client, store_uri
+from sweeps.engine.store import open_client, shown_uri, store_uri
 
 _SLOW_S = 0.5  # for one read: each ended cell takes several
 
@@ -39,7 +39,7 @@ def check_store() -> Iterator[Told]:
     uri = store_uri()
     file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     if file is not None and not file.is_file():
-        yield Told("ok", "store", f"{uri} is not there yet: the first sweep makes it")
+        yield Told("ok", "store", f"{shown_uri()} is not there yet: the first sweep makes it")
     else:
         yield from _opened(uri, file)
     waiting = sorted(path for path in (results_dir() / "spool").glob("**/*") if path.is_file())
@@ -52,10 +52,10 @@ def check_store() -> Iterator[Told]:
 
 
 def _opened(uri: str, file: Path | None) -> Iterator[Told]:
-    unwritable = _unwritable(file) if file is not None else ""
+    unwritable, shown = _unwritable(file) if file is not None else "", shown_uri()
     if unwritable:
         remedy = "set JEPA_RESULTS to a folder of yours, or MLFLOW_TRACKING_URI to another store"
-        yield Told("problem", "store", f"{uri} cannot be written to: {unwritable}", remedy)
+        yield Told("problem", "store", f"{shown} cannot be written to: {unwritable}", remedy)
         return
     try:
         client = open_client(uri)
@@ -63,14 +63,14 @@ def _opened(uri: str, file: Path | None) -> Iterator[Told]:
         client.search_experiments(max_results=1)
         seconds = time.monotonic() - began
     except MlflowException as error:
-        remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {uri}"
-        yield Told("problem", "store", f"{uri} cannot be used: {str(error).partition(chr(10))[0]}", remedy)
+        remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {shown}"
+        yield Told("problem", "store", f"{shown} cannot be used: {str(error).partition(chr(10))[0]}", remedy)
         return
     size = f", {file.stat().st_size / 1e6:.1f} MB" if file is not None else ""
     slow = seconds > _SLOW_S
     remedy = "move the store to a faster or nearer disk, or server" if slow else ""
-    yield Told("warning" if slow else "ok", "store", f"{uri}{size}, a read takes {1000 * seconds:.0f} ms", remedy)
-    if file is None:
+    yield Told("warning" if slow else "ok", "store", f"{shown}{size}, a read takes {1000 * seconds:.0f} ms", remedy)
+    if uri.startswith("http"):
         yield from _server_version(uri)
     yield from _holders(client)
 

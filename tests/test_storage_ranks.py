@@ -1,0 +1,45 @@
+"""Two ranks before one storage: they go on from the same checkpoint, or are refused alike."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from jepa_train import object_store
+from jepa_train.checkpoint import Checkpoints
+from jepa_train.checks import ConfigError
+from jepa_train.config import TrainConfig
+from jepa_train.storage import StorageError, place_of
+
+CONFIG = TrainConfig()
+
+
+def work(rank: int, out: Path, s3: str) -> None:
+    """What each rank finds in the bucket, in one that is not there, and on a disk that rank 0 alone has."""
+    dist.init_process_group("gloo", f"file://{out}/ranks", rank=rank, world_size=2)
+    object_store._PAUSES_S = ()
+    own = out / str(rank)
+    if rank == 0:
+        Checkpoints(own, CONFIG).save(3, {"x": torch.ones(1)}, [])
+    dist.barrier()
+    found = []
+    for where in (s3, s3.replace("s3://", "s3://no-"), str(own)):
+        try:
+            with Checkpoints(place_of(where), CONFIG) as saves:
+                found.append(str(saves.resume()["step"]))
+        except (ConfigError, StorageError) as error:
+            found.append(f"{type(error).__name__}: {error}")
+    (own / "found").parent.mkdir(exist_ok=True)
+    (own / "found").write_text("\n".join(found))
+    dist.destroy_process_group()
+
+
+def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
+    Checkpoints(place_of(s3), CONFIG).save(7, {"x": torch.ones(1)}, [{"epoch": 1.0}])
+    torch.multiprocessing.spawn(work, args=(tmp_path, s3), nprocs=2)
+    first, second = ((tmp_path / str(rank) / "found").read_text().splitlines() for rank in (0, 1))
+    assert first[:2] == second[:2]
+    assert first[0] == "7"
+    assert first[1].startswith("StorageError: s3://no-bucket")
+    told = "ConfigError: checkpoints must lie where every worker sees them, got step-000000003.pt in "
+    assert [line.startswith(told) for line in (first[2], second[2])] == [True, True]
