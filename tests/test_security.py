@@ -133,7 +133,8 @@ def test_what_the_ledger_writes_while_the_store_is_away_holds_no_secret(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The experiment's own tags, and every text that an operation may hold, in the store and in the spool."""
-    file = tmp_path / "study.py"
+    file = tmp_path / "tok-12345678" / "study.py"  # its path is a tag of the experiment
+    file.parent.mkdir()
     file.write_text("# s3://AKIA:tok-12345678@bucket\n")
     monkeypatch.setattr(sys, "argv", ["study.py", "http://me:canary@host"])
     sweep = dataclasses.replace(SWEEP, purpose="see http://me:canary@host")
