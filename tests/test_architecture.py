@@ -98,9 +98,10 @@ def test_sweeps_reach_analysis_in_two_places():
 
 def test_benchmarks_run_where_training_does():
     allowed = {"benchmarks", "jepa_train", "torch", "torchvision", "numpy", "PIL", *sys.stdlib_module_names}
-    engine = {"sweeps", "analysis", "mlflow", "optuna", "ray", "matplotlib"}  # what measures sweeps may use besides
+    # what measures sweeps may use besides
+    engine = {"sweeps", "analysis", "mlflow", "optuna", "ray", "matplotlib", "psutil"}
     of_sweeps = {"scale.py", "filled_store.py", "overhead.py", "simulation.py", "economy.py", "curves.py"}
-    of_sweeps |= {"chaos.py", "peace.py"}
+    of_sweeps |= {"chaos.py", "peace.py", "head.py", "head_lanes.py", "head_store.py"}
     for file in (ROOT / "benchmarks").rglob("*.py"):
         here = allowed | engine if file.name in of_sweeps else allowed
         assert {name for name in imports(file) if name.partition(".")[0] not in here} == set(), file

@@ -46,6 +46,7 @@ from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS
 from jepa_train.redaction import clean, hidden
 from sweeps.engine.calibration import _read_cache
+from sweeps.engine.doctor import examine
 from sweeps.engine.launch import main
 from sweeps.engine.money import dollars_per_hour
 from sweeps.engine.placement import Request
@@ -133,7 +134,8 @@ def test_what_the_ledger_writes_while_the_store_is_away_holds_no_secret(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The experiment's own tags, and every text that an operation may hold, in the store and in the spool."""
-    file = tmp_path / "study.py"
+    file = tmp_path / "tok-12345678" / "study.py"  # its path is a tag of the experiment
+    file.parent.mkdir()
     file.write_text("# s3://AKIA:tok-12345678@bucket\n")
     monkeypatch.setattr(sys, "argv", ["study.py", "http://me:canary@host"])
     sweep = dataclasses.replace(SWEEP, purpose="see http://me:canary@host")
@@ -154,6 +156,22 @@ def test_what_the_ledger_writes_while_the_store_is_away_holds_no_secret(
     assert b"***@host" in (results / "mlflow.db").read_bytes()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:canary@db/x")
     assert shown_uri() == "postgresql://***@db/x"
+
+
+@pytest.mark.usefixtures("results")
+def test_doctor_and_status_name_the_store_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "study.py"
+    file.touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{store_uri()}?password=canary-1")
+    assert main(SWEEP, str(file), ["--status", "--json"]) == 0
+    assert "password=***" in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary-1@127.0.0.1:9")
+    assert examine([], []) == 1
+    told = capsys.readouterr().out
+    assert "store         http://***@127.0.0.1:9 cannot be used" in told
+    assert "canary" not in told
 
 
 CANARIES = {

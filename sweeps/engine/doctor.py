@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
+from jepa_train.redaction import hidden
 from sweeps.engine.doctor_storage import check_cache, check_storage, size_told
 from sweeps.engine.doctor_store import Told, check_store
 from sweeps.engine.spec import BestOf, Sweep
@@ -44,7 +45,7 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
         for told in check():
             problems += told.level == "problem"
             remedy = f"; {told.remedy}" if told.remedy else ""
-            sys.stdout.write(f"{told.level:<8} {told.name:<13} {told.text}{remedy}\n")
+            sys.stdout.write(hidden(f"{told.level:<8} {told.name:<13} {told.text}{remedy}\n"))
             sys.stdout.flush()
     return 1 if problems else 0
 

@@ -13,7 +13,7 @@ from sweeps.engine.objective import Goal
 from sweeps.engine.space import size
 from sweeps.engine.spec import Sweep
 from sweeps.engine.states import Rules, counted, counts_of
-from sweeps.engine.store import Entry, find_experiment, read_entries, store_uri
+from sweeps.engine.store import Entry, find_experiment, read_entries, shown_uri, store_uri
 
 Facts = dict[str, Any]  # what --json prints; the text is made of the same
 
@@ -30,7 +30,7 @@ def status(sweep: Sweep) -> Facts:
     running = [entry for entry, state in zip(entries, states, strict=True) if state == "running"]
     return {
         "sweep": sweep.name,
-        "store": uri,
+        "store": shown_uri(),
         "holder": holder.told if holder else None,
         "total": total,
         "states": counts_of(states, total),
