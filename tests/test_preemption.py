@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,10 @@ cluster.shutdown()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("preemption")
-    environment = os.environ | {"JEPA_RESULTS": str(made), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", DRIVER, str(made)], check=True, env=environment, timeout=400)
+    # Ray notes in its own folder which cluster is to be joined; a short name, for sockets
+    with tempfile.TemporaryDirectory(prefix="jepa-", ignore_cleanup_errors=True) as ray:
+        environment = os.environ | {"JEPA_RESULTS": str(made), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": ray}
+        subprocess.run([sys.executable, "-c", DRIVER, str(made)], check=True, env=environment, timeout=400)
     return made
 
 

@@ -134,7 +134,7 @@ def price(plan: Plan, *, note: Callable[[str], object] = silent, free: Callable[
             request=request,
             at_once=room(nodes, request),
             estimates=known | _calibrated(others, request, nodes, note, free),
-            rate=dollars_per_hour(request),
+            rate=dollars_per_hour(request) if cluster_address() else None,  # one's own machine is paid for
         )
 
 
