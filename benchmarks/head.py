@@ -3,7 +3,7 @@
     python -m benchmarks.head [--quick] [--store URI ...]
 
 The constants behind docs/scale.md. Memory is what a process has for itself (USS), which other work on the machine does
-not change; times of the mailbox and of the ledger are CPU time, for the same reason; medians everywhere.
+not change; times of Tune, the mailbox and the ledger are CPU time, for the same reason.
 """
 
 import argparse

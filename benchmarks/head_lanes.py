@@ -24,6 +24,9 @@ from sweeps.engine.mailbox import Mailbox
 from sweeps.engine.trial import make_trial
 
 _METRICS = {f"val/metric{number}": 0.5 for number in range(40)}
+_PACE_S = 0.5  # between two reports of a trial
+_LOOK_S = 20.0  # for which CPU time is counted
+_HURRIED = 200  # reports of each trial without a pause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,11 @@ class Measured:
     unit: str
     n: int = 1  # what the median is of
 
-    HEADER: ClassVar[tuple[str, ...]] = ("what", "at", "median", "unit", "n")
+    HEADER: ClassVar[tuple[str, ...]] = ("what", "at", "value", "unit", "n")
     NOTE: ClassVar[str] = (
-        "Memory: USS, what would be free if the process ended. CPU: user and system time of the processes that are "
-        "named, other work on the machine counts little. On a machine of 2 cores that other work shared."
+        "Memory: USS, what would be free if the process ended, the median of n. CPU: user and system time of the "
+        "process that is named, the mean of n; a database server's own is not in it. Rates and the disk's speed are of "
+        "a machine of 2 cores that other work shared."
     )
 
     def cells(self) -> tuple[str, ...]:
@@ -51,58 +55,102 @@ class Measured:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class Process:
+    """The driver, or what it has started."""
+
+    kind: str
+    memory: int  # USS, bytes
+    cpu: float  # seconds so far
+
+
 def lane_rows(lanes: int, folder: Path) -> Iterator[Measured]:
-    """Memory by kind of process, while every lane runs a trial, and how many of a kind. Ray must be up.
+    """By kind of process, while every lane runs a trial: how many, memory, and CPU where it counts. Ray must be up.
 
     "once" counts those of a session without trials.
     """
-    before = collections.Counter(kind for kind, _ in _processes())
-    for kind, sizes in sorted(_while_trials_run(lanes, folder).items()):
-        per = f"{before[kind]} once" if before[kind] else f"{len(sizes)} with {lanes} trials at once"
-        yield Measured(what=f"memory, {kind}", at=per, value=median(sizes) / 1e6, unit="MB", n=len(sizes))
+    before = collections.Counter(process.kind for process in processes().values())
+    look = _looked(lanes, folder)
+    kinds: dict[str, list[int]] = collections.defaultdict(list)
+    for pid, process in look.began.items():
+        kinds[process.kind].append(pid)
+    for kind, pids in sorted(kinds.items()):
+        at = f"{before[kind]} once" if before[kind] else f"{len(pids)} with {lanes} trials at once"
+        sizes = [look.began[pid].memory / 1e6 for pid in pids]
+        yield Measured(what=f"memory, {kind}", at=at, value=median(sizes), unit="MB", n=len(pids))
+    for kind, pids in sorted(kinds.items()):
+        at = f"{lanes} trials that report {1 / _PACE_S:g} times a second"
+        shares = [100 * (look.ended[pid].cpu - look.began[pid].cpu) / look.seconds for pid in pids if pid in look.ended]
+        yield Measured(what=f"CPU, {kind}", at=at, value=median(shares), unit="% of a core", n=len(pids))
+    at, results = f"{lanes} trials that report as fast as they can", len(look.hurried) - 1
+    each = 1000 * (look.hurried[-1] - look.hurried[0]) / results
+    yield Measured(what="driver, CPU of Tune per report", at=at, value=each, unit="ms", n=results)
 
 
-def _while_trials_run(lanes: int, folder: Path) -> dict[str, list[int]]:
-    go, found = folder / "measured", dict[str, list[int]]()
+class _Look(tune.Callback):
+    """Looks at all processes once every trial has reported, again after a while, and then at the driver's CPU time
+    while the trials hurry.
+
+    Args:
+        go: the file that tells them to.
+    """
+
+    def __init__(self, lanes: int, go: Path) -> None:
+        self.began: dict[int, Process] = {}
+        self.ended: dict[int, Process] = {}
+        self.seconds = 0.0
+        self.hurried: list[float] = []
+        self._lanes = lanes
+        self._go = go
+        self._heard: collections.Counter[str] = collections.Counter()
+
+    def on_trial_result(self, *_: object, trial: Any, result: Any, **__: object) -> None:
+        self._heard[trial.trial_id] += 1
+        least = min(self._heard.values()) if len(self._heard) == self._lanes else 0
+        if result.get("hurried"):
+            self.hurried.append(time.process_time())
+        elif least >= 4 and not self.began:
+            self.began, self.seconds = processes(), time.monotonic()
+        elif least >= 4 + _LOOK_S / _PACE_S and not self.ended:
+            self.ended, self.seconds = processes(), time.monotonic() - self.seconds
+            self._go.touch()
+
+
+def _looked(lanes: int, folder: Path) -> _Look:
+    go = folder / "measured"
 
     def runner(cell: Any, report: Any, *_: Any) -> Any:  # noqa: ARG001 (of the runner's signature)
-        epoch = 0
+        epoch = 0.0
         while not go.exists():
             epoch += 1
-            report({"epoch": float(epoch), **_METRICS})
-            time.sleep(0.5)
+            report({"epoch": epoch, **_METRICS})
+            time.sleep(_PACE_S)
+        for _hurried in range(_HURRIED):
+            epoch += 1
+            report({"epoch": epoch, "hurried": 1.0, **_METRICS})
         return SimpleNamespace(status="finished", reason="")
 
-    class Look(tune.Callback):
-        """Measures once all trials have reported."""
-
-        heard: ClassVar[collections.Counter[str]] = collections.Counter()
-
-        def on_trial_result(self, *_: object, trial: Any, **__: object) -> None:
-            self.heard[trial.trial_id] += 1
-            if len(self.heard) == lanes and min(self.heard.values()) >= 4 and not go.exists():
-                for kind, size in _processes():
-                    found.setdefault(kind, []).append(size)
-                go.touch()
-
+    look = _Look(lanes, go)
     one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0}
     with LanePool(num_lanes=lanes, **one, storage=folder / "train", runner=runner) as pool:  # type: ignore[arg-type]
         tune.Tuner(
             make_trial(pool.mailbox, str(folder)),
             param_space=flatten(DIGITS) | {"seed": tune.grid_search(list(range(lanes)))},
             tune_config=tune.TuneConfig(max_concurrent_trials=lanes, reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=str(folder / "tune"), callbacks=[Look()], verbose=0),
+            run_config=tune.RunConfig(storage_path=str(folder / "tune"), callbacks=[look], verbose=0),
         ).fit()
-    return found
+    return look
 
 
-def _processes() -> list[tuple[str, int]]:
-    """(kind, USS) of the driver and of all that it has started."""
+def processes() -> dict[int, Process]:
+    """The driver and all that it has started, by process id."""
     me = psutil.Process()
-    found = [("driver", me.memory_full_info().uss)]
-    for process in me.children(recursive=True):
+    found = {}
+    for process in [me, *me.children(recursive=True)]:
         try:
-            found.append((_kind(process), process.memory_full_info().uss))
+            used = process.cpu_times()
+            kind = "driver" if process == me else _kind(process)
+            found[process.pid] = Process(kind, process.memory_full_info().uss, used.user + used.system)
         except psutil.NoSuchProcess:
             continue
     return found
