@@ -7,7 +7,6 @@ been compared.
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import socket
 from collections.abc import Mapping
@@ -25,8 +24,8 @@ class Expected:
     Args:
         code: digests of our source files, by their place.
         versions: of Python and of packages.
-        storage: a folder of the storage that all machines share, by path or URL.
-        probe: the name of a file that the head has written into it.
+        storage: by path or URL, which all machines share.
+        probe: the name of the mark that the head has left there (storage.mark).
         data: the folder of images, "" where there is none or each machine copies it from a URL.
     """
 
@@ -84,22 +83,17 @@ def _other_versions(expected: Expected) -> str:
 
 
 def _no_storage(expected: Expected) -> str:
-    """Looks for what the head has written, and writes beside it."""
-    from jepa_train.storage import place_of  # the code is the same by now
+    """Looks for what the head has written, and writes, too."""
+    from jepa_train.storage import mark, place_of, unseen  # the code is the same by now
 
-    folder = place_of(expected.storage)
-    mine = folder / f"{expected.probe}-{socket.gethostname()}-{os.getpid()}"
-    try:
-        with (folder / expected.probe).local() as file:
-            file.read_bytes()
-        with mine.written() as file:
-            file.write_text("here")
-        mine.remove()
-    except FileNotFoundError:
-        return f"does not see what the head has written into {folder}: JEPA_STORAGE must be what all machines share"
-    except OSError as error:
-        return f"cannot use the storage {folder}: {' '.join(str(error).split())}"
-    return ""
+    reason = unseen(expected.storage, expected.probe)
+    if not reason:  # else a folder that is not mounted would be made
+        try:
+            with mark(place_of(expected.storage)):
+                pass
+        except OSError as error:
+            reason = " ".join(str(error).split())
+    return f"cannot use the storage: {reason}" if reason else ""
 
 
 def _no_data(expected: Expected) -> str:

@@ -158,7 +158,7 @@ def expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[inspec
     monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "shared"))
     with nodes.expected_of_nodes() as found:
         yield found
-    assert list((tmp_path / "shared" / "probes").iterdir()) == [], "what was written to look at is gone"
+    assert list((tmp_path / "shared").iterdir()) == [], "what was written to look at is gone"
 
 
 def test_this_machine_is_like_itself(expected: inspection.Expected):
@@ -188,12 +188,14 @@ def test_other_versions_are_named(expected: inspection.Expected, monkeypatch: py
 
 
 def test_a_machine_without_the_storage_is_told_so(expected: inspection.Expected, tmp_path: Path):
-    (tmp_path / "shared" / "probes").rename(tmp_path / "elsewhere")
-    assert "does not see what the head has written into" in inspection.problem(expected)
-    (tmp_path / "shared" / "probes").write_text("a file where the folder should be")
-    assert "cannot use the storage" in inspection.problem(expected)
-    (tmp_path / "shared" / "probes").unlink()
-    (tmp_path / "elsewhere").rename(tmp_path / "shared" / "probes")
+    shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
+    shared.rename(elsewhere)  # as where it is not mounted
+    assert inspection.problem(expected).endswith(f"cannot use the storage: {shared} is another folder here")
+    shared.rmdir()
+    shared.write_text("a file where the folder should be")
+    assert f"cannot use the storage: {shared}" in inspection.problem(expected)
+    shared.unlink()
+    elsewhere.rename(shared)
 
 
 def test_a_machine_without_the_data_is_told_so(expected: inspection.Expected, tmp_path: Path):
@@ -205,5 +207,5 @@ def test_a_machine_without_the_data_is_told_so(expected: inspection.Expected, tm
 def test_a_head_without_storage_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"^JEPA_STORAGE must be a folder or URL that can be written to"):
+    with pytest.raises(ConfigError, match=r"^JEPA_STORAGE must be where checkpoints can be kept: "):
         nodes.expected_of_nodes().__enter__()

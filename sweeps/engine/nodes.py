@@ -1,10 +1,9 @@
 """The nodes of the cluster that a launch has joined: those that are up, those that may come, whether they are fit."""
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from jepa_train import inspection
 from jepa_train.checks import ConfigError
 from jepa_train.inspection import Expected
 from jepa_train.paths import storage_dir
+from jepa_train.storage import mark
 from sweeps.engine.cluster import cluster_address
 from sweeps.engine.placement import Node, alive
+from sweeps.engine.rules import check_storage
 
 ARRIVAL_S = 300.0  # after its head, the machines of a cluster that starts all of them at once are there, or will not be
 ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
@@ -88,22 +89,12 @@ def expected_of_nodes() -> Iterator[Expected]:
     Raises:
         ConfigError: this node itself cannot use the storage.
     """
-    folder, probe = storage_dir() / "probes", uuid.uuid4().hex
-    try:
-        with (folder / probe).written() as file:
-            file.write_text("here")
-    except OSError as error:
-        raise ConfigError(
-            f"JEPA_STORAGE must be a folder or URL that can be written to, got {storage_dir()} ({error}); mend it, "
-            "or name another"
-        ) from error
-    try:
+    place = storage_dir()
+    check_storage(place)
+    with mark(place) as probe:
         yield Expected(
-            code=inspection.source_digests(), versions=inspection.versions(), storage=str(folder), probe=probe
+            code=inspection.source_digests(), versions=inspection.versions(), storage=str(place), probe=probe
         )
-    finally:
-        with suppress(OSError):  # a small file too many
-            (folder / probe).remove()
 
 
 def check_nodes(expected: Expected) -> None:
