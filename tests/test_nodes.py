@@ -191,7 +191,7 @@ def test_a_machine_without_the_storage_is_told_so(expected: inspection.Expected,
     shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
     shared.rename(elsewhere)  # as where it is not mounted
     assert inspection.problem(expected).endswith(f"cannot use the storage: {shared} is another folder here")
-    shared.rmdir()
+    assert not shared.exists(), "nor is it made where it is not mounted"
     shared.write_text("a file where the folder should be")
     assert f"cannot use the storage: {shared}" in inspection.problem(expected)
     shared.unlink()
