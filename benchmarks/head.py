@@ -31,6 +31,7 @@ def rows(stores: Sequence[str], *, quick: bool) -> Iterator[Measured]:
     lanes = 1 if quick else 4
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JEPA_RESULTS"] = folder
+        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "1"  # as on a cluster: one more process per trial
         with ray_session(lanes):
             yield from lane_rows(lanes, Path(folder))
             yield from mailbox_rows((2,) if quick else (8, 64, 256), reports=200 if quick else 4000)
