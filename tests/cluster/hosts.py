@@ -152,12 +152,13 @@ class Hosts:
         folder, address = self._folder / name, f"{self._subnet}.{number}"
         if not folder.exists():
             self._lay_out(folder, name)
-        process = subprocess.Popen(
-            [*_TIED, *_NEW, "bash", str(_INIT), name, str(folder), str(self.shared), *self._visible],
-            stdout=subprocess.PIPE,
-            stderr=(folder / "init.log").open("ab"),
-            text=True,
-        )
+        with (folder / "init.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*_TIED, *_NEW, "bash", str(_INIT), name, str(folder), str(self.shared), *self._visible],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self._inits.append(process)
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":

@@ -36,7 +36,7 @@ class Cluster:
 
     def submit(self, file: str, words: str = "", *, options: str = "") -> Running:
         """`ray submit` of a file of the project, as a user types it."""
-        told = f"ray submit {options} {FILLED} {file} {words}"
+        told = f"ray submit {options} {FILLED} {file} {f'-- {words}' if words else ''}"
         return self.laptop.start(f"cd ~/jepa-sweeps && {told}")
 
     def on_head(self, command: str) -> str:
