@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep on nodes that Slurm lends: Ray starts on all of them, the sweep on the first, and everything ends with it.
 # From the project's folder, which all nodes share, and where `make demo` has made .venv:
-#   sbatch cluster/slurm.sh lejepa_lambda_views --scale lab
+#   sbatch cluster/slurm.sh lejepa_lambda_views --scale lab data.path=/nfs/cifar10.tar
 # A job that was requeued, or ran out of time and is sent again, goes on where it stopped.
 
 # ---- Yours to fill in ----------------------------------------------------------------------------------------------

@@ -362,12 +362,12 @@ def test_rays_token_is_made_for_its_user_alone(environment, tmp_path):
 
 def test_what_ray_is_told_are_commands_of_ray_and_of_sweeps():
     """.venv/bin/ray up --yes cluster/local.yaml
-    .venv/bin/ray submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab
-    .venv/bin/ray submit --tmux cluster/local.yaml sweeps/lejepa_views.py -- --scale lab
+    .venv/bin/ray submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab data.path=/nfs/cifar10.tar
+    .venv/bin/ray submit --tmux cluster/local.yaml sweeps/lejepa_views.py -- --scale lab data.path=/nfs/cifar10.tar
     .venv/bin/ray submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab --status
     .venv/bin/ray dashboard cluster/local.yaml --port 5000 --remote-port 5000
     .venv/bin/ray dashboard cluster/local.yaml
-    RAY_AUTH_MODE=token .venv/bin/ray job submit --address http://localhost:8265 --no-wait --working-dir . -- python sweeps/lejepa_views.py --scale lab
+    RAY_AUTH_MODE=token .venv/bin/ray job submit --address http://localhost:8265 --no-wait --working-dir . -- python sweeps/lejepa_views.py --scale lab data.path=/nfs/cifar10.tar
     .venv/bin/ray down --yes cluster/local.yaml
 
     Parsed by Ray's own command line and ours; tests/cluster runs them, and those of fetch, on machines.
@@ -387,7 +387,7 @@ def test_what_ray_is_told_are_commands_of_ray_and_of_sweeps():
 
 
 def test_from_a_laptop(environment, tmp_path):
-    """.venv/bin/python -m sweeps lejepa_views lejepa_dims --scale lab
+    """.venv/bin/python -m sweeps lejepa_views lejepa_dims --scale lab data.path=~/data/cifar10
     .venv/bin/python -m sweeps fetch cluster/local.yaml
     .venv/bin/python -m analysis lejepa_views --scale lab --store results/exports
     MLFLOW_TRACKING_URI=http://localhost:5000 .venv/bin/python sweeps/lejepa_views.py --scale lab --status
@@ -407,7 +407,7 @@ def test_from_a_laptop(environment, tmp_path):
 
 
 def test_what_other_launchers_are_given_is_there():
-    """sbatch cluster/slurm.sh lejepa_views --scale lab
+    """sbatch cluster/slurm.sh lejepa_views --scale lab data.path=/nfs/cifar10.tar
     docker build -f cluster/Dockerfile -t REGISTRY/jepa-sweeps:0.1.0 . && docker push REGISTRY/jepa-sweeps:0.1.0
     kubectl apply -f cluster/rayjob.yaml
 
