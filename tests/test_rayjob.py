@@ -124,13 +124,15 @@ def test_another_shape_is_found(spoil: Callable[[Any], Any], problem: str) -> No
     assert list(problems(job, RAYJOB)) == [problem][: bool(problem)]
 
 
-def test_the_entrypoint_is_a_sweep_with_its_scale() -> None:
+def test_the_entrypoint_is_a_sweep_with_its_scale_and_its_data() -> None:
     place, _, command = parts()["RayJob"]["spec"]["entrypoint"].partition(" && ")
     assert place == "cd /home/ray"
-    *program, name, option, scale = command.split()
+    *program, name, option, scale, data = command.split()
     assert program == ["python", "-m", "sweeps"]
     assert (ROOT / f"sweeps/{name}.py").is_file()
-    assert read_words([option, scale]).scale == scale
+    words = read_words([option, scale, data])
+    assert (words.scale, words.places) == (scale, (data,))
+    assert data.startswith("data.path=s3://")
 
 
 def test_what_the_head_is_told_is_what_the_workers_are() -> None:
