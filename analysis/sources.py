@@ -25,7 +25,7 @@ from analysis.records import read_records, sqlite_file
 ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
 _PAGE = 1000  # experiments per query
-_LOGIN = re.compile(r"(?<=://)[^/@:]*:.+@")  # user:password@, which may hold @ and / itself
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]+|[^\s/@:'\"]+)@")  # user:password, or a token alone
 _WORD = re.compile(r"(?i)([?&][\w.-]*(?:password|secret|token|key)=)[^&]+")
 _DAMAGED = "write it again with python -m analysis export"
 

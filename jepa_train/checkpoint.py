@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import IO, Any, Self
 import torch
 
 from jepa_train import distributed
+from jepa_train.checkpoint_file import FORMAT, AnotherCellError, CheckpointError, read_checkpoint
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_fields, cell_key, flatten
@@ -19,21 +19,12 @@ from jepa_train.storage import InUse, Place, StorageError, place_of
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2  # raise it when older checkpoints can no longer be continued
 _KEPT = 2  # the newest and, should that prove unreadable, the one before
 _FINAL = "final.pt"
 INTERVAL_S = 300.0  # between two checkpoints within an epoch
 WAIT_S = 60.0  # for another process to leave the folder: a worker whose driver died ends within seconds
 
 Reports = Sequence[dict[str, float]]
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of this run; the message is one line that says why."""
-
-
-class AnotherCellError(CheckpointError):
-    """It is a good checkpoint, but not of this run."""
 
 
 class Checkpoints:
@@ -107,18 +98,25 @@ class Checkpoints:
         damaged or of another run is named in a warning, and the one before it is used.
 
         Raises:
-            ConfigError: the folder holds another run's, finished or without one of ours; another process is using it;
-                or some rank cannot read it.
-            StorageError: the storage is away, and with it what this run may have left there.
+            ConfigError: the folder holds another run's, finished or without one of ours; or some rank does not see it.
+            StorageError: the storage is away, and with it what this run may have left there; or another process is
+                using the folder.
         """
         found, content, refusal = self._newest() if distributed.is_main() else ("", {}, None)
         away = distributed.broadcast_flag(isinstance(refusal, StorageError))
         found, text = distributed.broadcast_text(found), distributed.broadcast_text(str(refusal or ""))
         if text:
             raise (StorageError if away else ConfigError)(text)
+        unread = ""
         if found and not distributed.is_main():
-            with contextlib.suppress(CheckpointError, StorageError):
+            try:
                 content = self._read(found)
+            except StorageError as error:
+                unread = str(error)
+            except CheckpointError:
+                pass
+        if distributed.any_rank(bool(unread)):
+            raise StorageError(unread or f"{self._folder / found if self._folder else found} is away for another rank")
         if distributed.any_rank(bool(found) and not content):
             raise ConfigError(
                 f"checkpoints must lie where every worker sees them, got {found} in {self._folder}, which some cannot "
@@ -148,7 +146,7 @@ class Checkpoints:
                     logger.warning("%s; the one before it is used, if there is one", error)
         except InUse:
             text = f"checkpoints {self._folder} are being written by another process; wait until it has ended"
-            return "", {}, ConfigError(text)
+            return "", {}, StorageError(text)  # of a machine that died, a server may keep the lock for minutes
         except StorageError as error:
             return "", {}, error
         # to begin here would cost the other run its checkpoints
@@ -181,7 +179,7 @@ class Checkpoints:
                     _removed(self._folder / name)
 
     def _write(self, target: Place, content: dict[str, Any]) -> bool:
-        head = {"format": _FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
+        head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
         try:
             with target.written() as local, local.open("wb") as file:
                 torch.save(head | content, file)
@@ -189,52 +187,6 @@ class Checkpoints:
             logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
             return False
         return True
-
-
-def read_checkpoint(path: Place | Path) -> dict[str, Any]:
-    """The content of any checkpoint of this version, on the CPU; weights_only, so that it cannot execute anything.
-
-    Raises:
-        CheckpointError: it is truncated, damaged or of another version.
-        StorageError: the storage is away.
-    """
-    try:
-        with place_of(path).local() as file:
-            with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"{damaged} fails its checksum")
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: it is none, or only a part of one") from error
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
-    if not isinstance(content, dict) or not {"format", "cell_key", "config"} <= content.keys():
-        raise CheckpointError(f"checkpoint {path} is none of ours: it names no cell")
-    if content["format"] != _FORMAT:
-        raise CheckpointError(f"checkpoint {path} has format {content['format']}, this version reads {_FORMAT}")
-    return content
-
-
-def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
-    """load(state), where a state of other code is a mistake in one line.
-
-    Raises:
-        ConfigError: the state does not fit.
-    """
-    try:
-        load(state)
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"the checkpoint does not fit this version of the code ({type(error).__name__}: {reason}); "
-            "delete it to train anew"
-        ) from error
 
 
 def _steps(names: list[str]) -> list[str]:

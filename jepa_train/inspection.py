@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("jepa_train", "sweeps.engine", "search_spaces")
+PACKAGES = ("jepa_train", "sweeps/engine", "search_spaces")
 VERSIONS = ("ray", "torch", "torchvision", "timm", "numpy")  # what may change results, or cannot talk to each other
 
 
@@ -40,10 +40,11 @@ def source_digests() -> dict[str, str]:
     """ "jepa_train/train.py" -> 16 hex digits, of all of PACKAGES that this Python would import."""
     digests = {}
     for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
+        top, _, below = package.partition("/")
+        spec = importlib.util.find_spec(top)  # of what lies deeper it would be imported
         for place in spec.submodule_search_locations or [] if spec is not None else []:
-            for file in sorted(Path(place).rglob("*.py")):
-                name = f"{package.replace('.', '/')}/{file.relative_to(place)}"
+            for file in sorted(Path(place, below).rglob("*.py")):
+                name = f"{top}/{file.relative_to(place)}"
                 digests[name] = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
     return digests
 

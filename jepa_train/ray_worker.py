@@ -208,19 +208,22 @@ class Witness(ControllerCallback, WorkerGroupCallback):
                 ray.get(self._mailbox.blame.remote(self._lane, *blame_of(worker_group_status.errors)))
 
 
-def blame_of(errors: Mapping[int, Exception]) -> tuple[str, str, bool]:
-    """What ended a worker group, in one line; the traceback, where there is one; whether the cell raised it itself.
+def blame_of(errors: Mapping[int, Exception]) -> tuple[str, str, bool, bool]:
+    """What ended a worker group, in one line; the traceback, where there is one; whether the cell raised it itself, and
+    whether because its storage is away.
 
     A rank that raised because another one was gone explains nothing.
     """
     error = min(errors.values(), key=lambda error: (_lost_a_rank(error), not _is_fault(error)))
     silence = getattr(error, "health_check_failure", None)  # Ray Train's: why a worker did not answer
     if isinstance(silence, RayOutOfMemoryError):
-        return "Ray killed its worker: the machine's memory was nearly full", str(silence), False
+        return "Ray killed its worker: the machine's memory was nearly full", str(silence), False, False
     if isinstance(silence, RayActorError):
-        return "its worker process died: killed, out of memory, crashed, or gone with its machine", str(silence), False
+        reason = "its worker process died: killed, out of memory, crashed, or gone with its machine"
+        return reason, str(silence), False, False
     line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {line}", "".join(getattr(error, "__notes__", [])), _is_fault(error)
+    trace, outage = "".join(getattr(error, "__notes__", [])), isinstance(error, StorageError)
+    return f"{type(error).__name__}: {line}", trace, _is_fault(error), outage
 
 
 def _lost_a_rank(error: Exception) -> bool:

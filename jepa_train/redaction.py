@@ -13,7 +13,8 @@ HIDDEN = "***"
 _SHORTEST = 8  # characters of a secret: "test" or "true" would be found in half of all texts
 _SECRET = re.compile(r"(^|_)(TOKENS?|PASSW(OR)?D|PASSPHRASE|SECRETS?|CREDENTIALS?)(_|$)|(^|_)(API_?)?KEY$|_PWD$")
 _NO_SECRET = re.compile(r"_(FILE|PATH|DIR|URL|URI|ID|MODE|NAME)$")  # AWS_WEB_IDENTITY_TOKEN_FILE: a place
-_LOGIN = re.compile(r"(?<=://)[^\s/@:'\"]*:([^\s'\"]+)@")  # user:password of a URL; a password may hold @ and /
+# user:password of a URL, in which a password may hold @ and /; or a token alone
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:([^\s'\"]+)|[^\s/@:'\"]+)@")
 _WORD = re.compile(r"(?i)([?&;][\w.-]*(?:password|secret|token|credential|signature|key|\bsig)=)[^&\s'\"#]+")
 
 T = TypeVar("T")
@@ -27,8 +28,12 @@ def hidden(value: T) -> T:
 def clean(error: BaseException) -> None:
     """Hide the secrets in what an exception and its causes say: whoever raises it again lets Ray log it."""
     inner: BaseException | None = error
-    while inner is not None:
+    seen: set[int] = set()
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
         inner.args = hidden(inner.args)
+        if isinstance(inner, OSError):
+            inner.filename, inner.filename2 = hidden(inner.filename), hidden(inner.filename2)
         inner = inner.__cause__ or inner.__context__
 
 
@@ -62,7 +67,7 @@ def _secrets() -> frozenset[str]:
     """What this process's environment keeps secret."""
     found = {text for name, text in os.environ.items() if _is_secret(name)}
     for text in os.environ.values():
-        found |= {unquote(login.group(1)) for login in _LOGIN.finditer(text)} if "://" in text else set()
+        found |= {unquote(login[1] or login[0][:-1]) for login in _LOGIN.finditer(text)} if "://" in text else set()
     return frozenset(text for text in found if len(text) >= _SHORTEST)
 
 

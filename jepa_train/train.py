@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jepa_train import distributed
-from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
+from jepa_train.checkpoint import Checkpoints
+from jepa_train.checkpoint_file import CheckpointError, read_checkpoint, restore
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data.split import load_splits

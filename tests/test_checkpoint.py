@@ -1,6 +1,7 @@
 """Checkpoint files: atomic, refused in one line where they cannot be trusted, the one before as a reserve."""
 
 import dataclasses
+import errno
 import logging
 import os
 import shutil
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 from jepa_train import checkpoint, storage
-from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint, restore
+from jepa_train.checkpoint import Checkpoints
+from jepa_train.checkpoint_file import CheckpointError, read_checkpoint, restore
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
+from jepa_train.storage import StorageError
 
 CONFIG = TrainConfig()
 
@@ -190,7 +193,7 @@ def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(checkpoint, "WAIT_S", 0.3)
     with Checkpoints(tmp_path, CONFIG) as first:
         first.resume()
-        with pytest.raises(ConfigError, match=r"^checkpoints .* are being written by another process; wait until"):
+        with pytest.raises(StorageError, match=r"^checkpoints .* are being written by another process; wait until"):
             resumed_step(tmp_path)
     assert resumed_step(tmp_path) is None
 
@@ -227,3 +230,25 @@ def test_a_folder_that_cannot_be_locked_is_used_all_the_same(tmp_path: Path, mon
 def test_reading_a_file_that_is_not_there_names_it(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read: there is no such file"):
         read_checkpoint(tmp_path / "gone.pt")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ESTALE, "Stale file handle"), OSError(errno.EIO, "Input/output error"), MemoryError()]
+)
+def test_a_disk_that_does_not_answer_is_no_damaged_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else the run would begin anew, and drop what it cannot read."""
+    with Checkpoints(tmp_path, TrainConfig()) as saves:
+        saves.save(3, {"x": torch.ones(1)}, [])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", refuse)
+        expected = StorageError if isinstance(error, OSError) else MemoryError
+        with pytest.raises(expected), Checkpoints(tmp_path, TrainConfig()) as saves:
+            saves.resume()
+    with Checkpoints(tmp_path, TrainConfig()) as saves:
+        assert saves.resume()["step"] == 3

@@ -18,7 +18,7 @@ PROCESSES = """
 import json, os, sys, warnings
 from pathlib import Path
 import torch
-from jepa_train.checkpoint import read_checkpoint
+from jepa_train.checkpoint_file import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig
 from jepa_train.flat import unflatten
 from jepa_train.fresh import FreshProcess

@@ -22,6 +22,7 @@ from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from jepa_train import ray_worker
+from jepa_train.storage import StorageError
 from sweeps.engine import mailbox as mailbox_module
 from sweeps.engine import tasks
 from sweeps.engine.cluster import ray_dir, ray_session
@@ -175,6 +176,17 @@ async def test_an_error_of_memory_or_device_has_one_more_chance() -> None:
         await box.blame(0, "OutOfMemoryError: no room", "Traceback ...", True)
     await box.begin(0, None, NODES)
     assert (await box.take(ticket, 0))[1] == ending("failed", "OutOfMemoryError: no room (2 attempts)", "Traceback ...")
+
+
+@scenario
+async def test_a_storage_that_is_away_leaves_its_cell_to_the_next_launch() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    for _ in range(tasks.MAX_FAULTS):
+        await box.next(0, await box.begin(0, None, NODES), 0)
+        await box.blame(0, "StorageError: away", "", True, True)
+    await box.begin(0, None, NODES)
+    assert (await box.take(ticket, 0))[1] == ending("interrupted", "StorageError: away (2 attempts)")
 
 
 @scenario
@@ -344,14 +356,18 @@ DEAD = "its worker process died: killed, out of memory, crashed, or gone with it
         ),
         ({0: PEER, 1: WorkerHealthCheckFailedError("rank 1", failure=ActorDiedError())}, Blame(DEAD, "", False)),
         (
+            {0: raised(StorageError("s3://b cannot be read")), 1: PEER},
+            Blame("StorageError: s3://b cannot be read", "Traceback ...", True, True),
+        ),
+        (
             {0: WorkerHealthCheckFailedError("rank 0", failure=RayOutOfMemoryError("0.95"))},
             Blame("Ray killed its worker: the machine's memory was nearly full", "", False),
         ),
     ],
 )
 def test_the_rank_that_failed_is_blamed_not_those_that_missed_it(errors: dict[int, Exception], blame: Blame) -> None:
-    reason, trace, fault = ray_worker.blame_of(errors)
-    assert (reason, fault) == (blame.reason, blame.fault)
+    reason, trace, fault, outage = ray_worker.blame_of(errors)
+    assert (reason, fault, outage) == (blame.reason, blame.fault, blame.outage)
     assert trace.startswith(blame.traceback)
 
 

@@ -64,6 +64,8 @@ def test_words_become_options():
     assert read_words(["--explain", "lamb=0.1 seed=0"]).explain == "lamb=0.1 seed=0"
     joined = read_words(["--json", "--explain", "lamb=0.1", "seed=0", "data.path=DIR"])  # as ray submit hands it on
     assert (joined.explain, joined.places) == ("lamb=0.1 seed=0", ("data.path=DIR",))
+    named = read_words(["--explain", "lamb=0.1", "seed=0", "demo_lejepa"], names=["demo_lejepa"])
+    assert (named.explain, named.names) == ("lamb=0.1 seed=0", ("demo_lejepa",))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from jepa_train import checkpoint, object_store
-from jepa_train.checkpoint import read_checkpoint
+from jepa_train.checkpoint_file import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.flat import cell_fields
 from jepa_train.methods import RectifiedLpJEPA

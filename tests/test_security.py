@@ -35,7 +35,8 @@ from analysis.export import write_export
 from analysis.report import write_report
 from analysis.runs import load_runs
 from analysis.sources import NothingToShow, digest_of, shown
-from jepa_train.checkpoint import CheckpointError, Checkpoints, read_checkpoint
+from jepa_train.checkpoint import Checkpoints
+from jepa_train.checkpoint_file import CheckpointError, read_checkpoint
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.data.cache import Making, stored
@@ -103,6 +104,8 @@ def test_analysis_names_a_store_without_its_password() -> None:
     assert shown("postgresql://me:p@ss/word@db:5432/x") == "postgresql://db:5432/x"
     assert shown("postgresql://db/x?user=me&password=pass&y=1") == "postgresql://db/x?user=me&password=***&y=1"
     assert shown("sqlite:////home/me@work/mlflow.db") == "sqlite:////home/me@work/mlflow.db"
+    assert shown("https://ghp_0123456789@host/x") == "https://host/x", "a token alone"
+    assert hidden("https://ghp_0123456789@host/x s3://bucket/a@b") == "https://***@host/x s3://bucket/a@b"
 
 
 @pytest.mark.usefixtures("secrets", "results")

@@ -23,7 +23,9 @@ def work(rank: int, out: Path, s3: str) -> None:
         Checkpoints(own, CONFIG).save(3, {"x": torch.ones(1)}, [])
     dist.barrier()
     found = []
-    for where in (s3, s3.replace("s3://", "s3://no-"), str(own)):
+    for number, where in enumerate((s3, s3.replace("s3://", "s3://no-"), str(own), s3)):
+        if number == 3 and rank == 1:  # this rank alone cannot reach it
+            object_store.Bucket.local = _away  # type: ignore[method-assign]
         try:
             with Checkpoints(place_of(where), CONFIG) as saves:
                 found.append(str(saves.resume()["step"]))
@@ -32,6 +34,10 @@ def work(rank: int, out: Path, s3: str) -> None:
     (own / "found").parent.mkdir(exist_ok=True)
     (own / "found").write_text("\n".join(found))
     dist.destroy_process_group()
+
+
+def _away(*_: object) -> None:
+    raise StorageError("the network of this machine is down")
 
 
 def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
@@ -43,3 +49,5 @@ def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
     assert first[1].startswith("StorageError: s3://no-bucket")
     told = "ConfigError: checkpoints must lie where every worker sees them, got step-000000003.pt in "
     assert [line.startswith(told) for line in (first[2], second[2])] == [True, True]
+    assert first[3].startswith("StorageError: s3://")
+    assert second[3] == "StorageError: the network of this machine is down"

@@ -17,7 +17,6 @@ from jepa_train.paths import checkpoints_dir, results_dir
 from jepa_train.storage import is_url
 from sweeps.engine.asha import AshaScheduler, Judge
 from sweeps.engine.budget import Budget
-from sweeps.engine.cells import Cell
 from sweeps.engine.cluster import cluster_address, ray_session
 from sweeps.engine.display import Display, Outcome
 from sweeps.engine.lanes import LanePool
@@ -69,7 +68,8 @@ class Session:
             ConfigError: a trial that can never be placed; on a cluster, nodes that are not fit.
         """
         self._start_ray()
-        self._check_nodes(plan.base.data.path)
+        data = plan.base.data
+        self._check_nodes("" if data.download or is_url(data.path) else data.path)
         return self._lanes_for(plan)
 
     def price(self, plan: Plan) -> Price:
@@ -119,7 +119,7 @@ class Session:
             plan,
             parallel=pool.num_lanes > 1,
             announce=recorder.announce,
-            admit=budget.admits if budget else _always,
+            admit=lambda cell: not pool.refusal() and (budget is None or budget.admits(cell)),
             rungs=judge.seen,
             note=self._note,
         )
@@ -178,8 +178,7 @@ class Session:
         """Look at the nodes of a cluster before they get the first cell of a sweep on this data."""
         if self._expected is not None and data not in self._looked_for:
             self._looked_for.add(data)
-            self._expected = dataclasses.replace(self._expected, data="" if is_url(data) else data)
-            check_nodes(self._expected)
+            check_nodes(dataclasses.replace(self._expected, data=data))
 
     def _close_lanes(self) -> None:
         self._lanes.close()
@@ -189,8 +188,3 @@ class Session:
         if line not in self._told:  # prepare and run ask for the same
             self._told.add(line)
             self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def _always(_: Cell) -> bool:
-    """The budget of a launch without one."""
-    return True

@@ -100,9 +100,9 @@ class Mailbox:
         """Who keeps the lane's worker groups: a handle of its actor."""
         self._lanes[lane].controller = controller
 
-    async def blame(self, lane: int, reason: str, traceback: str, fault: bool) -> None:
-        """Why the lane's worker group is about to be replaced; `fault`: the cell raised it itself."""
-        self._lanes[lane].blame = Blame(reason, traceback, fault)
+    async def blame(self, lane: int, reason: str, traceback: str, fault: bool, outage: bool = False) -> None:
+        """Why the lane's worker group is about to be replaced; `fault` and `outage` as in Blame."""
+        self._lanes[lane].blame = Blame(reason, traceback, fault, outage)
 
     async def saved(self, claim: Claim) -> None:
         """A checkpoint of the cell was written: what its workers did up to now will not be lost."""

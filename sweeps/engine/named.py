@@ -22,7 +22,7 @@ def by_name(words: list[str]) -> int:
     known = sorted(path.stem for path in Path(package.__path__[0]).glob("*.py") if not path.stem.startswith("_"))
     usage = f"{_USAGE}; sweeps: {', '.join(known)}"
     try:
-        options = read_words(words, usage=usage)
+        options = read_words(words, usage=usage, names=known)
         doctor, names = options.names[:1] == ("doctor",), options.names
         names = names[1:] if doctor else names
         unknown = next((name for name in names if name not in known), None)

@@ -122,7 +122,8 @@ def problems_of_nodes(expected: Expected) -> dict[str, str]:
             problems[address] = str(ray.get(answer, timeout=ANSWER_S))
         except (RayError, TimeoutError) as error:
             problems[address] = f"cannot be looked at ({type(error).__name__})"
-    return problems
+    still = {node["NodeManagerAddress"] for node in alive(ray.nodes())}
+    return {address: problem for address, problem in problems.items() if address in still}  # spot machines go
 
 
 def refused(problems: Sequence[str]) -> ConfigError:

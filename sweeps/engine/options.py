@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -29,8 +29,13 @@ class Options:
     json: bool = False
 
 
-def read_words(words: Sequence[str], *, about: str = "", usage: str | None = None) -> Options:
+def read_words(
+    words: Sequence[str], *, about: str = "", usage: str | None = None, names: Collection[str] = ()
+) -> Options:
     """The options that the words spell; --help prints and exits.
+
+    Args:
+        names: of sweeps, where words may name them: what follows --explain is a label but for these.
 
     Raises:
         ConfigError: an unknown word, a missing value, two modes at once.
@@ -46,8 +51,9 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
         raise ConfigError(f"one of {', '.join(_MODES)} goes at a time, got {' and '.join(given)}; keep one")
     if not options.max_gpu_hours > 0:
         raise ConfigError(f"--max-gpu-hours must be positive, got {options.max_gpu_hours:g}; leave it out for no limit")
-    label = [word for word in options.explain if not _is_place(word)]
-    words = [*options.words, *(word for word in options.explain if _is_place(word))]
+    label = [word for word in options.explain[:1] if not _is_place(word)]
+    label += [word for word in options.explain[1:] if not _is_place(word) and word not in names]
+    words = [*options.words, *(word for word in options.explain if word not in label)]
     return Options(
         names=tuple(word for word in words if "=" not in word),
         places=tuple(word for word in words if "=" in word),

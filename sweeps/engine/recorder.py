@@ -9,7 +9,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from jepa_train.flat import cell_key, unflatten
-from jepa_train.storage import Place, StorageError
+from jepa_train.storage import Place
 from sweeps.engine.asha import Judge
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
@@ -56,7 +56,7 @@ class Recorder(tune.Callback):
         try:
             if not self._ledger.knows(cell.key) and stale.names():
                 stale.move(self._checkpoints / f"{cell.key}.before-{time.time():.0f}")  # another store may know it
-        except StorageError as error:  # equal cells have equal checkpoints: to go on from them does no harm
+        except OSError as error:  # equal cells have equal checkpoints: to go on from them does no harm
             logger.warning("what an earlier run of %s left is not moved away: %s", cell.label, error)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002

@@ -49,7 +49,8 @@ class Blame:
 
     reason: str = "its worker group died"
     traceback: str = ""
-    fault: bool = False  # the cell raised it itself: memory, or the device
+    fault: bool = False  # the cell raised it itself: memory, the device, or the storage
+    outage: bool = False  # it was the storage, which says nothing about the cell: the next launch goes on with it
     at: float = field(default_factory=time.monotonic)
 
 
@@ -93,7 +94,8 @@ class Lane:
         gone = [address for node, address in nodes.items() if node not in alive]
         attempts = sum(lost.issubset(alive) for lost in task.losses)
         if not gone and not leaving and attempts >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
-            return ending("failed", f"{blame.reason} ({attempts} attempts)", blame.traceback)
+            status = "interrupted" if blame.outage else "failed"
+            return ending(status, f"{blame.reason} ({attempts} attempts)", blame.traceback)
         cause = f"node {' and '.join(gone)} is gone" if gone else blame.reason
         if leaving:
             cause = f"node {' and '.join(nodes.get(node, node) for node in sorted(leaving))} is about to be taken away"
