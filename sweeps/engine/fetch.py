@@ -37,7 +37,10 @@ def fetch(words: Sequence[str]) -> int:
     export = shlex.join(["python", "-m", "analysis", "export", *asked])
     _ray("exec", file, f"rm -rf {_ON_HEAD} && cd ~/jepa-sweeps && {export} --output {_ON_HEAD}")
     folder = options.output or results_dir() / "exports"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output must be a folder that can be made, got {folder} ({error.strerror})") from error
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as arrived:  # what is cut off replaces nothing
         _ray("rsync-down", file, f"{_ON_HEAD}/", f"{arrived}/")
         came = sorted(about.parent for about in Path(arrived).glob("*/sweep.json"))

@@ -7,6 +7,9 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "error: the cluster tests make hosts of namespaces, which takes root; run them as root" >&2
     exit 1
 fi
+if ! unshare --net --pid --mount --uts --ipc --fork true 2> /dev/null; then
+    exit # the tests skip, and say why: nothing need be installed for that
+fi
 missing=()
 for need in ip:iproute2 unshare:util-linux sshd:openssh-server ssh:openssh-client rsync:rsync tmux:tmux git:git; do
     command -v "${need%%:*}" > /dev/null || missing+=("${need#*:}")

@@ -65,8 +65,8 @@ def team(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[T
         bucket, options = s3[5:].partition("/")[0], s3.partition("?")[2]
         environment = {name: text for name, text in os.environ.items() if not name.startswith(("JEPA_", "MLFLOW_"))}
         admins = {"PGHOST": "127.0.0.1", "PGPORT": str(database), "PGUSER": "admin", "PGPASSWORD": admin}
-        roles = shlex.split(documented("sudo -u postgres").replace("PASSWORD", password))[3:]
-        subprocess.run(roles, env=environment | admins | {"PGDATABASE": "postgres"}, check=True)
+        roles = documented('echo "create role').replace("PASSWORD", password).replace("sudo -u postgres ", "")
+        subprocess.run(["bash", "-c", roles], env=environment | admins | {"PGDATABASE": "postgres"}, check=True)
         kept = documented("(umask 077").replace("PASSWORD", password).replace(":5432:", f":{database}:")
         subprocess.run(["bash", "-c", kept], env=environment | {"HOME": str(home)}, check=True)
         ours = {name: text.replace("BUCKET", bucket).replace("5000", str(port)) for name, text in exported().items()}
