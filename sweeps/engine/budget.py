@@ -66,6 +66,10 @@ class Budget(tune.Callback):
         self._expected.setdefault(key, 0.0)
         self._began.setdefault(key, self._now())
 
+    def idled(self, key: str, seconds: float) -> None:
+        """A running cell had no device for so long."""
+        self._began[key] += seconds
+
     def ended(self, key: str) -> None:
         """A cell is over: what it took replaces what was expected."""
         self._ended += self._spent(key)
