@@ -247,6 +247,37 @@ async def test_what_a_lost_group_did_since_its_last_checkpoint_is_lost_and_the_w
 
 
 @scenario
+async def test_time_in_the_queue_is_idle_and_told_once_where_a_lane_had_to_start() -> None:
+    box = Mailbox(2)
+    ticket, soon = await box.submit("trial0", {"n": 0}), await box.submit("trial1", {"n": 1})
+    box._tasks[ticket].queued -= 600.0  # a machine is found, started and set up
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    await box.next(1, await box.begin(1, None, NODES), 0)
+    assert await box.take(soon, 0) == ([], None), "a lane was there"
+    (waited,) = (await box.take(ticket, 0))[0]
+    assert waited == {"note": "", "lost_s": 0.0, "idle_s": pytest.approx(600.0, abs=1), "at": 0}
+    await box.report((0, 1, ticket), {"epoch": 1}, False)
+    await box.finish((1, 1, soon), FINISHED)
+    await box.lose_lane(0, "its machine is gone", NODES)
+    box._tasks[ticket].queued -= 60.0
+    await box.next(1, 1, soon)
+    lost, again = (await box.take(ticket, 2))[0]
+    assert (lost["note"], lost["at"]) == ("worker lost (its worker group died); goes on after epoch 1", 2)
+    assert again == {"note": "", "lost_s": 0.0, "idle_s": pytest.approx(60.0, abs=1), "at": 3}
+
+
+@scenario
+async def test_a_cell_that_no_lane_ever_took_had_no_device() -> None:
+    box = Mailbox(1)
+    ticket = await box.submit("trial", {"n": 0})
+    box._tasks[ticket].queued -= 1800.0
+    await box.lose_lane(0, "no machine came", NODES)
+    (waited,), end = await box.take(ticket, 0)
+    assert end is not None
+    assert waited["idle_s"] == pytest.approx(1800.0, abs=1)
+
+
+@scenario
 async def test_a_node_that_is_not_fit_ends_the_sweep_with_its_name() -> None:
     box = Mailbox(2)
     running, waiting = [await box.submit(f"trial{n}", {"n": n}) for n in range(2)]
@@ -409,6 +440,8 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         stack.enter_context(ray_session(num_cpus=2))
         pool = LanePool(num_lanes=1, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=ray_dir(), runner=runner)
         mailbox = stack.enter_context(pool).mailbox
+        while not pool.ready():  # else the first cell tells how long it waited
+            time.sleep(0.1)
         yield SimpleNamespace(
             pool=pool,
             mailbox=mailbox,

@@ -51,11 +51,11 @@ def heard_of(pool, cell, disturb):
     while end is None:
         reports, end = ray.get(pool.mailbox.take.remote(ticket, len(heard)))
         heard += reports
-        if heard and not disturbed:
+        if any("epoch" in report for report in heard) and not disturbed:
             disturbed = True
             disturb()
     ray.get(pool.mailbox.abandon.remote(ticket))
-    return heard, end
+    return [report for report in heard if report.get("note") != ""], end  # it waited for its lane
 
 def removed():
     cluster.add_node(num_cpus=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import ray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from jepa_train.calibrate import Speed
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_key, flatten
@@ -187,6 +189,63 @@ def test_real_measurements_say_what_a_cell_takes_and_why_another_cannot_run(
     assert (slow.images_per_s, slow.epoch_s) == (4 * 256 / 0.5, 1280 / (4 * 256 / 0.5))  # two to warm up, two timed
 
 
+def test_a_machine_that_starts_late_does_not_count_against_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that take the only CPU, the second answers when the first has ended: later than it may take to measure."""
+
+    class Slow:
+        def __init__(self, _: TrainConfig) -> None:
+            self.speed = Speed(images_per_s=1.0, epoch_s=1.0, once_s=1.0, peak_gb=1.0, device_gb=0.0)
+
+        def images(self) -> int:
+            return 1
+
+        def measure(self, **_: int) -> Speed:
+            time.sleep(4)
+            return self.speed
+
+    monkeypatch.setattr(calibration, "Bench", Slow)
+    monkeypatch.setattr(calibration, "LIMIT_S", 6.0)
+    plan = planned(grid={"global_batch": [128, 256]})
+    todo = {name_of(cell.config, CPU): cell.config for cell in plan.fixed}
+    with ray_session(num_cpus=1):
+        found = dict(calibration._measured(todo, CPU, at_once=2, start_s=100.0))
+        never = dict(calibration._measured(todo, dataclasses.replace(CPU, cpus=2), at_once=2, start_s=0.5))
+    assert [one.problem for one in found.values()] == ["", ""]
+    assert {one.problem.partition(":")[0] for one in never.values()} == {"not begun after 0 s"}
+
+
+@pytest.mark.parametrize(("address", "limit"), [("", 120.0), ("10.0.0.1:6379", 1800.0)])
+def test_on_a_cluster_a_measurement_waits_for_its_machine_but_not_of_a_dry_run(
+    monkeypatch: pytest.MonkeyPatch, address: str, limit: float
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(calibration, "_measured", lambda *given: limits.append(given[-1]) or iter(()))
+    monkeypatch.setattr(calibration, "cluster_address", lambda: address)
+    node = {"NodeName": "n", "Alive": True, "Resources": {"CPU": 4.0}}
+    monkeypatch.setattr(price_module.ray, "nodes", lambda: [node])
+    for start in (True, False):
+        with pytest.raises(KeyError):  # nothing comes of it here
+            calibration.calibrated([BASE], CPU, [node], note=price_module.silent, start=start)
+    assert limits == [limit, 120.0]
+
+
+def test_a_dry_run_starts_no_machine_and_says_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = measuring(monkeypatch, peak_gb=7.5, device_gb=80.0)  # the node that is up has no GPU
+    to_come = {"NodeName": "gpu", "Resources": {"CPU": 64.0, "GPU": 1.0}}
+    monkeypatch.setattr(price_module, "nodes_to_use", lambda _: [*ray.nodes(), to_come])
+    told: list[str] = []
+    plan = planned(gpus_per_worker="measured")
+    cold = price(plan, note=told.append, start=False)
+    assert "(no machine that could run it is up), 0 GPU-hours each, not measured" in cold.lines()[1]
+    assert told == [
+        "how many trials share a GPU is measured at the launch: "
+        "no machine that could run it is up; here each has its own"
+    ]
+    assert asked == []
+    assert price(plan).request.gpus == pytest.approx(0.1111)
+    assert len(asked) == 1
+
+
 # Hours and money.
 
 
@@ -359,6 +418,24 @@ def test_a_budget_where_nothing_is_left_to_run_refuses_nothing() -> None:
     plan = planned()
     done = dataclasses.replace(plan, entries={cell.key: entry(cell.config) for cell in plan.fixed})
     assert Budget(0.001, priced(done), hours_used(done)).used_hours == pytest.approx(100 / 3600)
+
+
+def test_a_budget_needs_a_price_and_a_cell_without_one_costs_what_the_slowest_does() -> None:
+    plan = planned(grid={"global_batch": [128, 256]})
+    unknown, known = plan.fixed
+    lacking = calibration._unknown("OutOfMemoryError: CUDA out of memory")
+    estimates = {name_of(cell.config, CPU): lacking for cell in plan.fixed}
+    with pytest.raises(ConfigError) as caught:
+        Budget(1.0, Price(plan, CPU, 1, estimates, None), 0.0)
+    assert str(caught.value) == (
+        "--max-gpu-hours needs the price of a cell, got none (OutOfMemoryError: CUDA out of memory); "
+        "launch without it until a cell has finished, which gives the price"
+    )
+    cost = Price(plan, CPU, 1, estimates | {name_of(known.config, CPU): estimate()}, None)
+    assert cost.hours(unknown) == cost.hours(known) == pytest.approx(0.1)
+    budget = Budget(0.15, cost, 0.0)
+    assert budget.admits(unknown)
+    assert not budget.admits(known)
 
 
 # Packing.

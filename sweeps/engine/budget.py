@@ -24,7 +24,7 @@ class Budget(tune.Callback):
         now: a clock in seconds.
 
     Raises:
-        ConfigError: no limit at all, or not even the cheapest cell fits.
+        ConfigError: no limit at all, no cell whose price is known, or not even the cheapest one fits.
     """
 
     def __init__(
@@ -66,6 +66,10 @@ class Budget(tune.Callback):
         self._expected.setdefault(key, 0.0)
         self._began.setdefault(key, self._now())
 
+    def idled(self, key: str, seconds: float) -> None:
+        """A running cell had no device for so long."""
+        self._began[key] += seconds
+
     def ended(self, key: str) -> None:
         """A cell is over: what it took replaces what was expected."""
         self._ended += self._spent(key)
@@ -93,6 +97,13 @@ class Budget(tune.Callback):
         unit, plan = self._price.request.unit, self._price.plan
         if not (0 < self.limit_hours < math.inf):
             raise ConfigError(f"--max-gpu-hours must be a positive number, got {self.limit_hours:g}; try 10")
+        estimates = self._price.estimates.values()
+        if plan.todo and not any(one.known for one in estimates):
+            why = next((one.problem for one in estimates), "nothing is measured")
+            raise ConfigError(
+                f"--max-gpu-hours needs the price of a cell, got none ({why}); "
+                "launch without it until a cell has finished, which gives the price"
+            )
         costs = [self._price.hours(cell) for cell in plan.missing]
         if plan.todo > len(plan.missing):
             costs.append(self._price.unnamed[0])

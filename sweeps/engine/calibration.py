@@ -22,10 +22,13 @@ from jepa_train.calibrate import LEAST_STEPS, Bench, Speed
 from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
 from jepa_train.paths import results_dir
-from sweeps.engine.placement import Node, Request, room
+from sweeps.engine.cluster import cluster_address
+from sweeps.engine.placement import Node, Request, alive, room, workers_on
 from sweeps.engine.store import Entry
 
-LIMIT_S = 120.0  # for one measurement, the start of its process included
+LIMIT_S = 120.0  # for one measurement, from when its process answers; and for that, where no machine has to start
+START_S = 1800.0  # for its process to answer on a cluster: a machine may have to be found, started and set up first
+NOT_UP = "no machine that could run it is up"
 _FLOAT = re.compile(r"-?\d+(\.\d+|(\.\d+)?e[+-]?\d+)")  # as str() writes one: an int has neither point nor exponent
 _FREE = {"seed", "epochs", "data.path", "data.download", "data.on_corrupt"}  # what changes no step's time
 
@@ -49,9 +52,26 @@ class Estimate:
     peak_gb: float = math.nan
     device_gb: float = math.nan
 
+    @property
+    def known(self) -> bool:
+        """Whether it says anything of the time: measured, or a bound."""
+        return not self.problem or self.epoch_s > 0
+
     def seconds(self, epochs: int) -> float:
         """How long a trial of so many epochs takes."""
         return self.once_s + epochs * self.epoch_s
+
+
+@dataclass
+class _Measurement:
+    """One that waits for its process, or runs."""
+
+    name: str
+    actor: Any
+    answer: ray.ObjectRef  # its process is there
+    loaded: ray.ObjectRef  # its number of images
+    deadline: float
+    begun: bool = False
 
 
 def kind_of(params: Mapping[str, Any]) -> dict[str, str]:
@@ -98,7 +118,12 @@ def ran(entries: Iterable[Entry], request: Request) -> dict[str, Estimate]:
 
 
 def calibrated(
-    configs: Iterable[TrainConfig], request: Request, nodes: Sequence[Node], *, note: Callable[[str], object]
+    configs: Iterable[TrainConfig],
+    request: Request,
+    nodes: Sequence[Node],
+    *,
+    note: Callable[[str], object],
+    start: bool = True,
 ) -> dict[str, Estimate]:
     """What each of the configs takes, by name: measured before, or now by tasks that ask for what trials do.
 
@@ -107,13 +132,19 @@ def calibrated(
 
     Args:
         note: told what happens.
+        start: whether machines may be started for it; else only those that are up measure.
     """
     alone = _alone(request)
     kinds = {name_of(config, alone): config for config in configs}
     known = _read_cache()
     todo = {name: config for name, config in kinds.items() if name not in known}
     at_once = room(nodes, alone) if todo else 0
-    for number, (name, estimate) in enumerate(_measured(todo, alone, at_once), 1):
+    if todo and not start:
+        at_once = min(at_once, math.ceil(workers_on(alive(ray.nodes()), alone) / alone.workers))
+    if not at_once:
+        known, todo = known | dict.fromkeys(todo, _unknown(NOT_UP)), {}
+    limit_s = START_S if start and cluster_address() else LIMIT_S
+    for number, (name, estimate) in enumerate(_measured(todo, alone, at_once, limit_s), 1):
         note(f"measured {number} of {len(todo)}: {estimate.problem or f'{estimate.images_per_s:,.0f} images/s'}")
         known[name] = estimate
         _write_cache(known)
@@ -126,26 +157,33 @@ def unmeasured(configs: Iterable[TrainConfig], request: Request) -> bool:
     return any(name_of(config, _alone(request)) not in known for config in configs)
 
 
-def _measured(todo: Mapping[str, TrainConfig], request: Request, at_once: int) -> Iterator[tuple[str, Estimate]]:
-    """Each in a fresh process, which is ended when it takes too long."""
+def _measured(
+    todo: Mapping[str, TrainConfig], request: Request, at_once: int, start_s: float
+) -> Iterator[tuple[str, Estimate]]:
+    """Each in a fresh process, which is ended when it has not answered after start_s, or then takes too long."""
+    not_begun = _unknown(f"not begun after {start_s:.0f} s: no machine came up for it, or the cluster is busy")
     # As one worker of each trial: what workers tell each other is not measured.
     bench = ray.remote(num_cpus=request.cpus, num_gpus=request.gpus)(Bench)
     waiting = list(todo.items())
-    running: dict[ray.ObjectRef, tuple[str, Any, ray.ObjectRef, float]] = {}  # -> name, actor, images, deadline
+    running: dict[ray.ObjectRef, _Measurement] = {}  # by its speed
     while waiting or running:
         while waiting and len(running) < at_once:
             name, config = waiting.pop(0)
             actor = bench.remote(config)
-            loaded = actor.images.remote()
+            answer, loaded = actor.__ray_ready__.remote(), actor.images.remote()
             speed = actor.measure.remote(workers=request.workers, threads=request.cpus)
-            running[speed] = (name, actor, loaded, time.monotonic() + LIMIT_S)
-        soonest = min(deadline for *_, deadline in running.values())
-        ready, _ = ray.wait([*running], timeout=max(0.0, soonest - time.monotonic()))
-        for speed, (name, actor, loaded, deadline) in list(running.items()):
-            if speed in ready or time.monotonic() >= deadline:
+            running[speed] = _Measurement(name, actor, answer, loaded, time.monotonic() + start_s)
+        soonest = min(one.deadline for one in running.values())
+        events = [*running, *(one.answer for one in running.values() if not one.begun)]
+        ready, _ = ray.wait(events, timeout=max(0.0, soonest - time.monotonic()))
+        for speed, one in list(running.items()):
+            if not one.begun and one.answer in ready:
+                one.begun, one.deadline = True, time.monotonic() + LIMIT_S
+            if speed in ready or time.monotonic() >= one.deadline:
                 del running[speed]
-                yield name, _estimate(speed) if speed in ready else _too_slow(loaded, todo[name])
-                ray.kill(actor)
+                late = _too_slow(one.loaded, todo[one.name]) if one.begun else not_begun
+                yield one.name, _estimate(speed) if speed in ready else late
+                ray.kill(one.actor)
 
 
 def _estimate(measured: ray.ObjectRef) -> Estimate:
@@ -160,7 +198,7 @@ def _estimate(measured: ray.ObjectRef) -> Estimate:
 def _too_slow(loaded: ray.ObjectRef, config: TrainConfig) -> Estimate:
     """A bound, from the steps that a measurement takes at least, where the images were ready in time."""
     if not ray.wait([loaded], timeout=0)[0]:
-        return _unknown(f"not begun after {LIMIT_S:.0f} s: its images are still being prepared, or the cluster is busy")
+        return _unknown(f"no step after {LIMIT_S:.0f} s: its images are still being prepared")
     speed = LEAST_STEPS * config.global_batch / LIMIT_S
     problem = f"slower than {speed:.3g} images/s: not {LEAST_STEPS} steps in {LIMIT_S:.0f} s"
     return _unknown(problem, images_per_s=speed, epoch_s=ray.get(loaded) / speed)

@@ -108,7 +108,7 @@ class Display:
     def started(self, cell: Cell) -> None:
         """A cell has been given to a lane."""
         begun = self._begun.pop(cell.key, 0)
-        self._since[cell.key] = time.monotonic()
+        self._since.setdefault(cell.key, time.monotonic())  # its trial may be back, whose process was lost
         self._running[cell.key] = cell.label
         self._pace.started(cell.key, time.monotonic(), begun / max(cell.config.epochs, 1))
         if begun:
@@ -140,10 +140,12 @@ class Display:
         counter = f"{self._total - self._todo + len(self._ends)}/{self._total}"
         self.note(f"{self._name}  {counter:>7}  {cell.label}  {outcome}  ({seconds:.0f} s)")
 
-    def lost(self, cell: Cell, note: str, device_seconds: float) -> None:
-        """A cell's workers were lost, and so much of what they had trained."""
+    def lost(self, cell: Cell, note: str, device_seconds: float, idle_s: float) -> None:
+        """A cell's workers were lost, and so much of what they had trained; or, without a note, it waited for some."""
         self._lost += device_seconds
-        self.note(f"{cell.label}: {note}, {device_seconds:.0f} device-seconds lost")
+        self._since[cell.key] += idle_s
+        if note:
+            self.note(f"{cell.label}: {note}, {device_seconds:.0f} device-seconds lost")
 
     def note(self, line: str) -> None:
         """A line that stays on the screen; on a terminal it is cut to one, and --explain tells the rest."""

@@ -103,6 +103,7 @@ class Session:
             judge=judge,
             request=self._request,
             checkpoints=checkpoints_dir(plan.sweep.name),
+            budget=budget,
         )
         try:
             with display.shown():

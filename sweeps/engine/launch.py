@@ -125,7 +125,7 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
     from sweeps.engine.price import price
 
     facts = [
-        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True))) if plan else None)
+        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True)), start=False) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)

@@ -58,6 +58,7 @@ class Mailbox:
         task.asked = time.monotonic()
         if task.end is None and not self._alive():
             why = self._refusal or f"no lane is left to run cells: {self._lanes[-1].lost}"
+            task.dequeue()
             self._end(task, ending("interrupted", why))
         return task.reports[start:], task.end
 
@@ -172,6 +173,7 @@ class Mailbox:
         mine.lost = reason
         self._lose(mine, alive)
         if mine.task is not None and mine.task.end is None:
+            mine.task.queued = time.monotonic()
             self._queue.appendleft(mine.task)
         mine.task = None
         await self._notify()
@@ -207,6 +209,7 @@ class Mailbox:
             if not self._queue:
                 return False
             mine.task = self._queue.popleft()
+            mine.task.dequeue()
             mine.task.kept = time.monotonic()
         return mine.task.ticket != seen
 

@@ -85,7 +85,7 @@ def room(nodes: Sequence[Node], request: Request) -> int:
     Raises:
         ConfigError: not even one trial fits.
     """
-    workers = sum(_workers_on(node, request) for node in nodes)
+    workers = workers_on(nodes, request)
     if workers >= request.workers:
         return workers // request.workers
     largest = max(nodes, key=lambda node: (_has(node, "GPU") if request.gpus else 0, _has(node, "CPU")))
@@ -96,6 +96,11 @@ def room(nodes: Sequence[Node], request: Request) -> int:
         f"largest, {largest.get('NodeName', 'unnamed')}, has {has}; lower "
         f"{'workers' if workers else 'cpus_per_worker or gpus_per_worker'}"
     )
+
+
+def workers_on(nodes: Sequence[Node], request: Request) -> int:
+    """How many workers the nodes hold."""
+    return sum(_workers_on(node, request) for node in nodes)
 
 
 def packed(nodes: Sequence[Node], *, cpus: int, peak_gb: float, device_gb: float) -> float:

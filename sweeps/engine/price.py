@@ -12,7 +12,7 @@ import torch
 from jepa_train.checks import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.flat import flatten
-from sweeps.engine.calibration import Estimate, calibrated, kind_of, name_of, ran, unmeasured
+from sweeps.engine.calibration import NOT_UP, Estimate, calibrated, kind_of, name_of, ran, unmeasured
 from sweeps.engine.cells import Cell, changed
 from sweeps.engine.cluster import cluster_address, ray_session
 from sweeps.engine.money import dollars_per_hour
@@ -101,9 +101,10 @@ class Price:
         return rows
 
     def _hours(self, config: TrainConfig, begun: int = 0) -> float:
-        """Of a kind that was not foreseen, as a search may propose, the slowest that is known."""
+        """Of a kind that was not foreseen, as a search may propose, or not measured: the slowest that is known."""
         estimate = self.estimates.get(name_of(config, self.request))
-        known = [estimate] if estimate is not None else list(self.estimates.values())
+        known = [one for one in self.estimates.values() if one.known]
+        known = [estimate] if estimate is not None and estimate.known else known
         seconds = max((one.seconds(config.epochs - begun) for one in known), default=0.0)
         return seconds * self.request.devices / 3600
 
@@ -112,12 +113,19 @@ def silent(_: str = "") -> None:
     """Tells nobody and does nothing."""
 
 
-def price(plan: Plan, *, note: Callable[[str], object] = silent, free: Callable[[], object] = silent) -> Price:
+def price(
+    plan: Plan,
+    *,
+    note: Callable[[str], object] = silent,
+    free: Callable[[], object] = silent,
+    start: bool = True,
+) -> Price:
     """The plan's price. What neither the store nor results/calibration.json knows is measured now, in Ray.
 
     Args:
         note: told what happens.
         free: called before something is measured, to end what occupies the cluster.
+        start: whether the cluster may start machines for a measurement.
 
     Raises:
         ConfigError: a trial that cannot be placed; prices in the cluster's file that are wrong.
@@ -126,20 +134,25 @@ def price(plan: Plan, *, note: Callable[[str], object] = silent, free: Callable[
         if plan.todo and not ray.is_initialized() and (cluster_address() or torch.cuda.device_count()):
             stack.enter_context(ray_session())  # knows the nodes and what GPUs they have
         nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
-        request = request_for(plan, nodes, note=note, free=free)
+        request = request_for(plan, nodes, note=note, free=free, start=start)
         known = ran(plan.entries.values(), request)
         others = [config for config in kinds(plan) if name_of(config, request) not in known]
         return Price(
             plan=plan,
             request=request,
             at_once=room(nodes, request),
-            estimates=known | _calibrated(others, request, nodes, note, free),
+            estimates=known | _calibrated(others, request, nodes, note, free, start=start),
             rate=dollars_per_hour(request) if cluster_address() else None,  # one's own machine is paid for
         )
 
 
 def request_for(
-    plan: Plan, nodes: Sequence[Node], *, note: Callable[[str], object] = silent, free: Callable[[], object] = silent
+    plan: Plan,
+    nodes: Sequence[Node],
+    *,
+    note: Callable[[str], object] = silent,
+    free: Callable[[], object] = silent,
+    start: bool = True,
 ) -> Request:
     """What each of the plan's trials asks for; the share of a GPU is measured where the sweep says so. See price.
 
@@ -154,7 +167,10 @@ def request_for(
     if not request.gpus:
         note("gpus_per_worker='measured' finds no GPU here: trials run on CPUs")
         return request
-    found = _calibrated(kinds(plan), request, nodes, note, free).values()
+    found = _calibrated(kinds(plan), request, nodes, note, free, start=start).values()
+    if any(estimate.problem == NOT_UP for estimate in found):
+        note(f"how many trials share a GPU is measured at the launch: {NOT_UP}; here each has its own")
+        return request
     for estimate in found:
         if estimate.problem:
             raise ConfigError(
@@ -199,10 +215,12 @@ def _calibrated(
     nodes: Sequence[Node],
     note: Callable[[str], object],
     free: Callable[[], object],
+    *,
+    start: bool,
 ) -> dict[str, Estimate]:
     with ExitStack() as stack:
         if unmeasured(configs, request):
             free()
             if not ray.is_initialized():
                 stack.enter_context(ray_session())
-        return calibrated(configs, request, nodes, note=note)
+        return calibrated(configs, request, nodes, note=note, start=start)

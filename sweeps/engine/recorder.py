@@ -11,6 +11,7 @@ from ray.tune.experiment import Trial
 from jepa_train.flat import cell_key, unflatten
 from jepa_train.storage import Place
 from sweeps.engine.asha import Judge
+from sweeps.engine.budget import Budget
 from sweeps.engine.cells import Cell
 from sweeps.engine.display import Display
 from sweeps.engine.placement import Request
@@ -27,10 +28,15 @@ class _Running:
     key: str  # the cell's, which is a hash of its whole config
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, float] = field(default_factory=dict)  # the last report's
+    heard: set[int] = field(default_factory=set)  # notes: a trial whose process was lost relays them again
 
 
 class Recorder(tune.Callback):
-    """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.trial."""
+    """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.trial.
+
+    Args:
+        budget: told of the time that is nobody's, where the launch has one.
+    """
 
     def __init__(
         self,
@@ -40,9 +46,11 @@ class Recorder(tune.Callback):
         judge: Judge,
         request: Request,
         checkpoints: Place,
+        budget: Budget | None = None,
     ) -> None:
         self._ledger = ledger
         self._judge = judge
+        self._budget = budget
         self._display = display
         self._request = request  # what a trial asks for
         self._checkpoints = checkpoints
@@ -62,7 +70,7 @@ class Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
         cell = self._cells[cell_key(unflatten(trial.config))]
-        self._running[trial.trial_id] = _Running(cell, cell.key)
+        self._running.setdefault(trial.trial_id, _Running(cell, cell.key))
         self._ledger.start(cell, devices=self._request.devices, resources=str(self._request))
         self._display.started(cell)
 
@@ -80,8 +88,7 @@ class Recorder(tune.Callback):
             self._end(trial, result["status"], result["reason"], result["traceback"])
             return
         if "note" in result:  # of what became of its worker; the metrics are repeated
-            lost = self._ledger.lose(running.key, result["lost_s"], result["idle_s"])
-            self._display.lost(running.cell, result["note"], lost)
+            self._lose(running, result)
             return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
         self._ledger.log(running.key, running.metrics, rungs=self._judge.seen(running.key))
@@ -102,6 +109,18 @@ class Recorder(tune.Callback):
         for running in self._running.values():
             self._ledger.end(running.key, "interrupted", "the sweep was stopped")
         self._running.clear()
+
+    def _lose(self, running: _Running, result: dict[str, Any]) -> None:
+        """What was trained in vain, and the time in which no device was the cell's: the same for all who count it."""
+        if result["at"] in running.heard:
+            return
+        running.heard.add(result["at"])
+        idle_s = result["idle_s"]
+        running.started += idle_s
+        lost = self._ledger.lose(running.key, result["lost_s"], idle_s)
+        self._display.lost(running.cell, result["note"], lost, idle_s)
+        if self._budget is not None:
+            self._budget.idled(running.key, idle_s)
 
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)

@@ -7,11 +7,11 @@ from typing import Any
 
 MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
 MAX_FAULTS = 2  # the same where it raised the error itself: others may have taken the memory, but hardly twice
+QUEUED_S = 5.0  # a shorter wait for a lane is not worth a word
 LEASE_S = 120.0  # a trial asks at least every POLL_S; one that is silent for so long has died
 
 Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
-Report = dict[str, Any]  # the metrics of an epoch; or a "note" for people, with the seconds of training that were lost
-#                          and those in which nothing ran
+Report = dict[str, Any]  # the metrics of an epoch; or a "note" for people, "" for none: see Task.tell
 Claim = tuple[int, int, int]  # lane, worker group, ticket
 End = dict[str, str]
 
@@ -35,12 +35,29 @@ class Task:
     end: End | None = None
     stop: bool = False
     losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
+    queued: float | None = field(default_factory=time.monotonic)  # since when it waits for a lane
     kept: float = 0.0  # when a worker group took it, or last wrote a checkpoint of it: what came since would be lost
 
     @property
     def unwanted(self) -> bool:
         """Whether its trial gave it up, or died."""
         return self.stop or time.monotonic() - self.asked > LEASE_S
+
+    def tell(self, note: str, *, lost_s: float, idle_s: float) -> None:
+        """A report of seconds of training that were lost, and of those in which no device was the cell's.
+
+        It says which report it is: a trial whose process died relays all of them again, and these must count once.
+        """
+        self.reports.append(
+            {"note": note, "lost_s": max(0.0, lost_s), "idle_s": max(0.0, idle_s), "at": len(self.reports)}
+        )
+
+    def dequeue(self) -> None:
+        """It waits no longer: a lane takes it, or there is none left. A lane's machine may have had to start first."""
+        waited = 0.0 if self.queued is None else time.monotonic() - self.queued
+        self.queued = None
+        if waited > QUEUED_S:
+            self.tell("", lost_s=0.0, idle_s=waited)
 
 
 @dataclass
@@ -102,5 +119,5 @@ class Lane:
         epoch = max((int(report.get("epoch", 0)) for report in task.reports), default=0)
         note = f"worker lost ({cause}); goes on after epoch {epoch}"
         lost, idle = blame.at - task.kept, time.monotonic() - blame.at
-        task.reports.append({"note": note, "lost_s": max(0.0, lost), "idle_s": max(0.0, idle)})
+        task.tell(note, lost_s=lost, idle_s=idle)
         return None

@@ -17,7 +17,8 @@ def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Coll
 
     The last report repeats the last metrics and adds how the cell ended: `status` (finished, diverged, collapsed,
     stopped, failed, or interrupted where no lane is left), `reason` and `traceback`. A cell that failed in its first
-    epoch reports these three alone. A report with a `note` says what happened to the cell, with the last metrics again.
+    epoch reports these three alone. A report with a `note` says what happened to the cell, with the last metrics again;
+    see Task.tell.
 
     A process that takes the place of one that died relays all reports from the first on.
 

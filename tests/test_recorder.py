@@ -1,0 +1,71 @@
+"""What a launch says of its hours: ledger, display and budget count the same, and what is relayed twice counts once."""
+
+import dataclasses
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jepa_train.flat import flatten
+from jepa_train.presets import DIGITS
+from jepa_train.storage import Disk
+from sweeps.engine.asha import Judge
+from sweeps.engine.budget import Budget, hours_used
+from sweeps.engine.calibration import Estimate, name_of
+from sweeps.engine.display import Display
+from sweeps.engine.placement import Request
+from sweeps.engine.plan import make_plan
+from sweeps.engine.price import Price
+from sweeps.engine.recorder import Recorder
+from sweeps.engine.spec import Sweep
+from sweeps.engine.tracking import Ledger
+
+STUDY = Sweep(name="study", purpose="", base=dataclasses.replace(DIGITS, epochs=2))
+FILE = Path("study.py")
+REQUEST = Request(workers=2, cpus=1, gpus=0, device="X")
+WAITED = {"note": "", "lost_s": 0.0, "idle_s": 3600.0, "at": 0}
+LOST = {"note": "worker lost (gone)", "lost_s": 36.0, "idle_s": 1800.0, "at": 2}
+
+
+@pytest.mark.usefixtures("results")
+def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) -> None:
+    plan = make_plan(STUDY, FILE)
+    (cell,) = plan.fixed
+    estimate = Estimate(images_per_s=1.0, epoch_s=60.0, once_s=0.0, source="")
+    budget = Budget(100.0, Price(plan, REQUEST, 1, {name_of(cell.config, REQUEST): estimate}, None), 0.0)
+    screen = io.StringIO()
+    display = Display(plan, console=Console(file=screen, width=200), devices=REQUEST.devices)
+    ledger = Ledger(plan, FILE, note=lambda _: None, publish=str)
+    recorder = Recorder(
+        ledger=ledger,
+        display=display,
+        judge=Judge(plan),
+        request=REQUEST,
+        checkpoints=Disk(tmp_path / "checkpoints"),
+        budget=budget,
+    )
+    recorder.announce(cell)
+    trial: Any = SimpleNamespace(trial_id="t", config=flatten(cell.config))
+    reports = [WAITED, {"epoch": 1, "train/loss": 2.0}, {"epoch": 1, "train/loss": 2.0} | LOST]
+    for _ in range(2):  # the trial's process dies, and another relays all reports again
+        for callback in (recorder, budget):
+            callback.on_trial_start(0, [], trial)
+        for report in reports:
+            recorder.on_trial_result(0, [], trial, report)
+    # 1.5 hours of two devices, taken off the moment that the test takes
+    assert display.outcome.hours == pytest.approx(-3.0, abs=0.05)
+    assert budget.used_hours == pytest.approx(-3.0, abs=0.05)
+    end = {"status": "finished", "reason": "", "traceback": ""}
+    recorder.on_trial_result(0, [], trial, {"epoch": 1, "train/loss": 2.0} | end)
+    budget.on_trial_complete(0, [], trial)
+    assert ledger.close() == ""
+    after = make_plan(STUDY, FILE)
+    for hours in (display.outcome.hours, budget.used_hours, hours_used(after)):
+        assert hours == pytest.approx(-3.0, abs=0.05)
+    assert after.entries[cell.key].lost_device_seconds == 72.0
+    assert display.outcome.lost_hours == pytest.approx(72 / 3600)
+    assert screen.getvalue().count("worker lost") == 1
+    assert len(screen.getvalue().splitlines()) == 2, "the loss and the end: a wait is not worth a line"
