@@ -164,7 +164,8 @@ def checked(url: str, named: str) -> tuple[str, str, str, str]:
             raise ConfigError(f"{named} must name a folder of this machine as file:///folder, got {harmless!r}")
         return scheme, "", parts.path, ""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{2,221}", parts.netloc):
-        raise ConfigError(f"{named} must name a bucket as in {scheme}://bucket/prefix, got {harmless!r}; add it")
+        rule = f"a bucket of 3 or more characters (a-z, 0-9, . _ -) as in {scheme}://bucket/prefix"
+        raise ConfigError(f"{named} must name {rule}, got {harmless!r}; correct it")
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown or parts.fragment:
         wrong = unknown[0] if unknown else f"#{parts.fragment}"

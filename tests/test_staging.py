@@ -222,3 +222,22 @@ def test_paths_stay_as_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert beside("~/data/cifar10", "digits") == f"{tmp_path}/data/digits"
     assert beside("s3://bucket/a/cifar10.tar?region=x", "dtd") == "s3://bucket/a/dtd?region=x"
     assert os.path.basename(beside("", "dtd")) == "dtd"
+
+
+@pytest.mark.parametrize("more", [0, 100])
+def test_an_archive_that_was_cut_between_two_images_is_not_whole(more: int, photos: Path, tmp_path: Path):
+    """tarfile itself takes it for a shorter one."""
+    whole = Path(shutil.make_archive(str(tmp_path / "packed"), "tar", photos))
+    with tarfile.open(whole) as tar:
+        last = max(tar.getmembers(), key=lambda member: member.offset)
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole.read_bytes()[: last.offset + more])
+    with pytest.raises(ConfigError, match=r"whole and harmless archive, got '.*cut\.tar' \(its end is missing"):
+        identify(config(cut))
+    assert identify(config(whole)) == identify(config(photos))
+
+
+def test_a_file_that_is_no_archive_is_said_to_be_none(tmp_path: Path):
+    (tmp_path / "bad.tar").write_bytes(b"no archive at all")
+    with pytest.raises(ConfigError, match=r"got '.*bad\.tar' \(it is none, or damaged\)"):
+        identify(config(tmp_path / "bad.tar"))

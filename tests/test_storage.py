@@ -117,8 +117,9 @@ def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, 
     ("where", "message"),
     [
         ("ftp://host/x", r"must be a path or begin with s3://, gs:// or file:///, got 'ftp://host/x'"),
-        ("s3:///x", r"must name a bucket as in s3://bucket/prefix, got 's3:///x'; add it"),
-        ("gs://", r"must name a bucket as in gs://bucket/prefix, got 'gs://'; add it"),
+        ("s3:///x", r"must name a bucket of 3 or more characters .* as in s3://bucket/prefix, got 's3:///x'; correct"),
+        ("gs://", r"must name a bucket of 3 or more characters .* as in gs://bucket/prefix, got 'gs://'; correct"),
+        ("s3://b/x", r"must name a bucket of 3 or more characters .*, got 's3://b/x'"),
         (
             "s3://me:hunter2@bucket/x",
             r"must hold no credentials, .* in 's3://bucket/x'; leave them to AWS_ACC",

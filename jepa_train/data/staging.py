@@ -120,9 +120,19 @@ def _unpack(archive: Path, to: Path, place: Place) -> None:
         else:
             with tarfile.open(archive) as tar:
                 tar.extractall(to, filter="data")
+                _check_whole(tar)
     except _DAMAGED as error:
-        reason = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split())[:200]
+        reason = "it is none, or damaged" if isinstance(error, tarfile.ReadError) and "method" in said else said
         raise ValueError(f"data.path must be a whole and harmless archive, got {str(place)!r} ({reason})") from error
+
+
+def _check_whole(tar: tarfile.TarFile) -> None:
+    """A block of zeros ends an archive; tarfile takes one that was cut between two members for a shorter one."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.TarError("its end is missing: copy it again")
 
 
 def _check_inside(name: str, place: Place) -> None:

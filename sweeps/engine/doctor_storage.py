@@ -25,7 +25,7 @@ def check_storage() -> Iterator[Told]:
         return
     if not os.environ.get("JEPA_STORAGE"):
         yield Told("ok", "checkpoints", size_told(results_dir() / "checkpoints"))
-    elif isinstance(place, Disk) and not place.path.exists():
+    elif isinstance(place, Disk) and not place.path.exists() and _may_be_made(place.path):
         remedy = "where machines share it, mount it; else the first sweep makes it"
         yield Told("warning", "storage", f"{place} is not there", remedy)
     else:
@@ -45,14 +45,23 @@ def check_cache() -> Iterator[Told]:
     except ConfigError as error:
         yield Told("problem", "cache", str(error))
         return
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    if not _may_be_made(folder):
         yield Told("problem", "cache", f"{folder} cannot be written to", "set JEPA_CACHE to a folder of yours")
         return
-    free = shutil.disk_usage(there).free / 1e9
+    free = shutil.disk_usage(_nearest(folder)).free / 1e9
     level: Literal["ok", "warning"] = "ok" if free >= _FREE_GB else "warning"
     remedy = "" if free >= _FREE_GB else "remove what is not needed, or set JEPA_CACHE to a larger disk"
     yield Told(level, "cache", f"{folder}: {size_told(folder)}, {free:.0f} GB free", remedy)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _may_be_made(folder: Path) -> bool:
+    there = _nearest(folder)
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def size_told(folder: Path) -> str:

@@ -101,7 +101,7 @@ def _say(text: str) -> None:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         remedy = "write python -m sweeps fetch CLUSTER.yaml [NAME ...] [--scale S] [--output DIR]"
-        raise ConfigError(f"fetch: {message.removeprefix('argument ')}; {remedy}")
+        raise ConfigError(f"fetch: {message.removeprefix('argument ').removesuffix(', NAME')}; {remedy}")
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:

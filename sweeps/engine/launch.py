@@ -54,6 +54,7 @@ def launch(sweeps: Named, options: Options) -> int:
             _check_name(sweep, file, [before.name for before, _ in sweeps[:number]])
         if options.status:
             return _show_status(sweeps, options)
+        storage_dir()  # a URL that is none is answered before anything is planned
         plans = _planned(sweeps, options)
         if options.dry_run:
             return _show_plans(sweeps, plans, options)
