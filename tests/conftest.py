@@ -272,5 +272,5 @@ def priced(monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeps.engine.calibration import Estimate, name_of
 
     known = Estimate(images_per_s=10.0, epoch_s=360.0, once_s=0.0, source="measured")
-    told = lambda configs, request, *_: {name_of(config, request): known for config in configs}  # noqa: E731
+    told = lambda configs, request, *_, **__: {name_of(config, request): known for config in configs}  # noqa: E731
     monkeypatch.setattr(price, "_calibrated", told)
