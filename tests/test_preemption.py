@@ -71,7 +71,7 @@ def noticed():
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 nodes = [cluster.add_node(num_cpus=1)]
 os.environ["RAY_ADDRESS"] = cluster.address
-config = dataclasses.replace(DIGITS, epochs=12, global_batch=32)
+config = dataclasses.replace(DIGITS, epochs=40, global_batch=32)  # the notice takes seconds to be heard
 with ray_session(), expected_of_nodes() as expected:
     check_nodes(expected)
     pool = LanePool(
@@ -122,7 +122,7 @@ def test_on_a_notice_a_cell_leaves_at_once_and_goes_on_at_another_node_from_its_
         rf"worker lost \(node [\d.]+ is about to be taken away\); goes on after epoch {left}", note["note"]
     )
     assert note["lost_s"] < 3, "from the checkpoint to the end of the worker; training itself lost nothing"
-    assert [report["epoch"] for report in reports if "note" not in report] == [*range(1, left + 1), *range(1, 13)]
+    assert [report["epoch"] for report in reports if "note" not in report] == [*range(1, left + 1), *range(1, 41)]
     trained, again = [
         [{name: value for name, value in report.items() if not name.startswith("system/")} for report in part]
         for part in (reports[:left], reports[left + 1 : 2 * left + 1])
