@@ -62,8 +62,7 @@ def removed():
     cluster.remove_node(nodes.pop(), allow_graceful=False)
 
 def noticed():
-    (node,) = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    cluster.add_node(num_cpus=1)
+    node = (folder / "trained" / "0").read_text()
     deadline = int((time.time() + 60) * 1000)
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     assert GcsClient(address=cluster.address).drain_node(node, reason, "notice", deadline)[0]
@@ -79,6 +78,7 @@ with ray_session(), expected_of_nodes() as expected:
     )
     with pool:
         found = {"removed": heard_of(pool, {"kind": "removed"}, removed)}
+        cluster.add_node(num_cpus=1)  # to go to; before the cell begins, for it takes as long as some epochs
         found["noticed"] = heard_of(pool, flatten(config), noticed)
 cluster.shutdown()
 (folder / "heard.json").write_text(json.dumps(found))
