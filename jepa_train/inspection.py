@@ -1,4 +1,4 @@
-"""Is a machine fit to run cells? Its code, its versions, the storage and its cache, compared with the head's.
+"""Is a machine fit to run cells? Its code, its versions, its view of the storage and of the data, as the head has them.
 
 Sent to the machines by value, because their own code is what is in question: nothing of it is imported before it has
 been compared.
@@ -37,7 +37,7 @@ class Expected:
 
 
 def source_digests() -> dict[str, str]:
-    """ "jepa_train/train.py" -> 16 hex digits, of all of PACKAGES that this Python would import."""
+    """Path below the project -> 16 hex digits, of all of PACKAGES that this Python would import."""
     digests = {}
     for package in PACKAGES:
         top, _, below = package.partition("/")
