@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -209,3 +210,21 @@ def test_a_head_without_storage_begins_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"^JEPA_STORAGE must be where checkpoints can be kept: "):
         nodes.expected_of_nodes().__enter__()
+
+
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_a_session_leaves_no_word_for_ray_behind(address: str, monkeypatch: pytest.MonkeyPatch):
+    """A local session keeps notices of preemption from being heard: one on a cluster may follow in the process."""
+    told: dict[str, str] = {}
+    monkeypatch.setattr(cluster, "cluster_address", lambda: address)
+    monkeypatch.setattr(ray, "init", lambda **_: told.update(os.environ))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
+    before, loopback = dict(os.environ), ray._private.ray_constants.ENABLE_RAY_CLUSTER
+    with cluster.ray_session():
+        pass
+    assert told["RAY_TRAIN_METRICS_ENABLED"] == "1", "what somebody has set, stays"
+    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in told) == (address == "")
+    assert dict(os.environ) == before
+    assert loopback == ray._private.ray_constants.ENABLE_RAY_CLUSTER
