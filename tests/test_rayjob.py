@@ -9,6 +9,7 @@ import yaml
 from cluster_checks import LOCK, ROOT, fits, secretless
 
 from sweeps.engine.money import rate
+from sweeps.engine.nodes import BOOTSTRAP
 from sweeps.engine.options import read_words
 from sweeps.engine.placement import Request
 
@@ -136,7 +137,7 @@ def test_the_entrypoint_is_a_sweep_with_its_scale_and_its_data() -> None:
 
 
 def test_what_the_head_is_told_is_what_the_workers_are() -> None:
-    """The ConfigMap stands where the head looks for what may come, and where the preview looks for prices."""
+    """The ConfigMap stands where the head looks for what may come, with its prices."""
     told = yaml.safe_load(parts()["ConfigMap"]["data"]["cluster.yaml"])
     cluster = parts()["RayJob"]["spec"]["rayClusterSpec"]
     (group,) = cluster["workerGroupSpecs"]
@@ -150,10 +151,10 @@ def test_what_the_head_is_told_is_what_the_workers_are() -> None:
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert told["available_node_types"]["head"]["resources"] == {"CPU": 0}
     request = Request(workers=1, cpus=1, gpus=1, device="GPU")
-    assert rate(told, request, file="") == told["metadata"]["prices"][group["groupName"]]
+    assert rate(told, request) == told["metadata"]["prices"][group["groupName"]]
     (head,) = pods(parts()["RayJob"])[0]["containers"]
     mounted = {mount["mountPath"]: mount.get("subPath") for mount in head["volumeMounts"]}
-    assert mounted["/home/ray/ray_bootstrap_config.yaml"] == mounted["/home/ray/cluster.yaml"] == "cluster.yaml"
+    assert mounted[BOOTSTRAP.replace("~", "/home/ray")] in parts()["ConfigMap"]["data"]
 
 
 def test_every_sweep_finds_its_gpus() -> None:
