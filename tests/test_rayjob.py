@@ -1,6 +1,7 @@
 """The RayJob has what KubeRay's resource definition requires and nothing else, and its parts agree."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -125,10 +126,20 @@ def test_another_shape_is_found(spoil: Callable[[Any], Any], problem: str) -> No
     assert list(problems(job, RAYJOB)) == [problem][: bool(problem)]
 
 
+def is_one_command(entrypoint: str) -> bool:
+    """KubeRay pastes it as it is into its submitter's bash: `ray job submit --no-wait .. -- ENTRYPOINT ; fi ; ..`."""
+    return not re.search(r"[&;|<>`\n]|\$\(", entrypoint)
+
+
+@pytest.mark.parametrize("more", [" && ls", " ; ls", " | tee log", " < in", " > log", " $(ls)", " `ls`", " & ls"])
+def test_what_the_submitter_would_run_itself_is_found(more: str) -> None:
+    assert not is_one_command(f"python -m sweeps demo_lejepa{more}")
+
+
 def test_the_entrypoint_is_a_sweep_with_its_scale_and_its_data() -> None:
-    place, _, command = parts()["RayJob"]["spec"]["entrypoint"].partition(" && ")
-    assert place == "cd /home/ray"
-    *program, name, option, scale, data = command.split()
+    entrypoint = parts()["RayJob"]["spec"]["entrypoint"]
+    assert is_one_command(entrypoint)
+    *program, name, option, scale, data = entrypoint.split()
     assert program == ["python", "-m", "sweeps"]
     assert (ROOT / f"sweeps/{name}.py").is_file()
     words = read_words([option, scale, data])
