@@ -55,7 +55,7 @@ RAYJOB = {
         "rayClusterSpec": {
             "rayVersion": None,
             "enableInTreeAutoscaling": None,
-            "autoscalerOptions": {"idleTimeoutSeconds": None},
+            "autoscalerOptions": {"idleTimeoutSeconds": None, "env": {"name*": None, "value": None}},
             "authOptions": {"mode": None},
             "headGroupSpec*": {"rayStartParams": None, "template*": POD},
             "workerGroupSpecs": {
@@ -200,6 +200,21 @@ def test_versions_names_and_volumes_agree() -> None:
     places = {mount["name"]: mount["mountPath"] for mount in containers[0]["volumeMounts"] if "subPath" not in mount}
     assert (values["JEPA_RESULTS"], values["JEPA_CACHE"]) == (places["results"], places["cache"])
     assert all(isinstance(value, str) for value in values.values())
+
+
+def test_ray_s_metrics_answer_nobody_wherever_ray_is_started() -> None:
+    """On nodes of `ray up` (install.sh) and of Slurm, in pods, and in the autoscaler's container beside the head."""
+    job = parts()["RayJob"]
+    containers = [container for pod in pods(job) for container in pod["containers"]]
+    closed = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+    for container in containers:
+        values = {item["name"]: item["value"] for item in container["env"]}
+        assert {name: values.get(name) for name in closed} == closed
+    beside = {item["name"]: item["value"] for item in job["spec"]["rayClusterSpec"]["autoscalerOptions"]["env"]}
+    assert beside.items() >= {"AUTOSCALER_METRIC_PORT": "-1", "RAY_enable_metrics_collection": "0"}.items()
+    for script in ("install.sh", "slurm.sh"):
+        (line,) = [line for line in (ROOT / "cluster" / script).read_text().splitlines() if "METRIC_PORT=" in line]
+        assert dict(re.findall(r"(\w+)=([-\d]+)", line)) == closed
 
 
 def test_a_worker_gets_all_that_it_asks_for_and_the_head_no_gpu() -> None:
