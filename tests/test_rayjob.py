@@ -226,6 +226,8 @@ def test_a_worker_gets_all_that_it_asks_for_and_the_head_no_gpu() -> None:
 def test_it_is_closed() -> None:
     job = parts()["RayJob"]
     assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    for text in (TEXT, (ROOT / "README.md").read_text()):  # before it, KubeRay knew no authOptions, and dropped them
+        assert re.findall(r"KubeRay \(([\d.]+) or newer\)", text) == ["1.5.1"]
     for pod in pods(job):
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in pod["containers"]:
