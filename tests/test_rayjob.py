@@ -158,7 +158,9 @@ def test_what_the_head_is_told_is_what_the_workers_are() -> None:
     assert told["max_workers"] == group["maxReplicas"]
     (worker,) = group["template"]["spec"]["containers"]
     limits = worker["resources"]["limits"]
-    assert about["resources"] == {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    told_resources = dict(about["resources"])
+    assert [told_resources.pop(name) for name in about["resources"] if name.startswith("accelerator_type:")] == [1]
+    assert told_resources == {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert told["available_node_types"]["head"]["resources"] == {"CPU": 0}
     request = Request(workers=1, cpus=1, gpus=1, device="GPU")
