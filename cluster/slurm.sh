@@ -58,15 +58,14 @@ srun --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpus-p
     bash cluster/slurm_node.sh "$address" "${#hosts[@]}" "$@" &
 step=$!
 
-# The job is over when the first node says so: a node that is lost costs its cells alone, and when the sweep has ended,
-# Ray on the other nodes would wait for minutes.
+# The job is over when the first node says so, and the others have had a minute: a node that is lost costs its cells.
 runs() { kill -0 "$step" 2> /dev/null; }
 while runs && [ ! -e "$JEPA_ENDED" ]; do sleep 1; done
-kill "$step" 2> /dev/null || true
 for _ in $(seq 60); do
     runs || break
     sleep 1
 done
+kill "$step" 2> /dev/null || true
 code=$(cat "$JEPA_ENDED" 2> /dev/null || echo 1)
 rm -f "$JEPA_ENDED"
 exit "$code"

@@ -7,9 +7,8 @@ shift 2
 
 # On the first node its end is the job's: with the sweep's exit code, or 1 where none began.
 ended() {
-    if [ -n "$ray" ]; then
-        kill "$ray" 2> /dev/null || true
-        wait "$ray" || true
+    if [ -n "$ray" ] && kill "$ray" 2> /dev/null; then
+        ray stop > /dev/null 2>&1 || true
     fi
     code=$(cat "$RAY_TMPDIR/code" 2> /dev/null || echo 1)
     for _ in 1 2 3 4 5; do # Ray may write on while it ends
@@ -42,4 +41,18 @@ fi
 ray symmetric-run --address "$address" --min-nodes "$nodes" --num-cpus="$SLURM_CPUS_PER_TASK" \
     -- bash -c 'python -m sweeps "$@"; echo $? > "$RAY_TMPDIR/code"' sweeps "$@" &
 ray=$!
-wait "$ray"
+if [ "$SLURM_NODEID" -eq 0 ]; then
+    wait "$ray"
+    exit
+fi
+
+# Nobody tells the other nodes that the first has ended, but nothing answers there any more.
+seen=0 missed=0
+while [ "$missed" -lt 3 ] && kill -0 "$ray" 2> /dev/null; do
+    if (: < "/dev/tcp/${address/://}") 2> /dev/null; then
+        seen=1 missed=0
+    else
+        missed=$((missed + seen))
+    fi
+    sleep 5
+done

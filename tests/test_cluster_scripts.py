@@ -135,6 +135,13 @@ def test_one_watcher_waits_for_the_notice(home: Path, stand: Stand) -> None:
     assert calls(home) == ["python -m sweeps notice aws"]
 
 
+HEAD = """
+import socket, sys
+with socket.create_server((sys.argv[1].split(":")[0], int(sys.argv[1].split(":")[1]))) as server:
+    while True:
+        server.accept()[0].close()
+        open(sys.argv[2], "w").close()
+"""
 JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
 
 
@@ -142,6 +149,7 @@ JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
 def slurm(home: Path, stand: Stand) -> Iterator[Path]:
     """A cluster of two nodes. Ray runs the sweep on the first; on the second it waits until it is killed."""
     (home / "cluster").symlink_to(ROOT / "cluster")
+    stand("sleep", "exec /bin/sleep 0.1")
     stand("scontrol", "printf '%s\\n' node-7 localhost")
     stand(
         "srun",
@@ -151,7 +159,7 @@ def slurm(home: Path, stand: Stand) -> Iterator[Path]:
         on() { SLURM_NODEID=$1 RAY_TMPDIR=$RAY_TMPDIR-$1 exec "${@:2}"; }
         on 0 "$@" & first=$!
         on 1 "$@" & second=$!
-        trap 'kill $first $second 2> /dev/null; wait; exit 143' TERM
+        trap 'echo forced >> "$HOME/calls"; kill $first $second 2> /dev/null; wait; exit 143' TERM
         wait $second || [ -z "$bad" ] || kill $first
         wait
         """,
@@ -160,18 +168,24 @@ def slurm(home: Path, stand: Stand) -> Iterator[Path]:
         "ray",
         """
         [ "$1" != get-auth-token ] || { mkdir -p ~/.ray; echo new > ~/.ray/auth_token; echo "a token"; exit; }
+        [ "$1" = symmetric-run ] || exit
         touch "$RAY_TMPDIR/log"
         echo "on $SLURM_NODEID: $RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $RAY_TMPDIR $JEPA_CACHE" >> "$HOME/calls"
-        if [ "$SLURM_NODEID" = 1 ]; then [ -z "$LOST" ] || exit 1; exec sleep 300; fi
+        if [ "$SLURM_NODEID" = 1 ]; then [ -z "$LOST" ] || exit 1; exec /bin/sleep 300; fi
+        python -c "$HEAD" "$3" "$RAY_TMPDIR/seen" & head=$!
+        until [ -e "$RAY_TMPDIR/seen" ] || [ -n "$LOST" ]; do sleep 1; done
         while [ "$1" != -- ]; do shift; done
         shift
         "$@"
+        code=$?
+        kill $head
+        exit $code
         """,
         folder=home / ".venv/bin",
     )
     stand(
         "python",
-        f'[ "$1" != -c ] || exec {sys.executable} "$@"; sleep "${{SWEEP_TAKES:-0}}"; exit "${{SWEEP_ENDS:-0}}"',
+        f'[ "$1" != -c ] || exec {sys.executable} "$@"; /bin/sleep "${{SWEEP_TAKES:-0}}"; exit "${{SWEEP_ENDS:-0}}"',
         folder=home / ".venv/bin",
     )
     yield home
@@ -180,7 +194,7 @@ def slurm(home: Path, stand: Stand) -> Iterator[Path]:
 
 def sbatch(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     given = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "node-[7,9]", "SLURM_CPUS_PER_TASK": "16"}
-    given |= {"JEPA_CACHE": str(home / "cache"), "SLURM_SUBMIT_DIR": str(home)}
+    given |= {"JEPA_CACHE": str(home / "cache"), "SLURM_SUBMIT_DIR": str(home), "HEAD": HEAD}
     return run("slurm.sh", home, *words, **given | environment)
 
 
@@ -205,6 +219,8 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) 
     settings = {line for line in told if line.startswith("on ")}
     assert settings == {f"on {node}: token 0 /tmp/jepa-{JOB}-{node} {slurm}/cache" for node in (0, 1)}
     assert [line for line in told if line.startswith("python -m")] == [f"python -m sweeps {words}"]
+    assert "ray stop" in told  # on the second node, which saw that the first had ended
+    assert "forced" not in told
 
 
 @pytest.mark.parametrize("code", ["0", "1", "2"])
