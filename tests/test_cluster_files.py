@@ -35,7 +35,6 @@ MISTAKES: list[tuple[str, Callable[[str], None], str, str]] = [
         "    ~/jepa-sweeps/tests: tests\n",
         "    ~/jepa-sweeps/tests: tests\n    ~/x: .ci\n",
     ),
-    ("cluster/gcp.yaml", checks.mounts, "~/cluster.yaml: cluster/gcp.yaml", "~/cluster.yaml: cluster/local.yaml"),
     ("cluster/local.yaml", checks.mounts, "    ~/.ray/auth_token: ~/.ray/auth_token\n", ""),
     ("cluster/local.yaml", checks.mounts, '".venv", ', ""),
     ("cluster.yaml", checks.scripts, "|| (sudo", "|| ((sudo"),

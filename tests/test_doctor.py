@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from jepa_train.paths import checkpoints_dir
 from sweeps.__main__ import main
-from sweeps.engine import doctor, doctor_storage, doctor_store
+from sweeps.engine import doctor, doctor_storage, doctor_store, nodes
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +195,10 @@ def test_cluster_files(text: str, level: str, words: str, tmp_path: Path):
     (tmp_path / "cluster.yaml").write_text(text)
     assert told(doctor._cluster_file)["cluster file"][0] == level
     assert words in told(doctor._cluster_file)["cluster file"][1]
+
+
+def test_on_a_head_the_cluster_s_file_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
+    (tmp_path / "bootstrap.yaml").write_text("provider: {type: local}")
+    (tmp_path / "cluster.yaml").write_text("provider: {type: aws}\nmetadata: {prices: {gpu: 1}}")
+    assert "bootstrap.yaml: the machines of provider local; without prices" in str(told(doctor._cluster_file))

@@ -50,12 +50,14 @@ HEAD = up("head", "head", CPU=0)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A head with its autoscaler's file, and what ray.nodes() says there."""
     facts: dict[str, Any] = {"spec": AWS, "nodes": [HEAD]}
-    monkeypatch.setattr(nodes, "_BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
     monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     monkeypatch.setattr(ray, "nodes", lambda: facts["nodes"].pop(0) if facts.get("arriving") else facts["nodes"])
     monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
     monkeypatch.setattr(nodes, "_age_s", lambda: 30.0)
-    facts["write"] = lambda: (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(facts["spec"], sort_keys=False))
+    facts["write"] = lambda text="": (tmp_path / "bootstrap.yaml").write_text(
+        text or yaml.safe_dump(facts["spec"], sort_keys=False)
+    )
     return facts
 
 
@@ -105,6 +107,17 @@ def test_a_ray_of_ones_own_asks_no_autoscaler(here: dict[str, Any], monkeypatch:
     here["write"]()
     monkeypatch.setattr(nodes, "cluster_address", lambda: "")
     assert nodes.nodes_to_use(print) == [HEAD]
+    assert nodes.autoscaling() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("prices: [", r"must be YAML, got .+; "), ("- 1", "a cluster's file, got")]
+)
+def test_a_clusters_file_that_cannot_be_read_is_answered_in_one_line(text: str, words: str, here: dict[str, Any]):
+    here["write"](text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        nodes.autoscaling()
+    assert "\n" not in str(caught.value)
 
 
 @contextlib.contextmanager

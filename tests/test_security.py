@@ -46,11 +46,10 @@ from jepa_train.paths import cache_dir
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS
 from jepa_train.redaction import clean, hidden
+from sweeps.engine import nodes
 from sweeps.engine.calibration import _read_cache
 from sweeps.engine.doctor import examine
 from sweeps.engine.launch import main
-from sweeps.engine.money import dollars_per_hour
-from sweeps.engine.placement import Request
 from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.spool import Operation, Spool
@@ -444,11 +443,12 @@ def test_calibration_and_cluster_file_cannot_execute_anything(
 ) -> None:
     (results / "calibration.json").write_bytes(pickle.dumps(Bomb(marker)))
     assert _read_cache() == {}
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "joined.yaml"))
+    monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     for tag in ("!!python/object/apply:os.system", "!!python/object/new:os.system"):
-        (tmp_path / "cluster.yaml").write_text(f"metadata:\n  prices: {tag} ['touch {marker}']\n")
-        with pytest.raises(ConfigError, match=r"cluster\.yaml must be YAML"):
-            dollars_per_hour(Request(workers=1, cpus=1, gpus=0.0, device="CPU"))
+        (tmp_path / "joined.yaml").write_text(f"metadata:\n  prices: {tag} ['touch {marker}']\n")
+        with pytest.raises(ConfigError, match=r"joined\.yaml must be YAML"):
+            nodes.autoscaling()
 
 
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)">![x](http://example.com/x)'

@@ -163,7 +163,11 @@ def _nodes() -> Iterator[Told]:
 
 
 def _cluster_file() -> Iterator[Told]:
-    file = next((path for path in (Path("cluster.yaml"), _ROOT / "cluster.yaml") if path.is_file()), None)
+    """Of the cluster whose head this is, or else the one that `ray up` would make."""
+    from sweeps.engine.nodes import BOOTSTRAP
+
+    files = (Path(BOOTSTRAP).expanduser(), Path("cluster.yaml"), _ROOT / "cluster.yaml")
+    file = next((path for path in files if path.is_file()), None)
     if file is None:
         yield Told("ok", "cluster file", "none: sweeps run on this machine")
         return

@@ -153,7 +153,7 @@ def _run(sweeps: Named, options: Options, console: Console) -> int:
     all_facts = []
     with Run(options, console) as run:
         for sweep, file in sweeps:
-            with hold(sweep.name):
+            with hold(sweep.name, partial(_say, console)):
                 facts = run.one(sweep, file)
             _say(console, "\n".join(["", facts["table"], "", *summary_lines(facts)]))
             all_facts.append(facts)
@@ -170,7 +170,7 @@ def _evaluate(sweeps: Named, options: Options, console: Console) -> int:
     with Run(options, console) as run:
         facts = []
         for sweep, file in sweeps:
-            with hold(sweep.name):
+            with hold(sweep.name, partial(_say, console)):
                 facts.append(run.evaluate(sweep, file))
     _write_json(facts, options)
     return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0
