@@ -1,6 +1,7 @@
 """What the nodes of a cluster run; a second time it does only what is missing. Programs are stand-ins here."""
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -116,6 +117,16 @@ def test_mlflow_starts_on_loopback_over_the_results_and_once(home: Path, stand: 
     )
     assert run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results").returncode == 0
     assert [call for call in calls(home) if call.startswith("mlflow")] == [server]
+
+
+def test_mlflow_of_somebody_else_is_not_taken_for_ours(home: Path, stand: Stand) -> None:
+    stand("python")  # the port answers
+    stand("mlflow")
+    done = run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.match("error: port 5000 of the head must be free .*, got another server's answer; end that one", line)
+    assert not [call for call in calls(home) if call.startswith("mlflow")]
 
 
 def test_mlflow_needs_to_know_where_the_results_lie(home: Path, stand: Stand) -> None:
