@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from jepa_train import ray_worker
 from jepa_train.storage import StorageError
 from sweeps.engine import mailbox as mailbox_module
 from sweeps.engine import tasks
+from sweeps.engine import trial as trial_module
 from sweeps.engine.cluster import ray_dir, ray_session
 from sweeps.engine.lanes import LanePool
 from sweeps.engine.mailbox import Mailbox
@@ -123,7 +125,36 @@ async def test_the_cell_of_a_trial_that_falls_silent_is_stopped() -> None:
     await box.next(0, await box.begin(0, None, NODES), 0)
     assert await box.report((0, 1, ticket), {}, False) is False
     box._tasks[ticket].asked -= tasks.LEASE_S
+    assert box._tasks[ticket].unwanted
+    await box.beat(ticket)
+    assert await box.report((0, 1, ticket), {}, False) is False, "Tune keeps it waiting"
+    box._tasks[ticket].asked -= tasks.LEASE_S
     assert await box.report((0, 1, ticket), {}, False) is True
+    await box.beat(ticket + 1)  # of a cell that is over
+
+
+def test_a_trial_that_tune_keeps_waiting_goes_on_saying_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[int] = []
+    thrice, waited = threading.Event(), []
+
+    def beat(ticket: int) -> None:
+        beats.append(ticket)
+        if len(beats) == 3:
+            thrice.set()
+
+    calls = {"submit": lambda *_: 7, "take": lambda *_: ([{"epoch": 1}], FINISHED), "beat": beat, "abandon": print}
+    mailbox = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
+    monkeypatch.setattr(trial_module, "BEAT_S", 0.01)
+    monkeypatch.setattr(trial_module.ray, "get", lambda value: value)
+    monkeypatch.setattr(tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "trial"))
+    monkeypatch.setattr(tune, "report", lambda _: waited.append(thrice.wait(30)))  # the driver waits for the storage
+    trial_module.trial({}, mailbox=mailbox, checkpoints="", rungs=())
+    assert waited == [True, True]
+    assert set(beats) == {7}
+    for thread in threading.enumerate():
+        if thread.name == "beat":
+            thread.join(30)
+            assert not thread.is_alive(), "no longer than its cell"
 
 
 @scenario
