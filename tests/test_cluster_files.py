@@ -37,6 +37,7 @@ MISTAKES: list[tuple[str, Callable[[str], None], str, str]] = [
     ),
     ("cluster/local.yaml", checks.mounts, "    ~/.ray/auth_token: ~/.ray/auth_token\n", ""),
     ("cluster/local.yaml", checks.mounts, '".venv", ', ""),
+    ("cluster.yaml", checks.mounts, '".venv", ', '".venv", "results", '),
     ("cluster.yaml", checks.scripts, "|| (sudo", "|| ((sudo"),
     ("cluster.yaml", checks.scripts, "cluster/mlflow.sh", "cluster/mlflo.sh"),
     ("cluster/local.yaml", checks.scripts, "ulimit -n 65536; ray", "cd $HOME/ray; ray"),

@@ -1,6 +1,7 @@
 """What the nodes of a cluster run; a second time it does only what is missing. Programs are stand-ins here."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,33 @@ def test_mlflow_starts_on_loopback_over_the_results_and_once(home: Path, stand: 
     )
     assert run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results").returncode == 0
     assert [call for call in calls(home) if call.startswith("mlflow")] == [server]
+
+
+def test_a_store_that_was_copied_is_restored_before_the_server_starts_and_copied_while_it_runs(
+    home: Path, stand: Stand
+) -> None:
+    lines = 'if [ "$4" = restore ]; then exit "${RESTORED:-0}"; fi; [ "$4" != watch ] || sleep 30; test -e "$HOME/up"'
+    stand("python", lines)
+    stand("mlflow", 'touch "$HOME/up"; sleep 5')
+    environment = {"JEPA_RESULTS": f"{home}/results", "JEPA_STORAGE": "s3://bucket/jepa"}
+    assert run("mlflow.sh", home, **environment, RESTORED="2").returncode == 2
+    assert "mlflow" not in "".join(call.split()[0] for call in calls(home)), "no empty store is begun"
+    for _ in range(2):
+        assert run("mlflow.sh", home, **environment).returncode == 0
+    told = [" ".join(call.split()[:5]) for call in calls(home) if "import" not in call]
+    restore, watch = [f"python -m sweeps backup {word}" for word in ("restore", "watch")]
+    assert sorted(told) == sorted([restore, restore, "mlflow server --host 127.0.0.1 --port", watch])
+    assert told[:2] == [restore, restore]
+
+
+def test_mlflow_of_somebody_else_is_not_taken_for_ours(home: Path, stand: Stand) -> None:
+    stand("python")  # the port answers
+    stand("mlflow")
+    done = run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.match("error: port 5000 of the head must be free .*, got another server's answer; end that one", line)
+    assert not [call for call in calls(home) if call.startswith("mlflow")]
 
 
 def test_mlflow_needs_to_know_where_the_results_lie(home: Path, stand: Stand) -> None:

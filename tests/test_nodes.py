@@ -180,6 +180,32 @@ def test_this_machine_is_like_itself(expected: inspection.Expected):
     assert {"jepa_train/train.py", "sweeps/engine/lanes.py", "search_spaces/lejepa.py"} <= expected.code.keys()
 
 
+def test_a_machine_that_is_about_to_go_is_not_looked_at(expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch):
+    up, drained = ["head", "stays", "leaves", "hears"], {"leaves": 0}
+    answers = {"head": "", "stays": "runs other code"}  # the others take no task
+
+    def get(name: str, *, timeout: float) -> str:
+        assert timeout == nodes.ANSWER_S
+        assert name != "leaves"
+        drained["hears"] = 0  # meanwhile
+        if name not in answers:
+            raise TimeoutError
+        return answers[name]
+
+    def remote(*_: Any) -> SimpleNamespace:
+        return SimpleNamespace(options=lambda **how: SimpleNamespace(remote=lambda _: how["scheduling_strategy"]))
+
+    listed = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{number}"} for number, name in enumerate(up)]
+    monkeypatch.setattr(nodes, "NodeAffinitySchedulingStrategy", lambda name, *, soft: name)  # noqa: ARG005
+    monkeypatch.setattr(ray, "remote", lambda **_: remote)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "nodes", lambda: listed)
+    monkeypatch.setattr(ray._private.state, "state", SimpleNamespace(get_draining_nodes=lambda: drained))
+    assert nodes.problems_of_nodes(expected) == {"10.0.0.0": "", "10.0.0.1": "runs other code"}
+    with pytest.raises(ConfigError, match=r"got 10\.0\.0\.1: runs other code; update the nodes"):
+        nodes.check_nodes(expected)
+
+
 @pytest.mark.parametrize("change", ["edited", "missing", "more"])
 def test_other_code_is_named_by_machine_and_file(
     change: str, expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch

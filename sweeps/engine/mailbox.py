@@ -62,6 +62,11 @@ class Mailbox:
             self._end(task, ending("interrupted", why))
         return task.reports[start:], task.end
 
+    async def beat(self, ticket: int) -> None:
+        """The trial lives, even if Tune keeps it waiting."""
+        if ticket in self._tasks:
+            self._tasks[ticket].asked = time.monotonic()
+
     async def abandon(self, ticket: int) -> None:
         """The trial is gone: a cell that runs is stopped at its next report, one that waits is never started."""
         task = self._tasks.get(ticket)

@@ -121,11 +121,14 @@ def check_nodes(expected: Expected) -> None:
 
 
 def problems_of_nodes(expected: Expected) -> dict[str, str]:
-    """What is wrong with every node that is up, by its address; "" where nothing is."""
+    """What is wrong with every node that is up and stays, by its address; "" where nothing is.
+
+    One that drains, as spot machines do on a notice, takes no task: neither a look nor a cell.
+    """
     look = ray.remote(num_cpus=0, max_retries=0)(inspection.problem)
     looks = [
         (node, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)))
-        for node in alive(ray.nodes())
+        for node in _staying()
     ]
     answers = [(node["NodeManagerAddress"], look.remote(expected)) for node, look in looks]
     problems = {}
@@ -134,8 +137,13 @@ def problems_of_nodes(expected: Expected) -> dict[str, str]:
             problems[address] = str(ray.get(answer, timeout=ANSWER_S))
         except (RayError, TimeoutError) as error:
             problems[address] = f"cannot be looked at ({type(error).__name__})"
-    still = {node["NodeManagerAddress"] for node in alive(ray.nodes())}
+    still = {node["NodeManagerAddress"] for node in _staying()}
     return {address: problem for address, problem in problems.items() if address in still}  # spot machines go
+
+
+def _staying() -> list[Node]:
+    leaving = ray._private.state.state.get_draining_nodes()
+    return [node for node in alive(ray.nodes()) if node["NodeID"] not in leaving]
 
 
 def refused(problems: Sequence[str]) -> ConfigError:
