@@ -130,6 +130,18 @@ def add(tar: tarfile.TarFile, name: str, **fields: object) -> None:
     tar.addfile(member, io.BytesIO(b"x" * member.size))
 
 
+def add_chain(tar: tarfile.TarFile, *, out: str) -> None:
+    """A file in `out`, behind links whose true path is too long for os.path.realpath (CVE-2025-4517)."""
+    long, steps = "d" * 247, "abcdefghijklmnop"
+    for depth, step in enumerate(steps):
+        add(tar, "/".join([long] * (depth + 1)), type=tarfile.DIRTYPE, mode=0o755)
+        add(tar, "/".join([*[long] * depth, step]), type=tarfile.SYMTYPE, linkname=long)
+    last = f"{'/'.join(steps)}/{'l' * 254}"
+    add(tar, last, type=tarfile.SYMTYPE, linkname="../" * len(steps))
+    add(tar, "escape", type=tarfile.SYMTYPE, linkname=f"{last}/{out}")
+    add(tar, "escape/evil", size=1)
+
+
 def evil(kind: str, archive: Path, outside: Path) -> None:
     if kind.startswith("zip"):
         with zipfile.ZipFile(archive, "w") as zipped:
@@ -143,12 +155,15 @@ def evil(kind: str, archive: Path, outside: Path) -> None:
             add(tar, "way/evil", size=1)
         elif kind == "tar hard link":
             add(tar, "train", type=tarfile.LNKTYPE, linkname="../../../photos")
+        elif kind == "tar chain":
+            add_chain(tar, out="../../../../photos")
         else:
             add(tar, "null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
 
 
 @pytest.mark.parametrize(
-    "kind", ["tar above", "tar link", "tar hard link", "tar device", "zip above", "zip absolute", "zip by \\"]
+    "kind",
+    ["tar above", "tar link", "tar hard link", "tar chain", "tar device", "zip above", "zip absolute", "zip by \\"],
 )
 def test_no_archive_writes_outside_its_folder(kind: str, tmp_path: Path):
     (tmp_path / "photos").mkdir()
@@ -207,9 +222,24 @@ def test_bad_urls_and_archives_are_one_line(photos: Path, tmp_path: Path, s3: st
 
 def test_a_disk_without_room_is_told_before_anything_is_copied(photos: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(ConfigError, match=r"staged needs 0\.00 GB and has 0\.00 GB free; set JEPA_CACHE"):
+    with pytest.raises(ConfigError, match=r"cache needs 0\.00 GB and has 0\.00 GB free; set JEPA_CACHE"):
         identify(config(f"file://{photos}"))
     assert [*(cache_dir() / "staged").glob("*.part")] == []
+
+
+@pytest.mark.parametrize("form", ["tar", "gztar", "zip"])
+def test_an_archive_needs_room_for_itself_and_for_what_it_holds(
+    form: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a tar both are known before it is copied; of the others, when it is opened."""
+    (photos / "train" / "zeros").write_bytes(bytes(30_000_000))
+    archive = shutil.make_archive(str(photos), form, photos)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=29_900_000 + 30_000_000 * (form == "tar")))
+    if form == "tar":
+        monkeypatch.setattr("jepa_train.data.staging._copy", lambda *_: pytest.fail("copied"))
+    with pytest.raises(ConfigError, match=rf"cache needs 0\.0{'6' if form == 'tar' else '3'} GB and has 0\.0"):
+        identify(config(archive))
+    assert [entry.suffix for entry in (cache_dir() / "staged").iterdir()] == [".lock"]
 
 
 def test_paths_stay_as_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -235,6 +265,18 @@ def test_an_archive_that_was_cut_between_two_images_is_not_whole(more: int, phot
     with pytest.raises(ConfigError, match=r"whole and harmless archive, got '.*cut\.tar' \(its end is missing"):
         identify(config(cut))
     assert identify(config(whole)) == identify(config(photos))
+
+
+def test_links_are_refused_with_what_to_do(photos: Path, tmp_path: Path):
+    (photos / "train" / "ant" / "8.png").symlink_to("0.png")
+    linked = shutil.make_archive(str(tmp_path / "linked"), "tar", photos)
+    told = r"'\./train/ant/8\.png' is neither a file nor a folder; pack it with tar --dereference --hard-dereference"
+    with pytest.raises(ConfigError, match=rf"whole and harmless archive, got '.*linked\.tar' \({told}\)$"):
+        identify(config(linked))
+    command = ["tar", "--dereference", "--hard-dereference", "-C", str(photos), "-cf", linked, "train", "test"]
+    subprocess.run(command, check=True)
+    _staged.cache_clear()
+    assert identify(config(linked)) == identify(config(photos))
 
 
 def test_a_file_that_is_no_archive_is_said_to_be_none(tmp_path: Path):

@@ -10,10 +10,12 @@ import socket
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
+from jepa_train.checks import shown
 from jepa_train.data.cache import one_at_a_time
 from jepa_train.object_store import listed, opened, patiently
 from jepa_train.paths import cache_dir
@@ -32,7 +34,7 @@ def local_folder(where: str, *, download: bool) -> Path:
 
     Raises:
         ValueError: nothing lies there, it cannot be reached, it is neither folder nor archive, there is no room; an
-            archive is damaged or would write outside its folder.
+            archive is damaged, would write outside its folder, or holds more than files and folders, as links.
     """
     remote = is_url(where)
     if not remote and not (where.endswith(_ARCHIVES) and Path(where).expanduser().is_file()):
@@ -80,16 +82,16 @@ def _files(place: Place) -> list[fs.FileInfo]:
 
 def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:
     """Copy, and unpack, under another name: the target appears whole."""
+    client, path = opened(place)
+    packed = bool(files) and files[0].path == path
     size = sum(info.size for info in files)
     _log.info("copying %s to %s: %d files, %.1f GB", place, target, len(files), size / 1e9)
-    free = shutil.disk_usage(target.parent).free
-    if size > free:
-        raise OSError(f"{target.parent} needs {size / 1e9:.2f} GB and has {free / 1e9:.2f} GB free; set JEPA_CACHE")
+    beside_it = size if packed and place.name.endswith(".tar") else 0  # of the others only the archive knows
+    _check_room(size + beside_it, shutil.disk_usage(target.parent).free)
     part = target.with_suffix(f".{socket.gethostname()}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     try:
-        client, path = opened(place)
-        if files and files[0].path == path:
+        if packed:
             archive = part / place.name
             part.mkdir()
             _copy(client, path, archive)
@@ -109,22 +111,45 @@ def _copy(client: fs.FileSystem, path: str, to: Path) -> None:
 
 
 def _unpack(archive: Path, to: Path, place: Place) -> None:
-    """Into a new folder, and nowhere else: no member may lead out of it, by its name or as a link."""
+    """Into a new folder, and nowhere else: no member may lead out of it by its name, and none is a link."""
     to.mkdir()
+    free = shutil.disk_usage(to).free
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as zipped:
                 for name in zipped.namelist():
                     _check_inside(name, place)
+                _check_room(sum(info.file_size for info in zipped.infolist()), free)
                 zipped.extractall(to)
         else:
             with tarfile.open(archive) as tar:
-                tar.extractall(to, filter="data")
+                tar.extractall(to, members=_plain(tar, free), filter="data")
                 _check_whole(tar)
     except _DAMAGED as error:
         said = " ".join(str(error).split())[:200]
         reason = "it is none, or damaged" if isinstance(error, tarfile.ReadError) and "method" in said else said
         raise ValueError(f"data.path must be a whole and harmless archive, got {str(place)!r} ({reason})") from error
+
+
+def _plain(tar: tarfile.TarFile, free: int) -> Iterator[tarfile.TarInfo]:
+    """The members, all of them files and folders, while there is room.
+
+    Links are not left to tarfile's filter: that of Python before 3.11.13 follows a long chain of them out of the folder
+    (CVE-2025-4517).
+    """
+    size = 0
+    for member in tar:
+        if not (member.isfile() or member.isdir()):
+            remedy = "pack it with tar --dereference --hard-dereference"
+            raise tarfile.TarError(f"{shown(member.name)} is neither a file nor a folder; {remedy}")
+        size += member.size
+        _check_room(size, free)
+        yield member
+
+
+def _check_room(size: int, free: int) -> None:
+    if size > free:
+        raise OSError(f"{cache_dir()} needs {size / 1e9:.2f} GB and has {free / 1e9:.2f} GB free; set JEPA_CACHE")
 
 
 def _check_whole(tar: tarfile.TarFile) -> None:
