@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pyarrow import fs
 
-from jepa_train import object_store
+from jepa_train import object_store, ray_worker
 from jepa_train.checks import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.data import Images
@@ -23,7 +23,8 @@ from jepa_train.data.split import identify, load_splits
 from jepa_train.data.staging import _staged, beside, local_folder
 from jepa_train.object_store import opened
 from jepa_train.paths import cache_dir
-from jepa_train.storage import place_of
+from jepa_train.storage import Place, StorageError, place_of
+from jepa_train.transfer import check_transfer
 
 
 @pytest.fixture(autouse=True)
@@ -207,10 +208,6 @@ def test_bad_urls_and_archives_are_one_line(photos: Path, tmp_path: Path, s3: st
         (str(tmp_path / "half.tar.gz"), r"must be a whole and harmless archive, got '.*half\.tar\.gz' \("),
         (str(tmp_path / "no.zip"), r"must be a whole and harmless archive, got '.*no\.zip' \(File is not a zip file\)"),
         ("s3://me:hunter2@bucket/x", r"must hold no credentials, got some in 's3://bucket/x'"),
-        (
-            "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http",
-            r"must be data that can be copied here, .*NETWORK",
-        ),
     ):
         with pytest.raises(ConfigError, match=rf"^data\.path {told}") as refused:
             identify(config(where))
@@ -218,6 +215,44 @@ def test_bad_urls_and_archives_are_one_line(photos: Path, tmp_path: Path, s3: st
         assert "hunter2" not in str(refused.value)
     with pytest.raises(ConfigError, match=r"^data\.download must be false where data\.path is a URL"):
         identify(config(s3, download=True))
+
+
+def test_a_store_that_is_away_is_an_outage_and_no_mistake_of_the_cell(monkeypatch: pytest.MonkeyPatch):
+    """What the workers' group is told of it ends the cell as interrupted: it goes on with the next launch."""
+
+    def listed(_: Place) -> list[fs.FileInfo]:
+        raise OSError("AWS Error NETWORK_CONNECTION\nduring HeadObject")
+
+    monkeypatch.setattr("jepa_train.data.staging.listed", listed)
+    away = config("s3://bucket/x", fingerprint="0123")
+    for ask in (identify, load_splits):
+        with pytest.raises(StorageError, match=r"^data\.path 's3://bucket/x' cannot be read \(.*NETWORK") as outage:
+            ask(away)
+        assert "\n" not in str(outage.value)
+        assert ray_worker.blame_of({0: outage.value})[2:] == (True, True)
+    with pytest.raises(StorageError, match=r"^probe\.transfer's dtd 's3://bucket/x' cannot be read"):
+        check_transfer(f"dtd={away.path}", away)
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_a_store_that_is_away_while_it_is_copied_is_asked_again(
+    form: str, photos: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+):
+    data = photos if form == "folder" else Path(shutil.make_archive(str(photos), form, photos))
+    url, honest, asked = sent(data, url_of(s3, data.name)), fs.copy_files, []
+
+    def copy_files(*args: object, **options: object) -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("AWS Error SLOW_DOWN")
+        honest(*args, **options)
+
+    monkeypatch.setattr(fs, "copy_files", copy_files)
+    with pytest.raises(StorageError, match=r"^data\.path 's3://.*' cannot be copied to .* \(AWS Error SLOW_DOWN\)$"):
+        identify(config(url))
+    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0,))
+    assert identify(config(url)) == identify(config(photos))
+    assert len(asked) == 3
 
 
 def test_a_disk_without_room_is_told_before_anything_is_copied(photos: Path, monkeypatch: pytest.MonkeyPatch):

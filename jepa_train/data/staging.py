@@ -19,7 +19,7 @@ from jepa_train.checks import shown
 from jepa_train.data.cache import one_at_a_time
 from jepa_train.object_store import listed, opened, patiently
 from jepa_train.paths import cache_dir
-from jepa_train.storage import Place, is_url, place_of
+from jepa_train.storage import Place, StorageError, is_url, place_of
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
@@ -33,8 +33,9 @@ def local_folder(where: str, *, download: bool) -> Path:
     from is copied anew, in the next process. Path() for "".
 
     Raises:
-        ValueError: nothing lies there, it cannot be reached, it is neither folder nor archive, there is no room; an
-            archive is damaged, would write outside its folder, or holds more than files and folders, as links.
+        ValueError: nothing lies there, it is neither folder nor archive, there is no room; an archive is damaged, would
+            write outside its folder, or holds more than files and folders, as links.
+        StorageError: what holds it is away, or refuses.
     """
     remote = is_url(where)
     if not remote and not (where.endswith(_ARCHIVES) and Path(where).expanduser().is_file()):
@@ -56,7 +57,7 @@ def beside(where: str, name: str) -> str:
 def _staged(where: str) -> Path:
     place = place_of(where, named="data.path")
     try:
-        files = patiently(lambda: _files(place), f"{place} cannot be read")
+        files = patiently(lambda: _files(place), f"data.path {str(place)!r} cannot be read")
         text = "".join(f"{info.path}\t{info.size}\t{info.mtime_ns}\n" for info in files)
         version = hashlib.blake2b(f"{place}\n{text}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         target = cache_dir() / "staged" / f"{place.name.partition('.')[0] or 'data'}-{version}"
@@ -65,6 +66,8 @@ def _staged(where: str) -> Path:
             with one_at_a_time(target.with_suffix(".lock")):
                 if not target.is_dir():
                     _fetch(place, files, target)
+    except StorageError:
+        raise
     except OSError as error:
         raise ValueError(f"data.path must be data that can be copied here, got {str(place)!r} ({error})") from error
     return _root(target)
@@ -94,20 +97,25 @@ def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:
         if packed:
             archive = part / place.name
             part.mkdir()
-            _copy(client, path, archive)
+            _copy(client, path, archive, place)
             _unpack(archive, part / "content", place)
             (part / "content").replace(target)
         else:
             for info in files:
                 _check_inside(info.path.removeprefix(path).lstrip("/"), place)
-            _copy(client, path, part)
+            _copy(client, path, part, place)
             part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _copy(client: fs.FileSystem, path: str, to: Path) -> None:
-    fs.copy_files(path, str(to), source_filesystem=client, destination_filesystem=fs.LocalFileSystem())
+def _copy(client: fs.FileSystem, path: str, to: Path, place: Place) -> None:
+    """A try after one that failed writes over what that one left."""
+    local = fs.LocalFileSystem()
+    patiently(
+        lambda: fs.copy_files(path, str(to), source_filesystem=client, destination_filesystem=local),
+        f"data.path {str(place)!r} cannot be copied to {to}",
+    )
 
 
 def _unpack(archive: Path, to: Path, place: Place) -> None:
