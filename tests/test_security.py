@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ from jepa_train.paths import cache_dir
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS
 from jepa_train.redaction import clean, hidden
+from jepa_train.storage import StorageError
 from sweeps.engine.calibration import _read_cache
 from sweeps.engine.doctor import examine
 from sweeps.engine.launch import main
@@ -98,6 +100,27 @@ def test_secrets_are_hidden_and_nothing_else(text: str, left: str) -> None:
     error.__cause__ = KeyError(text)
     clean(error)
     assert (error.args, error.__cause__.args) == ((left, 1), (left,))
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("s3://b/k cannot be read"), "s3://b/k cannot be read"),
+        (StorageError("no login for tok-12345678"), "no login for ***"),
+        (OSError(28, "No space left"), "[Errno 28] No space left"),
+        (OSError(5, "no login for tok-12345678"), "[Errno 5] no login for ***"),
+        (FileNotFoundError(2, "No such file", "/a/b"), "[Errno 2] No such file: '/a/b'"),
+        (OSError(18, "tok-12345678", "/tok-12345678", None, "/c"), "[Errno 18] ***: '/***' -> '/c'"),
+        (RuntimeError(ValueError("no tok-12345678"), [OSError(5, "tok-12345678")]), ""),
+        (ExceptionGroup("two", [ValueError("tok-12345678"), OSError(5, "tok-12345678")]), "two (2 sub-exceptions)"),
+    ],
+)
+def test_what_an_error_says_is_cleaned_and_else_as_it_was(error: Exception, told: str) -> None:
+    clean(error)
+    if told:
+        assert str(error) == told == str(pickle.loads(pickle.dumps(error)))
+    assert "tok-12345678" not in "".join(traceback.format_exception(error)) + repr(error.args)
 
 
 def test_analysis_names_a_store_without_its_password() -> None:
