@@ -235,6 +235,23 @@ def test_a_store_that_is_away_is_an_outage_and_no_mistake_of_the_cell(monkeypatc
 
 
 @pytest.mark.parametrize("form", ["folder", "tar"])
+def test_of_two_machines_without_a_common_lock_the_second_takes_what_the_first_has_made(
+    form: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = f"file://{photos}" if form == "folder" else shutil.make_archive(str(photos), form, photos)
+    honest = fs.copy_files
+
+    def slow(source: str, to: str, **options: object) -> None:
+        honest(source, to, **options)
+        part = next(path for path in (Path(to), Path(to).parent) if path.suffix == ".part")
+        shutil.copytree(photos, part.with_name(part.name.partition(".")[0]))
+
+    monkeypatch.setattr(fs, "copy_files", slow)
+    assert identify(config(data)) == identify(config(photos))
+    assert sorted(entry.suffix for entry in (cache_dir() / "staged").iterdir()) == ["", ".lock"]
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
 def test_a_store_that_is_away_while_it_is_copied_is_asked_again(
     form: str, photos: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,7 +6,6 @@ import logging
 import lzma
 import os
 import shutil
-import socket
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from pyarrow import fs
 
 from jepa_train.checks import shown
-from jepa_train.data.cache import one_at_a_time
+from jepa_train.data.cache import one_at_a_time, part_of, remove
 from jepa_train.object_store import listed, opened, patiently
 from jepa_train.paths import cache_dir
 from jepa_train.storage import Place, StorageError, is_url, place_of
@@ -91,22 +90,30 @@ def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:
     _log.info("copying %s to %s: %d files, %.1f GB", place, target, len(files), size / 1e9)
     beside_it = size if packed and place.name.endswith(".tar") else 0  # of the others only the archive knows
     _check_room(size + beside_it, shutil.disk_usage(target.parent).free)
-    part = target.with_suffix(f".{socket.gethostname()}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part = part_of(target)
     try:
         if packed:
             archive = part / place.name
             part.mkdir()
             _copy(client, path, archive, place)
             _unpack(archive, part / "content", place)
-            (part / "content").replace(target)
+            _rename(part / "content", target)
         else:
             for info in files:
                 _check_inside(info.path.removeprefix(path).lstrip("/"), place)
             _copy(client, path, part, place)
-            part.replace(target)
+            _rename(part, target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
+
+
+def _rename(made: Path, target: Path) -> None:
+    """Unless another process, with which there is no common lock, has been faster: the content is the same."""
+    try:
+        made.replace(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def _copy(client: fs.FileSystem, path: str, to: Path, place: Place) -> None:
