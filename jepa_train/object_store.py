@@ -59,6 +59,10 @@ class Bucket:
         found = patiently(self._infos, f"{self} cannot be listed")
         return sorted(info.base_name for info in found if info.is_file)
 
+    def is_there(self) -> bool:
+        """Tries for a while."""
+        return patiently(lambda: self.client().get_file_info(self.path).is_file, f"{self} cannot be read")
+
     @contextmanager
     def local(self) -> Iterator[Path]:
         """A copy, in a folder that is gone at the end; tries for a while."""

@@ -36,6 +36,7 @@ def test_what_is_written_is_there_and_comes_back(place: Place):
         write(folder / name, content)
     write(folder / "below" / "c.pt", b"")
     assert folder.names() == ["a.pt", "b.pt"]
+    assert [(folder / name).is_there() for name in ("a.pt", "below", "c.pt")] == [True, False, False]
     assert (read(folder / "b.pt"), len(read(folder / "a.pt"))) == (b"new", 12_000_000)
     assert (folder / "a.pt").name == "a.pt"
     for _ in range(2):
@@ -164,3 +165,13 @@ def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
         assert unseen(str(tmp_path / "other"), name) == f"{tmp_path}/other is another folder here"
     assert unseen(str(place), name) == f"{place} is another folder here"
     assert place.names() == []
+
+
+def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A machine may list a folder on NFS as it was seconds ago; and a prefix may hold a hundred thousand objects."""
+    with mark(place) as name:
+        for kind in (Disk, object_store.Bucket):
+            monkeypatch.setattr(kind, "names", lambda _: [])
+        assert unseen(str(place), name) == ""
+    (tmp_path / "file").touch()
+    assert unseen(str(tmp_path / "file"), "x") == f"{tmp_path}/file is another folder here"
