@@ -96,6 +96,31 @@ def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell
         place_of("gs://other/team").names()
 
 
+class Scoped:
+    """A client whose policy ends at the prefix: of the bucket itself it may ask nothing."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    def get_file_info(self, asked: str | fs.FileSelector) -> list:
+        if isinstance(asked, str):
+            raise OSError(self._answer)
+        raise FileNotFoundError(f"Path does not exist '{asked.base_dir}'")
+
+
+def test_a_new_prefix_is_empty_for_who_may_not_ask_about_the_bucket(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    for url, answer in (
+        ("s3://bucket/team", "When getting information for bucket 'bucket': AWS Error ACCESS_DENIED during HeadBucket"),
+        ("gs://bucket/team", "google::cloud::Status(PERMISSION_DENIED: Permanent error 403: does not have .. access)"),
+    ):
+        monkeypatch.setattr(object_store, "_connected", lambda _, answer=answer: Scoped(answer))
+        assert place_of(url).names() == []
+    monkeypatch.setattr(object_store, "_connected", lambda _: Scoped("google::cloud::Status(UNAVAILABLE)"))
+    with pytest.raises(StorageError, match="UNAVAILABLE"):
+        place_of("gs://bucket/team").names()
+
+
 def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, s3: str):
     place = place_of(s3)
     write(place / "a.pt", b"1")
