@@ -26,6 +26,7 @@ _SOURCES = {
 _PAUSES_S = (1.0, 5.0, 15.0)  # between tries to read, each of which the client itself repeats for 6 s
 _GS_PATIENCE_S = 10  # of Google's client, which would try for 15 minutes
 
+_DENIED = re.compile(r"\b403\b|permission.?denied|access.?denied|forbidden", re.IGNORECASE)
 _LOCAL = fs.LocalFileSystem()
 
 T = TypeVar("T")
@@ -58,6 +59,10 @@ class Bucket:
         """Tries for a while. A bucket that is not there is an error, not an empty folder."""
         found = patiently(self._infos, f"{self} cannot be listed")
         return sorted(info.base_name for info in found if info.is_file)
+
+    def is_there(self) -> bool:
+        """Tries for a while."""
+        return patiently(lambda: self.client().get_file_info(self.path).is_file, f"{self} cannot be read")
 
     @contextmanager
     def local(self) -> Iterator[Path]:
@@ -101,11 +106,12 @@ class Bucket:
         """There is none."""
 
     def _infos(self) -> list[fs.FileInfo]:
+        """Of S3, to list says whether there is the bucket. Of Google it is asked for, which not everybody may."""
         store = self.client()
         try:
             return store.get_file_info(fs.FileSelector(self.path))
         except FileNotFoundError:
-            if store.get_file_info(self.bucket).type == fs.FileType.NotFound:
+            if self.scheme == "gs" and _is_missing(store, self.bucket):
                 raise OSError(f"there is no bucket {self.bucket}") from None
             return []
 
@@ -120,6 +126,16 @@ class Bucket:
 
     def client(self) -> fs.FileSystem:
         return _connected(str(replace(self, key="")))
+
+
+def _is_missing(store: fs.FileSystem, bucket: str) -> bool:
+    """False where the store does not tell: a policy often ends at a prefix."""
+    try:
+        return store.get_file_info(bucket).type == fs.FileType.NotFound
+    except OSError as error:
+        if _DENIED.search(str(error)):
+            return False
+        raise
 
 
 def opened(place: Place) -> tuple[fs.FileSystem, str]:

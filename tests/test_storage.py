@@ -36,6 +36,7 @@ def test_what_is_written_is_there_and_comes_back(place: Place):
         write(folder / name, content)
     write(folder / "below" / "c.pt", b"")
     assert folder.names() == ["a.pt", "b.pt"]
+    assert [(folder / name).is_there() for name in ("a.pt", "below", "c.pt")] == [True, False, False]
     assert (read(folder / "b.pt"), len(read(folder / "a.pt"))) == (b"new", 12_000_000)
     assert (folder / "a.pt").name == "a.pt"
     for _ in range(2):
@@ -93,6 +94,31 @@ def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell
     assert place_of("gs://bucket/team").names() == []
     with pytest.raises(StorageError, match=r"^gs://other/team cannot be listed \(there is no bucket other\)$"):
         place_of("gs://other/team").names()
+
+
+class Scoped:
+    """A client whose policy ends at the prefix: of the bucket itself it may ask nothing."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    def get_file_info(self, asked: str | fs.FileSelector) -> list:
+        if isinstance(asked, str):
+            raise OSError(self._answer)
+        raise FileNotFoundError(f"Path does not exist '{asked.base_dir}'")
+
+
+def test_a_new_prefix_is_empty_for_who_may_not_ask_about_the_bucket(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    for url, answer in (
+        ("s3://bucket/team", "When getting information for bucket 'bucket': AWS Error ACCESS_DENIED during HeadBucket"),
+        ("gs://bucket/team", "google::cloud::Status(PERMISSION_DENIED: Permanent error 403: does not have .. access)"),
+    ):
+        monkeypatch.setattr(object_store, "_connected", lambda _, answer=answer: Scoped(answer))
+        assert place_of(url).names() == []
+    monkeypatch.setattr(object_store, "_connected", lambda _: Scoped("google::cloud::Status(UNAVAILABLE)"))
+    with pytest.raises(StorageError, match="UNAVAILABLE"):
+        place_of("gs://bucket/team").names()
 
 
 def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, s3: str):
@@ -164,3 +190,13 @@ def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
         assert unseen(str(tmp_path / "other"), name) == f"{tmp_path}/other is another folder here"
     assert unseen(str(place), name) == f"{place} is another folder here"
     assert place.names() == []
+
+
+def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A machine may list a folder on NFS as it was seconds ago; and a prefix may hold a hundred thousand objects."""
+    with mark(place) as name:
+        for kind in (Disk, object_store.Bucket):
+            monkeypatch.setattr(kind, "names", lambda _: [])
+        assert unseen(str(place), name) == ""
+    (tmp_path / "file").touch()
+    assert unseen(str(tmp_path / "file"), "x") == f"{tmp_path}/file is another folder here"
