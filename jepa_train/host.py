@@ -6,8 +6,8 @@ from typing import Protocol
 class Host(Protocol):
     """What a run asks and tells. A Ray worker has one that knows of machines which are about to be taken away."""
 
-    def saved(self) -> None:
-        """A checkpoint was written; called on the rank that wrote it."""
+    def saved(self, age_s: float) -> None:
+        """A checkpoint is safe, of the state so many seconds ago. On the rank that wrote it, in another thread."""
 
     def leaving(self) -> bool:
         """Whether a machine of the run is about to be taken away. All ranks ask together, and hear the same."""
@@ -16,7 +16,7 @@ class Host(Protocol):
 class Home:
     """The host of a run whose machine stays."""
 
-    def saved(self) -> None:
+    def saved(self, age_s: float) -> None:
         """Nobody counts."""
 
     def leaving(self) -> bool:

@@ -71,7 +71,8 @@ def train(
         ConfigError: the global batch does not fit the training split or the number of ranks.
         StorageError: the storage of the checkpoints is away at the start.
     """
-    with Checkpoints(checkpoints, config) as saves:
+    host = host or Home()
+    with Checkpoints(checkpoints, config, saved=host.saved) as saves:
         resumed = saves.resume()
         reports: list[dict[str, float]] = resumed.get("reports", [])
         for metrics in reports:
@@ -79,7 +80,7 @@ def train(
             if stop and metrics["epoch"] < config.epochs:
                 return _stopped(metrics)
         if "network" not in resumed:
-            return _train(config, report, saves, resumed, reports, host or Home())
+            return _train(config, report, saves, resumed, reports, host)
         for key, asked in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
             done = resumed["config"].get(key, "")
             if done != asked:
@@ -126,7 +127,7 @@ def _train(
         if epoch == config.epochs:
             saves.finish(trainer.evaluated.state_dict(), reports)
             return Outcome(*_FINE, metrics)
-        _save(trainer, saves, reports, host)
+        saves.save(trainer.step, trainer.state_dict(), reports)
         if stop:
             return _stopped(metrics)
     raise AssertionError("the last epoch returns")
@@ -190,14 +191,9 @@ def _train_epoch(
                 return verdict
             leaving = host.leaving()
             if leaving or ((last or not over) and saves.due):
-                _save(trainer, saves, reports, host)
+                saves.save(trainer.step, trainer.state_dict(), reports)
             if leaving or over:
                 return _LEAVING if leaving else verdict
-
-
-def _save(trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], host: Host) -> None:
-    if saves.save(trainer.step, trainer.state_dict(), reports):
-        host.saved()
 
 
 def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:

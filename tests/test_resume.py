@@ -125,7 +125,7 @@ class Spot:
     def __init__(self, last: int) -> None:
         self.last, self.asked, self.kept = last, 0, 0
 
-    def saved(self) -> None:
+    def saved(self, _: float) -> None:
         self.kept += 1
 
     def leaving(self) -> bool:
