@@ -1,19 +1,24 @@
 """Objects in S3 or Google Cloud Storage as files, by pyarrow. Credentials come from the environment or the machine."""
 
 import functools
+import os
 import re
+import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
+import psutil
 from pyarrow import ArrowException, fs
 
 from jepa_train.checks import ConfigError
+from jepa_train.paths import cache_dir
 from jepa_train.storage import Disk, Place, StorageError
 
 _SCHEMES = ("s3", "gs", "file")
@@ -66,25 +71,17 @@ class Bucket:
 
     @contextmanager
     def local(self) -> Iterator[Path]:
-        """A copy, in a folder that is gone at the end; tries for a while."""
-        with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
-            file = Path(folder) / (self.name or "object")
+        """A copy that is gone at the end; tries for a while."""
+        with self._transfer(f"{self} cannot be read") as file:
             patiently(lambda: self._copy(to=file), f"{self} cannot be read")
             yield file
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
-            file = Path(folder) / (self.name or "object")
+        """Tries for a while, with the same file."""
+        with self._transfer(f"{self} cannot be written") as file:
             yield file
-            with _told(f"{self} cannot be written"):
-                store = self.client()
-                fs.copy_files(
-                    str(file), self.path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store
-                )
-                kept = store.get_file_info(self.path).size
-                if kept != file.stat().st_size:  # where reading the local file failed, the client keeps what it has
-                    raise OSError(f"{kept} of {file.stat().st_size} bytes arrived")
+            patiently(lambda: self._send(file), f"{self} cannot be written")
 
     def remove(self) -> None:
         with _told(f"{self} cannot be removed"):
@@ -118,6 +115,29 @@ class Bucket:
     def _copy(self, to: Path) -> None:
         store = self.client()
         fs.copy_files(self.path, str(to), source_filesystem=store, destination_filesystem=_LOCAL)
+
+    def _send(self, file: Path) -> None:
+        store, size = self.client(), file.stat().st_size
+        fs.copy_files(str(file), self.path, source_filesystem=_LOCAL, destination_filesystem=store)
+        kept = store.get_file_info(self.path).size
+        if kept != size:  # where reading the local file failed, the client keeps what it has
+            with suppress(OSError):
+                self.remove()
+            raise OSError(f"{kept} of {size} bytes arrived")
+
+    @contextmanager
+    def _transfer(self, failure: str) -> Iterator[Path]:
+        """A name in a folder of the cache, which is gone at the end. /tmp may be memory, and small."""
+        with _told(failure):
+            below, mine = cache_dir() / "transfer", f"{socket.gethostname()}."
+            below.mkdir(parents=True, exist_ok=True)
+            for folder in below.iterdir():
+                process = folder.name.removeprefix(mine).partition(".")[0]
+                if folder.name.startswith(mine) and process.isdigit() and not psutil.pid_exists(int(process)):
+                    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+            made = tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}.", dir=below)
+        with made as name:
+            yield Path(name) / (self.name or "object")
 
     @property
     def path(self) -> str:

@@ -267,10 +267,12 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a folder in a new bucket, for which this process and its children have the credentials."""
     from buckets import new_bucket
 
+    if "JEPA_RESULTS" not in os.environ:  # in whose cache copies lie
+        monkeypatch.setenv("JEPA_RESULTS", str(tmp_path_factory.mktemp("results")))
     return new_bucket(s3_server, monkeypatch)
 
 

@@ -269,8 +269,8 @@ async def test_what_a_lost_group_did_since_its_last_checkpoint_is_lost_and_the_w
     group = await box.begin(0, None, NODES)
     await box.next(0, group, 0)
     await asyncio.sleep(0.2)
-    await box.saved((0, group, ticket))
-    await asyncio.sleep(0.1)
+    await box.saved((0, group, ticket), 0.1)  # it took so long to arrive
+    await box.saved((0, group, ticket), 600.0)
     await box.blame(0, "its worker process died", "", False)
     await asyncio.sleep(0.3)
     group = await box.begin(0, None, NODES)

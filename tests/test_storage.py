@@ -1,6 +1,10 @@
 """Places: a folder on a disk and one in an object store are used alike; what is typed wrong is one line."""
 
+import os
 import pickle
+import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +62,70 @@ def test_a_folder_gets_another_name(place: Place):
     (place / "cell").move(place / "cell.before-1")
     assert (place / "cell").names() == []
     assert read(place / "cell.before-1" / "a.pt") == b"1"
+
+
+def cut(whole: Callable, *, times: int, sent: list[str]) -> Callable:
+    """A client's copy_files which leaves half of the file behind, so many times."""
+
+    def copy_files(file: str, path: str, **filesystems: fs.FileSystem) -> None:
+        sent.append(file)
+        content = Path(file).read_bytes()
+        if len(sent) <= times:
+            Path(file).write_bytes(content[: len(content) // 2])
+        whole(file, path, **filesystems)
+        Path(file).write_bytes(content)
+
+    return copy_files
+
+
+def test_what_arrives_torn_is_sent_again(monkeypatch: pytest.MonkeyPatch, s3: str):
+    sent: list[str] = []
+    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0, 0.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store.fs, "copy_files", cut(fs.copy_files, times=2, sent=sent))
+        write(place_of(s3) / "a.pt", b"whole")
+    assert read(place_of(s3) / "a.pt") == b"whole"
+    assert [*map(sent.count, sent)] == [3, 3, 3], "the same local file"
+
+
+def test_what_arrives_torn_is_never_there(monkeypatch: pytest.MonkeyPatch, s3: str):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store.fs, "copy_files", cut(fs.copy_files, times=1, sent=[]))
+        with pytest.raises(StorageError, match=r"a\.pt.* cannot be written \(2 of 5 bytes arrived\)$"):
+            write(place_of(s3) / "a.pt", b"whole")
+    assert place_of(s3).names() == []
+
+
+def test_copies_lie_in_the_cache_and_those_of_killed_processes_go(
+    monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path
+):
+    monkeypatch.setenv("JEPA_CACHE", str(tmp_path))
+    below, host = tmp_path / "transfer", socket.gethostname()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine, others = f"{host}.{os.getpid()}.x", {f"{host}.{dead.pid}.x", f"elsewhere.{dead.pid}.x", f"{host}.txt"}
+    for name in (mine, *others):
+        (below / name).mkdir(parents=True)
+    with (place_of(s3) / "a.pt").written() as file:
+        file.write_bytes(b"1")
+        assert file.is_relative_to(below)
+    kept = {mine, f"elsewhere.{dead.pid}.x", f"{host}.txt"}
+    assert {entry.name for entry in below.iterdir()} == kept
+    with (place_of(s3) / "a.pt").local() as file:
+        assert file.is_relative_to(below)
+    assert {entry.name for entry in below.iterdir()} == kept
+
+
+def test_a_cache_that_cannot_be_written_to_says_nothing_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path
+):
+    """Else a run would take its checkpoint for a damaged one, and begin anew."""
+    write(place_of(s3) / "a.pt", b"1")
+    (tmp_path / "transfer").touch()
+    monkeypatch.setenv("JEPA_CACHE", str(tmp_path))
+    with pytest.raises(StorageError, match=r"a\.pt.* cannot be read \(.*File exists"):
+        read(place_of(s3) / "a.pt")
 
 
 def test_a_writer_that_fails_leaves_what_was_there(place: Place):

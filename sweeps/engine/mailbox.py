@@ -110,12 +110,12 @@ class Mailbox:
         """Why the lane's worker group is about to be replaced; `fault` and `outage` as in Blame."""
         self._lanes[lane].blame = Blame(reason, traceback, fault, outage)
 
-    async def saved(self, claim: Claim) -> None:
-        """A checkpoint of the cell was written: what its workers did up to now will not be lost."""
+    async def saved(self, claim: Claim, age_s: float) -> None:
+        """A checkpoint of the cell is safe: what its workers did until so many seconds ago will not be lost."""
         lane, group, ticket = claim
         task = self._lanes[lane].claimed(group, ticket)
         if task is not None:
-            task.kept = time.monotonic()
+            task.kept = max(task.kept, time.monotonic() - age_s)
 
     async def leave(self, claim: Claim, nodes: Sequence[str]) -> None:
         """The worker group gives its cell up, to go on elsewhere: these nodes are about to be taken away."""

@@ -36,7 +36,7 @@ class Task:
     stop: bool = False
     losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
     queued: float | None = field(default_factory=time.monotonic)  # since when it waits for a lane
-    kept: float = 0.0  # when a worker group took it, or last wrote a checkpoint of it: what came since would be lost
+    kept: float = 0.0  # when a worker group took it, or the state of its last checkpoint: what came since would be lost
 
     @property
     def unwanted(self) -> bool:
