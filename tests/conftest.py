@@ -12,6 +12,8 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+pytest.register_assert_rewrite("cluster_checks")  # else what fails there says nothing
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported: the kernels then run on a CPU
 
