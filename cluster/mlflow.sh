@@ -17,9 +17,9 @@ MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid nohup mlflow server \
     --host 127.0.0.1 --port "$port" --workers 1 --uvicorn-opts '--log-level warning' \
     --backend-store-uri "sqlite:///$results/mlflow.db" --artifacts-destination "$results/artifacts" \
     < /dev/null > "$results/mlflow.log" 2>&1 &
-for _ in $(seq 60); do
+for _ in $(seq 180); do
     answers && exit
     sleep 1
 done
-echo "error: the MLflow server must answer on port $port of the head within a minute; see $results/mlflow.log" >&2
+echo "error: the MLflow server must answer on port $port of the head within three minutes; see $results/mlflow.log" >&2
 exit 1
