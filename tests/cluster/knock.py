@@ -17,7 +17,8 @@ from http.client import HTTPException
 import grpc
 from ray.core import generated
 
-_PATIENCE_S = 60.0  # also with a socket that says nothing: all are knocked at together
+_PATIENCE_S = 60.0
+_SILENCE_S = 30.0  # a socket that has said nothing for so long is silent; all are knocked at together
 _BROKEN = "broke off"
 _PATHS = ("/", "/metrics", "/api/version", "/api/jobs/", "/api/v0/nodes", "/nodes?view=summary", "/logs/", "/health")
 _REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)  # the latter: no such method here
@@ -56,7 +57,7 @@ def _first_words(address: str) -> bytes | None:
     """What is said to a request, b"" for nothing; None where there is no connection."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=_PATIENCE_S) as connection:
+        with socket.create_connection((host, int(port)), timeout=_SILENCE_S) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             return connection.recv(64)
     except TimeoutError:
