@@ -30,9 +30,9 @@ if [ -n "${JEPA_STORAGE:-}" ]; then # one that watches already is left alone
     setsid nohup flock --nonblock "$results/.backup.lock" python -m sweeps backup watch \
         < /dev/null >> "$results/backup.log" 2>&1 &
 fi
-for _ in $(seq 60); do
+for _ in $(seq 180); do
     answers && exit
     sleep 1
 done
-echo "error: the MLflow server must answer on port $port of the head within a minute; see $results/mlflow.log" >&2
+echo "error: the MLflow server must answer on port $port of the head within three minutes; see $results/mlflow.log" >&2
 exit 1

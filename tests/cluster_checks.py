@@ -136,7 +136,8 @@ def mounts(text: str) -> None:
     """What git knows lies on every node where it is installed from, and everything that is mounted is used."""
     cluster = read(text)
     mounted: Mapping[str, str] = cluster["file_mounts"]
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True)
+    git = ["git", "-c", "safe.directory=*", "-C", str(ROOT)]  # the clone may belong to another user
+    listed = subprocess.run([*git, "ls-files"], capture_output=True, text=True, check=True)
     tracked = {line.split("/")[0] for line in listed.stdout.splitlines()} | {".git"}
     project = {to.removeprefix("~/jepa-sweeps/"): at for to, at in mounted.items() if to.startswith("~/jepa-sweeps/")}
     assert project == {name: name for name in tracked}

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from cluster_checks import LOCK, PYTHONS, ROOT, check_script, fits
 
-SCRIPTS = sorted((ROOT / "cluster").glob("*.sh"))
+SCRIPTS = sorted((ROOT / "cluster").glob("*.sh")) + sorted((ROOT / "tests/cluster").glob("*.sh"))
+BASH = shutil.which("bash") or "/bin/bash"
 SLURM = (ROOT / "cluster/slurm.sh").read_text()
 UNTIL_OVER = 'for _ in $(seq 1200); do [ -e "$HOME/over" ] && exit; sleep 0.1; done'  # of a program that stays
 
@@ -180,6 +181,33 @@ with socket.create_server((sys.argv[1].split(":")[0], int(sys.argv[1].split(":")
         open(sys.argv[2], "w").close()
 """
 JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
+
+
+@pytest.mark.parametrize(("update", "install", "code"), [(0, 0, 0), (100, 0, 0), (100, 100, 1), (0, 100, 1)])
+def test_what_the_cluster_tests_need_is_installed_or_named(
+    home: Path, stand: Stand, update: int, install: int, code: int
+) -> None:
+    """One source of apt's that does not answer stops nothing; where there is no package, the tests do not just skip."""
+    stand("id", "echo 0")
+    stand("unshare")
+    stand("apt-get", f'case "$*" in *" update") exit {update};; *) exit {install};; esac')
+    script = [BASH, ROOT / "tests/cluster/needs.sh"]
+    environment = {"HOME": str(home), "PATH": f"{home}/bin"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    (installed,) = [line for line in calls(home) if " install " in line]
+    assert {"rsync", "tmux", "openssh-client"} <= set(installed.split())
+    assert ("rsync" in done.stderr) == bool(code)
+
+
+def test_nothing_is_installed_where_hosts_cannot_be_made(home: Path, stand: Stand) -> None:
+    stand("id", "echo 0")
+    stand("unshare", "exit 1")
+    stand("apt-get")
+    environment = {"HOME": str(home), "PATH": f"{home}/bin"}
+    script = [BASH, ROOT / "tests/cluster/needs.sh"]
+    assert subprocess.run(script, env=environment, timeout=60, check=False).returncode == 0
+    assert [line for line in calls(home) if line.startswith("apt-get")] == []
 
 
 @pytest.fixture

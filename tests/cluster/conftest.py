@@ -1,14 +1,16 @@
 """Three machines and a user's laptop, and on the machines the cluster that cluster/local.yaml makes of them."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from filled import FILLED, fill_in
-from hosts import Hosts, missing
+from hosts import HostError, Hosts, missing
 from machines import PYTHON, furnish, make_user, serve_ssh
 from using import MACHINES, Cluster
+from watching import ray_logs
 
-UP_S = 300.0
+UP_S = 900.0
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +44,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if report.failed and isinstance(cluster, Cluster):
         for machine in cluster.machines.values():
-            for log in sorted(machine.folder.glob("tmp/ray/session_2*/logs/*")):
-                if log.match("monitor.log") or log.match("*.err") or log.match("job-driver-*"):
-                    report.sections.append((f"{machine.name}: {log.name}", log.read_text(errors="replace")[-1000:]))
-        report.sections.append(("the head's tmux", cluster.head.run("tmux capture-pane -p || true")[-3000:]))
+            for log in [log for name in ("monitor.log", "*.err", "job-driver-*") for log in ray_logs(machine, name)]:
+                report.sections.append((f"{machine.name}: {log.name}", log.read_text(errors="replace")[-1000:]))
+        with suppress(HostError):  # it may be what failed
+            said = cluster.head.run("tmux capture-pane -p || true", timeout=60.0)
+            report.sections.append(("the head's tmux", said[-3000:]))
     return report

@@ -1,10 +1,11 @@
 """Hosts made of namespaces: own network, processes, mounts and name each, on one switch. Needs root, nothing else.
 
 A host is a process tree below an init of its own: to kill the init is to pull the plug. What a host writes to /root,
-/tmp, /run and /dev/shm is its own; /mnt/shared is the same folder on all of them, as NFS would be.
+/tmp, /mnt, /run and /dev/shm is its own; /mnt/shared is the same folder on all of them, as NFS would be.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,8 @@ _INIT = Path(__file__).with_name("init.sh")
 _TIED = ("setpriv", "--pdeathsig", "KILL")  # what this starts ends with this process, however that ends
 _NEW = ("unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
 _ENVIRONMENT = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "TERM": "xterm", "LANG": "C.UTF-8"}
-_TOOL_S = 20.0
-RUN_S = 240.0
+_TOOL_S = 60.0
+RUN_S = 600.0
 
 
 class HostError(RuntimeError):
@@ -57,8 +58,9 @@ class Running:
 
     def stop(self) -> None:
         """End what does not end by itself, such as a tunnel."""
-        os.kill(_child_of(self.process.pid), signal.SIGTERM)
-        self.process.wait(_TOOL_S)
+        if self.process.poll() is None:
+            os.kill(_child_of(self.process.pid), signal.SIGTERM)
+            self.process.wait(_TOOL_S)
 
 
 @dataclass
@@ -76,6 +78,11 @@ class Host:
         """Its /root, seen from outside."""
         return self.folder / "root"
 
+    @property
+    def lives(self) -> bool:
+        """Whether it was not killed."""
+        return Path(f"/proc/{self.init}").exists()
+
     def run(self, command: str, *, timeout: float = RUN_S) -> str:
         """What a command line says, run in a login shell to its end.
 
@@ -86,7 +93,7 @@ class Host:
         running.wait(timeout + _TOOL_S)
         return running.said
 
-    def start(self, command: str, *, timeout: float = 600.0) -> Running:
+    def start(self, command: str, *, timeout: float = 1800.0) -> Running:
         """The same without waiting; after the time-out it is killed."""
         said = self.folder / "said"
         log = said / f"{len(list(said.iterdir())):03d}.log"
@@ -105,7 +112,7 @@ class Host:
         """Pull the plug: every process is gone at once, nobody says goodbye."""
         os.kill(self.init, signal.SIGKILL)
         until = time.monotonic() + _TOOL_S
-        while Path(f"/proc/{self.init}").exists():
+        while self.lives:
             assert time.monotonic() < until, f"{self.name} does not die"
             time.sleep(0.05)
 
@@ -116,14 +123,15 @@ class Hosts:
     Args:
         folder: where their files lie, a folder for each, and `shared`, which they see as /mnt/shared.
         subnet: the first three numbers of their addresses; .1 is the router's.
-        visible: folders below /root or /tmp that the hosts need in the same place, such as this Python's.
+        visible: folders that the hosts need in the same place, such as this Python's, wherever they are.
     """
 
     def __init__(self, folder: Path, *, subnet: str = "10.77.0", visible: Iterable[Path] = ()) -> None:
         self.shared = folder / "shared"
         self._folder = folder
         self._subnet = subnet
-        self._visible = [str(path) for path in visible]
+        # a link leads there, and it is seen from there
+        self._visible = list(dict.fromkeys(str(seen) for path in visible for seen in (path, path.resolve())))
         self._inits: list[subprocess.Popen[str]] = []
         self._hosts: list[Host] = []
 
@@ -169,10 +177,13 @@ class Hosts:
         return host
 
     def _lay_out(self, folder: Path, name: str) -> None:
-        for part in ("root", "tmp", "said", "profile.d", "ssh"):
+        for part in ("root", "tmp", "mnt", "run", "said", "profile.d", "ssh"):
             (folder / part).mkdir(parents=True)
         # as Debian writes it: a host's own name leads to its loopback
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+        # a root that is locked, as after some installations, may not log in with a key either
+        (folder / "shadow").write_text(re.sub(r"^root:[^:]*", "root:*", Path("/etc/shadow").read_text(), flags=re.M))
+        (folder / "shadow").chmod(0o600)
 
     def _connect(self, host: Host, *, port: str) -> None:
         """Plug it in; docker0 is a network that leads to no other host, as many machines have one."""

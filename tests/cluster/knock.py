@@ -12,40 +12,58 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 import grpc
 from ray.core import generated
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 60.0
+_SILENCE_S = 30.0  # a socket that has said nothing for so long is silent; all are knocked at together
+_BROKEN = "broke off"
 _PATHS = ("/", "/metrics", "/api/version", "/api/jobs/", "/api/v0/nodes", "/nodes?view=summary", "/logs/", "/health")
 _REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)  # the latter: no such method here
-_WORKERS = 16
+_METHODS_AT_ONCE = 4
+_SOCKETS_AT_ONCE = 64
 
 
 def knock(address: str) -> tuple[str, list[str]]:
-    """The kind of a socket (closed, ssh, http, grpc, silent) and everything that was answered, refusals left out."""
-    host, _, port = address.rpartition(":")
-    try:
-        first = _first_words(host, int(port))
-    except ConnectionError:
+    """The kind of a socket (closed, ssh, http, grpc, silent) and everything that was answered, refusals left out.
+
+    Processes end, and their sockets with them: where an answer broke off and the next connection is refused, the socket
+    was closed meanwhile.
+    """
+    kind, answers = _asked(address)
+    if any(answer.endswith(_BROKEN) for answer in answers) and _first_words(address) is None:
+        answers = [answer for answer in answers if not answer.endswith(_BROKEN)]
+        return kind if answers else "closed", answers
+    return kind, answers
+
+
+def _asked(address: str) -> tuple[str, list[str]]:
+    first = _first_words(address)
+    if first is None:
         return "closed", []
     if first.startswith(b"SSH-"):
         return "ssh", []
     if first.startswith(b"HTTP/"):
         return "http", [answer for path in _PATHS if (answer := _get(f"http://{address}{path}"))]
     if first[3:4] == b"\x04":  # HTTP/2 begins with a frame of settings
-        with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(_WORKERS) as pool:
+        with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(_METHODS_AT_ONCE) as pool:
             return "grpc", [answer for answer in pool.map(lambda name: _call(channel, name), _methods()) if answer]
     return "silent", [repr(first)] if first else []
 
 
-def _first_words(host: str, port: int) -> bytes:
-    with socket.create_connection((host, port), timeout=_PATIENCE_S) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        try:
+def _first_words(address: str) -> bytes | None:
+    """What is said to a request, b"" for nothing; None where there is no connection."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_SILENCE_S) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             return connection.recv(64)
-        except TimeoutError:
-            return b""
+    except TimeoutError:
+        return b""
+    except ConnectionError:
+        return None
 
 
 def _get(url: str) -> str:
@@ -54,6 +72,8 @@ def _get(url: str) -> str:
             return f"{url}: {reply.status} {reply.read(80)!r}"
     except urllib.error.HTTPError as error:
         return "" if error.code == 401 else f"{url}: {error.code}"
+    except (OSError, HTTPException) as error:
+        return f"{url}: {error} {_BROKEN}"
 
 
 def _methods() -> Iterator[str]:
@@ -71,8 +91,11 @@ def _call(channel: grpc.Channel, method: str) -> str:
     try:
         return f"{method}: {send(b'', timeout=_PATIENCE_S)[:80]!r}"
     except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return f"{method}: {error.details()} {_BROKEN}"
         return "" if error.code() in _REFUSALS else f"{method}: {error.code()}"
 
 
 if __name__ == "__main__":
-    json.dump({address: knock(address) for address in sys.argv[1:]}, sys.stdout)
+    with ThreadPoolExecutor(_SOCKETS_AT_ONCE) as pool:
+        json.dump(dict(zip(sys.argv[1:], pool.map(knock, sys.argv[1:]), strict=True)), sys.stdout)

@@ -1,9 +1,12 @@
 """What a host is before anybody makes a cluster of it: Python with the packages, sshd, a user's key and project."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from hosts import Host
@@ -42,8 +45,10 @@ def make_user(host: Host) -> str:
     (host.folder / "profile.d" / "venv.sh").write_text('PATH="$HOME/jepa-venv/bin:$PATH"\n')
     host.run("mkdir -m 700 ~/.ssh && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
     host.run("ray get-auth-token --generate > /dev/null")
-    _copy_project(host.home / "jepa-sweeps")
-    host.run("cd ~/jepa-sweeps && pip install --quiet --no-deps --no-build-isolation --editable .")
+    copy_project(PROJECT, host.home / "jepa-sweeps")
+    shutil.copytree(SWEEPS, host.home / "jepa-sweeps" / "sweeps", dirs_exist_ok=True)
+    install = "pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ."
+    host.run(f"cd ~/jepa-sweeps && {install}")
     return (host.home / ".ssh" / "id_ed25519.pub").read_text()
 
 
@@ -60,20 +65,29 @@ def _make_venv(venv: Path, *, seen_as: Path) -> None:
         (folder / name).symlink_to(Path(sys.base_prefix) / "bin" / f"python{sysconfig.get_python_version()}")
     for script in filter(Path.is_file, Path(sysconfig.get_path("scripts")).iterdir()):
         first, _, rest = script.read_bytes().partition(b"\n")
-        if first.startswith(b"#!" + sys.prefix.encode()):
+        if re.match(rb"#!\S+/bin/python", first):  # this venv's, by whatever name it was called when it was made
             (folder / script.name).write_bytes(f"#!{seen_as}/bin/python\n".encode() + rest)
             (folder / script.name).chmod(0o755)
 
 
-def _copy_project(target: Path) -> None:
-    """As it lies here, with what is not committed yet, and the user's own sweeps."""
-    git = ("git", "-C", str(PROJECT))
-    subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{PROJECT}", str(target)], check=True)
-    listed = subprocess.run(
-        [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"], check=True, capture_output=True
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (PROJECT / name).is_file():
+def copy_project(project: Path, target: Path) -> None:
+    """A clone of a project as it lies there, with what is not committed yet, whomever it belongs to."""
+    _git("clone", "--quiet", "--depth=1", f"file://{project}", str(target))
+    listed = _git("-C", str(project), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
+        if (project / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, target / name)
-    shutil.copytree(SWEEPS, target / "sweeps", dirs_exist_ok=True)
+            shutil.copy(project / name, target / name)
+
+
+def _git(*words: str) -> str:
+    """What git says. A clone's other side, a process of its own, hears of safe folders from a file alone."""
+    with tempfile.NamedTemporaryFile("w", suffix=".gitconfig") as file:
+        file.write("[safe]\n\tdirectory = *\n")
+        file.flush()
+        environment = os.environ | {"GIT_CONFIG_GLOBAL": file.name}
+        done = subprocess.run(
+            ["git", *words], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -11,12 +11,20 @@ if ! unshare --net --pid --mount --uts --ipc --fork true 2> /dev/null; then
     exit # the tests skip, and say why: nothing need be installed for that
 fi
 missing=()
-for need in ip:iproute2 unshare:util-linux sshd:openssh-server ssh:openssh-client rsync:rsync tmux:tmux git:git; do
+for need in ip:iproute2 unshare:util-linux sshd:openssh-server ssh:openssh-client rsync:rsync tmux:tmux git:git \
+    pkill:procps; do
     command -v "${need%%:*}" > /dev/null || missing+=("${need#*:}")
 done
 command -v initdb > /dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || missing+=(postgresql)
-if [ "${#missing[@]}" -gt 0 ]; then
-    echo "installing ${missing[*]} ..."
-    apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+echo "installing ${missing[*]} ..."
+patient=(-qq -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=300)
+# lists of one source that does not answer are no reason to stop: the packages may come from another
+apt-get "${patient[@]}" update || echo "warning: not all of apt's lists are up to date" >&2
+if ! DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -y --no-install-recommends "${missing[@]}" \
+    > /dev/null; then
+    echo "error: the cluster tests need Debian's packages ${missing[*]}, which could not be installed (see above);" \
+        "install them, or run make test alone" >&2
+    exit 1
 fi

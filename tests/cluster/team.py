@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ COMMANDS = [
     line[2:] for line in (Path(__file__).parents[2] / "docs/team.md").read_text().splitlines() if line.startswith("$ ")
 ]
 BIN = Path(sys.executable).parent
-START_S = 240.0
+START_S = 600.0
+END_S = 120.0
 _SEARCH = "/ajax-api/2.0/mlflow/experiments/search?max_results=1"  # answered once the database has its tables
 
 
@@ -57,11 +59,13 @@ def postgres(admin: str) -> Iterator[int]:
         shutil.chown(path, user)
     options = ["-U", "admin", "--auth=scram-sha-256", f"--pwfile={folder}/password", "--no-sync"]
     quiet = subprocess.DEVNULL
-    subprocess.run([found[-1], "-D", folder / "data", *options], user=user, cwd=folder, check=True, stdout=quiet)
+    make = [found[-1], "-D", folder / "data", *options]
+    subprocess.run(make, user=user, cwd=folder, check=True, stdout=quiet, timeout=START_S)
     port = free_port()
     serve = [found[-1].with_name("postgres"), "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
     try:
-        with _running(serve, folder / "log", lambda: socket.create_connection(("127.0.0.1", port)), user=user):
+        answers = lambda: socket.create_connection(("127.0.0.1", port))  # noqa: E731
+        with _running(serve, folder / "log", answers, end=signal.SIGINT, user=user):  # SIGTERM waits for its clients
             yield port
     finally:
         shutil.rmtree(folder)
@@ -74,13 +78,15 @@ def mlflow_server(command: str, port: int, environment: Mapping[str, str], log: 
     def ask() -> object:
         return urllib.request.urlopen(f"http://127.0.0.1:{port}{_SEARCH}", timeout=10)
 
-    with _running(shlex.split(command), log, ask, env=environment):
+    with _running(shlex.split(command), log, ask, end=signal.SIGTERM, env=environment):
         yield
 
 
 @contextmanager
-def _running(command: list, log: Path, ask: Callable[[], object], **how: object) -> Iterator[None]:
-    """A server, from its first answer on until the block ends."""
+def _running(
+    command: list, log: Path, ask: Callable[[], object], *, end: signal.Signals, **how: object
+) -> Iterator[None]:
+    """A server, from its first answer on until the block ends; the signal `end` ends its children, too."""
     with log.open("w") as file:
         server = subprocess.Popen(command, cwd=log.parent, stdout=file, stderr=file, **how)
     try:
@@ -95,5 +101,8 @@ def _running(command: list, log: Path, ask: Callable[[], object], **how: object)
                 time.sleep(0.2)
         yield
     finally:
-        server.terminate()  # both of them end their children
-        server.wait(timeout=60)
+        server.send_signal(end)
+        try:
+            server.wait(END_S)
+        finally:
+            server.kill()

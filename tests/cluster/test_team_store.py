@@ -15,7 +15,7 @@ import pytest
 from buckets import new_bucket
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from team import COMMANDS, documented, exported, free_port, here, mlflow_server, postgres
+from team import COMMANDS, START_S, documented, exported, free_port, here, mlflow_server, postgres
 
 from jepa_train.object_store import listed
 from jepa_train.storage import place_of
@@ -47,7 +47,7 @@ class Team:
         """A command of docs/team.md. Nobody is told the password."""
         words, environment = shlex.split(here(command)), {**self.environment, **more}
         done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert self.password not in done.stdout + done.stderr
@@ -66,9 +66,10 @@ def team(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[T
         environment = {name: text for name, text in os.environ.items() if not name.startswith(("JEPA_", "MLFLOW_"))}
         admins = {"PGHOST": "127.0.0.1", "PGPORT": str(database), "PGUSER": "admin", "PGPASSWORD": admin}
         roles = documented('echo "create role').replace("PASSWORD", password).replace("sudo -u postgres ", "")
-        subprocess.run(["bash", "-c", roles], env=environment | admins | {"PGDATABASE": "postgres"}, check=True)
+        asked = environment | admins | {"PGDATABASE": "postgres"}
+        subprocess.run(["bash", "-c", roles], env=asked, check=True, timeout=START_S)
         kept = documented("(umask 077").replace("PASSWORD", password).replace(":5432:", f":{database}:")
-        subprocess.run(["bash", "-c", kept], env=environment | {"HOME": str(home)}, check=True)
+        subprocess.run(["bash", "-c", kept], env=environment | {"HOME": str(home)}, check=True, timeout=START_S)
         ours = {name: text.replace("BUCKET", bucket).replace("5000", str(port)) for name, text in exported().items()}
         ours["JEPA_STORAGE"] += f"?{options}"
         serve = documented(".venv/bin/mlflow server").replace("5000", str(port)).replace("5432", str(database))
@@ -111,13 +112,21 @@ def test_the_database_asks_for_its_password_and_nobody_else_has_it(team: Team):
         cursor.execute("select count(*) from tags where key = 'cell_key'")
         assert cursor.fetchone() == (2,)
     dump = ["pg_dump", "-h", "127.0.0.1", "-p", str(team.database), "-U", "mlflow", "mlflow"]
-    content = subprocess.run(dump, env={**os.environ, "PGPASSWORD": team.password}, capture_output=True, check=True)
+    asked = {**os.environ, "PGPASSWORD": team.password}
+    content = subprocess.run(dump, env=asked, capture_output=True, check=True, timeout=START_S)
     assert b"demo_rectified_lpjepa" in content.stdout
     secrets_of_ours = [team.password.encode(), team.environment["AWS_SECRET_ACCESS_KEY"].encode()]
     written = {str(path): path.read_bytes() for path in team.folder.rglob("*") if path.is_file()}
     assert any(name.endswith("server.log") for name in written)
     for name, found in [("the database", content.stdout), *written.items()]:
         assert [secret in found for secret in secrets_of_ours] == [False, False], name
+
+
+def test_a_database_that_somebody_still_speaks_to_can_be_ended():
+    admin = secrets.token_hex(12)
+    with postgres(admin) as port:
+        client = psycopg2.connect(f"host=127.0.0.1 port={port} user=admin password={admin} dbname=postgres")
+    client.close()
 
 
 def test_who_speaks_to_the_database_itself_is_shown_no_password(team: Team):

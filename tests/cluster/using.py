@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 from filled import FILLED
-from hosts import Host, Hosts, Running
+from hosts import RUN_S, Host, Hosts, Running
 from machines import serve_ssh
 
-TUNNEL_S = 120.0
+TUNNEL_S = 300.0
 MACHINES = ("head", "worker-1", "worker-2")
+RANKS = "^ray::RayTrainWo"  # of a trial: a process's name has 15 characters
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,24 @@ class Cluster:
         number = next(number for number, known in self.machines.items() if known is machine)
         self.machines[number] = self.network.boot(machine.name, number)
         serve_ssh(self.machines[number], self.key)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The ranks of the trial that runs stand still for the block, so that no cell ends however fast the machine is.
+
+        Ray's patience with them is ten minutes.
+        """
+        self._signal_ranks("STOP")
+        try:
+            yield
+        finally:
+            self._signal_ranks("CONT")
+
+    def _signal_ranks(self, name: str) -> None:
+        living = [machine for machine in self.machines.values() if machine.lives]
+        # by the process's name: -f would find the shell that asks, too
+        for asked in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in living]:
+            asked.wait(RUN_S)
 
     def submit(self, file: str, words: str = "", *, options: str = "") -> Running:
         """`ray submit` of a file of the project, as a user types it."""

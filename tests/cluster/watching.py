@@ -1,5 +1,6 @@
 """What can be seen of a sweep from outside of its cluster: the checkpoints on the storage, and who holds the sweep."""
 
+import fcntl
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,20 @@ class Watched:
     def driver(self) -> int:
         """The process, on the head, of the launch that holds it."""
         return json.loads(self.lock.read_text())["pid"]
+
+    def is_run(self) -> bool:
+        """Whether a launch holds it: the kernel frees the lock when that ends."""
+        with self.lock.open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+def ray_logs(host: Host, name: str) -> list[Path]:
+    """Ray's log files of that name on it, which may be a pattern."""
+    return sorted(host.folder.glob(f"tmp/ray/session_2*/logs/{name}"))
 
 
 def trains(host: Host) -> bool:
