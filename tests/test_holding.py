@@ -86,7 +86,7 @@ def attempt(environment: dict[str, str], begin, outcomes, end) -> None:
     os.environ.update(environment)
     begin.wait()
     try:
-        with hold("study", print):
+        with hold("study"):
             outcomes.put("held")
             end.wait()
     except ConfigError as error:
@@ -103,22 +103,22 @@ def launched(*environments: dict[str, str]) -> tuple[list, list[str], Any]:
 
 
 def test_the_second_launch_says_who_holds_the_sweep():
-    with hold("study", print):
+    with hold("study"):
         holder = holder_of("study")
         assert holder is not None
         assert (holder.pid, holder.host) == (os.getpid(), os.uname().nodename)
         since = time.strftime("%H:%M", time.localtime(holder.since))
-        with pytest.raises(ConfigError) as told, hold("study", print):
+        with pytest.raises(ConfigError) as told, hold("study"):
             raise AssertionError("held twice")
         assert str(told.value) == (
             f"sweep study is being run by {holder.user}@{holder.host} (process {os.getpid()}) since {since}, "
             "last heard of 0 s ago; watch it with --status, or stop it first"
         )
-        with hold("another", print):
+        with hold("another"):
             assert holder_of("another") is not None
     assert holder_of("study") is None
     assert tag() == ""
-    with hold("study", print):
+    with hold("study"):
         pass
 
 
@@ -143,7 +143,7 @@ def test_a_holder_that_is_killed_is_taken_over_at_once(results: Path):
     launch.join()
     assert json.loads(tag())["pid"] == launch.pid  # it could not take it away
     assert holder_of("study") is None
-    with hold("study", print):
+    with hold("study"):
         assert json.loads(tag())["pid"] == os.getpid()
 
 
@@ -182,7 +182,7 @@ def test_a_launch_on_another_machine_that_was_killed_is_waited_out_and_taken_ove
 def test_a_stale_lease_of_another_machine_is_not_respected():
     lease(beat=time.time() - 61)
     assert holder_of("study") is None
-    with hold("study", print):
+    with hold("study"):
         assert json.loads(tag())["host"] == os.uname().nodename
 
 
@@ -197,7 +197,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_not_respected():
 
 def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(holding, "_BEAT_S", 0.1)
-    with hold("study", print):
+    with hold("study"):
         first = json.loads(tag())["beat"]
         write, failures = MlflowClient.set_experiment_tag, []
 
@@ -218,7 +218,7 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
     began, closed = time.monotonic(), []
 
     def run() -> None:
-        with hold("study", print):
+        with hold("study"):
             lease()
             try:
                 time.sleep(30)
@@ -233,7 +233,7 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
 
 
 def test_ctrl_c_stays_ctrl_c():
-    with pytest.raises(KeyboardInterrupt), hold("study", print):
+    with pytest.raises(KeyboardInterrupt), hold("study"):
         raise KeyboardInterrupt
     assert holder_of("study") is None
 
@@ -248,6 +248,6 @@ def test_a_results_folder_that_cannot_be_written_is_told_in_one_line(results: Pa
     (results / "locks").write_text("in the way")
     with (
         pytest.raises(ConfigError, match=r"^the results folder must be writable, but .+study\.lock is not"),
-        hold("study", print),
+        hold("study"),
     ):
         raise AssertionError("held without a lock")
