@@ -95,7 +95,7 @@ def attempt(environment: dict[str, str], begin, outcomes, end) -> None:
     os.environ.update(environment)
     begin.wait(timeout=120)
     try:
-        with hold("study", print):
+        with hold("study"):
             outcomes.put("held")
             end.wait()
     except ConfigError as error:
@@ -114,23 +114,23 @@ def launched(*environments: dict[str, str]) -> tuple[list, list[str], Any]:
 
 
 def test_the_second_launch_says_who_holds_the_sweep():
-    with hold("study", print):
+    with hold("study"):
         holder = holder_of("study")
         assert holder is not None
         assert (holder.pid, holder.host) == (os.getpid(), os.uname().nodename)
         since = time.strftime("%H:%M", time.localtime(holder.since))  # with the date, should midnight come between
-        with pytest.raises(ConfigError) as told, hold("study", print):
+        with pytest.raises(ConfigError) as told, hold("study"):
             raise AssertionError("held twice")
         assert re.fullmatch(
             rf"sweep study is being run by {re.escape(f'{holder.user}@{holder.host}')} \(process {os.getpid()}\) "
             rf"since (\S+ )?{since}, last heard of \d+ s ago; watch it with --status, or stop it first",
             str(told.value),
         )
-        with hold("another", print):
+        with hold("another"):
             assert holder_of("another") is not None
     assert holder_of("study") is None
     assert tag() == ""
-    with hold("study", print):
+    with hold("study"):
         pass
 
 
@@ -155,7 +155,7 @@ def test_a_holder_that_is_killed_is_taken_over_at_once(results: Path):
     launch.join()
     assert json.loads(tag())["pid"] == launch.pid  # it could not take it away
     assert holder_of("study") is None
-    with hold("study", print):
+    with hold("study"):
         assert json.loads(tag())["pid"] == os.getpid()
 
 
@@ -194,7 +194,7 @@ def test_a_launch_on_another_machine_that_was_killed_is_waited_out_and_taken_ove
 def test_a_stale_lease_of_another_machine_is_not_respected():
     lease(beat=time.time() - 61)
     assert holder_of("study") is None
-    with hold("study", print):
+    with hold("study"):
         assert json.loads(tag())["host"] == os.uname().nodename
 
 
@@ -209,7 +209,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_not_respected():
 
 def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(holding, "_BEAT_S", 0.1)
-    with hold("study", print):
+    with hold("study"):
         first = json.loads(tag())["beat"]
         write, failures = MlflowClient.set_experiment_tag, []
 
@@ -228,7 +228,7 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
     closed, beats = [], []
 
     def run() -> None:
-        with hold("study", print):
+        with hold("study"):
             # a beat that had just read would write it over
             monkeypatch.setattr(holding._Lease, "_write", lambda lease: beats.append(lease))
             try:
@@ -246,7 +246,7 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
 
 
 def test_ctrl_c_stays_ctrl_c():
-    with pytest.raises(KeyboardInterrupt), hold("study", print):
+    with pytest.raises(KeyboardInterrupt), hold("study"):
         raise KeyboardInterrupt
     assert holder_of("study") is None
 
@@ -261,6 +261,6 @@ def test_a_results_folder_that_cannot_be_written_is_told_in_one_line(results: Pa
     (results / "locks").write_text("in the way")
     with (
         pytest.raises(ConfigError, match=r"^the results folder must be writable, but .+study\.lock is not"),
-        hold("study", print),
+        hold("study"),
     ):
         raise AssertionError("held without a lock")
