@@ -74,7 +74,7 @@ def test_a_node_is_installed_once_and_again_when_the_lock_changes(home: Path, st
     editable = f"{quiet} --no-deps --no-build-isolation --editable {home}/jepa-sweeps"
     packages = f"{quiet} -r {home}/jepa-sweeps/requirements.lock"
     assert calls(home) == [f"python3.12 -m venv {venv}", packages, editable]
-    first = {name: (home / name).read_text() for name in (".bashrc", ".jepa-sweeps.sh", ".gitconfig")}
+    first = {name: (home / name).read_text() for name in (".bashrc", ".jepa-node.sh", ".gitconfig")}
     (home / "calls").unlink()
     assert run("install.sh", home, JEPA_PYTHON="python3.12").returncode == 0
     assert calls(home) == [editable]
