@@ -18,7 +18,7 @@ import psutil
 from pyarrow import ArrowException, fs
 
 from jepa_train.checks import ConfigError
-from jepa_train.paths import cache_dir
+from jepa_train.paths import made_cache_dir
 from jepa_train.storage import Disk, Place, StorageError
 
 _SCHEMES = ("s3", "gs", "file")
@@ -129,8 +129,11 @@ class Bucket:
     def _transfer(self, failure: str) -> Iterator[Path]:
         """A name in a folder of the cache, which is gone at the end. /tmp may be memory, and small."""
         with _told(failure):
-            below, mine = cache_dir() / "transfer", f"{socket.gethostname()}."
-            below.mkdir(parents=True, exist_ok=True)
+            try:
+                below, mine = made_cache_dir() / "transfer", f"{socket.gethostname()}."
+            except ConfigError as error:
+                raise OSError(str(error)) from error
+            below.mkdir(exist_ok=True)
             for folder in below.iterdir():
                 process = folder.name.removeprefix(mine).partition(".")[0]
                 if folder.name.startswith(mine) and process.isdigit() and not psutil.pid_exists(int(process)):

@@ -302,5 +302,8 @@ def test_where_anybody_may_make_folders_the_cache_is_this_users_alone(tmp_path: 
             ConfigError, match=rf"^JEPA_CACHE must be a folder that no other user has made, got '{shared}"
         ):
             made_cache_dir()
+    # a checkpoint on its way to a bucket lies there too
+    with pytest.raises(StorageError, match="no other user has made"), place_of("s3://bucket/a").written():
+        raise AssertionError("made in another's folder")
     shared.chmod(0o755)
     assert made_cache_dir() == shared / "cache" / "below", "whoever may write here has been chosen"
