@@ -26,7 +26,8 @@ ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the o
 RUNS, POINTS = "runs.parquet", "history.parquet"
 _PAGE = 1000  # experiments per query
 _LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]+|[^\s/@:'\"]+)@")  # user:password, or a token alone
-_WORD = re.compile(r"(?i)([?&][\w.-]*(?:password|secret|token|key)=)[^&]+")
+_NAMES = "password|passwd|pwd|secret|token|credential|signature|key|(?<![a-z])pass|(?<![a-z])sig"
+_WORD = re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES})=)[^&]+")
 _DAMAGED = "write it again with python -m analysis export"
 
 

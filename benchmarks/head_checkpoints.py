@@ -1,4 +1,4 @@
-"""Bytes of a checkpoint by preset, without data: in flight, and the final one; and how fast a disk takes one."""
+"""Bytes of a checkpoint by preset, without data: in flight, and the final one; how fast a disk takes it; what waits."""
 
 import math
 import tempfile
@@ -42,15 +42,19 @@ def _written(name: str, times: int) -> Iterator[Measured]:
     config = PRESETS[name]
     state = _stepped(config)
     with tempfile.TemporaryDirectory() as folder:
-        saves, seconds, size = Checkpoints(Path(folder), config), [], 0
-        for step in range(1, times + 1):
-            started = time.perf_counter()
-            saves.save(step, state, [])
-            seconds.append(time.perf_counter() - started)
-            size = max(file.stat().st_size for file in Path(folder).glob("*.pt"))
+        waits, seconds, size = [], [], 0
+        with Checkpoints(Path(folder), config) as saves:
+            for step in range(1, times + 1):
+                started = time.perf_counter()
+                saves.save(step, state, [])
+                waits.append(time.perf_counter() - started)
+                saves.settle()
+                seconds.append(time.perf_counter() - started)
+                size = max(file.stat().st_size for file in Path(folder).glob("*.pt"))
     yield Measured(what="checkpoint in flight, the file", at=name, value=size / 1e6, unit="MB")
     rate = size / 1e6 / median(seconds)
     yield Measured(what="writing it to a disk, with fsync", at=name, value=rate, unit="MB/s", n=times)
+    yield Measured(what="training waits for it", at=name, value=median(waits), unit="s", n=times)
 
 
 def _stepped(config: TrainConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@
 # Whole nodes: Ray's end reaches every Ray of the same user on a node.
 #SBATCH --exclusive
 #SBATCH --ntasks-per-node=1
+#SBATCH --no-kill
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
@@ -25,10 +26,9 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?"must be set: send this file with sbatch"}"
 
 # Folders, if need be: the MLflow store, locks and reports, which the first node alone writes; checkpoints and exports,
-# a shared folder or a URL; decoded images, on each node's own disk.
+# a shared folder or a URL. JEPA_CACHE, decoded images on each node's own disk, is /tmp/jepa-cache-USER if not set.
 export JEPA_RESULTS=${JEPA_RESULTS:-$PWD/results}
 export JEPA_STORAGE=${JEPA_STORAGE:-$JEPA_RESULTS}
-export JEPA_CACHE=${JEPA_CACHE:-${TMPDIR:-/tmp}/jepa-cache-$SLURM_JOB_ID}
 
 export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
@@ -42,15 +42,30 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 export RAY_py_gcs_connect_timeout_s=300 RAY_gcs_rpc_server_reconnect_timeout_s=300
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-address=${hosts[0]}:$((20000 + SLURM_JOB_ID % 10000)) # one port per job
+# The address by which the others reach this node, the first: its own name may lead to its loopback. One port per job.
+own_address='
+import socket, sys
+probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # sends nothing
+probe.connect((sys.argv[1], 9))
+print(probe.getsockname()[0])'
+address=$(python -c "$own_address" "${hosts[-1]}"):$((20000 + SLURM_JOB_ID % 10000))
 
-# When the sweep is over, Ray on the other nodes would wait for ever: srun ends it. The sweep's exit code counts, then.
 export JEPA_ENDED=$JEPA_RESULTS/slurm-$SLURM_JOB_ID.ended
 mkdir -p "$JEPA_RESULTS"
 rm -f "$JEPA_ENDED"
-# shellcheck disable=SC2016
 srun --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-    --wait=30 --kill-on-bad-exit=1 \
-    ray symmetric-run --address "$address" --min-nodes "${#hosts[@]}" --num-cpus="$SLURM_CPUS_PER_TASK" \
-    -- bash -c 'python -m sweeps "$@"; echo $? > "$JEPA_ENDED"' sweeps "$@" || true
-exit "$(cat "$JEPA_ENDED" 2> /dev/null || echo 1)"
+    --no-kill --kill-on-bad-exit=0 --wait=0 \
+    bash cluster/slurm_node.sh "$address" "${#hosts[@]}" "$@" &
+step=$!
+
+# The job is over when the first node says so, and the others have had a minute: a node that is lost costs its cells.
+runs() { kill -0 "$step" 2> /dev/null; }
+while runs && [ ! -e "$JEPA_ENDED" ]; do sleep 1; done
+for _ in $(seq 60); do
+    runs || break
+    sleep 1
+done
+kill "$step" 2> /dev/null || true
+code=$(cat "$JEPA_ENDED" 2> /dev/null || echo 1)
+rm -f "$JEPA_ENDED"
+exit "$code"

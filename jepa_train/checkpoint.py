@@ -1,9 +1,11 @@
-"""Checkpoints of one run: written atomically, read without executing anything, the previous one kept as a reserve."""
+"""Checkpoints of one run: written atomically, beside the training; read without executing anything; one in reserve."""
 
 import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -32,19 +34,26 @@ class Checkpoints:
 
     Each holds the reports of all epochs so far: whoever was told of them may have died before they were stored.
     Rank 0 writes. A file is complete under its name or not there at all. A context manager: from resume on the folder
-    is locked, where it can be, until the block ends.
+    is locked, where it can be, until the block ends, which waits for the file that is on its way.
 
     Args:
         folder: on a disk, made when missing, or in an object store; None keeps nothing.
         config: the run's; a checkpoint of another cell is refused.
+        saved: told, by another thread, that a file has arrived, and how many seconds ago its state was taken.
     """
 
-    def __init__(self, folder: Place | Path | None, config: TrainConfig) -> None:
+    def __init__(
+        self, folder: Place | Path | None, config: TrainConfig, saved: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._folder = None if folder is None else place_of(folder)
         self._config = config
+        self._saved = saved
         self._last = time.monotonic()
         self._foreign: dict[str, str] = {}  # names of other cells' checkpoints, and what they were refused with
+        self._unread: set[str] = set()  # of those that were refused for other reasons: they are no reserve
         self._lock: IO[str] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._sent: Future[bool] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -52,8 +61,12 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        try:
+            self.settle()
+        finally:
+            self._thread.shutdown()
+            if self._lock is not None:
+                self._lock.close()
 
     @property
     def due(self) -> bool:
@@ -61,34 +74,39 @@ class Checkpoints:
         late = self._folder is not None and time.monotonic() - self._last > INTERVAL_S
         return distributed.broadcast_flag(late)
 
-    def save(self, step: int, state: dict[str, Any], reports: Reports) -> bool:
-        """Write the state after `step` steps and drop all but the one before.
+    def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
+        """Write the state after `step` steps, and drop all but the one before once it has arrived.
 
-        A full disk, or an object store that is away, costs the checkpoint only.
-
-        Returns:
-            Whether it was written by this rank.
+        The state is copied before this returns, to a file of this machine; the way from there goes on beside the
+        training. One is on its way at a time: this waits for the one before. A full disk, or an object store that is
+        away, costs the checkpoint only.
         """
         self._last = time.monotonic()
-        if self._folder is None or not distributed.is_main():
-            return False
-        target = self._folder / f"step-{step:09d}.pt"
-        written = self._write(target, {"step": step, "trainer": state, "reports": list(reports)})
-        if written:
-            # a newer one was refused when this run began: it is no reserve, and not ours to drop
-            self._drop(lambda steps: [name for name in steps if name < target.name][_KEPT - 1 :])
-        return written
+        self._send(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
+
+    def settle(self) -> bool:
+        """Wait for the file that is on its way, if there is one, and tell whether it has arrived.
+
+        Raises:
+            Exception: whatever went wrong on the way, but for the storage, which is a warning.
+        """
+        sent, self._sent = self._sent, None
+        return sent is not None and sent.result()
 
     def finish(self, network: dict[str, Any], reports: Reports) -> None:
-        """Write final.pt, for later evaluation, and drop the others."""
+        """Write final.pt, for later evaluation; drop the others when it has arrived."""
         if self._folder is None or not distributed.is_main():
             return
-        if self._write(self._folder / _FINAL, {"network": network, "reports": list(reports)}):
+        self._send(_FINAL, {"network": network, "reports": list(reports)})
+        if self.settle():
             self.clear()
+        else:
+            logger.error("the run is finished without its weights: %s is not there", self._folder / _FINAL)
 
     def clear(self) -> None:
         """Drop what a run that is over would have resumed from."""
         if distributed.is_main():
+            self.settle()
             self._drop(lambda steps: [name for name in steps if name not in self._foreign])
 
     def resume(self) -> dict[str, Any]:
@@ -143,6 +161,7 @@ class Checkpoints:
                     self._foreign[name] = str(error)
                     logger.warning("%s; the one before it is used, if there is one", error)
                 except CheckpointError as error:
+                    self._unread.add(name)
                     logger.warning("%s; the one before it is used, if there is one", error)
         except InUse:
             text = f"checkpoints {self._folder} are being written by another process; wait until it has ended"
@@ -178,15 +197,45 @@ class Checkpoints:
                 for name in chosen(_steps(self._folder.names())):
                     _removed(self._folder / name)
 
-    def _write(self, target: Place, content: dict[str, Any]) -> bool:
+    def _send(self, name: str, content: dict[str, Any]) -> None:
+        """Write the content to a local file now, and let the thread bring it under its name."""
+        if self._folder is None or not distributed.is_main():
+            return
+        self.settle()
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
+        target, taken = self._folder / name, time.monotonic()
         try:
-            with target.written() as local, local.open("wb") as file:
-                torch.save(head | content, file)
+            with ExitStack() as stack:
+                local = stack.enter_context(target.written())
+                torch.save(head | content, stack.enter_context(local.open("wb")))
+                rest = stack.pop_all()  # to close the file, too: NFS writes it then
         except (OSError, RuntimeError) as error:  # torch.save raises either where the disk is full
-            logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
+            _lost(target, error)
+        else:
+            self._sent = self._thread.submit(self._arrives, target, rest, taken)
+
+    def _arrives(self, target: Place, rest: ExitStack, taken: float) -> bool:
+        """In the thread."""
+        try:
+            rest.close()
+        except OSError as error:
+            _lost(target, error)
             return False
+        self._saved(time.monotonic() - taken)
+        self._foreign.pop(target.name, None)
+        self._unread.discard(target.name)
+        self._drop(lambda steps: self._outdated([name for name in steps if name < target.name]))
         return True
+
+    def _outdated(self, older: list[str]) -> list[str]:
+        """All but the reserve. What was refused when this run began is none; what is another cell's is not ours."""
+        ours = [name for name in older if name not in self._foreign]
+        reserve = [name for name in ours if name not in self._unread][: _KEPT - 1]
+        return [name for name in ours if name not in reserve]
+
+
+def _lost(target: Place, error: Exception) -> None:
+    logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
 
 
 def _steps(names: list[str]) -> list[str]:

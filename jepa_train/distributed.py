@@ -132,7 +132,12 @@ def broadcast(x: Tensor) -> Tensor:
 
 def broadcast_flag(flag: bool) -> bool:
     """Rank 0's flag, on every rank."""
-    return bool(broadcast(torch.tensor([flag], device=_collective_device())).item())
+    return bool(broadcast_int(int(flag)))
+
+
+def broadcast_int(number: int) -> int:
+    """Rank 0's number, on every rank."""
+    return int(broadcast(torch.tensor([number], device=_collective_device())).item())
 
 
 def fair_slice(n: int) -> slice:
@@ -150,7 +155,7 @@ def broadcast_text(text: str) -> str:
     if world_size() == 1:
         return text
     told = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
-    size = int(broadcast(torch.tensor([len(told)], device=_collective_device())).item())
+    size = broadcast_int(len(told))
     if not size:
         return ""
     mine = told if is_main() else torch.empty(size, dtype=torch.uint8)

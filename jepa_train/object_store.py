@@ -1,19 +1,24 @@
 """Objects in S3 or Google Cloud Storage as files, by pyarrow. Credentials come from the environment or the machine."""
 
 import functools
+import os
 import re
+import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
+import psutil
 from pyarrow import ArrowException, fs
 
 from jepa_train.checks import ConfigError
+from jepa_train.paths import cache_dir
 from jepa_train.storage import Disk, Place, StorageError
 
 _SCHEMES = ("s3", "gs", "file")
@@ -26,6 +31,7 @@ _SOURCES = {
 _PAUSES_S = (1.0, 5.0, 15.0)  # between tries to read, each of which the client itself repeats for 6 s
 _GS_PATIENCE_S = 10  # of Google's client, which would try for 15 minutes
 
+_DENIED = re.compile(r"\b403\b|permission.?denied|access.?denied|forbidden", re.IGNORECASE)
 _LOCAL = fs.LocalFileSystem()
 
 T = TypeVar("T")
@@ -59,27 +65,23 @@ class Bucket:
         found = patiently(self._infos, f"{self} cannot be listed")
         return sorted(info.base_name for info in found if info.is_file)
 
+    def is_there(self) -> bool:
+        """Tries for a while."""
+        return patiently(lambda: self.client().get_file_info(self.path).is_file, f"{self} cannot be read")
+
     @contextmanager
     def local(self) -> Iterator[Path]:
-        """A copy, in a folder that is gone at the end; tries for a while."""
-        with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
-            file = Path(folder) / (self.name or "object")
+        """A copy that is gone at the end; tries for a while."""
+        with self._transfer(f"{self} cannot be read") as file:
             patiently(lambda: self._copy(to=file), f"{self} cannot be read")
             yield file
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="jepa-") as folder:
-            file = Path(folder) / (self.name or "object")
+        """Tries for a while, with the same file."""
+        with self._transfer(f"{self} cannot be written") as file:
             yield file
-            with _told(f"{self} cannot be written"):
-                store = self.client()
-                fs.copy_files(
-                    str(file), self.path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=store
-                )
-                kept = store.get_file_info(self.path).size
-                if kept != file.stat().st_size:  # where reading the local file failed, the client keeps what it has
-                    raise OSError(f"{kept} of {file.stat().st_size} bytes arrived")
+            patiently(lambda: self._send(file), f"{self} cannot be written")
 
     def remove(self) -> None:
         with _told(f"{self} cannot be removed"):
@@ -101,17 +103,41 @@ class Bucket:
         """There is none."""
 
     def _infos(self) -> list[fs.FileInfo]:
+        """Of S3, to list says whether there is the bucket. Of Google it is asked for, which not everybody may."""
         store = self.client()
         try:
             return store.get_file_info(fs.FileSelector(self.path))
         except FileNotFoundError:
-            if store.get_file_info(self.bucket).type == fs.FileType.NotFound:
+            if self.scheme == "gs" and _is_missing(store, self.bucket):
                 raise OSError(f"there is no bucket {self.bucket}") from None
             return []
 
     def _copy(self, to: Path) -> None:
         store = self.client()
         fs.copy_files(self.path, str(to), source_filesystem=store, destination_filesystem=_LOCAL)
+
+    def _send(self, file: Path) -> None:
+        store, size = self.client(), file.stat().st_size
+        fs.copy_files(str(file), self.path, source_filesystem=_LOCAL, destination_filesystem=store)
+        kept = store.get_file_info(self.path).size
+        if kept != size:  # where reading the local file failed, the client keeps what it has
+            with suppress(OSError):
+                self.remove()
+            raise OSError(f"{kept} of {size} bytes arrived")
+
+    @contextmanager
+    def _transfer(self, failure: str) -> Iterator[Path]:
+        """A name in a folder of the cache, which is gone at the end. /tmp may be memory, and small."""
+        with _told(failure):
+            below, mine = cache_dir() / "transfer", f"{socket.gethostname()}."
+            below.mkdir(parents=True, exist_ok=True)
+            for folder in below.iterdir():
+                process = folder.name.removeprefix(mine).partition(".")[0]
+                if folder.name.startswith(mine) and process.isdigit() and not psutil.pid_exists(int(process)):
+                    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+            made = tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}.", dir=below)
+        with made as name:
+            yield Path(name) / (self.name or "object")
 
     @property
     def path(self) -> str:
@@ -120,6 +146,16 @@ class Bucket:
 
     def client(self) -> fs.FileSystem:
         return _connected(str(replace(self, key="")))
+
+
+def _is_missing(store: fs.FileSystem, bucket: str) -> bool:
+    """False where the store does not tell: a policy often ends at a prefix."""
+    try:
+        return store.get_file_info(bucket).type == fs.FileType.NotFound
+    except OSError as error:
+        if _DENIED.search(str(error)):
+            return False
+        raise
 
 
 def opened(place: Place) -> tuple[fs.FileSystem, str]:

@@ -15,6 +15,7 @@ def preflight(config: TrainConfig) -> TrainConfig:
     Raises:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
             empty, or not what the fingerprint says; a password, token or key in a value.
+        StorageError: what holds the data is away.
     """
     from jepa_train.models import feature_widths  # timm takes 1.5 s to import, which --help and --status need not wait
 

@@ -77,8 +77,8 @@ class _Machines:
         self._watched = watched
         self._asked = 0.0
 
-    def saved(self) -> None:
-        self._mailbox.saved.remote(self._claim)
+    def saved(self, age_s: float) -> None:
+        self._mailbox.saved.remote(self._claim, age_s)
 
     def leaving(self) -> bool:
         """Ray Train's word, which costs a barrier of all ranks through an actor: not at every look of a small model."""
@@ -88,7 +88,8 @@ class _Machines:
         return ray.train.get_preemption_info() is not None
 
     def leave(self) -> None:
-        """Tell the mailbox, on every rank: the first one that ends may end the others."""
+        """Tell the mailbox, on every rank: the first one that ends may end the others. The question is a barrier: it
+        holds them until rank 0 comes, which it does when its checkpoint has arrived."""
         info = ray.train.get_preemption_info()
         ray.get(self._mailbox.leave.remote(self._claim, info.preempted_node_ids if info else []))
 

@@ -26,15 +26,22 @@ def hidden(value: T) -> T:
 
 
 def clean(error: BaseException) -> None:
-    """Hide the secrets in what an exception and its causes say: whoever raises it again lets Ray log it."""
-    inner: BaseException | None = error
+    """Hide the secrets in what an exception, its causes and those within it say: whoever raises it again lets Ray log
+    it."""
+    waiting: list[Any] = [error]
     seen: set[int] = set()
-    while inner is not None and id(inner) not in seen:
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, list | tuple):
+            waiting += inner
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            continue
         seen.add(id(inner))
         inner.args = hidden(inner.args)
-        if isinstance(inner, OSError):
-            inner.filename, inner.filename2 = hidden(inner.filename), hidden(inner.filename2)
-        inner = inner.__cause__ or inner.__context__
+        for name in ("strerror", "filename", "filename2"):  # of an OSError; one that is None is not to be set
+            if isinstance(getattr(inner, name, None), str):
+                setattr(inner, name, hidden(getattr(inner, name)))
+        waiting += [inner.__cause__, inner.__context__, inner.args]
 
 
 def check_open(flat: Mapping[str, Any]) -> None:

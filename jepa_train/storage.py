@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ class Place(Protocol):
 
     def names(self) -> list[str]:
         """Of the files directly in this folder, sorted."""
+
+    def is_there(self) -> bool:
+        """Whether this file is. Asked by its name: what a machine knows of a folder on NFS may be seconds old."""
 
     def local(self) -> AbstractContextManager[Path]:
         """This file as one on a local disk, while the block lasts. FileNotFoundError where there is none."""
@@ -88,6 +92,14 @@ class Disk:
                 return sorted(entry.name for entry in entries if entry.is_file())
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be read ({error.strerror})") from error
+
+    def is_there(self) -> bool:
+        try:
+            return stat.S_ISREG(self.path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except OSError as error:
             raise StorageError(f"{self.path} cannot be read ({error.strerror})") from error
 
@@ -182,10 +194,10 @@ def mark(place: Place) -> Iterator[str]:
 def unseen(where: str, name: str) -> str:
     """Why this machine does not see the mark of that name in the folder of this path or URL; "" where it does."""
     try:
-        there = place_of(where).names()
+        seen = (place_of(where) / name).is_there()
     except (StorageError, ConfigError) as error:
         return str(error)
-    return "" if name in there else f"{where} is another folder here"
+    return "" if seen else f"{where} is another folder here"
 
 
 def expanded(text: str, *, named: str) -> Path:

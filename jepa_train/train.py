@@ -15,7 +15,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.data.split import load_splits
 from jepa_train.evaluate import evaluate, final_evaluation
 from jepa_train.flat import cell_key, parse, unflatten
-from jepa_train.host import Home, Host
+from jepa_train.host import Home, Host, Watch
 from jepa_train.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.models import build_network
 from jepa_train.preflight import preflight
@@ -61,8 +61,9 @@ def train(
             last time with the test metrics too; returns True when the run is to stop. With epochs=0 it is called once,
             with the evaluation of the randomly initialised encoder.
         checkpoints: this run's own folder, which all ranks see; on a disk or in an object store.
-        host: asked at every look (CHECK_STEPS) whether its machines stay. When one is about to be taken away a
-            checkpoint is written at once and the run ends as "preempted", to go on elsewhere from that very step.
+        host: asked at every look (CHECK_STEPS), and between two that are more than some seconds apart, whether its
+            machines stay. When one is about to be taken away a checkpoint is written at once, waited for, and the run
+            ends as "preempted", to go on elsewhere from that very step.
 
     Returns:
         The same outcome on every rank.
@@ -71,7 +72,8 @@ def train(
         ConfigError: the global batch does not fit the training split or the number of ranks.
         StorageError: the storage of the checkpoints is away at the start.
     """
-    with Checkpoints(checkpoints, config) as saves:
+    host = host or Home()
+    with Checkpoints(checkpoints, config, saved=host.saved) as saves:
         resumed = saves.resume()
         reports: list[dict[str, float]] = resumed.get("reports", [])
         for metrics in reports:
@@ -79,7 +81,7 @@ def train(
             if stop and metrics["epoch"] < config.epochs:
                 return _stopped(metrics)
         if "network" not in resumed:
-            return _train(config, report, saves, resumed, reports, host or Home())
+            return _train(config, report, saves, resumed, reports, Watch(host))
         for key, asked in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
             done = resumed["config"].get(key, "")
             if done != asked:
@@ -95,7 +97,7 @@ def _train(
     saves: Checkpoints,
     resumed: dict[str, Any],
     reports: list[dict[str, float]],
-    host: Host,
+    watch: Watch,
 ) -> Outcome:
     """The epochs that are left."""
     splits = load_splits(config.data)
@@ -109,7 +111,7 @@ def _train(
         metrics: dict[str, float] = {"epoch": float(epoch)}
         verdict = _FINE
         if epoch > 0:
-            verdict = _train_epoch(trainer, saves, reports, metrics, host)
+            verdict = _train_epoch(trainer, saves, reports, metrics, watch)
         if verdict == _LEAVING:
             return Outcome(*verdict, metrics)
         if verdict == _FINE:
@@ -126,7 +128,7 @@ def _train(
         if epoch == config.epochs:
             saves.finish(trainer.evaluated.state_dict(), reports)
             return Outcome(*_FINE, metrics)
-        _save(trainer, saves, reports, host)
+        saves.save(trainer.step, trainer.state_dict(), reports)
         if stop:
             return _stopped(metrics)
     raise AssertionError("the last epoch returns")
@@ -171,33 +173,29 @@ def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[
 
 
 def _train_epoch(
-    trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float], host: Host
+    trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float], watch: Watch
 ) -> tuple[Status, str]:
     """The epoch's steps that are left, none where it was left before its evaluation; fills in the metrics of those
     taken and ends early where they are hopeless, or the machine is leaving."""
     looks = max(2, math.ceil(trainer.steps_per_epoch / CHECK_STEPS))
     every = math.ceil(trainer.steps_per_epoch / looks)  # evenly: two looks at one narrow place would count double
     end = int(metrics["epoch"]) * trainer.steps_per_epoch
-    last = metrics["epoch"] == trainer.config.epochs  # its evaluation may take long, and the others' save soon
     while True:
         if trainer.step < end:
             trainer.train_step()
         over = trainer.step == end
-        if over or trainer.steps_into_epoch % every == 0:
+        look = over or trainer.steps_into_epoch % every == 0
+        if look:
             metrics |= trainer.means()
+            watch.pace(metrics["train/images_per_s"] / trainer.config.global_batch)
             verdict = _verdict(metrics, trainer)
             if verdict != _FINE:
                 return verdict
-            leaving = host.leaving()
-            if leaving or ((last or not over) and saves.due):
-                _save(trainer, saves, reports, host)
-            if leaving or over:
-                return _LEAVING if leaving else verdict
-
-
-def _save(trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], host: Host) -> None:
-    if saves.save(trainer.step, trainer.state_dict(), reports):
-        host.saved()
+        leaving = (look or watch.due(trainer.step)) and watch.leaving(trainer.step)
+        if leaving or (look and saves.due):
+            saves.save(trainer.step, trainer.state_dict(), reports)
+        if leaving or over:
+            return _LEAVING if leaving else _FINE
 
 
 def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:

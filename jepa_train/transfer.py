@@ -7,6 +7,7 @@ from jepa_train.checks import ConfigError, nearest, require
 from jepa_train.data import DATASETS
 from jepa_train.data.split import identify
 from jepa_train.data.staging import beside
+from jepa_train.storage import StorageError
 
 if TYPE_CHECKING:
     from jepa_train.config import DataConfig  # config checks probe.transfer: at run time nothing here imports config
@@ -46,10 +47,14 @@ def transfer_data(name: str, folder: str, data: "DataConfig") -> "DataConfig":
 
 
 def check_transfer(text: str, data: "DataConfig") -> None:
-    """Raise ConfigError unless the images of all transfer sets lie where they should. Cheap: nothing is decoded."""
+    """Look for the images of all transfer sets. Cheap: nothing is decoded.
+
+    Raises:
+        ConfigError, StorageError: as of data.path, see identify.
+    """
     for name, folder in transfer_sets(text).items():
         try:
             identify(transfer_data(name, folder, data))
-        except ConfigError as error:
+        except (ConfigError, StorageError) as error:
             told = str(error).replace("data.path=DIR", f"{name}=DIR in probe.transfer")
-            raise ConfigError(told.replace("data.path", f"probe.transfer's {name}")) from error
+            raise type(error)(told.replace("data.path", f"probe.transfer's {name}")) from error

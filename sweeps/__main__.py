@@ -12,6 +12,10 @@ def main(words: list[str]) -> int:
             from sweeps.engine.fetch import fetch
 
             return fetch(words[1:])
+        if words[:1] == ["backup"]:
+            from sweeps.engine.backup import backup
+
+            return backup(words[1:])
         if words[:1] == ["notice"]:
             from sweeps.engine.notice import watch
 

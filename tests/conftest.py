@@ -19,6 +19,15 @@ os.environ["RAY_ADDRESS"] = "local"  # whatever cluster runs on this machine is 
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _same_environment() -> Iterator[None]:
+    """Whatever the tests of a file, or what they call, leave in the environment: the next file's start without it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(autouse=True)
 def _same_threads() -> Iterator[None]:
     """Whatever a test does with torch's threads: their number changes the last bits of what the next one computes."""
@@ -258,10 +267,12 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a folder in a new bucket, for which this process and its children have the credentials."""
     from buckets import new_bucket
 
+    if "JEPA_RESULTS" not in os.environ:  # in whose cache copies lie
+        monkeypatch.setenv("JEPA_RESULTS", str(tmp_path_factory.mktemp("results")))
     return new_bucket(s3_server, monkeypatch)
 
 

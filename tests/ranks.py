@@ -210,6 +210,7 @@ def _collectives(rank: int) -> dict:
         "some_empty": distributed.gather_rows(torch.ones(2 * rank, 3, dtype=torch.bool)),
         "all_empty": distributed.gather_rows(torch.ones(0, 3)),
         "broadcast": [distributed.broadcast_flag(rank == 0), distributed.broadcast_flag(rank == 1)],
+        "broadcast_int": distributed.broadcast_int(10**9 + rank),
         "broadcast_tensor": distributed.broadcast(torch.arange(6.0).view(2, 3).mT * (1 + rank)),
         "broadcast_text": distributed.broadcast_text(f"checkpoint of rank {rank} \N{SNOWMAN}"),
         "share": list(range(10))[distributed.rank_slice(10)],

@@ -1,7 +1,9 @@
 """The cache: one file, made once, shared as one map; killed builders, full disks, and what those who wait are told."""
 
 import errno
+import fcntl
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jepa_train.data.cache import Making, one_at_a_time, stored
+from jepa_train.data.cache import Making, one_at_a_time, part_of, stored
 from jepa_train.paths import cache_dir
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 4), dtype=np.uint8)
@@ -138,3 +140,33 @@ def test_one_at_a_time_is_exclusive_and_says_who_waits(tmp_path, caplog):
     thread.join()
     assert order == ["first", "second"]
     assert caplog.messages == [f"waiting for another process, which is making {tmp_path / 'thing'}"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_without_locks_on_the_disk_each_makes_its_own(number, monkeypatch, caplog):
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            stored("a", making)
+        return
+    assert stored("a", making).pixels.shape == (10, 3, 4, 4)
+    assert f"cannot be locked ({os.strerror(number)}): each process makes its own" in caplog.text
+
+
+def test_what_a_killed_process_left_is_removed(monkeypatch):
+    target = cache_dir() / "a.npy"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "getpid", lambda: 1)
+        mine, folder = part_of(target), part_of(target.with_name("a"))
+        other = part_of(target.with_name("ab.npy"))
+    mine.touch()
+    other.touch()
+    with one_at_a_time(target.with_suffix(".lock")):
+        assert mine == folder
+        assert not mine.exists()
+        assert other.exists()
+    assert part_of(target) != mine, "of two processes without a lock each has its own"

@@ -8,8 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -19,8 +22,11 @@ from jepa_train import checkpoint, storage
 from jepa_train.checkpoint import Checkpoints
 from jepa_train.checkpoint_file import CheckpointError, read_checkpoint, restore
 from jepa_train.checks import ConfigError
-from jepa_train.config import TrainConfig
-from jepa_train.storage import StorageError
+from jepa_train.config import ProbeConfig, TrainConfig
+from jepa_train.presets import DIGITS
+from jepa_train.storage import Disk, StorageError
+from jepa_train.train import train
+from jepa_train.trainer import Trainer
 
 CONFIG = TrainConfig()
 
@@ -30,12 +36,45 @@ def state(number: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def saves(tmp_path: Path) -> Checkpoints:
+def saves(tmp_path: Path) -> Iterator[Checkpoints]:
     """Two checkpoints, of steps 8 and 12."""
-    saves = Checkpoints(tmp_path, CONFIG)
-    for step in (4, 8, 12):
-        saves.save(step, state(step), [{"epoch": 1.0}])
-    return saves
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        for step in (4, 8, 12):
+            saves.save(step, state(step), [{"epoch": 1.0}])
+        saves.settle()
+        yield saves
+
+
+def on_its_way(monkeypatch: pytest.MonkeyPatch, way: Callable[[Disk], object]) -> None:
+    """Let way(file) happen between the end of the writing and the file's arrival under its name."""
+    honest = Disk.written
+
+    @contextmanager
+    def written(place: Disk) -> Iterator[Path]:
+        with honest(place) as part:
+            yield part
+            way(place)
+
+    monkeypatch.setattr(Disk, "written", written)
+
+
+@pytest.fixture
+def arrived(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what has arrived. A file arrives when somebody waits for it, and not before."""
+    arrived: list[str] = []
+    gate, honest = Event(), Future.result
+
+    def way(file: Disk) -> None:
+        assert gate.wait(60), "nobody waits for it"
+        arrived.append(file.name)
+
+    def result(future: Future, timeout: float | None = None) -> Any:
+        gate.set()
+        return honest(future, timeout)
+
+    on_its_way(monkeypatch, way)
+    monkeypatch.setattr(Future, "result", result)
+    return arrived
 
 
 def names(folder: Path) -> list[str]:
@@ -135,8 +174,32 @@ def test_newer_files_that_were_refused_neither_count_as_reserve_nor_are_dropped(
         of_another_cell(Path(shutil.copy(tmp_path / "step-000000012.pt", tmp_path / f"step-{step:09d}.pt")))
     for step in (16, 20, 24):
         saves.save(step, state(step), [])
+    saves.settle()
     assert saves.resume()["step"] == 24
     assert names(tmp_path) == [f"step-{step:09d}.pt" for step in (20, 24, 800, 900)]
+
+
+@pytest.mark.parametrize(("harm", "kept"), [(damaged, [8, 16]), (of_another_cell, [8, 12, 16])])
+@pytest.mark.usefixtures("saves")
+def test_an_older_file_that_was_refused_is_not_kept_in_the_place_of_a_good_one(
+    harm: Any, kept: list[int], tmp_path: Path
+):
+    """What is another cell's is not ours to drop."""
+    harm(tmp_path / "step-000000012.pt")
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        assert saves.resume()["step"] == 8
+        saves.save(16, state(16), [])
+    assert names(tmp_path) == [f"step-{step:09d}.pt" for step in kept]
+
+
+@pytest.mark.usefixtures("saves")
+def test_a_file_that_was_refused_and_written_anew_is_a_reserve(tmp_path: Path):
+    damaged(tmp_path / "step-000000012.pt")
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        saves.resume()
+        saves.save(12, state(12), [])
+        saves.save(16, state(16), [])
+    assert names(tmp_path) == ["step-000000012.pt", "step-000000016.pt"]
 
 
 def test_a_finished_run_of_another_cell_is_not_overwritten(saves: Checkpoints, tmp_path: Path):
@@ -180,13 +243,137 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
 def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     now = 1000.0
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
-    saves = Checkpoints(tmp_path, CONFIG)
-    assert not saves.due
-    now += checkpoint.INTERVAL_S + 1
-    assert saves.due
-    saves.save(1, state(1), [])
-    assert not saves.due
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        assert not saves.due
+        now += checkpoint.INTERVAL_S + 1
+        assert saves.due
+        saves.save(1, state(1), [])
+        assert not saves.due
     assert not Checkpoints(None, CONFIG).due
+
+
+def test_the_next_step_does_not_wait_for_a_file_to_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """That of the first epoch arrives once the second one trains."""
+    next_epoch, whole = Event(), Trainer.train_step
+
+    def step(trainer: Trainer) -> None:
+        if trainer.step == trainer.steps_per_epoch:
+            next_epoch.set()
+        whole(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    found: list[tuple[str, bool]] = []
+    on_its_way(monkeypatch, lambda file: found.append((file.name, next_epoch.wait(60))))
+    config = dataclasses.replace(DIGITS, epochs=2, global_batch=600, probe=ProbeConfig(protocols="knn"))
+    assert train(config, checkpoints=tmp_path).status == "finished"
+    assert found == [("step-000000002.pt", True), ("final.pt", True)]
+
+
+def test_the_next_file_waits_for_the_one_before(tmp_path: Path, arrived: list[str], monkeypatch: pytest.MonkeyPatch):
+    honest = torch.save
+
+    def serialise(content: dict[str, Any], file: Any) -> None:
+        arrived.append(f"and {content['step']} is written")
+        honest(content, file)
+
+    monkeypatch.setattr(checkpoint.torch, "save", serialise)
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        saves.save(4, state(4), [])
+        assert arrived == ["and 4 is written"]
+        saves.save(8, state(8), [])
+    assert arrived == ["and 4 is written", "step-000000004.pt", "and 8 is written", "step-000000008.pt"]
+
+
+def test_a_state_is_what_it_was_though_it_arrives_later(tmp_path: Path, arrived: list[str]):
+    content = state(4)
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        saves.save(4, content, [])
+        content["network"]["weight"].zero_()
+        assert arrived == []
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        assert torch.equal(saves.resume()["trainer"]["network"]["weight"], state(4)["network"]["weight"])
+
+
+def test_a_file_that_does_not_arrive_costs_neither_of_the_two_before(
+    saves: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def away(_: Disk) -> None:
+        raise OSError("the network is down")
+
+    with monkeypatch.context() as patch:
+        on_its_way(patch, away)
+        saves.save(16, state(16), [])
+        assert not saves.settle()
+        assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+        assert "16.pt could not be written (the network is down); training goes on without it" in caplog.text
+        saves.finish({"weight": torch.ones(2)}, [])
+    assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+    (error,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert error == f"the run is finished without its weights: {tmp_path}/final.pt is not there"
+    saves.save(20, state(20), [])
+    saves.settle()
+    assert names(tmp_path) == ["step-000000012.pt", "step-000000020.pt"]
+
+
+def test_a_mistake_on_the_way_is_not_taken_for_the_storages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def wrong(_: Disk) -> None:
+        raise TypeError("a mistake of ours")
+
+    def trained() -> None:
+        with Checkpoints(tmp_path, CONFIG) as saves:
+            saves.resume()
+            saves.save(4, state(4), [])
+
+    on_its_way(monkeypatch, wrong)
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        trained()
+    assert resumed_step(tmp_path) is None, "the folder is free"
+
+
+def test_a_run_that_is_over_leaves_nothing_though_a_file_was_on_its_way(tmp_path: Path, arrived: list[str]):
+    with Checkpoints(tmp_path, CONFIG) as saves:
+        saves.save(4, state(4), [])
+        saves.clear()
+    assert arrived == ["step-000000004.pt"]
+    assert names(tmp_path) == []
+
+
+def test_what_was_trained_while_a_file_was_on_its_way_is_not_told_as_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = 1000.0
+
+    def slow(_: Disk) -> None:
+        nonlocal now
+        now += 30.0
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    on_its_way(monkeypatch, slow)
+    ages: list[float] = []
+    with Checkpoints(tmp_path, CONFIG, saved=ages.append) as saves:
+        saves.save(4, state(4), [])
+        saves.save(8, state(8), [])
+    assert ages == [30.0, 30.0]
+
+
+class Leaving:
+    """A machine that is about to be taken away."""
+
+    def __init__(self) -> None:
+        self.ages: list[float] = []
+
+    def saved(self, age_s: float) -> None:
+        self.ages.append(age_s)
+
+    def leaving(self) -> bool:
+        return True
+
+
+def test_a_run_whose_machine_leaves_ends_when_its_checkpoint_has_arrived(tmp_path: Path, arrived: list[str]):
+    host = Leaving()
+    assert train(DIGITS, checkpoints=tmp_path, host=host).status == "preempted"
+    assert (arrived, names(tmp_path)) == (["step-000000001.pt"], ["step-000000001.pt"])
+    assert len(host.ages) == 1
 
 
 def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,10 +1,12 @@
 """What the nodes of a cluster run; a second time it does only what is missing. Programs are stand-ins here."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,33 @@ def test_mlflow_starts_on_loopback_over_the_results_and_once(home: Path, stand: 
     assert [call for call in calls(home) if call.startswith("mlflow")] == [server]
 
 
+def test_a_store_that_was_copied_is_restored_before_the_server_starts_and_copied_while_it_runs(
+    home: Path, stand: Stand
+) -> None:
+    lines = 'if [ "$4" = restore ]; then exit "${RESTORED:-0}"; fi; [ "$4" != watch ] || sleep 30; test -e "$HOME/up"'
+    stand("python", lines)
+    stand("mlflow", 'touch "$HOME/up"; sleep 5')
+    environment = {"JEPA_RESULTS": f"{home}/results", "JEPA_STORAGE": "s3://bucket/jepa"}
+    assert run("mlflow.sh", home, **environment, RESTORED="2").returncode == 2
+    assert "mlflow" not in "".join(call.split()[0] for call in calls(home)), "no empty store is begun"
+    for _ in range(2):
+        assert run("mlflow.sh", home, **environment).returncode == 0
+    told = [" ".join(call.split()[:5]) for call in calls(home) if "import" not in call]
+    restore, watch = [f"python -m sweeps backup {word}" for word in ("restore", "watch")]
+    assert sorted(told) == sorted([restore, restore, "mlflow server --host 127.0.0.1 --port", watch])
+    assert told[:2] == [restore, restore]
+
+
+def test_mlflow_of_somebody_else_is_not_taken_for_ours(home: Path, stand: Stand) -> None:
+    stand("python")  # the port answers
+    stand("mlflow")
+    done = run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.match("error: port 5000 of the head must be free .*, got another server's answer; end that one", line)
+    assert not [call for call in calls(home) if call.startswith("mlflow")]
+
+
 def test_mlflow_needs_to_know_where_the_results_lie(home: Path, stand: Stand) -> None:
     stand("python", "exit 1")
     assert "JEPA_RESULTS: must say where the store lies" in run("mlflow.sh", home).stderr
@@ -162,20 +191,67 @@ def test_nothing_is_installed_where_hosts_cannot_be_made(home: Path, stand: Stan
     assert [line for line in calls(home) if line.startswith("apt-get")] == []
 
 
+HEAD = """
+import socket, sys
+with socket.create_server((sys.argv[1].split(":")[0], int(sys.argv[1].split(":")[1]))) as server:
+    while True:
+        server.accept()[0].close()
+        open(sys.argv[2], "w").close()
+"""
+JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
+
+
 @pytest.fixture
-def slurm(home: Path, stand: Stand) -> Path:
-    """A cluster of two nodes: srun runs the sweep on the first, and kills the second's Ray, which waits for ever."""
-    stand("scontrol", "printf 'node-%s\\n' 7 9")
-    lines = 'echo "$RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $RAY_TMPDIR" >> "$HOME/calls"'
-    stand("srun", f'{lines}; while [ "$1" != -- ]; do shift; done; shift; "$@"; exit 137')
-    stand("ray", 'mkdir -p ~/.ray; echo new > ~/.ray/auth_token; echo "a token"', folder=home / ".venv/bin")
-    stand("python", 'exit "${SWEEP_ENDS:-0}"', folder=home / ".venv/bin")
-    return home
+def slurm(home: Path, stand: Stand) -> Iterator[Path]:
+    """A cluster of two nodes. Ray runs the sweep on the first; on the second it waits until it is killed."""
+    (home / "cluster").symlink_to(ROOT / "cluster")
+    stand("sleep", "exec /bin/sleep 0.1")
+    stand("scontrol", "printf '%s\\n' node-7 localhost")
+    stand(
+        "srun",
+        """
+        case "$*" in *--kill-on-bad-exit=0*) ;; *) bad=1 ;; esac
+        while [ "$1" != bash ]; do shift; done
+        on() { SLURM_NODEID=$1 RAY_TMPDIR=$RAY_TMPDIR-$1 exec "${@:2}"; }
+        on 0 "$@" & first=$!
+        on 1 "$@" & second=$!
+        trap 'echo forced >> "$HOME/calls"; kill $first $second 2> /dev/null; wait; exit 143' TERM
+        wait $second || [ -z "$bad" ] || kill $first
+        wait
+        """,
+    )
+    stand(
+        "ray",
+        """
+        [ "$1" != get-auth-token ] || { mkdir -p ~/.ray; echo new > ~/.ray/auth_token; echo "a token"; exit; }
+        [ "$1" = symmetric-run ] || exit
+        touch "$RAY_TMPDIR/log"
+        echo "on $SLURM_NODEID: $RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $RAY_TMPDIR $JEPA_CACHE" >> "$HOME/calls"
+        if [ "$SLURM_NODEID" = 1 ]; then [ -z "$LOST" ] || exit 1; exec /bin/sleep 300; fi
+        python -c "$HEAD" "$3" "$RAY_TMPDIR/seen" & head=$!
+        until [ -e "$RAY_TMPDIR/seen" ] || [ -n "$LOST" ]; do sleep 1; done
+        while [ "$1" != -- ]; do shift; done
+        shift
+        "$@"
+        code=$?
+        kill $head
+        exit $code
+        """,
+        folder=home / ".venv/bin",
+    )
+    stand(
+        "python",
+        f'[ "$1" != -c ] || exec {sys.executable} "$@"; /bin/sleep "${{SWEEP_TAKES:-0}}"; exit "${{SWEEP_ENDS:-0}}"',
+        folder=home / ".venv/bin",
+    )
+    yield home
+    assert [*Path("/tmp").glob(f"jepa-{JOB}*")] == []  # whatever came of it
 
 
 def sbatch(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "node-[7,9]", "SLURM_CPUS_PER_TASK": "16"}
-    return run("slurm.sh", home, *words, SLURM_SUBMIT_DIR=str(home), **given, **environment)
+    given = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "node-[7,9]", "SLURM_CPUS_PER_TASK": "16"}
+    given |= {"JEPA_CACHE": str(home / "cache"), "SLURM_SUBMIT_DIR": str(home), "HEAD": HEAD}
+    return run("slurm.sh", home, *words, **given | environment)
 
 
 def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) -> None:
@@ -183,25 +259,65 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) 
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # above all not the token
     assert (slurm / ".ray/auth_token").read_text() == "token"
-    asked, started, settings, sweep = calls(slurm)
-    assert asked == "scontrol show hostnames node-[7,9]"
-    assert started.startswith(
-        "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=16 --wait=30 --kill-on-bad-exit=1 "
-        "ray symmetric-run --address node-7:22345 --min-nodes 2 --num-cpus=16 -- "
+    told = calls(slurm)
+    assert told[0] == "scontrol show hostnames node-[7,9]"
+    address = f"127.0.0.1:{20000 + int(JOB) % 10000}"  # by which the other one, localhost, is reached; not node-7
+    words = "lejepa_views --scale paper data.path=/a folder"
+    (step,) = [line for line in told if line.startswith("srun ")]
+    assert step == (
+        "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=16 --no-kill --kill-on-bad-exit=0 --wait=0 "
+        f"bash cluster/slurm_node.sh {address} 2 {words}"
     )
-    assert settings == "token 0 /tmp/jepa-12345"
-    assert sweep == "python -m sweeps lejepa_views --scale paper data.path=/a folder"
+    starts = [line for line in told if line.startswith("ray symmetric-run")]
+    assert len(starts) == 2
+    assert all(line.startswith(f"{starts[0].partition(' -- ')[0]} -- ") for line in starts)
+    assert starts[0].startswith(f"ray symmetric-run --address {address} --min-nodes 2 --num-cpus=16 -- ")
+    settings = {line for line in told if line.startswith("on ")}
+    assert settings == {f"on {node}: token 0 /tmp/jepa-{JOB}-{node} {slurm}/cache" for node in (0, 1)}
+    assert [line for line in told if line.startswith("python -m")] == [f"python -m sweeps {words}"]
+    assert "ray stop" in told  # on the second node, which saw that the first had ended
+    assert "forced" not in told
 
 
 @pytest.mark.parametrize("code", ["0", "1", "2"])
 def test_a_slurm_job_ends_like_its_sweep(code: str, slurm: Path) -> None:
     assert sbatch(slurm, "demo_lejepa", SWEEP_ENDS=code).returncode == int(code)
+    assert [*(slurm / "results").iterdir()] == []
+
+
+def test_a_slurm_job_goes_on_without_a_node_that_is_lost(slurm: Path) -> None:
+    done = sbatch(slurm, "demo_lejepa", LOST="1", SWEEP_TAKES="2")
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --no-kill\n" in SLURM
 
 
 def test_a_slurm_job_whose_sweep_never_began_has_failed(slurm: Path, stand: Stand) -> None:
-    assert sbatch(slurm, "demo_lejepa").returncode == 0
+    stand("ray", "exit 0", folder=slurm / ".venv/bin")  # as symmetric-run ends when Ray's head did not start
+    assert sbatch(slurm, "demo_lejepa").returncode == 1
     stand("srun", "exit 0")
-    assert sbatch(slurm, "demo_lejepa").returncode == 1  # what an earlier try has left does not count
+    (slurm / f"results/slurm-{JOB}.ended").write_text("0")  # what an earlier try has left does not count
+    assert sbatch(slurm, "demo_lejepa").returncode == 1
+
+
+def test_what_slurm_s_nodes_decode_is_kept_for_the_next_job_and_the_user_s_alone(slurm: Path, stand: Stand) -> None:
+    stand("id", f"echo {slurm.name}-{JOB}")
+    cache = Path(f"/tmp/jepa-cache-{slurm.name}-{JOB}")
+    try:
+        for _ in range(2):
+            assert sbatch(slurm, "demo_lejepa", JEPA_CACHE="").returncode == 0
+            assert cache.stat().st_mode & 0o777 == 0o700
+            (cache / "kept").touch()
+            cache.chmod(0o755)
+        assert any(line.endswith(f" {cache}") for line in calls(slurm))
+        shutil.rmtree(cache)
+        cache.symlink_to(slurm)  # somebody else's trap
+        done = sbatch(slurm, "demo_lejepa", JEPA_CACHE="")
+        assert done.returncode == 1
+        assert f"error: {cache} on {os.uname().nodename} must be a folder of" in done.stderr
+    finally:
+        if cache.is_symlink():
+            cache.unlink()
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def test_slurm_makes_a_token_where_there_is_none_and_shows_it_to_nobody(slurm: Path) -> None:

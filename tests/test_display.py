@@ -70,6 +70,22 @@ def test_before_the_first_report_the_worker_groups_are_starting(clock):
     ]
 
 
+def test_machines_that_do_not_come_are_told_once(clock):
+    display = shown(plan())
+    machines = [0]
+    display.started(A)
+    for clock[0] in (0.0, 599.0, 600.0, 900.0):
+        display.waits(lambda: machines[0])
+    assert printed(display) == "no machine in 10 minutes; `ray exec CLUSTER.yaml 'ray status'` says why\n"
+    other = shown(plan())
+    machines[0] = 1
+    clock[0] += 601.0
+    other.waits(lambda: machines[0])
+    machines[0] = 0  # asked once
+    other.waits(lambda: machines[0])
+    assert printed(other) == ""
+
+
 def test_counts_hours_best_and_time_left(clock):
     display = shown(plan(), devices=2.0, unit="GPU-hours", budget=8.0)
     display.started(A)

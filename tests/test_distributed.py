@@ -39,9 +39,10 @@ def test_gather_rows_takes_unequal_counts(both):
         assert rank["collectives"]["all_empty"].tolist() == []
 
 
-def test_flags(both):
+def test_flags_and_numbers(both):
     for rank in both:
         assert rank["collectives"]["broadcast"] == [True, False]
+        assert rank["collectives"]["broadcast_int"] == 10**9
 
 
 def test_rank_0s_tensor_and_text_reach_all(both):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from jepa_train import object_store
 from jepa_train.paths import checkpoints_dir
 from sweeps.__main__ import main
-from sweeps.engine import doctor, doctor_storage, doctor_store
+from sweeps.engine import doctor, doctor_storage, doctor_store, nodes
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +150,7 @@ def test_results_on_a_full_or_closed_disk(results: Path, monkeypatch: pytest.Mon
 
 
 def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
     monkeypatch.setenv("JEPA_STORAGE", s3)
     assert told(doctor_storage.check_storage) == {
         "storage": ("ok", f"{s3} can be written to; "),
@@ -166,7 +168,7 @@ def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("JEPA_STORAGE", where)
         (found, text) = told(doctor_storage.check_storage)["storage"]
         assert (found, words in text, "hunter2" in text) == (level, True, False)
-    assert [*tmp_path.iterdir()] == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results"], "for copies on their way to the bucket"
     assert told(doctor_storage.check_cache) == {}
     monkeypatch.setenv("JEPA_CACHE", f"{tmp_path}/cache")
     assert told(doctor_storage.check_cache)["cache"][1].startswith(f"{tmp_path}/cache: nothing yet, ")
@@ -195,3 +197,10 @@ def test_cluster_files(text: str, level: str, words: str, tmp_path: Path):
     (tmp_path / "cluster.yaml").write_text(text)
     assert told(doctor._cluster_file)["cluster file"][0] == level
     assert words in told(doctor._cluster_file)["cluster file"][1]
+
+
+def test_on_a_head_the_cluster_s_file_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
+    (tmp_path / "bootstrap.yaml").write_text("provider: {type: local}")
+    (tmp_path / "cluster.yaml").write_text("provider: {type: aws}\nmetadata: {prices: {gpu: 1}}")
+    assert "bootstrap.yaml: the machines of provider local; without prices" in str(told(doctor._cluster_file))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def results(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) ->
     return folder
 
 
+class Clock:
+    """The time as holding sees it: a sleep takes none. `during` happens in the first sleep of a second."""
+
+    def __init__(self, during: Callable[[], object]) -> None:
+        self.now = time.time()
+        self.during = during
+        self.localtime, self.strftime = time.localtime, time.strftime
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if seconds == holding._LOOK_S:
+            self.during()
+
+
 def lease(**changes: object) -> None:
     """Leave a lease in the store, by default a fresh one of another machine."""
     now = time.time()
@@ -66,7 +86,7 @@ def attempt(environment: dict[str, str], begin, outcomes, end) -> None:
     os.environ.update(environment)
     begin.wait()
     try:
-        with hold("study"):
+        with hold("study", print):
             outcomes.put("held")
             end.wait()
     except ConfigError as error:
@@ -83,22 +103,22 @@ def launched(*environments: dict[str, str]) -> tuple[list, list[str], Any]:
 
 
 def test_the_second_launch_says_who_holds_the_sweep():
-    with hold("study"):
+    with hold("study", print):
         holder = holder_of("study")
         assert holder is not None
         assert (holder.pid, holder.host) == (os.getpid(), os.uname().nodename)
         since = time.strftime("%H:%M", time.localtime(holder.since))
-        with pytest.raises(ConfigError) as told, hold("study"):
+        with pytest.raises(ConfigError) as told, hold("study", print):
             raise AssertionError("held twice")
         assert str(told.value) == (
             f"sweep study is being run by {holder.user}@{holder.host} (process {os.getpid()}) since {since}, "
             "last heard of 0 s ago; watch it with --status, or stop it first"
         )
-        with hold("another"):
+        with hold("another", print):
             assert holder_of("another") is not None
     assert holder_of("study") is None
     assert tag() == ""
-    with hold("study"):
+    with hold("study", print):
         pass
 
 
@@ -123,24 +143,46 @@ def test_a_holder_that_is_killed_is_taken_over_at_once(results: Path):
     launch.join()
     assert json.loads(tag())["pid"] == launch.pid  # it could not take it away
     assert holder_of("study") is None
-    with hold("study"):
+    with hold("study", print):
         assert json.loads(tag())["pid"] == os.getpid()
 
 
-def test_a_fresh_lease_of_another_machine_is_respected_and_a_stale_one_is_not():
-    lease()
+def test_a_lease_of_another_machine_is_respected_as_soon_as_it_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch):
+    clock, told = Clock(during=lambda: lease(beat=clock.now)), []
+    monkeypatch.setattr(holding, "time", clock)
+    lease(beat=clock.now - 3)
     holder = holder_of("study")
     assert holder is not None
     assert holder.host == "elsewhere"
+    began = clock.now
     with (
         pytest.raises(ConfigError, match=r"run by ann@elsewhere \(process 123\) since .+, last heard of \d s ago; "),
-        hold("study"),
+        hold("study", told.append),
     ):
         raise AssertionError("held twice")
+    assert clock.now - began < 2
+    (line,) = told
+    assert line.startswith("sweep study is held by ann@elsewhere (process 123) since ")
+    assert line.endswith(", last heard of 3 s ago; waiting 60 s for a sign of life")
     assert json.loads(tag())["host"] == "elsewhere"
+
+
+def test_a_launch_on_another_machine_that_was_killed_is_waited_out_and_taken_over(monkeypatch: pytest.MonkeyPatch):
+    """A job of Kubernetes or Slurm that begins again at once: it is asked once, and its no is final."""
+    clock, told = Clock(during=lambda: None), []
+    monkeypatch.setattr(holding, "time", clock)
+    lease(beat=clock.now - 3)
+    began = clock.now
+    with hold("study", told.append):
+        assert 57 <= clock.now - began < 60
+        assert json.loads(tag())["host"] == os.uname().nodename
+    assert len(told) == 1
+
+
+def test_a_stale_lease_of_another_machine_is_not_respected():
     lease(beat=time.time() - 61)
     assert holder_of("study") is None
-    with hold("study"):
+    with hold("study", print):
         assert json.loads(tag())["host"] == os.uname().nodename
 
 
@@ -155,7 +197,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_not_respected():
 
 def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(holding, "_BEAT_S", 0.1)
-    with hold("study"):
+    with hold("study", print):
         first = json.loads(tag())["beat"]
         write, failures = MlflowClient.set_experiment_tag, []
 
@@ -176,7 +218,7 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
     began, closed = time.monotonic(), []
 
     def run() -> None:
-        with hold("study"):
+        with hold("study", print):
             lease()
             try:
                 time.sleep(30)
@@ -191,7 +233,7 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
 
 
 def test_ctrl_c_stays_ctrl_c():
-    with pytest.raises(KeyboardInterrupt), hold("study"):
+    with pytest.raises(KeyboardInterrupt), hold("study", print):
         raise KeyboardInterrupt
     assert holder_of("study") is None
 
@@ -206,6 +248,6 @@ def test_a_results_folder_that_cannot_be_written_is_told_in_one_line(results: Pa
     (results / "locks").write_text("in the way")
     with (
         pytest.raises(ConfigError, match=r"^the results folder must be writable, but .+study\.lock is not"),
-        hold("study"),
+        hold("study", print),
     ):
         raise AssertionError("held without a lock")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -19,12 +20,16 @@ import torch
 from ray import tune
 from ray.exceptions import ActorDiedError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
+from ray.train.v2.api.exceptions import ControllerError
 
 from jepa_train import ray_worker
+from jepa_train.inspection import Expected
 from jepa_train.storage import StorageError
+from sweeps.engine import lanes as lanes_module
 from sweeps.engine import mailbox as mailbox_module
 from sweeps.engine import tasks
+from sweeps.engine import trial as trial_module
 from sweeps.engine.cluster import ray_dir, ray_session
 from sweeps.engine.lanes import LanePool
 from sweeps.engine.mailbox import Mailbox
@@ -34,6 +39,7 @@ from sweeps.engine.trial import make_trial
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
 FINISHED = ending("finished")
 NODES = ["head", "spot"]
+ON_CLUSTER = Expected(code={}, versions={}, storage="", probe="")
 
 
 # The mailbox, without Ray.
@@ -123,7 +129,36 @@ async def test_the_cell_of_a_trial_that_falls_silent_is_stopped() -> None:
     await box.next(0, await box.begin(0, None, NODES), 0)
     assert await box.report((0, 1, ticket), {}, False) is False
     box._tasks[ticket].asked -= tasks.LEASE_S
+    assert box._tasks[ticket].unwanted
+    await box.beat(ticket)
+    assert await box.report((0, 1, ticket), {}, False) is False, "Tune keeps it waiting"
+    box._tasks[ticket].asked -= tasks.LEASE_S
     assert await box.report((0, 1, ticket), {}, False) is True
+    await box.beat(ticket + 1)  # of a cell that is over
+
+
+def test_a_trial_that_tune_keeps_waiting_goes_on_saying_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[int] = []
+    thrice, waited = threading.Event(), []
+
+    def beat(ticket: int) -> None:
+        beats.append(ticket)
+        if len(beats) == 3:
+            thrice.set()
+
+    calls = {"submit": lambda *_: 7, "take": lambda *_: ([{"epoch": 1}], FINISHED), "beat": beat, "abandon": print}
+    mailbox = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
+    monkeypatch.setattr(trial_module, "BEAT_S", 0.01)
+    monkeypatch.setattr(trial_module.ray, "get", lambda value: value)
+    monkeypatch.setattr(tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "trial"))
+    monkeypatch.setattr(tune, "report", lambda _: waited.append(thrice.wait(30)))  # the driver waits for the storage
+    trial_module.trial({}, mailbox=mailbox, checkpoints="", rungs=())
+    assert waited == [True, True]
+    assert set(beats) == {7}
+    for thread in threading.enumerate():
+        if thread.name == "beat":
+            thread.join(30)
+            assert not thread.is_alive(), "no longer than its cell"
 
 
 @scenario
@@ -234,8 +269,8 @@ async def test_what_a_lost_group_did_since_its_last_checkpoint_is_lost_and_the_w
     group = await box.begin(0, None, NODES)
     await box.next(0, group, 0)
     await asyncio.sleep(0.2)
-    await box.saved((0, group, ticket))
-    await asyncio.sleep(0.1)
+    await box.saved((0, group, ticket), 0.1)  # it took so long to arrive
+    await box.saved((0, group, ticket), 600.0)
     await box.blame(0, "its worker process died", "", False)
     await asyncio.sleep(0.3)
     group = await box.begin(0, None, NODES)
@@ -400,6 +435,33 @@ def test_the_rank_that_failed_is_blamed_not_those_that_missed_it(errors: dict[in
     reason, trace, fault, outage = ray_worker.blame_of(errors)
     assert (reason, fault, outage) == (blame.reason, blame.fault, blame.outage)
     assert trace.startswith(blame.traceback)
+
+
+@pytest.mark.parametrize(("expected", "tries"), [(None, 1), (ON_CLUSTER, 6)], ids=["alone", "cluster"])
+def test_a_lane_waits_for_machines_where_some_may_come(
+    expected: Expected | None, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [ControllerError(WorkerGroupStartupTimeoutError(1)) for _ in range(5)]
+    errors += [ControllerError(ImportError("no torch")), AssertionError("once too often")]
+    tried, lost = [], []
+
+    def fit() -> None:
+        tried.append(errors[len(tried)])
+        raise tried[-1]
+
+    pool = LanePool(
+        num_lanes=1, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=tmp_path, runner=runner, expected=expected
+    )
+    calls = {"groups": lambda: [0], "place": lambda _: None, "lose_lane": lambda *words: lost.append(words)}
+    pool.mailbox = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
+    monkeypatch.setattr(pool, "_trainer", lambda _: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(lanes_module, "nodes_alive", lambda: NODES)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    pool._keep(0)
+    assert len(tried) == tries
+    ((lane, reason, alive),) = lost
+    assert (lane, alive) == (0, NODES)
+    assert ("no torch" if expected else "The worker group startup timed out") in reason
 
 
 # One lane of two workers under Ray. The last test closes it.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -49,12 +50,14 @@ HEAD = up("head", "head", CPU=0)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A head with its autoscaler's file, and what ray.nodes() says there."""
     facts: dict[str, Any] = {"spec": AWS, "nodes": [HEAD]}
-    monkeypatch.setattr(nodes, "_BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "bootstrap.yaml"))
     monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     monkeypatch.setattr(ray, "nodes", lambda: facts["nodes"].pop(0) if facts.get("arriving") else facts["nodes"])
     monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
     monkeypatch.setattr(nodes, "_age_s", lambda: 30.0)
-    facts["write"] = lambda: (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(facts["spec"], sort_keys=False))
+    facts["write"] = lambda text="": (tmp_path / "bootstrap.yaml").write_text(
+        text or yaml.safe_dump(facts["spec"], sort_keys=False)
+    )
     return facts
 
 
@@ -104,6 +107,17 @@ def test_a_ray_of_ones_own_asks_no_autoscaler(here: dict[str, Any], monkeypatch:
     here["write"]()
     monkeypatch.setattr(nodes, "cluster_address", lambda: "")
     assert nodes.nodes_to_use(print) == [HEAD]
+    assert nodes.autoscaling() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("prices: [", r"must be YAML, got .+; "), ("- 1", "a cluster's file, got")]
+)
+def test_a_clusters_file_that_cannot_be_read_is_answered_in_one_line(text: str, words: str, here: dict[str, Any]):
+    here["write"](text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        nodes.autoscaling()
+    assert "\n" not in str(caught.value)
 
 
 @contextlib.contextmanager
@@ -166,6 +180,32 @@ def test_this_machine_is_like_itself(expected: inspection.Expected):
     assert {"jepa_train/train.py", "sweeps/engine/lanes.py", "search_spaces/lejepa.py"} <= expected.code.keys()
 
 
+def test_a_machine_that_is_about_to_go_is_not_looked_at(expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch):
+    up, drained = ["head", "stays", "leaves", "hears"], {"leaves": 0}
+    answers = {"head": "", "stays": "runs other code"}  # the others take no task
+
+    def get(name: str, *, timeout: float) -> str:
+        assert timeout == nodes.ANSWER_S
+        assert name != "leaves"
+        drained["hears"] = 0  # meanwhile
+        if name not in answers:
+            raise TimeoutError
+        return answers[name]
+
+    def remote(*_: Any) -> SimpleNamespace:
+        return SimpleNamespace(options=lambda **how: SimpleNamespace(remote=lambda _: how["scheduling_strategy"]))
+
+    listed = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{number}"} for number, name in enumerate(up)]
+    monkeypatch.setattr(nodes, "NodeAffinitySchedulingStrategy", lambda name, *, soft: name)  # noqa: ARG005
+    monkeypatch.setattr(ray, "remote", lambda **_: remote)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "nodes", lambda: listed)
+    monkeypatch.setattr(ray._private.state, "state", SimpleNamespace(get_draining_nodes=lambda: drained))
+    assert nodes.problems_of_nodes(expected) == {"10.0.0.0": "", "10.0.0.1": "runs other code"}
+    with pytest.raises(ConfigError, match=r"got 10\.0\.0\.1: runs other code; update the nodes"):
+        nodes.check_nodes(expected)
+
+
 @pytest.mark.parametrize("change", ["edited", "missing", "more"])
 def test_other_code_is_named_by_machine_and_file(
     change: str, expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch
@@ -209,3 +249,21 @@ def test_a_head_without_storage_begins_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"^JEPA_STORAGE must be where checkpoints can be kept: "):
         nodes.expected_of_nodes().__enter__()
+
+
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_a_session_leaves_no_word_for_ray_behind(address: str, monkeypatch: pytest.MonkeyPatch):
+    """A local session keeps notices of preemption from being heard: one on a cluster may follow in the process."""
+    told: dict[str, str] = {}
+    monkeypatch.setattr(cluster, "cluster_address", lambda: address)
+    monkeypatch.setattr(ray, "init", lambda **_: told.update(os.environ))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
+    before, loopback = dict(os.environ), ray._private.ray_constants.ENABLE_RAY_CLUSTER
+    with cluster.ray_session():
+        pass
+    assert told["RAY_TRAIN_METRICS_ENABLED"] == "1", "what somebody has set, stays"
+    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in told) == (address == "")
+    assert dict(os.environ) == before
+    assert loopback == ray._private.ray_constants.ENABLE_RAY_CLUSTER

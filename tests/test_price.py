@@ -18,13 +18,13 @@ from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_key, flatten
 from jepa_train.methods import LeJEPA
 from jepa_train.presets import DIGITS
-from sweeps.engine import calibration
+from sweeps.engine import calibration, nodes
 from sweeps.engine import price as price_module
 from sweeps.engine.budget import Budget, hours_used
 from sweeps.engine.calibration import Estimate, kind_of, name_of
 from sweeps.engine.cells import Cell, fixed_cells
 from sweeps.engine.cluster import ray_session
-from sweeps.engine.money import dollars_per_hour, rate
+from sweeps.engine.money import rate
 from sweeps.engine.objective import Asha
 from sweeps.engine.placement import Request
 from sweeps.engine.plan import Plan, laid_out
@@ -313,12 +313,12 @@ CLUSTER = {
     ],
 )
 def test_a_node_costs_what_its_gpus_share(prices: dict[str, float], request_: Request, dollars: float | None) -> None:
-    assert rate({**CLUSTER, "metadata": {"prices": prices}}, request_, file="f") == dollars
+    assert rate({**CLUSTER, "metadata": {"prices": prices}}, request_) == dollars
 
 
 def test_without_gpus_a_node_costs_what_its_workers_share() -> None:
     content = {"available_node_types": {"cpu": {"resources": {"CPU": 16}}}, "metadata": {"prices": {"cpu": 0.8}}}
-    assert rate(content, dataclasses.replace(CPU, cpus=4), file="f") == pytest.approx(0.2)
+    assert rate(content, dataclasses.replace(CPU, cpus=4)) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -334,20 +334,27 @@ def test_without_gpus_a_node_costs_what_its_workers_share() -> None:
     ],
 )
 def test_wrong_prices_are_answered_in_one_line(prices: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=r"^f: metadata\.prices must give dollars per hour by node type") as caught:
-        rate({**CLUSTER, "metadata": {"prices": prices}}, GPUS, file="f")
+    with pytest.raises(ConfigError, match=r"^metadata\.prices in the cluster's file must give dollars per") as caught:
+        rate({**CLUSTER, "metadata": {"prices": prices}}, GPUS)
     assert words in str(caught.value)
 
 
-def test_the_clusters_file_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("priced")
+@pytest.mark.parametrize(("address", "dollars"), [("10.0.0.1:6379", 0.8), ("", None)])
+def test_the_price_is_that_of_the_cluster_which_is_joined(
+    address: str, dollars: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lies in the folder, which `ray job submit --working-dir .` and Slurm start in."""
+    files = {"joined.yaml": 0.8, "cluster.yaml": 6.0}
+    for name, each in files.items():
+        types = {"cpu": {"resources": {"CPU": 1}}}
+        (tmp_path / name).write_text(json.dumps({"available_node_types": types, "metadata": {"prices": {"cpu": each}}}))
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "cluster.yaml"
-    file.write_text("metadata: {prices: {gpu: 6}}\navailable_node_types: {gpu: {resources: {GPU: 4, CPU: 8}}}\n")
-    assert dollars_per_hour(GPUS) == 1.5
-    file.write_text("metadata: {prices: [")
-    with pytest.raises(ConfigError, match=r"^cluster\.yaml must be YAML, got ") as caught:
-        dollars_per_hour(GPUS)
-    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "joined.yaml"))
+    monkeypatch.setattr(nodes, "cluster_address", lambda: address)
+    assert price(planned()).rate == dollars
+    (tmp_path / "joined.yaml").unlink()  # Slurm
+    assert price(planned()).rate is None
 
 
 # The budget.

@@ -1,6 +1,7 @@
 """The RayJob has what KubeRay's resource definition requires and nothing else, and its parts agree."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from cluster_checks import LOCK, ROOT, fits, secretless
 
 from sweeps.engine.money import rate
+from sweeps.engine.nodes import BOOTSTRAP
 from sweeps.engine.options import read_words
 from sweeps.engine.placement import Request
 
@@ -53,7 +55,7 @@ RAYJOB = {
         "rayClusterSpec": {
             "rayVersion": None,
             "enableInTreeAutoscaling": None,
-            "autoscalerOptions": {"idleTimeoutSeconds": None},
+            "autoscalerOptions": {"idleTimeoutSeconds": None, "env": {"name*": None, "value": None}},
             "authOptions": {"mode": None},
             "headGroupSpec*": {"rayStartParams": None, "template*": POD},
             "workerGroupSpecs": {
@@ -124,10 +126,20 @@ def test_another_shape_is_found(spoil: Callable[[Any], Any], problem: str) -> No
     assert list(problems(job, RAYJOB)) == [problem][: bool(problem)]
 
 
+def is_one_command(entrypoint: str) -> bool:
+    """KubeRay pastes it as it is into its submitter's bash: `ray job submit --no-wait .. -- ENTRYPOINT ; fi ; ..`."""
+    return not re.search(r"[&;|<>`\n]|\$\(", entrypoint)
+
+
+@pytest.mark.parametrize("more", [" && ls", " ; ls", " | tee log", " < in", " > log", " $(ls)", " `ls`", " & ls"])
+def test_what_the_submitter_would_run_itself_is_found(more: str) -> None:
+    assert not is_one_command(f"python -m sweeps demo_lejepa{more}")
+
+
 def test_the_entrypoint_is_a_sweep_with_its_scale_and_its_data() -> None:
-    place, _, command = parts()["RayJob"]["spec"]["entrypoint"].partition(" && ")
-    assert place == "cd /home/ray"
-    *program, name, option, scale, data = command.split()
+    entrypoint = parts()["RayJob"]["spec"]["entrypoint"]
+    assert is_one_command(entrypoint)
+    *program, name, option, scale, data = entrypoint.split()
     assert program == ["python", "-m", "sweeps"]
     assert (ROOT / f"sweeps/{name}.py").is_file()
     words = read_words([option, scale, data])
@@ -136,7 +148,7 @@ def test_the_entrypoint_is_a_sweep_with_its_scale_and_its_data() -> None:
 
 
 def test_what_the_head_is_told_is_what_the_workers_are() -> None:
-    """The ConfigMap stands where the head looks for what may come, and where the preview looks for prices."""
+    """The ConfigMap stands where the head looks for what may come, with its prices."""
     told = yaml.safe_load(parts()["ConfigMap"]["data"]["cluster.yaml"])
     cluster = parts()["RayJob"]["spec"]["rayClusterSpec"]
     (group,) = cluster["workerGroupSpecs"]
@@ -146,14 +158,16 @@ def test_what_the_head_is_told_is_what_the_workers_are() -> None:
     assert told["max_workers"] == group["maxReplicas"]
     (worker,) = group["template"]["spec"]["containers"]
     limits = worker["resources"]["limits"]
-    assert about["resources"] == {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    told_resources = dict(about["resources"])
+    assert [told_resources.pop(name) for name in about["resources"] if name.startswith("accelerator_type:")] == [1]
+    assert told_resources == {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert told["available_node_types"]["head"]["resources"] == {"CPU": 0}
     request = Request(workers=1, cpus=1, gpus=1, device="GPU")
-    assert rate(told, request, file="") == told["metadata"]["prices"][group["groupName"]]
+    assert rate(told, request) == told["metadata"]["prices"][group["groupName"]]
     (head,) = pods(parts()["RayJob"])[0]["containers"]
     mounted = {mount["mountPath"]: mount.get("subPath") for mount in head["volumeMounts"]}
-    assert mounted["/home/ray/ray_bootstrap_config.yaml"] == mounted["/home/ray/cluster.yaml"] == "cluster.yaml"
+    assert mounted[BOOTSTRAP.replace("~", "/home/ray")] in parts()["ConfigMap"]["data"]
 
 
 def test_every_sweep_finds_its_gpus() -> None:
@@ -190,6 +204,21 @@ def test_versions_names_and_volumes_agree() -> None:
     assert all(isinstance(value, str) for value in values.values())
 
 
+def test_ray_s_metrics_answer_nobody_wherever_ray_is_started() -> None:
+    """On nodes of `ray up` (install.sh) and of Slurm, in pods, and in the autoscaler's container beside the head."""
+    job = parts()["RayJob"]
+    containers = [container for pod in pods(job) for container in pod["containers"]]
+    closed = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+    for container in containers:
+        values = {item["name"]: item["value"] for item in container["env"]}
+        assert {name: values.get(name) for name in closed} == closed
+    beside = {item["name"]: item["value"] for item in job["spec"]["rayClusterSpec"]["autoscalerOptions"]["env"]}
+    assert beside.items() >= {"AUTOSCALER_METRIC_PORT": "-1", "RAY_enable_metrics_collection": "0"}.items()
+    for script in ("install.sh", "slurm.sh"):
+        (line,) = [line for line in (ROOT / "cluster" / script).read_text().splitlines() if "METRIC_PORT=" in line]
+        assert dict(re.findall(r"(\w+)=([-\d]+)", line)) == closed
+
+
 def test_a_worker_gets_all_that_it_asks_for_and_the_head_no_gpu() -> None:
     head, worker = (pod["containers"][0]["resources"] for pod in pods(parts()["RayJob"]))
     assert worker["requests"] == worker["limits"]
@@ -199,6 +228,8 @@ def test_a_worker_gets_all_that_it_asks_for_and_the_head_no_gpu() -> None:
 def test_it_is_closed() -> None:
     job = parts()["RayJob"]
     assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    for text in (TEXT, (ROOT / "README.md").read_text()):  # before it, KubeRay knew no authOptions, and dropped them
+        assert re.findall(r"KubeRay \(([\d.]+) or newer\)", text) == ["1.5.1"]
     for pod in pods(job):
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in pod["containers"]:

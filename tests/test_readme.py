@@ -20,6 +20,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -355,8 +356,7 @@ def shell(command: str, environment: dict[str, str]) -> subprocess.CompletedProc
 
 def test_rays_token_is_made_for_its_user_alone(environment, tmp_path):
     """.venv/bin/ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token"""
-    kept = {name: text for name, text in environment.items() if name != "RAY_AUTH_TOKEN"}  # of a session before this
-    done = shell(test_rays_token_is_made_for_its_user_alone.__doc__, {**kept, "HOME": str(tmp_path)})
+    done = shell(test_rays_token_is_made_for_its_user_alone.__doc__, {**environment, "HOME": str(tmp_path)})
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
@@ -411,11 +411,36 @@ def test_what_other_launchers_are_given_is_there():
     """sbatch cluster/slurm.sh lejepa_views --scale lab data.path=/nfs/cifar10.tar
     docker build -f cluster/Dockerfile -t REGISTRY/jepa-sweeps:0.1.0 . && docker push REGISTRY/jepa-sweeps:0.1.0
     kubectl apply -f cluster/rayjob.yaml
+    sed 's/name: jepa-sweep$/name: jepa-export/; s/entrypoint: .*/entrypoint: python -m analysis export/' cluster/rayjob.yaml | kubectl apply -f -
+    .venv/bin/python -m analysis lejepa_lambda_views --scale lab --store s3://YOUR-BUCKET/jepa/exports
 
     What they hold is tested in test_cluster_scripts.py and test_rayjob.py.
-    """
+    """  # noqa: E501
     named = re.findall(r"cluster/\S+", inspect.getdoc(test_what_other_launchers_are_given_is_there))
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_what_a_job_on_kubernetes_has_found_comes_home_by_the_bucket(environment, s3):
+    """Another entrypoint for the same job; what it runs; the table at home, which knows the bucket alone."""
+    listed = inspect.getdoc(test_what_other_launchers_are_given_is_there).splitlines()
+    edit, table = (next(line for line in listed if line.startswith(word)) for word in ("sed", ".venv"))
+    job, changed = (
+        next(part for part in yaml.safe_load_all(text) if part["kind"] == "RayJob")
+        for text in ((ROOT / "cluster/rayjob.yaml").read_text(), shell(edit.partition(" | ")[0], environment).stdout)
+    )
+    entrypoint = "python -m analysis export"
+    assert changed == job | {
+        "metadata": {"name": "jepa-export"},
+        "spec": job["spec"] | {"entrypoint": entrypoint},
+    }
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    done = shell(f".venv/bin/{entrypoint}", environment | credentials | {"JEPA_STORAGE": s3})
+    assert done.returncode == 0, done.stderr
+    exports = shlex.quote(s3.replace("?", "/exports?"))
+    home = table.replace("s3://YOUR-BUCKET/jepa/exports", exports).replace("lab", "mini")
+    done = shell(home, environment | credentials | {"JEPA_RESULTS": "/nowhere"})
+    assert done.returncode == 0, done.stderr
+    assert "lejepa_lambda_views_mini: 45 finished" in done.stdout
 
 
 def test_make_test_cluster_installs_its_needs_and_runs_the_story():

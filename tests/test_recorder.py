@@ -12,6 +12,7 @@ from rich.console import Console
 from jepa_train.flat import flatten
 from jepa_train.presets import DIGITS
 from jepa_train.storage import Disk
+from sweeps.engine import display as display_module
 from sweeps.engine.asha import Judge
 from sweeps.engine.budget import Budget, hours_used
 from sweeps.engine.calibration import Estimate, name_of
@@ -47,6 +48,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
         checkpoints=Disk(tmp_path / "checkpoints"),
         budget=budget,
     )
+    recorder.on_step_end(0, [])
     recorder.announce(cell)
     trial: Any = SimpleNamespace(trial_id="t", config=flatten(cell.config))
     reports = [WAITED, {"epoch": 1, "train/loss": 2.0}, {"epoch": 1, "train/loss": 2.0} | LOST]
@@ -69,3 +71,24 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     assert display.outcome.lost_hours == pytest.approx(72 / 3600)
     assert screen.getvalue().count("worker lost") == 1
     assert len(screen.getvalue().splitlines()) == 2, "the loss and the end: a wait is not worth a line"
+
+
+@pytest.mark.usefixtures("results")
+def test_a_cluster_without_machines_is_told_by_tunes_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display_module, "_NO_MACHINE_S", 0.0)
+    plan = make_plan(STUDY, FILE)
+    screen = io.StringIO()
+    ledger = Ledger(plan, FILE, note=lambda _: None, publish=str)
+    recorder = Recorder(
+        ledger=ledger,
+        display=Display(plan, console=Console(file=screen, width=200)),
+        judge=Judge(plan),
+        request=REQUEST,
+        checkpoints=Disk(tmp_path / "checkpoints"),
+        machines=lambda: 0,
+    )
+    for _ in range(2):
+        recorder.on_step_end(0, [])
+    assert screen.getvalue().startswith("no machine in 0 minutes; ")
+    assert len(screen.getvalue().splitlines()) == 1
+    ledger.close()

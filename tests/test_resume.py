@@ -125,7 +125,7 @@ class Spot:
     def __init__(self, last: int) -> None:
         self.last, self.asked, self.kept = last, 0, 0
 
-    def saved(self) -> None:
+    def saved(self, _: float) -> None:
         self.kept += 1
 
     def leaving(self) -> bool:
@@ -133,7 +133,8 @@ class Spot:
         return self.asked >= self.last
 
 
-@pytest.mark.parametrize("step", [1, STEPS, STEPS + 2, EPOCHS * STEPS])  # within epochs, and before evaluations
+# within epochs, and before evaluations; between looks, which are at every second step, and at one
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 2, STEPS + 3, EPOCHS * STEPS])
 def test_a_run_whose_machine_leaves_goes_on_from_that_very_step(step: int, undisturbed: Undisturbed, tmp_path: Path):
     expected, expected_weights = undisturbed["averaged"]
     spot = Spot(last=step)
@@ -141,7 +142,7 @@ def test_a_run_whose_machine_leaves_goes_on_from_that_very_step(step: int, undis
     trained: list[int] = []
     whole = Trainer.train_step
     monkey.setattr(Trainer, "train_step", lambda trainer: trained.append(trainer.step) or whole(trainer))
-    monkey.setattr("jepa_train.train.CHECK_STEPS", 1)
+    monkey.setattr("jepa_train.host.NOTICE_S", 0.0)  # asked after every step
     left = train(CONFIGS["averaged"], checkpoints=tmp_path, host=spot)
     assert (left.status, spot.asked) == ("preempted", step)
     assert spot.kept == 1 + (step - 1) // STEPS, "one at the notice, and one at the end of each epoch before"
@@ -151,6 +152,28 @@ def test_a_run_whose_machine_leaves_goes_on_from_that_very_step(step: int, undis
     assert after == expected
     found = weights(tmp_path)
     assert [key for key, value in found.items() if not torch.equal(value, expected_weights[key])] == []
+
+
+def test_a_run_killed_while_it_evaluates_takes_no_step_again(
+    undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A checkpoint that is due comes before an evaluation, which may take long."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jepa_train.train.evaluate", dies)
+        with pytest.raises(Killed):
+            run(CONFIGS["averaged"], tmp_path)
+    trained: list[int] = []
+    whole = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda trainer: trained.append(trainer.step) or whole(trainer))
+    _, after = run(CONFIGS["averaged"], tmp_path)
+    expected, expected_weights = undisturbed["averaged"]
+    assert trained == list(range(STEPS, EPOCHS * STEPS))
+    assert after == expected
+    assert all(torch.equal(value, expected_weights[key]) for key, value in weights(tmp_path).items())
 
 
 def test_a_finished_run_reports_its_epochs_again_without_training(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -46,11 +47,11 @@ from jepa_train.paths import cache_dir
 from jepa_train.preflight import preflight
 from jepa_train.presets import DIGITS
 from jepa_train.redaction import clean, hidden
+from jepa_train.storage import StorageError
+from sweeps.engine import nodes
 from sweeps.engine.calibration import _read_cache
 from sweeps.engine.doctor import examine
 from sweeps.engine.launch import main
-from sweeps.engine.money import dollars_per_hour
-from sweeps.engine.placement import Request
 from sweeps.engine.plan import make_plan
 from sweeps.engine.spec import BestOf, Sweep
 from sweeps.engine.spool import Operation, Spool
@@ -71,6 +72,15 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         "SHORT_TOKEN": "digits",
         "GOOGLE_TOKEN_FILE": "/home/me/token.json",
         "DATABASE_URL": "postgresql://me:p%40ss-word-1@db:5432/x",
+        "PGPASSWORD": "canary-0001",
+        "DB_PASS": "canary-0002",
+        "SSHPASS": "canary-0003",
+        "GITHUB_PAT": "canary-0004",
+        "K8S_TOKEN": "canary-0005\n",
+        "AZURE_STORAGE_CONNECTION_STRING": "AccountName=name-0001;AccountKey=canary/0006==;EndpointSuffix=core.net",
+        "SSH_ASKPASS": "/usr/bin/askpass",
+        "OLDPWD": "/home/me/work",
+        "PROXY_BYPASS": "localhost",
     }.items():
         monkeypatch.setenv(name, text)
 
@@ -86,13 +96,45 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         ("key abc/def+ghijklmnop, quoted abc%2Fdef%2Bghijklmnop", "key ***, quoted ***"),
         ("tok-12345678tok-12345678", "******"),
         ("login failed with p@ss-word-1", "login failed with ***"),
+        ("canary-0001 canary-0002 canary-0003 canary-0004 canary-0005.", "*** *** *** *** ***."),
+        ("no account name-0001 with canary/0006==", "no account name-0001 with ***"),
+        (
+            "url: /b/k?X-Amz-Signature=0a1b&X-Amz-Date=1&x-amz-security-token=z",
+            "url: /b/k?X-Amz-Signature=***&X-Amz-Date=1&x-amz-security-token=***",
+        ),
+        (
+            "https://h/x?pwd=a&passwd=b&pass=c&db_pass=d&n=1#access_token=e",
+            "https://h/x?pwd=***&passwd=***&pass=***&db_pass=***&n=1#access_token=***",
+        ),
+        ("mssql:///?odbc_connect=UID%3Dme%3BPWD%3Dcanary", "mssql:///?odbc_connect=UID%3Dme%3BPWD%3D***"),
+        ("host=h password=canary user=u", "host=h password=*** user=u"),
+        ('connect(password="a\'b", user=u)', "connect(password=***, user=u)"),
+        ("host=h password='a \\' b' user=u", "host=h password=*** user=u"),
+        ("AccountName=a;AccountKey=canary==;E=b", "AccountName=a;AccountKey=***"),
+        ("{'Authorization': 'Bearer abcdefghijk'}", "{'Authorization': 'Bearer ***'}"),
+        ("Authorization: Basic bWU6aHVudGVy", "Authorization: Basic ***"),
+        ("got Bearer eyJ0eXAi.eyJ1.x-y_z, which is old", "got Bearer ***, which is old"),
         ("digits of /home/me/token.json", "digits of /home/me/token.json"),
+        ("/usr/bin/askpass /home/me/work localhost", "/usr/bin/askpass /home/me/work localhost"),
+        ("key=method.lamb keys=method.mu,method.p", "key=method.lamb keys=method.mu,method.p"),
+        ("model.register_tokens=4 token=cls tokenizer=bpe", "model.register_tokens=4 token=cls tokenizer=bpe"),
+        ("passes=3 pass=2 bypass=1 pwd=/work", "passes=3 pass=2 bypass=1 pwd=/work"),
+        (
+            "cell 3f9a0c12d4e5b6a7; lamb=0.05 seed=0; p=1&mu=-0.5",
+            "cell 3f9a0c12d4e5b6a7; lamb=0.05 seed=0; p=1&mu=-0.5",
+        ),
+        ("http://h/x?passes=3&bypass=2&monkeys=1", "http://h/x?passes=3&bypass=2&monkeys=1"),
+        (
+            "Bearer authentication; Basic research; a bearer of 12345678",
+            "Bearer authentication; Basic research; a bearer of 12345678",
+        ),
+        ("password must be text, got a password: none", "password must be text, got a password: none"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("http://127.0.0.1:5000/#/experiments/1", "http://127.0.0.1:5000/#/experiments/1"),
     ],
 )
 def test_secrets_are_hidden_and_nothing_else(text: str, left: str) -> None:
-    assert hidden(text) == left
+    assert hidden(text) == left == hidden(left)
     assert hidden({"a": [text, 1.5, (text,)], text: b"1"}) == {"a": [left, 1.5, (left,)], left: b"1"}
     error = ValueError(text, 1)
     error.__cause__ = KeyError(text)
@@ -100,9 +142,31 @@ def test_secrets_are_hidden_and_nothing_else(text: str, left: str) -> None:
     assert (error.args, error.__cause__.args) == ((left, 1), (left,))
 
 
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("s3://b/k cannot be read"), "s3://b/k cannot be read"),
+        (StorageError("no login for tok-12345678"), "no login for ***"),
+        (OSError(28, "No space left"), "[Errno 28] No space left"),
+        (OSError(5, "no login for tok-12345678"), "[Errno 5] no login for ***"),
+        (FileNotFoundError(2, "No such file", "/a/b"), "[Errno 2] No such file: '/a/b'"),
+        (OSError(18, "tok-12345678", "/tok-12345678", None, "/c"), "[Errno 18] ***: '/***' -> '/c'"),
+        (RuntimeError(ValueError("no tok-12345678"), [OSError(5, "tok-12345678")]), ""),
+        (ExceptionGroup("two", [ValueError("tok-12345678"), OSError(5, "tok-12345678")]), "two (2 sub-exceptions)"),
+    ],
+)
+def test_what_an_error_says_is_cleaned_and_else_as_it_was(error: Exception, told: str) -> None:
+    clean(error)
+    if told:
+        assert str(error) == told == str(pickle.loads(pickle.dumps(error)))
+    assert "tok-12345678" not in "".join(traceback.format_exception(error)) + repr(error.args)
+
+
 def test_analysis_names_a_store_without_its_password() -> None:
     assert shown("postgresql://me:p@ss/word@db:5432/x") == "postgresql://db:5432/x"
     assert shown("postgresql://db/x?user=me&password=pass&y=1") == "postgresql://db/x?user=me&password=***&y=1"
+    assert shown("https://h/x?pwd=a&db_pass=b&sig=c&passes=3") == "https://h/x?pwd=***&db_pass=***&sig=***&passes=3"
     assert shown("sqlite:////home/me@work/mlflow.db") == "sqlite:////home/me@work/mlflow.db"
     assert shown("https://ghp_0123456789@host/x") == "https://host/x", "a token alone"
     assert hidden("https://ghp_0123456789@host/x s3://bucket/a@b") == "https://***@host/x s3://bucket/a@b"
@@ -444,11 +508,12 @@ def test_calibration_and_cluster_file_cannot_execute_anything(
 ) -> None:
     (results / "calibration.json").write_bytes(pickle.dumps(Bomb(marker)))
     assert _read_cache() == {}
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "joined.yaml"))
+    monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     for tag in ("!!python/object/apply:os.system", "!!python/object/new:os.system"):
-        (tmp_path / "cluster.yaml").write_text(f"metadata:\n  prices: {tag} ['touch {marker}']\n")
-        with pytest.raises(ConfigError, match=r"cluster\.yaml must be YAML"):
-            dollars_per_hour(Request(workers=1, cpus=1, gpus=0.0, device="CPU"))
+        (tmp_path / "joined.yaml").write_text(f"metadata:\n  prices: {tag} ['touch {marker}']\n")
+        with pytest.raises(ConfigError, match=r"joined\.yaml must be YAML"):
+            nodes.autoscaling()
 
 
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)">![x](http://example.com/x)'

@@ -1,6 +1,10 @@
 """Places: a folder on a disk and one in an object store are used alike; what is typed wrong is one line."""
 
+import os
 import pickle
+import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,7 @@ def test_what_is_written_is_there_and_comes_back(place: Place):
         write(folder / name, content)
     write(folder / "below" / "c.pt", b"")
     assert folder.names() == ["a.pt", "b.pt"]
+    assert [(folder / name).is_there() for name in ("a.pt", "below", "c.pt")] == [True, False, False]
     assert (read(folder / "b.pt"), len(read(folder / "a.pt"))) == (b"new", 12_000_000)
     assert (folder / "a.pt").name == "a.pt"
     for _ in range(2):
@@ -57,6 +62,70 @@ def test_a_folder_gets_another_name(place: Place):
     (place / "cell").move(place / "cell.before-1")
     assert (place / "cell").names() == []
     assert read(place / "cell.before-1" / "a.pt") == b"1"
+
+
+def cut(whole: Callable, *, times: int, sent: list[str]) -> Callable:
+    """A client's copy_files which leaves half of the file behind, so many times."""
+
+    def copy_files(file: str, path: str, **filesystems: fs.FileSystem) -> None:
+        sent.append(file)
+        content = Path(file).read_bytes()
+        if len(sent) <= times:
+            Path(file).write_bytes(content[: len(content) // 2])
+        whole(file, path, **filesystems)
+        Path(file).write_bytes(content)
+
+    return copy_files
+
+
+def test_what_arrives_torn_is_sent_again(monkeypatch: pytest.MonkeyPatch, s3: str):
+    sent: list[str] = []
+    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0, 0.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store.fs, "copy_files", cut(fs.copy_files, times=2, sent=sent))
+        write(place_of(s3) / "a.pt", b"whole")
+    assert read(place_of(s3) / "a.pt") == b"whole"
+    assert [*map(sent.count, sent)] == [3, 3, 3], "the same local file"
+
+
+def test_what_arrives_torn_is_never_there(monkeypatch: pytest.MonkeyPatch, s3: str):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store.fs, "copy_files", cut(fs.copy_files, times=1, sent=[]))
+        with pytest.raises(StorageError, match=r"a\.pt.* cannot be written \(2 of 5 bytes arrived\)$"):
+            write(place_of(s3) / "a.pt", b"whole")
+    assert place_of(s3).names() == []
+
+
+def test_copies_lie_in_the_cache_and_those_of_killed_processes_go(
+    monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path
+):
+    monkeypatch.setenv("JEPA_CACHE", str(tmp_path))
+    below, host = tmp_path / "transfer", socket.gethostname()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine, others = f"{host}.{os.getpid()}.x", {f"{host}.{dead.pid}.x", f"elsewhere.{dead.pid}.x", f"{host}.txt"}
+    for name in (mine, *others):
+        (below / name).mkdir(parents=True)
+    with (place_of(s3) / "a.pt").written() as file:
+        file.write_bytes(b"1")
+        assert file.is_relative_to(below)
+    kept = {mine, f"elsewhere.{dead.pid}.x", f"{host}.txt"}
+    assert {entry.name for entry in below.iterdir()} == kept
+    with (place_of(s3) / "a.pt").local() as file:
+        assert file.is_relative_to(below)
+    assert {entry.name for entry in below.iterdir()} == kept
+
+
+def test_a_cache_that_cannot_be_written_to_says_nothing_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path
+):
+    """Else a run would take its checkpoint for a damaged one, and begin anew."""
+    write(place_of(s3) / "a.pt", b"1")
+    (tmp_path / "transfer").touch()
+    monkeypatch.setenv("JEPA_CACHE", str(tmp_path))
+    with pytest.raises(StorageError, match=r"a\.pt.* cannot be read \(.*File exists"):
+        read(place_of(s3) / "a.pt")
 
 
 def test_a_writer_that_fails_leaves_what_was_there(place: Place):
@@ -93,6 +162,31 @@ def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell
     assert place_of("gs://bucket/team").names() == []
     with pytest.raises(StorageError, match=r"^gs://other/team cannot be listed \(there is no bucket other\)$"):
         place_of("gs://other/team").names()
+
+
+class Scoped:
+    """A client whose policy ends at the prefix: of the bucket itself it may ask nothing."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    def get_file_info(self, asked: str | fs.FileSelector) -> list:
+        if isinstance(asked, str):
+            raise OSError(self._answer)
+        raise FileNotFoundError(f"Path does not exist '{asked.base_dir}'")
+
+
+def test_a_new_prefix_is_empty_for_who_may_not_ask_about_the_bucket(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    for url, answer in (
+        ("s3://bucket/team", "When getting information for bucket 'bucket': AWS Error ACCESS_DENIED during HeadBucket"),
+        ("gs://bucket/team", "google::cloud::Status(PERMISSION_DENIED: Permanent error 403: does not have .. access)"),
+    ):
+        monkeypatch.setattr(object_store, "_connected", lambda _, answer=answer: Scoped(answer))
+        assert place_of(url).names() == []
+    monkeypatch.setattr(object_store, "_connected", lambda _: Scoped("google::cloud::Status(UNAVAILABLE)"))
+    with pytest.raises(StorageError, match="UNAVAILABLE"):
+        place_of("gs://bucket/team").names()
 
 
 def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, s3: str):
@@ -164,3 +258,13 @@ def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
         assert unseen(str(tmp_path / "other"), name) == f"{tmp_path}/other is another folder here"
     assert unseen(str(place), name) == f"{place} is another folder here"
     assert place.names() == []
+
+
+def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A machine may list a folder on NFS as it was seconds ago; and a prefix may hold a hundred thousand objects."""
+    with mark(place) as name:
+        for kind in (Disk, object_store.Bucket):
+            monkeypatch.setattr(kind, "names", lambda _: [])
+        assert unseen(str(place), name) == ""
+    (tmp_path / "file").touch()
+    assert unseen(str(tmp_path / "file"), "x") == f"{tmp_path}/file is another folder here"

@@ -20,7 +20,8 @@ def work(rank: int, out: Path, s3: str) -> None:
     object_store._PAUSES_S = ()
     own = out / str(rank)
     if rank == 0:
-        Checkpoints(own, CONFIG).save(3, {"x": torch.ones(1)}, [])
+        with Checkpoints(own, CONFIG) as saves:
+            saves.save(3, {"x": torch.ones(1)}, [])
     dist.barrier()
     found = []
     for number, where in enumerate((s3, s3.replace("s3://", "s3://no-"), str(own), s3)):
@@ -41,7 +42,8 @@ def _away(*_: object) -> None:
 
 
 def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
-    Checkpoints(place_of(s3), CONFIG).save(7, {"x": torch.ones(1)}, [{"epoch": 1.0}])
+    with Checkpoints(place_of(s3), CONFIG) as saves:
+        saves.save(7, {"x": torch.ones(1)}, [{"epoch": 1.0}])
     torch.multiprocessing.spawn(work, args=(tmp_path, s3), nprocs=2)
     first, second = ((tmp_path / str(rank) / "found").read_text().splitlines() for rank in (0, 1))
     assert first[:2] == second[:2]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jepa_train import object_store
 from jepa_train.storage import place_of
 from sweeps.engine.launch import main
 from sweeps.engine.spec import Sweep
@@ -75,4 +76,19 @@ def test_without_the_storage_nothing_starts(
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {reason}")
         assert "hunter2" not in line
+    assert not (file.parent / "results" / "ray").exists()
+
+
+def test_without_the_data_nothing_starts(
+    file: Path, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    sweep = sweep_of(file)
+    for where, reason in (
+        (s3.replace("s3://", "s3://no-"), "data.path must name a folder or an archive, got 's3://no-bucket"),
+        ("s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http", "data.path 's3://bucket/x?endpoint_override=127"),
+    ):
+        assert main(sweep, str(file), [f"data.path={where}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {reason}")
     assert not (file.parent / "results" / "ray").exists()

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from jepa_train.presets import DIGITS
 from sweeps.engine import writer as writer_module
 from sweeps.engine.plan import Plan, make_plan
+from sweeps.engine.provenance import dirty
 from sweeps.engine.spec import Sweep
 from sweeps.engine.spool import Operation, Spool, left_over, read
 from sweeps.engine.store import store_uri
@@ -437,6 +438,28 @@ def test_a_table_that_cannot_be_made_or_is_too_long_loses_no_metrics():
     note = MlflowClient(store_uri()).get_experiment_by_name("study").tags["mlflow.note.content"]
     assert note.endswith("| a row |\n\n(cut here)")
     assert runs()["lamb=0.02"].data.tags["status"] == "finished"
+
+
+def test_only_code_that_numbers_depend_on_makes_a_run_dirty(tmp_path: Path):
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    for name in ("jepa_train/train.py", "sweeps/study.py", "cluster.yaml", "docs/results/table.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "all")
+    (tmp_path / "cluster.yaml").write_text("filled in")
+    (tmp_path / "docs/results/table.md").unlink()
+    (tmp_path / "notes.txt").touch()
+    assert not dirty(tmp_path)
+    for name in ("jepa_train/train.py", "sweeps/another.py"):
+        (tmp_path / name).write_text("two")
+        assert dirty(tmp_path), name
+        git("add", ".")
+        git("commit", "-m", "more")
 
 
 def test_a_later_evaluation_joins_the_run_once():

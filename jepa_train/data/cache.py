@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import json
 import logging
 import math
@@ -23,6 +24,7 @@ from jepa_train.data.progress import progress
 from jepa_train.paths import cache_dir
 
 _log = logging.getLogger(__name__)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without flock say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +82,38 @@ def stored(
 def one_at_a_time(lock: Path) -> Iterator[None]:
     """Processes of this machine enter one after the other: the first makes the thing, the others find it made.
 
-    The system drops the lock when its holder dies, so a killed process blocks nobody.
+    The system drops the lock when its holder dies, so a killed process blocks nobody. Where the file system has no
+    locks, several may make the thing at once, each its own part; so may machines that share a folder but no locks.
     """
+    thing = lock.with_suffix("")
     with lock.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("waiting for another process, which is making %s", lock.with_suffix(""))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("waiting for another process, which is making %s", thing)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _log.warning("%s cannot be locked (%s): each process makes its own", thing, error.strerror)
+        else:
+            for part in thing.parent.glob(f"{glob.escape(f'{thing.name}.{socket.gethostname()}')}-*.part"):
+                remove(part)  # of a process of this machine that was killed
         yield
+
+
+def part_of(target: Path) -> Path:
+    """What the target is called while this process makes it, to be renamed when it is complete. See one_at_a_time."""
+    return target.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
+
+
+def remove(part: Path) -> None:
+    """Drop a file or a folder, if it is there."""
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _read(target: Path) -> Stored | None:
@@ -117,8 +142,7 @@ def _write(target: Path, making: Making) -> None:
     if size > shutil.disk_usage(target.parent).free:
         raise _no_room(target, size)
     _log.info("making %s: %d images, %.1f GB", target, making.shape[0], size / 1e9)
-    # renamed when complete; who was killed left a part, and the next on that machine writes over it
-    part = target.with_suffix(f".{socket.gethostname()}.part")
+    part = part_of(target)
     header = {"descr": "|u1", "fortran_order": False, "shape": making.shape}
     try:
         # by write(), not through a map: there a full disk would be a signal that kills the process

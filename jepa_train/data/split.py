@@ -11,6 +11,7 @@ from jepa_train.data import DATASETS, Images, Splits
 from jepa_train.data.base import stratified
 from jepa_train.data.staging import local_folder
 from jepa_train.randomness import generator
+from jepa_train.storage import StorageError
 
 if TYPE_CHECKING:
     from jepa_train.config import DataConfig  # config imports DATASETS: at run time nothing below imports config
@@ -21,11 +22,14 @@ def identify(config: "DataConfig") -> str:
 
     Raises:
         ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+        StorageError: what holds it is away.
     """
     try:
         found = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    except StorageError:
+        raise
     except (OSError, RuntimeError) as error:  # not ours to read, or the home of nobody
         raise ConfigError(
             f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
@@ -50,6 +54,7 @@ def load_splits(config: "DataConfig") -> Splits:
 
     Raises:
         ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+        StorageError: what holds it is away.
     """
     if config.fingerprint:
         identify(config)

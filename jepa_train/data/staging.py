@@ -6,18 +6,19 @@ import logging
 import lzma
 import os
 import shutil
-import socket
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from jepa_train.data.cache import one_at_a_time
+from jepa_train.checks import shown
+from jepa_train.data.cache import one_at_a_time, part_of, remove
 from jepa_train.object_store import listed, opened, patiently
 from jepa_train.paths import cache_dir
-from jepa_train.storage import Place, is_url, place_of
+from jepa_train.storage import Place, StorageError, is_url, place_of
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
@@ -31,8 +32,9 @@ def local_folder(where: str, *, download: bool) -> Path:
     from is copied anew, in the next process. Path() for "".
 
     Raises:
-        ValueError: nothing lies there, it cannot be reached, it is neither folder nor archive, there is no room; an
-            archive is damaged or would write outside its folder.
+        ValueError: nothing lies there, it is neither folder nor archive, there is no room; an archive is damaged, would
+            write outside its folder, or holds more than files and folders, as links.
+        StorageError: what holds it is away, or refuses.
     """
     remote = is_url(where)
     if not remote and not (where.endswith(_ARCHIVES) and Path(where).expanduser().is_file()):
@@ -54,7 +56,7 @@ def beside(where: str, name: str) -> str:
 def _staged(where: str) -> Path:
     place = place_of(where, named="data.path")
     try:
-        files = patiently(lambda: _files(place), f"{place} cannot be read")
+        files = patiently(lambda: _files(place), f"data.path {str(place)!r} cannot be read")
         text = "".join(f"{info.path}\t{info.size}\t{info.mtime_ns}\n" for info in files)
         version = hashlib.blake2b(f"{place}\n{text}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         target = cache_dir() / "staged" / f"{place.name.partition('.')[0] or 'data'}-{version}"
@@ -63,6 +65,8 @@ def _staged(where: str) -> Path:
             with one_at_a_time(target.with_suffix(".lock")):
                 if not target.is_dir():
                     _fetch(place, files, target)
+    except StorageError:
+        raise
     except OSError as error:
         raise ValueError(f"data.path must be data that can be copied here, got {str(place)!r} ({error})") from error
     return _root(target)
@@ -80,51 +84,87 @@ def _files(place: Place) -> list[fs.FileInfo]:
 
 def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:
     """Copy, and unpack, under another name: the target appears whole."""
+    client, path = opened(place)
+    packed = bool(files) and files[0].path == path
     size = sum(info.size for info in files)
     _log.info("copying %s to %s: %d files, %.1f GB", place, target, len(files), size / 1e9)
-    free = shutil.disk_usage(target.parent).free
-    if size > free:
-        raise OSError(f"{target.parent} needs {size / 1e9:.2f} GB and has {free / 1e9:.2f} GB free; set JEPA_CACHE")
-    part = target.with_suffix(f".{socket.gethostname()}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    beside_it = size if packed and place.name.endswith(".tar") else 0  # of the others only the archive knows
+    _check_room(size + beside_it, shutil.disk_usage(target.parent).free)
+    part = part_of(target)
     try:
-        client, path = opened(place)
-        if files and files[0].path == path:
+        if packed:
             archive = part / place.name
             part.mkdir()
-            _copy(client, path, archive)
+            _copy(client, path, archive, place)
             _unpack(archive, part / "content", place)
-            (part / "content").replace(target)
+            _rename(part / "content", target)
         else:
             for info in files:
                 _check_inside(info.path.removeprefix(path).lstrip("/"), place)
-            _copy(client, path, part)
-            part.replace(target)
+            _copy(client, path, part, place)
+            _rename(part, target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
 
 
-def _copy(client: fs.FileSystem, path: str, to: Path) -> None:
-    fs.copy_files(path, str(to), source_filesystem=client, destination_filesystem=fs.LocalFileSystem())
+def _rename(made: Path, target: Path) -> None:
+    """Unless another process, with which there is no common lock, has been faster: the content is the same."""
+    try:
+        made.replace(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _copy(client: fs.FileSystem, path: str, to: Path, place: Place) -> None:
+    """A try after one that failed writes over what that one left."""
+    local = fs.LocalFileSystem()
+    patiently(
+        lambda: fs.copy_files(path, str(to), source_filesystem=client, destination_filesystem=local),
+        f"data.path {str(place)!r} cannot be copied to {to}",
+    )
 
 
 def _unpack(archive: Path, to: Path, place: Place) -> None:
-    """Into a new folder, and nowhere else: no member may lead out of it, by its name or as a link."""
+    """Into a new folder, and nowhere else: no member may lead out of it by its name, and none is a link."""
     to.mkdir()
+    free = shutil.disk_usage(to).free
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as zipped:
                 for name in zipped.namelist():
                     _check_inside(name, place)
+                _check_room(sum(info.file_size for info in zipped.infolist()), free)
                 zipped.extractall(to)
         else:
             with tarfile.open(archive) as tar:
-                tar.extractall(to, filter="data")
+                tar.extractall(to, members=_plain(tar, free), filter="data")
                 _check_whole(tar)
     except _DAMAGED as error:
         said = " ".join(str(error).split())[:200]
         reason = "it is none, or damaged" if isinstance(error, tarfile.ReadError) and "method" in said else said
         raise ValueError(f"data.path must be a whole and harmless archive, got {str(place)!r} ({reason})") from error
+
+
+def _plain(tar: tarfile.TarFile, free: int) -> Iterator[tarfile.TarInfo]:
+    """The members, all of them files and folders, while there is room.
+
+    Links are not left to tarfile's filter: that of Python before 3.11.13 follows a long chain of them out of the folder
+    (CVE-2025-4517).
+    """
+    size = 0
+    for member in tar:
+        if not (member.isfile() or member.isdir()):
+            remedy = "pack it with tar --dereference --hard-dereference"
+            raise tarfile.TarError(f"{shown(member.name)} is neither a file nor a folder; {remedy}")
+        size += member.size
+        _check_room(size, free)
+        yield member
+
+
+def _check_room(size: int, free: int) -> None:
+    if size > free:
+        raise OSError(f"{cache_dir()} needs {size / 1e9:.2f} GB and has {free / 1e9:.2f} GB free; set JEPA_CACHE")
 
 
 def _check_whole(tar: tarfile.TarFile) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 _START_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of a lane's workers; 60 by default
 _CLUSTER_ENVIRONMENT = {
     _START_S: "1800",  # a machine may have to be found, started and set up first
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",  # 5 by default; of the 30 s to 2 min that a notice gives
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # 5 by default; of the 30 s to 2 min that a notice gives
 }
 _WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # which workers of a cluster do not have from here
 _LOCAL_ENVIRONMENT = {
@@ -88,7 +88,8 @@ def cluster_address() -> str:
 def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     """Ray, up and quiet. On this machine it listens on loopback only, writes under results/ray and leaves no process.
 
-    SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed.
+    SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed. What Ray is told through
+    the environment is taken back at the end: the next session of the process may be of another kind.
 
     Args:
         num_cpus: CPUs that lanes may use, all of the machine's by default. A cluster's nodes know theirs.
@@ -97,13 +98,10 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         ConfigError: see cluster_address.
     """
     address = cluster_address()
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     ray._private.worker.print_to_stdstream = _log  # the warnings that raylets push; log_to_driver does not stop them
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
         if address:
-            for name, value in _CLUSTER_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
             stack.callback(ray.shutdown)
             ray.init(
                 address=address,
@@ -112,6 +110,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
                 runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             )
         else:
+            stack.enter_context(_on_loopback())
             directory = stack.enter_context(_short_path(ray_dir()))
             stack.callback(ray.shutdown)
             _start_local(num_cpus, directory)
@@ -121,11 +120,6 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
 
 
 def _start_local(num_cpus: int | None, directory: Path) -> None:
-    for name, value in _LOCAL_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # Ray turns 127.0.0.1 into the machine's address, unless it takes this for a platform that cannot have clusters.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -136,6 +130,30 @@ def _start_local(num_cpus: int | None, directory: Path) -> None:
         _node_ip_address="127.0.0.1",
         _temp_dir=str(directory),
     )
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Variables for this process and those that it starts, but for the ones that somebody has set."""
+    ours = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray turns 127.0.0.1 into the machine's address, unless it takes this for a platform that cannot have clusters."""
+    constants = ray._private.ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
+            yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from sweeps.engine.pareto_set import ParetoSet
 from sweeps.engine.plan import Plan
 from sweeps.engine.status import time_told
 
+_NO_MACHINE_S = 600.0  # a machine starts in some ten minutes, where there is one
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
 
 
@@ -78,6 +79,7 @@ class Display:
         self._best: tuple[float, str] | None = None
         self._front = ParetoSet(self._goals)
         self._live: Live | None = None
+        self._asked_for_machines = False
         self._last_line = time.monotonic()
         for entry in plan.entries.values():
             if entry.role == "cell":
@@ -146,6 +148,15 @@ class Display:
         self._since[cell.key] += idle_s
         if note:
             self.note(f"{cell.label}: {note}, {device_seconds:.0f} device-seconds lost")
+
+    def waits(self, machines: Callable[[], int]) -> None:
+        """Time passes on a cluster; said once where its machines do not come. What Ray knows of it is elsewhere."""
+        waited = self._pace.waited(time.monotonic())
+        if self._asked_for_machines or waited < _NO_MACHINE_S:
+            return
+        if not machines():
+            self.note(f"no machine in {waited / 60:.0f} minutes; `ray exec CLUSTER.yaml 'ray status'` says why")
+        self._asked_for_machines = True
 
     def note(self, line: str) -> None:
         """A line that stays on the screen; on a terminal it is cut to one, and --explain tells the rest."""

@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
 from jepa_train.redaction import hidden
+from jepa_train.storage import StorageError
 from sweeps.engine.doctor_storage import check_cache, check_storage, size_told
 from sweeps.engine.doctor_store import Told, check_store
 from sweeps.engine.spec import BestOf, Sweep
@@ -163,7 +164,11 @@ def _nodes() -> Iterator[Told]:
 
 
 def _cluster_file() -> Iterator[Told]:
-    file = next((path for path in (Path("cluster.yaml"), _ROOT / "cluster.yaml") if path.is_file()), None)
+    """Of the cluster whose head this is, or else the one that `ray up` would make."""
+    from sweeps.engine.nodes import BOOTSTRAP
+
+    files = (Path(BOOTSTRAP).expanduser(), Path("cluster.yaml"), _ROOT / "cluster.yaml")
+    file = next((path for path in files if path.is_file()), None)
     if file is None:
         yield Told("ok", "cluster file", "none: sweeps run on this machine")
         return
@@ -187,7 +192,7 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Told]:
 
     try:
         base = resolved_base(sweep, places)
-    except ConfigError as error:
+    except (ConfigError, StorageError) as error:
         waits = isinstance(sweep.base, BestOf) and str(error).startswith("base is the best cell")
         yield Told("warning" if waits else "problem", sweep.name, str(error))
         return

@@ -104,6 +104,7 @@ class Session:
             request=self._request,
             checkpoints=checkpoints_dir(plan.sweep.name),
             budget=budget,
+            machines=pool.ready if self._expected else None,
         )
         try:
             with display.shown():

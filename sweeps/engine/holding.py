@@ -1,7 +1,8 @@
 """Holding a sweep: one launch at a time, on this machine or on another; one that died is taken over.
 
 Two kinds of evidence. A lock on a file under results/locks is exact wherever the folder is shared: the kernel frees it
-when its process dies. A lease in the store, refreshed every few seconds, serves launches that share only a server.
+when its process dies. A lease in the store, refreshed every few seconds, serves launches that share only a server:
+whether a holder on another machine lives is seen within a minute.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ _TAG = "sweep.holder"
 _BEAT_S = 10.0  # between two signs of life
 _STALE_S = 60.0  # without one, a holder on another machine is taken for dead; their clocks agree within this
 _TAKEN = signal.SIGUSR1  # interrupts the launch whose sweep another has taken over
+_LOOK_S = 1.0  # between two looks at the lease of another machine
 _SETTLE_S = 0.5  # between writing a lease and trusting it, at least
 
 
@@ -80,11 +82,17 @@ def holder_of(sweep: str) -> Holder | None:
 
 
 @contextmanager
-def hold(sweep: str) -> Iterator[None]:
+def hold(sweep: str, note: Callable[[str], object]) -> Iterator[None]:
     """Hold the sweep for the block. Its experiment is created where it is missing.
+
+    A launch on another machine that was heard of in the last minute is waited for until it gives a sign of life, or the
+    minute is over: nobody sends a batch job once more that was killed, began again elsewhere and was refused.
 
     To be called in the main thread. Should another launch take it over, which did not hear of this one for a minute,
     the block is interrupted as by Ctrl-C.
+
+    Args:
+        note: told what is waited for.
 
     Raises:
         ConfigError: another launch holds the sweep, or has taken it over; MlflowException: the store cannot be reached.
@@ -96,7 +104,7 @@ def hold(sweep: str) -> Iterator[None]:
     with _locked(sweep, me):
         client, experiment = open_experiment(sweep)
         lease = _Lease(client, experiment.experiment_id, sweep, me)
-        lease.acquire()
+        lease.acquire(note)
         # not SIGINT: in a script's background jobs that is ignored
         before = signal.signal(_TAKEN, signal.default_int_handler)
         try:
@@ -152,12 +160,18 @@ class _Lease:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
-    def acquire(self) -> None:
+    def acquire(self, note: Callable[[str], object]) -> None:
         """Write the lease where there is no living one, and see that it stays."""
+        first, told = self._read(), False
         began = time.monotonic()
-        other = self._read()
-        if other is not None and _lives(other, Path(self._me.lock)):
-            raise _held(self._sweep, other)
+        while (other := self._read()) is not None and _lives(other, Path(self._me.lock)):
+            if other.host == platform.node() or other != first:  # it has given a sign of life
+                raise _held(self._sweep, other)
+            if not told:
+                note(f"sweep {self._sweep} is held by {other.told}; waiting {_STALE_S:.0f} s for a sign of life")
+            told = True
+            time.sleep(_LOOK_S)
+            began = time.monotonic()
         try:
             self._write()
         except TROUBLE:  # another launch made the tag between the store's look and its insertion

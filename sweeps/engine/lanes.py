@@ -18,6 +18,8 @@ import ray.cloudpickle
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.exceptions import ControllerError
 from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,7 +31,7 @@ from sweeps.engine import mailbox as mailbox_module
 from sweeps.engine import tasks
 from sweeps.engine.mailbox import Mailbox
 
-STARTS = 3  # attempts at placing a worker group and setting up its process group
+STARTS = 3  # attempts of a TorchTrainer at placing a worker group and setting up its process group
 CLOSE_S = 10.0  # for workers to end by themselves
 KILL_S = 5.0  # for a lane to end whose controller was killed
 
@@ -121,25 +123,30 @@ class LanePool:
         return str(ray.get(self.mailbox.refusal.remote()))
 
     def _keep(self, lane: int) -> None:
-        """The lane's thread: a TorchTrainer, and another one where it ended early, unless it had started no group."""
-        groups, reason = -1, ""
+        """The lane's thread: a TorchTrainer, and another one where it ended early.
+
+        Not where it had started no group: unless that was for want of machines, which on a cluster may yet come.
+        """
+        groups, reason, scarce = -1, "", False
         with contextlib.suppress(RayActorError):  # the mailbox is gone, and the sweep with it
-            while (so_far := ray.get(self.mailbox.groups.remote())[lane]) > groups:
-                groups, reason = so_far, self._fit(lane)
+            while (so_far := ray.get(self.mailbox.groups.remote())[lane]) > groups or scarce:
+                groups, (reason, scarce) = so_far, self._fit(lane)
                 if (place := ray.get(self.mailbox.place.remote(lane))) is not None:
                     remove_placement_group(place)  # a controller that was killed leaves its workers' CPUs taken
                 if self._closing:
                     return
             ray.get(self.mailbox.lose_lane.remote(lane, reason, nodes_alive()))
 
-    def _fit(self, lane: int) -> str:
-        """Why the lane's TorchTrainer ended."""
+    def _fit(self, lane: int) -> tuple[str, bool]:
+        """Why the lane's TorchTrainer ended, and whether no machine came to a cluster."""
         try:
             self._trainer(lane).fit()
         except Exception as error:  # noqa: BLE001 (it reaches the trials, by way of the mailbox)
             lines = [line for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
-            return lines[-1 if lines[0].endswith(":") else 0].strip()  # Ray's announces what stands at its end
-        return "its workers ended"
+            cause = error.controller_failure if isinstance(error, ControllerError) else error
+            scarce = self._expected is not None and isinstance(cause, WorkerGroupStartupTimeoutError)
+            return lines[-1 if lines[0].endswith(":") else 0].strip(), scarce  # Ray's announces what stands at its end
+        return "its workers ended", False
 
     def _trainer(self, lane: int) -> TorchTrainer:
         mailbox, runner, threads = self.mailbox, self._runner, max(1, int(self._resources["CPU"]))

@@ -12,6 +12,7 @@ from rich.console import Console
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir, storage_dir
 from jepa_train.redaction import hidden
+from jepa_train.storage import StorageError
 from sweeps.engine.options import Options, read_words
 from sweeps.engine.rules import check_results, check_storage
 from sweeps.engine.scales import Study, about, at_scale
@@ -42,7 +43,7 @@ def launch(sweeps: Named, options: Options) -> int:
 
     Returns:
         0 when every cell has a result (divergence, collapse and early stopping are results), 1 when some have none or
-        metrics wait in the spool, 2 for bad input, 130 after Ctrl-C.
+        metrics wait in the spool, 2 for bad input or a storage that is away, 130 after Ctrl-C.
     """
     from mlflow.exceptions import MlflowException
 
@@ -66,7 +67,7 @@ def launch(sweeps: Named, options: Options) -> int:
         check_results(results_dir())
         check_storage(storage_dir())
         return _run(sweeps, options, console)
-    except ConfigError as error:
+    except (ConfigError, StorageError) as error:
         return refused(error)
     except MlflowException as error:
         return refused(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
@@ -75,8 +76,8 @@ def launch(sweeps: Named, options: Options) -> int:
         return 130
 
 
-def refused(error: ConfigError | str) -> int:
-    """The exit code of bad input, which is answered in one line."""
+def refused(error: ConfigError | StorageError | str) -> int:
+    """The exit code of bad input, and of a storage that is away, which are answered in one line."""
     sys.stderr.write(f"error: {hidden(str(error))}\n")
     return 2
 
@@ -153,7 +154,7 @@ def _run(sweeps: Named, options: Options, console: Console) -> int:
     all_facts = []
     with Run(options, console) as run:
         for sweep, file in sweeps:
-            with hold(sweep.name):
+            with hold(sweep.name, partial(_say, console)):
                 facts = run.one(sweep, file)
             _say(console, "\n".join(["", facts["table"], "", *summary_lines(facts)]))
             all_facts.append(facts)
@@ -170,7 +171,7 @@ def _evaluate(sweeps: Named, options: Options, console: Console) -> int:
     with Run(options, console) as run:
         facts = []
         for sweep, file in sweeps:
-            with hold(sweep.name):
+            with hold(sweep.name, partial(_say, console)):
                 facts.append(run.evaluate(sweep, file))
     _write_json(facts, options)
     return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0

@@ -62,6 +62,11 @@ class Mailbox:
             self._end(task, ending("interrupted", why))
         return task.reports[start:], task.end
 
+    async def beat(self, ticket: int) -> None:
+        """The trial lives, even if Tune keeps it waiting."""
+        if ticket in self._tasks:
+            self._tasks[ticket].asked = time.monotonic()
+
     async def abandon(self, ticket: int) -> None:
         """The trial is gone: a cell that runs is stopped at its next report, one that waits is never started."""
         task = self._tasks.get(ticket)
@@ -105,12 +110,12 @@ class Mailbox:
         """Why the lane's worker group is about to be replaced; `fault` and `outage` as in Blame."""
         self._lanes[lane].blame = Blame(reason, traceback, fault, outage)
 
-    async def saved(self, claim: Claim) -> None:
-        """A checkpoint of the cell was written: what its workers did up to now will not be lost."""
+    async def saved(self, claim: Claim, age_s: float) -> None:
+        """A checkpoint of the cell is safe: what its workers did until so many seconds ago will not be lost."""
         lane, group, ticket = claim
         task = self._lanes[lane].claimed(group, ticket)
         if task is not None:
-            task.kept = time.monotonic()
+            task.kept = max(task.kept, time.monotonic() - age_s)
 
     async def leave(self, claim: Claim, nodes: Sequence[str]) -> None:
         """The worker group gives its cell up, to go on elsewhere: these nodes are about to be taken away."""

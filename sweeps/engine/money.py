@@ -1,44 +1,26 @@
 """What an hour costs, where the file of the cluster says it: `metadata: {prices: {node_type: dollars per hour}}`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from jepa_train.checks import ConfigError, nearest, shown
 from sweeps.engine.placement import Request
 
-_ROOT = Path(__file__).resolve().parents[2]
 
-
-def dollars_per_hour(request: Request) -> float | None:
-    """Of the request's unit, by cluster.yaml in the current directory or else the repository's; None without prices.
+def rate(spec: Mapping[str, Any], request: Request) -> float | None:
+    """Dollars per hour of the request's unit, by what the cluster's autoscaler goes by; None without prices.
 
     A node's price is shared among its GPUs; on a cluster without any, among its CPUs. Of several types of node that
     could hold a worker the dearest counts.
 
     Raises:
-        ConfigError: a file or prices that cannot be read.
+        ConfigError: prices that cannot be read.
     """
-    file = next((file for file in (Path("cluster.yaml"), _ROOT / "cluster.yaml") if file.is_file()), None)
-    if file is None:
-        return None
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} must be YAML, got {shown(str(error))}; correct it, or move it away") from error
-    return rate(content, request, file=str(file))
-
-
-def rate(content: Any, request: Request, *, file: str) -> float | None:
-    """Dollars per hour of the request's unit, by the content of a cluster's file."""
-    content = content if isinstance(content, Mapping) else {}
-    metadata, types = content.get("metadata") or {}, content.get("available_node_types") or {}
+    metadata, types = spec.get("metadata") or {}, spec.get("available_node_types") or {}
     prices = metadata.get("prices") if isinstance(metadata, Mapping) else None
     if prices is None or not isinstance(types, Mapping):
         return None
-    rule = f"{file}: metadata.prices must give dollars per hour by node type, as {{gpu_worker: 3.06}}"
+    rule = "metadata.prices in the cluster's file must give dollars per hour by node type, as {gpu_worker: 3.06}"
     if not isinstance(prices, Mapping):
         raise ConfigError(f"{rule}, got {shown(prices)}")
     counts: dict[str, float] = {}

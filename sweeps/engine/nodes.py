@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train import inspection
-from jepa_train.checks import ConfigError
+from jepa_train.checks import ConfigError, shown
 from jepa_train.inspection import Expected
 from jepa_train.paths import storage_dir
 from jepa_train.storage import mark
@@ -25,7 +25,7 @@ from sweeps.engine.rules import check_storage
 ARRIVAL_S = 300.0  # after its head, the machines of a cluster that starts all of them at once are there, or will not be
 ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
 
-_BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # which `ray up` leaves on the head: what the autoscaler goes by
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # which `ray up` leaves on the head: what the autoscaler goes by
 _GROUP = "ray.io/node-group"  # the label of a node that the autoscaler has started: its type
 
 ray.cloudpickle.register_pickle_by_value(inspection)
@@ -36,7 +36,7 @@ def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
 
     Machines that start with the cluster are waited for while it is young. Ray must be running.
     """
-    spec = _autoscaling() if cluster_address() else {}
+    spec = autoscaling()
     told = False
     while (late := _late(spec, nodes := alive(ray.nodes()))) and _age_s() < ARRIVAL_S:
         if not told:
@@ -48,10 +48,22 @@ def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
     return nodes + _to_come(spec, nodes)
 
 
-def _autoscaling() -> Mapping[str, Any]:
-    """What the autoscaler of this head goes by; {} where there is none."""
-    file = Path(_BOOTSTRAP).expanduser()
-    return yaml.safe_load(file.read_text()) if file.is_file() else {}
+def autoscaling() -> Mapping[str, Any]:
+    """What the autoscaler of the cluster that this launch joins goes by; {} where there is none, or no cluster.
+
+    Raises:
+        ConfigError: its file cannot be read.
+    """
+    file = Path(BOOTSTRAP).expanduser()
+    if not cluster_address() or not file.is_file():
+        return {}
+    try:
+        spec = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} must be YAML, got {shown(str(error))}; start the cluster anew") from error
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f"{file} must be a cluster's file, got {shown(spec)}; start the cluster anew")
+    return spec
 
 
 def _age_s() -> float:
@@ -109,11 +121,14 @@ def check_nodes(expected: Expected) -> None:
 
 
 def problems_of_nodes(expected: Expected) -> dict[str, str]:
-    """What is wrong with every node that is up, by its address; "" where nothing is."""
+    """What is wrong with every node that is up and stays, by its address; "" where nothing is.
+
+    One that drains, as spot machines do on a notice, takes no task: neither a look nor a cell.
+    """
     look = ray.remote(num_cpus=0, max_retries=0)(inspection.problem)
     looks = [
         (node, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)))
-        for node in alive(ray.nodes())
+        for node in _staying()
     ]
     answers = [(node["NodeManagerAddress"], look.remote(expected)) for node, look in looks]
     problems = {}
@@ -122,8 +137,13 @@ def problems_of_nodes(expected: Expected) -> dict[str, str]:
             problems[address] = str(ray.get(answer, timeout=ANSWER_S))
         except (RayError, TimeoutError) as error:
             problems[address] = f"cannot be looked at ({type(error).__name__})"
-    still = {node["NodeManagerAddress"] for node in alive(ray.nodes())}
+    still = {node["NodeManagerAddress"] for node in _staying()}
     return {address: problem for address, problem in problems.items() if address in still}  # spot machines go
+
+
+def _staying() -> list[Node]:
+    leaving = ray._private.state.state.get_draining_nodes()
+    return [node for node in alive(ray.nodes()) if node["NodeID"] not in leaving]
 
 
 def refused(problems: Sequence[str]) -> ConfigError:

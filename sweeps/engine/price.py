@@ -15,8 +15,8 @@ from jepa_train.flat import flatten
 from sweeps.engine.calibration import NOT_UP, Estimate, calibrated, kind_of, name_of, ran, unmeasured
 from sweeps.engine.cells import Cell, changed
 from sweeps.engine.cluster import cluster_address, ray_session
-from sweeps.engine.money import dollars_per_hour
-from sweeps.engine.nodes import nodes_to_use
+from sweeps.engine.money import rate
+from sweeps.engine.nodes import autoscaling, nodes_to_use
 from sweeps.engine.placement import Node, Request, packed, room, this_machine
 from sweeps.engine.plan import Plan
 
@@ -142,7 +142,7 @@ def price(
             request=request,
             at_once=room(nodes, request),
             estimates=known | _calibrated(others, request, nodes, note, free, start=start),
-            rate=dollars_per_hour(request) if cluster_address() else None,  # one's own machine is paid for
+            rate=rate(autoscaling(), request),  # none on one's own machine
         )
 
 

@@ -9,6 +9,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
+# What a run's numbers depend on: neither a filled-in cluster.yaml nor edited docs, tests or tables make other numbers.
+_COUNTS = ("jepa_train", "sweeps", "search_spaces", "pyproject.toml", "requirements.lock")
+
 
 def user() -> str:
     try:
@@ -26,12 +29,17 @@ def code_tags(source: Path) -> dict[str, str]:
         "mlflow.source.name": str(source),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": _git(root, "rev-parse", "HEAD") or "unknown",
-        "git_dirty": str(bool(_git(root, "status", "--porcelain"))).lower(),
+        "git_dirty": str(dirty(root)).lower(),
         "command": " ".join(sys.argv),
         "host": platform.node(),
         "version.python": platform.python_version(),
         **{f"version.{name}": importlib.metadata.version(name) for name in packages},
     }
+
+
+def dirty(root: Path) -> bool:
+    """Whether the code that numbers depend on differs from the commit."""
+    return bool(_git(root, "status", "--porcelain", "--", *_COUNTS))
 
 
 def _git(root: Path, *words: str) -> str:

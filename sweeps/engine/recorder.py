@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ class Recorder(tune.Callback):
 
     Args:
         budget: told of the time that is nobody's, where the launch has one.
+        machines: on a cluster, where they may not come: how many lanes have had theirs.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class Recorder(tune.Callback):
         request: Request,
         checkpoints: Place,
         budget: Budget | None = None,
+        machines: Callable[[], int] | None = None,
     ) -> None:
         self._ledger = ledger
         self._judge = judge
         self._budget = budget
+        self._machines = machines
         self._display = display
         self._request = request  # what a trial asks for
         self._checkpoints = checkpoints
@@ -66,6 +70,11 @@ class Recorder(tune.Callback):
                 stale.move(self._checkpoints / f"{cell.key}.before-{time.time():.0f}")  # another store may know it
         except OSError as error:  # equal cells have equal checkpoints: to go on from them does no harm
             logger.warning("what an earlier run of %s left is not moved away: %s", cell.label, error)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
+        """Tune looks at its trials several times a second."""
+        if self._machines is not None:
+            self._display.waits(self._machines)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""

@@ -7,6 +7,7 @@ from rich.console import Console
 from jepa_train.checks import ConfigError
 from jepa_train.flat import cell_fields, flatten
 from jepa_train.paths import checkpoints_dir
+from jepa_train.storage import StorageError
 from sweeps.engine.plan import Plan
 from sweeps.engine.tracking import Ledger
 
@@ -30,7 +31,7 @@ def reevaluate(plan: Plan, ledger: Ledger, console: Console) -> int:
         file = checkpoints_dir(plan.sweep.name) / entry.key / "final.pt"
         try:
             metrics = evaluate_checkpoint(file, words)
-        except ConfigError as error:
+        except (ConfigError, StorageError) as error:
             lost += 1
             console.print(f"  {number}/{len(finished)}  {entry.label}: {error}", highlight=False, soft_wrap=True)
             continue

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from analysis.runs import load_runs
 from analysis.tables import table
+from sweeps.engine.backup import keep, watched
 from sweeps.engine.display import Outcome
 from sweeps.engine.options import Options
 from sweeps.engine.plan import Plan, make_plan
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Runs sweeps that the caller holds. Leaving it ends Ray and its lanes."""
+    """Runs sweeps that the caller holds. Leaving it ends Ray and its lanes, and copies the store of a cluster."""
 
     def __init__(self, options: Options, console: Console) -> None:
         self._options = options
@@ -41,6 +42,10 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if watched():  # so that a head may go after its launch
+            problem = keep()
+            if problem:
+                self._say(problem)
 
     def one(self, sweep: Sweep, file: Path) -> Facts:
         """Run what a sweep lacks; the facts of its summary.

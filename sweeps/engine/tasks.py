@@ -8,7 +8,7 @@ from typing import Any
 MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
 MAX_FAULTS = 2  # the same where it raised the error itself: others may have taken the memory, but hardly twice
 QUEUED_S = 5.0  # a shorter wait for a lane is not worth a word
-LEASE_S = 120.0  # a trial asks at least every POLL_S; one that is silent for so long has died
+LEASE_S = 120.0  # a trial speaks every BEAT_S at least; one that is silent for so long has died
 
 Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
 Report = dict[str, Any]  # the metrics of an epoch; or a "note" for people, "" for none: see Task.tell
@@ -36,7 +36,7 @@ class Task:
     stop: bool = False
     losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
     queued: float | None = field(default_factory=time.monotonic)  # since when it waits for a lane
-    kept: float = 0.0  # when a worker group took it, or last wrote a checkpoint of it: what came since would be lost
+    kept: float = 0.0  # when a worker group took it, or the state of its last checkpoint: what came since would be lost
 
     @property
     def unwanted(self) -> bool:

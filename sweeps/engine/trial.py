@@ -1,12 +1,15 @@
 """The Tune trial: hands its cell to a lane and relays the lane's reports. Trains nothing, so it must stay light."""
 
 import sys
+import threading
 from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
 import ray.cloudpickle
 from ray import tune
+
+BEAT_S = 10.0  # between two words that the trial lives: tune.report waits for a driver that may wait for the storage
 
 # By value, because importing sweeps.engine brings torch and MLflow, which every trial's process would pay for.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -28,7 +31,8 @@ def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Coll
     job = {"cell": config, "checkpoints": checkpoints, "rungs": rungs}
     ticket = ray.get(mailbox.submit.remote(tune.get_context().get_trial_id(), job))
     last: dict[str, Any] = {}
-    taken, end = 0, None
+    taken, end, over = 0, None, threading.Event()
+    threading.Thread(target=_beat, args=(mailbox, ticket, over), name="beat", daemon=True).start()
     try:
         while end is None:
             reports, end = ray.get(mailbox.take.remote(ticket, taken))
@@ -39,7 +43,13 @@ def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Coll
                 tune.report({**last, **metrics} if "note" in metrics else metrics)
         tune.report({**last, **end})
     finally:  # also where Tune stops the trial, which raises in tune.report
+        over.set()
         mailbox.abandon.remote(ticket)
+
+
+def _beat(mailbox: Any, ticket: int, over: threading.Event) -> None:
+    while not over.wait(BEAT_S):
+        mailbox.beat.remote(ticket)
 
 
 def make_trial(mailbox: Any, checkpoints: str, *, rungs: Collection[int] = ()) -> Callable[[dict[str, Any]], None]:
