@@ -72,7 +72,7 @@ def types(text: str) -> None:
     workers = {name: about for name, about in kinds.items() if name != head}
     assert workers
     assert kinds[head]["resources"] == {"CPU": 0}
-    assert any("--num-cpus=0 " in command for command in cluster["head_start_ray_commands"])
+    assert any("--num-cpus=0 " in command for command in cluster["head_start_ray_commands"]), "no CPU of the head"
     assert cluster["metadata"]["prices"].keys() == workers.keys()
     for name, about in workers.items():
         assert about["min_workers"] == 0, f"{name}: from zero"
@@ -193,7 +193,7 @@ def versions(text: str) -> None:
 def closed(text: str) -> None:
     """Token on before Ray starts; the dashboard and MLflow on loopback; SSH alone comes in; no usage statistics."""
     cluster = read(text)
-    assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
+    assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"]), "token on"
     head = cluster["head_start_ray_commands"]
     assert head[0] == cluster["worker_start_ray_commands"][0] == "ray stop"
     assert head[1] == "bash ~/jepa-sweeps/cluster/mlflow.sh"

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+pytest.register_assert_rewrite("cluster_checks")  # else what fails there says nothing
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported: the kernels then run on a CPU
 
+for name in ("no_proxy", "NO_PROXY"):  # the tests' own servers are asked directly, whatever this machine's proxy is
+    os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 os.environ["RAY_ADDRESS"] = "local"  # whatever cluster runs on this machine is somebody else's
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 
@@ -260,7 +265,10 @@ def s3_server() -> Iterator[str]:
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it tells of every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
+    starting = threading.Thread(target=server.start, daemon=True)  # which waits for ever where it cannot start
+    starting.start()
+    starting.join(timeout=120)
+    assert not starting.is_alive()
     host, port = server.get_host_and_port()
     yield f"{host}:{port}"
     server.stop()

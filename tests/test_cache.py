@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,7 +136,9 @@ def test_one_at_a_time_is_exclusive_and_says_who_waits(tmp_path, caplog):
     thread.start()
     with one_at_a_time(tmp_path / "thing.lock"):
         inside.set()
-        thread.join(timeout=0.2)
+        end = time.monotonic() + 60
+        while not caplog.messages and time.monotonic() < end:  # until it waits
+            time.sleep(0.01)
         order.append("first")
     thread.join()
     assert order == ["first", "second"]

@@ -15,6 +15,7 @@ from cluster_checks import LOCK, PYTHONS, ROOT, check_script, fits
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh")) + sorted((ROOT / "tests/cluster").glob("*.sh"))
 BASH = shutil.which("bash") or "/bin/bash"
 SLURM = (ROOT / "cluster/slurm.sh").read_text()
+UNTIL_OVER = 'for _ in $(seq 1200); do [ -e "$HOME/over" ] && exit; sleep 0.1; done'  # of a program that stays
 
 Stand = Callable[..., None]
 
@@ -58,6 +59,14 @@ def run(script: str, home: Path, *words: str, **environment: str) -> subprocess.
 def calls(home: Path) -> list[str]:
     file = home / "calls"
     return file.read_text().splitlines() if file.exists() else []
+
+
+def noted(home: Path, call: str) -> None:
+    """Wait for a call."""
+    end = time.monotonic() + 60
+    while call not in calls(home):
+        assert time.monotonic() < end, calls(home)
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -108,11 +117,9 @@ def test_without_a_token_a_node_is_not_set_up(home: Path, stand: Stand) -> None:
 
 def test_mlflow_starts_on_loopback_over_the_results_and_once(home: Path, stand: Stand) -> None:
     stand("python", 'test -e "$HOME/up"')  # the question whether the server answers
-    stand("mlflow", 'touch "$HOME/up"; sleep 5')
-    began = time.monotonic()
-    done = run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results")
+    stand("mlflow", f'touch "$HOME/up"; {UNTIL_OVER}')
+    done = run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results")  # which does not wait for the server's end
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 4  # does not wait for the server's end
     (server,) = [call for call in calls(home) if call.startswith("mlflow")]
     assert server == (
         "mlflow server --host 127.0.0.1 --port 5000 --workers 1 --uvicorn-opts --log-level warning "
@@ -120,6 +127,7 @@ def test_mlflow_starts_on_loopback_over_the_results_and_once(home: Path, stand: 
     )
     assert run("mlflow.sh", home, JEPA_RESULTS=f"{home}/results").returncode == 0
     assert [call for call in calls(home) if call.startswith("mlflow")] == [server]
+    (home / "over").touch()
 
 
 def test_a_store_that_was_copied_is_restored_before_the_server_starts_and_copied_while_it_runs(
@@ -155,13 +163,24 @@ def test_mlflow_needs_to_know_where_the_results_lie(home: Path, stand: Stand) ->
 
 
 def test_one_watcher_waits_for_the_notice(home: Path, stand: Stand) -> None:
-    stand("python", "sleep 3")
+    stand("python", UNTIL_OVER)
+    stand("flock", '/usr/bin/flock "$@"; echo "flock ended with $?" >> "$HOME/calls"')
     for _ in range(2):
-        began = time.monotonic()
-        assert run("notice.sh", home, "aws").returncode == 0
-        assert time.monotonic() - began < 2
-        time.sleep(0.5)
-    assert calls(home) == ["python -m sweeps notice aws"]
+        assert run("notice.sh", home, "aws").returncode == 0  # and does not wait for the notice
+    noted(home, "flock ended with 1")
+    (home / "over").touch()
+    noted(home, "flock ended with 0")
+    assert [call for call in calls(home) if call.startswith("python")] == ["python -m sweeps notice aws"]
+
+
+HEAD = """
+import socket, sys
+with socket.create_server((sys.argv[1].split(":")[0], int(sys.argv[1].split(":")[1]))) as server:
+    while True:
+        server.accept()[0].close()
+        open(sys.argv[2], "w").close()
+"""
+JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
 
 
 @pytest.mark.parametrize(("update", "install", "code"), [(0, 0, 0), (100, 0, 0), (100, 100, 1), (0, 100, 1)])
@@ -189,16 +208,6 @@ def test_nothing_is_installed_where_hosts_cannot_be_made(home: Path, stand: Stan
     script = [BASH, ROOT / "tests/cluster/needs.sh"]
     assert subprocess.run(script, env=environment, timeout=60, check=False).returncode == 0
     assert [line for line in calls(home) if line.startswith("apt-get")] == []
-
-
-HEAD = """
-import socket, sys
-with socket.create_server((sys.argv[1].split(":")[0], int(sys.argv[1].split(":")[1]))) as server:
-    while True:
-        server.accept()[0].close()
-        open(sys.argv[2], "w").close()
-"""
-JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
 
 
 @pytest.fixture

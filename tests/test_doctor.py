@@ -5,7 +5,6 @@ import json
 import os
 import sqlite3
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -51,9 +50,7 @@ def told(check, *arguments) -> dict[str, tuple[str, str]]:
 
 
 def test_a_fresh_machine_is_ready_and_doctor_writes_nothing(results: Path, capsys: pytest.CaptureFixture[str]):
-    began = time.monotonic()
     assert main(["doctor", "demo_rectified_lpjepa"]) == 0
-    assert time.monotonic() - began < 8
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 24  # one screen
     assert {line.split()[0] for line in lines} <= {"ok", "warning"}

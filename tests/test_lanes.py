@@ -268,17 +268,20 @@ async def test_what_a_lost_group_did_since_its_last_checkpoint_is_lost_and_the_w
     ticket = await box.submit("trial", {"n": 0})
     group = await box.begin(0, None, NODES)
     await box.next(0, group, 0)
-    await asyncio.sleep(0.2)
-    await box.saved((0, group, ticket), 0.1)  # it took so long to arrive
+    task, lane = box._tasks[ticket], box._lanes[0]
+    task.kept -= 900.0
+    await box.saved((0, group, ticket), 100.0)  # it took so long to arrive
     await box.saved((0, group, ticket), 600.0)
     await box.blame(0, "its worker process died", "", False)
-    await asyncio.sleep(0.3)
-    group = await box.begin(0, None, NODES)
-    await asyncio.sleep(0.1)
+    assert lane.blame is not None
+    task.kept -= 300.0
+    lane.blame.at -= 300.0
+    await box.begin(0, None, NODES)
+    task.kept -= 50.0
     await box.begin(0, None, NODES)  # without a word of why
     first, second = [(report["lost_s"], report["idle_s"]) for report in (await box.take(ticket, 0))[0]]
-    assert first == pytest.approx((0.1, 0.3), abs=0.05)
-    assert second == pytest.approx((0.1, 0.0), abs=0.05)
+    assert first == pytest.approx((100.0, 300.0), abs=10)
+    assert second == pytest.approx((50.0, 0.0), abs=10)
 
 
 @scenario
@@ -290,7 +293,7 @@ async def test_time_in_the_queue_is_idle_and_told_once_where_a_lane_had_to_start
     await box.next(1, await box.begin(1, None, NODES), 0)
     assert await box.take(soon, 0) == ([], None), "a lane was there"
     (waited,) = (await box.take(ticket, 0))[0]
-    assert waited == {"note": "", "lost_s": 0.0, "idle_s": pytest.approx(600.0, abs=1), "at": 0}
+    assert waited == {"note": "", "lost_s": 0.0, "idle_s": pytest.approx(600.0, abs=10), "at": 0}
     await box.report((0, 1, ticket), {"epoch": 1}, False)
     await box.finish((1, 1, soon), FINISHED)
     await box.lose_lane(0, "its machine is gone", NODES)
@@ -298,7 +301,7 @@ async def test_time_in_the_queue_is_idle_and_told_once_where_a_lane_had_to_start
     await box.next(1, 1, soon)
     lost, again = (await box.take(ticket, 2))[0]
     assert (lost["note"], lost["at"]) == ("worker lost (its worker group died); goes on after epoch 1", 2)
-    assert again == {"note": "", "lost_s": 0.0, "idle_s": pytest.approx(60.0, abs=1), "at": 3}
+    assert again == {"note": "", "lost_s": 0.0, "idle_s": pytest.approx(60.0, abs=10), "at": 3}
 
 
 @scenario
@@ -478,6 +481,8 @@ def runner(cell: dict[str, Any], report: Callable[[dict[str, float]], bool], *_:
         once.touch()
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
     for epoch in range(1, cell["epochs"] + 1):
+        while cell["n"] == 13 and epoch == 2 and not once.with_name("struck").exists():
+            time.sleep(0.05)  # until a worker is killed
         time.sleep(0.05)
         total = torch.tensor([float((dist.get_rank() + 1) * cell["n"])])
         dist.all_reduce(total)
@@ -502,7 +507,9 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         stack.enter_context(ray_session(num_cpus=2))
         pool = LanePool(num_lanes=1, workers=2, cpus_per_worker=1, gpus_per_worker=0, storage=ray_dir(), runner=runner)
         mailbox = stack.enter_context(pool).mailbox
+        deadline = time.monotonic() + 300
         while not pool.ready():  # else the first cell tells how long it waited
+            assert time.monotonic() < deadline, "no worker group came up"
             time.sleep(0.1)
         yield SimpleNamespace(
             pool=pool,
@@ -629,6 +636,7 @@ def test_a_cell_runs_again_in_a_new_worker_group_when_memory_runs_out_and_when_a
         metrics = [report for report in reports if "note" not in report]
         if metrics and not any("note" not in report for report in heard):
             os.kill(int(metrics[0]["worker"]), signal.SIGKILL)
+            (lane.results / "struck").touch()
         heard += reports
         ended = end
     assert ended == FINISHED
@@ -648,7 +656,7 @@ def test_closing_leaves_no_process_and_no_file_outside_the_results(lane: SimpleN
     assert len(started) > 5
     assert short_path.resolve() == lane.results / "ray"
     lane.close()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while (left := started & running()) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left

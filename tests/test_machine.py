@@ -8,15 +8,26 @@ import torch
 from jepa_train.machine import Machine
 
 
+def clocks() -> tuple[float, float]:
+    """Of the wall, and of this process's work."""
+    return time.monotonic(), time.process_time()
+
+
 def test_a_process_that_sleeps_is_idle_and_one_that_counts_is_busy() -> None:
+    """Between what was used from before the first look to after the second, and from after the first to before it."""
+    before = clocks()
     machine = Machine()
-    time.sleep(0.2)
-    assert machine.metrics()["system/cpu_utilization_percentage"] < 30
-    began, cpu = time.monotonic(), time.process_time()
-    while time.process_time() - cpu < 0.2:
-        pass
-    share = 100 * 0.2 / (time.monotonic() - began)  # of a core, on a machine that others use as well
-    assert machine.metrics()["system/cpu_utilization_percentage"] == pytest.approx(share, rel=0.3)
+    for busy in (False, True):
+        after = clocks()
+        while clocks()[0] < after[0] + 0.2 or (busy and clocks()[1] < after[1] + 0.2):
+            time.sleep(0.0 if busy else 0.2)
+        soon = clocks()
+        found = machine.metrics()["system/cpu_utilization_percentage"]
+        late = clocks()
+        least = 100 * (soon[1] - after[1]) / (late[0] - before[0])
+        most = 100 * (late[1] - before[1]) / (soon[0] - after[0])
+        assert 0.99 * least <= found <= 1.01 * most
+        before = soon
 
 
 def test_reports_that_come_at_once_measure_nothing() -> None:

@@ -19,10 +19,10 @@ def test_the_interface_of_an_address_is_the_one_that_the_system_names():
 def test_gloo_and_nccl_are_told_unless_the_user_has_spoken(monkeypatch: pytest.MonkeyPatch):
     names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
     for name in names:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what the code sets is taken away at the end
+        monkeypatch.delenv(name)
     use_interface_of("192.0.2.77")
     assert [os.environ.get(name) for name in names] == [None, None]
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
     use_interface_of("127.0.0.1")
     assert [os.environ.get(name) for name in names] == ["ib0", "=lo"]
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -189,8 +190,13 @@ def test_real_measurements_say_what_a_cell_takes_and_why_another_cannot_run(
     assert (slow.images_per_s, slow.epoch_s) == (4 * 256 / 0.5, 1280 / (4 * 256 / 0.5))  # two to warm up, two timed
 
 
-def test_a_machine_that_starts_late_does_not_count_against_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two that take the only CPU, the second answers when the first has ended: later than it may take to measure."""
+def test_a_machine_that_starts_late_does_not_count_against_the_measurement(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of two that take the only CPU, the second answers when the first has ended: later than it may take to measure.
+
+    Four seconds of the driver's clock pass within each of them, and none else.
+    """
 
     class Slow:
         def __init__(self, _: TrainConfig) -> None:
@@ -200,6 +206,7 @@ def test_a_machine_that_starts_late_does_not_count_against_the_measurement(monke
             return 1
 
         def measure(self, **_: int) -> Speed:
+            (tmp_path / str(os.getpid())).touch()
             time.sleep(4)
             return self.speed
 
@@ -208,7 +215,9 @@ def test_a_machine_that_starts_late_does_not_count_against_the_measurement(monke
     plan = planned(grid={"global_batch": [128, 256]})
     todo = {name_of(cell.config, CPU): cell.config for cell in plan.fixed}
     with ray_session(num_cpus=1):
-        found = dict(calibration._measured(todo, CPU, at_once=2, start_s=100.0))
+        with monkeypatch.context() as patch:
+            patch.setattr(calibration, "time", SimpleNamespace(monotonic=lambda: 4.0 * len([*tmp_path.iterdir()])))
+            found = dict(calibration._measured(todo, CPU, at_once=2, start_s=100.0))
         never = dict(calibration._measured(todo, dataclasses.replace(CPU, cpus=2), at_once=2, start_s=0.5))
     assert [one.problem for one in found.values()] == ["", ""]
     assert {one.problem.partition(":")[0] for one in never.values()} == {"not begun after 0 s"}

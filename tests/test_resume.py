@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -204,24 +203,42 @@ def test_a_run_that_was_stopped_from_outside_is_stopped_again_or_goes_on(
 def test_a_killed_process_is_resumed_by_the_same_command(
     kind: str, undisturbed: Undisturbed, tmp_path: Path, request: pytest.FixtureRequest
 ):
-    """SIGKILL after the first epoch's checkpoint, in a process of its own; one with other results goes on."""
+    """One process dies of SIGKILL once its first epoch's checkpoint is safe; one with other results goes on."""
     where = request.getfixturevalue("s3") if kind == "an object store" else f"{tmp_path}/nfs/run"
     config, folder = CONFIGS["averaged"], place_of(where)
     default = cell_fields(DIGITS)
     words = [f"{key}={value}" for key, value in cell_fields(config).items() if value != default[key]]
-    command = [sys.executable, "-m", "jepa_train", *words, "probe.protocols=knn", "--checkpoints", where]
+    words += ["probe.protocols=knn", "--checkpoints", where]
     machines = [os.environ | {"JEPA_RESULTS": f"{tmp_path}/{name}"} for name in ("first", "second")]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=machines[0])
-    deadline = time.monotonic() + 120
-    while not _steps(folder) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(first.pid, signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    again = subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=machines[1])
-    assert b"going on after step 4 of 8" in again.stderr
+    first = ended([sys.executable, "-c", DYING, *words], env=machines[0])
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    assert _steps(folder) == ["step-000000004.pt"]
+    again = ended([sys.executable, "-m", "jepa_train", *words], env=machines[1])
+    assert again.returncode == 0, again.stderr
+    assert "going on after step 4 of 8" in again.stderr
     found, expected = weights(folder), undisturbed["averaged"][1]
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
     assert [name for name in folder.names() if name != "lock"] == ["final.pt"]
+
+
+# The command, which dies as soon as another process can see its first checkpoint.
+DYING = """
+import os, runpy, signal, sys, time
+from jepa_train.checkpoint import Checkpoints
+from jepa_train.storage import place_of
+save, folder = Checkpoints.save, place_of(sys.argv[-1])
+def dying(*given):
+    save(*given)
+    while not any(name.startswith("step-") and name.endswith(".pt") for name in folder.names()):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+Checkpoints.save = dying
+runpy.run_module("jepa_train", run_name="__main__")
+"""
+
+
+def ended(command: list[str], *, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
 
 
 def _steps(folder: Place) -> list[str]:

@@ -8,6 +8,7 @@ whether a holder on another machine lives is seen within a minute.
 import dataclasses
 import fcntl
 import json
+import logging
 import os
 import platform
 import signal
@@ -27,6 +28,8 @@ from sweeps.engine.experiment import open_experiment
 from sweeps.engine.provenance import user
 from sweeps.engine.runs import TROUBLE
 from sweeps.engine.store import find_experiment, store_uri
+
+logger = logging.getLogger(__name__)
 
 _TAG = "sweep.holder"
 _BEAT_S = 10.0  # between two signs of life
@@ -82,7 +85,7 @@ def holder_of(sweep: str) -> Holder | None:
 
 
 @contextmanager
-def hold(sweep: str, note: Callable[[str], object]) -> Iterator[None]:
+def hold(sweep: str, note: Callable[[str], object] = logger.info) -> Iterator[None]:
     """Hold the sweep for the block. Its experiment is created where it is missing.
 
     A launch on another machine that was heard of in the last minute is waited for until it gives a sign of life, or the

@@ -78,8 +78,9 @@ def shown_uri() -> str:
 
 def open_client(uri: str) -> MlflowClient:
     """A client of the store; a fresh sqlite file gets its schema now, by one process after the other."""
-    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs. Set
+    # whatever was said before, by the user or by analysis, which only reads
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
