@@ -1,8 +1,10 @@
 """Where everything that is written lies: results/ in the current directory, or where the environment points."""
 
 import os
+import stat
 from pathlib import Path
 
+from jepa_train.checks import ConfigError
 from jepa_train.storage import Place, expanded, place_of
 
 
@@ -19,6 +21,30 @@ def cache_dir() -> Path:
     """Where this machine keeps decoded images and copies of data: JEPA_CACHE, or cache/ in the results folder."""
     named = os.environ.get("JEPA_CACHE")
     return expanded(named, named="JEPA_CACHE") if named else results_dir() / "cache"
+
+
+def made_cache_dir() -> Path:
+    """cache_dir(), which is there from now on: this user's alone where anybody may make folders, as in /tmp.
+
+    Raises:
+        ConfigError: another user has made it, who may exchange what lies there.
+        OSError: it cannot be made.
+    """
+    folder = cache_dir()
+    folder.mkdir(mode=0o700 if _is_anybodys(folder.parent) else 0o777, parents=True, exist_ok=True)
+    for path in (folder, *folder.parents):
+        if _is_anybodys(path.parent) and path.lstat().st_uid not in (os.getuid(), 0):
+            raise ConfigError(
+                f"JEPA_CACHE must be a folder that no other user has made, got {str(folder)!r} of user "
+                f"{path.lstat().st_uid}; name one of your own"
+            )
+    return folder
+
+
+def _is_anybodys(folder: Path) -> bool:
+    """Whether all users may make folders there, and each rename and remove only his own."""
+    anybodys = stat.S_ISVTX | stat.S_IWOTH
+    return folder.is_dir() and folder.stat().st_mode & anybodys == anybodys
 
 
 def storage_dir() -> Place:

@@ -1,4 +1,5 @@
-"""What is kept out of stores, files and terminals: passwords in URLs, and the values of the environment's secrets."""
+"""What is kept out of stores, files and terminals: what a text itself calls a password, token or key, as URLs do, and
+the values of the environment's secrets."""
 
 import functools
 import os
@@ -11,11 +12,23 @@ from jepa_train.checks import ConfigError
 
 HIDDEN = "***"
 _SHORTEST = 8  # characters of a secret: "test" or "true" would be found in half of all texts
-_SECRET = re.compile(r"(^|_)(TOKENS?|PASSW(OR)?D|PASSPHRASE|SECRETS?|CREDENTIALS?)(_|$)|(^|_)(API_?)?KEY$|_PWD$")
+_SECRET = re.compile(
+    r"(^|_)(TOKENS?|PASSPHRASE|SECRETS?|CREDENTIALS?)(_|$)|PASSW(OR)?D(_|$)|(^|_)((API_?)?KEY|(SSH)?PASS|PAT)$|_PWD$"
+    r"|_CONNECTION_STRING$"
+)
 _NO_SECRET = re.compile(r"_(FILE|PATH|DIR|URL|URI|ID|MODE|NAME)$")  # AWS_WEB_IDENTITY_TOKEN_FILE: a place
 # user:password of a URL, in which a password may hold @ and /; or a token alone
 _LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:([^\s'\"]+)|[^\s/@:'\"]+)@")
-_WORD = re.compile(r"(?i)([?&;][\w.-]*(?:password|secret|token|credential|signature|key|\bsig)=)[^&\s'\"#]+")
+_NAMES = "password|passwd|pwd|secret|token|credential|signature|key|(?<![a-z])pass|(?<![a-z])sig"
+_WORDS = (  # what follows the first group is a secret, whatever it is
+    re.compile(rf"(?i)((?:[?&;#]|%3B|%26)[\w.-]*(?:{_NAMES})(?:=|%3D))[^&\s'\"#]+"),  # in the query of a URL
+    re.compile(
+        r"(?i)(\b(?:password|passwd|AccountKey|SharedAccessKey)=)(?:(['\"])(?:(?!\2|\\).|\\.)*\2|[^\s;,'\"&)]+)"
+    ),
+    re.compile(r"(?i)(\bAuthorization['\"]?\s*[:=]\s*(?:b?['\"])?(?:Bearer|Basic|Token)\s+)[\w.~+/=-]+"),
+    re.compile(r"(\bBearer\s+)(?=\S*\d)[\w.~+/=-]{8,}"),
+)
+_PART = re.compile(r"(?i)(?:key|password|pwd|signature)=([^;\s]+)")  # of a connection string
 
 T = TypeVar("T")
 
@@ -61,7 +74,9 @@ def check_open(flat: Mapping[str, Any]) -> None:
 def _hidden(value: Any, secrets: re.Pattern[str] | None) -> Any:
     if isinstance(value, str):
         if "://" in value:
-            value = _WORD.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", value))
+            value = _LOGIN.sub(f"{HIDDEN}@", value)
+        for word in _WORDS:
+            value = word.sub(rf"\1{HIDDEN}", value)
         return secrets.sub(HIDDEN, value) if secrets else value
     if isinstance(value, Mapping):
         return {_hidden(key, secrets): _hidden(each, secrets) for key, each in value.items()}
@@ -72,7 +87,8 @@ def _hidden(value: Any, secrets: re.Pattern[str] | None) -> Any:
 
 def _secrets() -> frozenset[str]:
     """What this process's environment keeps secret."""
-    found = {text for name, text in os.environ.items() if _is_secret(name)}
+    found = {text.strip() for name, text in os.environ.items() if _is_secret(name)}  # of a file, with its last newline
+    found |= {part for text in found for part in _PART.findall(text)}
     for text in os.environ.values():
         found |= {unquote(login[1] or login[0][:-1]) for login in _LOGIN.finditer(text)} if "://" in text else set()
     return frozenset(text for text in found if len(text) >= _SHORTEST)

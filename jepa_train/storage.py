@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import socket
 import stat
 import time
 import uuid
@@ -109,7 +110,7 @@ class Disk:
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        part = self.path.with_suffix(f".{os.getpid()}.part")
+        part = self.path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")  # machines have equal numbers
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part

@@ -133,17 +133,21 @@ def test_the_settings_are_those_of_the_code_and_a_second_ray_up_changes_nothing(
     cluster = checks.read(FILES[name].read_text())
     writes = [word for word in checks.commands(FILES[name].read_text()) if word.startswith("echo ")]
     assert [*writes] == [
-        word for word in checks.commands(FILES[name].read_text()) if ".jepa-sweeps.sh" in word and ">" in word
+        word for word in checks.commands(FILES[name].read_text()) if re.search(r"> ~/\.jepa-\w+\.sh", word)
     ]
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     seen = []
-    for _ in range(2):
-        for command in writes:
+    for commands in (writes, writes, cluster["initialization_commands"]):  # the last is --restart-only after an edit
+        for command in commands:
             subprocess.run(["bash", "-c", command], env=environment, check=True)
-        seen.append((tmp_path / ".jepa-sweeps.sh").read_text())
-    assert seen[0] == seen[1]
+        seen.append([(tmp_path / file).read_text() for file in (".jepa-sweeps.sh", ".jepa-node.sh")])
+    assert seen[0] == seen[1] == seen[2]
     shown = subprocess.run(
-        ["bash", "-c", "source ~/.jepa-sweeps.sh; env"], env=environment, capture_output=True, text=True, check=True
+        ["bash", "-c", ". ~/.jepa-sweeps.sh; . ~/.jepa-node.sh; env"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     values = dict(line.split("=", 1) for line in shown.splitlines())
     assert values["JEPA_RESULTS"] == f"{tmp_path}/jepa-results"

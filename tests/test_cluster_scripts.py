@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -86,7 +87,7 @@ def test_a_node_is_installed_once_and_again_when_the_lock_changes(home: Path, st
     editable = f"{quiet} --no-deps --no-build-isolation --editable {home}/jepa-sweeps"
     packages = f"{quiet} -r {home}/jepa-sweeps/requirements.lock"
     assert calls(home) == [f"python3.12 -m venv {venv}", packages, editable]
-    first = {name: (home / name).read_text() for name in (".bashrc", ".jepa-sweeps.sh", ".gitconfig")}
+    first = {name: (home / name).read_text() for name in (".bashrc", ".jepa-node.sh", ".gitconfig")}
     (home / "calls").unlink()
     assert run("install.sh", home, JEPA_PYTHON="python3.12").returncode == 0
     assert calls(home) == [editable]
@@ -160,6 +161,27 @@ def test_mlflow_of_somebody_else_is_not_taken_for_ours(home: Path, stand: Stand)
 def test_mlflow_needs_to_know_where_the_results_lie(home: Path, stand: Stand) -> None:
     stand("python", "exit 1")
     assert "JEPA_RESULTS: must say where the store lies" in run("mlflow.sh", home).stderr
+
+
+def test_a_tunnel_to_the_teams_server_is_made_once_and_again_when_it_breaks(home: Path, stand: Stand) -> None:
+    stand("python", 'test -e "$HOME/up"')
+    stands = 'echo $PPID > "$HOME/loop"; touch "$HOME/up"; exec /usr/bin/sleep 60'
+    stand("ssh", f'if [ -e "$HOME/broke" ]; then {stands}; fi; touch "$HOME/broke"; exit 255')
+    stand("sleep", "exec /usr/bin/sleep 0.05")
+    try:
+        for _ in range(2):
+            done = run("tunnel.sh", home, "ada@server")
+            assert done.returncode == 0, done.stderr
+        (home / "up").unlink()
+        done = run("tunnel.sh", home, "ada@server")
+    finally:
+        os.kill(int((home / "loop").read_text()), signal.SIGKILL)
+    assert [call for call in calls(home) if call.startswith("ssh")] == 2 * [
+        f"ssh -N -L 5000:127.0.0.1:5000 -i {home}/.ssh/mlflow -o BatchMode=yes -o StrictHostKeyChecking=accept-new "
+        "-o ExitOnForwardFailure=yes -o ServerAliveInterval=15 ada@server"
+    ]
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the MLflow server must answer on port 5000 of the head, through a tunnel to ")
 
 
 def test_one_watcher_waits_for_the_notice(home: Path, stand: Stand) -> None:

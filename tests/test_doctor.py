@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from jepa_train import object_store
 from jepa_train.paths import checkpoints_dir
+from jepa_train.storage import StorageError
 from sweeps.__main__ import main
 from sweeps.engine import doctor, doctor_storage, doctor_store, nodes
 
@@ -63,6 +64,15 @@ def test_a_sweep_whose_data_is_not_there_is_a_problem(capsys: pytest.CaptureFixt
     assert "problem  colour_folder data.path must be a folder, got '/nowhere'" in capsys.readouterr().out
     assert main(["doctor", "demo_two_workers"]) == 0  # its base comes when demo_lejepa has run
     assert "warning  demo_two_workers base is the best cell of sweep 'demo_lejepa'" in capsys.readouterr().out
+
+
+def test_a_sweep_whose_data_is_away_is_a_problem(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def away(*_: object) -> None:
+        raise StorageError("data.path 's3://bucket/x' cannot be read (no network)")
+
+    monkeypatch.setattr("jepa_train.data.staging.patiently", away)
+    assert main(["doctor", "colour_folder", "data.path=s3://bucket/x"]) == 1
+    assert "problem  colour_folder data.path 's3://bucket/x' cannot be read (no network)" in capsys.readouterr().out
 
 
 def test_unknown_names_are_answered(capsys: pytest.CaptureFixture[str]):

@@ -4,15 +4,18 @@ The cluster is a stand-in for `ray`, which runs the head's commands in a home of
 """
 
 import json
+import os
 import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from analysis.export import write_export
 from sweeps.__main__ import main
+from sweeps.engine import fetch
 
 ROOT = Path(__file__).parents[1]
 RAY = f"""#!{sys.executable}
@@ -79,6 +82,26 @@ def test_every_sweep_with_runs_comes_home(
     assert out[-1] == f"tables: python -m analysis NAME --store {home}"
     calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     assert [call[:2] for call in calls] == [["exec", str(cluster)], ["rsync-down", str(cluster)]]
+
+
+def test_two_at_once_do_not_meet(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray, began = fetch._ray, []
+
+    def late(command: str, *words: Any) -> None:
+        if command == "rsync-down" and not began:
+            began.append(command)
+            assert main(["fetch", str(cluster), "fair", "--output", str(tmp_path / "second")]) == 0
+        ray(command, *words)
+
+    monkeypatch.setattr(fetch, "_ray", late)
+    assert main(["fetch", str(cluster), "seeds", "--output", str(tmp_path / "first")]) == 0
+    assert [folder.name for folder in (tmp_path / "first").iterdir()] == ["seeds"]
+    assert [folder.name for folder in (tmp_path / "second").iterdir()] == ["fair"]
+    left = [*(tmp_path / "head/.jepa-fetch").iterdir()]
+    os.utime(left[0], (0, 0))
+    assert main(["fetch", str(cluster), "seeds"]) == 0
+    assert not left[0].exists(), "what is a day old"
+    assert left[1].exists()
 
 
 def test_what_came_before_is_replaced_and_the_rest_stays(cluster: Path, tmp_path: Path) -> None:

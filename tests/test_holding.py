@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,11 +230,11 @@ def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.Mo
 
     def run() -> None:
         with hold("study"):
-            # a beat that had just read would write it over
-            monkeypatch.setattr(holding._Lease, "_write", lambda lease: beats.append(lease))
+            # a beat that had read before the other wrote would write over it
+            monkeypatch.setattr(holding._Lease, "_write", lambda own: beats.append(own))
             try:
                 until(lambda: len(beats) > 1)
-                lease()
+                threading.Thread(target=lease, daemon=True).start()  # the interruption comes while this one waits
                 time.sleep(60)
                 raise AssertionError("it was not stopped")
             finally:

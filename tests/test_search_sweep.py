@@ -23,7 +23,7 @@ SWEEP = Sweep(name="tiny_fair", purpose="A fair ablation.", base=BASE, cpus_per_
     grid={"method.num_slices": [16, 32]}, space={"optim.lr": FloatDistribution(1e-4, 1e-1, log=True)}, trials=3,
     early_stopping=Asha(first=1))
 if __name__ == "__main__":
-    with ray_session():  # one for both launches
+    with ray_session(num_cpus=2):  # one for both launches; one cell at a time, on any machine
         first = main(SWEEP, __file__, [])
         print("=" * 20, flush=True)
         second = main(dataclasses.replace(SWEEP, early_stopping=None), __file__, [])

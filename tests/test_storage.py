@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from jepa_train import object_store
 from jepa_train.checks import ConfigError
-from jepa_train.paths import cache_dir, checkpoints_dir, storage_dir
+from jepa_train.paths import cache_dir, checkpoints_dir, made_cache_dir, storage_dir
 from jepa_train.storage import Disk, Place, StorageError, mark, place_of, unseen
 
 
@@ -268,3 +268,39 @@ def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypat
         assert unseen(str(place), name) == ""
     (tmp_path / "file").touch()
     assert unseen(str(tmp_path / "file"), "x") == f"{tmp_path}/file is another folder here"
+
+
+def test_machines_whose_processes_have_equal_numbers_write_different_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = Disk(tmp_path / "a.pt")
+    with file.written() as here:
+        here.write_bytes(b"whole")
+        monkeypatch.setattr(socket, "gethostname", lambda: "another")
+        with file.written() as there:
+            there.write_bytes(b"whole too")
+        assert here != there
+    assert read(file) == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_where_anybody_may_make_folders_the_cache_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    monkeypatch.setenv("JEPA_CACHE", str(shared / "cache"))
+    for _ in range(2):
+        assert made_cache_dir() == shared / "cache"
+    assert (shared / "cache").stat().st_mode & 0o777 == 0o700
+    if os.getuid() == 0:
+        os.chown(shared / "cache", 4711, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+    for where in ("cache", "cache/below"):
+        monkeypatch.setenv("JEPA_CACHE", str(shared / where))
+        with pytest.raises(
+            ConfigError, match=rf"^JEPA_CACHE must be a folder that no other user has made, got '{shared}"
+        ):
+            made_cache_dir()
+    shared.chmod(0o755)
+    assert made_cache_dir() == shared / "cache" / "below", "whoever may write here has been chosen"

@@ -18,10 +18,13 @@ import dataclasses, sys
 from jepa_train.methods import LeJEPA
 from jepa_train.presets import DIGITS
 from sweeps.engine import Sweep, main
+from sweeps.engine.cluster import ray_session
 SWEEP = Sweep(name="kept", purpose="Where checkpoints lie.", cpus_per_worker=2, grid={"method.lamb": [0.05]},
     base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1))
 if __name__ == "__main__":
-    sys.exit(main(SWEEP, __file__))
+    with ray_session(num_cpus=2):  # as the cell asks for, on any machine
+        code = main(SWEEP, __file__)
+    sys.exit(code)
 """
 
 

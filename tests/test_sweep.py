@@ -35,10 +35,14 @@ SWEEP = Sweep(name="tiny_search", purpose="A search.", base=BASE, cpus_per_worke
 )
 DRIVER = """
 import sys, tiny_grid, tiny_search
+from contextlib import nullcontext
 from pathlib import Path
+from sweeps.engine.cluster import ray_session
 from sweeps.engine.launch import launch
 from sweeps.engine.options import read_words
-sys.exit(launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], read_words(sys.argv[1:])))
+with nullcontext() if sys.argv[1:] else ray_session(num_cpus=2):  # one cell at a time, on any machine
+    code = launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], read_words(sys.argv[1:]))
+sys.exit(code)
 """
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.data.progress import progress
-from jepa_train.paths import cache_dir
+from jepa_train.paths import made_cache_dir
 
 _log = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without flock say
@@ -63,10 +63,9 @@ def stored(
         current: whether an array with these facts will still do; otherwise it is made anew.
 
     Raises:
-        ValueError: the disk has no room for it; nothing is left behind.
+        ValueError: the disk has no room for it; nothing is left behind. The cache is another user's.
     """
-    target = cache_dir() / f"{name}.npy"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = made_cache_dir() / f"{name}.npy"
     found = _read(target)
     if found is None or not current(found.facts):
         with one_at_a_time(target.with_suffix(".lock")):

@@ -17,7 +17,7 @@ from pyarrow import fs
 from jepa_train.checks import shown
 from jepa_train.data.cache import one_at_a_time, part_of, remove
 from jepa_train.object_store import listed, opened, patiently
-from jepa_train.paths import cache_dir
+from jepa_train.paths import cache_dir, made_cache_dir
 from jepa_train.storage import Place, StorageError, is_url, place_of
 
 _log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ def _staged(where: str) -> Path:
         files = patiently(lambda: _files(place), f"data.path {str(place)!r} cannot be read")
         text = "".join(f"{info.path}\t{info.size}\t{info.mtime_ns}\n" for info in files)
         version = hashlib.blake2b(f"{place}\n{text}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-        target = cache_dir() / "staged" / f"{place.name.partition('.')[0] or 'data'}-{version}"
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = made_cache_dir() / "staged" / f"{place.name.partition('.')[0] or 'data'}-{version}"
+        target.parent.mkdir(exist_ok=True)
         if not target.is_dir():
             with one_at_a_time(target.with_suffix(".lock")):
                 if not target.is_dir():

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +22,7 @@ import yaml
 from jepa_train.checks import ConfigError, shown
 from jepa_train.paths import results_dir
 
-_ON_HEAD = "~/.jepa-fetch"  # where the head leaves the export
+_ON_HEAD = "~/.jepa-fetch"  # where the head leaves the exports, each in a folder of its own, for a day
 
 
 def fetch(words: Sequence[str]) -> int:
@@ -35,14 +36,16 @@ def fetch(words: Sequence[str]) -> int:
     _say(f"exporting on the head of {file} ...")
     asked = [*options.names, *(["--scale", options.scale] if options.scale else [])]
     export = shlex.join(["python", "-m", "analysis", "export", *asked])
-    _ray("exec", file, f"rm -rf {_ON_HEAD} && cd ~/jepa-sweeps && {export} --output {_ON_HEAD}")
+    there = f"{_ON_HEAD}/{uuid.uuid4().hex}"
+    old = f"find {_ON_HEAD} -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {{}} +"
+    _ray("exec", file, f"mkdir -p {_ON_HEAD} && {old} && cd ~/jepa-sweeps && {export} --output {there}")
     folder = options.output or results_dir() / "exports"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output must be a folder that can be made, got {folder} ({error.strerror})") from error
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as arrived:  # what is cut off replaces nothing
-        _ray("rsync-down", file, f"{_ON_HEAD}/", f"{arrived}/")
+        _ray("rsync-down", file, f"{there}/", f"{arrived}/")
         came = sorted(about.parent for about in Path(arrived).glob("*/sweep.json"))
         if not came:
             raise ConfigError(f"{file}: the head's export must have arrived, got nothing; fetch again")

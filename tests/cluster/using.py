@@ -60,7 +60,7 @@ class Cluster:
 
     def on_head(self, command: str) -> str:
         """What a command says on the head, where it succeeds there."""
-        return self.head.run(f". ~/.jepa-sweeps.sh && cd ~ && {command}")
+        return self.head.run(f". ~/.jepa-sweeps.sh && . ~/.jepa-node.sh && cd ~ && {command}")
 
     @contextmanager
     def tunnel(self, port: int) -> Iterator[str]:
