@@ -60,7 +60,7 @@ MISTAKES: list[tuple[str, Callable[[str], None], str, str, str]] = [
     ("cluster.yaml", checks.mounts, '".venv", ', '".venv", "results", ', "('results', 'results')"),
     ("cluster.yaml", checks.scripts, "|| (sudo", "|| ((sudo", "'bash', '-n'"),
     ("cluster.yaml", checks.scripts, "cluster/mlflow.sh", "cluster/mlflo.sh", "mlflo.sh"),
-    ("cluster/local.yaml", checks.scripts, "ulimit -n 65536; ray", "cd $HOME/ray; ray", "SC2164"),
+    ("cluster/local.yaml", checks.scripts, "ulimit -n 65536; for", "cd $HOME/ray; for", "SC2164"),
     ("cluster.yaml", checks.quoting, '"ray stop"', "ray stop", "['ray stop'] == []"),
     ("cluster/gcp.yaml", checks.versions, "httplib2==0.32.1", "httplib2", "'httplib2']"),
     ("cluster/gcp.yaml", checks.versions, "httplib2==0.32.1", "boto3==1.44.8", "'boto3'"),

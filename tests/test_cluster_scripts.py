@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster_checks import LOCK, PYTHONS, ROOT, check_script, fits
 
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh")) + sorted((ROOT / "tests/cluster").glob("*.sh"))
@@ -220,6 +221,20 @@ def test_what_the_cluster_tests_need_is_installed_or_named(
     (installed,) = [line for line in calls(home) if " install " in line]
     assert {"rsync", "tmux", "openssh-client"} <= set(installed.split())
     assert ("rsync" in done.stderr) == bool(code)
+
+
+@pytest.mark.parametrize(("failures", "code"), [(0, 0), (2, 0), (3, 1)])
+def test_a_machine_of_ones_own_gets_three_attempts_to_start_ray(
+    home: Path, stand: Stand, failures: int, code: int
+) -> None:
+    """Ray's autoscaler would never try it again."""
+    stand("ray", f'[ "$1" = stop ] || [ "$(grep -c "ray start" "$HOME/calls")" -gt {failures} ]')
+    command = yaml.safe_load((ROOT / "cluster/local.yaml").read_text())["worker_start_ray_commands"][-1]
+    environment = {"HOME": str(home), "PATH": f"{home}/bin:/usr/bin:/bin", "RAY_HEAD_IP": "192.0.2.1"}
+    done = subprocess.run([BASH, "-c", f"({command})"], env=environment, timeout=60, check=False)
+    assert done.returncode == code
+    start = "ray start --address=192.0.2.1:6379"
+    assert calls(home) == [start, "ray stop"] * failures + [start] * (1 - code)
 
 
 def test_nothing_is_installed_where_hosts_cannot_be_made(home: Path, stand: Stand) -> None:
