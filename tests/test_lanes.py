@@ -352,6 +352,26 @@ async def test_a_lost_lane_leaves_its_cell_to_the_others_and_the_last_one_ends_t
 
 
 @scenario
+async def test_a_cell_does_not_wait_for_a_machine_where_another_is_idle() -> None:
+    box = Mailbox(2)
+    first, second = [await box.submit(f"trial{n}", {"n": n}) for n in range(2)]
+    await box.next(0, await box.begin(0, None, NODES), 0)
+    await box.next(1, await box.begin(1, None, NODES), 0)
+    await box.join(1, 1, "late", "10.0.0.2")
+    await box.report((1, 1, second), {"epoch": 1}, False)
+    await box.blame(1, "its worker process died", "", False)
+    await box.finish((0, 1, first), FINISHED)
+    await box.give_back(1, NODES)
+    assert await box.next(0, 1, first) == (second, {"n": 1})
+    notes = [report["note"] for report in (await box.take(second, 1))[0] if report.get("note")]
+    assert notes == ["worker lost (node 10.0.0.2 is gone); goes on after epoch 1"]
+    assert await box.begin(1, None, [*NODES, "new"]) == 2, "a machine came after all"
+    third = await box.submit("trial2", {"n": 2})
+    assert await box.next(1, 2, 0) == (third, {"n": 2})
+    assert await box.report((0, 1, second), {"epoch": 2}, False) is False, "the other lane has it"
+
+
+@scenario
 async def test_ranks_fail_alike_only_when_all_of_them_do_and_for_one_reason() -> None:
     async def statements(*reasons: str) -> list[bool]:
         box = Mailbox(1)
@@ -446,7 +466,7 @@ def test_a_lane_waits_for_machines_where_some_may_come(
 ) -> None:
     errors: list[Exception] = [ControllerError(WorkerGroupStartupTimeoutError(1)) for _ in range(5)]
     errors += [ControllerError(ImportError("no torch")), AssertionError("once too often")]
-    tried, lost = [], []
+    tried, lost, given_back = [], [], []
 
     def fit() -> None:
         tried.append(errors[len(tried)])
@@ -456,12 +476,14 @@ def test_a_lane_waits_for_machines_where_some_may_come(
         num_lanes=1, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=tmp_path, runner=runner, expected=expected
     )
     calls = {"groups": lambda: [0], "place": lambda _: None, "lose_lane": lambda *words: lost.append(words)}
+    calls["give_back"] = lambda *words: given_back.append(words)
     pool.mailbox = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
     monkeypatch.setattr(pool, "_trainer", lambda _: SimpleNamespace(fit=fit))
     monkeypatch.setattr(lanes_module, "nodes_alive", lambda: NODES)
     monkeypatch.setattr(ray, "get", lambda value: value)
     pool._keep(0)
     assert len(tried) == tries
+    assert given_back == [(0, NODES)] * (tries - 1)
     ((lane, reason, alive),) = lost
     assert (lane, alive) == (0, NODES)
     assert ("no torch" if expected else "The worker group startup timed out") in reason

@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 }
 _START_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of a lane's workers; 60 by default
 _CLUSTER_ENVIRONMENT = {
-    _START_S: "1800",  # a machine may have to be found, started and set up first
+    _START_S: "600",  # a machine may have to be found, started and set up first; then it is tried again
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # 5 by default; of the 30 s to 2 min that a notice gives
 }
 _WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # which workers of a cluster do not have from here

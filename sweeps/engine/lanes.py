@@ -125,7 +125,8 @@ class LanePool:
     def _keep(self, lane: int) -> None:
         """The lane's thread: a TorchTrainer, and another one where it ended early.
 
-        Not where it had started no group: unless that was for want of machines, which on a cluster may yet come.
+        Not where it had started no group: unless that was for want of machines, which on a cluster may yet come. The
+        cell that it had does not wait for them.
         """
         groups, reason, scarce = -1, "", False
         with contextlib.suppress(RayActorError):  # the mailbox is gone, and the sweep with it
@@ -135,6 +136,8 @@ class LanePool:
                     remove_placement_group(place)  # a controller that was killed leaves its workers' CPUs taken
                 if self._closing:
                     return
+                if scarce:
+                    ray.get(self.mailbox.give_back.remote(lane, nodes_alive()))
             ray.get(self.mailbox.lose_lane.remote(lane, reason, nodes_alive()))
 
     def _fit(self, lane: int) -> tuple[str, bool]:

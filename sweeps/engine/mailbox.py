@@ -174,8 +174,12 @@ class Mailbox:
 
     async def lose_lane(self, lane: int, reason: str, alive: Sequence[str]) -> None:
         """The lane will not come back; the cell it had goes to another one."""
+        self._lanes[lane].lost = reason
+        await self.give_back(lane, alive)
+
+    async def give_back(self, lane: int, alive: Sequence[str]) -> None:
+        """No machine comes for the lane now: the cell it had goes to whichever lane is free first."""
         mine = self._lanes[lane]
-        mine.lost = reason
         self._lose(mine, alive)
         if mine.task is not None and mine.task.end is None:
             mine.task.queued = time.monotonic()
