@@ -63,6 +63,9 @@ class Checkpoints:
     ) -> None:
         try:
             self.settle()
+        except Exception:
+            if error is None:  # else what ended the run says more
+                raise
         finally:
             self._thread.shutdown()
             if self._lock is not None:
@@ -77,9 +80,8 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
         """Write the state after `step` steps, and drop all but the one before once it has arrived.
 
-        The state is copied before this returns, to a file of this machine; the way from there goes on beside the
-        training. One is on its way at a time: this waits for the one before. A full disk, or an object store that is
-        away, costs the checkpoint only.
+        The state is copied to a file before this returns; its way to the bucket, or for good onto the disk, goes on
+        beside the training, one at a time. A full disk, or a store that is away, costs the checkpoint only.
         """
         self._last = time.monotonic()
         self._send(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})

@@ -23,7 +23,8 @@ _NAMES = "password|passwd|pwd|secret|token|credential|signature|key|(?<![a-z])pa
 _WORDS = (  # what follows the first group is a secret, whatever it is
     re.compile(rf"(?i)((?:[?&;#]|%3B|%26)[\w.-]*(?:{_NAMES})(?:=|%3D))[^&\s'\"#]+"),  # in the query of a URL
     re.compile(
-        r"(?i)(\b(?:password|passwd|AccountKey|SharedAccessKey)=)(?:(['\"])(?:(?!\2|\\).|\\.)*\2|[^\s;,'\"&)]+)"
+        r"(?i)((?<![\w.-])[\w.-]*(?:password|passwd|AccountKey|SharedAccessKey)=)"
+        r"(?:(['\"])(?:(?!\2|\\).|\\.)*\2|['\"]\S*|[^\s;,'\"&)]+)"  # a quote may have been cut off
     ),
     re.compile(r"(?i)(\bAuthorization['\"]?\s*[:=]\s*(?:b?['\"])?(?:Bearer|Basic|Token)\s+)[\w.~+/=-]+"),
     re.compile(r"(\bBearer\s+)(?=\S*\d)[\w.~+/=-]{8,}"),
@@ -51,8 +52,8 @@ def clean(error: BaseException) -> None:
             continue
         seen.add(id(inner))
         inner.args = hidden(inner.args)
-        for name in ("strerror", "filename", "filename2"):  # of an OSError; one that is None is not to be set
-            if isinstance(getattr(inner, name, None), str):
+        for name in ("strerror", "filename", "filename2") if isinstance(inner, OSError) else ():
+            if isinstance(getattr(inner, name), str):  # None is not to be set
                 setattr(inner, name, hidden(getattr(inner, name)))
         waiting += [inner.__cause__, inner.__context__, inner.args]
 

@@ -135,14 +135,21 @@ def test_mlflow_starts_on_loopback_over_the_results_and_once(home: Path, stand: 
 def test_a_store_that_was_copied_is_restored_before_the_server_starts_and_copied_while_it_runs(
     home: Path, stand: Stand
 ) -> None:
-    lines = 'if [ "$4" = restore ]; then exit "${RESTORED:-0}"; fi; [ "$4" != watch ] || sleep 30; test -e "$HOME/up"'
-    stand("python", lines)
-    stand("mlflow", 'touch "$HOME/up"; sleep 5')
+    stand(
+        "python",
+        f"""
+        if [ "$4" = restore ]; then exit "${{RESTORED:-0}}"; fi
+        if [ "$4" = watch ]; then {UNTIL_OVER}; fi
+        test -e "$HOME/up"
+        """,
+    )
+    stand("mlflow", f'touch "$HOME/up"; {UNTIL_OVER}')
     environment = {"JEPA_RESULTS": f"{home}/results", "JEPA_STORAGE": "s3://bucket/jepa"}
     assert run("mlflow.sh", home, **environment, RESTORED="2").returncode == 2
     assert "mlflow" not in "".join(call.split()[0] for call in calls(home)), "no empty store is begun"
     for _ in range(2):
         assert run("mlflow.sh", home, **environment).returncode == 0
+    (home / "over").touch()
     told = [" ".join(call.split()[:5]) for call in calls(home) if "import" not in call]
     restore, watch = [f"python -m sweeps backup {word}" for word in ("restore", "watch")]
     assert sorted(told) == sorted([restore, restore, "mlflow server --host 127.0.0.1 --port", watch])

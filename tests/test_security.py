@@ -110,6 +110,10 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         ("host=h password=canary user=u", "host=h password=*** user=u"),
         ('connect(password="a\'b", user=u)', "connect(password=***, user=u)"),
         ("host=h password='a \\' b' user=u", "host=h password=*** user=u"),
+        (
+            "PGPASSWORD=canary db_password='canary of a line that is cut",
+            "PGPASSWORD=*** db_password=*** of a line that is cut",
+        ),
         ("AccountName=a;AccountKey=canary==;E=b", "AccountName=a;AccountKey=***"),
         ("{'Authorization': 'Bearer abcdefghijk'}", "{'Authorization': 'Bearer ***'}"),
         ("Authorization: Basic bWU6aHVudGVy", "Authorization: Basic ***"),

@@ -2,11 +2,11 @@
 
 import errno
 import fcntl
-import glob
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 import warnings
@@ -97,8 +97,10 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
                 raise
             _log.warning("%s cannot be locked (%s): each process makes its own", thing, error.strerror)
         else:
-            for part in thing.parent.glob(f"{glob.escape(f'{thing.name}.{socket.gethostname()}')}-*.part"):
-                remove(part)  # of a process of this machine that was killed
+            ours = re.compile(re.escape(f"{thing.name}.{socket.gethostname()}-") + r"\d+\.part")
+            for part in thing.parent.iterdir():
+                if ours.fullmatch(part.name):
+                    remove(part)  # of a process of this machine that was killed
         yield
 
 

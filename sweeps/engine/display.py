@@ -155,7 +155,10 @@ class Display:
         if self._asked_for_machines or waited < _NO_MACHINE_S:
             return
         if not machines():
-            self.note(f"no machine in {waited / 60:.0f} minutes; `ray exec CLUSTER.yaml 'ray status'` says why")
+            self.note(
+                f"no machine in {waited / 60:.0f} minutes; waiting on; `ray status` on the head says why "
+                "(ray exec CLUSTER.yaml 'ray status')"
+            )
         self._asked_for_machines = True
 
     def note(self, line: str) -> None:
