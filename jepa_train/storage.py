@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from jepa_train.checks import ConfigError
 
 _LOCK = "lock"
+_URL_LIKE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 
 
 class StorageError(OSError):
@@ -205,8 +206,13 @@ def expanded(text: str, *, named: str) -> Path:
     """The absolute path of what somebody typed.
 
     Raises:
-        ConfigError: it begins with ~ and no user of this machine.
+        ConfigError: it begins with ~ and no user of this machine, or it looks like a URL.
     """
+    if _URL_LIKE.match(text):
+        raise ConfigError(
+            f"{named} must be a folder or file of a disk here, got {text!r}; a bucket is named in JEPA_STORAGE or "
+            "data.path, as s3://bucket/prefix"
+        )
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:

@@ -115,6 +115,20 @@ def test_a_file_that_is_no_store_and_a_server_that_is_down(results: Path, monkey
     assert "start the server" in text
 
 
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize("command", [["doctor"], ["demo_lejepa", "--status"]])
+def test_a_database_without_its_driver(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://me:canary@127.0.0.1:1/mlflow")
+    assert main(command) != 0
+    told = capsys.readouterr()
+    text = " ".join((told.out + told.err).split())
+    assert "MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed" in text
+    assert "canary" not in text
+    assert "Traceback" not in text
+
+
 def test_a_server_of_another_version():
     class Old(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -267,3 +267,11 @@ def test_a_session_leaves_no_word_for_ray_behind(address: str, monkeypatch: pyte
     assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in told) == (address == "")
     assert dict(os.environ) == before
     assert loopback == ray._private.ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_results_that_cannot_be_written_are_one_line_before_ray_starts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JEPA_RESULTS", "/dev/null/x")
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("started"))
+    rule = r"^JEPA_RESULTS must be a folder that can be written to, got '/dev/null/x' \(Not a directory\); set it to "
+    with pytest.raises(ConfigError, match=rule), cluster.ray_session():
+        pass

@@ -307,3 +307,16 @@ def test_where_anybody_may_make_folders_the_cache_is_this_users_alone(tmp_path: 
         raise AssertionError("made in another's folder")
     shared.chmod(0o755)
     assert made_cache_dir() == shared / "cache" / "below", "whoever may write here has been chosen"
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/x", "S3:/b", "s3+http:/b"])
+def test_a_url_with_a_slash_too_few_is_no_folder(text: str, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(
+        ConfigError, match=r"^a place must be a folder or file of a disk here, got '.*as s3://bucket/prefix$"
+    ):
+        place_of(text)
+    monkeypatch.setenv("JEPA_RESULTS", "s3://bucket/x")
+    with pytest.raises(
+        ConfigError, match=r"^JEPA_RESULTS must be a folder or file of a disk here, got 's3://bucket/x'"
+    ):
+        storage_dir()

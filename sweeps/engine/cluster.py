@@ -159,7 +159,13 @@ def _on_loopback() -> Iterator[None]:
 @contextmanager
 def _short_path(directory: Path) -> Iterator[Path]:
     """A short name for a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"JEPA_RESULTS must be a folder that can be written to, got {str(results_dir())!r} ({error.strerror}); set "
+            "it to a folder of yours"
+        ) from None
     home = Path(tempfile.mkdtemp(prefix="jepa-"))
     try:
         link = home / "ray"

@@ -15,6 +15,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
 from sweeps.engine.holding import holder_of
 from sweeps.engine.store import open_client, shown_uri, store_uri
@@ -62,6 +63,9 @@ def _opened(uri: str, file: Path | None) -> Iterator[Told]:
         began = time.monotonic()
         client.search_experiments(max_results=1)
         seconds = time.monotonic() - began
+    except ConfigError as error:
+        yield Told("problem", "store", str(error))
+        return
     except MlflowException as error:
         remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {shown}"
         yield Told("problem", "store", f"{shown} cannot be used: {str(error).partition(chr(10))[0]}", remedy)

@@ -77,7 +77,11 @@ def shown_uri() -> str:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other."""
+    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other.
+
+    Raises:
+        ConfigError: it is a database for which there is no driver.
+    """
     # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs. Set
     # whatever was said before, by the user or by analysis, which only reads
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -86,7 +90,13 @@ def open_client(uri: str) -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
     with _alone() if uri.startswith("sqlite:") else nullcontext():
-        client = MlflowClient(uri)  # its registry gives the file a schema too, already here
+        try:
+            client = MlflowClient(uri)  # its registry gives the file a schema too, already here
+        except ImportError as error:
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "
+                f"got {hidden(uri)!r} ({error}); start the server of docs/team.md over that database, and name it"
+            ) from None
         client.search_experiments(max_results=1)
     return client
 
