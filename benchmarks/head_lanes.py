@@ -42,8 +42,8 @@ class Measured:
     HEADER: ClassVar[tuple[str, ...]] = ("what", "at", "value", "unit", "n")
     NOTE: ClassVar[str] = (
         "Memory: USS, what would be free if the process ended, the median of n. CPU: user and system time of the "
-        "process that is named, the mean of n; a database server's own is not in it. Rates and the disk's speed are of "
-        "a machine of 2 cores that other work shared."
+        "process that is named: as a share of a core the median of n such processes, in ms the mean of n; a database "
+        "server's own is not in it. Rates and the disk's speed are of a machine of 2 cores that other work shared."
     )
 
     def cells(self) -> tuple[str, ...]:

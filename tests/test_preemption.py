@@ -46,10 +46,9 @@ def runner(cell, report, checkpoints, host):
 
 def held_until_noticed(report):
     def held(metrics):
-        stop = report(metrics)
-        latest = time.monotonic() + 180
+        stop, began = report(metrics), time.monotonic()
         while ray.train.get_preemption_info() is None:  # however fast the machine, and however slow the notice
-            assert time.monotonic() < latest, "no notice"
+            assert time.monotonic() < began + 180, "no notice"
             time.sleep(0.1)
         time.sleep(ASK_S)  # so that the very next look asks
         return stop
@@ -129,7 +128,8 @@ def test_on_a_notice_a_cell_leaves_at_once_and_goes_on_at_another_node_from_its_
     assert end["status"] == "finished"
     first, note, again, *rest = reports
     assert re.fullmatch(r"worker lost \(node [\d.]+ is about to be taken away\); goes on after epoch 1", note["note"])
-    assert note["lost_s"] < 10, "from the checkpoint to the end of the worker; training itself lost nothing"
+    # the epoch before it took longer, held as it was: nothing of that is lost
+    assert note["lost_s"] < 3, "from the checkpoint to the end of the worker; training itself lost nothing"
     assert [report["epoch"] for report in rest] == [2, 3]
     measured = [{name: value for name, value in report.items() if "system/" not in name} for report in (first, again)]
     assert measured[0] == measured[1], (

@@ -20,6 +20,7 @@ from ray._private.utils import read_ray_address
 
 from jepa_train.checks import ConfigError
 from jepa_train.paths import results_dir
+from sweeps.engine.rules import check_results
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: CPUs that lanes may use, all of the machine's by default. A cluster's nodes know theirs.
 
     Raises:
-        ConfigError: see cluster_address.
+        ConfigError: see cluster_address; or the results cannot be written.
     """
     address = cluster_address()
     ray._private.worker.print_to_stdstream = _log  # the warnings that raylets push; log_to_driver does not stop them
@@ -110,6 +111,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
                 runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             )
         else:
+            check_results(results_dir())
             stack.enter_context(_on_loopback())
             directory = stack.enter_context(_short_path(ray_dir()))
             stack.callback(ray.shutdown)
@@ -159,13 +161,7 @@ def _on_loopback() -> Iterator[None]:
 @contextmanager
 def _short_path(directory: Path) -> Iterator[Path]:
     """A short name for a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"JEPA_RESULTS must be a folder that can be written to, got {str(results_dir())!r} ({error.strerror}); set "
-            "it to a folder of yours"
-        ) from None
+    directory.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="jepa-"))
     try:
         link = home / "ray"
