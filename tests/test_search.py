@@ -324,7 +324,7 @@ def test_label_free_search_picks_by_loss_over_lamb_to_the_alpha_and_reads_no_lab
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_next_point_after_a_thousand_trials_takes_less_than_a_second(sampler: str):
-    """Ten seconds of processor time here, of any machine. A Gaussian process is fitted to 300 of them."""
+    """Three seconds of processor time here, of any machine. A Gaussian process is fitted to 300 of them."""
     sweep = dataclasses.replace(SEARCH, sampler=sampler, trials=1001)
     study = SimulatedSweep(sweep, BASE, reports).plan().studies[0]
     made = Proposals(sweep, study, parallel=False)
@@ -341,7 +341,7 @@ def test_the_next_point_after_a_thousand_trials_takes_less_than_a_second(sampler
         trial, cell = made.ask(1000 + number, lambda point: make_cell(sweep, BASE, point), ())
         times.append(time.process_time() - start)
         assert 0.001 <= cell.config.method.lamb <= 0.1
-    assert min(times) < 10.0
+    assert min(times) < 3.0
 
 
 def test_a_gaussian_process_is_fitted_to_the_best_and_the_newest():
