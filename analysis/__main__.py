@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
-from analysis.folders import Folder, NoFolder, is_url
-from analysis.mixture import MixedRuns
-from analysis.provenance import write_table
-from analysis.render import FORMATS
-from analysis.runs import NothingToShow, has_runs, store_uri, sweeps_in
-from analysis.sources import file_name, shown
+from analysis.store.folders import Folder, NoFolder, is_url
+from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
+from analysis.store.sources import file_name, shown
+from analysis.table.mixture import MixedRuns
+from analysis.table.provenance import write_table
+from analysis.table.render import FORMATS
 from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
@@ -93,13 +93,13 @@ def _written(label: str, folder: Path, texts: dict[str, str]) -> list[Path]:
 
 
 def _report(options: argparse.Namespace) -> str:
-    from analysis.report import write_report  # matplotlib takes a second to import
+    from analysis.html_report import write_report  # matplotlib takes a second to import
 
     return str(write_report(_sweep(options), options.store, _folder(options)))
 
 
 def _export(options: argparse.Namespace) -> str:
-    from analysis.export import export_to, sweeps_to_export
+    from analysis.store.export import export_to, sweeps_to_export
 
     storage = os.environ.get("JEPA_STORAGE") or os.environ.get("JEPA_RESULTS") or "results"
     where = options.output or str(Folder(storage) / "exports")

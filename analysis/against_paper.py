@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.aggregate import Cell, Quantity
-from analysis.labels import dataset_label, encoder_label
-from analysis.render import render
-from analysis.selection import comparable, records_of
-from analysis.statistics import cells_of
+from analysis.select.labels import dataset_label, encoder_label
+from analysis.select.selection import comparable, records_of
+from analysis.table.cells import Cell, Quantity
+from analysis.table.render import render
+from analysis.table.significance import cells_of
 from analysis.tables import Built, comparable_frame
 
 FOLDER = Path(__file__).parent / "published"

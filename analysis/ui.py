@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from analysis.runs import NothingToShow, store_uri, sweeps_in
+from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 
 WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
 

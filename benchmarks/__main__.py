@@ -8,9 +8,9 @@ from pathlib import Path
 from benchmarks import image_folder, machine, rdmreg, sigreg, sigreg_table, step, views
 from benchmarks.report import Row, as_json, as_markdown
 from benchmarks.timing import Setting
-from jepa_train.checks import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import DataConfig
-from jepa_train.data.split import identify
+from jepa_train.data.splits import identify
 
 BENCHMARKS: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
     "sigreg": sigreg.run,

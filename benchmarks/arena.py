@@ -30,7 +30,7 @@ import dataclasses
 import sys
 
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
+from jepa_train.config.presets import DIGITS
 from sweeps.engine import Sweep, main
 
 SWEEP = Sweep(

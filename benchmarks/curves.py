@@ -14,9 +14,9 @@ from pathlib import Path
 from optuna.distributions import CategoricalDistribution
 
 from jepa_train.config import TrainConfig
-from jepa_train.flat import flatten, unflatten
-from jepa_train.presets import DIGITS
-from jepa_train.train import train
+from jepa_train.config.flat import flatten, unflatten
+from jepa_train.config.presets import DIGITS
+from jepa_train.train.loop import train
 
 METRIC = "val/probe_top1"
 GRID: dict[str, list[float]] = {

@@ -21,8 +21,8 @@ from benchmarks import machine
 from benchmarks.curves import METRIC, SPACE, VAL_FRACTIONS, Curves, read, record, synthetic
 from benchmarks.report import as_markdown
 from benchmarks.simulation import SimulatedSweep
-from sweeps.engine.objective import Asha
-from sweeps.engine.spec import Sweep
+from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.sweep import Sweep
 
 RESULTS = Path(__file__).parent / "results"
 TARGET = 0.3

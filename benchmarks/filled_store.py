@@ -13,11 +13,11 @@ from typing import Any
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from jepa_train.flat import Scalar, flatten
-from jepa_train.metrics import GLOSSARY
-from jepa_train.presets import DIGITS
-from sweeps.engine.cells import Cell, make_cell, shared_fields
-from sweeps.engine.spec import Sweep
+from jepa_train.config.flat import Scalar, flatten
+from jepa_train.config.presets import DIGITS
+from jepa_train.evaluation.metrics import GLOSSARY
+from sweeps.engine.spec.cells import Cell, make_cell, shared_fields
+from sweeps.engine.spec.sweep import Sweep
 
 METRICS = [f"{split}/{name}" for split in ("val", "test") for name in [*GLOSSARY][:20]]
 SPACE = {

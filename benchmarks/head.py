@@ -19,7 +19,7 @@ from benchmarks.head_checkpoints import checkpoint_rows
 from benchmarks.head_lanes import Measured, lane_rows, mailbox_rows
 from benchmarks.head_store import store_rows
 from benchmarks.report import as_markdown
-from sweeps.engine.cluster import ray_session
+from sweeps.engine.cluster.session import ray_session
 
 RESULTS = Path(__file__).parent / "results"
 # resnet18, resnet50, vit_small and vit_large, all with AdamW, which keeps two moments

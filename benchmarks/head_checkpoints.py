@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from benchmarks.head_lanes import Measured
-from jepa_train.checkpoint import Checkpoints
+from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
-from jepa_train.models import Network, build_network
-from jepa_train.optim import build_optimizer
-from jepa_train.presets import PRESETS
+from jepa_train.config.presets import PRESETS
+from jepa_train.model.network import Network, build_network
+from jepa_train.model.optim import build_optimizer
 
 _CLASSES = 100
 

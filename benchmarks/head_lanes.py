@@ -17,11 +17,11 @@ import psutil
 import ray
 from ray import tune
 
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
-from sweeps.engine.lanes import LanePool
-from sweeps.engine.mailbox import Mailbox
-from sweeps.engine.trial import make_trial
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.lanes.mailbox import Mailbox
+from sweeps.engine.lanes.pool import LanePool
+from sweeps.engine.lanes.trial import make_trial
 
 _METRICS = {f"val/metric{number}": 0.5 for number in range(40)}
 _PACE_S = 0.5  # between two reports of a trial

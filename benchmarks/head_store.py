@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.head_lanes import Measured
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
-from sweeps.engine.experiment import open_experiment
-from sweeps.engine.runs import Runs
-from sweeps.engine.spool import Operation
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.store.experiment import open_experiment
+from sweeps.engine.store.mlflow_runs import Runs
+from sweeps.engine.store.offline_queue import Operation
 
 _METRICS = {f"val/metric{number}": 0.5 for number in range(40)}
 _START_S = 120.0

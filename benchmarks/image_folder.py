@@ -18,10 +18,10 @@ from torchvision.transforms import v2
 
 from benchmarks.comparison import Comparison
 from benchmarks.timing import Setting, interleaved
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
-from jepa_train.data.split import load_splits
-from jepa_train.randomness import generator
+from jepa_train.data.splits import load_splits
 
 # how many, the side of the files, the side that training takes
 FOLDERS = ((2000, 32, 32), (200, 1024, 224))

@@ -33,17 +33,18 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from benchmarks import machine
 from benchmarks.image_folder import cache_in, write_folder
 from benchmarks.report import as_markdown
+from jepa_train.base.preemption import Home, Host
 from jepa_train.config import TrainConfig
-from jepa_train.flat import flatten, unflatten
-from jepa_train.host import Home, Host
-from jepa_train.preflight import preflight
-from jepa_train.presets import DIGITS, PRESETS
-from jepa_train.ray_worker import Outcome, Report, train_cell
-from sweeps.engine import Sweep, execute
+from jepa_train.config.flat import flatten, unflatten
+from jepa_train.config.presets import DIGITS, PRESETS
+from jepa_train.train.preflight import preflight
+from sweeps.engine import Sweep
 from sweeps.engine import main as launch
-from sweeps.engine.cluster import ray_session
-from sweeps.engine.lanes import LanePool
-from sweeps.engine.trial import make_trial
+from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.lanes.pool import LanePool
+from sweeps.engine.lanes.trial import make_trial
+from sweeps.engine.lanes.worker import Outcome, Report, train_cell
+from sweeps.engine.run import session
 
 RESULTS = Path(__file__).parent / "results"
 STEP_S, GAP_S, SWEEP_S = 0.3, 0.3, 30.0  # the targets
@@ -131,11 +132,11 @@ def _rows(place: Path, folder: Path | None, *, quick: bool) -> Iterator[Timing]:
 
 def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> Outcome:
     """The runner of real sweeps, which notes when the first step begins and when it is over."""
-    from jepa_train import distributed
-    from jepa_train.trainer import Trainer
+    from jepa_train.distributed import collectives
+    from jepa_train.train.trainer import Trainer
 
     def note(event: str) -> None:
-        if distributed.is_main():
+        if collectives.is_main():
             with (Path(checkpoints) / "events.jsonl").open("a") as file:
                 file.write(json.dumps({"trial": cell["seed"], "event": event, "at": time.time()}) + "\n")
 
@@ -238,7 +239,7 @@ def _whole_sweep(results: Path) -> Timing:
 def sweep() -> None:
     """A sweep of one cell, as its file would run it."""
     study = Sweep(name="overhead", purpose=str(__doc__), base=unflatten(SHORT, base=DIGITS))
-    with mock.patch.object(execute, "LanePool", partial(LanePool, runner=timed)):
+    with mock.patch.object(session, "LanePool", partial(LanePool, runner=timed)):
         sys.exit(launch(study, __file__, []))
 
 

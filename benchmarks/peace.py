@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.arena import TIMED, Arena, Points
-from jepa_train.train import train
-from sweeps.engine.cells import fixed_cells
+from jepa_train.train.loop import train
+from sweeps.engine.spec.cells import fixed_cells
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from benchmarks.comparison import Comparison
 from benchmarks.gradients import check_agreement, forward_backward
 from benchmarks.memory import peaks
 from benchmarks.timing import Setting, interleaved
-from jepa_train.products import products
-from jepa_train.randomness import generator
-from jepa_train.rgg import RGG
-from jepa_train.sliced_wasserstein import sliced_wasserstein
-from jepa_train.slices import unit_slices
+from jepa_train.base.seeds import generator
+from jepa_train.losses.matmul import products
+from jepa_train.losses.rgg import RGG
+from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
+from jepa_train.losses.slices import unit_slices
 
 # N, D, K
 SHAPES = ((256, 512, 8192), (512, 2048, 8192))

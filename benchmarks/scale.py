@@ -24,13 +24,13 @@ from typing import Any, ClassVar
 
 from mlflow import MlflowClient
 
-from analysis.runs import load_histories, load_runs
+from analysis.store.runs import load_histories, load_runs
 from analysis.tables import find
 from benchmarks.comparison import in_bytes, in_time
 from benchmarks.filled_store import EPOCHS, drawn_cells, fill, grid_of, search_of
 from benchmarks.report import as_markdown
-from sweeps.engine.plan import make_plan
-from sweeps.engine.store import store_uri
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.store.reader import store_uri
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -114,7 +114,7 @@ def client_rows(side: int) -> list[Measured]:
 
 def proposal_rows(trials: int) -> list[Measured]:
     """Proposals of a search whose other trials are done; the first rebuilds the study from the store."""
-    from sweeps.engine.search import CellSearcher
+    from sweeps.engine.search.searcher import CellSearcher
 
     sweep = search_of(trials)
     plan = make_plan(sweep, Path("scale_search.py"))

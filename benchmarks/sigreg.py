@@ -14,9 +14,9 @@ from benchmarks.comparison import Comparison
 from benchmarks.gradients import check_agreement, forward_backward
 from benchmarks.memory import peaks
 from benchmarks.timing import Setting, interleaved
+from jepa_train.base.seeds import generator
+from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.lejepa import sigreg
-from jepa_train.randomness import generator
-from jepa_train.slices import unit_slices
 
 T_MAX = 5.0
 # V, N, D, K, T

@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.gradients import forward_backward
 from benchmarks.timing import QUICK, Effort, Setting, interleaved
+from jepa_train.base.seeds import generator
+from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.lejepa import sigreg
-from jepa_train.randomness import generator
-from jepa_train.slices import unit_slices
 
 DIM = 512
 RUNS = Effort(least=10, most=10, sample=0.0)  # as the paper: every run is timed on its own

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jepa_train.config import TrainConfig
-from jepa_train.flat import flatten
-from sweeps.engine.asha import Judge
-from sweeps.engine.cells import Cell, fixed_cells
-from sweeps.engine.plan import Plan, laid_out
-from sweeps.engine.search import CellSearcher
-from sweeps.engine.spec import Sweep
-from sweeps.engine.states import Rules
-from sweeps.engine.store import Entry
+from jepa_train.config.flat import flatten
+from sweeps.engine.plan.cell_state import Rules
+from sweeps.engine.plan.plan import Plan, laid_out
+from sweeps.engine.search.asha import Judge
+from sweeps.engine.search.searcher import CellSearcher
+from sweeps.engine.spec.cells import Cell, fixed_cells
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
 
 Reports = Callable[[TrainConfig], Sequence[Mapping[str, float]]]  # one per epoch, {"epoch": 1.0, "val/..": ..}
 

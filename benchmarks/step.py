@@ -13,13 +13,13 @@ from torch import Tensor
 from benchmarks.comparison import Comparison
 from benchmarks.memory import peaks
 from benchmarks.timing import Call, Setting, interleaved
+from jepa_train.base.seeds import generator
 from jepa_train.config import ModelConfig, TrainConfig
+from jepa_train.config.presets import PRESETS
 from jepa_train.data import Images, Splits
-from jepa_train.models import build_network
-from jepa_train.presets import PRESETS
-from jepa_train.randomness import generator
-from jepa_train.trainer import Trainer
-from jepa_train.views import make_views
+from jepa_train.data.augment import make_views
+from jepa_train.model.network import build_network
+from jepa_train.train.trainer import Trainer
 
 CONFIGS: dict[str, TrainConfig] = {
     "LeJEPA": PRESETS["cifar10"],

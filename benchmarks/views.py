@@ -16,10 +16,10 @@ from torchvision.transforms import v2
 
 from benchmarks.comparison import Comparison
 from benchmarks.timing import Setting, interleaved
+from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
-from jepa_train.randomness import generator
-from jepa_train.recipes import CIFAR_VIEWS
-from jepa_train.views import make_views
+from jepa_train.config.augmentation_presets import CIFAR_VIEWS
+from jepa_train.data.augment import make_views
 
 BATCH, QUICK_BATCH = 256, 4
 RECIPES = {

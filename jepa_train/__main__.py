@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jepa_train.checks import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
+from jepa_train.config.flat import parse, unflatten
+from jepa_train.config.presets import PRESETS
 from jepa_train.data import DATASETS
-from jepa_train.data.split import load_splits
-from jepa_train.flat import parse, unflatten
-from jepa_train.metrics import GLOSSARY
-from jepa_train.preflight import preflight
-from jepa_train.presets import PRESETS
-from jepa_train.redaction import hidden
-from jepa_train.storage import Place, StorageError, place_of
-from jepa_train.train import Outcome, evaluate_checkpoint, train
+from jepa_train.data.splits import load_splits
+from jepa_train.evaluation.metrics import GLOSSARY
+from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.train.loop import Outcome, evaluate_checkpoint, train
+from jepa_train.train.preflight import preflight
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
 

@@ -2,28 +2,28 @@
 
 import sys
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 
 
 def main(words: list[str]) -> int:
     """Sweeps by name, or a command: `doctor`, or one of those that know their own words and import no torch."""
     try:
         if words[:1] == ["fetch"]:
-            from sweeps.engine.fetch import fetch
+            from sweeps.engine.cli.fetch import fetch
 
             return fetch(words[1:])
         if words[:1] == ["backup"]:
-            from sweeps.engine.backup import backup
+            from sweeps.engine.cluster.backup import backup
 
             return backup(words[1:])
         if words[:1] == ["notice"]:
-            from sweeps.engine.notice import watch
+            from sweeps.engine.cluster.notice import watch
 
             return watch(words[1:])
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    from sweeps.engine.named import by_name
+    from sweeps.engine.cli.named import by_name
 
     return by_name(words)
 

@@ -19,10 +19,10 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from sweeps.engine.nodes import _to_come
-from sweeps.engine.placement import Node, Request, room
-from sweeps.engine.scales import at_scale
-from sweeps.engine.spec import Sweep
+from sweeps.engine.cluster.nodes import _to_come
+from sweeps.engine.cluster.resources import Node, Request, room
+from sweeps.engine.spec.scale import at_scale
+from sweeps.engine.spec.sweep import Sweep
 
 ROOT = Path(__file__).parents[1]
 LOCK = dict(

@@ -11,12 +11,12 @@ from typing import Any
 
 from optuna import distributions
 
-from jepa_train import config as config_module
-from jepa_train.flat import field_types
+from jepa_train.config import schema as config_module
+from jepa_train.config.flat import field_types
+from jepa_train.config.presets import PRESETS
+from jepa_train.evaluation.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS, LeJEPA, RectifiedLpJEPA
-from jepa_train.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
-from jepa_train.presets import PRESETS
-from sweeps.engine import objective, spec
+from sweeps.engine.spec import objective, sweep
 from tests.mistakes import MISTAKES, NEVER, NUMBERS, VALUES
 
 HEAD = '''"""A study."""
@@ -27,7 +27,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeps.engine import Asha, BestOf, LabelFree, Sweep, main
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig, ViewsConfig
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
-from jepa_train.presets import DIGITS, PRESETS
+from jepa_train.config.presets import DIGITS, PRESETS
 '''
 TAIL = "\nif __name__ == '__main__':\n    sys.exit(main(SWEEP, __file__))\n"
 
@@ -110,7 +110,7 @@ _SECTIONS = {"DataConfig": "data.", "ViewsConfig": "views.", "ModelConfig": "mod
 _SECTIONS |= {cls.__name__: "method." for cls in METHODS.values()} | {"TrainConfig": "", "dataclasses.replace": ""}
 _CLASSES: dict[str, Any] = {
     cls.__name__: cls
-    for values in (*map(vars, (distributions, config_module, objective, spec)), METHODS)
+    for values in (*map(vars, (distributions, config_module, objective, sweep)), METHODS)
     for cls in values.values()
     if inspect.isclass(cls)
 }

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from jepa_train.randomness import generator
+from jepa_train.base.seeds import generator
 
 
 def photos(num: int, size: int = 32) -> torch.Tensor:

@@ -11,18 +11,19 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from jepa_train import distributed, finetune
-from jepa_train.batch_norm import convert_batch_norm
+from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.config import OptimConfig
+from jepa_train.config.presets import DIGITS
 from jepa_train.data import Splits
-from jepa_train.data.split import load_splits
+from jepa_train.data.splits import load_splits
+from jepa_train.distributed import collectives
+from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.evaluation import finetune
+from jepa_train.evaluation.protocols import shots_of
+from jepa_train.losses.slices import singular_slices, unit_slices
 from jepa_train.methods import NCL, LeJEPA, Method, RectifiedLpJEPA, SimCLR, VICReg
-from jepa_train.models import build_network
-from jepa_train.presets import DIGITS
-from jepa_train.protocols import shots_of
-from jepa_train.randomness import derive_seed, generator
-from jepa_train.slices import singular_slices, unit_slices
-from jepa_train.train import train
+from jepa_train.model.network import build_network
+from jepa_train.train.loop import train
 
 BATCH = 12
 STEPS: dict[str, Method] = {
@@ -63,10 +64,10 @@ def training_step(name: str) -> dict:
     views = 3 if STEPS[name].centred else 2  # of which two are global
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
     fill(model, seed=7)
-    images = draw("images", views, BATCH, 6)[:, distributed.rank_slice(BATCH)]
-    if distributed.world_size() > 1:
+    images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
+    if collectives.world_size() > 1:
         model = convert_batch_norm(model)
-    parallel = distributed.data_parallel(model)  # named: DDP averages only as long as it lives
+    parallel = collectives.data_parallel(model)  # named: DDP averages only as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = STEPS[name](z, num_global=2, step=3, seed=11)
     loss.backward()
@@ -88,7 +89,7 @@ def few_digits() -> Splits:
 def finetuned() -> dict[str, float]:
     """A random encoder fine-tuned on few digits, by one process or by this rank of several."""
     network = build_network(FINETUNED, num_classes=10)
-    if distributed.world_size() > 1:
+    if collectives.world_size() > 1:
         convert_batch_norm(network)
     steps, finetune.STEPS = finetune.STEPS, (3, 3)
     try:
@@ -108,12 +109,12 @@ def batch_norm_steps(
     The gradient that reaches the batch norm is NCHW in both memory formats.
     """
     outputs, gradients = [], []
-    share = distributed.rank_slice(BATCH)
+    share = collectives.rank_slice(BATCH)
     for step in range(2):
         x = (5 + 2 * draw(f"x{step}", BATCH, 4, 3, 3))[share].to(dtype, memory_format=memory_format).requires_grad_()
         x.register_hook(gradients.append)  # not x.grad, which takes on the memory format of x
         out = norm(x)
-        distributed.mean_over_ranks((out * draw(f"w{step}", BATCH, 4, 3, 3)[share]).sum()).backward()
+        collectives.mean_over_ranks((out * draw(f"w{step}", BATCH, 4, 3, 3)[share]).sum()).backward()
         outputs.append(out.detach())
     parameters = {key: value.grad for key, value in norm.named_parameters()}
     norm.eval()
@@ -169,13 +170,13 @@ def _of_any_number(rank: int) -> dict:
         "steps": {name: training_step(name) for name in STEPS},
         "slices": [unit_slices(5, 4, derive_seed(11, step, "slices")) for step in range(2)],
         "singular": singular_slices(draw("singular", 6, 4), 5, 0),
-        "fair": {n: list(range(n))[distributed.fair_slice(n)] for n in (0, 1, 7)},
+        "fair": {n: list(range(n))[collectives.fair_slice(n)] for n in (0, 1, 7)},
         "uneven": {
             **{name: _refusal(lambda m=m: m(uneven, num_global=2, step=0, seed=0)) for name, m in STEPS.items()},
-            "gather": _refusal(lambda: distributed.gather_over_ranks(uneven[0])),
-            "check": _refusal(lambda: distributed.require_equal_batches(4 + rank)),
+            "gather": _refusal(lambda: collectives.gather_over_ranks(uneven[0])),
+            "check": _refusal(lambda: collectives.require_equal_batches(4 + rank)),
         },
-        "even": _refusal(lambda: distributed.require_equal_batches(4)),
+        "even": _refusal(lambda: collectives.require_equal_batches(4)),
     }
 
 
@@ -184,7 +185,7 @@ def _of_two(rank: int) -> dict:
     strided = convert_batch_norm(batch_norms()["plain"])
     coarse = convert_batch_norm(nn.BatchNorm2d(4))
     return {
-        "identity": [distributed.rank(), distributed.world_size(), distributed.is_main()],
+        "identity": [collectives.rank(), collectives.world_size(), collectives.is_main()],
         "collectives": _collectives(rank),
         "runs": {name: train(config).metrics for name, config in SMALL.items()},
         "finetuned": finetuned(),
@@ -196,25 +197,25 @@ def _of_two(rank: int) -> dict:
 
 def _collectives(rank: int) -> dict:
     x = draw("mean", 2, 3)[rank].requires_grad_()
-    mean = distributed.mean_over_ranks(x)
+    mean = collectives.mean_over_ranks(x)
     (mean * draw("mean weight", 2, 3)[rank]).sum().backward()
     rows = draw("gather", 2, 2, 3)[rank].requires_grad_()
-    gathered = distributed.gather_over_ranks(rows)
+    gathered = collectives.gather_over_ranks(rows)
     (gathered * draw("gather weight", 2, 4, 3)[rank]).sum().backward()
     return {
         "mean": mean.detach(),
         "mean_gradient": x.grad,
         "gather": gathered.detach(),
         "gather_gradient": rows.grad,
-        "rows": distributed.gather_rows(torch.arange(3 * rank + 1) + 10 * rank),  # 1 and 4 rows
-        "some_empty": distributed.gather_rows(torch.ones(2 * rank, 3, dtype=torch.bool)),
-        "all_empty": distributed.gather_rows(torch.ones(0, 3)),
-        "broadcast": [distributed.broadcast_flag(rank == 0), distributed.broadcast_flag(rank == 1)],
-        "broadcast_int": distributed.broadcast_int(10**9 + rank),
-        "broadcast_tensor": distributed.broadcast(torch.arange(6.0).view(2, 3).mT * (1 + rank)),
-        "broadcast_text": distributed.broadcast_text(f"checkpoint of rank {rank} \N{SNOWMAN}"),
-        "share": list(range(10))[distributed.rank_slice(10)],
-        "refusal": _refusal(lambda: distributed.rank_slice(7)),
+        "rows": collectives.gather_rows(torch.arange(3 * rank + 1) + 10 * rank),  # 1 and 4 rows
+        "some_empty": collectives.gather_rows(torch.ones(2 * rank, 3, dtype=torch.bool)),
+        "all_empty": collectives.gather_rows(torch.ones(0, 3)),
+        "broadcast": [collectives.broadcast_flag(rank == 0), collectives.broadcast_flag(rank == 1)],
+        "broadcast_int": collectives.broadcast_int(10**9 + rank),
+        "broadcast_tensor": collectives.broadcast(torch.arange(6.0).view(2, 3).mT * (1 + rank)),
+        "broadcast_text": collectives.broadcast_text(f"checkpoint of rank {rank} \N{SNOWMAN}"),
+        "share": list(range(10))[collectives.rank_slice(10)],
+        "refusal": _refusal(lambda: collectives.rank_slice(7)),
     }
 
 

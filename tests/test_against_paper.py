@@ -13,7 +13,7 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.against_paper import FOLDER, NothingPublished, against_paper, pairs
-from analysis.labels import dataset_label
+from analysis.select.labels import dataset_label
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 PAPER = {"data.name": "image_folder", "data.path": "/data/ImageNet-100", "model.encoder": "resnet50", "epochs": 400}

@@ -14,14 +14,14 @@ from conftest import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.aggregate import Quantity
-from analysis.compared import cells
-from analysis.goals import goals_of
-from analysis.pivot import pivot
-from analysis.ranking import ranked
-from analysis.runs import NothingToShow, load_history, load_runs, notes_of, store_uri, typed
-from analysis.selection import current
-from analysis.summary import summary
+from analysis.select.compared import cells
+from analysis.select.objectives import goals_of
+from analysis.select.selection import current
+from analysis.store.runs import NothingToShow, load_history, load_runs, notes_of, store_uri, typed
+from analysis.table.cells import Quantity
+from analysis.table.pivot import pivot
+from analysis.table.ranking import ranked
+from analysis.table.summary import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 

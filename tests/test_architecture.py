@@ -59,14 +59,14 @@ def offenders(package: str, forbidden: set[str], *, besides: set[str] = frozense
 
 
 def test_training_knows_no_tracker_and_no_ray_outside_the_worker():
-    assert offenders("jepa_train", TRACKERS, besides={"jepa_train/ray_worker.py"}) == []
+    assert offenders("jepa_train", TRACKERS, besides={"sweeps/engine/lanes/worker.py"}) == []
     assert offenders("jepa_train", TRACKERS - {"ray"}) == []
     assert offenders("jepa_train", OURS - {"jepa_train"}) == []
 
 
 def test_only_one_file_speaks_to_torch_distributed():
     spoken = {"torch.distributed", "torch.nn.parallel", "torch.nn.SyncBatchNorm"}
-    assert offenders("jepa_train", spoken, besides={"jepa_train/distributed.py"}) == []
+    assert offenders("jepa_train", spoken, besides={"jepa_train/distributed/collectives.py"}) == []
     assert offenders("sweeps", spoken) == []
 
 
@@ -86,14 +86,14 @@ def test_sweeps_reach_analysis_in_two_places():
     """A launch prints and keeps table and figures; ledger and tables are read from the store by one reader, without
     pandas."""
     places = {
-        "sweeps/engine/run.py": {"analysis.tables", "analysis.figures", "analysis.runs"},
-        "sweeps/engine/store.py": {"analysis.records"},
+        "sweeps/engine/run/launch.py": {"analysis.tables", "analysis.figures", "analysis.store.runs"},
+        "sweeps/engine/store/reader.py": {"analysis.store.records"},
     }
     assert offenders("sweeps", {"analysis"}, besides={*places}) == []
     for file, modules in places.items():
         used = {name for name in imports(ROOT / file) if name.startswith("analysis.")}
         assert {name if name in modules else name.rpartition(".")[0] for name in used} == modules
-    assert "pandas" not in imports(ROOT / "analysis/records.py") | imports(ROOT / "analysis/__init__.py")
+    assert "pandas" not in imports(ROOT / "analysis/store/records.py") | imports(ROOT / "analysis/__init__.py")
 
 
 def test_benchmarks_run_where_training_does():

@@ -8,13 +8,13 @@ from optuna.distributions import FloatDistribution
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.simulation import SimulatedSweep
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
-from sweeps.engine.asha import AshaScheduler, Judge
-from sweeps.engine.cells import make_cell
-from sweeps.engine.objective import Asha
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import Entry
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.search.asha import AshaScheduler, Judge
+from sweeps.engine.spec.cells import make_cell
+from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=20)
 SWEEP = Sweep(

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_train.averaging import Average
-from jepa_train.batch_norm import GlobalBatchNorm, convert_batch_norm
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
-from jepa_train.models import Network, build_network
+from jepa_train.distributed.batch_norm import GlobalBatchNorm, convert_batch_norm
+from jepa_train.model.ema import Average
+from jepa_train.model.network import Network, build_network
 
 CONFIG = TrainConfig(
     model=ModelConfig(projector_hidden=16, projector_dim=8), views=ViewsConfig(global_size=16, num_local=0)

@@ -12,12 +12,12 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from jepa_train.checks import ConfigError
-from jepa_train.paths import storage_dir
+from jepa_train.base.errors import ConfigError
+from jepa_train.storage.paths import storage_dir
 from sweeps.__main__ import main
-from sweeps.engine import backup
-from sweeps.engine.options import read_words
-from sweeps.engine.run import Run
+from sweeps.engine.cli.args import read_words
+from sweeps.engine.cluster import backup
+from sweeps.engine.run.launch import Run
 
 pytestmark = pytest.mark.usefixtures("results")
 
@@ -140,7 +140,7 @@ def test_a_launch_copies_at_its_end_where_a_watch_does(
 
 def test_a_watch_copies_what_has_changed(results: Path, tmp_path: Path) -> None:
     environment = os.environ | {"JEPA_STORAGE": str(tmp_path / "shared")}
-    every = "import sys; from sweeps.engine import backup; backup.EVERY_S = 0.05; backup.backup(['watch'])"
+    every = "import sys; from sweeps.engine.cluster import backup; backup.EVERY_S = 0.05; backup.backup(['watch'])"
     copy = tmp_path / "shared/store/mlflow.db"
     with (tmp_path / "log").open("w") as log:
         watch = subprocess.Popen([sys.executable, "-c", every], env=environment, stdout=log)
@@ -166,5 +166,5 @@ def test_another_word_is_answered(words: list[str], capsys: pytest.CaptureFixtur
 
 
 def test_it_imports_no_torch() -> None:
-    code = "import sys; import sweeps.__main__, sweeps.engine.backup; sys.exit('torch' in sys.modules)"
+    code = "import sys; import sweeps.__main__, sweeps.engine.cluster.backup; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

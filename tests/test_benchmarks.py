@@ -25,12 +25,12 @@ from benchmarks.sigreg import plain_sigreg
 from benchmarks.sigreg_table import RUNS, PaperTiming
 from benchmarks.timing import QUICK, Effort, Setting, interleaved
 from benchmarks.views import per_image
+from jepa_train.base.seeds import generator
+from jepa_train.config.augmentation_presets import CIFAR_VIEWS
+from jepa_train.data.augment import make_views
+from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
+from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.lejepa import sigreg
-from jepa_train.randomness import generator
-from jepa_train.recipes import CIFAR_VIEWS
-from jepa_train.sliced_wasserstein import sliced_wasserstein
-from jepa_train.slices import unit_slices
-from jepa_train.views import make_views
 
 CPU = torch.device("cpu")
 ROW = Comparison(

@@ -8,14 +8,14 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.ui import links
-from jepa_train.presets import DIGITS
-from sweeps.engine.calibration import name_of, ran
-from sweeps.engine.cells import fixed_cells
-from sweeps.engine.placement import Request
-from sweeps.engine.plan import make_plan
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import store_uri
-from sweeps.engine.tracking import Ledger
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.cluster.resources import Request
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.calibration import name_of, ran
+from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.ledger import Ledger
+from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
 SEEDS = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jepa_train.data.cache import Making, one_at_a_time, part_of, stored
-from jepa_train.paths import cache_dir
+from jepa_train.storage.paths import cache_dir
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 4), dtype=np.uint8)
 

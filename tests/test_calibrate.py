@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_train import calibrate, finetune
-from jepa_train import train as train_module
-from jepa_train.calibrate import Bench
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
+from jepa_train.config.presets import DIGITS
+from jepa_train.evaluation import finetune
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
-from jepa_train.train import train
-from jepa_train.trainer import Trainer
+from jepa_train.train import loop as train_module
+from jepa_train.train.loop import train
+from jepa_train.train.trainer import Trainer
+from sweeps.engine.run import calibrate
+from sweeps.engine.run.calibrate import Bench
 
 CONFIG = dataclasses.replace(
     DIGITS,

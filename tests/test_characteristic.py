@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from jepa_train.characteristic import EagerWaves, Knots, Waves, waves
-from jepa_train.randomness import generator
+from jepa_train.base.seeds import generator
+from jepa_train.losses.ecf import EagerWaves, Knots, Waves, waves
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORMS = ["eager", "triton"]
@@ -20,7 +20,7 @@ KNOTS = [Knots(first=0.625, stride=1, num=8), Knots(first=0.3, stride=2, num=5),
 TO_COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from jepa_train import characteristic_triton as kernels
+from jepa_train.losses import ecf_triton as kernels
 
 numbers = {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
 fixed = {"SQUARED": True, "ROWS": 256, "COLUMNS": 32}
@@ -36,7 +36,7 @@ def make(form: str, x: Tensor, knots: Knots) -> Waves:
     if form == "eager":
         return EagerWaves(x, knots)
     pytest.importorskip("triton")
-    from jepa_train.characteristic_triton import TritonWaves
+    from jepa_train.losses.ecf_triton import TritonWaves
 
     return TritonWaves(x.to(DEVICE), knots)
 

@@ -18,15 +18,16 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_train import checkpoint, storage
-from jepa_train.checkpoint import Checkpoints
-from jepa_train.checkpoint_file import CheckpointError, read_checkpoint, restore
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
+from jepa_train.checkpoint import checkpoints
+from jepa_train.checkpoint.checkpoint_file import CheckpointError, read_checkpoint, restore
+from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import ProbeConfig, TrainConfig
-from jepa_train.presets import DIGITS
-from jepa_train.storage import Disk, StorageError
-from jepa_train.train import train
-from jepa_train.trainer import Trainer
+from jepa_train.config.presets import DIGITS
+from jepa_train.storage import local
+from jepa_train.storage.local import Disk, StorageError
+from jepa_train.train.loop import train
+from jepa_train.train.trainer import Trainer
 
 CONFIG = TrainConfig()
 
@@ -233,7 +234,7 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
         file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(checkpoints.torch, "save", full)
     saves.save(16, state(16), [])
     assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
     assert "No space left on device" in caplog.text
@@ -242,10 +243,10 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
 
 def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     now = 1000.0
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
     with Checkpoints(tmp_path, CONFIG) as saves:
         assert not saves.due
-        now += checkpoint.INTERVAL_S + 1
+        now += checkpoints.INTERVAL_S + 1
         assert saves.due
         saves.save(1, state(1), [])
         assert not saves.due
@@ -276,7 +277,7 @@ def test_the_next_file_waits_for_the_one_before(tmp_path: Path, arrived: list[st
         arrived.append(f"and {content['step']} is written")
         honest(content, file)
 
-    monkeypatch.setattr(checkpoint.torch, "save", serialise)
+    monkeypatch.setattr(checkpoints.torch, "save", serialise)
     with Checkpoints(tmp_path, CONFIG) as saves:
         saves.save(4, state(4), [])
         assert arrived == ["and 4 is written"]
@@ -347,7 +348,7 @@ def test_what_was_trained_while_a_file_was_on_its_way_is_not_told_as_safe(
         nonlocal now
         now += 30.0
 
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
     on_its_way(monkeypatch, slow)
     ages: list[float] = []
     with Checkpoints(tmp_path, CONFIG, saved=ages.append) as saves:
@@ -377,7 +378,7 @@ def test_a_run_whose_machine_leaves_ends_when_its_checkpoint_has_arrived(tmp_pat
 
 
 def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoint, "WAIT_S", 0.3)
+    monkeypatch.setattr(checkpoints, "WAIT_S", 0.3)
     with Checkpoints(tmp_path, CONFIG) as first:
         first.resume()
         with pytest.raises(StorageError, match=r"^checkpoints .* are being written by another process; wait until"):
@@ -389,7 +390,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
     holding = f"""
 import sys, time
 from pathlib import Path
-from jepa_train.checkpoint import Checkpoints
+from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
 with Checkpoints(Path({str(tmp_path)!r}), TrainConfig()) as saves:
     saves.resume()
@@ -410,7 +411,7 @@ def test_a_folder_that_cannot_be_locked_is_used_all_the_same(tmp_path: Path, mon
     def unsupported(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(storage.fcntl, "flock", unsupported)
+    monkeypatch.setattr(local.fcntl, "flock", unsupported)
     assert resumed_step(tmp_path) is None
 
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.flat import cell_fields, cell_key, flatten, parse, unflatten
+from jepa_train.config.flat import cell_fields, cell_key, flatten, parse, unflatten
+from jepa_train.config.presets import DIGITS
 from jepa_train.methods import METHODS, LeJEPA, RectifiedLpJEPA
-from jepa_train.paths import results_dir
-from jepa_train.presets import DIGITS
+from jepa_train.storage.paths import results_dir
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA(p=0.5, mu=-1.0), data=DataConfig(name="cifar10", path="/here"), seed=3)
 
@@ -51,7 +51,7 @@ def test_cell_key_ignores_places_and_spelling_but_nothing_that_decides_the_resul
 
 
 def test_cell_key_is_the_same_in_another_process():
-    code = "from jepa_train.config import *; from jepa_train.flat import *; print(cell_key(TrainConfig(seed=5)))"
+    code = "from jepa_train.config import *; from jepa_train.config.flat import *; print(cell_key(TrainConfig(seed=5)))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == cell_key(TrainConfig(seed=5))
 

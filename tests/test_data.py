@@ -15,12 +15,11 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from jepa_train import devices
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS, Images, cifar
+from jepa_train.data import DATASETS, Images, cifar, device_transfer
 from jepa_train.data.base import stratified
-from jepa_train.data.split import identify, load_splits
+from jepa_train.data.splits import identify, load_splits
 
 
 @pytest.fixture(autouse=True)
@@ -264,21 +263,21 @@ def test_trials_of_a_node_share_cifar_in_one_map(tmp_path, monkeypatch):
 
 def test_images_are_copied_to_a_device_once_and_those_of_one_dataset_only(monkeypatch):
     """On the meta device, whose copies are free, in the place of a GPU with room for 400 bytes of images."""
-    monkeypatch.setattr(devices, "_free", lambda _: 400 / devices._SHARE)
-    monkeypatch.setattr(devices, "_copied", {})
+    monkeypatch.setattr(device_transfer, "_free", lambda _: 400 / device_transfer._SHARE)
+    monkeypatch.setattr(device_transfer, "_copied", {})
     meta = torch.device("meta")
     fits, also, large = (torch.zeros(count, 3, 2, 2, dtype=torch.uint8) for count in (30, 33, 34))
-    copy = devices.resident(fits, meta)
+    copy = device_transfer.resident(fits, meta)
     assert copy.device == meta
-    assert devices.resident(fits, meta) is copy
-    assert devices.resident(fits, torch.device("cpu")) is fits
+    assert device_transfer.resident(fits, meta) is copy
+    assert device_transfer.resident(fits, torch.device("cpu")) is fits
     kept = weakref.ref(copy)
     del copy
-    assert devices.resident(also, meta).device == meta
+    assert device_transfer.resident(also, meta).device == meta
     assert kept() is None
-    assert devices.resident(large, meta) is large
-    monkeypatch.setattr(devices, "_free", lambda _: 10**9)
-    assert devices.resident(large, meta) is large  # decided once: a run does not change its mind between epochs
+    assert device_transfer.resident(large, meta) is large
+    monkeypatch.setattr(device_transfer, "_free", lambda _: 10**9)
+    assert device_transfer.resident(large, meta) is large  # decided once: a run does not change its mind between epochs
     images = dataclasses.replace(some_images(), pixels=fits).on(meta)
     assert images.batch(torch.tensor([0, 1]))[0].shape == (2, 3, 2, 2)
 
@@ -286,8 +285,8 @@ def test_images_are_copied_to_a_device_once_and_those_of_one_dataset_only(monkey
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("share", [0.25, 0.0])  # on the GPU, and sent from the host
 def test_batches_on_a_gpu_are_those_of_the_host_and_wait_for_nothing(share, monkeypatch):
-    monkeypatch.setattr(devices, "_SHARE", share)
-    monkeypatch.setattr(devices, "_copied", {})
+    monkeypatch.setattr(device_transfer, "_SHARE", share)
+    monkeypatch.setattr(device_transfer, "_copied", {})
     images = load_splits(DataConfig(name="digits", image_size=8)).train
     there = images.on(torch.device("cuda"))
     assert (there.pixels.device.type == "cuda") == (share > 0)

@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from jepa_train.presets import DIGITS
-from sweeps.engine import display as display_module
-from sweeps.engine.cells import Cell, make_cell
-from sweeps.engine.display import Display, End, Outcome
-from sweeps.engine.objective import Goal
-from sweeps.engine.pace import Pace
-from sweeps.engine.pareto_set import ParetoSet
-from sweeps.engine.plan import Plan
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import Entry
-from sweeps.engine.summary import summary, summary_lines
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.cli.summary import summary, summary_lines
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run import display as display_module
+from sweeps.engine.run.display import Display, End, Outcome
+from sweeps.engine.run.eta import Pace
+from sweeps.engine.run.pareto_set import ParetoSet
+from sweeps.engine.spec.cells import Cell, make_cell
+from sweeps.engine.spec.objective import Goal
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=10)
 SWEEP = Sweep(name="study", purpose="", base=BASE, grid={"method.lamb": [0.1, 0.2, 0.3, 0.4]})

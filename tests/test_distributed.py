@@ -3,8 +3,8 @@ import ranks
 import torch
 from torch import nn
 
-from jepa_train import distributed
-from jepa_train.batch_norm import GlobalBatchNorm, convert_batch_norm
+from jepa_train.distributed import collectives
+from jepa_train.distributed.batch_norm import GlobalBatchNorm, convert_batch_norm
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +139,16 @@ def test_gradient_of_batch_norm_of_bf16_is_that_of_float64_up_to_rounding(both):
 
 def test_without_a_process_group_everything_is_the_identity():
     x = torch.arange(6.0).view(3, 2)
-    for same in (distributed.mean_over_ranks, distributed.gather_over_ranks, distributed.gather_rows):
+    for same in (collectives.mean_over_ranks, collectives.gather_over_ranks, collectives.gather_rows):
         assert same(x) is x
-    assert distributed.broadcast(x) is x
-    assert distributed.broadcast_flag(True)
-    assert distributed.broadcast_text("a") == "a"
-    assert distributed.fair_slice(5) == slice(0, 5)
-    distributed.require_equal_batches(3)
-    assert distributed.rank_slice(5) == slice(0, 5)
+    assert collectives.broadcast(x) is x
+    assert collectives.broadcast_flag(True)
+    assert collectives.broadcast_text("a") == "a"
+    assert collectives.fair_slice(5) == slice(0, 5)
+    collectives.require_equal_batches(3)
+    assert collectives.rank_slice(5) == slice(0, 5)
     module = nn.Linear(2, 2)
-    assert distributed.data_parallel(module) is module
+    assert collectives.data_parallel(module) is module
 
 
 def test_conversion_keeps_parameters_and_names_and_on_one_rank_the_values():

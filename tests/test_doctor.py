@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from jepa_train import object_store
-from jepa_train.paths import checkpoints_dir
-from jepa_train.storage import StorageError
+from jepa_train.storage import bucket
+from jepa_train.storage.local import StorageError
+from jepa_train.storage.paths import checkpoints_dir
 from sweeps.__main__ import main
-from sweeps.engine import doctor, doctor_storage, doctor_store, nodes
+from sweeps.engine.cli import doctor, doctor_storage, doctor_store
+from sweeps.engine.cluster import nodes
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_a_sweep_whose_data_is_away_is_a_problem(capsys: pytest.CaptureFixture[s
     def away(*_: object) -> None:
         raise StorageError("data.path 's3://bucket/x' cannot be read (no network)")
 
-    monkeypatch.setattr("jepa_train.data.staging.patiently", away)
+    monkeypatch.setattr("jepa_train.data.download.patiently", away)
     assert main(["doctor", "colour_folder", "data.path=s3://bucket/x"]) == 1
     assert "problem  colour_folder data.path 's3://bucket/x' cannot be read (no network)" in capsys.readouterr().out
 
@@ -171,7 +172,7 @@ def test_results_on_a_full_or_closed_disk(results: Path, monkeypatch: pytest.Mon
 
 
 def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     monkeypatch.setenv("JEPA_STORAGE", s3)
     assert told(doctor_storage.check_storage) == {
         "storage": ("ok", f"{s3} can be written to; "),

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import economy
 from benchmarks.curves import VAL_FRACTIONS, Curves, points, read, record, synthetic
 from benchmarks.economy import DRAWN, RESULTS, Economy, Strategy, drawn, quartiles, replayed
-from sweeps.engine.objective import Asha
+from sweeps.engine.spec.objective import Asha
 
 
 @pytest.mark.parametrize("images", VAL_FRACTIONS)

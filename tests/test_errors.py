@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from sweeps.__main__ import main as sweeps_main
-from sweeps.engine import launch
-from sweeps.engine.errors import install, one_line
+from sweeps.engine.cli import main
+from sweeps.engine.cli.errors import install, one_line
 
 HEAD = """import dataclasses
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
 from jepa_train.config import DataConfig, TrainConfig
-from jepa_train.presets import DIGITS, PRESETS
+from jepa_train.config.presets import DIGITS, PRESETS
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sweeps.engine import Asha, BestOf, Sweep, main
 """
@@ -73,7 +73,7 @@ def test_the_line_says_where_and_what(tmp_path: Path, body: str, end: str):
             ("FloatDistribution(...)", "[0.0, 1.0]", "step=0.3", "Write [0.0, 0.9]"),
         ),
         ("FloatDistribution(0, 10**400)", ("FloatDistribution(...)", "too large")),
-        ("from jepa_train.presets import DIGIT", ("cannot import name 'DIGIT'", "did you mean 'DIGITS'?")),
+        ("from jepa_train.config.presets import DIGIT", ("cannot import name 'DIGIT'", "did you mean 'DIGITS'?")),
         ("Sweep(name='study', purpose='', base=DIGITS)()", ("'Sweep' object is not callable",)),
         ("FloatDistribution(0.1)", ("FloatDistribution(...) missing", "'high'", "its fields are low, high, log, step")),
         ("FloatDistribution(0.1, 1.0, logs=True)", ("FloatDistribution has no field 'logs'; did you mean 'log'?",)),
@@ -109,8 +109,8 @@ def test_a_module_that_is_no_python_is_placed_where_it_is_not(tmp_path: Path, mo
 
 def test_the_engines_own_errors_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The same ValueError, raised while a sweep runs."""
-    monkeypatch.setattr(launch, "launch", launch.launch)  # what the file changes is put back
-    body = "from sweeps.engine import launch\nlaunch.launch = lambda *_: LeJEPA(lamb=2)\n"
+    monkeypatch.setattr(main, "launch", main.launch)  # what the file changes is put back
+    body = "import sweeps.engine.cli.main as program\nprogram.launch = lambda *_: LeJEPA(lamb=2)\n"
     assert answer_to(tmp_path, body + "main(Sweep(name='study', purpose='', base=DIGITS), __file__, [])") is None
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig, ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
 from jepa_train.data import Images, Splits
-from jepa_train.evaluate import embed, evaluate, final_evaluation
-from jepa_train.models import Network
-from jepa_train.randomness import generator
-from jepa_train.views import to_input
+from jepa_train.data.augment import to_input
+from jepa_train.evaluation.evaluate import embed, evaluate, final_evaluation
+from jepa_train.model.network import Network
 
 CONFIG = TrainConfig(
     data=DataConfig(image_size=8),

@@ -13,13 +13,13 @@ from pandas.testing import assert_frame_equal
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.export import write_export
 from analysis.figures import write_figure
-from analysis.provenance import write_table
-from analysis.records import read_records
-from analysis.report import write_report
-from analysis.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, notes_of, sweeps_in
-from analysis.sources import file_name
+from analysis.html_report import write_report
+from analysis.store.export import write_export
+from analysis.store.records import read_records
+from analysis.store.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, notes_of, sweeps_in
+from analysis.store.sources import file_name
+from analysis.table.provenance import write_table
 
 ODD = 'odd, "sweep" ±'
 GOALS = [{"metric": "val/probe_top1"}]
@@ -74,7 +74,7 @@ def test_the_frames_of_an_export_are_those_of_the_store(odd: str, export: Path) 
 def test_plain_sql_and_the_client_give_the_same_curves(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["system/cpu", "val/probe_top1"]
     by_sql = load_histories(ODD, names, odd), load_histories(ODD, store=odd)
-    monkeypatch.setattr("analysis.curves.sqlite_file", lambda _: None)
+    monkeypatch.setattr("analysis.store.curves.sqlite_file", lambda _: None)
     for there, here in zip((load_histories(ODD, names, odd), load_histories(ODD, store=odd)), by_sql, strict=True):
         assert_frame_equal(there, here)
 

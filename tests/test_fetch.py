@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from analysis.export import write_export
+from analysis.store.export import write_export
 from sweeps.__main__ import main
-from sweeps.engine import fetch
+from sweeps.engine.cli import fetch
 
 ROOT = Path(__file__).parents[1]
 RAY = f"""#!{sys.executable}

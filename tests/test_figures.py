@@ -22,7 +22,7 @@ from scipy.stats import gennorm, spearmanr
 from analysis import figures
 from analysis.figures.architectures import family
 from analysis.figures.style import as_bytes, series
-from analysis.runs import NothingToShow, load_runs, sweeps_in
+from analysis.store.runs import NothingToShow, load_runs, sweeps_in
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,16 +6,16 @@ import pytest
 import ranks
 import torch
 
-from jepa_train import finetune as module
 from jepa_train.config import ProbeConfig
 from jepa_train.data import Splits
-from jepa_train.data.split import load_splits
-from jepa_train.evaluate import embed, final_evaluation
-from jepa_train.finetune import RATES, finetune
-from jepa_train.logistic import Spectrum, linear_probe
-from jepa_train.metrics import GLOSSARY
-from jepa_train.models import build_network
-from jepa_train.probes import Labelled, standardised
+from jepa_train.data.splits import load_splits
+from jepa_train.evaluation import finetune as module
+from jepa_train.evaluation.evaluate import embed, final_evaluation
+from jepa_train.evaluation.finetune import RATES, finetune
+from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
+from jepa_train.evaluation.metrics import GLOSSARY
+from jepa_train.evaluation.probes import Labelled, standardised
+from jepa_train.model.network import build_network
 
 CONFIG = ranks.FINETUNED
 

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_train.fresh import FreshProcess
+from sweeps.engine.lanes.process_state import FreshProcess
 
 # A parent that has imported everything and computed nothing forks one process per list of runs: cheap fresh processes.
 PROCESSES = """
 import json, os, sys, warnings
 from pathlib import Path
 import torch
-from jepa_train.checkpoint_file import read_checkpoint
+from jepa_train.checkpoint.checkpoint_file import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig
-from jepa_train.flat import unflatten
-from jepa_train.fresh import FreshProcess
+from jepa_train.config.flat import unflatten
+from sweeps.engine.lanes.process_state import FreshProcess
 from jepa_train.methods import RectifiedLpJEPA
-from jepa_train.presets import DIGITS
-from jepa_train.train import train
-import torch._dynamo, jepa_train.products
+from jepa_train.config.presets import DIGITS
+from jepa_train.train.loop import train
+import torch._dynamo, jepa_train.losses.matmul
 
 common = {"global_batch": 300, "epochs": 1, "probe.protocols": "knn"}
 CONFIGS = {

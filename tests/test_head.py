@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from benchmarks.head_checkpoints import checkpoint_rows
 from benchmarks.head_lanes import Measured, _kind
 from benchmarks.head_store import _written
-from sweeps.engine.store import store_uri
+from sweeps.engine.store.reader import store_uri
 
 
 def test_the_bytes_of_a_checkpoint_are_those_of_its_file() -> None:

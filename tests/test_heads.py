@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig
-from jepa_train.heads import RepReLU, build_predictor, build_projector
+from jepa_train.model.heads import RepReLU, build_predictor, build_projector
 
 
 def normalised(x: Tensor) -> Tensor:

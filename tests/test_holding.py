@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from jepa_train.checks import ConfigError
-from sweeps.engine import holding
-from sweeps.engine.experiment import open_experiment
-from sweeps.engine.holding import Holder, hold, holder_of
-from sweeps.engine.store import store_uri
+from jepa_train.base.errors import ConfigError
+from sweeps.engine.store import lock
+from sweeps.engine.store.experiment import open_experiment
+from sweeps.engine.store.lock import Holder, hold, holder_of
+from sweeps.engine.store.reader import store_uri
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports MLflow and torch once for all of them
-PROCESSES.set_forkserver_preload(["sweeps.engine.holding"])
+PROCESSES.set_forkserver_preload(["sweeps.engine.store.lock"])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def results(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) ->
     (folder / "mlflow.db").write_bytes(template)
     monkeypatch.setenv("JEPA_RESULTS", str(folder))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(holding, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(lock, "_SETTLE_S", 0.05)
     return folder
 
 
@@ -64,7 +64,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        if seconds == holding._LOOK_S:
+        if seconds == lock._LOOK_S:
             self.during()
 
 
@@ -162,7 +162,7 @@ def test_a_holder_that_is_killed_is_taken_over_at_once(results: Path):
 
 def test_a_lease_of_another_machine_is_respected_as_soon_as_it_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch):
     clock, told = Clock(during=lambda: lease(beat=clock.now)), []
-    monkeypatch.setattr(holding, "time", clock)
+    monkeypatch.setattr(lock, "time", clock)
     lease(beat=clock.now - 3)
     holder = holder_of("study")
     assert holder is not None
@@ -183,7 +183,7 @@ def test_a_lease_of_another_machine_is_respected_as_soon_as_it_gives_a_sign_of_l
 def test_a_launch_on_another_machine_that_was_killed_is_waited_out_and_taken_over(monkeypatch: pytest.MonkeyPatch):
     """A job of Kubernetes or Slurm that begins again at once: it is asked once, and its no is final."""
     clock, told = Clock(during=lambda: None), []
-    monkeypatch.setattr(holding, "time", clock)
+    monkeypatch.setattr(lock, "time", clock)
     lease(beat=clock.now - 3)
     began = clock.now
     with hold("study", told.append):
@@ -209,7 +209,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_not_respected():
 
 
 def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(holding, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.1)
     with hold("study"):
         first = json.loads(tag())["beat"]
         write, failures = MlflowClient.set_experiment_tag, []
@@ -225,13 +225,13 @@ def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkey
 
 
 def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(holding, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.1)
     closed, beats = [], []
 
     def run() -> None:
         with hold("study"):
             # a beat that had read before the other wrote would write over it
-            monkeypatch.setattr(holding._Lease, "_write", lambda own: beats.append(own))
+            monkeypatch.setattr(lock._Lease, "_write", lambda own: beats.append(own))
             try:
                 until(lambda: len(beats) > 1)
                 threading.Thread(target=lease, daemon=True).start()  # the interruption comes while this one waits

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from jepa_train import host
+from jepa_train.base import preemption
+from jepa_train.base.preemption import Watch
 from jepa_train.config import ProbeConfig
-from jepa_train.host import Watch
-from jepa_train.presets import DIGITS
-from jepa_train.train import train
-from jepa_train.trainer import Trainer
+from jepa_train.config.presets import DIGITS
+from jepa_train.train.loop import train
+from jepa_train.train.trainer import Trainer
 
 
 class Asked:
@@ -43,7 +43,7 @@ def test_a_host_is_asked_at_looks_and_between_them_when_steps_are_long(
     notice_s: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looks are after every third step. Until the first one every step may be a long one."""
-    monkeypatch.setattr(host, "NOTICE_S", notice_s)
+    monkeypatch.setattr(preemption, "NOTICE_S", notice_s)
     asked, whole, looks = Asked(), Trainer.train_step, []
 
     def step(trainer: Trainer) -> None:

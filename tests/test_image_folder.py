@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from jepa_train.__main__ import main as command_line
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Images
-from jepa_train.data.split import load_splits
-from jepa_train.paths import cache_dir
+from jepa_train.data.splits import load_splits
+from jepa_train.storage.paths import cache_dir
 
 FOLDER = DATASETS["image_folder"]
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from jepa_train.information import ENTROPY_ROWS, HSIC_ROWS, entropy, hsic
+from jepa_train.evaluation.dependence import ENTROPY_ROWS, HSIC_ROWS, entropy, hsic
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

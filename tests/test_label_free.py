@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from analysis.label_free import ALPHAS, label_free, points_of, report
-from analysis.runs import load_runs
+from analysis.store.runs import load_runs
+from analysis.table.label_free import ALPHAS, label_free, points_of, report
 
 RNG = np.random.default_rng(3)
 

@@ -23,18 +23,17 @@ from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError
 
-from jepa_train import ray_worker
-from jepa_train.inspection import Expected
-from jepa_train.storage import StorageError
-from sweeps.engine import lanes as lanes_module
-from sweeps.engine import mailbox as mailbox_module
-from sweeps.engine import tasks
-from sweeps.engine import trial as trial_module
-from sweeps.engine.cluster import ray_dir, ray_session
-from sweeps.engine.lanes import LanePool
-from sweeps.engine.mailbox import Mailbox
-from sweeps.engine.tasks import MAX_LOSSES, Blame, ending
-from sweeps.engine.trial import make_trial
+from jepa_train.storage.local import StorageError
+from sweeps.engine.cluster.node_check import Expected
+from sweeps.engine.cluster.session import ray_dir, ray_session
+from sweeps.engine.lanes import mailbox as mailbox_module
+from sweeps.engine.lanes import pool as lanes_module
+from sweeps.engine.lanes import tasks, worker
+from sweeps.engine.lanes import trial as trial_module
+from sweeps.engine.lanes.mailbox import Mailbox
+from sweeps.engine.lanes.pool import LanePool
+from sweeps.engine.lanes.tasks import MAX_LOSSES, Blame, ending
+from sweeps.engine.lanes.trial import make_trial
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
 FINISHED = ending("finished")
@@ -407,14 +406,14 @@ def test_a_rank_records_its_own_errors_and_restarts_its_group_unless_all_failed_
     ends: list[dict[str, str]] = []
     calls = {"alike": lambda *_: alike, "finish": lambda _, end: ends.append(end)}
     box = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
-    monkeypatch.setattr(ray_worker.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
 
     def runner(*_: object) -> Any:
         raise error
 
     with contextlib.nullcontext() if alike else pytest.raises(type(error)):
-        host = ray_worker._Machines(box, (0, 1, 1), watched=False)
-        ray_worker._run(runner, {"cell": {}, "checkpoints": ""}, box, host, claim=(0, 1, 1), rank=1, workers=2)
+        host = worker._Machines(box, (0, 1, 1), watched=False)
+        worker._run(runner, {"cell": {}, "checkpoints": ""}, box, host, claim=(0, 1, 1), rank=1, workers=2)
     assert [end["reason"] for end in ends] == ([] if recorded is None else [recorded])
     assert all(end["status"] == "failed" and "Traceback" in end["traceback"] for end in ends)
 
@@ -455,7 +454,7 @@ DEAD = "its worker process died: killed, out of memory, crashed, or gone with it
     ],
 )
 def test_the_rank_that_failed_is_blamed_not_those_that_missed_it(errors: dict[int, Exception], blame: Blame) -> None:
-    reason, trace, fault, outage = ray_worker.blame_of(errors)
+    reason, trace, fault, outage = worker.blame_of(errors)
     assert (reason, fault, outage) == (blame.reason, blame.fault, blame.outage)
     assert trace.startswith(blame.traceback)
 

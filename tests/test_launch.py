@@ -8,19 +8,19 @@ import pytest
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 
-from jepa_train.checks import ConfigError
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
+from jepa_train.base.errors import ConfigError
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
 from sweeps.__main__ import main as sweeps_main
-from sweeps.engine import status as status_module
-from sweeps.engine.cells import Cell
-from sweeps.engine.launch import main
-from sweeps.engine.options import Options, read_words
-from sweeps.engine.plan import make_plan
-from sweeps.engine.spec import Sweep
-from sweeps.engine.status import status, time_told
-from sweeps.engine.store import store_uri
-from sweeps.engine.tracking import Ledger
+from sweeps.engine.cli import status as status_module
+from sweeps.engine.cli.args import Options, read_words
+from sweeps.engine.cli.main import main
+from sweeps.engine.cli.status import status, time_told
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.spec.cells import Cell
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.ledger import Ledger
+from sweeps.engine.store.reader import store_uri
 
 pytestmark = pytest.mark.usefixtures("priced")
 BASE = dataclasses.replace(DIGITS, epochs=20)

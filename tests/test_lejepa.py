@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jepa_train.base.seeds import derive_seed
+from jepa_train.losses.slices import unit_slices
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
 from jepa_train.methods.lejepa import epps_pulley, sigreg
-from jepa_train.randomness import derive_seed
-from jepa_train.slices import unit_slices
 
 
 def alg_1(x: np.ndarray, num_knots: int, t_max: float) -> np.ndarray:

@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from jepa_train.logistic import L2_GRID, Spectrum, fit_logistic, linear_probe
-from jepa_train.probes import Labelled, Score, standardised
+from jepa_train.evaluation.linear_probe import L2_GRID, Spectrum, fit_logistic, linear_probe
+from jepa_train.evaluation.probes import Labelled, Score, standardised
 
 
 @pytest.fixture(scope="module")

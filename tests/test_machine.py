@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from jepa_train.machine import Machine
+from jepa_train.base.system_metrics import Machine
 
 
 def clocks() -> tuple[float, float]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_train import memory
-from jepa_train.memory import peak_memory_gb, reset_peak_memory
+from jepa_train.base import memory
+from jepa_train.base.memory import peak_memory_gb, reset_peak_memory
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig
-from jepa_train.heads import build_projector
+from jepa_train.evaluation.probes import Labelled, knn_top1
 from jepa_train.methods import METHODS, Method
-from jepa_train.probes import Labelled, knn_top1
+from jepa_train.model.heads import build_projector
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_train.metrics import (
+from jepa_train.evaluation.metrics import (
     GLOSSARY,
     RANK_ROWS,
     collapse_reason,

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
-from jepa_train.models import (
+from jepa_train.model.network import (
     Network,
     build_encoder,
     build_network,
@@ -16,7 +17,6 @@ from jepa_train.models import (
     feature_widths,
     pooled_and_features,
 )
-from jepa_train.recipes import LEJEPA_SMALL_VIEWS
 
 LEJEPA = LeJEPA()
 VIEWS = ViewsConfig(num_global=2, global_size=32, num_local=1, local_size=16)

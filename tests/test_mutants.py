@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.engine import errors
+from sweeps.engine.cli import errors
 from tests.mutants import SWEEPS, Mutant, mutants, source_of
 
 WANTED = 1000
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setitem(sys.modules, "sweeps.engine.execute", types.SimpleNamespace(Session=_start))
+    monkeypatch.setitem(sys.modules, "sweeps.engine.run.session", types.SimpleNamespace(Session=_start))
     return tmp_path
 
 

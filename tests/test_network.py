@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from jepa_train.network import interface_of, use_interface_of
+from sweeps.engine.cluster.network import interface_of, use_interface_of
 
 
 def test_the_interface_of_an_address_is_the_one_that_the_system_names():

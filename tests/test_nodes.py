@@ -15,11 +15,10 @@ import pytest
 import ray
 import yaml
 
-from jepa_train import inspection
-from jepa_train.checks import ConfigError
-from sweeps.engine import cluster, nodes
-from sweeps.engine.cluster import cluster_address
-from sweeps.engine.placement import Request, room
+from jepa_train.base.errors import ConfigError
+from sweeps.engine.cluster import node_check, nodes, session
+from sweeps.engine.cluster.resources import Request, room
+from sweeps.engine.cluster.session import cluster_address
 
 AWS = {
     "max_workers": 5,
@@ -132,7 +131,7 @@ def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch:
     if named is not None:
         monkeypatch.setenv("RAY_ADDRESS", named)
     with listening() as address:
-        monkeypatch.setattr(cluster, "read_ray_address", lambda _: address)
+        monkeypatch.setattr(session, "read_ray_address", lambda _: address)
         assert cluster_address() == address
     with pytest.raises(ConfigError, match=f"the Ray that was started on this machine must answer, .* {address}"):
         cluster_address()
@@ -154,7 +153,7 @@ def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch:
 def test_an_address_that_leads_nowhere_is_answered_in_one_line(
     address: str, words: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "read_ray_address", lambda _: "")
+    monkeypatch.setattr(session, "read_ray_address", lambda _: "")
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=words) as caught:
         cluster_address()
@@ -163,24 +162,28 @@ def test_an_address_that_leads_nowhere_is_answered_in_one_line(
 
 def test_without_any_ray_a_launch_starts_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(cluster, "read_ray_address", lambda _: "")
+    monkeypatch.setattr(session, "read_ray_address", lambda _: "")
     assert cluster_address() == ""
 
 
 @pytest.fixture
-def expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[inspection.Expected]:
+def expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[node_check.Expected]:
     monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "shared"))
     with nodes.expected_of_nodes() as found:
         yield found
     assert list((tmp_path / "shared").iterdir()) == [], "what was written to look at is gone"
 
 
-def test_this_machine_is_like_itself(expected: inspection.Expected):
-    assert inspection.problem(expected) == ""
-    assert {"jepa_train/train.py", "sweeps/engine/lanes.py", "search_spaces/lejepa.py"} <= expected.code.keys()
+def test_this_machine_is_like_itself(expected: node_check.Expected):
+    assert node_check.problem(expected) == ""
+    assert {
+        "jepa_train/train/loop.py",
+        "sweeps/engine/lanes/pool.py",
+        "search_spaces/lejepa.py",
+    } <= expected.code.keys()
 
 
-def test_a_machine_that_is_about_to_go_is_not_looked_at(expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch):
+def test_a_machine_that_is_about_to_go_is_not_looked_at(expected: node_check.Expected, monkeypatch: pytest.MonkeyPatch):
     up, drained = ["head", "stays", "leaves", "hears"], {"leaves": 0}
     answers = {"head": "", "stays": "runs other code"}  # the others take no task
 
@@ -208,39 +211,39 @@ def test_a_machine_that_is_about_to_go_is_not_looked_at(expected: inspection.Exp
 
 @pytest.mark.parametrize("change", ["edited", "missing", "more"])
 def test_other_code_is_named_by_machine_and_file(
-    change: str, expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch
+    change: str, expected: node_check.Expected, monkeypatch: pytest.MonkeyPatch
 ):
     digests = dict(expected.code)
     {
-        "edited": lambda: digests.update({"jepa_train/train.py": "0" * 16}),
-        "missing": lambda: digests.pop("jepa_train/train.py"),
+        "edited": lambda: digests.update({"jepa_train/train/loop.py": "0" * 16}),
+        "missing": lambda: digests.pop("jepa_train/train/loop.py"),
         "more": lambda: digests.update({"jepa_train/zzz.py": "0" * 16}),
     }[change]()
-    monkeypatch.setattr(inspection, "source_digests", lambda: digests)
-    file = "jepa_train/zzz.py" if change == "more" else "jepa_train/train.py"
-    assert inspection.problem(expected) == f"{socket.gethostname()} runs other code: {file} differs"
+    monkeypatch.setattr(node_check, "source_digests", lambda: digests)
+    file = "jepa_train/zzz.py" if change == "more" else "jepa_train/train/loop.py"
+    assert node_check.problem(expected) == f"{socket.gethostname()} runs other code: {file} differs"
 
 
-def test_other_versions_are_named(expected: inspection.Expected, monkeypatch: pytest.MonkeyPatch):
+def test_other_versions_are_named(expected: node_check.Expected, monkeypatch: pytest.MonkeyPatch):
     whole = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0" if name == "timm" else whole(name))
-    assert inspection.problem(expected) == f"{socket.gethostname()} has timm 1.0 instead of {whole('timm')}"
+    assert node_check.problem(expected) == f"{socket.gethostname()} has timm 1.0 instead of {whole('timm')}"
 
 
-def test_a_machine_without_the_storage_is_told_so(expected: inspection.Expected, tmp_path: Path):
+def test_a_machine_without_the_storage_is_told_so(expected: node_check.Expected, tmp_path: Path):
     shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
     shared.rename(elsewhere)  # as where it is not mounted
-    assert inspection.problem(expected).endswith(f"cannot use the storage: {shared} is another folder here")
+    assert node_check.problem(expected).endswith(f"cannot use the storage: {shared} is another folder here")
     assert not shared.exists(), "nor is it made where it is not mounted"
     shared.write_text("a file where the folder should be")
-    assert f"cannot use the storage: {shared}" in inspection.problem(expected)
+    assert f"cannot use the storage: {shared}" in node_check.problem(expected)
     shared.unlink()
     elsewhere.rename(shared)
 
 
-def test_a_machine_without_the_data_is_told_so(expected: inspection.Expected, tmp_path: Path):
-    assert inspection.problem(dataclasses.replace(expected, data=str(tmp_path))) == ""
-    wrong = inspection.problem(dataclasses.replace(expected, data="~/data/none"))
+def test_a_machine_without_the_data_is_told_so(expected: node_check.Expected, tmp_path: Path):
+    assert node_check.problem(dataclasses.replace(expected, data=str(tmp_path))) == ""
+    wrong = node_check.problem(dataclasses.replace(expected, data="~/data/none"))
     assert wrong.startswith(f"{socket.gethostname()} has no data.path '~/data/none'")
 
 
@@ -256,12 +259,12 @@ def test_a_head_without_storage_begins_nothing(tmp_path: Path, monkeypatch: pyte
 def test_a_session_leaves_no_word_for_ray_behind(address: str, monkeypatch: pytest.MonkeyPatch):
     """A local session keeps notices of preemption from being heard: one on a cluster may follow in the process."""
     told: dict[str, str] = {}
-    monkeypatch.setattr(cluster, "cluster_address", lambda: address)
+    monkeypatch.setattr(session, "cluster_address", lambda: address)
     monkeypatch.setattr(ray, "init", lambda **_: told.update(os.environ))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
     before, loopback = dict(os.environ), ray._private.ray_constants.ENABLE_RAY_CLUSTER
-    with cluster.ray_session():
+    with session.ray_session():
         pass
     assert told["RAY_TRAIN_METRICS_ENABLED"] == "1", "what somebody has set, stays"
     assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in told) == (address == "")
@@ -273,5 +276,5 @@ def test_results_that_cannot_be_written_are_one_line_before_ray_starts(monkeypat
     monkeypatch.setenv("JEPA_RESULTS", "/dev/null/x")
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("started"))
     rule = r"^results must go where they can be written, got /dev/null/x \(Not a directory\); .* set JEPA_RESULTS$"
-    with pytest.raises(ConfigError, match=rule), cluster.ray_session():
+    with pytest.raises(ConfigError, match=rule), session.ray_session():
         pass

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from sweeps.__main__ import main
-from sweeps.engine import notice
-from sweeps.engine.notice import Cloud, Notice, aws, gcp
+from sweeps.engine.cluster import notice
+from sweeps.engine.cluster.notice import Cloud, Notice, aws, gcp
 
 ACTION = "/latest/meta-data/spot/instance-action"
 PREEMPTED = "/computeMetadata/v1/instance/preempted"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.models import Network, build_network
-from jepa_train.optim import Optimizer, adamw, build_optimizer, lars, lr_at
+from jepa_train.model.network import Network, build_network
+from jepa_train.model.optim import Optimizer, adamw, build_optimizer, lars, lr_at
 
 CONFIG = TrainConfig(
     model=ModelConfig(projector_hidden=16, projector_dim=8),

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.pareto import hypervolume, knee, pareto_set, worst
+from analysis.select.pareto import hypervolume, knee, pareto_set, worst
 
 UP = ("max", "max", "max", "max")
 

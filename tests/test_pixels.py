@@ -5,7 +5,7 @@ import torch
 from photographs import as_float, blurred, photos
 from torchvision.transforms.v2 import functional as tv
 
-from jepa_train import pixels
+from jepa_train.data import augment_ops
 
 
 def planes(images: torch.Tensor) -> torch.Tensor:
@@ -16,13 +16,13 @@ def planes(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("operation", "reference", "low", "high"),
     [
-        (pixels.brightness, tv.adjust_brightness, 0.2, 1.8),
-        (pixels.contrast, tv.adjust_contrast, 0.0, 2.0),
-        (pixels.saturation, tv.adjust_saturation, 0.0, 2.0),
-        (pixels.hue, tv.adjust_hue, -0.5, 0.5),
-        (pixels.saturation, lambda image, _: tv.rgb_to_grayscale(image, num_output_channels=3), 0.0, 0.0),
-        (pixels.solarize, tv.solarize, 0.1, 0.9),
-        (pixels.blur, blurred, 0.1, 2.0),
+        (augment_ops.brightness, tv.adjust_brightness, 0.2, 1.8),
+        (augment_ops.contrast, tv.adjust_contrast, 0.0, 2.0),
+        (augment_ops.saturation, tv.adjust_saturation, 0.0, 2.0),
+        (augment_ops.hue, tv.adjust_hue, -0.5, 0.5),
+        (augment_ops.saturation, lambda image, _: tv.rgb_to_grayscale(image, num_output_channels=3), 0.0, 0.0),
+        (augment_ops.solarize, tv.solarize, 0.1, 0.9),
+        (augment_ops.blur, blurred, 0.1, 2.0),
     ],
 )
 def test_operation_equals_torchvision_per_image(operation, reference, low, high, size):

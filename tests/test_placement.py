@@ -2,8 +2,8 @@
 
 import pytest
 
-from jepa_train.checks import ConfigError
-from sweeps.engine.placement import Node, Request, alive, fraction, packed, room
+from jepa_train.base.errors import ConfigError
+from sweeps.engine.cluster.resources import Node, Request, alive, fraction, packed, room
 
 
 def node(cpus: float, gpus: float = 0, name: str = "n", kind: str = "H100") -> Node:

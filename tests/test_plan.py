@@ -9,20 +9,20 @@ import pytest
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from analysis.runs import load_runs
-from analysis.selection import current
-from jepa_train.checks import ConfigError
+from analysis.select.selection import current
+from analysis.store.runs import load_runs
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.flat import cell_key, flatten
-from jepa_train.presets import DIGITS
-from sweeps.engine.cells import Cell, make_cell
-from sweeps.engine.objective import Asha
-from sweeps.engine.plan import Plan, make_plan
-from sweeps.engine.space import contains, point_of, size
-from sweeps.engine.space import points as all_points
-from sweeps.engine.spec import BestOf, Sweep
-from sweeps.engine.store import store_uri
-from sweeps.engine.tracking import Ledger
+from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.spec.cells import Cell, make_cell
+from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.search_space import contains, point_of, size
+from sweeps.engine.spec.search_space import points as all_points
+from sweeps.engine.spec.sweep import BestOf, Sweep
+from sweeps.engine.store.ledger import Ledger
+from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))

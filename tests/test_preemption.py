@@ -17,12 +17,12 @@ import dataclasses, json, os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
-from jepa_train.ray_worker import ASK_S, train_cell
-from sweeps.engine.cluster import ray_session
-from sweeps.engine.lanes import LanePool
-from sweeps.engine.nodes import check_nodes, expected_of_nodes
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.lanes.worker import ASK_S, train_cell
+from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.lanes.pool import LanePool
+from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes
 
 import ray, ray.cloudpickle, ray.train
 from ray._raylet import GcsClient

@@ -4,14 +4,20 @@ import math
 
 import pytest
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import ViewsConfig
+from jepa_train.config.augmentation_presets import (
+    CIFAR_VIEWS,
+    IMAGENET100_VIEWS,
+    LEJEPA_MINIMAL_VIEWS,
+    LEJEPA_SMALL_VIEWS,
+    LEJEPA_VIEWS,
+)
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import PRESETS
 from jepa_train.data import DATASETS
-from jepa_train.flat import flatten
 from jepa_train.methods import METHODS
-from jepa_train.models import feature_widths
-from jepa_train.presets import PRESETS
-from jepa_train.recipes import CIFAR_VIEWS, IMAGENET100_VIEWS, LEJEPA_MINIMAL_VIEWS, LEJEPA_SMALL_VIEWS, LEJEPA_VIEWS
+from jepa_train.model.network import feature_widths
 
 # name -> encoder, lr, weight decay, batch, epochs, projector output, weight (lamb or lamb_reg), slices; as printed, but
 # for the batch on ImageNet-100, which is not

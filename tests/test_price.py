@@ -13,26 +13,27 @@ import pytest
 import ray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from jepa_train.calibrate import Speed
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
-from jepa_train.flat import cell_key, flatten
+from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.presets import DIGITS
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
-from sweeps.engine import calibration, nodes
-from sweeps.engine import price as price_module
-from sweeps.engine.budget import Budget, hours_used
-from sweeps.engine.calibration import Estimate, kind_of, name_of
-from sweeps.engine.cells import Cell, fixed_cells
-from sweeps.engine.cluster import ray_session
-from sweeps.engine.money import rate
-from sweeps.engine.objective import Asha
-from sweeps.engine.placement import Request
-from sweeps.engine.plan import Plan, laid_out
-from sweeps.engine.price import Price, clock, price, request_for
-from sweeps.engine.spec import Sweep
-from sweeps.engine.states import Rules
-from sweeps.engine.store import Entry
+from sweeps.engine.cluster import nodes
+from sweeps.engine.cluster.resources import Request
+from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.plan.cell_state import Rules
+from sweeps.engine.plan.plan import Plan, laid_out
+from sweeps.engine.run import calibration
+from sweeps.engine.run import price as price_module
+from sweeps.engine.run.budget import Budget, hours_used
+from sweeps.engine.run.calibrate import Speed
+from sweeps.engine.run.calibration import Estimate, kind_of, name_of
+from sweeps.engine.run.money import rate
+from sweeps.engine.run.price import Price, clock, price, request_for
+from sweeps.engine.spec.cells import Cell, fixed_cells
+from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=10, global_batch=256)
 CPU = Request(workers=1, cpus=1, gpus=0, device="X")
@@ -133,7 +134,7 @@ def test_the_store_is_asked_before_the_cache_and_the_cache_before_anything_is_me
     monkeypatch: pytest.MonkeyPatch, results: Path
 ) -> None:
     asked = measuring(monkeypatch)
-    monkeypatch.setattr("sweeps.engine.placement._cpu_name", lambda: "X")
+    monkeypatch.setattr("sweeps.engine.cluster.resources._cpu_name", lambda: "X")
     plan = planned(grid={"method.lamb": [0.1, 0.2]})
     assert price(plan).total == pytest.approx(2 * 10 * 36 / 3600)
     assert len(asked) == 1, "both cells take alike"

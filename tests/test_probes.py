@@ -6,8 +6,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional
 
-from jepa_train.probes import KNN_KS, Labelled, fit_sgd, heads_top1, knn_top1, sgd_probe, standardised, top1
-from jepa_train.randomness import generator
+from jepa_train.base.seeds import generator
+from jepa_train.evaluation.probes import KNN_KS, Labelled, fit_sgd, heads_top1, knn_top1, sgd_probe, standardised, top1
 
 
 def blobs(count: int, *, seed: int, width: int = 6, classes: int = 4, noise: float = 1.5) -> Labelled:

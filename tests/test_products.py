@@ -2,8 +2,8 @@ import pytest
 import torch
 from ranks import draw
 
-from jepa_train import products as module
-from jepa_train.products import products
+from jepa_train.losses import matmul as module
+from jepa_train.losses.matmul import products
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "plain"])

@@ -5,12 +5,12 @@ import logging
 import pytest
 import torch
 
-from jepa_train import protocols
-from jepa_train.flat import unflatten
-from jepa_train.logistic import Spectrum, linear_probe
-from jepa_train.metrics import GLOSSARY, ON_VAL_BY_PROTOCOL
-from jepa_train.probes import Labelled, knn_top1
-from jepa_train.protocols import PROTOCOLS, UNFROZEN, Frozen, protocol_names, shots_of
+from jepa_train.config.flat import unflatten
+from jepa_train.evaluation import protocols
+from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
+from jepa_train.evaluation.metrics import GLOSSARY, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.probes import Labelled, knn_top1
+from jepa_train.evaluation.protocols import PROTOCOLS, UNFROZEN, Frozen, protocol_names, shots_of
 
 
 def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:

@@ -9,7 +9,7 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.provenance import store_name, write_table
+from analysis.table.provenance import store_name, write_table
 
 UI = "http://127.0.0.1:5000"
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from cluster_checks import LOCK, ROOT, fits, secretless
 
-from sweeps.engine.money import rate
-from sweeps.engine.nodes import BOOTSTRAP
-from sweeps.engine.options import read_words
-from sweeps.engine.placement import Request
+from sweeps.engine.cli.args import read_words
+from sweeps.engine.cluster.nodes import BOOTSTRAP
+from sweeps.engine.cluster.resources import Request
+from sweeps.engine.run.money import rate
 
 TEXT = (ROOT / "cluster/rayjob.yaml").read_text()
 

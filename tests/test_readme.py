@@ -26,17 +26,17 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from analysis.tables import table
-from jepa_train.checkpoint import Checkpoints
-from jepa_train.flat import cell_key, flatten
-from jepa_train.models import build_network
-from jepa_train.scales import Scale
+from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.scales import Scale
+from jepa_train.model.network import build_network
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers, lejepa_lambda_views, rectified_sparsity
-from sweeps.engine.cells import Cell, fixed_cells, make_cell
-from sweeps.engine.options import read_words
-from sweeps.engine.plan import make_plan
-from sweeps.engine.scales import at_scale
-from sweeps.engine.store import best_config
-from sweeps.engine.tracking import Ledger
+from sweeps.engine.cli.args import read_words
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.spec.cells import Cell, fixed_cells, make_cell
+from sweeps.engine.spec.scale import at_scale
+from sweeps.engine.store.ledger import Ledger
+from sweeps.engine.store.reader import best_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
-from jepa_train.storage import Disk
-from sweeps.engine import display as display_module
-from sweeps.engine.asha import Judge
-from sweeps.engine.budget import Budget, hours_used
-from sweeps.engine.calibration import Estimate, name_of
-from sweeps.engine.display import Display
-from sweeps.engine.placement import Request
-from sweeps.engine.plan import make_plan
-from sweeps.engine.price import Price
-from sweeps.engine.recorder import Recorder
-from sweeps.engine.spec import Sweep
-from sweeps.engine.tracking import Ledger
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from jepa_train.storage.local import Disk
+from sweeps.engine.cluster.resources import Request
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run import display as display_module
+from sweeps.engine.run.budget import Budget, hours_used
+from sweeps.engine.run.calibration import Estimate, name_of
+from sweeps.engine.run.callbacks import Recorder
+from sweeps.engine.run.display import Display
+from sweeps.engine.run.price import Price
+from sweeps.engine.search.asha import Judge
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.ledger import Ledger
 
 STUDY = Sweep(name="study", purpose="", base=dataclasses.replace(DIGITS, epochs=2))
 FILE = Path("study.py")

@@ -10,7 +10,7 @@ from conftest import StoreWriter
 from mlflow import MlflowClient
 from mlflow.entities import Metric, ViewType
 
-from analysis.records import Record, read_records
+from analysis.store.records import Record, read_records
 
 METRICS = {"val/a": 0.1 + 0.2, "val/nan": math.nan, "val/inf": math.inf, "val/-inf": -math.inf, "val/tiny": 5e-324}
 
@@ -68,7 +68,7 @@ def test_tables_that_plain_sql_does_not_know_are_left_to_the_client(
     with closing(sqlite3.connect(copy)) as connection:
         connection.execute("alter table latest_metrics rename column is_nan to no_number")
         connection.commit()
-    monkeypatch.setattr("analysis.records._PAGE", 1)  # so that there is a second page
+    monkeypatch.setattr("analysis.store.records._PAGE", 1)  # so that there is a second page
     assert comparable(read_records(MlflowClient(uri), sweep, f"sqlite:///{copy}")) == comparable(
         read_records(MlflowClient(uri), sweep, uri)
     )

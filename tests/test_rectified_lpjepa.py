@@ -4,11 +4,11 @@ import ranks
 import torch
 from torch import nn
 
+from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.losses.rgg import RGG
+from jepa_train.losses.slices import singular_slices, unit_slices
 from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.methods.rectified_lpjepa import rdmreg
-from jepa_train.randomness import derive_seed, generator
-from jepa_train.rgg import RGG
-from jepa_train.slices import singular_slices, unit_slices
 
 
 def by_sorting(z: np.ndarray, target: np.ndarray, slices: np.ndarray) -> float:

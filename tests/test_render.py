@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.aggregate import Cell, Quantity
-from analysis.render import render, to_csv, to_latex, to_markdown
-from analysis.render_html import Links, to_html
+from analysis.table.cells import Cell, Quantity
+from analysis.table.render import render, to_csv, to_latex, to_markdown
+from analysis.table.render_html import Links, to_html
 
 TWO = Quantity(label="a_b", metric="test/x", direction="max", spec=".2f")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import write_report
-from analysis.runs import NothingToShow
+from analysis.html_report import write_report
+from analysis.store.runs import NothingToShow
 
 
 def rows(page: str, title: str) -> list[list[str]]:

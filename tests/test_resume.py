@@ -12,15 +12,16 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from jepa_train import checkpoint, object_store
-from jepa_train.checkpoint_file import read_checkpoint
+from jepa_train.checkpoint import checkpoints
+from jepa_train.checkpoint.checkpoint_file import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.flat import cell_fields
+from jepa_train.config.flat import cell_fields
+from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
-from jepa_train.presets import DIGITS
-from jepa_train.storage import Place, StorageError, place_of
-from jepa_train.train import Outcome, train
-from jepa_train.trainer import Trainer
+from jepa_train.storage import bucket
+from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.train.loop import Outcome, train
+from jepa_train.train.trainer import Trainer
 
 STEPS = 4  # an epoch of 1,222 images
 EPOCHS = 2
@@ -69,8 +70,8 @@ def run(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", dying)
-        patch.setattr("jepa_train.train.CHECK_STEPS", 1)
-        patch.setattr(checkpoint, "INTERVAL_S", -1.0)
+        patch.setattr("jepa_train.train.loop.CHECK_STEPS", 1)
+        patch.setattr(checkpoints, "INTERVAL_S", -1.0)
         torch.manual_seed(kill_at)  # another process has other global generators
         return train(config, report=report, checkpoints=folder), reports
 
@@ -141,7 +142,7 @@ def test_a_run_whose_machine_leaves_goes_on_from_that_very_step(step: int, undis
     trained: list[int] = []
     whole = Trainer.train_step
     monkey.setattr(Trainer, "train_step", lambda trainer: trained.append(trainer.step) or whole(trainer))
-    monkey.setattr("jepa_train.host.NOTICE_S", 0.0)  # asked after every step
+    monkey.setattr("jepa_train.base.preemption.NOTICE_S", 0.0)  # asked after every step
     left = train(CONFIGS["averaged"], checkpoints=tmp_path, host=spot)
     assert (left.status, spot.asked) == ("preempted", step)
     assert spot.kept == 1 + (step - 1) // STEPS, "one at the notice, and one at the end of each epoch before"
@@ -162,7 +163,7 @@ def test_a_run_killed_while_it_evaluates_takes_no_step_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("jepa_train.train.evaluate", dies)
+        patch.setattr("jepa_train.train.loop.evaluate", dies)
         with pytest.raises(Killed):
             run(CONFIGS["averaged"], tmp_path)
     trained: list[int] = []
@@ -224,8 +225,8 @@ def test_a_killed_process_is_resumed_by_the_same_command(
 # The command, which dies as soon as another process can see its first checkpoint.
 DYING = """
 import os, runpy, signal, sys, time
-from jepa_train.checkpoint import Checkpoints
-from jepa_train.storage import place_of
+from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.storage.local import place_of
 save, folder = Checkpoints.save, place_of(sys.argv[-1])
 def dying(*given):
     save(*given)
@@ -249,18 +250,18 @@ def test_a_store_that_goes_away_costs_the_checkpoint_and_is_not_taken_for_an_emp
     undisturbed: Undisturbed, s3: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     """The bucket of the run is another one, which is not there: at the start, and while it trains."""
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     config, folder, gone = CONFIGS["averaged"], place_of(s3), place_of(s3.replace("s3://", "s3://no-"))
     with pytest.raises(Killed):
         run(config, folder, kill_at=3)
     with pytest.raises(StorageError, match="cannot be listed"):
         run(config, gone)
     whole = Trainer.train_step
-    monkeypatch.setattr(object_store.Bucket, "path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
+    monkeypatch.setattr(bucket.Bucket, "path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
 
     def leaving(trainer: Trainer) -> None:
         if trainer.step == 4:
-            monkeypatch.setattr(object_store.Bucket, "path", property(lambda place: f"no-{place.bucket}/{place.key}"))
+            monkeypatch.setattr(bucket.Bucket, "path", property(lambda place: f"no-{place.bucket}/{place.key}"))
         whole(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", leaving)

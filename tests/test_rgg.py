@@ -7,8 +7,8 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from jepa_train.randomness import generator
-from jepa_train.rgg import RGG, mu_for
+from jepa_train.base.seeds import generator
+from jepa_train.losses.rgg import RGG, mu_for
 
 # arXiv 2602.01456's formulas on the paper's grid: expected L0 / D with unit variance before rectification ...
 MUS_GN = (-3, -2.5, -2, -1.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from analysis.runs import load_runs
+from analysis.store.runs import load_runs
 from benchmarks.filled_store import METRICS, drawn_cells, fill, grid_of, search_of
 from benchmarks.scale import Measured, curve_rows, plan_rows, table_rows
-from jepa_train.flat import flatten
-from sweeps.engine.plan import make_plan
-from sweeps.engine.store import store_uri
+from jepa_train.config.flat import flatten
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.store.reader import store_uri
 
 
 @pytest.fixture

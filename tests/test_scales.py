@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from jepa_train.checks import ConfigError
-from jepa_train.scales import LEJEPA, RECTIFIED, SCALES, SEEDS, VITS, Scale
+from jepa_train.base.errors import ConfigError
+from jepa_train.config.scales import LEJEPA, RECTIFIED, SCALES, SEEDS, VITS, Scale
 from sweeps import demo_lejepa, lejepa_batch
 from sweeps.__main__ import main as several
 from sweeps.engine import main
-from sweeps.engine.cells import fixed_cells
-from sweeps.engine.experiment import described
-from sweeps.engine.plan import make_plan
-from sweeps.engine.scales import at_scale
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.scale import at_scale
+from sweeps.engine.store.experiment import described
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -13,14 +13,14 @@ from ray.tune.search import Searcher
 
 from benchmarks.simulation import SimulatedSweep
 from jepa_train.config import TrainConfig
-from jepa_train.flat import flatten
-from jepa_train.presets import DIGITS
-from sweeps.engine import proposals
-from sweeps.engine.cells import make_cell
-from sweeps.engine.objective import Asha, LabelFree
-from sweeps.engine.proposals import Proposals
-from sweeps.engine.spec import Sweep
-from sweeps.engine.store import Entry
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.search import sampler as sampler_module
+from sweeps.engine.search.sampler import Proposals
+from sweeps.engine.spec.cells import make_cell
+from sweeps.engine.spec.objective import Asha, LabelFree
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
 
 SAMPLERS = ("tpe", "nsga2", "gp", "qmc", "random")
 BASE = dataclasses.replace(DIGITS, epochs=4)
@@ -350,7 +350,7 @@ def test_a_gaussian_process_is_fitted_to_the_best_and_the_newest():
         value = float(number == 7)
         trial = optuna.trial.create_trial(params={}, distributions={}, value=value)
         study.add_trial(trial)
-    kept = [trial.number for trial in proposals._telling(study.trials, study.directions)]
+    kept = [trial.number for trial in sampler_module._telling(study.trials, study.directions)]
     assert len(kept) == 300
     assert 7 in kept
     assert kept == sorted(kept)

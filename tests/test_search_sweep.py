@@ -13,11 +13,11 @@ SWEEP = """
 import dataclasses, sys
 from optuna.distributions import FloatDistribution
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
+from jepa_train.config.presets import DIGITS
 from sweeps.engine import Sweep
-from sweeps.engine.cluster import ray_session
-from sweeps.engine.launch import main
-from sweeps.engine.objective import Asha
+from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.cli.main import main
+from sweeps.engine.spec.objective import Asha
 BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=3, global_batch=256)
 SWEEP = Sweep(name="tiny_fair", purpose="A fair ablation.", base=BASE, cpus_per_worker=2, seeds=(0, 1),
     grid={"method.num_slices": [16, 32]}, space={"optim.lr": FloatDistribution(1e-4, 1e-1, log=True)}, trials=3,

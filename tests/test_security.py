@@ -32,31 +32,31 @@ from conftest import StoreWriter
 from mlflow import MlflowClient
 
 from analysis.__main__ import main as analysis_main
-from analysis.export import write_export
-from analysis.report import write_report
-from analysis.runs import load_runs
-from analysis.sources import NothingToShow, digest_of, shown
-from jepa_train.checkpoint import Checkpoints
-from jepa_train.checkpoint_file import CheckpointError, read_checkpoint
-from jepa_train.checks import ConfigError
+from analysis.html_report import write_report
+from analysis.store.export import write_export
+from analysis.store.runs import load_runs
+from analysis.store.sources import NothingToShow, digest_of, shown
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.security import clean, hidden
+from jepa_train.checkpoint.checkpoint_file import CheckpointError, read_checkpoint
+from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
+from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.presets import DIGITS
 from jepa_train.data.cache import Making, stored
-from jepa_train.distributed import meet_at_own_address
-from jepa_train.flat import cell_key, flatten
-from jepa_train.paths import cache_dir
-from jepa_train.preflight import preflight
-from jepa_train.presets import DIGITS
-from jepa_train.redaction import clean, hidden
-from jepa_train.storage import StorageError
-from sweeps.engine import nodes
-from sweeps.engine.calibration import _read_cache
-from sweeps.engine.doctor import examine
-from sweeps.engine.launch import main
-from sweeps.engine.plan import make_plan
-from sweeps.engine.spec import BestOf, Sweep
-from sweeps.engine.spool import Operation, Spool
-from sweeps.engine.store import find_experiment, read_entries, shown_uri, store_uri
-from sweeps.engine.tracking import Ledger, replay_spool
+from jepa_train.distributed.collectives import meet_at_own_address
+from jepa_train.storage.local import StorageError
+from jepa_train.storage.paths import cache_dir
+from jepa_train.train.preflight import preflight
+from sweeps.engine.cli.doctor import examine
+from sweeps.engine.cli.main import main
+from sweeps.engine.cluster import nodes
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.calibration import _read_cache
+from sweeps.engine.spec.sweep import BestOf, Sweep
+from sweeps.engine.store.ledger import Ledger, replay_spool
+from sweeps.engine.store.offline_queue import Operation, Spool
+from sweeps.engine.store.reader import find_experiment, read_entries, shown_uri, store_uri
 
 SWEEP = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
 
@@ -256,7 +256,7 @@ CANARIES = {
 SWEEP_FILE = """
 import dataclasses
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
+from jepa_train.config.presets import DIGITS
 from sweeps.engine import Sweep
 BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1, global_batch=256)
 SWEEP = Sweep(name="leaky", purpose="See http://me:canary-doc-0006@host/.", base=BASE, cpus_per_worker=1,
@@ -266,15 +266,15 @@ DRIVER = """
 import json, os, subprocess, sys
 from pathlib import Path
 import leaky
-from sweeps.engine.launch import launch
-from sweeps.engine.options import read_words
+from sweeps.engine.cli.main import launch
+from sweeps.engine.cli.args import read_words
 
 # the images of its second cell cannot be read: what the cell raises names the file, and with it a secret
 code = launch([(leaky.SWEEP, Path(leaky.__file__))], read_words([sys.argv[1]]))
 
 import psutil, ray
-from sweeps.engine.cluster import ray_session
-from sweeps.engine.lanes import LanePool
+from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.lanes.pool import LanePool
 
 PROBE = '''
 import sys

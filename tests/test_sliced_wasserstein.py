@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranks import draw
 
-from jepa_train import sliced_wasserstein as module
-from jepa_train.randomness import generator
-from jepa_train.sliced_wasserstein import sliced_wasserstein
-from jepa_train.slices import unit_slices
+from jepa_train.base.seeds import generator
+from jepa_train.losses import sliced_wasserstein as module
+from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
+from jepa_train.losses.slices import unit_slices
 
 
 def plain(z: torch.Tensor, target: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,8 @@ import pytest
 import ranks
 import torch
 
-from jepa_train.randomness import derive_seed
-from jepa_train.slices import singular_slices, unit_slices
+from jepa_train.base.seeds import derive_seed
+from jepa_train.losses.slices import singular_slices, unit_slices
 
 
 def test_columns_have_length_one_and_no_preferred_direction():

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranks import draw
 
-from jepa_train import sorting
-from jepa_train.sorting import differences_by_rank
+from jepa_train.losses import rank_matching
+from jepa_train.losses.rank_matching import differences_by_rank
 
 sides = st.integers(1, 9)
 
@@ -62,7 +62,7 @@ def test_what_is_not_finite_shows_and_raises_nothing(value, dtype):
 def test_chunks_and_threads_change_nothing(monkeypatch):
     x, y = draw("x", 50, 2, 31).float(), draw("y", 50, 2, 31).float()
     whole = differences_by_rank(x.clone(), y.clone())
-    monkeypatch.setattr(sorting, "_CHUNK", 200)  # four rows, and two in the last chunk
+    monkeypatch.setattr(rank_matching, "_CHUNK", 200)  # four rows, and two in the last chunk
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert torch.equal(differences_by_rank(x.clone(), y.clone()), whole)
@@ -71,7 +71,7 @@ def test_chunks_and_threads_change_nothing(monkeypatch):
 def test_keys_order_and_restore_every_kind_of_float():
     kinds = [0.0, 1e-45, 1.1754942e-38, 1e-30, 1.0, np.nextafter(np.float32(1), np.float32(2)), 3.4e38]
     x = np.array([kinds + [-kind for kind in kinds]] * 300, dtype=np.float32)
-    ordered, places = sorting._sort_with_places(x.copy())
+    ordered, places = rank_matching._sort_with_places(x.copy())
     np.testing.assert_array_equal(ordered, np.sort(x, axis=-1))
     np.testing.assert_array_equal(x.reshape(-1)[places], ordered)
     assert sorted(places.flatten().tolist()) == list(range(x.size))

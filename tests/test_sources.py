@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import StoreWriter
 
-from analysis import sources, tables
-from analysis.aggregate import Quantity, cell_of
-from analysis.runs import NothingToShow, load_histories, load_runs, notes_of, sweeps_in
-from analysis.selection import current
+from analysis import tables
+from analysis.select.selection import current
+from analysis.store import sources
+from analysis.store.runs import NothingToShow, load_histories, load_runs, notes_of, sweeps_in
+from analysis.table.cells import Quantity, cell_of
 
 GOALS = [{"metric": "val/x"}]
 DONE = {"val/x": 0.5, "test/linear_top1": 0.9}

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, ModelConfig, TrainConfig
-from jepa_train.flat import flatten
+from jepa_train.config.flat import flatten
 from jepa_train.methods import RectifiedLpJEPA
-from sweeps.engine.cells import fixed_cells
-from sweeps.engine.plan import make_plan
-from sweeps.engine.spec import BestOf, Sweep
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.sweep import BestOf, Sweep
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
 
@@ -85,7 +85,7 @@ def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
         ({"name": "My sweep"}, ("name", "My sweep")),
         ({"name": 3}, ("name", "text", "3 (int)")),
         ({"purpose": None}, ("purpose", "text", "None", "docstring", "purpose=__doc__")),
-        ({"base": "digits"}, ("base", "TrainConfig(...) or BestOf(...)", "'digits'", "jepa_train.presets")),
+        ({"base": "digits"}, ("base", "TrainConfig(...) or BestOf(...)", "'digits'", "jepa_train.config.presets")),
         ({"references": {"epochs": 0}}, ("references", "tuple", "{'epochs': 0}", "comma")),
         ({"references": ("epochs",)}, ("references[0]", "dict", "'epochs'")),
         ({"references": ({"method": ["lejepa"]},)}, ("references[0]['method']", "['lejepa']")),

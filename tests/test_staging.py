@@ -15,23 +15,24 @@ import torch
 from PIL import Image
 from pyarrow import fs
 
-from jepa_train import object_store, ray_worker
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.data import Images
-from jepa_train.data.split import identify, load_splits
-from jepa_train.data.staging import _staged, beside, local_folder
-from jepa_train.object_store import opened
-from jepa_train.paths import cache_dir
-from jepa_train.storage import Place, StorageError, place_of
-from jepa_train.transfer import check_transfer
+from jepa_train.data.download import _staged, beside, local_folder
+from jepa_train.data.splits import identify, load_splits
+from jepa_train.evaluation.transfer import check_transfer
+from jepa_train.storage import bucket
+from jepa_train.storage.bucket import opened
+from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.storage.paths import cache_dir
+from sweeps.engine.lanes import worker
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("JEPA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     load_splits.cache_clear()
     _staged.cache_clear()
 
@@ -94,7 +95,7 @@ def test_two_processes_copy_once(photos: Path, s3: str):
     url = sent(Path(shutil.make_archive(str(photos), "tar", root_dir=photos)), url_of(s3, "photos.tar"))
     script = f"""
 import logging, sys
-from jepa_train.data.staging import local_folder
+from jepa_train.data.download import local_folder
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -190,7 +191,7 @@ def test_no_object_is_copied_outside_the_folder(tmp_path: Path, monkeypatch: pyt
                 return fs.LocalFileSystem().get_file_info(asked)
             return [SimpleNamespace(path=f"{asked.base_dir}/../evil", size=1, mtime_ns=0, is_file=True)]
 
-    monkeypatch.setattr("jepa_train.object_store.opened", lambda place: (Lying(), str(place)))
+    monkeypatch.setattr("jepa_train.storage.bucket.opened", lambda place: (Lying(), str(place)))
     with pytest.raises(
         ConfigError, match=r"^data\.path must hold no name that leads out of its folder, got '\.\./evil"
     ):
@@ -223,13 +224,13 @@ def test_a_store_that_is_away_is_an_outage_and_no_mistake_of_the_cell(monkeypatc
     def listed(_: Place) -> list[fs.FileInfo]:
         raise OSError("AWS Error NETWORK_CONNECTION\nduring HeadObject")
 
-    monkeypatch.setattr("jepa_train.data.staging.listed", listed)
+    monkeypatch.setattr("jepa_train.data.download.listed", listed)
     away = config("s3://bucket/x", fingerprint="0123")
     for ask in (identify, load_splits):
         with pytest.raises(StorageError, match=r"^data\.path 's3://bucket/x' cannot be read \(.*NETWORK") as outage:
             ask(away)
         assert "\n" not in str(outage.value)
-        assert ray_worker.blame_of({0: outage.value})[2:] == (True, True)
+        assert worker.blame_of({0: outage.value})[2:] == (True, True)
     with pytest.raises(StorageError, match=r"^probe\.transfer's dtd 's3://bucket/x' cannot be read"):
         check_transfer(f"dtd={away.path}", away)
 
@@ -267,7 +268,7 @@ def test_a_store_that_is_away_while_it_is_copied_is_asked_again(
     monkeypatch.setattr(fs, "copy_files", copy_files)
     with pytest.raises(StorageError, match=r"^data\.path 's3://.*' cannot be copied to .* \(AWS Error SLOW_DOWN\)$"):
         identify(config(url))
-    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0,))
+    monkeypatch.setattr(bucket, "_PAUSES_S", (0.0,))
     assert identify(config(url)) == identify(config(photos))
     assert len(asked) == 3
 
@@ -288,7 +289,7 @@ def test_an_archive_needs_room_for_itself_and_for_what_it_holds(
     archive = shutil.make_archive(str(photos), form, photos)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=29_900_000 + 30_000_000 * (form == "tar")))
     if form == "tar":
-        monkeypatch.setattr("jepa_train.data.staging._copy", lambda *_: pytest.fail("copied"))
+        monkeypatch.setattr("jepa_train.data.download._copy", lambda *_: pytest.fail("copied"))
     with pytest.raises(ConfigError, match=rf"cache needs 0\.0{'6' if form == 'tar' else '3'} GB and has 0\.0"):
         identify(config(archive))
     assert [entry.suffix for entry in (cache_dir() / "staged").iterdir()] == [".lock"]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.aggregate import Cell, Quantity
-from analysis.layout import layout_of
-from analysis.statistics import embolden, holm, paired_p, seeds_told_once
+from analysis.table.cells import Cell, Quantity
+from analysis.table.layout import layout_of
+from analysis.table.significance import embolden, holm, paired_p, seeds_told_once
 
 UP = Quantity(label="top-1", metric="test/x", direction="max")
 DOWN = Quantity(label="L0", metric="test/l0", direction="min")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from jepa_train import object_store
-from jepa_train.checks import ConfigError
-from jepa_train.paths import cache_dir, checkpoints_dir, made_cache_dir, storage_dir
-from jepa_train.storage import Disk, Place, StorageError, mark, place_of, unseen
+from jepa_train.base.errors import ConfigError
+from jepa_train.storage import bucket
+from jepa_train.storage.local import Disk, Place, StorageError, mark, place_of, unseen
+from jepa_train.storage.paths import cache_dir, checkpoints_dir, made_cache_dir, storage_dir
 
 
 @pytest.fixture(params=["path", "file URL", "S3"])
@@ -80,18 +80,18 @@ def cut(whole: Callable, *, times: int, sent: list[str]) -> Callable:
 
 def test_what_arrives_torn_is_sent_again(monkeypatch: pytest.MonkeyPatch, s3: str):
     sent: list[str] = []
-    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(bucket, "_PAUSES_S", (0.0, 0.0))
     with monkeypatch.context() as patch:
-        patch.setattr(object_store.fs, "copy_files", cut(fs.copy_files, times=2, sent=sent))
+        patch.setattr(bucket.fs, "copy_files", cut(fs.copy_files, times=2, sent=sent))
         write(place_of(s3) / "a.pt", b"whole")
     assert read(place_of(s3) / "a.pt") == b"whole"
     assert [*map(sent.count, sent)] == [3, 3, 3], "the same local file"
 
 
 def test_what_arrives_torn_is_never_there(monkeypatch: pytest.MonkeyPatch, s3: str):
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     with monkeypatch.context() as patch:
-        patch.setattr(object_store.fs, "copy_files", cut(fs.copy_files, times=1, sent=[]))
+        patch.setattr(bucket.fs, "copy_files", cut(fs.copy_files, times=1, sent=[]))
         with pytest.raises(StorageError, match=r"a\.pt.* cannot be written \(2 of 5 bytes arrived\)$"):
             write(place_of(s3) / "a.pt", b"whole")
     assert place_of(s3).names() == []
@@ -142,7 +142,7 @@ def test_a_writer_that_fails_leaves_what_was_there(place: Place):
 
 
 def test_a_store_that_is_away_is_not_empty(monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path):
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     no_bucket = place_of(s3.replace("s3://bucket", "s3://no-bucket"))
     with pytest.raises(StorageError, match=r"^s3://no-bucket.* cannot be listed \(.*NO_SUCH_BUCKET"):
         no_bucket.names()
@@ -157,8 +157,8 @@ def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     (tmp_path / "bucket").mkdir()
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
-    monkeypatch.setattr(object_store, "_connected", lambda _: fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_connected", lambda _: fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
     assert place_of("gs://bucket/team").names() == []
     with pytest.raises(StorageError, match=r"^gs://other/team cannot be listed \(there is no bucket other\)$"):
         place_of("gs://other/team").names()
@@ -177,14 +177,14 @@ class Scoped:
 
 
 def test_a_new_prefix_is_empty_for_who_may_not_ask_about_the_bucket(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     for url, answer in (
         ("s3://bucket/team", "When getting information for bucket 'bucket': AWS Error ACCESS_DENIED during HeadBucket"),
         ("gs://bucket/team", "google::cloud::Status(PERMISSION_DENIED: Permanent error 403: does not have .. access)"),
     ):
-        monkeypatch.setattr(object_store, "_connected", lambda _, answer=answer: Scoped(answer))
+        monkeypatch.setattr(bucket, "_connected", lambda _, answer=answer: Scoped(answer))
         assert place_of(url).names() == []
-    monkeypatch.setattr(object_store, "_connected", lambda _: Scoped("google::cloud::Status(UNAVAILABLE)"))
+    monkeypatch.setattr(bucket, "_connected", lambda _: Scoped("google::cloud::Status(UNAVAILABLE)"))
     with pytest.raises(StorageError, match="UNAVAILABLE"):
         place_of("gs://bucket/team").names()
 
@@ -193,16 +193,16 @@ def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, 
     place = place_of(s3)
     write(place / "a.pt", b"1")
     asked = []
-    honest = object_store.Bucket._infos
+    honest = bucket.Bucket._infos
 
-    def busy(bucket: object_store.Bucket) -> list:
+    def busy(bucket: bucket.Bucket) -> list:
         asked.append(1)
         if len(asked) < 3:
             raise OSError("AWS Error SLOW_DOWN")
         return honest(bucket)
 
-    monkeypatch.setattr(object_store, "_PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(object_store.Bucket, "_infos", busy)
+    monkeypatch.setattr(bucket, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(bucket.Bucket, "_infos", busy)
     assert place.names() == ["a.pt"]
     assert len(asked) == 3
 
@@ -263,7 +263,7 @@ def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
 def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A machine may list a folder on NFS as it was seconds ago; and a prefix may hold a hundred thousand objects."""
     with mark(place) as name:
-        for kind in (Disk, object_store.Bucket):
+        for kind in (Disk, bucket.Bucket):
             monkeypatch.setattr(kind, "names", lambda _: [])
         assert unseen(str(place), name) == ""
     (tmp_path / "file").touch()

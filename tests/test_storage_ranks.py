@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from jepa_train import object_store
-from jepa_train.checkpoint import Checkpoints
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
+from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
-from jepa_train.storage import StorageError, place_of
+from jepa_train.storage import bucket
+from jepa_train.storage.local import StorageError, place_of
 
 CONFIG = TrainConfig()
 
@@ -17,7 +17,7 @@ CONFIG = TrainConfig()
 def work(rank: int, out: Path, s3: str) -> None:
     """What each rank finds in the bucket, in one that is not there, and on a disk that rank 0 alone has."""
     dist.init_process_group("gloo", f"file://{out}/ranks", rank=rank, world_size=2)
-    object_store._PAUSES_S = ()
+    bucket._PAUSES_S = ()
     own = out / str(rank)
     if rank == 0:
         with Checkpoints(own, CONFIG) as saves:
@@ -26,7 +26,7 @@ def work(rank: int, out: Path, s3: str) -> None:
     found = []
     for number, where in enumerate((s3, s3.replace("s3://", "s3://no-"), str(own), s3)):
         if number == 3 and rank == 1:  # this rank alone cannot reach it
-            object_store.Bucket.local = _away  # type: ignore[method-assign]
+            bucket.Bucket.local = _away  # type: ignore[method-assign]
         try:
             with Checkpoints(place_of(where), CONFIG) as saves:
                 found.append(str(saves.resume()["step"]))

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from jepa_train import object_store
-from jepa_train.storage import place_of
-from sweeps.engine.launch import main
-from sweeps.engine.spec import Sweep
+from jepa_train.storage import bucket
+from jepa_train.storage.local import place_of
+from sweeps.engine.cli.main import main
+from sweeps.engine.spec.sweep import Sweep
 
 FILE = """
 import dataclasses, sys
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
+from jepa_train.config.presets import DIGITS
 from sweeps.engine import Sweep, main
-from sweeps.engine.cluster import ray_session
+from sweeps.engine.cluster.session import ray_session
 SWEEP = Sweep(name="kept", purpose="Where checkpoints lie.", cpus_per_worker=2, grid={"method.lamb": [0.05]},
     base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1))
 if __name__ == "__main__":
@@ -85,7 +85,7 @@ def test_without_the_storage_nothing_starts(
 def test_without_the_data_nothing_starts(
     file: Path, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(object_store, "_PAUSES_S", ())
+    monkeypatch.setattr(bucket, "_PAUSES_S", ())
     sweep = sweep_of(file)
     for where, reason in (
         (s3.replace("s3://", "s3://no-"), "data.path must name a folder or an archive, got 's3://no-bucket"),

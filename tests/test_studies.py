@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from analysis.tables import names
-from jepa_train.flat import unflatten
-from jepa_train.scales import SCALES, Scale
-from sweeps.engine import recorder
-from sweeps.engine.cells import fixed_cells
-from sweeps.engine.plan import make_plan
-from sweeps.engine.spec import Sweep
+from jepa_train.config.flat import unflatten
+from jepa_train.config.scales import SCALES, Scale
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run import callbacks
+from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.sweep import Sweep
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 STUDIES = sorted(file.stem for file in FOLDER.glob("*.py") if "def sweep(scale" in file.read_text())
@@ -67,5 +67,5 @@ def test_data_as_an_axis_are_found_where_the_base_has_none(tmp_path: Path, monke
 
 @pytest.mark.parametrize("name", ["test/linear_top1", "transfer/digits_5_9/shot1_top1", "system/cpu", "epoch"])
 def test_what_a_table_shows_reaches_the_store(name: str) -> None:
-    assert recorder._is_metric(name)
-    assert not recorder._is_metric("time_total_s")  # Tune's own
+    assert callbacks._is_metric(name)
+    assert not callbacks._is_metric("time_total_s")  # Tune's own

@@ -15,7 +15,7 @@ HEAD = """
 import dataclasses
 from optuna.distributions import FloatDistribution
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
+from jepa_train.config.presets import DIGITS
 from sweeps.engine import BestOf, Sweep
 BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=2, global_batch=256)
 """
@@ -37,9 +37,9 @@ DRIVER = """
 import sys, tiny_grid, tiny_search
 from contextlib import nullcontext
 from pathlib import Path
-from sweeps.engine.cluster import ray_session
-from sweeps.engine.launch import launch
-from sweeps.engine.options import read_words
+from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.cli.main import launch
+from sweeps.engine.cli.args import read_words
 with nullcontext() if sys.argv[1:] else ray_session(num_cpus=2):  # one cell at a time, on any machine
     code = launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], read_words(sys.argv[1:]))
 sys.exit(code)

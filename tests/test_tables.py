@@ -11,8 +11,8 @@ from test_render import check_latex
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.compared import best_over, cells
-from analysis.mixture import MixedRuns
+from analysis.select.compared import best_over, cells
+from analysis.table.mixture import MixedRuns
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 SWINGS = {0: -0.01, 1: 0.0, 2: 0.01}  # of a seed

@@ -20,15 +20,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from jepa_train.presets import DIGITS
-from sweeps.engine import tracking as tracking_module
-from sweeps.engine import writer as writer_module
-from sweeps.engine.plan import Plan, make_plan
-from sweeps.engine.provenance import dirty
-from sweeps.engine.spec import Sweep
-from sweeps.engine.spool import Operation, Spool, left_over, read
-from sweeps.engine.store import open_client, store_uri
-from sweeps.engine.tracking import Ledger, replay_spool
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store import ledger as tracking_module
+from sweeps.engine.store import writer as writer_module
+from sweeps.engine.store.ledger import Ledger, replay_spool
+from sweeps.engine.store.offline_queue import Operation, Spool, left_over, read
+from sweeps.engine.store.provenance import dirty
+from sweeps.engine.store.reader import open_client, store_uri
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
@@ -482,7 +482,7 @@ def test_only_code_that_numbers_depend_on_makes_a_run_dirty(tmp_path: Path):
         who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
         subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
 
-    for name in ("jepa_train/train.py", "sweeps/study.py", "cluster.yaml", "docs/results/table.md"):
+    for name in ("jepa_train/train/loop.py", "sweeps/study.py", "cluster.yaml", "docs/results/table.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one")
     git("init")
@@ -492,7 +492,7 @@ def test_only_code_that_numbers_depend_on_makes_a_run_dirty(tmp_path: Path):
     (tmp_path / "docs/results/table.md").unlink()
     (tmp_path / "notes.txt").touch()
     assert not dirty(tmp_path)
-    for name in ("jepa_train/train.py", "sweeps/another.py"):
+    for name in ("jepa_train/train/loop.py", "sweeps/another.py"):
         (tmp_path / name).write_text("two")
         assert dirty(tmp_path), name
         git("add", ".")

@@ -7,14 +7,14 @@ import pytest
 import ranks
 import torch
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.flat import unflatten
-from jepa_train.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
-from jepa_train.presets import DIGITS
-from jepa_train.recipes import LEJEPA_SMALL_VIEWS
-from jepa_train.train import Outcome, train
-from jepa_train.trainer import Trainer
+from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
+from jepa_train.config.flat import unflatten
+from jepa_train.config.presets import DIGITS
+from jepa_train.evaluation.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.train.loop import Outcome, train
+from jepa_train.train.trainer import Trainer
 
 SMALL = ranks.SMALL
 
@@ -124,7 +124,7 @@ def test_one_narrow_look_is_no_collapse_but_two_in_a_row_are(
 ):
     """Two looks an epoch; the target's spread is 1."""
     looks = iter(spreads)
-    monkeypatch.setattr("jepa_train.trainer.embedding_std", lambda _: torch.tensor(next(looks)))
+    monkeypatch.setattr("jepa_train.train.trainer.embedding_std", lambda _: torch.tensor(next(looks)))
     assert run(dataclasses.replace(SMALL["lejepa"], epochs=2))[0].status == status
     assert next(looks, None) is None
 

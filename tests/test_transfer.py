@@ -7,18 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from jepa_train.checks import ConfigError
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import ProbeConfig, TrainConfig
-from jepa_train.data.split import load_splits
-from jepa_train.evaluate import embed, final_evaluation
-from jepa_train.flat import cell_key, unflatten
-from jepa_train.models import build_network
-from jepa_train.preflight import preflight
-from jepa_train.presets import DIGITS
-from jepa_train.probes import Labelled
-from jepa_train.protocols import Frozen, kshot, linear
-from jepa_train.train import evaluate_checkpoint, train
-from jepa_train.transfer import transfer_data, transfer_sets
+from jepa_train.config.flat import cell_key, unflatten
+from jepa_train.config.presets import DIGITS
+from jepa_train.data.splits import load_splits
+from jepa_train.evaluation.evaluate import embed, final_evaluation
+from jepa_train.evaluation.probes import Labelled
+from jepa_train.evaluation.protocols import Frozen, kshot, linear
+from jepa_train.evaluation.transfer import transfer_data, transfer_sets
+from jepa_train.model.network import build_network
+from jepa_train.train.loop import evaluate_checkpoint, train
+from jepa_train.train.preflight import preflight
 
 SMALL = dataclasses.replace(DIGITS, epochs=0, probe=ProbeConfig(protocols=""))
 

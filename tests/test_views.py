@@ -11,11 +11,11 @@ from photographs import as_float, blurred, photos
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from jepa_train import views
+from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
-from jepa_train.randomness import generator
-from jepa_train.recipes import CIFAR_VIEWS, DIGITS_VIEWS
-from jepa_train.views import augmented, make_views, parameters, to_input
+from jepa_train.config.augmentation_presets import CIFAR_VIEWS, DIGITS_VIEWS
+from jepa_train.data import augment
+from jepa_train.data.augment import augmented, make_views, parameters, to_input
 
 PLAIN = ViewsConfig(flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)  # crops only
 COLOUR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs
@@ -218,10 +218,10 @@ def test_parts_change_no_view(monkeypatch):
     values = drawn(COLOUR, num=33, size=32)
     whole = augmented(images, values, size=24)
     monkeypatch.setitem(
-        views._AT_ONCE, "cpu", 4 * 3 * 3 * 32 * 32 // torch.get_num_threads()
+        augment._AT_ONCE, "cpu", 4 * 3 * 3 * 32 * 32 // torch.get_num_threads()
     )  # 4 + 4 + 3 images, 3 views each
     torch.testing.assert_close(augmented(images, values, size=24), whole, rtol=0, atol=1e-5)
-    monkeypatch.setitem(views._AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(augment._AT_ONCE, "cpu", 1)
     torch.testing.assert_close(augmented(images, values, size=24), whole, rtol=0, atol=1e-5)
 
 

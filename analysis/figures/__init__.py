@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import as_bytes, styled
 from analysis.runs import NothingToShow, load_histories, load_runs, store_uri, sweeps_in
-from analysis.sources import file_name, shown
+from analysis.store.sources import file_name, shown
 from analysis.tables import UnknownTable
 
 SHARED = {"style", "points"}

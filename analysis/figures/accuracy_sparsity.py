@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said, varied
 from analysis.figures.style import panels, series
-from analysis.pareto import pareto_set
+from analysis.select.pareto import pareto_set
 
 SWEEP = "rectified_sparsity"
 NONZERO, THEORY = "test/nonzero_fraction", "target/nonzero_fraction"

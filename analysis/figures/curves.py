@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.aggregate import states_of
 from analysis.figures.points import label_of, lacking
 from analysis.figures.style import panels, series
-from analysis.goals import goals_of
-from analysis.selection import axes as axes_of
-from analysis.selection import current
+from analysis.select.objectives import goals_of
+from analysis.select.selection import axes as axes_of
+from analysis.select.selection import current
+from analysis.table.cells import states_of
 
 SWEEP = ""
 MOST = 6  # lines with a name; the others are drawn thin

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.figures.label_free_scatter import lacks as lacks_scatter
 from analysis.figures.points import groups_by_views
 from analysis.figures.style import panels, series
-from analysis.label_free import ALPHAS, PAPERS, label_free
+from analysis.table.label_free import ALPHAS, PAPERS, label_free
 
 SWEEP = "lejepa_label_free"
 

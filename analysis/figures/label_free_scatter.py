@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import groups_by_views, lacking
 from analysis.figures.style import log_axis, panels
-from analysis.label_free import LAMB, LOSS, Group, Score, label_free
+from analysis.table.label_free import LAMB, LOSS, Group, Score, label_free
 
 SWEEP = "lejepa_label_free"
 

@@ -17,7 +17,7 @@ from analysis.figures.points import (
     with_views,
 )
 from analysis.figures.style import panels, series
-from analysis.pivot import that_differ
+from analysis.table.pivot import that_differ
 
 SWEEP = "lejepa_lambda_views"
 LAMB = "method.lamb"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import lacking, numbers
 from analysis.figures.style import log_axis, panels
-from analysis.label_free import points_of
+from analysis.table.label_free import points_of
 
 SWEEP = "lejepa_label_free"
 SIGREG, INVARIANCE = "train/sigreg", "train/invariance"

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import short, states_of
-from analysis.compared import best_over
-from analysis.goals import goals_of
-from analysis.pivot import that_differ
-from analysis.selection import axes, choices, column, current, is_fair, searched
+from analysis.select.compared import best_over
+from analysis.select.objectives import goals_of
+from analysis.select.selection import axes, choices, column, current, is_fair, searched
+from analysis.table.cells import short, states_of
+from analysis.table.pivot import that_differ
 
 VIEWS = ("views.num_global", "views.num_local")
 TOP1 = "test/linear_top1"

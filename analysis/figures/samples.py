@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said
 from analysis.figures.style import panels, series
-from analysis.selection import axes as axes_of
+from analysis.select.selection import axes as axes_of
 
 SWEEP = "lejepa_samples"
 SHOTS = (1, 2, 5, 10, 100, 1000)

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.aggregate import states_of
 from analysis.figures.points import label_of, numbers
 from analysis.figures.style import panels, series
-from analysis.goals import goals_of
-from analysis.selection import choices, searched
+from analysis.select.objectives import goals_of
+from analysis.select.selection import choices, searched
+from analysis.table.cells import states_of
 
 SWEEP = ""
 

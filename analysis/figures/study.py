@@ -5,11 +5,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from analysis.aggregate import short, states_of
 from analysis.figures.style import series
-from analysis.goals import goals_of
-from analysis.selection import axes as axes_of
-from analysis.selection import column, current, searched, seeds_of
+from analysis.select.objectives import goals_of
+from analysis.select.selection import axes as axes_of
+from analysis.select.selection import column, current, searched, seeds_of
+from analysis.table.cells import short, states_of
 
 SWEEP = ""
 FEWEST = 4  # finished trials, for an importance that says anything

@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.mixture import mark_mixed
-from analysis.render import render
-from analysis.render_html import Links
 from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
-from analysis.statistics import embolden, seeds_told_once
-from analysis.summary import summary
+from analysis.table.mixture import mark_mixed
+from analysis.table.render import render
+from analysis.table.render_html import Links
+from analysis.table.significance import embolden, seeds_told_once
+from analysis.table.summary import summary
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
 UI = "http://127.0.0.1:5000"  # where `make ui` serves

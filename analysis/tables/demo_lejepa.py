@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from analysis.aggregate import Quantity
-from analysis.ranking import ranked
+from analysis.table.cells import Quantity
+from analysis.table.ranking import ranked
 
 TITLE = "LeJEPA: trials ranked by the probe on val; top-1 in %"
 COLUMNS = (

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.aggregate import Quantity, percent
-from analysis.compared import cells
-from analysis.pivot import pivot
+from analysis.select.compared import cells
+from analysis.table.cells import Quantity, percent
+from analysis.table.pivot import pivot
 
 TITLE = "Rectified LpJEPA: rows p, columns mu of the target RGG(p, mu)"
 QUANTITIES = (

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.aggregate import Cell, Quantity, cell_of
-from analysis.selection import current
+from analysis.select.selection import current
+from analysis.table.cells import Cell, Quantity, cell_of
 
 TITLE = "The best LeJEPA cell with one worker and with two"
 SWEEPS = ("demo_lejepa", "demo_two_workers")

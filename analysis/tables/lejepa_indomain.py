@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from analysis.aggregate import percent
-from analysis.compared import best_over, cells
-from analysis.labels import with_models
-from analysis.pivot import pivot
-from analysis.selection import axes
+from analysis.select.compared import best_over, cells
+from analysis.select.labels import with_models
+from analysis.select.selection import axes
+from analysis.table.cells import percent
+from analysis.table.pivot import pivot
 
 TITLE = "LeJEPA: pre-training on the data set itself; frozen linear probe top-1 (%)"
 WITHIN = ("data set",)

@@ -4,11 +4,11 @@ import math
 
 import pandas as pd
 
-from analysis.aggregate import Cell, Quantity
-from analysis.goals import Goal
-from analysis.label_free import label_free
-from analysis.ranking import ranked
-from analysis.selection import axes
+from analysis.select.objectives import Goal
+from analysis.select.selection import axes
+from analysis.table.cells import Cell, Quantity
+from analysis.table.label_free import label_free
+from analysis.table.ranking import ranked
 
 TITLE = "LeJEPA: runs by train loss / lamb^0.4, the smallest first; top-1 in %"
 GOAL = Goal(metric="train/loss", direction="min", over="method.lamb", power=0.4)

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from analysis.aggregate import percent
-from analysis.compared import cells
-from analysis.labels import with_models
-from analysis.pivot import pivot
+from analysis.select.compared import cells
+from analysis.select.labels import with_models
+from analysis.table.cells import percent
+from analysis.table.pivot import pivot
 
 TITLE = "LeJEPA: labels per class; top-1 (%) of a linear probe (frozen) and of fine-tuning"
 SAMPLES = (1, 2, 5, 10, 100, 1000)

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.aggregate import percent
-from analysis.compared import cells
-from analysis.pivot import pivot
+from analysis.select.compared import cells
+from analysis.table.cells import percent
+from analysis.table.pivot import pivot
 
 TITLE = "LeJEPA: SIGReg's domain, slices and points; frozen linear probe top-1 (%)"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.aggregate import Cell, Quantity
+from analysis.table.cells import Cell, Quantity
 
 TITLE = "SIGReg, forward + backward, ms per run"
 SWEEPS = ()

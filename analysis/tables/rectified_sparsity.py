@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from analysis.compared import cells
-from analysis.pivot import pivot
+from analysis.select.compared import cells
+from analysis.table.pivot import pivot
 from analysis.tables.demo_rectified_lpjepa import QUANTITIES
 
 TITLE = "Rectified LpJEPA: sparsity and accuracy over the target RGG(p, mu)"

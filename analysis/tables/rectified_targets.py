@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from analysis.aggregate import Quantity, percent
-from analysis.compared import cells
-from analysis.labels import with_methods
-from analysis.pivot import pivot
+from analysis.select.compared import cells
+from analysis.select.labels import with_methods
+from analysis.table.cells import Quantity, percent
+from analysis.table.pivot import pivot
 
 TITLE = "Rectified LpJEPA: linear probe top-1 (%) and sparsity"
 QUANTITIES = (

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.compared import cells
-from analysis.labels import with_methods
-from analysis.transfer import transfer
+from analysis.select.compared import cells
+from analysis.select.labels import with_methods
+from analysis.table.transfer import transfer
 
 TITLE = "Rectified LpJEPA: linear probe top-1 (%) on other data sets"
 SWEEPS = ("rectified_targets",)

@@ -4,11 +4,11 @@ import dataclasses
 
 import pandas as pd
 
-from analysis.aggregate import Quantity
-from analysis.front import front_of
-from analysis.goals import goals_of
-from analysis.ranking import ranked, winners
-from analysis.selection import axes, is_fair, searched
+from analysis.select.front import front_of
+from analysis.select.objectives import goals_of
+from analysis.select.selection import axes, is_fair, searched
+from analysis.table.cells import Quantity
+from analysis.table.ranking import ranked, winners
 
 TITLE = "trials ranked by the sweep's objective on val"
 METRICS = ("test/linear_top1", "test/knn_top1", "test/linear_projector_top1")

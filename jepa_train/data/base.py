@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jepa_train.devices import resident, sent
-from jepa_train.randomness import generator
+from jepa_train.base.seeds import generator
+from jepa_train.data.device_transfer import resident, sent
 
 
 @dataclass(frozen=True, kw_only=True)

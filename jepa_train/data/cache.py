@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.data.progress import progress
-from jepa_train.paths import made_cache_dir
+from jepa_train.storage.paths import made_cache_dir
 
 _log = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without flock say

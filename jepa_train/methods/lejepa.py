@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from jepa_train.characteristic import Knots, waves
-from jepa_train.checks import conform
-from jepa_train.distributed import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
+from jepa_train.base.errors import conform
+from jepa_train.base.seeds import derive_seed
+from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
+from jepa_train.losses.ecf import Knots, waves
+from jepa_train.losses.matmul import products
+from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.base import Link
-from jepa_train.products import products
-from jepa_train.randomness import derive_seed
-from jepa_train.slices import unit_slices
 
 Domain = Literal["symmetric", "half"]
 

@@ -5,13 +5,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from jepa_train.checks import conform
-from jepa_train.distributed import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
+from jepa_train.base.errors import conform
+from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
+from jepa_train.losses.rgg import RGG, SigmaMode
+from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
+from jepa_train.losses.slices import singular_slices, unit_slices
 from jepa_train.methods.base import Link, require_two_global_views
-from jepa_train.randomness import derive_seed, generator
-from jepa_train.rgg import RGG, SigmaMode
-from jepa_train.sliced_wasserstein import sliced_wasserstein
-from jepa_train.slices import singular_slices, unit_slices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.engine.launch import main
-    from sweeps.engine.objective import Asha, LabelFree
-    from sweeps.engine.spec import BestOf, Sweep
+    from sweeps.engine.cli.main import main
+    from sweeps.engine.spec.objective import Asha, LabelFree
+    from sweeps.engine.spec.sweep import BestOf, Sweep
 
 __all__ = ["Asha", "BestOf", "LabelFree", "Sweep", "main"]
 
-_HOME = {"Asha": "objective", "BestOf": "spec", "LabelFree": "objective", "Sweep": "spec", "main": "launch"}
+_HOME = {
+    "Asha": "spec.objective",
+    "BestOf": "spec.sweep",
+    "LabelFree": "spec.objective",
+    "Sweep": "spec.sweep",
+    "main": "cli.main",
+}
 
 
 def __getattr__(name: str) -> Any:
     """What sweep files import, when they do: the modules here that train nothing start without torch."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sweeps.engine.errors import install
+    from sweeps.engine.cli.errors import install
 
     install()
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

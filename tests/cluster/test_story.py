@@ -77,7 +77,9 @@ def test_a_node_with_other_code_stops_a_launch_and_is_named(cluster: Cluster, sw
         assert launch.wait(LAUNCH_S, check=False) != 0
     finally:
         file.write_text(before)
-    assert re.search(rf"{machine.address}: {machine.name} runs other code: jepa_train/rgg.py differs", launch.said)
+    assert re.search(
+        rf"{machine.address}: {machine.name} runs other code: jepa_train/losses/rgg.py differs", launch.said
+    )
 
 
 def test_the_next_launch_goes_on_where_a_killed_driver_stopped(cluster: Cluster, sweep: Watched) -> None:

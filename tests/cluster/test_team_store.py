@@ -17,14 +17,14 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from team import COMMANDS, START_S, documented, exported, free_port, here, mlflow_server, postgres
 
-from jepa_train.object_store import listed
-from jepa_train.storage import place_of
+from jepa_train.storage.bucket import listed
+from jepa_train.storage.local import place_of
 
 DOCTOR, LAUNCH, STATUS, TABLE, EXPORT = COMMANDS[-5:]
 SWEEP = """
 import dataclasses, sys
 from jepa_train.methods import LeJEPA
-from jepa_train.presets import DIGITS
+from jepa_train.config.presets import DIGITS
 from sweeps.engine import Sweep, main
 SWEEP = Sweep(name="demo_rectified_lpjepa", purpose="A team's.", cpus_per_worker=2, grid={"method.lamb": [0.02, 0.05]},
     base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1))

@@ -3,8 +3,8 @@
 import dataclasses
 import sys
 
+from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
-from jepa_train.presets import DIGITS
 from sweeps.engine import Sweep, main
 
 SWEEP = Sweep(

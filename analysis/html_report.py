@@ -1,0 +1,188 @@
+"""Everything about one sweep on one page: python -m analysis report SWEEP writes HTML that needs nothing else."""
+
+import base64
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Experiment
+
+from analysis import figures, tables
+from analysis.figures.points import groups_by_views, numbers
+from analysis.select.selection import axes, current, said
+from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
+from analysis.store.sources import file_name
+from analysis.table import label_free
+from analysis.table.cells import short, states_of
+from analysis.table.render_html import to_html
+from analysis.table.summary import summary
+
+_STYLE = """<style>
+body {font: 15px/1.45 sans-serif; color: #222; background: #fff; max-width: 1120px; margin: 24px auto; padding: 0 20px}
+h1 {font-size: 26px; margin: 0 0 4px} h2 {font-size: 19px; margin: 32px 0 8px; border-bottom: 1px solid #ccc}
+p, ul {max-width: 80ch} img {max-width: 100%} .wide {overflow-x: auto} code {font-size: 13px}
+figure {display: inline-block; vertical-align: top; margin: 12px 20px 16px 0; break-inside: avoid}
+figcaption {font-size: 13px; color: #555; max-width: 60ch} tr {break-inside: avoid}
+table.sweep td.l {white-space: normal; max-width: 60ch}
+@media print {body {max-width: none; margin: 0; font-size: 11px} h2 {break-after: avoid} .wide {overflow: visible}}
+</style>"""
+_BADLY = ("failed", "interrupted", "diverged", "collapsed")
+
+
+def write_report(sweep: str, store: str | None, folder: Path) -> Path:
+    """Write folder/<sweep>.html; the same store gives the same bytes.
+
+    Args:
+        sweep: an experiment of the store, scale included; or of a sweep that the store has at one scale.
+
+    Raises:
+        NothingToShow: no such store or sweep, or no run in it.
+    """
+    store = store or store_uri()
+    experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[figures.experiment_of(sweep, store)]
+    runs = load_runs(experiment.name, store)
+    sections = {
+        "What it is": _about(runs, experiment),
+        "How far it is": _progress(runs),
+        "Table": _table(experiment.name, store),
+        "Figures": _figures(runs, store),
+        "Selection without labels": _label_free(runs),
+        "Runs that ended badly": _failures(runs),
+        "Cost": _cost(runs),
+        "Provenance": _provenance(runs),
+    }
+    body = "\n".join(f"<h2>{title}</h2>\n{text}" for title, text in sections.items() if text)
+    name = html.escape(experiment.name)
+    head = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n{_STYLE}\n</head>'
+    )
+    page = f"{head}\n<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{file_name(experiment.name)}.html"
+    file.write_bytes(page.encode("ascii", "xmlcharrefreplace"))
+    return file
+
+
+def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
+    """The purpose, which heads the experiment's description above the table, and what the sweep varies."""
+    purpose = re.split(r"\n\s*\n(?=\*\*|\|)", experiment.tags.get("mlflow.note.content", ""))[0]
+    paragraphs = [f"<p>{html.escape(part)}</p>" for part in purpose.split("\n\n") if part.strip()]
+    present = current(runs)
+    facts = {
+        "kind": experiment.tags.get("sweep.kind", ""),
+        "scale": experiment.tags.get("sweep.scale", ""),
+        **{f"varies {key}": _values(present, key) for key in axes(runs)},
+        "seeds": ", ".join(map(str, said(runs, "sweep.seeds") or sorted(present["seed"].unique()))),
+        "data": _values(present, "data.name"),
+        "encoder": _values(present, "model.encoder"),
+        "epochs": _values(present, "epochs"),
+    }
+    items = [f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, text in facts.items() if text]
+    return "\n".join([*paragraphs, "<ul>", *items, "</ul>"])
+
+
+def _values(runs: pd.DataFrame, key: str) -> str:
+    """The values of a key, in order; of many the ends."""
+    values = (
+        sorted(runs[key].dropna().unique(), key=lambda value: (isinstance(value, str), value)) if key in runs else []
+    )
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values if value != ""]
+    return ", ".join(texts) if len(texts) <= 12 else f"{texts[0]} to {texts[-1]} ({len(texts)} values)"
+
+
+def _progress(runs: pd.DataFrame) -> str:
+    ends = runs["end_time"].dropna()
+    last = f", last result {ends.max():%Y-%m-%d %H:%M} UTC" if len(ends) else ""
+    when = f"First run {runs['start_time'].min():%Y-%m-%d %H:%M}{last}."
+    return f"<p>{html.escape(summary(runs))}</p>\n<p>{when}</p>"
+
+
+def _table(sweep: str, store: str) -> str:
+    try:
+        return f'<div class="wide">{tables.table(sweep, store, "html")}</div>'
+    except NothingToShow as nothing:
+        return f"<p>{html.escape(str(nothing))}</p>"
+
+
+def _figures(runs: pd.DataFrame, store: str) -> str:
+    parts = []
+    for drawing, picture in figures.pictures(runs, store, "svg"):
+        image = base64.b64encode(picture).decode()
+        text = html.escape(drawing.description)
+        parts.append(
+            f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{image}">\n'
+            f"<figcaption>{text} <code>{drawing.name}</code></figcaption></figure>"
+        )
+    return "\n".join(parts) or "<p>None yet: no run has what they draw.</p>"
+
+
+def _label_free(runs: pd.DataFrame) -> str:
+    if figures.find("label_free_alpha").lacks(runs):
+        return ""
+    return label_free.report(label_free.label_free(runs, by=groups_by_views(runs)), "html")
+
+
+def _failures(runs: pd.DataFrame) -> str:
+    bad = runs[runs["status"].isin(_BADLY)].sort_values(["status", "start_time", "run_id"])
+    if not len(bad):
+        return "<p>None.</p>"
+    frame = pd.DataFrame(
+        {
+            "state": states_of(bad),
+            "reason": bad["reason"].fillna("").astype(str).to_numpy(),
+            "epoch": [f"{epoch:g}" if epoch == epoch else "-" for epoch in numbers(bad, "epoch")],
+            "MLflow run": bad["run_id"].to_numpy(),
+        },
+        index=pd.Index(bad["run_name"].astype(str), name="cell"),
+        dtype=object,
+    )
+    return to_html(frame)
+
+
+def _cost(runs: pd.DataFrame) -> str:
+    """Device-hours as the runs tell them, whatever they were spent on."""
+    hours = numbers(runs, "device_seconds") / 3600
+    told = runs.assign(hours=hours, kind=[*_kinds(runs)])
+    if not told["hours"].notna().any():
+        return "<p>No run says how long it took.</p>"
+    total = float(told["hours"].sum())
+    rows = [
+        [len(own), round(float(own["hours"].sum()), 2), round(100 * float(own["hours"].sum()) / (total or 1), 1)]
+        for _, own in told.groupby("kind")
+    ]
+    frame = pd.DataFrame(
+        [*rows, [len(told), round(total, 2), 100.0]],
+        index=pd.Index([*told["kind"].sort_values().unique(), "all"], name="runs"),
+        columns=["number", "device-hours", "share (%)"],
+        dtype=object,
+    )
+    lost = float(told.loc[told["status"].isin(_BADLY), "hours"].sum())
+    silent = int(told["hours"].isna().sum())
+    note = f"Ended badly ({', '.join(_BADLY)}): {lost:.2f} of {total:.2f} device-hours."
+    note += f" {silent} runs do not say how long they took." if silent else ""
+    return to_html(frame, notes=[note])
+
+
+def _kinds(runs: pd.DataFrame) -> Iterator[str]:
+    present = set(current(runs)["run_id"])
+    for status, role, run_id in zip(runs["status"], runs["role"], runs["run_id"], strict=True):
+        left_out = "" if role != "cell" or run_id in present else " (outside the present sweep)"
+        yield f"{status}, {role}" if role != "cell" else f"{status}{left_out}"
+
+
+def _provenance(runs: pd.DataFrame) -> str:
+    """Which code ran where; what differs between runs is listed in full, with how many have it."""
+    keys = ["commit", "git_dirty", "source", "user", "host", "resources", "probe.protocols"]
+    keys += sorted(str(name) for name in runs if str(name).startswith("version."))
+    rows = []
+    for key in keys:
+        counts = runs[key].fillna("-").astype(str).value_counts().sort_index() if key in runs else pd.Series(dtype=int)
+        texts = [value if len(counts) == 1 else f"{value} ({count} runs)" for value, count in counts.items()]
+        if texts:
+            rows.append((short(key) if key.startswith("version.") else key, ", ".join(map(str, texts))))
+    frame = pd.DataFrame(
+        [[text] for _, text in rows], index=pd.Index([key for key, _ in rows], name=""), columns=["value"], dtype=object
+    )
+    return f"<p>{len(runs)} MLflow runs, {runs['cell_key'].nunique()} cells.</p>\n{to_html(frame)}"

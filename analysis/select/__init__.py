@@ -1,0 +1,1 @@
+"""Selection of runs: objectives, current cells, Pareto fronts."""

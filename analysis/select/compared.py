@@ -1,0 +1,136 @@
+"""What a table compares: the cells that the sweep's file asks for, begun or not, or the best of each point."""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.select.objectives import goals_of
+from analysis.select.selection import (
+    JUDGED,
+    axes,
+    choices,
+    comparable,
+    current,
+    grids_of,
+    is_fair,
+    of_present_base,
+    places_of,
+    present_base,
+    said,
+    searched,
+    seeds_of,
+)
+
+
+def cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a sweep whose numbers a table compares: all of the present grid or search, in the file's order.
+
+    What the grid asks for and no run has begun is a row as well, of status "missing". Of a fair ablation those of the
+    winners; where a point has none yet, its candidates without a result.
+    """
+    if not is_fair(runs):
+        return _as_planned(runs)
+    parts = []
+    for choice in choices(runs):
+        waiting = choice.candidates[choice.candidates["status"] != "finished"]
+        parts.append(choice.winner if len(choice.winner) else waiting)
+        if choice.candidates.empty:
+            parts[-1] = _unbegun(runs, [choice.point])
+    return pd.concat([part.astype(object) for part in parts]).copy() if parts else runs.iloc[:0]
+
+
+def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Of cells, for each point of the other axes the setting of the free ones that is best by the sweep's first goal.
+
+    Settings compete with the mean of the goal over seeds, those with the most finished seeds only; equal ones by cell
+    key. A point of which nothing has finished keeps all its cells.
+
+    Returns:
+        The cells of the winners, all seeds; what is to be said of the choice below the table, with the number of runs
+        of those settings that competed.
+    """
+    goal, keys = goals_of(found)[0], [axis for axis in axes(found) if axis not in free]
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for position, place in enumerate(places_of(found, keys)):
+        groups[place].append(position)
+    scored = found.assign(
+        score=goal.scores(found), setting=pd.Series(places_of(found, free), index=found.index, dtype=object)
+    )
+    parts, judged = [], []
+    for positions in groups.values():
+        own = scored.iloc[positions]
+        done = own[(own["status"] == "finished") & own["score"].notna()]
+        if len(done):
+            ranked = done.groupby("setting", sort=False).agg(
+                n=("score", "size"), score=("score", "mean"), key=("cell_key", "min")
+            )
+            ranked["score"] *= 1 if goal.direction == "min" else -1
+            best = ranked.sort_values(["n", "score", "key"], ascending=[False, True, True]).index[0]
+            competing = {*ranked.index[ranked["n"] == ranked["n"].max()]}
+            judged.append(int((own["status"].isin(JUDGED) & own["setting"].isin(competing)).sum()))
+            own = own[[setting == best for setting in own["setting"]]]
+        parts.append(own)
+    chosen = pd.concat(parts).drop(columns=["score", "setting"]) if parts else found
+    if not judged:
+        return chosen, ""
+    several = f"{min(judged)} to {max(judged)}" if min(judged) < max(judged) else str(judged[0])
+    return chosen, f"{', '.join(free)} chosen by {goal.name} from {several} runs each"
+
+
+def missing(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row, of status "missing", for each cell that the sweep's grid asks for and that no run has begun.
+
+    It has the sweep's tags and the values of its point; a search asks for no point in particular.
+    """
+    if searched(runs) or said(runs, "sweep.grid") is None:
+        return runs.iloc[:0]
+    keys = _planned_keys(runs)
+    held = {*places_of(current(runs), keys)}
+    points = (dict(zip(keys, values, strict=True)) for values in _planned(runs))
+    return _unbegun(runs, [point for point in points if tuple(map(comparable, point.values())) not in held])
+
+
+def _unbegun(runs: pd.DataFrame, points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row of status "missing" for each point, which shares what all cells of the sweep share."""
+    if not points:
+        return runs.iloc[:0]
+    present = of_present_base(runs)
+    base = present_base(present)
+    shared = {*json.loads(base or "{}"), "data.path"} - {*axes(runs), "seed"}
+    source = (present if len(present) else runs).iloc[0]
+    names = [name for name in map(str, runs) if name.startswith("sweep") or name in shared]
+    about: dict[str, Any] = {name: source[name] for name in names}
+    about |= dict.fromkeys(("reason", "run_id", "cell_key"), "") | {"role": "cell", "status": "missing", "base": base}
+    return pd.DataFrame([{**about, **point} for point in points]).reindex(columns=[*dict.fromkeys([*runs, *points[0]])])
+
+
+def _as_planned(runs: pd.DataFrame) -> pd.DataFrame:
+    """The present cells, begun or not, in the order of the sweep's file."""
+    lacking = missing(runs)
+    found = pd.concat([current(runs).astype(object), lacking.astype(object)]) if len(lacking) else current(runs)
+    if said(runs, "sweep.grid") is None or searched(runs):
+        return found
+    order: dict[Any, int] = {}
+    for point in _planned(runs):
+        order.setdefault(tuple(map(comparable, point)), len(order))
+    positions = [order.get(place, len(order)) for place in places_of(found, _planned_keys(runs))]
+    return found.iloc[sorted(range(len(found)), key=positions.__getitem__)].copy()
+
+
+def _planned(runs: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """The values of each cell along the planned keys, in the order of the sweep's file."""
+    seeds = {"seed": seeds_of(runs)} if seeds_of(runs) else {}
+    keys = _planned_keys(runs)
+    for grid in grids_of(runs):
+        if not grid.keys() >= {*axes(runs)}:
+            continue  # a store that does not say which values the file lists
+        yield from itertools.product(*((seeds | grid)[key] for key in keys))
+
+
+def _planned_keys(runs: pd.DataFrame) -> list[str]:
+    """The axes, and the seed where the sweep says which it runs."""
+    return [*dict.fromkeys([*axes(runs), *(["seed"] if seeds_of(runs) else [])])]

@@ -1,0 +1,1 @@
+"""Runs of an MLflow store or an export as data frames."""

@@ -1,0 +1,102 @@
+"""Sweeps as files that need no store: python -m analysis export [SWEEP ...]. What reads them is sources.Export."""
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from analysis.store.folders import Folder, is_url
+from analysis.store.runs import NothingToShow, has_runs, load_histories, load_runs, notes_of, sweeps_in
+from analysis.store.sources import ABOUT, POINTS, RUNS, digest_of, file_name, shown
+
+_OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
+
+
+def export_to(where: str, sweep: str, store: str) -> list[str]:
+    """write_export into the folder of a path or URL; the paths or URLs of the files.
+
+    Raises:
+        NothingToShow: see write_export.
+        NoFolder: the URL is wrong, or its object store is away.
+    """
+    parts = urlsplit(where)
+    if not is_url(where) or parts.scheme == "file":
+        return [*map(str, write_export(sweep, store, Path(unquote(parts.path) if is_url(where) else where)))]
+    with tempfile.TemporaryDirectory() as made:
+        return (Folder(where) / file_name(sweep)).take(write_export(sweep, store, Path(made)))
+
+
+def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
+    """The sweeps of these names, or all that have runs where none is named; at a scale, if one is given.
+
+    Raises:
+        NothingToShow: no such store, one of the names is not in it, or nothing at all.
+    """
+    filled = {
+        name: item.tags.get("sweep.scale", "") for name, item in sweeps_in(store).items() if has_runs(item, store)
+    }
+    wanted = ["_".join(filter(None, [name, scale])) for name in names]
+    for name in wanted:
+        if name not in filled:
+            close = difflib.get_close_matches(name, filled, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(filled)) or 'none at all'}"
+            raise NothingToShow(f"sweep {name} has no runs in {shown(store)}; {remedy}")
+    found = wanted or sorted(name for name, of in filled.items() if scale in ("", of))
+    if not found:
+        at = f" at scale {scale}" if scale else ""
+        raise NothingToShow(f"no sweep{at} has runs in {shown(store)} yet; python sweeps/NAME.py makes some")
+    return found
+
+
+def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
+    """Write folder/<sweep>/: runs (a row per cell, see load_runs) and history (a row per cell, metric and epoch), each
+    as Parquet, which analysis reads in the place of a store, and as CSV for everything else; and sweep.json.
+
+    The CSV of the runs leaves out what all have in common, the tags that sweep.json has. The same store gives the same
+    bytes. Each file appears whole; sweep.json comes last and vouches for the others.
+
+    Raises:
+        NothingToShow: no such store or sweep, or no run in it.
+    """
+    runs, history = load_runs(sweep, store), load_histories(sweep, store=store)
+    experiment = sweeps_in(store)[sweep]
+    history = history[["run_id", "metric", "epoch", "value"]]
+    columns = [name for name in map(str, runs) if not name.startswith(_OF_SWEEP) and name != "base"]
+    to = folder.expanduser() / file_name(sweep)
+    to.mkdir(parents=True, exist_ok=True)
+    files = {
+        RUNS: lambda file: runs.to_parquet(file, index=False),
+        "runs.csv": lambda file: runs[columns].to_csv(file, index=False, lineterminator="\n"),
+        POINTS: lambda file: history.to_parquet(file, index=False),
+        "history.csv": lambda file: history.to_csv(file, index=False, lineterminator="\n", na_rep="nan"),
+    }
+    for name, write in files.items():
+        _replaced(to / name, write)
+    about = {
+        "sweep": sweep,
+        "experiment_id": experiment.experiment_id,
+        "store": shown(store),
+        "runs": len(runs),
+        "points": len(history),
+        "notes": notes_of(runs),
+        "tags": experiment.tags,
+        "versions": {name: version(name) for name in ("mlflow", "pandas", "pyarrow")},
+        "digests": {name: digest_of(to / name) for name in files},
+    }
+    text = json.dumps(about, indent=1, sort_keys=True) + "\n"
+    _replaced(to / ABOUT, lambda file: file.write_text(text))
+    return [to / name for name in (*files, ABOUT)]
+
+
+def _replaced(file: Path, write: Callable[[Path], object]) -> None:
+    """By another name and renamed: who reads it finds it whole."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write(partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""From the records of an experiment to the tidy frame of its cells, with notes on what was left out."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Experiment
+
+from analysis.store.records import Record, one_per_cell
+
+PLACES = {"data.path", "data.download"}  # parameters that say where data lies: they decide no result
+SYSTEM = "system/"  # metrics of the machine, for the MLflow UI: curves, but no results
+_TAGS = {
+    "mlflow.runName": "run_name",
+    "mlflow.user": "user",
+    "mlflow.source.name": "source",
+    "mlflow.source.git.commit": "commit",
+}
+_STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
+_NUMBERS = ("workers", "epoch", "device_seconds")  # tags
+_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references")  # tags sweep.*, as JSON
+
+
+def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
+    """One row per cell, in the order of the records: see analysis.store.runs.load_runs. Empty without cells.
+
+    attrs["notes"] counts what was left out, a line for each kind.
+
+    Raises:
+        ValueError: the experiment lacks a tag that every sweep has, or has one that is damaged.
+    """
+    _check_tags(experiment)
+    runs, notes = _cells(records)
+    if not runs:
+        return pd.DataFrame()
+    shared = _shared_by(experiment, runs)
+    about = {"sweep": experiment.name} | {k: text for k, text in experiment.tags.items() if k.startswith("sweep.")}
+    frame = pd.DataFrame([about | _row(run, shared) for run in runs])
+    for name in {name for run in runs for name in run.params}:
+        frame[name] = typed(frame[name])
+    for name in {*_NUMBERS} & {*frame}:
+        frame[name] = typed(pd.Series(pd.to_numeric(frame[name], errors="coerce"), dtype=str))
+    for name in ("start_time", "end_time"):
+        frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
+    frame.loc[_half_written(frame, runs), ["status", "reason"]] = "incomplete", "its results are not in the store"
+    frame.attrs["notes"] = [f"{experiment.name}: {note}" for note in notes]
+    return frame
+
+
+def typed(texts: pd.Series) -> pd.Series:
+    """A column of texts as int, float or bool where every text is one, else as it is."""
+    present = texts.dropna().astype(str)
+    if present.empty:
+        return texts
+    if present.isin(["True", "False"]).all():
+        return texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool")
+    if present.str.fullmatch(r"[+-]?\d{1,15}").all():
+        return pd.to_numeric(texts).astype("Int64" if texts.isna().any() else "int64")
+    if present.str.fullmatch(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)").all():
+        return texts.astype(float)
+    return texts
+
+
+def _check_tags(experiment: Experiment) -> None:
+    tags = experiment.tags
+    missing = {"sweep.axes", "sweep.goals"} - {*tags, *(["sweep.goals"] if "sweep.objective" in tags else [])}
+    if missing:
+        raise ValueError(f"it has no tag {', '.join(sorted(missing))}; launch its file again, which writes them")
+    for name in {f"sweep.{name}" for name in _STRUCTURED} & tags.keys():
+        try:
+            json.loads(tags[name])
+        except ValueError as error:
+            raise ValueError(f"its tag {name} is damaged ({error}); launch its file again, which writes it") from error
+
+
+def _cells(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
+    """The records of cells, one each, and how many runs and values are none; the sweep's own run is not counted."""
+    others = [record for record in records if record.tags.get("role") != "plan"]
+    keyed = [record for record in others if "cell_key" in record.tags]
+    whole = [record for record in keyed if _is_int(record.params.get("seed")) and _is_int(record.params.get("epochs"))]
+    cells = one_per_cell(whole)
+    counts = {
+        "runs without a cell key skipped": len(others) - len(keyed),
+        "runs without a complete config skipped": len(keyed) - len(whole),
+        "further runs of the same cells skipped": len(whole) - len(cells),
+        "metrics that are no numbers skipped": sum(len(run.unreadable) for run in cells),
+    }
+    return cells, [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def _is_int(text: str | None) -> bool:
+    return text is not None and text.removeprefix("-").isdecimal()
+
+
+def _row(run: Record, shared: Iterable[str]) -> dict[str, Any]:
+    """Tags first: one that somebody added under the name of a parameter or a metric does not take its place."""
+    tags = {_TAGS.get(key, key): text for key, text in run.tags.items()}
+    usual = {"role": "cell", "status": _STATUS.get(run.status, "running"), "reason": "", "workers": None}
+    row = usual | {key: text for key, text in tags.items() if not key.startswith(("mlflow.", SYSTEM))}
+    if row["status"] == "running" and run.status in _STATUS:  # its driver was killed while it ended the run
+        row["status"] = "interrupted"
+    return {
+        **row,
+        **{"run_id": run.run_id, "run_name": run.name, "start_time": run.start_time, "end_time": run.end_time},
+        **run.params,
+        **{name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)},
+        "base": json.dumps({key: run.params[key] for key in shared if key in run.params}, sort_keys=True),
+    }
+
+
+def _half_written(frame: pd.DataFrame, runs: Sequence[Record]) -> pd.Series:
+    """Finished runs without what finished runs have: no metric at all, or none on test where others have some."""
+    told = pd.Series([bool(run.metrics) for run in runs])
+    tested = pd.Series([any(name.startswith("test/") for name in run.metrics) for run in runs])
+    finished = frame["status"] == "finished"
+    return finished & ~(tested if tested[finished].any() else told)
+
+
+def _shared_by(experiment: Experiment, runs: Iterable[Record]) -> list[str]:
+    """The parameters that the cells of one version of the sweep have in common and that decide results.
+
+    As the sweep's file said at its last launch; a store from before that tag: all but axes, seed and places.
+    """
+    if "sweep.base" in experiment.tags:
+        return [*json.loads(experiment.tags["sweep.base"])]
+    axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
+    free = {*axes, *PLACES, "seed"}
+    names = {name for run in runs for name in run.params if name not in free}
+    return sorted(name for name in names if "method" not in axes or not name.startswith("method."))

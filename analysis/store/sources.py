@@ -1,0 +1,229 @@
+"""Where sweeps are read from: an MLflow store, or a folder of exports. Reading creates nothing."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol
+from urllib.parse import quote
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, ExperimentTag
+from mlflow.exceptions import MlflowException
+
+from analysis.store.curves import read_points
+from analysis.store.folders import Folder, is_url
+from analysis.store.frames import frame_of
+from analysis.store.records import read_records, sqlite_file
+
+ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the other files
+RUNS, POINTS = "runs.parquet", "history.parquet"
+_PAGE = 1000  # experiments per query
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]+|[^\s/@:'\"]+)@")  # user:password, or a token alone
+_NAMES = "password|passwd|pwd|secret|token|credential|signature|key|(?<![a-z])pass|(?<![a-z])sig"
+_WORD = re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES})=)[^&]+")
+_DAMAGED = "write it again with python -m analysis export"
+
+
+class NothingToShow(LookupError):
+    """The store or the sweep is not there yet, or cannot be read; the message is one line with the remedy."""
+
+
+class Source(Protocol):
+    """Both kinds give equal frames of the same sweep.
+
+    Every method raises NothingToShow, those of one sweep also where the sweep is not there or has no runs.
+    """
+
+    def sweeps(self) -> dict[str, Experiment]:
+        """By name; other people's experiments lack the sweep tags."""
+
+    def has_runs(self, experiment: Experiment) -> bool:
+        """Whether a sweep holds the run of any cell."""
+
+    def runs(self, sweep: str) -> pd.DataFrame:
+        """See analysis.store.runs.load_runs."""
+
+    def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        """Columns run_id, metric, epoch, value: one row per logged epoch of these runs; of all metrics without any."""
+
+
+def open_source(store: str) -> Source:
+    """The store of an MLflow URI, or the exports in a folder, by path or URL."""
+    remote = not is_url(store) and (":" in store or store.startswith("databricks"))
+    return Store(store) if remote else Export(store)
+
+
+class Store:
+    """An MLflow store."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        file = sqlite_file(uri)
+        if file is not None:
+            _check_file(file)  # MLflow itself would create one that is missing
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
+        for name in ("mlflow", "alembic"):  # they tell of every connection, and log a traceback of what they raise
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with self._answering():
+            self.client = MlflowClient(uri)
+
+    def sweeps(self) -> dict[str, Experiment]:
+        found: dict[str, Experiment] = {}
+        token = None
+        while True:
+            with self._answering():
+                page = self.client.search_experiments(max_results=_PAGE, page_token=token)
+            found |= {item.name: item for item in page if any(tag.startswith("sweep.") for tag in item.tags)}
+            token = page.token
+            if not token:
+                return found
+
+    def has_runs(self, experiment: Experiment) -> bool:
+        with self._answering():
+            return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
+
+    def runs(self, sweep: str) -> pd.DataFrame:
+        experiment = self._experiment(sweep)
+        with self._answering():
+            records = read_records(self.client, experiment.experiment_id, self._uri)
+        try:
+            frame = frame_of(experiment, records)
+        except ValueError as error:
+            raise NothingToShow(f"experiment {sweep} of {shown(self._uri)} is no sweep: {error}") from error
+        if frame.empty:
+            raise NothingToShow(_fill(sweep, self._uri))
+        return frame
+
+    def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        experiment = self._experiment(sweep)
+        with self._answering():
+            return read_points(self.client, experiment.experiment_id, self._uri, run_ids, metrics)
+
+    def _experiment(self, sweep: str) -> Experiment:
+        with self._answering():
+            experiment = self.client.get_experiment_by_name(sweep)
+        if experiment is None:
+            raise NothingToShow(_fill(sweep, self._uri))
+        if experiment.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            raise NothingToShow(f"sweep {sweep} has been deleted in {shown(self._uri)}; `{restore}` brings it back")
+        return experiment
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What a store raises that is away or damaged becomes one line."""
+        try:
+            yield
+        except (MlflowException, sqlite3.Error, ImportError) as error:
+            remedy = "see that it is up, or name another with --store"
+            raise NothingToShow(f"the store {shown(self._uri)} cannot be read ({_cause(error)}); {remedy}") from error
+
+
+class Export:
+    """A folder of exports, one folder per sweep, as analysis.store.export writes them; by path or URL."""
+
+    def __init__(self, where: str) -> None:
+        self._folder = Folder(where)
+        if not self._held():
+            remedy = "python -m analysis export SWEEP --output DIR writes one"
+            if self._folder.has(ABOUT):
+                remedy = f"it is one sweep's: name {self._folder.parent}"
+            raise NothingToShow(f"{self._folder} is no folder of exports; {remedy}")
+
+    def sweeps(self) -> dict[str, Experiment]:
+        abouts = [_read_about(self._folder / name) for name in self._held()]
+        return {about["sweep"]: _experiment_of(about) for about in abouts}
+
+    def has_runs(self, experiment: Experiment) -> bool:
+        return _read_about(self._folder / file_name(experiment.name))["runs"] > 0
+
+    def runs(self, sweep: str) -> pd.DataFrame:
+        with self._checked(sweep, RUNS) as file:
+            return pd.read_parquet(file)
+
+    def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        asked = [("metric", "in", [*metrics])] if metrics else None
+        with self._checked(sweep, POINTS) as file:
+            points = pd.read_parquet(file, filters=asked)
+        return points[points["run_id"].isin(run_ids)]
+
+    def _held(self) -> list[str]:
+        return [name for name in self._folder.folders() if (self._folder / name).has(ABOUT)]
+
+    def _checked(self, sweep: str, name: str) -> IO[bytes]:
+        """One of a sweep's files, which is the one that its sweep.json knows: a copy may have been cut off."""
+        folder = self._folder / file_name(sweep)
+        if not folder.has(ABOUT):
+            raise NothingToShow(
+                f"sweep {sweep} is not in the exports of {self._folder}; it has {', '.join(self.sweeps())}"
+            )
+        digests = _read_about(folder)["digests"]
+        if not folder.has(name) or folder.digest(name) != digests[name]:
+            raise NothingToShow(f"{folder.told(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
+        return folder.open(name)
+
+
+def shown(store: str) -> str:
+    """A store as messages name it, without a password: neither before the host nor in the query."""
+    return _WORD.sub(r"\1***", _LOGIN.sub("", store))
+
+
+def file_name(name: str) -> str:
+    """What a file or folder of that name is called: "a/b" would lie elsewhere, and so would "..", dots alone."""
+    return quote(name, safe=" ") if name.strip(".") else name.replace(".", "%2E")
+
+
+def digest_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_about(folder: Folder) -> dict[str, Any]:
+    """The sweep.json of one sweep's export."""
+    try:
+        with folder.open(ABOUT) as file:
+            about = json.loads(file.read())
+        return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NothingToShow(f"{folder.told(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
+
+
+def _experiment_of(about: Mapping[str, Any]) -> Experiment:
+    tags = [ExperimentTag(key, text) for key, text in about["tags"].items()]
+    return Experiment(about["experiment_id"], about["sweep"], "", "active", tags)
+
+
+def _check_file(file: Path) -> None:
+    if not file.is_file():
+        raise NothingToShow(f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one")
+    query = "select 1 from sqlite_master where name = 'experiments'"
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute(query).fetchone() is not None
+    except sqlite3.DatabaseError as error:
+        remedy = "try again" if "locked" in str(error) else "restore it from a copy, or move it away"
+        raise NothingToShow(f"the store {file} cannot be read ({error}); {remedy}") from error
+    if not found:
+        raise NothingToShow(f"{file} is no MLflow store; name another with --store, or move it away")
+
+
+def _fill(sweep: str, store: str) -> str:
+    study, _, scale = sweep.rpartition("_")
+    file = f"{study}.py --scale {scale}" if scale in ("mini", "small", "lab", "paper") else f"{sweep}.py"
+    return f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{file} fills it"
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong at the bottom of it, in a line: what the socket or the database says."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error
+        inner = inner.__cause__ or inner.__context__
+    return str(error).partition("\n")[0][:160] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Parts of a table: cells, statistics, layout, rendering."""

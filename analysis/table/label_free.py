@@ -1,0 +1,221 @@
+"""Selection without labels (LeJEPA, Sec. 6.3): how well train loss / lamb^alpha ranks the runs of a sweep by accuracy.
+
+C(alpha) is Spearman's correlation of -train/loss / lamb^alpha with test accuracy: positive where a lower loss goes with
+a higher accuracy. The paper prints its absolute value.
+
+Failed runs are kept, as in the paper. A run that diverged counts with an infinite loss, one that collapsed with the
+loss of its last epoch; either with the online probe's last accuracy on val, since it was never tested, and with 0,
+below every other, where it did not live to be probed. Runs that infrastructure ended, pruned and running ones say
+nothing of the loss and are left out. A choice is only made among runs that finished: that a run failed takes no labels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from analysis.select.selection import axes, column, current
+from analysis.table.cells import short, states_of
+from analysis.table.render import render
+
+LAMB, LOSS, PROBE = "method.lamb", "train/loss", "val/probe_top1"
+FAILED = ("diverged", "collapsed")
+ALPHAS = tuple(number / 10 for number in range(-30, 31))
+PAPERS = 0.4  # the paper's alpha
+DRAWS = 400
+_COLUMNS = ["", "Spearman", "95 % interval", "finished only", "chosen without labels", "its top-1 (%)", "regret"]
+_NOTE = (
+    "Spearman of -train/loss / lamb^alpha with {metric}: positive where a lower loss goes with a higher accuracy. The "
+    "best alpha was found with the labels of this very sample: its line is optimistic. Regret: points of top-1 by "
+    "which the setting of least loss, among those that finished, stays below the best one. A failed run counts with an "
+    "infinite loss if it diverged, and with the online probe's last accuracy on val (0 if there is none)."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one alpha comes to.
+
+    Args:
+        spearman: C(alpha), with the failed runs; low, high: 95 % bootstrap interval.
+        finished_only: C(alpha) without the failed runs.
+        chosen: the setting of least train/loss / lamb^alpha among those that finished, means over its seeds.
+        accuracy: its accuracy, and regret: what the best setting has more.
+    """
+
+    alpha: float
+    spearman: float
+    low: float
+    high: float
+    finished_only: float
+    chosen: str
+    accuracy: float
+    regret: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The runs among which losses are compared.
+
+    Args:
+        name: "" where all are, else the value that they share, as in "num_global=4".
+        points: a row per run: loss, lamb, accuracy, failed, setting, run_name.
+        scores: at alpha 0, at the paper's, and at the best in this sample.
+        curve: C at ALPHAS; low, high: its 95 % bootstrap interval at each.
+    """
+
+    name: str
+    metric: str
+    points: pd.DataFrame
+    scores: tuple[Score, ...]
+    curve: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def best(self) -> Score:
+        """At the alpha of the greatest C, found with the labels of this very sample: an optimistic number."""
+        return self.scores[-1]
+
+
+def label_free(
+    runs: pd.DataFrame, *, metric: str = "test/linear_top1", by: str = "", draws: int = DRAWS
+) -> list[Group]:
+    """How well the loss ranks the runs of one sweep, for each value of `by` apart; one group of all without it.
+
+    Losses of runs with other numbers of views have other scales: there, compare by views.num_global.
+
+    Args:
+        metric: accuracy of finished runs.
+        draws: of the bootstrap, which redraws settings, with all of their seeds, and is seeded.
+    """
+    found = points_of(runs, metric)
+    if not by:
+        return [_group("", metric, found, draws)]
+    values = column(runs, by)[found.index]
+    return [_group(f"{short(by)}={value}", metric, own, draws) for value, own in found.groupby(values)]
+
+
+def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A row per run that says something of the loss, see the head of this file; lamb is positive."""
+    found = current(runs)
+    states = np.array(states_of(found))
+    failed = np.isin(states, FAILED)
+    loss = np.where(states == "diverged", math.inf, _floats(found, LOSS))
+    last = np.where(np.isfinite(_floats(found, PROBE)), _floats(found, PROBE), 0.0)
+    keys = [axis for axis in axes(runs) if axis in found]
+    settings = found[keys].astype(str).agg(" ".join, axis=1) if keys else found["cell_key"]
+    points = pd.DataFrame(
+        {
+            "loss": np.where(failed & np.isnan(loss), math.inf, loss),
+            "lamb": _floats(found, LAMB),
+            "accuracy": np.where(failed, last, _floats(found, metric)),
+            "failed": failed,
+            "setting": settings,
+            "run_name": found["run_name"],
+        },
+        index=found.index,
+    )
+    whole = points[["loss", "lamb", "accuracy"]].notna().all(axis=1) & (points["lamb"] > 0)
+    return points[((states == "finished") | failed) & whole]
+
+
+def correlations(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
+    """C at each alpha; NaN where losses or accuracies are all equal, or below three runs."""
+    if len(points) < 3:
+        return np.full(len(alphas), math.nan)
+    return _spearman(_scaled(points, alphas), points["accuracy"].to_numpy())
+
+
+def report(groups: Sequence[Group], format: str = "md") -> str:
+    """The numbers as md, latex, html or csv, a line per group and alpha, with what is to be known of them below."""
+    rows, labels = [], []
+    for group in groups:
+        failed = int(group.points["failed"].sum())
+        count = f"{len(group.points) - failed} finished" + (f", {failed} failed" if failed else "")
+        for score in group.scores:
+            labels.append((f"{group.name}: {count}" if group.name else count, f"{score.alpha:g}"))
+            interval = f"{score.low:.2f} to {score.high:.2f}" if math.isfinite(score.low) else "-"
+            ours = (round(score.finished_only, 3), score.chosen)
+            points = (round(100 * score.accuracy, 1), round(100 * score.regret, 1))
+            rows.append(["best" if score is group.best else "", round(score.spearman, 3), interval, *ours, *points])
+    index = pd.MultiIndex.from_tuples(labels, names=["runs", "alpha"])
+    frame = pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
+    metric = groups[0].metric if groups else "test accuracy"
+    return render(frame, format, title="Selection without labels", notes=[_NOTE.format(metric=metric)])
+
+
+def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
+    curve = correlations(points, ALPHAS)
+    low, high = _bootstrap(points, draws)
+    highest = np.nanmax(curve) if np.isfinite(curve).any() else math.nan
+    equals = [alpha for alpha, value in zip(ALPHAS, curve, strict=True) if np.isclose(value, highest)]
+    best = min(equals, key=abs, default=PAPERS)  # of equals the one that changes least
+    scores = []
+    for alpha in (0.0, PAPERS, best):
+        at = ALPHAS.index(alpha)
+        alone = correlations(points[~points["failed"]], [alpha])[0]
+        spearman, ends = float(curve[at]), (float(low[at]), float(high[at]))
+        chosen, accuracy, regret = _choice(points[~points["failed"]], alpha)
+        scores.append(
+            Score(
+                alpha=alpha,
+                spearman=spearman,
+                low=ends[0],
+                high=ends[1],
+                finished_only=float(alone),
+                chosen=chosen,
+                accuracy=accuracy,
+                regret=regret,
+            )
+        )
+    return Group(name=name, metric=metric, points=points, scores=tuple(scores), curve=curve, low=low, high=high)
+
+
+def _choice(points: pd.DataFrame, alpha: float) -> tuple[str, float, float]:
+    """The chosen setting's first run, its accuracy and its regret."""
+    if not len(points):
+        return "-", math.nan, math.nan
+    scaled = points.assign(scaled=points["loss"] / points["lamb"] ** alpha)
+    means = scaled.groupby("setting")[["scaled", "accuracy"]].mean()
+    chosen = means.iloc[int(means["scaled"].argmin())]
+    name = str(scaled.loc[scaled["setting"] == chosen.name, "run_name"].iloc[0])
+    return name, float(chosen["accuracy"]), float(means["accuracy"].max() - chosen["accuracy"])
+
+
+def _bootstrap(points: pd.DataFrame, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """2.5 % and 97.5 % of C at ALPHAS over settings drawn with replacement; seeds of one setting stay together."""
+    nothing = np.full(len(ALPHAS), math.nan)
+    codes = pd.factorize(points["setting"])[0]
+    count = int(codes.max()) + 1 if len(codes) else 0
+    if count < 3:
+        return nothing, nothing
+    members = [np.flatnonzero(codes == code) for code in range(count)]
+    scaled, accuracy = _scaled(points, ALPHAS), points["accuracy"].to_numpy()
+    random = np.random.default_rng(0)
+    found = np.empty((draws, len(ALPHAS)))
+    for draw in range(draws):
+        chosen = np.concatenate([members[code] for code in random.integers(count, size=count)])
+        found[draw] = _spearman(scaled[:, chosen], accuracy[chosen])
+    found = found[np.isfinite(found).all(axis=1)]  # a draw of one setting only has no ranks
+    return tuple(np.quantile(found, [0.025, 0.975], axis=0)) if len(found) else (nothing, nothing)
+
+
+def _scaled(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
+    """(alphas, runs)."""
+    return points["loss"].to_numpy() / points["lamb"].to_numpy() ** np.asarray(alphas, dtype=float)[:, None]
+
+
+def _spearman(losses: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    """Of -losses (alphas, runs), row by row, with accuracy (runs,); equal values share their mean rank."""
+    ranks, other = -rankdata(losses, axis=1), rankdata(accuracy)
+    ranks, other = ranks - ranks.mean(axis=1, keepdims=True), other - other.mean()
+    size = np.sqrt((ranks**2).sum(axis=1) * (other**2).sum())
+    return np.divide(ranks @ other, size, out=np.full(len(size), math.nan), where=size > 0)
+
+
+def _floats(runs: pd.DataFrame, name: str) -> np.ndarray:
+    return pd.to_numeric(column(runs, name), errors="coerce").to_numpy(dtype=float, na_value=math.nan)

@@ -1,0 +1,1 @@
+"""Errors, seeds, security, preemption and system metrics: what every other folder may import."""

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: writing, retention, exact resume."""

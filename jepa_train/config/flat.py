@@ -1,0 +1,142 @@
+"""The flat form of a config, {"method": "lejepa", "method.lamb": 0.05, ...}, and its hash, the cell key.
+
+This is what Tune, Optuna, MLflow and pandas see. It is complete: every field, not only the swept ones.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jepa_train.base.errors import NAMES, ConfigError, conformed, field_hints, nearest
+from jepa_train.config import TrainConfig
+from jepa_train.methods import METHODS, Method
+
+Scalar = str | int | float | bool
+Flat = dict[str, Scalar]
+
+
+def flatten(config: TrainConfig) -> Flat:
+    """The complete flat form: {"method": name, "method.lamb": ..., "data.name": ..., "epochs": ...}."""
+    flat: Flat = {}
+    for top in dataclasses.fields(config):
+        value = getattr(config, top.name)
+        if not dataclasses.is_dataclass(value):
+            flat[top.name] = value
+            continue
+        if top.name == "method":
+            flat["method"] = config.method.name
+        for inner in dataclasses.fields(value):
+            flat[f"{top.name}.{inner.name}"] = getattr(value, inner.name)
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> TrainConfig:
+    """The config of a flat form; what it leaves out comes from base, or from the defaults.
+
+    A `method` other than the base's starts from that method's own defaults.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or a value out of range, in one line.
+    """
+    base = base or TrainConfig()
+    method = _method_named(flat.get("method", base.method.name), base)
+    types = field_types(type(method))
+    for key in flat:
+        if key not in types:
+            raise ConfigError(f"{key} is not a field of the config{nearest(str(key), types)}")
+    values = {key: _built("", conformed, key, value, types[key]) for key, value in flat.items()}
+    sections: dict[str, Any] = {}
+    for top in dataclasses.fields(TrainConfig):
+        current = method if top.name == "method" else getattr(base, top.name)
+        if not dataclasses.is_dataclass(current):
+            sections[top.name] = values.get(top.name, current)
+            continue
+        prefix = f"{top.name}."
+        inner = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+        sections[top.name] = _built(prefix, dataclasses.replace, current, **inner) if inner else current
+    return _built("", TrainConfig, **sections)
+
+
+def parse(assignments: Iterable[str], *, base: TrainConfig) -> Flat:
+    """The flat form of command-line words `key=value`; values are read by the type of their field."""
+    words = [word.partition("=") for word in assignments]
+    for key, equals, value in words:
+        if not equals:
+            raise ConfigError(f"{key} is not an assignment; write key=value, as in optim.lr=1e-3 (got {key + value!r})")
+    texts = {key: value for key, _, value in words}
+    if len(texts) < len(words):
+        twice = next(key for key in texts if sum(word[0] == key for word in words) > 1)
+        raise ConfigError(f"{twice} is given twice; keep one")
+    types = field_types(type(_method_named(texts.get("method", base.method.name), base)))
+    return {key: _read(key, text, types[key]) if key in types else text for key, text in texts.items()}
+
+
+@functools.cache
+def field_types(method: type[Method]) -> Mapping[str, Any]:
+    """Every flat key of a config with this method, and its type."""
+    types: dict[str, Any] = {"method": str}
+    for name, kind in field_hints(TrainConfig).items():
+        section = method if name == "method" else kind
+        if dataclasses.is_dataclass(section):
+            hints = field_hints(section)
+            types |= {f"{name}.{inner.name}": hints[inner.name] for inner in dataclasses.fields(section)}
+        else:
+            types[name] = kind
+    return types
+
+
+def cell_fields(config: TrainConfig) -> Flat:
+    """The flat form without what decides no result: where things lie, how fast they run, what else is measured."""
+    places = _places(type(config.method))
+    return {key: value for key, value in flatten(config).items() if key not in places}
+
+
+def cell_key(config: TrainConfig) -> str:
+    """16 hex digits that name the cell: the hash of everything that decides the result, and of nothing else."""
+    text = json.dumps(cell_fields(config), sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def _places(method: type[Method]) -> frozenset[str]:
+    """The flat keys of a config with this method that are no part of a cell."""
+    sections = {**field_hints(TrainConfig), "method": method}
+    return frozenset(
+        f"{name}.{inner.name}"
+        for name, section in sections.items()
+        if dataclasses.is_dataclass(section)
+        for inner in dataclasses.fields(section)
+        if not inner.metadata.get("cell", True)
+    )
+
+
+def _method_named(name: Any, base: TrainConfig) -> Method:
+    """The base's own method when it has this name, otherwise that method with its defaults."""
+    if not isinstance(name, str) or name not in METHODS:
+        raise ConfigError(f"method must be a known method, got {name!r}{nearest(str(name), METHODS)}")
+    return base.method if name == base.method.name else METHODS[name]()
+
+
+def _built(prefix: str, make: Any, *args: Any, **values: Any) -> Any:
+    try:
+        return make(*args, **values)
+    except ConfigError:
+        raise
+    except ValueError as error:  # a section's message starts with the field's name: complete it to the dotted key
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def _read(key: str, text: str, kind: Any) -> Scalar:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{key} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ConfigError(f"{key} must be {NAMES[kind]}, got {text!r}") from None
+    return text

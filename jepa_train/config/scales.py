@@ -1,0 +1,69 @@
+"""The scales of the papers' studies, and what each starts from below the paper's own.
+
+A study says for each scale which values it sweeps; its base is the paper's preset at "paper", and one of the ladders
+here at the others. Nothing measured at one scale is comparable with another.
+"""
+
+import dataclasses
+from typing import Literal
+
+from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.config.augmentation_presets import CIFAR_VIEWS, LEJEPA_SMALL_VIEWS
+from jepa_train.config.presets import DIGITS, PRESETS
+from jepa_train.methods import LeJEPA, RectifiedLpJEPA
+
+Scale = Literal["mini", "small", "lab", "paper"]
+
+SCALES: dict[Scale, str] = {
+    "mini": "the bundled digits, minutes on 2 CPU cores",
+    "small": "5,000 images of CIFAR-10, about an hour on 2 CPU cores",
+    "lab": "CIFAR-10, a night on one GPU",
+    "paper": "the paper's data and epochs, a cluster",
+}
+
+SEEDS: dict[Scale, tuple[int, ...]] = {"mini": (0, 1, 2), "small": (0, 1, 2), "lab": (0, 1, 2), "paper": (0,)}
+
+_SMALL = TrainConfig(
+    method=LeJEPA(lamb=0.02, num_slices=256),
+    data=DataConfig(name="cifar10", image_size=32, train_images=5000),
+    views=dataclasses.replace(LEJEPA_SMALL_VIEWS, num_global=2, num_local=0),
+    # timm's own stem: an eighth of the small one's time
+    model=ModelConfig(encoder="test_resnet", small_stem=False, projector_hidden=256, projector_dim=64),
+    optim=OptimConfig(lr=5e-3, weight_decay=1e-3, warmup_epochs=1),
+    probe=ProbeConfig(lr=1e-2),
+    epochs=12,
+    global_batch=128,
+)
+_LAB = dataclasses.replace(
+    PRESETS["cifar10"],
+    method=LeJEPA(lamb=0.02),
+    views=dataclasses.replace(LEJEPA_SMALL_VIEWS, num_global=2, num_local=0),
+    precision="bf16",
+)
+
+
+def transferred(base: TrainConfig) -> TrainConfig:
+    """Digits 0 to 4, judged on 5 to 9 as well: the one pair of data sets that needs no download."""
+    data = dataclasses.replace(base.data, name="digits_0_4")
+    return dataclasses.replace(base, data=data, probe=dataclasses.replace(base.probe, transfer="digits_5_9"))
+
+
+LEJEPA: dict[Scale, TrainConfig] = {"mini": dataclasses.replace(DIGITS, epochs=12), "small": _SMALL, "lab": _LAB}
+
+# the same with a ViT of 16 patches
+VITS: dict[Scale, TrainConfig] = {
+    scale: dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, encoder=encoder, patch_size=patch_size),
+        optim=dataclasses.replace(base.optim, lr=1e-3, weight_decay=5e-2),
+    )
+    for (scale, base), encoder, patch_size in zip(
+        LEJEPA.items(), ("test_vit", "test_vit", "vit_tiny_patch16_224"), (3, 8, 8), strict=True
+    )
+}
+
+RECTIFIED: dict[Scale, TrainConfig] = {
+    "mini": dataclasses.replace(DIGITS, method=RectifiedLpJEPA(num_slices=256), epochs=20),
+    "small": dataclasses.replace(_SMALL, method=RectifiedLpJEPA(num_slices=256), views=CIFAR_VIEWS),
+    "lab": dataclasses.replace(_LAB, method=RectifiedLpJEPA(num_slices=8192), views=CIFAR_VIEWS),
+}

@@ -1,0 +1,109 @@
+"""The images of a config: train, val carved out of it, test; and what names them."""
+
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.seeds import generator
+from jepa_train.data import DATASETS, Images, Splits
+from jepa_train.data.base import stratified
+from jepa_train.data.download import local_folder
+from jepa_train.storage.local import StorageError
+
+if TYPE_CHECKING:
+    from jepa_train.config import DataConfig  # config imports DATASETS: at run time nothing below imports config
+
+
+def identify(config: "DataConfig") -> str:
+    """The fingerprint of what lies there, "" for a dataset whose name says it all. Cheap: nothing is decoded.
+
+    Raises:
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+        StorageError: what holds it is away.
+    """
+    try:
+        found = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except StorageError:
+        raise
+    except (OSError, RuntimeError) as error:  # not ours to read, or the home of nobody
+        raise ConfigError(
+            f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
+        ) from error
+    if config.fingerprint and not found:
+        raise ConfigError(
+            f"data.fingerprint is of image folders, and {config.name} is none, got {config.fingerprint!r}; leave it out"
+        )
+    if config.fingerprint not in ("", found):
+        raise ConfigError(
+            f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "
+            f"{found!r}; restore the images, or leave data.fingerprint out to use them as they are"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
+def load_splits(config: "DataConfig") -> Splits:
+    """The images of a config. Val depends on val_frac and on no seed: every run of a dataset has the same.
+
+    The result is shared by all callers of this process: read it, never write into it.
+
+    Raises:
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+        StorageError: what holds it is away.
+    """
+    if config.fingerprint:
+        identify(config)
+    try:
+        path = local_folder(config.path, download=config.download)
+        source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
+        train = _part(source.train, config.train_images)
+        rest, val = stratified(train.labels, config.val_frac, purpose="val")
+    except ValueError as error:  # a corrupt image, for one: seen only now
+        raise ConfigError(str(error)) from error
+    return Splits(
+        train=train.take(rest),
+        val=train.take(val),
+        test=source.test,
+        classes=source.classes,
+        skipped=source.skipped,
+    )
+
+
+def _part(images: Images, count: int) -> Images:
+    """`count` of the training images, every class in proportion; all of them for 0. The draw depends on nothing else.
+
+    Raises:
+        ValueError: there are fewer, or not two for every class.
+    """
+    if count in (0, len(images)):
+        return images
+    sizes = images.labels.bincount()
+    if count > len(images):
+        raise ValueError(
+            f"data.train_images must not exceed the {len(images)} training images, got {count}; lower it, or 0 for all"
+        )
+    if count < 2 * len(sizes):
+        raise ValueError(
+            f"data.train_images must be two for each of {len(sizes)} classes at least, got {count}; raise it, or 0 for "
+            "all"
+        )
+    kept = []
+    for label, share in enumerate(_shares(sizes, count).tolist()):
+        members = (images.labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator("train_images", label))
+        kept.append(members[order[:share]])
+    return images.take(torch.cat(kept).sort().values)
+
+
+def _shares(sizes: Tensor, count: int) -> Tensor:
+    """`count` over the classes in proportion to their sizes, by largest remainders. sizes: (C,), and so the shares."""
+    exact = sizes.double() * count / sizes.sum()
+    shares = exact.floor().long()
+    most = (exact - shares).argsort(descending=True, stable=True)
+    shares[most[: count - int(shares.sum())]] += 1
+    return shares

@@ -1,0 +1,1 @@
+"""Collectives and batch norm over the ranks of a run."""

@@ -1,0 +1,1 @@
+"""Metrics, probes, protocols, fine-tuning and transfer."""

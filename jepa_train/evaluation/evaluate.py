@@ -1,0 +1,164 @@
+"""Evaluation on a split: cheap metrics every epoch; the protocols of config.probe on frozen embeddings at the end."""
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.data import Images, Splits
+from jepa_train.data.augment import to_input
+from jepa_train.data.splits import load_splits
+from jepa_train.distributed import collectives
+from jepa_train.evaluation.dependence import entropy, hsic
+from jepa_train.evaluation.finetune import finetune
+from jepa_train.evaluation.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
+from jepa_train.evaluation.probes import Labelled, top1
+from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, Protocol, kshot, linear, protocol_names
+from jepa_train.evaluation.transfer import SHOTS, transfer_data, transfer_sets
+from jepa_train.model.network import Network
+
+_CHUNK = 512  # images per forward pass
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """What the network makes of the un-augmented images of a split, in their order, equal on all ranks.
+
+    fp32, on the network's device: 1.2 M images at E = D = 2048 take 20 GB, and final_evaluation as much again.
+    """
+
+    features: Tensor  # (N, E), the encoder's
+    z: Tensor  # (N, D), the projector's
+    probe_predicted: Tensor  # (N,), the class that the online probe on features says
+    projector_predicted: Tensor  # (N,), the one on z
+    labels: Tensor  # (N,)
+
+
+@torch.inference_mode()
+def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
+    """Embed a split in evaluation mode and the config's precision: each rank takes a contiguous part, all get all."""
+    device = next(network.parameters()).device
+    network.eval()
+    ranks, rank = collectives.world_size(), collectives.rank()
+    count = len(images)
+    images = images.on(device)
+    mine = torch.arange(rank * count // ranks, (rank + 1) * count // ranks)
+    parts: list[list[Tensor]] = [[], [], [], []]
+    for positions in mine.split(_CHUNK):
+        pixels, _ = images.batch(positions)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            output = network.encode(to_input(pixels, config.views.global_size))
+        predicted = (logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits))
+        for part, rows in zip(parts, (output.features.float(), output.z.float(), *predicted), strict=True):
+            part.append(rows)
+    features, z, probe_predicted, projector_predicted = (_whole(part) for part in parts)
+    return Embeddings(
+        features=features,
+        z=z,
+        probe_predicted=probe_predicted,
+        projector_predicted=projector_predicted,
+        labels=images.labels.to(device),
+    )
+
+
+def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:
+    """The cheap metrics of a split, as {"<prefix>/probe_top1": ...}."""
+    return _cheap_metrics(embed(network, images, config), prefix)
+
+
+def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
+    """The cheap metrics of test, entropy and hsic, and what config.probe asks for; equal on all ranks.
+
+    Needs nothing but a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each
+    split serves all of them; without protocols train and val are left alone. Where an embedding is not finite the
+    protocols are left out and the split's embedding_std is reported as NaN.
+    """
+    test = embed(network, splits.test, config)
+    metrics = _cheap_metrics(test, "test") | _of_z(test.z)
+    names = protocol_names(config.probe.protocols)
+    on_frozen = [PROTOCOLS[name] for name in names if name in PROTOCOLS]
+    if on_frozen:
+        train, val = (embed(network, images, config) for images in (splits.train, splits.val))
+        for prefix, split in (("train", train), ("val", val), ("test", test)):
+            if not _is_finite(split):
+                return metrics | {f"{prefix}/embedding_std": float("nan")}
+        metrics |= _protocol_metrics(on_frozen, train, val, test, num_classes=len(splits.classes))
+    if "finetune" in names:
+        metrics |= finetune(network, splits, config)
+    for name, folder in transfer_sets(config.probe.transfer).items():
+        metrics |= _transfer_metrics(network, name, transfer_data(name, folder, config.data), config)
+    return metrics
+
+
+def _transfer_metrics(network: Network, name: str, data: DataConfig, config: TrainConfig) -> dict[str, float]:
+    """{"transfer/<name>/linear_top1": ..}: linear probes on another data set's images, on its test split."""
+    splits = load_splits(data)
+    parts = [embed(network, images, config) for images in (splits.train, splits.val, splits.test)]
+    if not all(map(_is_finite, parts)):
+        return {f"transfer/{name}/linear_top1": float("nan")}
+    protocols = linear, functools.partial(kshot, shots=SHOTS)
+    found = _protocol_metrics(protocols, *parts, num_classes=len(splits.classes))
+    return {
+        f"transfer/{name}/{metric.removeprefix('test/')}": value
+        for metric, value in found.items()
+        if metric.startswith("test/") and metric.endswith("_top1")
+    }
+
+
+def _is_finite(split: Embeddings) -> bool:
+    return bool(split.features.isfinite().all() and split.z.isfinite().all())
+
+
+def _of_z(z: Tensor) -> dict[str, float]:
+    """What z says, where it is finite; hsic where two dimensions vary."""
+    if not z.isfinite().all():
+        return {}
+    values = {"test/entropy": float(entropy(z)), "test/hsic": float(hsic(z))}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _protocol_metrics(
+    protocols: Sequence[Protocol], train: Embeddings, val: Embeddings, test: Embeddings, *, num_classes: int
+) -> dict[str, float]:
+    """On encoder features and, the name's "_top1" then being "_projector_top1", on z."""
+    metrics: dict[str, float] = {}
+    for part, top1_of_part in (("features", "_top1"), ("z", "_projector_top1")):
+        train_part, val_part, test_part = (Labelled(getattr(split, part), split.labels) for split in (train, val, test))
+        frozen = Frozen(train=train_part, val=val_part, test=test_part, num_classes=num_classes)
+        for protocol in protocols:
+            found = protocol(frozen)
+            metrics |= {metric.replace("_top1", top1_of_part): value for metric, value in found.items()}
+    return dict(zip(metrics, _of_rank_0(list(metrics.values()), train.labels.device), strict=True))
+
+
+def _of_rank_0(values: list[float], device: torch.device) -> list[float]:
+    """Every rank computed these of the same embeddings; two GPUs may still round differently, and a tie tip over."""
+    gathered = collectives.gather_rows(torch.tensor([values], dtype=torch.float64, device=device))
+    return gathered[0].tolist()
+
+
+def _whole(chunks: list[Tensor]) -> Tensor:
+    """All ranks' rows."""
+    mine = torch.cat(chunks)
+    chunks.clear()  # the copy is all that is needed
+    return collectives.gather_rows(mine)
+
+
+def _cheap_metrics(embeddings: Embeddings, prefix: str) -> dict[str, float]:
+    values = {
+        "probe_top1": top1(embeddings.probe_predicted, embeddings.labels),
+        "projector_top1": top1(embeddings.projector_predicted, embeddings.labels),
+        "nonzero_fraction": nonzero_fraction(embeddings.z),
+        "l1_sparsity": l1_sparsity(embeddings.z),
+        "dead_fraction": dead_fraction(embeddings.z),
+        "effective_rank": effective_rank(embeddings.features),
+        "embedding_std": embedding_std(embeddings.z),
+    }
+    return {f"{prefix}/{name}": float(value) for name, value in values.items()}

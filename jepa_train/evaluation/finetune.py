@@ -1,0 +1,141 @@
+"""Fine-tuning at the end: encoder and a fresh linear head trained on few or all labels (LeJEPA, Table 3, Fig. 12)."""
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.config import TrainConfig
+from jepa_train.data import Images, Splits
+from jepa_train.data.augment import make_views, to_input
+from jepa_train.distributed import collectives
+from jepa_train.evaluation.metrics import SHOTS
+from jepa_train.evaluation.probes import top1
+from jepa_train.evaluation.protocols import DRAWS, possible_shots, shots_of
+from jepa_train.model.heads import build_probe
+from jepa_train.model.network import Network, build_encoder
+from jepa_train.model.optim import adamw, lr_at
+
+RATES = (3e-4, 1e-3, 3e-3)
+WEIGHT_DECAY = 1e-2
+BATCH = 128
+EPOCHS = 10
+STEPS = (100, 1000)  # at least and at most: one image per class is no epoch, 1.2 M images are too many
+WARMUP = 0.1  # of the steps
+
+_CHUNK = 512  # images per forward pass of the evaluation
+
+
+class _Job(NamedTuple):
+    shots: int  # per class; 0: all images
+    rate: float
+
+
+def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
+    """{"test/finetune1_top1": .., "test/finetune_top1": ..} and the same on val: 1 ... 1000 images per class, and all.
+
+    LeJEPA prints no recipe; this one: a copy of the encoder, LayerNorm and a linear layer on what it pools;
+    cross-entropy, AdamW with weight decay .01; batches of 128, or of all images if fewer; 10 epochs, but at least 100
+    and at most 1,000 steps, a tenth of them warm-up, then cosine to 0. Each batch is one global view by the run's own
+    augmentation. The learning rate, one for encoder and head, is that of 3e-4, 1e-3 and 3e-3 which is best on the whole
+    of val, the smallest of equals. The images are those of kshot's draw number config.seed modulo 5, so that a table's
+    spread over seeds holds that of the draws. A class with fewer images gives all; numbers that
+    no class has are left out.
+
+    Each fit is of one process: the ranks share the fits, and their number changes no result. At most 21 fits.
+    """
+    counts = _counts(splits)
+    jobs = [_Job(shots, rate) for shots in counts for rate in RATES]
+    ranks = collectives.world_size()
+    device = next(network.parameters()).device
+    mine = [_fit(network, splits, config, job) for job in jobs[collectives.rank() :: ranks]]
+    scores = collectives.gather_rows(torch.tensor(mine, dtype=torch.float64, device=device).view(-1, 2)).tolist()
+    done = dict(zip([job for rank in range(ranks) for job in jobs[rank::ranks]], scores, strict=True))
+    metrics: dict[str, float] = {}
+    for shots in counts:
+        best = max(RATES, key=lambda rate: done[_Job(shots, rate)][0])
+        for split, value in zip(("val", "test"), done[_Job(shots, best)], strict=True):
+            metrics[f"{split}/finetune{shots or ''}_top1"] = value
+    return metrics
+
+
+def views_seen(splits: Splits) -> int:
+    """Views of images on which finetune trains, in all its fits: what it costs."""
+    sizes = [count * len(splits.classes) or len(splits.train) for count in _counts(splits)]
+    return len(RATES) * sum(_steps(size) * min(BATCH, size) for size in sizes)
+
+
+def _counts(splits: Splits) -> list[int]:
+    """Images per class; 0 is all."""
+    return [*possible_shots(splits.train.labels, SHOTS), 0]
+
+
+def _steps(size: int) -> int:
+    return min(max(EPOCHS * size // min(BATCH, size), STEPS[0]), STEPS[1])
+
+
+def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tuple[float, float]:
+    """Top-1 on val and on test after one fit."""
+    device = next(network.parameters()).device
+    train = splits.train
+    if job.shots:
+        train = train.take(shots_of(train.labels, job.shots, draw=config.seed % DRAWS))
+    train = train.on(device)
+    seed = derive_seed(config.seed, "finetune", job.shots)  # all rates meet the same batches and begin alike
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = _copied(network, config, len(splits.classes))
+        batch, steps = min(BATCH, len(train)), _steps(len(train))
+        optimizer = adamw([{"params": list(model.parameters()), "weight_decay": WEIGHT_DECAY, "lr": job.rate}])
+        model.train()
+        order = torch.empty(0, dtype=torch.int64)
+        for step in range(steps):
+            if len(order) < batch:
+                order = torch.randperm(len(train), generator=generator(seed, step, "order"))
+            positions, order = order[:batch], order[batch:]
+            pixels, target = train.batch(positions)
+            loss = functional.cross_entropy(_logits(model, _view(pixels, config, seed, step), config), target)
+            factor = lr_at(step, total_steps=steps, warmup_steps=math.ceil(WARMUP * steps), final_lr_frac=0.0)
+            optimizer.param_groups[0]["lr"] = factor * job.rate
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return _top1(model, splits.val, config, device), _top1(model, splits.test, config, device)
+
+
+def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Sequential:
+    """The encoder anew with the network's weights, and a head. Anew: a copy's batch norm might speak to other ranks."""
+    encoder = build_encoder(config.model, config.views.global_size)
+    encoder.load_state_dict(network.encoder.state_dict())
+    size = config.views.global_size
+    with torch.no_grad():
+        width = encoder.eval()(torch.zeros(1, 3, size, size)).shape[-1]
+    model = nn.Sequential(encoder, build_probe(width, num_classes)).to(next(network.parameters()).device)
+    return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
+
+
+def _view(pixels: Tensor, config: TrainConfig, seed: int, step: int) -> Tensor:
+    """(N, 3, H, W) uint8 -> one global view of each, (N, 3, h, w)."""
+    views = replace(config.views, num_global=1, num_local=0)
+    (view,) = make_views(pixels, views, seed=seed, step=step, batch=slice(0, len(pixels)), global_batch=len(pixels))
+    return view.squeeze(0)
+
+
+def _logits(model: nn.Module, x: Tensor, config: TrainConfig) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        return model(x).float()
+
+
+@torch.no_grad()
+def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.device) -> float:
+    model.eval()
+    images = images.on(device)
+    predicted = [
+        _logits(model, to_input(images.batch(some)[0], config.views.global_size), config).argmax(dim=1)
+        for some in torch.arange(len(images)).split(_CHUNK)
+    ]
+    return top1(torch.cat(predicted), images.labels).item()

@@ -1,0 +1,148 @@
+"""What is done with frozen embeddings: linear heads by SGD at many learning rates, and a nearest-neighbour vote.
+
+Deterministic and in plain tensor operations, without autograd. logistic.py has the full linear probe.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jepa_train.base.seeds import generator
+from jepa_train.evaluation.metrics import constant_dimensions
+
+SGD_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # of batches of 256 standardised embeddings
+KNN_KS = (1, 5, 10, 20, 50, 100, 200)
+KNN_TEMPERATURE = 0.07  # of the vote, as in the kNN protocol of Wu et al. 2018 that the field uses
+ROWS = 65536  # of logits at a time: those of 1.2 M rows and 1000 classes would take 5 GB
+
+
+class Labelled(NamedTuple):
+    """Embeddings x (N, E) and their labels (N,) in [0, number of classes)."""
+
+    x: Tensor
+    labels: Tensor
+
+
+class Score(NamedTuple):
+    """Top-1 of the probe that was chosen on val, and what was chosen: an L2 strength or a learning rate."""
+
+    val: float
+    test: float
+    choice: float
+
+
+def top1(predicted: Tensor, labels: Tensor) -> Tensor:
+    """The share of correct predictions, a scalar in [0, 1]; both (N,)."""
+    return (predicted == labels).float().mean()
+
+
+def standardised(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Copies of (N, E) embeddings with the first one's mean and standard deviation made 0 and 1.
+
+    A dimension that is constant there (a dead ReLU) carries nothing and is 0 everywhere: dividing by its rounding
+    error would make it loud.
+    """
+    scale = torch.where(constant_dimensions(train), torch.inf, train.std(dim=0, correction=0))
+    mean = train.mean(dim=0)
+    return tuple((x - mean).div_(scale) for x in (train, *others))
+
+
+def sgd_probe(
+    train: Labelled, val: Labelled, test: Labelled, *, num_classes: int, rates: Sequence[float] = SGD_RATES
+) -> Score:
+    """The linear probe of fit_sgd at the learning rate that is best on val; of equal ones the smallest.
+
+    Args:
+        train, val, test: standardised embeddings.
+    """
+    rates = sorted(rates)
+    heads = fit_sgd(*train, num_classes=num_classes, rates=rates)
+    on_val, on_test = (heads_top1(heads, split) for split in (val, test))
+    best = max(range(len(rates)), key=on_val.__getitem__)
+    return Score(on_val[best], on_test[best], rates[best])
+
+
+@torch.no_grad()
+def fit_sgd(
+    x: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    rates: Sequence[float],
+    epochs: int = 10,
+    batch: int = 256,
+    momentum: float = 0.9,
+) -> Tensor:
+    """L linear heads from zero, each as if alone, on the same minibatches: one matrix product serves all of them.
+
+    SGD with momentum, cosine decay to 0, no weight decay, as DINOv2's linear evaluation; the last, incomplete batch of
+    an epoch is left out, and the order is the same for everybody.
+
+    Args:
+        x: (N, E); with fewer than `batch` rows all are one batch.
+        rates: L learning rates.
+
+    Returns:
+        (L, C, E + 1), biases in the last column.
+    """
+    batch = min(batch, len(x))
+    steps = len(x) // batch
+    weight = x.new_zeros(len(rates) * num_classes, x.shape[1])
+    bias = x.new_zeros(len(weight))
+    velocities = torch.zeros_like(weight), torch.zeros_like(bias)
+    rate = torch.tensor(rates, dtype=x.dtype, device=x.device).repeat_interleave(num_classes)  # (L * C,)
+    for epoch in range(epochs):
+        order = torch.randperm(len(x), generator=generator("sgd_probe", epoch)).to(x.device)
+        for index, rows in enumerate(order[: steps * batch].split(batch)):
+            some = x[rows]
+            logits = torch.addmm(bias, some, weight.T).view(batch, len(rates), num_classes)
+            target = labels[rows].view(batch, 1, 1).expand(-1, len(rates), 1)
+            error = softmax_minus_target(logits, target).flatten(1).div_(batch)  # (batch, L * C)
+            velocities[0].addmm_(error.T, some, beta=momentum)
+            velocities[1].mul_(momentum).add_(error.sum(dim=0))
+            factor = 0.5 * (1 + math.cos(math.pi * (epoch * steps + index) / (epochs * steps)))
+            weight.addcmul_(rate[:, None], velocities[0], value=-factor)
+            bias.addcmul_(rate, velocities[1], value=-factor)
+    return torch.cat([weight, bias[:, None]], dim=1).view(len(rates), num_classes, -1)
+
+
+@torch.no_grad()
+def knn_top1(train: Labelled, queries: Labelled, *, num_classes: int, ks: Sequence[int] = KNN_KS) -> dict[int, float]:
+    """Top-1 by k: the vote of the k most cosine-similar training embeddings, each weighing exp(similarity / 0.07).
+
+    All k share one pass over the similarities. Where train has fewer than k rows all vote.
+    """
+    bank = functional.normalize(train.x, dim=1)
+    chunk = max(1, min(1024, 2**28 // len(bank)))  # at most 1 GiB of similarities
+    correct = {k: torch.zeros((), dtype=torch.int64, device=bank.device) for k in sorted(ks)}
+    for x, labels in zip(queries.x.split(chunk), queries.labels.split(chunk), strict=True):
+        similarity, index = (functional.normalize(x, dim=1) @ bank.T).topk(min(max(ks), len(bank)), dim=1)
+        # float64: so the order in which a GPU happens to add equal votes does not decide between them
+        weights, voters = (similarity / KNN_TEMPERATURE).double().exp(), train.labels[index]  # (n, k), by similarity
+        votes = weights.new_zeros(len(x), num_classes)
+        for fewer, k in pairwise([0, *correct]):
+            votes.scatter_add_(1, voters[:, fewer:k], weights[:, fewer:k])
+            correct[k] += (votes.argmax(dim=1) == labels).sum()
+    return {k: count.item() / len(queries.labels) for k, count in correct.items()}
+
+
+def heads_top1(heads: Tensor, split: Labelled) -> list[float]:
+    """Top-1 of each of L linear heads (L, C, E + 1), biases in the last column."""
+    weight, bias = heads[..., :-1].flatten(0, 1), heads[..., -1].flatten()
+    correct = torch.zeros(len(heads), dtype=torch.int64, device=heads.device)
+    rows = max(1, ROWS // len(heads))
+    for x, labels in zip(split.x.split(rows), split.labels.split(rows), strict=True):
+        logits = torch.addmm(bias, x, weight.T).unflatten(1, heads.shape[:2])  # (n, L, C)
+        correct += (logits.argmax(dim=-1) == labels[:, None]).sum(dim=0)
+    return (correct / len(split.labels)).tolist()
+
+
+def softmax_minus_target(logits: Tensor, target: Tensor) -> Tensor:
+    """The gradient of the cross-entropy in the logits (..., C); target (..., 1), their classes."""
+    error = logits.softmax(dim=-1)
+    return error.scatter_add_(-1, target, error.new_full((), -1.0).expand(target.shape))

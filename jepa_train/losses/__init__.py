@@ -1,0 +1,1 @@
+"""Statistics that the methods are made of, with their kernels."""

@@ -1,0 +1,1 @@
+"""Encoder, heads, averaged weights and their optimiser."""

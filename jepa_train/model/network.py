@@ -1,0 +1,246 @@
+"""The network: an encoder by timm name, an MLP projector, and the online linear probes on both."""
+
+import functools
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import NamedTuple
+
+import timm
+import torch
+from timm.models import Beit, ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerRelPos
+from torch import Tensor, nn
+
+from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.seeds import derive_seed
+from jepa_train.config import ModelConfig, TrainConfig
+from jepa_train.model.heads import build_predictor, build_probe, build_projector
+
+# timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
+_VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
+
+
+class Output(NamedTuple):
+    """What the network makes of V views of N images. Network.encode leaves the leading V out."""
+
+    features: Tensor  # (V, N, P), of the encoder: what is probed and evaluated; no gradient
+    z: Tensor  # (V, N, D), the projector's
+    predicted: Tensor  # (V, N, D), of each image's centre, by the predictor; z itself where there is none
+    probe_logits: Tensor  # (V, N, C), of the online probe on the features
+    projector_logits: Tensor  # (V, N, C), of the online probe on the detached z
+
+
+class Widths(NamedTuple):
+    """The widths of what an encoder gives; they differ for ViTs alone."""
+
+    pooled: int  # E, what goes into the projector
+    features: int  # P, what is probed and evaluated
+
+
+class Network(nn.Module):
+    """Encoder -> projector -> z, with a linear probe on the encoder's features and one on z; neither sends gradient.
+
+    Args:
+        predictor: of the centre from z; only training asks for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        probe: nn.Module,
+        projector_probe: nn.Module,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.predictor = predictor
+        self.probe = probe
+        self.projector_probe = projector_probe
+        self._compiled: Callable[[Network, Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None
+
+    def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
+        """Embed views, in their order; each resolution is one call of the encoder.
+
+        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views.
+
+        Args:
+            views: one (V_r, N, 3, h, w) per resolution, of the same N images; V is the sum of the V_r.
+            averaged: features and z of an averaged network (Average.embed) for the probes instead of this network's:
+                they are to learn on what is evaluated. The logits are then of its views alone.
+        """
+        features, z = self.embed(views)
+        predicted = self.predictor(z.flatten(0, 1)).view(z.shape)
+        return self._judged(features, z, predicted, averaged or (features, z))
+
+    def encode(self, x: Tensor) -> Output:
+        """Embed (N, 3, h, w) images: features (N, P), z (N, D), logits (N, C).
+
+        For evaluation, on the bare network: DistributedDataParallel only wraps forward. Never compiled: the last chunk
+        of every split would be a shape of its own to compile for.
+        """
+        features, z = self._embed([x.unsqueeze(0)])
+        return Output(*(part.squeeze(0) for part in self._judged(features, z, z, (features, z))))
+
+    def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (V, N, P) and z (V, N, D) of views as in forward, without the probes."""
+        return self._embed(views) if self._compiled is None else self._compiled(self, views)
+
+    def compile_embedding(self) -> None:
+        """Have torch.compile make embed, and with it forward, at the first call; once per set of shapes.
+
+        Dropout and stochastic depth then draw other random numbers than without.
+        """
+        # Not dynamic: the second of two resolutions would turn the sizes of the first into symbols. Not the bound
+        # method: a module that refers to itself is freed, with its GPU memory, whenever the garbage collector runs.
+        self._compiled = torch.compile(Network._embed, dynamic=False)
+
+    def _embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        parts = [pooled_and_features(self.encoder, part.flatten(0, 1)) for part in views]
+        pooled, features = (torch.cat(part) for part in zip(*parts, strict=True))  # (V * N, .), view by view
+        shape = (-1, views[0].shape[1])
+        return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
+
+    def _judged(self, features: Tensor, z: Tensor, predicted: Tensor, judged: tuple[Tensor, Tensor]) -> Output:
+        logits = self.probe(judged[0].detach()), self.projector_probe(judged[1].detach())
+        return Output(features, z, predicted, *logits)
+
+
+def pooled_and_features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the projector gets (N, E), and what is probed and evaluated (N, P), of (N, 3, h, w), in one pass.
+
+    The features, detached, are LeJEPA's (README, linear probe evaluation): of a ViT that pools by its class token, the
+    class tokens of the last two blocks, P = 2 E; of other ViTs the means of those blocks' patch tokens; of every other
+    encoder what it pools, P = E. The ViT's final norm is applied to both blocks' tokens, as DINO's linear evaluation
+    does: without it the residual stream's scale would decide how much each block weighs in kNN and in the probe.
+    """
+    if not isinstance(encoder, _VITS):
+        pooled = encoder(x)
+        return pooled, pooled.detach()
+    prefix = encoder.num_prefix_tokens
+    last, intermediates = encoder.forward_intermediates(
+        x, indices=[-2], norm=True, output_fmt="NLC", return_prefix_tokens=prefix > 0
+    )  # (N, prefix + L, E), and a list of one (N, L, E) or, where there is a prefix, ((N, L, E), (N, prefix, E))
+    if encoder.global_pool == "token":
+        features = torch.cat([intermediates[0][1][:, 0], last[:, 0]], dim=1)
+    else:
+        patches = intermediates[0][0] if prefix else intermediates[0]
+        features = torch.cat([patches.mean(dim=1), last[:, prefix:].mean(dim=1)], dim=1)
+    return encoder.forward_head(last), features.detach()
+
+
+def build_network(config: TrainConfig, num_classes: int) -> Network:
+    """The network of a config, on the CPU. The weights depend on config.seed alone; global RNG is left as it was.
+
+    Raises:
+        ConfigError: as check_encoder and feature_widths.
+    """
+    widths = feature_widths(config)
+    model = config.model
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would reseed the GPUs as well, which this fork does not restore.
+        torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
+        return Network(
+            encoder=build_encoder(model, config.views.global_size),
+            projector=build_projector(widths.pooled, model, link=config.method.link),
+            predictor=build_predictor(model),
+            probe=build_probe(widths.features, num_classes),
+            projector_probe=build_probe(model.projector_dim, num_classes),
+        )
+
+
+def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
+    """The timm model without its classifier: (N, 3, h, w) -> (N, E), randomly initialised from the global RNG.
+
+    Args:
+        image_size: pixels; the size an encoder with position embeddings is made for. Where timm lets it, such an
+            encoder interpolates them for views of other sizes.
+
+    Raises:
+        ConfigError: as check_encoder; drop_path or patch_size for an encoder without it.
+    """
+    check_encoder(config.encoder)
+    takes = _options(config.encoder)
+    sizes = {"img_size": image_size, "dynamic_img_size": True}
+    options = {name: value for name, value in sizes.items() if name in takes}
+    for name, option, lacks in (
+        ("drop_path", "drop_path_rate", "stochastic depth"),
+        ("patch_size", "patch_size", "patch size to choose"),
+        ("register_tokens", "reg_tokens", "register tokens"),
+    ):
+        value = getattr(config, name)
+        if value and option not in takes:
+            raise ConfigError(f"model.{name} must be 0 for {config.encoder}, got {value}; it has no {lacks}")
+        options |= {option: value} if value else {}
+    encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
+    if config.small_stem:
+        _shrink_stem(encoder, config)
+    return encoder
+
+
+def check_encoder(name: str) -> None:
+    """Raise ConfigError unless timm builds a model of that name."""
+    known = timm.list_models()
+    if name not in known:
+        remedy = nearest(name, known) or "; timm.list_models() lists them, try 'resnet18'"
+        raise ConfigError(f"model.encoder must be a timm model, got {name!r}{remedy}")
+
+
+def feature_widths(config: TrainConfig) -> Widths:
+    """The widths of what the encoder gives, by a dry run at every view size: 0.1 s, on no memory.
+
+    timm's own num_features is not the output's width for every family (MobileNetV3: 576 for 1024 features).
+
+    Raises:
+        ConfigError: as build_encoder; an encoder that cannot take the views' sizes.
+    """
+    views = config.views
+    sizes = {"global": views.global_size} | ({"local": views.local_size} if views.num_local else {})
+    widths: set[Widths] = set()
+    encoder = None
+    for kind, size in sizes.items():
+        try:
+            with torch.device("meta"), torch.no_grad():
+                if encoder is None:
+                    encoder = build_encoder(config.model, views.global_size).eval()
+                parts = pooled_and_features(encoder, torch.empty(1, 3, size, size))
+        except (AssertionError, RuntimeError) as error:  # what timm and PyTorch raise when a size does not fit
+            detail = str(error).partition("\n")[0].rstrip(".")
+            raise ConfigError(
+                f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or model.encoder"
+            ) from None
+        widths.add(Widths(*(part.shape[-1] for part in parts)))
+    assert len(widths) == 1, f"features of {config.model.encoder} differ in width between view sizes: {widths}"
+    return widths.pop()
+
+
+@functools.cache
+def _options(name: str) -> frozenset[str]:
+    """The keywords that the class of timm's model of that name takes."""
+    with torch.device("meta"):  # no memory, no random numbers
+        return frozenset(signature(type(timm.create_model(name)).__init__).parameters)
+
+
+def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:
+    """A 3x3 stride-1 convolution instead of a ResNet's stem and max-pooling, or of a ConvNeXt's patches.
+
+    32 px reach the first stage as 32 px. (timm's ConvNeXt with patch_size 2 would halve them again in that stage.)
+    """
+    if isinstance(encoder, ResNet):
+        stem = [module for module in encoder.conv1.modules() if isinstance(module, nn.Conv2d)]
+        encoder.conv1 = nn.Conv2d(3, stem[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNets
+        encoder.maxpool = nn.Identity()
+    elif isinstance(encoder, ConvNeXt):
+        if config.patch_size:
+            raise ConfigError(
+                f"model.patch_size must be 0 where model.small_stem replaces the patches of {config.encoder}, "
+                f"got {config.patch_size}; set model.small_stem=false"
+            )
+        stem = [module for module in encoder.stem if isinstance(module, nn.Conv2d)]
+        conv = nn.Conv2d(3, stem[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=stem[-1].bias is not None)
+        nn.init.trunc_normal_(conv.weight, std=0.02)  # as timm's ConvNeXts
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+        encoder.stem = nn.Sequential(conv, encoder.stem[-1])  # the last one is the norm

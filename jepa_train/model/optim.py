@@ -1,0 +1,146 @@
+"""AdamW or LARS with linear warm-up and cosine decay; the online probes share the schedule at their own lr."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.optim import Lars
+from torch import Tensor, nn
+
+from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.model.network import Network
+
+logger = logging.getLogger(__name__)
+
+
+class Optimizer:
+    """Optimisers whose learning rates are a pure function of the number of steps taken.
+
+    Args:
+        optimizers: the first one's first group has the encoder's weights; each group's lr is its peak.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        total_steps: int,
+        warmup_steps: int,
+        final_lr_frac: float,
+    ) -> None:
+        self.optimizers = tuple(optimizers)
+        self.steps_taken = 0
+        self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self._total_steps = total_steps
+        self._warmup_steps = warmup_steps
+        self._final_lr_frac = final_lr_frac
+
+    def step(self, loss: Tensor) -> None:
+        """Backward, one update at this step's learning rates, gradients cleared."""
+        factor = lr_at(
+            self.steps_taken,
+            total_steps=self._total_steps,
+            warmup_steps=self._warmup_steps,
+            final_lr_frac=self._final_lr_frac,
+        )
+        loss.backward()
+        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.steps_taken += 1
+
+    @property
+    def lr(self) -> float:
+        """The encoder's learning rate of the last step taken; before the first one, the peak."""
+        return self.optimizers[0].param_groups[0]["lr"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the schedule, which the config decides; read back by torch.load with weights_only=True."""
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "steps_taken": self.steps_taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the optimiser of that state was, bit for bit; the parameters are the network's to restore."""
+        for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(part)
+        self.steps_taken = state["steps_taken"]
+
+
+def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int) -> Optimizer:
+    """The optimiser of a run; the network must already lie on its device.
+
+    The online probes are on AdamW whatever the encoder's optimiser, though the authors of Rectified LpJEPA have theirs
+    on LARS: then probe.lr means the same for every encoder, and the methods are compared by one instrument.
+    """
+    total_steps = config.epochs * steps_per_epoch
+    warmup_steps = round(config.optim.warmup_epochs * steps_per_epoch)
+    if 0 < total_steps <= warmup_steps:
+        logger.warning(
+            "optim.warmup_epochs=%g covers all of epochs=%d: the learning rate never decays; lower it",
+            config.optim.warmup_epochs,
+            config.epochs,
+        )
+    trained = parameter_groups([network.encoder, network.projector, network.predictor], config.optim)
+    probes = parameter_groups([network.probe, network.projector_probe], config.probe)
+    return Optimizer(
+        [lars(trained, config.optim) if config.optim.name == "lars" else adamw(trained), adamw(probes)],
+        total_steps=total_steps,
+        warmup_steps=warmup_steps,
+        final_lr_frac=config.optim.final_lr_frac,
+    )
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """AdamW, betas .9 and .999. Fused: 7 times as fast as the default on a CPU for a ResNet-18 (6 against 41 ms)."""
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
+    """LARS as in Rectified LpJEPA's recipes (solo-learn: clip_lr, exclude_bias_n_norm), for groups of parameter_groups.
+
+        d = (g + wd * w) * min(eta * |w| / (|g| + wd * |w| + 1e-8) / lr, 1);   v = momentum * v + d;   w -= lr * v
+
+    for weights; d = g for biases and norms. Where |w| or |g| is 0 the factor is min(1 / lr, 1), in place of
+    solo-learn's d = g: of consequence to a weight without any gradient alone, which decays here and stays there.
+    """
+    weights, rest = groups
+    return Lars(
+        [weights | {"always_adapt": True}, rest | {"always_adapt": False}],
+        momentum=config.momentum,
+        trust_coeff=config.lars_eta,
+        trust_clip=True,
+    )
+
+
+def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeConfig) -> list[dict[str, Any]]:
+    """All parameters of the modules in two groups: weights, decayed, then biases and norms, not decayed."""
+    parameters = list(nn.ModuleList(modules).parameters())
+    return [
+        {"params": params, "lr": options.lr, "weight_decay": weight_decay}
+        for params, weight_decay in (
+            ([parameter for parameter in parameters if parameter.ndim > 1], options.weight_decay),
+            ([parameter for parameter in parameters if parameter.ndim <= 1], 0.0),
+        )
+    ]
+
+
+def lr_at(step: int, *, total_steps: int, warmup_steps: int, final_lr_frac: float) -> float:
+    """The learning rate of a step as a fraction of its peak; the floor is relative, so no lr is ever raised by it.
+
+    Linear: (step + 1) / warmup_steps, so that the first step is not lost and step warmup_steps - 1 is at the peak.
+    Then a cosine that reaches final_lr_frac at the last step. A warm-up longer than the run is cut off by its end.
+
+    Args:
+        step: from 0 to total_steps - 1.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    peak = max(warmup_steps - 1, 0)  # the step at the peak
+    progress = (step - peak) / max(total_steps - 1 - peak, 1)
+    return final_lr_frac + (1 - final_lr_frac) * 0.5 * (1 + math.cos(math.pi * progress))

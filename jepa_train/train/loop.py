@@ -1,0 +1,208 @@
+"""One training run: train(config, report). Plain PyTorch; the same code with one process or many."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.preemption import Home, Host, Watch
+from jepa_train.checkpoint.checkpoint_file import CheckpointError, read_checkpoint, restore
+from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import cell_key, parse, unflatten
+from jepa_train.data.splits import load_splits
+from jepa_train.distributed import collectives
+from jepa_train.evaluation.evaluate import evaluate, final_evaluation
+from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
+from jepa_train.model.network import build_network
+from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.train.preflight import preflight
+from jepa_train.train.trainer import Trainer, placed
+
+Report = Callable[[dict[str, float]], bool]
+Status = Literal["finished", "diverged", "collapsed", "stopped", "preempted"]
+
+logger = logging.getLogger(__name__)
+
+CHECK_STEPS = 25  # at most so many between two looks at loss and spread: the device is waited for at these alone
+_FINE: tuple[Status, str] = ("finished", "")
+_LEAVING: tuple[Status, str] = ("preempted", "a machine of the run is about to be taken away")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. Divergence and collapse are results, not errors; metrics are those of the last report."""
+
+    status: Status
+    reason: str
+    metrics: dict[str, float]
+
+
+def silent(_: dict[str, float]) -> bool:
+    """A report that goes nowhere and never asks to stop."""
+    return False
+
+
+def train(
+    config: TrainConfig, *, report: Report = silent, checkpoints: Place | Path | None = None, host: Host | None = None
+) -> Outcome:
+    """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
+
+    With checkpoints, a run that was killed at any step goes on from its last one, and on a CPU ends bit for bit as it
+    would have (but for times). It first reports again what it had reported up to there, so that whoever missed some of
+    it, or had it twice, has it all; the report of one more epoch may be repeated, with equal values. A run that had
+    finished reports all its epochs again and trains nothing.
+
+    Args:
+        report: called on rank 0 after every epoch with {"epoch": .., "train/loss": .., "val/probe_top1": .., ...}, the
+            last time with the test metrics too; returns True when the run is to stop. With epochs=0 it is called once,
+            with the evaluation of the randomly initialised encoder.
+        checkpoints: this run's own folder, which all ranks see; on a disk or in an object store.
+        host: asked at every look (CHECK_STEPS), and between two that are more than some seconds apart, whether its
+            machines stay. When one is about to be taken away a checkpoint is written at once, waited for, and the run
+            ends as "preempted", to go on elsewhere from that very step.
+
+    Returns:
+        The same outcome on every rank.
+
+    Raises:
+        ConfigError: the global batch does not fit the training split or the number of ranks.
+        StorageError: the storage of the checkpoints is away at the start.
+    """
+    host = host or Home()
+    with Checkpoints(checkpoints, config, saved=host.saved) as saves:
+        resumed = saves.resume()
+        reports: list[dict[str, float]] = resumed.get("reports", [])
+        for metrics in reports:
+            stop = collectives.broadcast_flag(collectives.is_main() and report(metrics))
+            if stop and metrics["epoch"] < config.epochs:
+                return _stopped(metrics)
+        if "network" not in resumed:
+            return _train(config, report, saves, resumed, reports, Watch(host))
+        for key, asked in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
+            done = resumed["config"].get(key, "")
+            if done != asked:
+                logger.warning(
+                    "this run finished with %s=%s, not %s; evaluate its final.pt again for others", key, done, asked
+                )
+        return Outcome(*_FINE, reports[-1])
+
+
+def _train(
+    config: TrainConfig,
+    report: Report,
+    saves: Checkpoints,
+    resumed: dict[str, Any],
+    reports: list[dict[str, float]],
+    watch: Watch,
+) -> Outcome:
+    """The epochs that are left."""
+    splits = load_splits(config.data)
+    trainer = Trainer(config, splits)
+    if resumed:
+        restore(trainer.load_state_dict, resumed["trainer"])
+        logger.info("going on after step %d of %d", trainer.step, config.epochs * trainer.steps_per_epoch)
+    target = {f"target/{name}": value for name, value in config.method.expected().items()}
+    first = min(1 + len(reports), config.epochs)
+    for epoch in range(first, config.epochs + 1):
+        metrics: dict[str, float] = {"epoch": float(epoch)}
+        verdict = _FINE
+        if epoch > 0:
+            verdict = _train_epoch(trainer, saves, reports, metrics, watch)
+        if verdict == _LEAVING:
+            return Outcome(*verdict, metrics)
+        if verdict == _FINE:
+            metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
+            verdict = _verdict(metrics, trainer)
+        if verdict == _FINE and epoch == config.epochs:
+            metrics |= final_evaluation(trainer.evaluated, splits, config) | target
+            verdict = _verdict(metrics, trainer)
+        stop = collectives.broadcast_flag(collectives.is_main() and report(metrics))
+        reports.append(metrics)
+        if verdict != _FINE:
+            saves.clear()
+            return Outcome(*verdict, metrics)
+        if epoch == config.epochs:
+            saves.finish(trainer.evaluated.state_dict(), reports)
+            return Outcome(*_FINE, metrics)
+        saves.save(trainer.step, trainer.state_dict(), reports)
+        if stop:
+            return _stopped(metrics)
+    raise AssertionError("the last epoch returns")
+
+
+def _stopped(metrics: dict[str, float]) -> Outcome:
+    return Outcome("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
+
+
+def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[str, float]:
+    """The final evaluation of a finished run, by its final.pt, with the protocols that the words ask for.
+
+    Args:
+        where: final.pt, or the folder in which it lies.
+        words: assignments like "probe.protocols=kshot", "probe.transfer=cifar100" or "data.path=DIR"; none may change
+            the cell.
+
+    Returns:
+        {"epoch": .., "test/shot1_top1": .., ...}: what the run would have reported at its end.
+
+    Raises:
+        ConfigError: no final.pt that can be read, or a word that is wrong or would have changed the training.
+    """
+    place = place_of(where)
+    file = place if place.name.endswith(".pt") else place / "final.pt"
+    try:
+        content = read_checkpoint(file)
+    except (CheckpointError, StorageError) as error:
+        raise ConfigError(str(error)) from error
+    if "network" not in content:
+        raise ConfigError(f"checkpoint {file} is of a run that has not finished; evaluate its final.pt")
+    trained = unflatten(content["config"])
+    config = unflatten(parse(words, base=trained), base=trained)
+    if cell_key(config) != cell_key(trained):
+        raise ConfigError(f"a finished run can be evaluated anew, not changed, got {' '.join(words)}; leave that out")
+    config = preflight(config)
+    splits = load_splits(config.data)
+    network = build_network(config, len(splits.classes))
+    restore(network.load_state_dict, content["network"])
+    network = placed(network, config)
+    return {"epoch": float(config.epochs)} | final_evaluation(network, splits, config)
+
+
+def _train_epoch(
+    trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float], watch: Watch
+) -> tuple[Status, str]:
+    """The epoch's steps that are left, none where it was left before its evaluation; fills in the metrics of those
+    taken and ends early where they are hopeless, or the machine is leaving."""
+    looks = max(2, math.ceil(trainer.steps_per_epoch / CHECK_STEPS))
+    every = math.ceil(trainer.steps_per_epoch / looks)  # evenly: two looks at one narrow place would count double
+    end = int(metrics["epoch"]) * trainer.steps_per_epoch
+    while True:
+        if trainer.step < end:
+            trainer.train_step()
+        over = trainer.step == end
+        look = over or trainer.steps_into_epoch % every == 0
+        if look:
+            metrics |= trainer.means()
+            watch.pace(metrics["train/images_per_s"] / trainer.config.global_batch)
+            verdict = _verdict(metrics, trainer)
+            if verdict != _FINE:
+                return verdict
+        leaving = (look or watch.due(trainer.step)) and watch.leaving(trainer.step)
+        if leaving or (look and saves.due):
+            saves.save(trainer.step, trainer.state_dict(), reports)
+        if leaving or over:
+            return _LEAVING if leaving else _FINE
+
+
+def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:
+    """Status and reason so far. Every metric is equal on all ranks, so all come to the same verdict."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            return "diverged", f"{name} is {value} in epoch {metrics['epoch']:.0f}"
+    # of training: val's, in evaluation mode, is small until batch norm's averages have settled
+    reason = collapse_reason(trainer.spread, trainer.config.method.expected().get("std", UNSCALED_STD))
+    return ("collapsed", f"{reason} in epoch {metrics['epoch']:.0f}") if reason else _FINE

@@ -1,0 +1,228 @@
+"""Trainer: the network, optimiser and data of one run, advanced step by step; all that a checkpoint must hold."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.memory import peak_memory_gb, reset_peak_memory
+from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.config import TrainConfig
+from jepa_train.data import Splits
+from jepa_train.data.augment import make_views
+from jepa_train.distributed import collectives
+from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.evaluation.metrics import embedding_std
+from jepa_train.model.ema import Average
+from jepa_train.model.network import Network, Output, build_network
+from jepa_train.model.optim import build_optimizer
+
+
+class Trainer:
+    """One run between two steps. Every rank has one, and all ranks take the same steps.
+
+    Whatever is random in a step (order, views, slices, targets, stochastic depth) is a function of (seed, step), so
+    the number of steps taken is the state of all of it.
+
+    Raises:
+        ConfigError: the global batch does not fit the training split or the number of ranks.
+    """
+
+    def __init__(self, config: TrainConfig, splits: Splits) -> None:
+        self.config = config
+        self.device = training_device()
+        self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
+        self.network = placed(build_network(config, len(splits.classes)), config)
+        if config.precision == "bf16" and self.device.type == "cpu":
+            _check_bf16_on_a_cpu(self.network.encoder, config)
+        if collectives.world_size() > 1:
+            convert_batch_norm(self.network)
+        self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
+        if config.model.compile:
+            torch.compiler.reset()  # dynamo keeps 8 graphs of a function, and a lane runs many cells
+            for network in {self.network, self.evaluated}:
+                network.compile_embedding()
+        self._model = collectives.data_parallel(self.network)
+        self._optimizer = build_optimizer(self.network, config, self.steps_per_epoch)
+        self._images = splits.train.on(self.device)
+        self._skipped = splits.skipped
+        self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
+        self._totals: dict[str, Tensor] = {}  # sums over the epoch's steps, on the device
+        self._seconds = 0.0  # spent on the epoch's steps
+        self._z = torch.empty(0)  # (V, N, D) of the last step, until a look at it
+        self._spreads = (math.inf, math.inf)  # embedding_std at the last two looks
+
+    @property
+    def evaluated(self) -> Network:
+        """What is judged: the averaged network where there is one, with the probes that learnt on it."""
+        return self.network if self._average is None else self._average.network
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self._optimizer.steps_taken
+
+    @property
+    def steps_into_epoch(self) -> int:
+        """Steps taken since the last whole epoch."""
+        return self.step % self.steps_per_epoch
+
+    def train_step(self) -> None:
+        """One step of the global batch; nothing of it waits for the device, but for singular slices."""
+        started = time.perf_counter()
+        config, step = self.config, self.step
+        self._model.train()
+        pixels, labels = self._images.batch(self._positions())
+        views = make_views(
+            pixels, config.views, seed=config.seed, step=step, batch=self._share, global_batch=config.global_batch
+        )
+        # stochastic depth and dropout draw from the global generators, and on every rank for other images
+        torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
+        averaged, centre = None, None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            if self._average is not None:
+                self._average.train()
+                averaged = self._average.embed(views[:1])  # of the global views
+                centre = collectives.at_least_fp32(averaged[1]).mean(0)
+            output = self._model(views, averaged)
+        objective, terms = training_loss(config, output, labels, step, centre)
+        self._optimizer.step(objective)
+        if self._average is not None:
+            self._average.update()
+        for name, value in terms.items():
+            self._totals[name] = self._totals.get(name, torch.zeros((), device=self.device)) + value
+        self._z = output.z.detach()
+        self._seconds += time.perf_counter() - started
+
+    def means(self) -> dict[str, float]:
+        """A look: means of every term over the epoch's steps so far, and the spread of the last z; equal on all ranks.
+
+        Here a training epoch waits for the device.
+        """
+        steps = self.steps_into_epoch or self.steps_per_epoch
+        started = time.perf_counter()
+        means = {f"train/{name}": (total / steps).item() for name, total in self._totals.items()}
+        if len(self._z):  # else there was no step since the last look
+            spread = embedding_std(collectives.gather_rows(self._z.flatten(0, 1))).item()
+            self._spreads, self._z = (self._spreads[1], spread), torch.empty(0)
+        means["train/embedding_std"] = self._spreads[1]
+        self._seconds += time.perf_counter() - started
+        means["train/lr"] = self._optimizer.lr
+        means["train/images_per_s"] = steps * self.config.global_batch / self._seconds
+        means["train/peak_memory_gb"] = peak_memory_gb(self.device)
+        return means | ({"train/skipped_images": float(self._skipped)} if self._skipped else {})
+
+    @property
+    def spread(self) -> float:
+        """The larger embedding_std of the last two looks: a healthy run may pass through a narrow place."""
+        return max(self._spreads)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the steps to come depend on, besides the config."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": {} if self._average is None else self._average.state_dict(),
+            "totals": self._totals,
+            "seconds": self._seconds,
+            "spreads": self._spreads,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state_dict of the same config; on a CPU bit for bit as if there had been no interruption."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        self._seconds, self._spreads = state["seconds"], state["spreads"]
+
+    def _positions(self) -> Tensor:
+        """This rank's images of the next step; at the start of an epoch its sums start anew."""
+        epoch, index = divmod(self.step, self.steps_per_epoch)
+        if index == 0:
+            self._totals, self._seconds = {}, 0.0
+            reset_peak_memory(self.device)
+        if index == 0 or not len(self._order):
+            self._order = torch.randperm(len(self._images), generator=generator(self.config.seed, epoch + 1, "order"))
+        return self._order[index * self.config.global_batch :][: self.config.global_batch][self._share]
+
+
+def training_device() -> torch.device:
+    """This process's GPU, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def placed(network: Network, config: TrainConfig) -> Network:
+    """The network on this process's device, in the config's memory format."""
+    network.to(training_device())
+    if config.model.channels_last:  # convolutions: 1.3 times as fast on a CPU, more on a GPU
+        network.to(memory_format=torch.channels_last)
+    return network
+
+
+@torch.no_grad()
+def _check_bf16_on_a_cpu(encoder: nn.Module, config: TrainConfig) -> None:
+    """Refuse convolutions over 1 px in bf16: oneDNN (3.12) leaves gradients of taps that meet padding alone unset.
+
+    Raises:
+        ConfigError: naming the views' size.
+    """
+
+    def look(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+        kernel, stride = max(module.kernel_size), max(module.stride)
+        if min(inputs[0].shape[-2:]) == 1 and kernel > 1 and (kernel > 3 or stride > 1):  # 3x3, stride 1, is right
+            raise ConfigError(
+                f"precision must be fp32 on a CPU where {config.model.encoder} shrinks views to 1 px, got bf16 with "
+                f"views of {size} px: PyTorch's gradient of such a convolution is wrong; set precision=fp32"
+            )
+
+    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_pre_hook(look) for module in convolutions]
+    encoder.eval()
+    for size in {config.views.global_size} | ({config.views.local_size} if config.views.num_local else set()):
+        encoder(next(encoder.parameters()).new_zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+
+
+def training_loss(
+    config: TrainConfig, output: Output, labels: Tensor, step: int, centre: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What one step minimises: the method's objective plus the cross-entropies of the detached online probes.
+
+    Args:
+        labels: (N,), of this rank's images.
+        centre: (N, D), of each image, from the averaged network.
+
+    Returns:
+        The scalar to call backward on, and the detached terms to report; loss and terms are of the global batch.
+    """
+    loss, terms = config.method(
+        output.z,
+        num_global=config.views.num_global,
+        step=step,
+        seed=config.seed,
+        centre=centre,
+        predicted=output.predicted if config.model.predictor else None,
+    )
+    labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
+    probes = sum(
+        functional.cross_entropy(logits.flatten(0, 1).float(), labels)
+        for logits in (output.probe_logits, output.projector_logits)
+    )
+    return loss + probes, {"loss": loss.detach(), **terms}
+
+
+def _share_of_batch(config: TrainConfig, num_images: int) -> tuple[slice, int]:
+    """This rank's part of every global batch, and the steps per epoch; the last, incomplete batch is left out."""
+    if config.global_batch > num_images:
+        raise ConfigError(
+            f"global_batch must not exceed the {num_images} training images of {config.data.name}, "
+            f"got {config.global_batch}; lower it"
+        )
+    return collectives.rank_slice(config.global_batch), num_images // config.global_batch

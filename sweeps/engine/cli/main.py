@@ -1,0 +1,196 @@
+"""Launching: the command line of a sweep file, from its plan to the printed table and an honest exit code."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.security import hidden
+from jepa_train.storage.local import StorageError
+from jepa_train.storage.paths import results_dir, storage_dir
+from sweeps.engine.cli.args import Options, read_words
+from sweeps.engine.spec.rules import check_results, check_storage
+from sweeps.engine.spec.scale import Study, about, at_scale
+from sweeps.engine.spec.sweep import BestOf, Sweep
+
+# MLflow, pandas, timm and Ray take seconds to import: each where it is needed, so that --help and mistakes are fast.
+if TYPE_CHECKING:
+    from sweeps.engine.cli.status import Facts
+    from sweeps.engine.plan.plan import Plan
+
+Named = Sequence[tuple[Sweep, Path]]  # sweeps, with their files
+
+
+def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
+    """Run one sweep file: `sys.exit(main(SWEEP, __file__))`, or `main(sweep, __file__)` with scales. See launch."""
+    try:
+        options = read_words(sys.argv[1:] if words is None else words, about=about(study))
+        if options.names:
+            raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+        sweep = at_scale(study, options.scale)
+    except ConfigError as error:
+        return refused(error)
+    return launch([(sweep, Path(file).resolve())], options)
+
+
+def launch(sweeps: Named, options: Options) -> int:
+    """Do what the command line asks for with sweeps, one after another; cells run in one Ray session.
+
+    Returns:
+        0 when every cell has a result (divergence, collapse and early stopping are results), 1 when some have none or
+        metrics wait in the spool, 2 for bad input or a storage that is away, 130 after Ctrl-C.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from sweeps.engine.store.reader import shown_uri
+
+    console = Console(stderr=options.json)
+    try:
+        for number, (sweep, file) in enumerate(sweeps):
+            _check_name(sweep, file, [before.name for before, _ in sweeps[:number]])
+        if options.status:
+            return _show_status(sweeps, options)
+        storage_dir()  # a URL that is none is answered before anything is planned
+        plans = _planned(sweeps, options)
+        if options.dry_run:
+            return _show_plans(sweeps, plans, options)
+        if options.explain:
+            return _show_cell(plans, options)
+        if options.evaluate:
+            return _evaluate(sweeps, options, console)
+        _check_room(plans)
+        check_results(results_dir())
+        check_storage(storage_dir())
+        return _run(sweeps, options, console)
+    except (ConfigError, StorageError) as error:
+        return refused(error)
+    except MlflowException as error:
+        return refused(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on where this one stopped\n")
+        return 130
+
+
+def refused(error: ConfigError | StorageError | str) -> int:
+    """The exit code of bad input, and of a storage that is away, which are answered in one line."""
+    sys.stderr.write(f"error: {hidden(str(error))}\n")
+    return 2
+
+
+def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
+    if sweep.study != file.stem:
+        raise ConfigError(
+            f"name must be the stem of the sweep's file, got {sweep.study!r} in {file.name}; "
+            f"write name={file.stem!r}, or rename the file"
+        )
+    if sweep.name in before:
+        raise ConfigError(f"sweep {sweep.name} is given twice; name it once")
+
+
+def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
+    """Every plan that can be made now: all mistakes are answered before the first sweep starts.
+
+    The base of a sweep may be the best cell of one before it on the same command line: None until that has run.
+    """
+    from sweeps.engine.plan.plan import make_plan
+    from sweeps.engine.store.lock import holder_of
+
+    plans: list[Plan | None] = []
+    for number, (sweep, file) in enumerate(sweeps):
+        waits = isinstance(sweep.base, BestOf) and sweep.base.sweep in [before.name for before, _ in sweeps[:number]]
+        held = holder_of(sweep.name) is not None
+        plans.append(None if waits else make_plan(sweep, file, options.places, retry=options.retry, held=held))
+    return plans
+
+
+def _check_room(plans: Sequence["Plan | None"]) -> None:
+    from sweeps.engine.cluster.resources import check_machine
+
+    for plan in plans:
+        if plan is not None and plan.todo:
+            check_machine(plan.sweep)
+
+
+def _show_status(sweeps: Named, options: Options) -> int:
+    from sweeps.engine.cli.status import status, status_lines
+
+    return _show([status(sweep) for sweep, _ in sweeps], status_lines, options)
+
+
+def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
+    from sweeps.engine.cli.preview import preview, preview_lines
+    from sweeps.engine.run.price import price
+
+    facts = [
+        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True)), start=False) if plan else None)
+        for (sweep, _), plan in zip(sweeps, plans, strict=True)
+    ]
+    return _show(facts, preview_lines, options)
+
+
+def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
+    from sweeps.engine.cli.explain import explain, explain_lines, unknown_cell
+
+    known = [plan for plan in plans if plan is not None]
+    found = [explain(plan, options.explain) for plan in known]
+    facts = [cell for cell in found if cell is not None]
+    if not facts:
+        raise unknown_cell(options.explain, [row.cell.label for plan in known for row in plan.rows()])
+    return _show(facts, explain_lines, options, of="cells")
+
+
+def _run(sweeps: Named, options: Options, console: Console) -> int:
+    """Plan, run and show each sweep; Ray starts only when a cell is missing."""
+    from sweeps.engine.cli.summary import summary_lines
+    from sweeps.engine.run.launch import Run
+    from sweeps.engine.store.lock import hold
+    from sweeps.engine.store.reader import shown_uri
+
+    all_facts = []
+    with Run(options, console) as run:
+        for sweep, file in sweeps:
+            with hold(sweep.name, partial(_say, console)):
+                facts = run.one(sweep, file)
+            _say(console, "\n".join(["", facts["table"], "", *summary_lines(facts)]))
+            all_facts.append(facts)
+    _say(console, f"MLflow store: {shown_uri()}\nbrowse it with: make ui")
+    _write_json(all_facts, options)
+    return 0 if all(facts["complete"] for facts in all_facts) else 1
+
+
+def _evaluate(sweeps: Named, options: Options, console: Console) -> int:
+    """Finished cells through other protocols; the metrics join their runs."""
+    from sweeps.engine.run.launch import Run
+    from sweeps.engine.store.lock import hold
+
+    with Run(options, console) as run:
+        facts = []
+        for sweep, file in sweeps:
+            with hold(sweep.name, partial(_say, console)):
+                facts.append(run.evaluate(sweep, file))
+    _write_json(facts, options)
+    return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0
+
+
+def _show(
+    facts: Sequence["Facts"], lines_of: Callable[["Facts"], list[str]], options: Options, *, of: str = "sweeps"
+) -> int:
+    """The facts, as one JSON document or to be read."""
+    _write_json(facts, options, of=of)
+    if not options.json:
+        sys.stdout.write("\n\n".join("\n".join(lines_of(each)) for each in facts) + "\n")
+    return 0
+
+
+def _write_json(facts: Sequence["Facts"], options: Options, *, of: str = "sweeps") -> None:
+    if options.json:
+        sys.stdout.write(json.dumps({of: facts}, indent=2, allow_nan=False) + "\n")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

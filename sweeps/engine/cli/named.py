@@ -1,0 +1,55 @@
+"""Sweeps by their names: what python -m sweeps does with them, and doctor."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import sweeps as package
+from jepa_train.base.errors import ConfigError, nearest, shown
+from jepa_train.config.scales import Scale
+from sweeps.engine.cli.args import read_words
+from sweeps.engine.cli.errors import install, one_line
+from sweeps.engine.cli.main import launch, refused
+from sweeps.engine.spec.scale import at_scale
+from sweeps.engine.spec.sweep import Sweep
+
+_USAGE = "python -m sweeps NAME [NAME ...] [options], or doctor [NAME], or fetch CLUSTER.yaml [NAME ...]"
+
+
+def by_name(words: list[str]) -> int:
+    """The words that are no option and no assignment are sweeps, or `doctor` and the sweep to look at."""
+    install()
+    known = sorted(path.stem for path in Path(package.__path__[0]).glob("*.py") if not path.stem.startswith("_"))
+    usage = f"{_USAGE}; sweeps: {', '.join(known)}"
+    try:
+        options = read_words(words, usage=usage, names=known)
+        doctor, names = options.names[:1] == ("doctor",), options.names
+        names = names[1:] if doctor else names
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None or not options.names:
+            problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
+            sys.stderr.write(f"{problem}usage: {usage}\n")
+            return 2
+        sweeps = [_load(name, options.scale) for name in names]
+    except (ValueError, TypeError) as error:
+        line = one_line(error) or (str(error) if isinstance(error, ConfigError) else None)
+        if line is None:
+            raise
+        return refused(line)
+    if doctor:
+        from sweeps.engine.cli.doctor import examine  # it imports everything there is to examine
+
+        return examine([sweep for sweep, _ in sweeps], options.places)
+    return launch(sweeps, options)
+
+
+def _load(name: str, scale: Scale | None) -> tuple[Sweep, Path]:
+    module = importlib.import_module(f"sweeps.{name}")
+    sweep, file = getattr(module, "SWEEP", None), Path(str(module.__file__)).resolve()
+    if hasattr(module, "sweep"):
+        return at_scale(module.sweep, scale), file
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(
+            f"{file}: SWEEP must be Sweep(...), got {shown(sweep)}; write SWEEP = Sweep(name={name!r}, ...)"
+        )
+    return at_scale(sweep, None), file

@@ -1,0 +1,62 @@
+"""The dry run: every cell of a sweep with its state, and its price where that is known."""
+
+from sweeps.engine.cli.status import Facts
+from sweeps.engine.plan.cell_state import counted, counts_of, is_done
+from sweeps.engine.plan.plan import Plan, Row
+from sweeps.engine.run.price import Price
+from sweeps.engine.spec.sweep import BestOf, Sweep
+
+
+def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
+    """The facts of --dry-run.
+
+    Args:
+        plan: None when the sweep's base is the best cell of a sweep that runs before it.
+        price: of the plan; None with it.
+    """
+    if plan is None:
+        assert isinstance(sweep.base, BestOf)
+        return {"sweep": sweep.name, "waits_for": sweep.base.sweep}
+    rows = plan.rows()
+    return {
+        "sweep": sweep.name,
+        "kind": sweep.kind,
+        "total": plan.total,
+        "done": sum(is_done(row.state) and not row.due for row in rows),
+        "to_run": plan.todo,
+        "states": counts_of([row.state for row in rows], plan.total),
+        "cells": [_cell(row, price) for row in rows],
+        "to_be_proposed": plan.total - len(rows),
+        "hours": price.total if price else None,
+        "unit": price.request.unit if price else None,
+        "dollars": price.dollars if price else None,
+        "price": price.lines() if price else [],
+    }
+
+
+def preview_lines(facts: Facts) -> list[str]:
+    """The same, to be read."""
+    if "waits_for" in facts:
+        return [f"{facts['sweep']}: to be planned when {facts['waits_for']} has a best cell"]
+    lines = [f"{facts['sweep']}: {facts['done']} of {facts['total']} cells done ({counted(facts['states'])})"]
+    for cell in facts["cells"]:
+        hours = "" if not facts["hours"] else f"{cell['hours']:>8.2g} h  " if cell["hours"] else " " * 12
+        notes = [cell["note"]] if cell["note"] else []
+        notes += ["to compare with"] if cell["role"] == "reference" else []
+        told = f"  ({'; '.join(notes)})" if notes else ""
+        lines.append(f"  {cell['state']:<12}{hours}{cell['key']}  {cell['label']}{told}")
+    if facts["to_be_proposed"]:
+        lines.append(f"  {'missing':<12}{facts['to_be_proposed']} points, to be proposed by Optuna")
+    return lines + facts["price"]
+
+
+def _cell(row: Row, price: Price | None) -> Facts:
+    return {
+        "key": row.cell.key,
+        "label": row.cell.label,
+        "role": row.cell.role,
+        "state": row.state,
+        "note": row.note,
+        "due": row.due,
+        "hours": price.hours(row.cell) if price and row.due else None,
+    }

@@ -1,0 +1,138 @@
+"""How a sweep stands, from the store alone: from another terminal, or through a remote server."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow.entities import Experiment
+
+from sweeps.engine.plan.cell_state import Rules, counted, counts_of
+from sweeps.engine.spec.cells import grid_points
+from sweeps.engine.spec.objective import Goal
+from sweeps.engine.spec.search_space import size
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.lock import holder_of
+from sweeps.engine.store.reader import Entry, find_experiment, read_entries, shown_uri, store_uri
+
+Facts = dict[str, Any]  # what --json prints; the text is made of the same
+
+
+def status(sweep: Sweep) -> Facts:
+    """The facts of --status."""
+    uri = store_uri()
+    experiment = find_experiment(sweep.name, uri)
+    entries = _current(experiment, uri) if experiment is not None else []
+    holder = holder_of(sweep.name) if experiment is not None else None
+    rules = Rules(held=holder is not None)
+    states = [rules.state(entry) for entry in entries]
+    total = max(_total(sweep), len(entries))
+    running = [entry for entry, state in zip(entries, states, strict=True) if state == "running"]
+    return {
+        "sweep": sweep.name,
+        "store": shown_uri(),
+        "holder": holder.told if holder else None,
+        "total": total,
+        "states": counts_of(states, total),
+        "running": [_running(entry, sweep.goals[0]) for entry in running],
+        "failures": [
+            {"key": entry.key, "label": entry.label, "reason": entry.reason}
+            for entry in entries
+            if entry.status == "failed"
+        ],
+        "device_hours": sum(entry.device_seconds for entry in entries) / 3600,
+        "lost_device_hours": sum(entry.lost_device_seconds for entry in entries) / 3600,
+        "seconds_left": _seconds_left(sweep, entries, states, total),
+    }
+
+
+def status_lines(facts: Facts) -> list[str]:
+    """The same, to be read."""
+    held = f"run by {facts['holder']}" if facts["holder"] else "no launch runs it"
+    lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {held}"]
+    for cell in facts["running"]:
+        score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
+        lines.append(f"  running     {cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
+    lines += [f"  failed      {cell['key']}  {cell['label']}: {cell['reason']}" for cell in facts["failures"]]
+    lost = f" ({facts['lost_device_hours']:.2g} of them lost with workers)" if facts["lost_device_hours"] else ""
+    spent = f"  {facts['device_hours']:.2f} device-hours used{lost}"
+    left = facts["seconds_left"]
+    lines.append(spent if left is None else f"{spent}, {time_told(left)} left")
+    return lines
+
+
+def time_told(seconds: float) -> str:
+    """A time that need not be exact: "40 s", "12 min", "3 h 05 min"."""
+    if seconds < 60:
+        return f"{5 * math.ceil(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _current(experiment: Experiment, uri: str) -> list[Entry]:
+    """The cells that the sweep's last launch asked for, by the experiment's tags: its file may have changed since."""
+    about = {name: json.loads(experiment.tags.get(f"sweep.{name}", "[]")) for name in ("references", "seeds", "grid")}
+    base = json.loads(experiment.tags.get("sweep.base", "{}"))
+
+    def asked(entry: Entry) -> bool:
+        grids = [{"seed": about["seeds"], **grid} for grid in about["grid"] or [{}]]
+        return base.items() <= entry.params.items() and any(
+            all(any(_same(entry.params.get(key, ""), value) for value in values) for key, values in grid.items())
+            for grid in grids
+        )
+
+    entries = read_entries(experiment, uri)
+    return [entry for entry in entries if entry.key in about["references"] or (entry.role == "cell" and asked(entry))]
+
+
+def _same(text: str, value: Any) -> bool:
+    """Whether a parameter has a grid's value: 0 of the file is "0.0" in the store."""
+    try:
+        return text == str(value) or float(text) == float(value)
+    except ValueError:
+        return False
+
+
+def _running(entry: Entry, goal: Goal) -> Facts:
+    value = goal.score(entry.metrics, entry.params)
+    return {
+        "key": entry.key,
+        "label": entry.label,
+        "epoch": entry.epoch,
+        "epochs": int(entry.params["epochs"]),
+        "objective": goal.name,
+        "value": None if math.isnan(value) else value,
+    }
+
+
+def _total(sweep: Sweep) -> int:
+    """All cells, counted without looking at the data, which may lie on another machine."""
+    points = len(grid_points(sweep))
+    each = len(sweep.seeds)
+    if sweep.space:  # a search, and its winner with the other seeds
+        each = int(min(sweep.trials, size(sweep.space))) + len(sweep.seeds) - 1
+    return len(sweep.references) + points * each
+
+
+def _seconds_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:
+    """From the mean time of a cell so far, a running one counted by its epochs; None when nothing runs or is known."""
+    weights = {"running": None, "finished": 1.0, "diverged": 1.0, "collapsed": 1.0, "pruned": 1.0}
+    trained = [
+        (entry, weights[state] or _fraction(entry.params, entry.epoch))
+        for entry, state in zip(entries, states, strict=True)
+        if state in weights and entry.params.get("epochs") != "0"
+    ]
+    lanes = states.count("running")
+    worked = sum(fraction for _, fraction in trained)
+    if not lanes or worked <= 0:
+        return None
+    gpus = sweep.gpus_per_worker
+    devices = sweep.workers * (gpus if isinstance(gpus, float) and gpus > 0 else 1.0)
+    seconds = sum(entry.device_seconds for entry, _ in trained) / devices / worked
+    over = sum(state not in ("missing", "running") for state in states)
+    running = sum(fraction for entry, fraction in trained if entry.status == "running")
+    return seconds * (total - over - running) / lanes
+
+
+def _fraction(params: Mapping[str, str], epoch: int) -> float:
+    return epoch / max(1, int(params["epochs"]))

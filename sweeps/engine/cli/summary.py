@@ -1,0 +1,48 @@
+"""What a launch leaves behind: every cell's state, and what to do about those without a result."""
+
+from sweeps.engine.cli.status import Facts
+from sweeps.engine.plan.cell_state import counted, counts_of, is_done
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run.display import End, Outcome
+
+
+def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> Facts:
+    """The facts of the end of a launch, from the plan that it began with and what became of its cells.
+
+    Args:
+        spooled: "" or one line about the metrics that have not reached the store.
+    """
+    rows = plan.rows()
+    cells = {row.cell.key: End(label=row.cell.label, status=row.state, reason=row.note) for row in rows} | outcome.ends
+    states = counts_of([cell.status for cell in cells.values()], plan.total)
+    return {
+        "sweep": plan.sweep.name,
+        "total": plan.total,
+        "ran": len(outcome.ends),
+        "hours": outcome.hours,
+        "lost_hours": outcome.lost_hours,
+        "unit": outcome.unit,
+        "states": states,
+        "failures": [
+            {"key": key, "label": cell.label, "reason": cell.reason}
+            for key, cell in cells.items()
+            if cell.status == "failed"
+        ],
+        "complete": not spooled and all(is_done(state) for state in states),
+        "spooled": spooled,
+        "table": table,
+    }
+
+
+def summary_lines(facts: Facts) -> list[str]:
+    """The same without the table, to be read."""
+    hours = f", which took {facts['hours']:.2f} {facts['unit']}" if facts["ran"] else ""
+    lost = f", {facts['lost_hours']:.2g} of them lost with workers" if facts["lost_hours"] else ""
+    ran = f"{facts['ran']} ended in this launch{hours}{lost}"
+    lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {ran}"]
+    lines += [f"  failed: {cell['label']} ({cell['key']}): {cell['reason']}" for cell in facts["failures"]]
+    if facts["failures"]:
+        lines.append("  failed cells run again with --retry failed; --explain CELL tells more")
+    if "missing" in facts["states"]:
+        lines.append(f"  {facts['states']['missing']} cells are still missing; the same command runs them")
+    return lines + ([f"  {facts['spooled']}"] if facts["spooled"] else [])

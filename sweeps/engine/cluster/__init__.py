@@ -1,0 +1,1 @@
+"""The Ray session, its nodes and their resources."""

@@ -1,0 +1,157 @@
+"""Where trials run: what one asks for, how many fit at once, and how many of them a GPU's memory holds."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from jepa_train.base.errors import ConfigError
+from sweeps.engine.spec.sweep import Sweep
+
+Node = Mapping[str, Any]  # one of ray.nodes()
+
+_FINE = 10_000  # Ray counts resources in ten-thousandths
+_FREE = 0.9  # share of a GPU's memory that packed trials may take: what they ask for varies from step to step
+_CONTEXT_GB = 0.5  # of a GPU's memory, for each process on it, beyond what torch's allocator counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one trial asks for.
+
+    Args:
+        device: what it trains on: "H200", as Ray names accelerators, or the CPU's name.
+    """
+
+    workers: int
+    cpus: int  # of each worker, and its threads
+    gpus: float  # of each worker; 0 trains on the CPU
+    device: str
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node], *, workers: int, cpus: int, gpus: float) -> Self:
+        """The request on these nodes; gpus=-1 becomes 1 where they have enough for all workers, else 0."""
+        if gpus == -1:
+            gpus = float(sum(_has(node, "GPU") for node in nodes) >= workers)
+        return cls(workers=workers, cpus=cpus, gpus=gpus, device=_accelerators(nodes) if gpus else _cpu_name())
+
+    @property
+    def devices(self) -> float:
+        """What a trial occupies, in the unit of its price: GPUs, or workers on CPUs."""
+        return self.workers * (self.gpus or 1.0)
+
+    @property
+    def unit(self) -> str:
+        """In which its time is counted."""
+        return "GPU-hours" if self.gpus else "CPU-worker-hours"
+
+    def __str__(self) -> str:
+        """As the ledger keeps it: "2 x (4 CPU, 1 H200)"."""
+        return f"{self.workers} x ({self.cpus} CPU, {f'{self.gpus:g} ' if self.gpus else ''}{self.device})"
+
+
+def alive(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes that can run something, of ray.nodes()."""
+    return [node for node in nodes if node.get("Alive", True)]
+
+
+def this_machine() -> list[Node]:
+    """What ray.nodes() would say here but for the GPUs' names: for what does not wait for Ray."""
+    return [{"NodeName": "this machine", "Resources": {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}}]
+
+
+def check_machine(sweep: Sweep) -> None:
+    """Refuse, before Ray starts on this machine, a trial that it can never hold. A cluster is asked when it is joined.
+
+    Raises:
+        ConfigError: it cannot be placed, or there is a cluster that does not answer.
+    """
+    from sweeps.engine.cluster.session import cluster_address  # Ray takes a second to import
+
+    if not cluster_address():
+        nodes = this_machine()
+        gpus = -1.0 if isinstance(sweep.gpus_per_worker, str) else sweep.gpus_per_worker
+        room(nodes, Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus))
+
+
+def room(nodes: Sequence[Node], request: Request) -> int:
+    """How many trials fit at once: a worker lies on one node, the workers of a trial may lie on several.
+
+    Raises:
+        ConfigError: not even one trial fits.
+    """
+    workers = workers_on(nodes, request)
+    if workers >= request.workers:
+        return workers // request.workers
+    largest = max(nodes, key=lambda node: (_has(node, "GPU") if request.gpus else 0, _has(node, "CPU")))
+    asked = f"{request.workers} workers x ({request.cpus} CPUs + {request.gpus:g} GPUs)"
+    has = f"{_has(largest, 'CPU'):g} CPUs and {_has(largest, 'GPU'):g} GPUs"
+    raise ConfigError(
+        f"workers must fit the cluster, got {asked}, but its {len(nodes)} nodes hold {workers} such workers, and the "
+        f"largest, {largest.get('NodeName', 'unnamed')}, has {has}; lower "
+        f"{'workers' if workers else 'cpus_per_worker or gpus_per_worker'}"
+    )
+
+
+def workers_on(nodes: Sequence[Node], request: Request) -> int:
+    """How many workers the nodes hold."""
+    return sum(_workers_on(node, request) for node in nodes)
+
+
+def packed(nodes: Sequence[Node], *, cpus: int, peak_gb: float, device_gb: float) -> float:
+    """The fraction of a GPU that each trial asks for, so that as many share one as its memory and its CPUs allow.
+
+    Args:
+        cpus: of each trial.
+        peak_gb: what torch's allocator took for one trial.
+        device_gb: a GPU's whole memory.
+
+    Raises:
+        ConfigError: not even one trial fits into the memory.
+    """
+    held = int(_FREE * device_gb / (peak_gb + _CONTEXT_GB))
+    if held < 1:
+        raise ConfigError(
+            f"global_batch must fit the GPU's memory, got a trial of {peak_gb:.1f} + {_CONTEXT_GB:g} GB for "
+            f"{_FREE:.0%} of {device_gb:.1f} GB; lower it, or set precision='bf16'"
+        )
+    served = max(_has(node, "CPU") / cpus / _has(node, "GPU") for node in nodes if _has(node, "GPU"))
+    return fraction(max(1, min(held, int(served))))
+
+
+def fraction(trials: int) -> float:
+    """1 / trials, rounded down to what Ray takes, so that so many fit."""
+    return _FINE // trials / _FINE
+
+
+def _workers_on(node: Node, request: Request) -> int:
+    by_cpu = int(_has(node, "CPU") / request.cpus)
+    if not request.gpus:
+        return by_cpu
+    if request.gpus >= 1:
+        return min(by_cpu, int(_has(node, "GPU") / request.gpus))
+    on_each = _FINE // max(1, math.ceil(request.gpus * _FINE - 1e-6))  # a fraction lies on one GPU
+    return min(by_cpu, int(_has(node, "GPU")) * on_each)
+
+
+def _has(node: Node, resource: str) -> float:
+    return float(node["Resources"].get(resource, 0))
+
+
+def _accelerators(nodes: Sequence[Node]) -> str:
+    """The types of the nodes' GPUs, as Ray detects them."""
+    prefix = "accelerator_type:"
+    found = {name.removeprefix(prefix) for node in nodes for name in node["Resources"] if name.startswith(prefix)}
+    return "+".join(sorted(found)) or "GPU"
+
+
+def _cpu_name() -> str:
+    """Of the driver's machine; its cluster's are taken to be alike."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), flags=re.MULTILINE) if info.exists() else None
+    return found[1].strip() if found else "CPU"

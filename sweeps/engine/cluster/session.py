@@ -1,0 +1,180 @@
+"""ray_session: Ray for one command. The cluster that there is, or else a quiet one of its own on this machine."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray._private.utils import read_ray_address
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.storage.paths import results_dir
+from sweeps.engine.spec.rules import check_results
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel through files
+
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: a dead worker is noticed and a lane ends sooner
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots, and one that fails ends the sweep
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow is the record
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed cell has no objective
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is a KeyboardInterrupt, so that context managers clean up
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints tables even with verbose=0
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none and trains on the CPU
+}
+_START_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of a lane's workers; 60 by default
+_CLUSTER_ENVIRONMENT = {
+    _START_S: "600",  # a machine may have to be found, started and set up first; then it is tried again
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # 5 by default; of the 30 s to 2 min that a notice gives
+}
+_WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # which workers of a cluster do not have from here
+_LOCAL_ENVIRONMENT = {
+    _START_S: "300",  # the machine may be loaded
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only machines of a cluster would miss
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one to ~/.ray; keeps other users of the machine out
+}
+
+
+def ray_dir() -> Path:
+    """Where Ray, Train and Tune keep their files."""
+    return results_dir() / "ray"
+
+
+def cluster_address() -> str:
+    """The cluster that a launch on this machine joins, as host:port; "" where it starts a Ray of its own.
+
+    That is the one that RAY_ADDRESS names, or else the one that `ray start` has begun or joined here: on the head of a
+    cluster a sweep needs no word of it. RAY_ADDRESS=local keeps a launch away from it.
+
+    Raises:
+        ConfigError: it does not answer, or it is no address of Ray's own protocol.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    address = "" if named == "local" else named if named not in ("", "auto") else read_ray_address(None) or ""
+    remedy = "start it again (ray up CLUSTER.yaml), or set RAY_ADDRESS=local for a Ray of its own"
+    if not address and named == "auto":
+        raise ConfigError(f"RAY_ADDRESS=auto needs a Ray that was started on this machine, got none; {remedy}")
+    host, _, port = address.rpartition(":")
+    if address and (not host or not port.isdigit() or "/" in host):
+        raise ConfigError(
+            f"RAY_ADDRESS must be host:port of a cluster's head, got {address!r}; from another machine, submit to it: "
+            "ray submit CLUSTER.yaml FILE, or ray job submit"
+        )
+    if address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            whose = "RAY_ADDRESS" if named not in ("", "auto") else "the Ray that was started on this machine"
+            raise ConfigError(f"{whose} must answer, got nothing from {address} ({error}); {remedy}") from error
+    return address
+
+
+@contextmanager
+def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+    """Ray, up and quiet. On this machine it listens on loopback only, writes under results/ray and leaves no process.
+
+    SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed. What Ray is told through
+    the environment is taken back at the end: the next session of the process may be of another kind.
+
+    Args:
+        num_cpus: CPUs that lanes may use, all of the machine's by default. A cluster's nodes know theirs.
+
+    Raises:
+        ConfigError: see cluster_address; or the results cannot be written.
+    """
+    address = cluster_address()
+    ray._private.worker.print_to_stdstream = _log  # the warnings that raylets push; log_to_driver does not stop them
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
+        if address:
+            stack.callback(ray.shutdown)
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            )
+        else:
+            check_results(results_dir())
+            stack.enter_context(_on_loopback())
+            directory = stack.enter_context(_short_path(ray_dir()))
+            stack.callback(ray.shutdown)
+            _start_local(num_cpus, directory)
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
+        yield
+
+
+def _start_local(num_cpus: int | None, directory: Path) -> None:
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=str(directory),
+    )
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Variables for this process and those that it starts, but for the ones that somebody has set."""
+    ours = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray turns 127.0.0.1 into the machine's address, unless it takes this for a platform that cannot have clusters."""
+    constants = ray._private.ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
+            yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _short_path(directory: Path) -> Iterator[Path]:
+    """A short name for a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="jepa-"))
+    try:
+        link = home / "ray"
+        link.symlink_to(directory, target_is_directory=True)
+        yield link
+    finally:
+        shutil.rmtree(home)
+        (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short name
+
+
+def _log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 (Ray's signature)
+    logger.debug("%s: %s", data["pid"], "\n".join(data["lines"]))
+
+
+def _exit(signum: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + signum)

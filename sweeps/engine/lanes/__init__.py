@@ -1,0 +1,1 @@
+"""Worker groups that outlive their trials."""

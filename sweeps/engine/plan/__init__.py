@@ -1,0 +1,1 @@
+"""Plan of a launch: required cells, their states, what is left to run."""

@@ -1,0 +1,67 @@
+"""States: what the ledger says of a cell, as people see it, and whether a launch runs it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sweeps.engine.store.reader import Entry
+
+State = Literal["missing", "running", "finished", "diverged", "collapsed", "pruned", "failed"]
+_ENDED: dict[str, State] = {state: state for state in get_args(State)[2:]}  # a run may say "interrupted", too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How a launch reads the ledger.
+
+    Args:
+        retry: states that are run again although they are over: "failed".
+        held: a living launch holds the sweep: what says that it runs does run.
+        stopping: the sweep stops early; without that, what was stopped early runs on.
+    """
+
+    retry: frozenset[str] = frozenset()
+    held: bool = False
+    stopping: bool = False
+
+    def state(self, entry: Entry | None) -> State:
+        """The state of a cell with this entry; an interrupted run has no result, so the cell is missing."""
+        if entry is None:
+            return "missing"
+        if entry.status == "running" and self.held:
+            return "running"
+        return _ENDED.get(entry.status, "missing")
+
+    def due(self, entry: Entry | None) -> bool:
+        """Whether a launch runs the cell."""
+        state = self.state(entry)
+        return state == "missing" or state in self.retry or (state == "pruned" and not self.stopping)
+
+    def note(self, entry: Entry | None, epochs: int) -> str:
+        """What is to be added to the state, "" where it says all: how far the cell is, or why it ended so."""
+        if entry is None:
+            return ""
+        state = self.state(entry)
+        if state in ("missing", "running"):
+            begun = "begun, " if state == "missing" else ""
+            return f"{begun}epoch {entry.epoch} of {epochs}"
+        again = f"{'; ' if entry.reason else ''}runs {'on' if state == 'pruned' else 'again'}"
+        return entry.reason + (again if self.due(entry) else "")
+
+
+def counts_of(states: Sequence[str], total: int) -> dict[str, int]:
+    """How many cells are in each state, in the order of State; those that nothing is known of are missing."""
+    found = Counter(states)
+    found["missing"] += max(0, total - len(states))
+    return {state: found[state] for state in get_args(State) if found[state]}
+
+
+def is_done(state: str) -> bool:
+    """Whether a cell in this state has a result."""
+    return state in ("finished", "diverged", "collapsed", "pruned")
+
+
+def counted(states: Mapping[str, int]) -> str:
+    """ "3 finished, 1 failed"."""
+    return ", ".join(f"{count} {state}" for state, count in states.items())

@@ -1,0 +1,172 @@
+"""Plans: what a sweep asks for, what the store has of it, and what is left to run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import cell_fields, parse, unflatten
+from sweeps.engine.plan.cell_state import Rules, State
+from sweeps.engine.plan.searches import Study, studies_of, without_winner
+from sweeps.engine.spec.cells import Cell, changed, fixed_cells, preflighted
+from sweeps.engine.spec.sweep import BestOf, Sweep
+from sweeps.engine.store.reader import Entry, best_config, find_experiment, read_entries, read_ledger, store_uri
+
+
+@dataclass(frozen=True)
+class Row:
+    """A known cell of a plan, as people are shown it.
+
+    Args:
+        note: how far it is, or why it ended so.
+        due: whether this launch runs it.
+    """
+
+    cell: Cell
+    state: State
+    note: str
+    due: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep with its base resolved, its cells laid out, and the ledger read.
+
+    Args:
+        fixed: references and grid cells, done or not.
+        entries: what the store has of the sweep, by cell key, in the order in which the runs were begun.
+        studies: the searches, one per point of the grid; () without a space.
+        rules: which cells this launch runs.
+    """
+
+    sweep: Sweep
+    base: TrainConfig
+    fixed: tuple[Cell, ...]
+    entries: dict[str, Entry]
+    studies: tuple[Study, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+
+    @cached_property
+    def known(self) -> tuple[Cell, ...]:
+        """Every cell that is known by now, each once: fixed ones, candidates, and the other seeds of winners."""
+        cells = {cell.key: cell for cell in self.fixed}
+        for study in self.studies:
+            for cell in (*(candidate.cell for candidate in study.candidates), *study.further):
+                cells.setdefault(cell.key, cell)  # a reference may be a point of the search as well
+        return tuple(cells.values())
+
+    @property
+    def missing(self) -> list[Cell]:
+        """The known cells that this launch runs."""
+        return [cell for cell in self.known if self.due(cell)]
+
+    @property
+    def proposals(self) -> int:
+        """Points that searches have still to propose; a finite space has no more than all of its points."""
+        return sum(study.proposals for study in self.studies)
+
+    @property
+    def awaited(self) -> int:
+        """Cells of winners that are not known yet."""
+        return sum(study.open for study in self.studies) * (len(self.sweep.seeds) - 1)
+
+    @property
+    def total(self) -> int:
+        """All cells of the sweep."""
+        return len(self.known) + self.proposals + self.awaited
+
+    @property
+    def todo(self) -> int:
+        """Cells that this launch has to run."""
+        return len(self.missing) + self.proposals + self.awaited
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands in the way of cells that the sweep asks for."""
+        stuck = [study for study in self.studies if not study.open and study.candidates and study.winner is None]
+        return [without_winner(study.point) for study in stuck] if len(self.sweep.seeds) > 1 else []
+
+    def state(self, cell: Cell | Entry) -> State:
+        """What the ledger says of a cell."""
+        return self.rules.state(self.entries.get(cell.key))
+
+    def due(self, cell: Cell | Entry) -> bool:
+        """Whether this launch runs a cell."""
+        return self.rules.due(self.entries.get(cell.key))
+
+    def rows(self) -> list[Row]:
+        """Every known cell with its state."""
+        return [
+            Row(cell, self.state(cell), self.rules.note(self.entries.get(cell.key), cell.config.epochs), self.due(cell))
+            for cell in self.known
+        ]
+
+
+def make_plan(
+    sweep: Sweep,
+    file: Path,
+    places: Sequence[str] = (),
+    *,
+    retry: frozenset[str] = frozenset(),
+    held: bool = False,
+) -> Plan:
+    """Resolve the base, check everything that can be checked, lay out the cells and read the ledger.
+
+    Args:
+        places: command-line words that say where the data lies.
+        retry: states that are run again although they are over: "failed".
+        held: a living launch holds the sweep.
+
+    Raises:
+        ConfigError: anything that could not run.
+    """
+    base = resolved_base(sweep, places)
+    sweep.check(base)
+    for point in sweep.corners():
+        changed(base, point)
+    rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
+    fixed = tuple(fixed_cells(sweep, base))
+    return laid_out(sweep, base, fixed, read_ledger(sweep, base, file), _warm_entries(sweep), rules)
+
+
+def laid_out(
+    sweep: Sweep,
+    base: TrainConfig,
+    fixed: tuple[Cell, ...],
+    entries: Mapping[str, Entry],
+    warm: Iterable[Entry],
+    rules: Rules,
+) -> Plan:
+    """The plan of a sweep whose base, fixed cells and entries are at hand."""
+    studies = studies_of(sweep, base, entries.values(), warm, rules)
+    return Plan(sweep, base, fixed, dict(entries), studies, rules)
+
+
+def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:
+    """The sweep's base after preflight, its data where the words say."""
+    base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
+    return preflighted(_placed(base, places))
+
+
+def _warm_entries(sweep: Sweep) -> list[Entry]:
+    """The cells of the sweeps that a search starts from."""
+    found: list[Entry] = []
+    for name in sweep.warm_start:
+        experiment = find_experiment(name, store_uri())
+        if experiment is None:
+            raise ConfigError(
+                f"warm_start must name sweeps of this store, got {name!r}; run python sweeps/{name}.py first, or "
+                "leave it out"
+            )
+        found += read_entries(experiment, store_uri())
+    return found
+
+
+def _placed(base: TrainConfig, words: Sequence[str]) -> TrainConfig:
+    """The base with its data elsewhere. What decides results is written in the file, never on the command line."""
+    changes = parse(words, base=base)
+    for key in changes.keys() & cell_fields(base).keys():
+        raise ConfigError(f"{key} is part of the cell, got {key}={changes[key]}; change it in the sweep's file")
+    return unflatten(changes, base=base)

@@ -1,0 +1,1 @@
+"""Execution of a plan: session, callbacks, display, cost."""

@@ -1,0 +1,192 @@
+"""Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
+
+import dataclasses
+import logging
+import math
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray import tune
+from ray.tune.execution import class_cache
+from rich.console import Console
+
+from jepa_train.storage.local import is_url
+from jepa_train.storage.paths import checkpoints_dir, results_dir
+from sweeps.engine.cluster.node_check import Expected
+from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, refused
+from sweeps.engine.cluster.resources import Request, room
+from sweeps.engine.cluster.session import cluster_address, ray_session
+from sweeps.engine.lanes.pool import LanePool
+from sweeps.engine.lanes.tasks import MAX_LOSSES
+from sweeps.engine.lanes.trial import make_trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run.budget import Budget
+from sweeps.engine.run.callbacks import Recorder
+from sweeps.engine.run.display import Display, Outcome
+from sweeps.engine.run.price import Price, price, request_for
+from sweeps.engine.search.asha import AshaScheduler, Judge
+from sweeps.engine.search.searcher import CellSearcher
+from sweeps.engine.store.ledger import Ledger
+
+# Else Tune hands the driver's AWS keys to each trial in its runtime environment, which Ray's agent writes into its log.
+# Trials need none: whoever reads or writes storage is a worker, with the environment of its node.
+class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" not in name}
+
+_LONG = 1_000_000  # epochs of the longest cell that anybody trains
+
+
+class Session:
+    """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._ray = ExitStack()
+        self._lanes = ExitStack()
+        self._pool: LanePool | None = None
+        self._told: set[str] = set()
+        self._request: Request | None = None  # what each of the lanes occupies
+        self._expected: Expected | None = None  # on a cluster: of every node
+        self._looked_for: set[str] = set()  # there: data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._lanes.close()
+        finally:
+            self._ray.close()
+
+    def prepare(self, plan: Plan) -> LanePool:
+        """Start Ray and the plan's lanes where they are not up; returns at once, unless something is to be measured.
+
+        Raises:
+            ConfigError: a trial that can never be placed; on a cluster, nodes that are not fit.
+        """
+        self._start_ray()
+        data = plan.base.data
+        self._check_nodes("" if data.download or is_url(data.path) else data.path)
+        return self._lanes_for(plan)
+
+    def price(self, plan: Plan) -> Price:
+        """What the plan costs; lanes that stand in the way of a measurement are closed."""
+        self._start_ray()
+        return price(plan, note=self._note, free=self._close_lanes)
+
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> Outcome:
+        """Run what the plan lacks.
+
+        Args:
+            budget: says which cells may begin; all may without one.
+
+        Raises:
+            ConfigError: a node that came meanwhile has other code, or no storage.
+        """
+        pool = self.prepare(plan)
+        assert self._request is not None
+        display = Display(
+            plan,
+            console=self._console,
+            devices=self._request.devices,
+            unit=self._request.unit,
+            budget=budget.left if budget else math.inf,
+            table=lambda: ledger.table,
+        )
+        judge = Judge(plan)
+        recorder = Recorder(
+            ledger=ledger,
+            display=display,
+            judge=judge,
+            request=self._request,
+            checkpoints=checkpoints_dir(plan.sweep.name),
+            budget=budget,
+            machines=pool.ready if self._expected else None,
+        )
+        try:
+            with display.shown():
+                self._tune(plan, pool, recorder, judge, budget)
+        finally:
+            recorder.interrupt()
+        refusal = pool.refusal()
+        if refusal:
+            raise refused([refusal])
+        return display.outcome
+
+    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, judge: Judge, budget: Budget | None) -> None:
+        searcher = CellSearcher(
+            plan,
+            parallel=pool.num_lanes > 1,
+            announce=recorder.announce,
+            admit=lambda cell: not pool.refusal() and (budget is None or budget.admits(cell)),
+            rungs=judge.seen,
+            note=self._note,
+        )
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        tune.Tuner(
+            make_trial(
+                pool.mailbox,
+                str(checkpoints_dir(plan.sweep.name)),
+                rungs=plan.sweep.early_stopping.rungs(_LONG) if plan.sweep.early_stopping else (),
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=AshaScheduler(judge),
+                num_samples=-1,  # the searcher says when nothing is left
+                max_concurrent_trials=pool.num_lanes,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=plan.sweep.name,
+                storage_path=str(results_dir() / "ray" / "tune"),
+                callbacks=[recorder, budget] if budget else [recorder],
+                failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),  # of the trial's process
+                verbose=0,
+            ),
+        ).fit()
+
+    def _lanes_for(self, plan: Plan) -> LanePool:
+        """The lanes at hand where they serve the plan, new ones otherwise: as many as fit, at most one per cell."""
+        nodes = nodes_to_use(self._note)
+        request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
+        lanes = min(room(nodes, request), plan.todo)
+        if self._pool is None or request != self._request or lanes > self._pool.num_lanes:
+            self._close_lanes()
+            pool = LanePool(
+                num_lanes=lanes,
+                workers=request.workers,
+                cpus_per_worker=request.cpus,
+                gpus_per_worker=request.gpus,
+                storage=results_dir() / "ray" / "train",
+                expected=self._expected,
+            )
+            self._pool, self._request = self._lanes.enter_context(pool), request
+        return self._pool
+
+    def _start_ray(self) -> None:
+        if ray.is_initialized():
+            return
+        self._ray.enter_context(ray_session())
+        address = cluster_address()
+        if address:
+            self._note(f"joined the Ray cluster at {address}")
+            self._expected = self._ray.enter_context(expected_of_nodes())
+
+    def _check_nodes(self, data: str) -> None:
+        """Look at the nodes of a cluster before they get the first cell of a sweep on this data."""
+        if self._expected is not None and data not in self._looked_for:
+            self._looked_for.add(data)
+            check_nodes(dataclasses.replace(self._expected, data=data))
+
+    def _close_lanes(self) -> None:
+        self._lanes.close()
+        self._pool = self._request = None
+
+    def _note(self, line: str) -> None:
+        if line not in self._told:  # prepare and run ask for the same
+            self._told.add(line)
+            self._console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Search with Optuna, and early stopping."""

@@ -1,0 +1,108 @@
+"""Early stopping: asynchronous successive halving by our own `epoch` and the sweep's first goal on val."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from jepa_train.config.flat import cell_key, unflatten
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.searches import Place, place_of
+
+
+class Judge:
+    """Which cells go on. At a rung one does while it is among the best 1 / eta of all that have come so far.
+
+    What was judged by earlier launches counts, each cell once per rung. A cell that begins again repeats its reports:
+    where it went on before, it goes on; a verdict never changes. Candidates are judged among those of their own grid
+    point; references and the winners' other seeds are not judged. Without early stopping nobody is.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._sweep = plan.sweep
+        self._asha = plan.sweep.early_stopping
+        self._goal = plan.sweep.goals[0]
+        self._seen: dict[str, dict[int, float]] = {}  # cell -> rung -> score
+        self._rungs: dict[tuple[Place, int], list[float]] = {}  # group, rung -> scores, in no order
+        self._verdicts: dict[tuple[str, int], str] = {}  # cell, rung -> why it is stopped, "" where it goes on
+        self._reasons: dict[str, str] = {}  # cell -> why it was stopped
+        self._references = {cell.key for cell in plan.fixed if cell.role == "reference"}
+        known = {cell.key for cell in plan.known}
+        for entry in plan.entries.values() if self._asha else ():
+            group = self._group(entry.key, entry.params) if entry.key in known else None
+            for rung, score in entry.rungs.items():
+                if group is None:
+                    continue
+                self._record(entry.key, group, rung, score)
+                if rung < entry.epoch:
+                    self._verdicts[entry.key, rung] = ""
+
+    def seen(self, key: str) -> Mapping[int, float]:
+        """Rung -> score, of the places at which a cell was judged."""
+        return self._seen.get(key, {})
+
+    def reason(self, key: str) -> str:
+        """Why a cell was stopped, "" where it was not."""
+        return self._reasons.get(key, "")
+
+    def judge(self, key: str, flat: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        """Why a cell is to be stopped after a report, "" where it goes on.
+
+        Args:
+            flat: the cell's config.
+        """
+        if self._asha is None:
+            return ""
+        group, epoch = self._group(key, flat), int(metrics["epoch"])
+        if group is None or epoch not in self._asha.rungs(int(flat["epochs"])):
+            return ""
+        if (key, epoch) in self._verdicts:
+            return self._verdicts[key, epoch]
+        score = self._goal.score(metrics, flat)
+        if score != score:
+            return ""
+        self._record(key, group, epoch, score)
+        scores = self._rungs[group, epoch]
+        ahead = sum(self._goal.better(other, score) for other in scores)
+        why = ""
+        if ahead >= max(1, len(scores) // self._asha.eta):
+            best = f"the best 1/{self._asha.eta} of {len(scores)}"
+            why = self._reasons[key] = f"early stopping at epoch {epoch}: {score:.4g} is not among {best}"
+        self._verdicts[key, epoch] = why
+        return why
+
+    def _group(self, key: str, flat: Mapping[str, Any]) -> Place | None:
+        """Whom a cell competes with: in a search the candidates of its grid point, in an ablation all; None: nobody."""
+        if key in self._references:
+            return None
+        if not self._sweep.space:
+            return ()
+        return place_of(self._sweep, flat) if str(flat["seed"]) == str(self._sweep.seeds[0]) else None
+
+    def _record(self, key: str, group: Place, rung: int, score: float) -> None:
+        if rung not in self._seen.setdefault(key, {}):
+            self._seen[key][rung] = score
+            self._rungs.setdefault((group, rung), []).append(score)
+
+
+class AshaScheduler(FIFOScheduler):
+    """Asks the judge after every report of a Tune trial."""
+
+    _supports_buffered_results = False  # a verdict that comes late costs epochs
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self._judge = judge
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
+        if "status" in result or "note" in result:
+            return TrialScheduler.CONTINUE
+        stopped = self._judge.judge(cell_key(unflatten(trial.config)), trial.config, result)
+        return TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its scheduler into the experiment folder, which is disposable: nothing of us belongs there."""
+        return {}

@@ -1,0 +1,1 @@
+"""Definition of a sweep: fields, rules, objectives, search space, cells."""

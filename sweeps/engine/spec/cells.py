@@ -1,0 +1,115 @@
+"""Cells: the complete configs of a sweep, each named by its key."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.config.flat import cell_fields, cell_key, unflatten
+from jepa_train.train.preflight import preflight
+from sweeps.engine.spec.sweep import BestOf, Sweep
+
+Role = Literal["cell", "reference"]
+
+_CHECKED: dict[Any, DataConfig] = {}  # what preflighted has seen -> the data, identified
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One complete config; role "reference" marks a row to compare with, outside the grid or the search."""
+
+    config: TrainConfig
+    label: str  # the run's name: what tells this cell from its sisters
+    role: Role = "cell"
+
+    @cached_property
+    def key(self) -> str:
+        """The hash that names the cell in the ledger."""
+        return cell_key(self.config)
+
+    @property
+    def group(self) -> str:
+        """The label without the seed: what the cells to average have in common."""
+        return self.label.removesuffix(f"seed={self.config.seed}").rstrip() or "base"
+
+
+def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
+    """The cells known beforehand: the references, and the grid times the seeds (the base itself without a grid).
+
+    Args:
+        base: the sweep's base after preflight.
+
+    Raises:
+        ConfigError: an encoder or a dataset that is not there, or two equal cells.
+    """
+    cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
+    places = [f"references[{number}]" for number in range(len(cells))]
+    for number, grid in enumerate([] if sweep.space else sweep.grids or [{}]):
+        cells += [make_cell(sweep, base, point, seed=seed) for point in _points_of(grid) for seed in sweep.seeds]
+        places += [f"grid[{number}]"] * (len(cells) - len(places))
+    seen: dict[str, str] = {}
+    for place, cell in zip(places, cells, strict=True):
+        here = f"{cell.label!r} of {place}"
+        if cell.key in seen:
+            raise ConfigError(f"{sweep.name} has the same cell twice, {seen[cell.key]} and {here}; take one out")
+        seen[cell.key] = here
+    return cells
+
+
+def grid_points(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every combination of each of the sweep's grids, in order; the one empty point without a grid."""
+    return [point for grid in sweep.grids or [{}] for point in _points_of(grid)]
+
+
+def _points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def make_cell(
+    sweep: Sweep, base: TrainConfig, point: Mapping[str, Any], *, seed: int | None = None, role: Role = "cell"
+) -> Cell:
+    """The base changed at a point of the grid, the space or the references; by default with the sweep's first seed."""
+    config = changed(base, {"seed": sweep.seeds[0] if seed is None else seed, **point})
+    several = {"seed": config.seed} if len(sweep.seeds) > 1 else {}
+    unchanged = f"best of {sweep.base.sweep}" if isinstance(sweep.base, BestOf) else "base"
+    return Cell(config=config, label=label_of({**point, **several}) or unchanged, role=role)
+
+
+def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
+    """The base changed at a point, after preflight; other images than the base's are identified anew."""
+    anew = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
+    return preflighted(unflatten({**anew, **point}, base=base))
+
+
+def preflighted(config: TrainConfig) -> TrainConfig:
+    """The config after preflight, which is asked once for all configs with the same encoder, views and images."""
+    key = (config.model, config.views, config.data)
+    if key not in _CHECKED:
+        _CHECKED[key] = preflight(config).data
+    data = _CHECKED[key]
+    return config if config.data == data else dataclasses.replace(config, data=data)
+
+
+def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
+    """What every cell of a sweep has in common, as MLflow stores it: the cell fields but the axes and the seed."""
+    fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
+    if "method" in axes:  # each method brings its own hyper-parameters
+        fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
+    if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
+        fields.pop("data.fingerprint", None)
+    return fields
+
+
+def label_of(point: Mapping[str, Any]) -> str:
+    """A run name a person can read: "p=1 mu=-0.5 seed=0"; keys that end alike are written out."""
+    ends = [key.rpartition(".")[2] for key in point]
+    names = [end if ends.count(end) == 1 else key for key, end in zip(point, ends, strict=True)]
+    return " ".join(f"{name}={_short(value)}" for name, value in zip(names, point.values(), strict=True))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

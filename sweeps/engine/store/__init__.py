@@ -1,0 +1,1 @@
+"""The MLflow store as the record of all cells: reading, writing, locking."""

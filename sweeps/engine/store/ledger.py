@@ -1,0 +1,249 @@
+"""The ledger: one MLflow experiment per sweep, one flat run per cell, found or created by its cell key."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, RunTag
+
+from jepa_train.base.security import hidden
+from jepa_train.config.flat import flatten
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.spec.cells import Cell
+from sweeps.engine.store.experiment import described, fitting, harmless, open_experiment, plan_files
+from sweeps.engine.store.mlflow_runs import Refused, Runs, one_line
+from sweeps.engine.store.offline_queue import Operation, left_over, read
+from sweeps.engine.store.provenance import code_tags, user
+from sweeps.engine.store.reader import RESULTS, Entry, shown_uri
+from sweeps.engine.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+_MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "FAILED"}
+
+
+@dataclass
+class _Open:
+    """A cell that is running."""
+
+    before: float  # device-seconds of earlier attempts
+    lost: float  # device-seconds of training that had to be done again, in all attempts
+    devices: float
+    epoch: int
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def device_seconds(self) -> float:
+        return self.before + self.devices * (time.monotonic() - self.started)
+
+
+class Ledger:
+    """Writes one sweep's experiment. After its construction nobody waits for the store, and no failure of it is raised.
+
+    Args:
+        source: the sweep's file.
+        note: told when the store goes and when it comes back, in one line; called in another thread.
+        publish: makes the sweep's table, as Markdown, after cells have ended; called in another thread.
+        products: makes the files that the sweep's own run keeps, name -> content, at the end; called there too.
+
+    Raises:
+        MlflowException: the store cannot be reached now.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Path,
+        *,
+        note: Callable[[str], object],
+        publish: Callable[[], str],
+        products: Callable[[], Mapping[str, str | bytes]] = dict,
+    ) -> None:
+        sweep = plan.sweep
+        self._purpose = sweep.purpose.strip()
+        self._workers = str(sweep.workers)
+        self._code = code_tags(source)
+        self._scale = {"scale": sweep.scale} if sweep.scale else {}
+        self._note = note
+        self._publish = publish
+        self._products = products
+        self._publish_at = 0.0
+        self._stale = False  # the table
+        self.table = ""  # the latest, as Markdown
+        self._open: dict[str, _Open] = {}
+        self._before = {
+            key: (entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in plan.entries.items()
+        }
+        self._client, experiment = open_experiment(sweep.name)
+        for key, value in hidden(described(plan, source)).items():
+            if experiment.tags.get(key) != value:
+                self._client.set_experiment_tag(experiment.experiment_id, key, value)
+        for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
+            entry = plan.entries.get(cell.key)
+            if entry is not None and entry.role != cell.role:
+                self._client.set_tag(entry.run_id, "role", cell.role)
+        run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
+        self._runs = Runs(self._client, experiment.experiment_id, run_ids, note)
+        self._writer = Writer(
+            self._runs,
+            name=sweep.name,
+            store=shown_uri(),
+            note=note,
+            settled=self._settled,
+        )
+        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **self._code}}
+        self._put(new=new, status="FINISHED", files=plan_files(plan, source))
+
+    def knows(self, key: str) -> bool:
+        """Whether the cell has a run, whatever became of it."""
+        return key in self._before
+
+    def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
+        """Open the cell's run: the one it has, continued, or a new one with its complete config.
+
+        Args:
+            devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
+            resources: the same in words, with the kind of device; prices of later cells rest on it.
+        """
+        if cell.key in self._open:  # its trial was lost and starts again
+            self._remember(cell.key)
+        before, lost, epoch = self._before.setdefault(cell.key, (0.0, 0.0, 0))
+        self._open[cell.key] = _Open(before, lost, devices, epoch)
+        data = cell.config.data
+        new = {
+            "label": cell.label,
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **self._scale},
+            "params": {key: str(value) for key, value in flatten(cell.config).items()},
+            "dataset": {
+                "name": data.name,
+                "digest": data.fingerprint or "builtin",
+                "source_type": "local",
+                "source": data.path,
+            },
+        }
+        tags = {"status": "running", "reason": "", "workers": self._workers, "resources": resources, **self._code}
+        tags["group"] = cell.group
+        self._put(key=cell.key, new=new, tags=tags, status="RUNNING")
+
+    def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
+        """One epoch's metrics of a cell; those without a prefix, as epoch itself, are not logged.
+
+        What the cell's run holds of an epoch already stays as it is: a cell that goes on reports its past again.
+
+        Args:
+            rungs: epoch -> objective, of the places so far at which early stopping judged the cell.
+        """
+        run, epoch = self._open[key], int(metrics["epoch"])
+        run.epoch = max(run.epoch, epoch)
+        tags = {"epoch": str(run.epoch), "device_seconds": f"{run.device_seconds:.1f}"}
+        tags |= {"rungs": json.dumps(rungs)} if rungs else {}
+        self._put(key=key, step=epoch, metrics=_rows(metrics), tags=tags)
+
+    def lose(self, key: str, lost_s: float, idle_s: float) -> float:
+        """A cell's workers were lost, and others have taken it: what it trained in vain, and waited for the others.
+
+        Returns:
+            The device-seconds that were lost. Those of waiting are nobody's: its devices were free, or gone.
+        """
+        run = self._open[key]
+        run.started += idle_s
+        run.lost += run.devices * lost_s
+        tags = {"device_seconds": f"{run.device_seconds:.1f}", "lost_device_seconds": f"{run.lost:.1f}"}
+        self._put(key=key, tags=tags)
+        return run.devices * lost_s
+
+    def end(self, key: str, status: str, reason: str, details: str = "") -> None:
+        """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
+        seconds = self._remember(key)
+        tags = {"status": status, "reason": reason[:500], "device_seconds": f"{seconds:.1f}"}
+        files = {"traceback.txt": details} if details else {}
+        self._put(key=key, tags=tags, status=_MLFLOW_STATUS.get(status, "KILLED"), files=files)
+
+    def amend(self, entry: Entry, metrics: Mapping[str, float]) -> None:
+        """Add metrics of a later evaluation to a cell that is over; at once, and only what its run does not say yet.
+
+        Raises:
+            MlflowException: the store cannot be reached.
+        """
+        held = self._client.get_run(entry.run_id).data.metrics
+        now, epoch = _now(), int(metrics["epoch"])
+        rows = [Metric(name, value, now, epoch) for name, value in _rows(metrics).items() if held.get(name) != value]
+        by = RunTag("evaluated_by", self._code["mlflow.source.git.commit"])
+        self._client.log_batch(entry.run_id, metrics=rows, tags=[by] if rows else [])
+
+    def describe(self, text: str) -> None:
+        """Set the experiment's description, which the UI renders as Markdown above the runs."""
+        self._put(description=fitting(text))
+
+    def close(self) -> str:
+        """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
+        return self._writer.close()
+
+    def _put(self, **parts: Any) -> None:
+        """What is told leaves for store and spool here, without the secrets in its texts."""
+        self._writer.put(Operation(at=_now(), **hidden(parts)))
+
+    def _remember(self, key: str) -> float:
+        run = self._open.pop(key)
+        seconds = run.device_seconds
+        self._before[key] = (seconds, run.lost, run.epoch)
+        return seconds
+
+    def _settled(self, ended: bool, closing: bool) -> None:
+        """Publish the table when it has changed, a twentieth of the time at most: reading a big store takes seconds."""
+        self._stale |= ended
+        began = time.monotonic()
+        if not closing and not (self._stale and began >= self._publish_at):
+            return
+        try:
+            self.table = self._publish()
+        except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
+            self._note(f"the table cannot be made now: {one_line(error)}")
+        else:
+            self.describe(f"{self._purpose}\n\n{harmless(self.table)}")
+            self._stale = False
+        if closing:
+            self._keep()
+        now = time.monotonic()
+        self._publish_at = now + 19 * (now - began)
+
+    def _keep(self) -> None:
+        try:
+            self._runs.keep(hidden(self._products()))
+        except Exception as error:  # noqa: BLE001 (tables and figures are the user's; the store may be away: next time)
+            self._note(f"tables and figures cannot be kept now: {one_line(error)}")
+
+
+def replay_spool(sweep: str) -> int:
+    """Write what earlier launches of the sweep could not tell the store; how many records that were.
+
+    To be called before the ledger is read, by the launch that holds the sweep.
+
+    Raises:
+        MlflowException: the store cannot be reached; the spool stays.
+    """
+    count = 0
+    for file in left_over(sweep):
+        client, experiment = open_experiment(sweep)
+        operations = read(file)
+        runs = Runs(client, experiment.experiment_id, {}, logger.warning)
+        for key in dict.fromkeys(one.key for one in operations):
+            try:
+                runs.write(key, [one for one in operations if one.key == key])
+            except Refused as error:
+                logger.warning("the store refuses what %s says of cell %s: %s", file, key, error)
+        file.unlink()
+        count += len(operations)
+    return count
+
+
+def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if "/" in name}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,76 @@
+"""The spool: a file that keeps what the store has yet to be told, while the store cannot be reached."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jepa_train.storage.paths import results_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What the store is to be told of one cell, or of the sweep itself (no key). What is left out changes nothing."""
+
+    at: int  # ms: when it happened, which may be long before the store hears of it
+    key: str = ""
+    new: Mapping[str, Any] = field(default_factory=dict)  # label, tags, params, dataset, should there be no run yet
+    step: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str = ""  # MLflow's own: RUNNING, FINISHED, FAILED, KILLED
+    files: Mapping[str, str] = field(default_factory=dict)  # artifacts: name -> text
+    description: str = ""  # of the experiment
+
+
+class Spool:
+    """Operations as JSON lines, in order; the file is there from the first that is saved until it is removed."""
+
+    def __init__(self, sweep: str) -> None:
+        self.file = _folder() / f"{sweep}-{_store_mark()}-{time.time_ns()}.jsonl"
+        self._end = 0  # of the last line that was saved whole
+
+    def save(self, operations: Iterable[Operation]) -> bool:
+        """Append, down to the disk. False where the disk refuses; the same operations may be given again."""
+        lines = "".join(json.dumps({k: v for k, v in vars(one).items() if v}) + "\n" for one in operations)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab") as stream:
+                stream.truncate(self._end)  # a full disk may have taken half a line
+                stream.write(lines.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+                self._end = stream.tell()
+        except OSError:
+            return False
+        return True
+
+
+def left_over(sweep: str) -> list[Path]:
+    """What earlier launches of the sweep could not tell the present store, oldest first."""
+    files = _folder().glob(f"{sweep}-{_store_mark()}-*.jsonl")
+    return sorted(files, key=lambda file: int(file.stem.rpartition("-")[2]))
+
+
+def read(file: Path) -> list[Operation]:
+    """The operations of a spool, but for a line that was cut off when its writer was killed."""
+    operations = []
+    for line in file.read_bytes().splitlines():
+        try:
+            operations.append(Operation(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return operations
+
+
+def _folder() -> Path:
+    return results_dir() / "spool"
+
+
+def _store_mark() -> str:
+    """Names the store in a spool's file name; a results folder that has moved took its own store along."""
+    return hashlib.sha256(os.environ.get("MLFLOW_TRACKING_URI", "").encode()).hexdigest()[:8]

@@ -1,0 +1,237 @@
+"""Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+
+from analysis.store.records import Record, one_per_cell, read_records, sqlite_file
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.security import hidden
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import cell_fields, flatten, parse, unflatten
+from jepa_train.storage.paths import results_dir
+from sweeps.engine.spec.cells import shared_fields
+from sweeps.engine.spec.objective import Goal
+from sweeps.engine.spec.sweep import Sweep
+
+# What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
+RESULTS = ("finished", "diverged", "collapsed")
+_CELL_KEY = re.compile(r"[0-9a-f]{16}")  # it names a folder of checkpoints: a store may hold anything
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the ledger knows of one cell."""
+
+    run_id: str
+    key: str
+    status: str
+    role: str
+    label: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    reason: str = ""
+    epoch: int = 0  # the last one that was logged
+    device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
+    lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
+    resources: str = ""  # what its trial asked for and ran on, as placement.Request says it
+    rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
+    start_time: int = 0  # ms since 1970, of the first attempt
+    end_time: int | None = None  # of the last one; None while it runs
+    commit: str = ""  # of the source at the last attempt
+
+    def config(self, base: TrainConfig) -> TrainConfig:
+        """The cell's config; where its data lies comes from the base, not from the machine that began the cell."""
+        places = flatten(base).keys() - cell_fields(base).keys()
+        words = [f"{key}={text}" for key, text in self.params.items() if key not in places]
+        return unflatten(parse(words, base=base), base=base)
+
+    def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
+        """What a finished cell reached, one number per goal; NaN where there is none."""
+        metrics = self.metrics if self.status == "finished" else {}
+        return tuple(goal.score(metrics, self.params) for goal in goals)
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell has a result; divergence and collapse are results."""
+        return self.status in RESULTS
+
+
+def store_uri() -> str:
+    """MLFLOW_TRACKING_URI, or one sqlite file in the results folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
+
+
+def shown_uri() -> str:
+    """The store as messages name it, without a password."""
+    return hidden(store_uri())
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other.
+
+    Raises:
+        ConfigError: it is a database for which there is no driver.
+    """
+    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs. Set
+    # whatever was said before, by the user or by analysis, which only reads
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
+    with _alone() if uri.startswith("sqlite:") else nullcontext():
+        try:
+            client = MlflowClient(uri)  # its registry gives the file a schema too, already here
+        except ImportError as error:
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "
+                f"got {hidden(uri)!r} ({error}); start the server of docs/team.md over that database, and name it"
+            ) from None
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: several that give a fresh sqlite file its schema all fail."""
+    file = results_dir() / "locks" / "store.lock"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("a")
+    except OSError:  # a results folder that may only be read has its schema
+        yield
+        return
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def find_experiment(name: str, uri: str) -> Experiment | None:
+    """A sweep's experiment, or None; MLflow itself would create a sqlite file that is not there.
+
+    Raises:
+        ConfigError: it has been deleted, and its name cannot be used until it is restored.
+    """
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        return None
+    if file is not None and not (file.is_file() and _is_sqlite(file)):
+        raise ConfigError(f"the store {uri} must be an sqlite file, which {file} is not; move it away")
+    experiment = open_client(uri).get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        raise ConfigError(
+            f"name {name!r} belongs to a deleted experiment of this store; rename the sweep and its file, or restore "
+            f"it with `mlflow experiments restore --experiment-id {experiment.experiment_id}`"
+        )
+    return experiment
+
+
+def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
+    """Every cell of an experiment, once; runs without a cell key are somebody else's."""
+    records = read_records(open_client(uri), experiment.experiment_id, uri)
+    return [_entry(record) for record in one_per_cell(filter(_is_cell, records))]
+
+
+def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
+    """The cells of the sweep as its file is now, by key; those of an earlier base are left out. Creates nothing.
+
+    Args:
+        base: the sweep's base, with its data identified.
+        source: the sweep's file.
+
+    Raises:
+        ConfigError: the sweep's name belongs to another file, or to a deleted experiment.
+    """
+    experiment = find_experiment(sweep.name, store_uri())
+    if experiment is None:
+        return {}
+    other = Path(experiment.tags.get("sweep.file", ""))
+    if _whole(other) != _whole(source) and other.is_file():  # one that was moved keeps its sweep; two would mix cells
+        raise ConfigError(
+            f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
+            f"rename {source.name} and its sweep"
+        )
+    shared = shared_fields(base, sweep.axes)
+    return {
+        entry.key: entry
+        for entry in read_entries(experiment, store_uri())
+        if entry.role == "reference" or shared.items() <= entry.params.items()
+    }
+
+
+def _whole(file: Path) -> Path:
+    """What a sweep's file counts as: `ray submit` runs a copy in the home folder, `ray job submit` one in a copy of the
+    project, and both are the project's own sweeps/NAME.py."""
+    project = file.parent.parent
+    copied = file.parent == Path.home() or (file.parent.name == "sweeps" and (project / "jepa_train").is_dir())
+    return Path("sweeps") / file.name if copied else file
+
+
+def best_config(sweep: str) -> TrainConfig:
+    """The config of a sweep's best finished cell, by its objective on val.
+
+    Neither references compete nor cells of a base that the sweep's file has left.
+
+    Raises:
+        ConfigError: the sweep has no finished cell in this store.
+    """
+    experiment = find_experiment(sweep, store_uri())
+    entries = read_entries(experiment, store_uri()) if experiment is not None else []
+    shared = json.loads(experiment.tags.get("sweep.base", "{}")) if experiment is not None else {}
+    finished = [
+        entry
+        for entry in entries
+        if entry.status == "finished" and entry.role == "cell" and shared.items() <= entry.params.items()
+    ]
+    if experiment is None or not finished:
+        raise ConfigError(
+            f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "
+            f"run python sweeps/{sweep}.py first"
+        )
+    goal = Goal(**json.loads(experiment.tags["sweep.goals"])[0])
+    best = min(finished, key=lambda entry: entry.key)
+    for entry in sorted(finished, key=lambda entry: entry.key):
+        if goal.better(entry.scores([goal])[0], best.scores([goal])[0]):
+            best = entry
+    return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
+
+
+def _entry(record: Record) -> Entry:
+    tags = record.tags
+    return Entry(
+        run_id=record.run_id,
+        key=tags["cell_key"],
+        status=tags.get("status", "running"),
+        role=tags.get("role", "cell"),
+        label=record.name,
+        params=record.params,
+        metrics=record.metrics,
+        reason=tags.get("reason", ""),
+        epoch=int(tags.get("epoch", 0)),
+        device_seconds=float(tags.get("device_seconds", 0)),
+        lost_device_seconds=float(tags.get("lost_device_seconds", 0)),
+        resources=tags.get("resources", ""),
+        rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
+        start_time=record.start_time,
+        end_time=record.end_time,
+        commit=tags.get("mlflow.source.git.commit", ""),
+    )
+
+
+def _is_cell(record: Record) -> bool:
+    return _CELL_KEY.fullmatch(record.tags.get("cell_key", "")) is not None
+
+
+def _is_sqlite(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(16) == b"SQLite format 3\0"
