@@ -1,4 +1,4 @@
-"""How bad input is answered: one line that names key, rule, value and remedy."""
+"""How a config's fields are declared, and bad input answered: one line that names key, rule, value and remedy."""
 
 import dataclasses
 import difflib
@@ -9,6 +9,8 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+SCHEMA = 1  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=2)`
+
 
 class ConfigError(ValueError):
     """What a user typed is wrong; the message is one line that names key, rule, value and remedy."""
@@ -18,6 +20,17 @@ def require(holds: bool, message: str) -> None:
     """Raise ValueError(message) unless the rule holds; the message starts with the field's name."""
     if not holds:
         raise ValueError(message)
+
+
+def later(default: Any, *, schema: int) -> Any:
+    """A config field added after schema 1: part of a cell's key only where it differs from its default.
+
+    The default is what cells without the field were trained with, and never changes.
+
+    Args:
+        schema: the version of SCHEMA that has the field first.
+    """
+    return dataclasses.field(default=default, metadata={"schema": schema})
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
