@@ -26,7 +26,7 @@ from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.ledger import Ledger
 
 FILE = Path("study.py")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 # Never renewed: a field that changes one of these makes every store forget its results
 KEYS = {
     "lejepa": "ff8b1b82ed3e1f62",
