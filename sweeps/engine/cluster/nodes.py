@@ -17,10 +17,10 @@ from jepa_train.base.errors import ConfigError, shown
 from jepa_train.storage.local import mark
 from jepa_train.storage.paths import storage_dir
 from sweeps.engine.cluster import node_check
+from sweeps.engine.cluster.folders import check_shared_storage
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.resources import Node, alive
 from sweeps.engine.cluster.session import cluster_address
-from sweeps.engine.spec.rules import check_storage
 
 ARRIVAL_S = 300.0  # after its head, the machines of a cluster that starts all of them at once are there, or will not be
 ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
@@ -102,7 +102,7 @@ def expected_of_nodes() -> Iterator[Expected]:
         ConfigError: this node itself cannot use the storage.
     """
     place = storage_dir()
-    check_storage(place)
+    check_shared_storage(place)
     with mark(place) as probe:
         yield Expected(
             code=node_check.source_digests(), versions=node_check.versions(), storage=str(place), probe=probe
