@@ -1,7 +1,7 @@
 """Plans: what a sweep asks for, what the store has of it, and what is left to run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Plan:
         entries: what the store has of the sweep, by cell key, in the order in which the runs were begun.
         studies: the searches, one per point of the grid; () without a space.
         rules: which cells this launch runs.
+        file: the sweep's.
     """
 
     sweep: Sweep
@@ -47,6 +48,7 @@ class Plan:
     entries: dict[str, Entry]
     studies: tuple[Study, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    file: Path = Path()
 
     @cached_property
     def known(self) -> tuple[Cell, ...]:
@@ -96,6 +98,12 @@ class Plan:
         """Whether this launch runs a cell."""
         return self.rules.due(self.entries.get(cell.key))
 
+    def refreshed(self) -> "Plan":
+        """The plan with what the store says now, for a launch that holds the sweep; its cells stay as they are."""
+        rules = replace(self.rules, held=False)
+        entries = read_ledger(self.sweep, self.base, self.file)
+        return laid_out(self.sweep, self.base, self.fixed, entries, _warm_entries(self.sweep), rules, file=self.file)
+
     def rows(self) -> list[Row]:
         """Every known cell with its state."""
         return [
@@ -123,12 +131,13 @@ def make_plan(
         ConfigError: anything that could not run.
     """
     base = resolved_base(sweep, places)
-    sweep.check(base)
-    for point in sweep.corners():
+    if places or isinstance(sweep.base, BestOf):  # another base than the one that the sweep was checked with
+        sweep.check(base)
+    for point in sweep.corners() if sweep.space else ():
         changed(base, point)
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
     fixed = tuple(fixed_cells(sweep, base))
-    return laid_out(sweep, base, fixed, read_ledger(sweep, base, file), _warm_entries(sweep), rules)
+    return laid_out(sweep, base, fixed, read_ledger(sweep, base, file), _warm_entries(sweep), rules, file=file)
 
 
 def laid_out(
@@ -138,10 +147,11 @@ def laid_out(
     entries: Mapping[str, Entry],
     warm: Iterable[Entry],
     rules: Rules,
+    file: Path = Path(),
 ) -> Plan:
     """The plan of a sweep whose base, fixed cells and entries are at hand."""
     studies = studies_of(sweep, base, entries.values(), warm, rules)
-    return Plan(sweep, base, fixed, dict(entries), studies, rules)
+    return Plan(sweep, base, fixed, dict(entries), studies, rules, file)
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:

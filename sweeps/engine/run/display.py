@@ -12,9 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from jepa_train.config.flat import flatten
-from sweeps.engine.cli.status import time_told
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.eta import Pace
+from sweeps.engine.run.eta import Pace, duration
 from sweeps.engine.run.pareto_set import ParetoSet
 from sweeps.engine.spec.cells import Cell
 
@@ -23,7 +22,7 @@ _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class CellEnd:
     """How a cell of this launch ended."""
 
     label: str
@@ -32,10 +31,10 @@ class End:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class LaunchOutcome:
     """What became of a launch."""
 
-    ends: dict[str, End] = field(default_factory=dict)  # by cell key
+    ends: dict[str, CellEnd] = field(default_factory=dict)  # by cell key
     hours: float = 0.0  # device time
     lost_hours: float = 0.0  # of it: trained in vain
     unit: str = "CPU-hours"
@@ -61,7 +60,7 @@ class Display:
         budget: float = math.inf,
         table: Callable[[], str] = str,
     ) -> None:
-        self._ends: dict[str, End] = {}  # by cell key
+        self._ends: dict[str, CellEnd] = {}  # by cell key
         self._name = plan.sweep.name
         self._goals = plan.sweep.goals
         self._total = plan.total
@@ -86,10 +85,10 @@ class Display:
                 self._note_scores(entry.scores(self._goals), entry.label)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> LaunchOutcome:
         """What became of the launch so far."""
         seconds = self._seconds + sum(time.monotonic() - since for since in self._since.values())
-        return Outcome(
+        return LaunchOutcome(
             ends=dict(self._ends),
             hours=self._devices * seconds / 3600,
             lost_hours=self._lost / 3600,
@@ -127,7 +126,7 @@ class Display:
 
     def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float], seconds: float) -> None:
         """A cell has ended. On a terminal the table shows what it gave; what went wrong keeps a line anywhere."""
-        self._ends[cell.key] = End(label=cell.label, status=status, reason=reason)
+        self._ends[cell.key] = CellEnd(label=cell.label, status=status, reason=reason)
         self._since.pop(cell.key, None)
         self._running.pop(cell.key, None)
         self._seconds += seconds
@@ -209,4 +208,4 @@ class Display:
 
     def _time_left(self) -> str:
         left = self._pace.seconds_left(time.monotonic(), self._todo - len(self._ends))
-        return "time left: measuring" if left is None else f"{time_told(left)} left"
+        return "time left: measuring" if left is None else f"{duration(left)} left"

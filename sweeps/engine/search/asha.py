@@ -7,7 +7,6 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from jepa_train.config.flat import cell_key, unflatten
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.searches import Place, place_of
 
@@ -100,7 +99,7 @@ class AshaScheduler(FIFOScheduler):
         """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
         if "status" in result or "note" in result:
             return TrialScheduler.CONTINUE
-        stopped = self._judge.judge(cell_key(unflatten(trial.config)), trial.config, result)
+        stopped = self._judge.judge(trial.config["cell_key"], trial.config, result)
         return TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE
 
     def __getstate__(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class CellSearcher(Searcher):
         announce: Callable[[Cell], None],
         admit: Callable[[Cell], bool],
         rungs: Callable[[str], Mapping[int, float]],
-        note: Callable[[str], None],
+        note: Callable[[str], object],
     ) -> None:
         super().__init__()
         self._goals = plan.sweep.goals
@@ -55,7 +55,7 @@ class CellSearcher(Searcher):
         self.not_launched = 0  # cells that were not admitted, and those that would have followed
 
     def suggest(self, trial_id: str) -> dict[str, Scalar] | str | None:
-        """The complete flat config of the next cell, None where it depends on cells that run, or FINISHED."""
+        """The next cell's trial config, None where it depends on cells that run, or FINISHED."""
         offer = None if self._closed else self._next()
         if offer is None:
             waiting = not self._closed and any(search.waiting for search in self._searches)
@@ -66,7 +66,7 @@ class CellSearcher(Searcher):
             return Searcher.FINISHED
         self._running[trial_id] = offer
         self._announce(offer.cell)
-        return flatten(offer.cell.config)
+        return offer.cell.trial_config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to learn: Optuna is told once, at the end."""
@@ -115,7 +115,7 @@ class _Search:
     """A study that goes on: what is left of it, and what its candidates have given so far."""
 
     def __init__(
-        self, plan: Plan, study: Study, *, taken: set[str], parallel: bool, note: Callable[[str], None]
+        self, plan: Plan, study: Study, *, taken: set[str], parallel: bool, note: Callable[[str], object]
     ) -> None:
         self._plan = plan
         self._study = study

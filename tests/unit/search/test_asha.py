@@ -135,7 +135,7 @@ def test_tune_is_told_to_stop_what_the_judge_gives_up(asha: Asha | None, stops: 
         """A Tune trial, as far as the scheduler looks."""
 
         def __init__(self, lamb: float) -> None:
-            self.config = flatten(make_cell(SWEEP, BASE, {"method.lamb": lamb}).config)
+            self.config = make_cell(SWEEP, BASE, {"method.lamb": lamb}).trial_config
 
     first = scheduler.on_trial_result(None, Stub(0.01), {"epoch": 2.0, "val/probe_top1": 0.5})
     second = scheduler.on_trial_result(None, Stub(0.02), {"epoch": 2.0, "val/probe_top1": 0.4})
