@@ -82,12 +82,15 @@ def test_analysis_reads_the_store_and_nothing_of_ours():
     assert offenders("analysis/figures", forbidden - {"optuna"}) == []  # study.py asks Optuna for importances
 
 
-def test_sweeps_reach_analysis_in_two_places():
-    """A launch prints and keeps table and figures; ledger and tables are read from the store by one reader, without
-    pandas."""
+def test_sweeps_reach_analysis_in_few_places():
+    """A launch prints and keeps table and figures; store reader, goals and Pareto set exist once, without pandas."""
     places = {
         "sweeps/engine/run/launch.py": {"analysis.tables", "analysis.figures", "analysis.store.runs"},
-        "sweeps/engine/store/reader.py": {"analysis.store.records"},
+        "sweeps/engine/store/reader.py": {"analysis.store.records", "analysis.select.objectives"},
+        "sweeps/engine/run/display.py": {"analysis.select.pareto"},
+        "sweeps/engine/cli/status.py": {"analysis.select.objectives"},
+        "sweeps/engine/spec/objective.py": {"analysis.select.objectives"},
+        "sweeps/engine/spec/sweep.py": {"analysis.select.objectives"},
     }
     assert offenders("sweeps", {"analysis"}, besides={*places}) == []
     for file, modules in places.items():

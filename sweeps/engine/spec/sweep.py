@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import ConfigError, conform
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar
 from jepa_train.config.scales import Scale
 from sweeps.engine.spec import rules
-from sweeps.engine.spec.objective import Asha, Direction, Goal, LabelFree, goals_of
+from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
 
 _REMEDIES = {
     "purpose": "begin the file with a docstring and write purpose=__doc__",
@@ -116,7 +117,7 @@ class Sweep:
     @cached_property
     def goals(self) -> tuple[Goal, ...]:
         """What the cells are ranked by."""
-        return goals_of(self.objective)
+        return parse_objective(self.objective)
 
     @property
     def kind(self) -> Literal["grid", "search", "fair"]:
