@@ -7,10 +7,10 @@ from typing import Any
 
 from mlflow.entities import Experiment
 
+from analysis.select.objectives import Goal
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of
 from sweeps.engine.run.eta import duration, seconds_left
 from sweeps.engine.spec.cells import grid_points
-from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of

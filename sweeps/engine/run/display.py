@@ -11,10 +11,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from analysis.select.pareto import pareto_set
 from jepa_train.config.flat import flatten
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.eta import Pace, duration
-from sweeps.engine.run.pareto_set import ParetoSet
 from sweeps.engine.spec.cells import Cell
 
 _NO_MACHINE_S = 600.0  # a machine starts in some ten minutes, where there is one
@@ -76,7 +76,7 @@ class Display:
         self._running: dict[str, str] = {}  # running cell's key -> "lr=0.1 3/20"
         self._pace = Pace(time.monotonic())
         self._best: tuple[float, str] | None = None
-        self._front = ParetoSet(self._goals)
+        self._front: list[tuple[float, ...]] = []  # scores of the Pareto set
         self._live: Live | None = None
         self._asked_for_machines = False
         self._last_line = time.monotonic()
@@ -167,7 +167,9 @@ class Display:
         self._console.print(Text(line), no_wrap=crop, overflow="ellipsis" if crop else None, soft_wrap=not crop)
 
     def _note_scores(self, scores: tuple[float, ...], label: str) -> None:
-        self._front.add(scores)
+        points = [*self._front, scores]
+        inside = pareto_set(points, [goal.direction for goal in self._goals])
+        self._front = [point for point, member in zip(points, inside, strict=True) if member]
         if self._goals[0].better(scores[0], math.nan if self._best is None else self._best[0]):
             self._best = (scores[0], label)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,7 @@ from sweeps.engine.run import display as display_module
 from sweeps.engine.run.display import CellEnd, Display, LaunchOutcome
 from sweeps.engine.run.eta import Pace
 from sweeps.engine.run.launch import Launched
-from sweeps.engine.run.pareto_set import ParetoSet
 from sweeps.engine.spec.cells import Cell, make_cell
-from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
@@ -189,12 +188,13 @@ def test_several_goals_show_the_size_of_the_pareto_set():
 
 
 def test_the_pareto_set_grows_and_shrinks():
-    front = ParetoSet((Goal(metric="a"), Goal(metric="b", direction="min")))
+    display = shown(plan(sweep=TWO))
     sizes = []
-    for scores in ((1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (0.5, 3.0), (math.nan, 0.0), (3.0, 0.5)):
-        front.add(scores)
-        sizes.append(len(front))
-    assert sizes == [1, 2, 3, 3, 3, 1]
+    for accuracy, nonzero in ((1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (0.5, 3.0), (math.nan, 0.0), (3.0, 0.5)):
+        display.started(A)
+        display.ended(A, "finished", "", {"val/probe_top1": accuracy, "val/nonzero_fraction": nonzero}, 1)
+        sizes.append(re.findall(r"Pareto set of (\d+)", display._render().plain))
+    assert sizes == [["1"], ["2"], ["3"], ["3"], ["3"], ["1"]]
 
 
 def test_what_a_resumed_cell_repeats_is_not_its_pace():

@@ -86,7 +86,7 @@ def test_a_restart_judges_as_if_nothing_had_happened():
             asked(before, lamb, epoch, score)
             cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
             status = "running" if goes_on else "pruned"
-            search._write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
+            search.write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
         after = fresh(search.entries)
         assert [asked(after, *row[:3]) for row in TABLE[count:]] == verdicts[count:]
         for lamb, epoch, score, goes_on in TABLE[:count]:  # a resumed cell repeats its reports
