@@ -29,7 +29,7 @@ class Launched:
     """What a launch leaves behind.
 
     Args:
-        plan: the one that it began with; where a search chose cells on the way, with what the store says since.
+        plan: the one that it began with, with what searches have chosen since.
         table: as Markdown.
         spooled: "" or one line about the metrics that have not reached the store.
     """
@@ -86,13 +86,11 @@ class Launch:
         outcome, spooled = LaunchOutcome(), ""
         try:
             if session is not None:
-                outcome = session.run(plan, ledger, budget)
+                plan, outcome = session.run(plan, ledger, budget)
         finally:
             spooled = ledger.close()
             if spooled:
                 self._note(spooled)
-        if plan.awaited and not spooled:  # the searches have chosen by now, and the chosen cells may have run before
-            plan = plan.refreshed()
         return Launched(plan=plan, outcome=outcome, table=ledger.table, spooled=spooled)
 
     def evaluate(self, plan: Plan) -> tuple[int, int, str]:

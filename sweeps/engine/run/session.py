@@ -23,6 +23,7 @@ from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.tasks import MAX_LOSSES
 from sweeps.engine.lanes.trial import make_trial
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.searches import Search
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display, LaunchOutcome
@@ -93,8 +94,8 @@ class Session:
         self._start_ray()
         return price(plan, note=self._note, free=self._close_lanes)
 
-    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> LaunchOutcome:
-        """Run what the plan lacks, on the lanes that were prepared for it.
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> tuple[Plan, LaunchOutcome]:
+        """Run what the plan lacks, on the lanes that were prepared for it; the plan returns with what searches chose.
 
         Args:
             budget: says which cells may begin; all may without one.
@@ -125,15 +126,17 @@ class Session:
         )
         try:
             with display.shown():
-                self._tune(plan, pool, events, judge, budget)
+                searches = self._tune(plan, pool, events, judge, budget)
         finally:
             events.interrupt()
         refusal = pool.refusal()
         if refusal:
             raise refused([refusal])
-        return display.outcome
+        return plan.after(searches), display.outcome
 
-    def _tune(self, plan: Plan, pool: LanePool, events: TrialEvents, judge: Judge, budget: Budget | None) -> None:
+    def _tune(
+        self, plan: Plan, pool: LanePool, events: TrialEvents, judge: Judge, budget: Budget | None
+    ) -> list[Search]:
         searcher = CellSearcher(
             plan,
             parallel=pool.num_lanes > 1,
@@ -165,6 +168,7 @@ class Session:
                 verbose=0,
             ),
         ).fit()
+        return searcher.searches
 
     def _start_ray(self) -> None:
         if ray.is_initialized():
