@@ -12,8 +12,8 @@ from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import parse, unflatten
+from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
-from jepa_train.data import DATASETS
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.metrics import GLOSSARY
 from jepa_train.storage.local import Place, StorageError, place_of
@@ -63,8 +63,8 @@ def main(words: list[str]) -> int:
 def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     """The config of command-line words: a preset, by default the one of data.name, changed by the words."""
     data = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
-    if start is None and data not in DATASETS:
-        raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASETS)}")
+    if start is None and data not in DATASET_NAMES:
+        raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASET_NAMES)}")
     base = PRESETS[start or data]
     return unflatten(parse(words, base=base), base=base)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_train.base.errors import nearest, require
 from jepa_train.base.seeds import generator
 from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
 from jepa_train.evaluation.metrics import SHOTS
@@ -99,22 +98,8 @@ def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
     return metrics
 
 
+# finetune, which needs the network, is in finetune.py
 PROTOCOLS: dict[str, Protocol] = {"linear": linear, "sgd": sgd, "knn": knn, "kshot": kshot}
-UNFROZEN = ("finetune",)  # what needs the network: in finetune.py
-
-
-def protocol_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list; "" has none.
-
-    Raises:
-        ValueError: an unknown name, or one given twice.
-    """
-    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
-    for name in names:
-        known = f"protocols must list known protocols, got {name!r}{nearest(name, (*PROTOCOLS, *UNFROZEN))}"
-        require(name in PROTOCOLS or name in UNFROZEN, known)
-    require(len(set(names)) == len(names), f"protocols must name each protocol once, got {text!r}; drop the others")
-    return names
 
 
 def possible_shots(labels: Tensor, shots: Sequence[int]) -> list[int]:
