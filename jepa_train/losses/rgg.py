@@ -15,6 +15,8 @@ from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincc, gammainccinv, gammaln
 from torch import Tensor
 
+from jepa_train.distributed.torch_private import gamma_sample
+
 SigmaMode = Literal["gn", "rgn"]
 _MU_MAX = 1e6  # in standard deviations; the closed forms are tested this far out
 
@@ -102,9 +104,8 @@ def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator
         # In float64, and away from 0: a product of fp32 ones would cut the tail off where targets are drawn.
         uniform = torch.rand(int(alpha), *shape, generator=generator, device=device, dtype=torch.float64)
         return uniform.neg_().add_(1).prod(0).log_().neg_().float()
-    # The public torch.distributions.Gamma takes no generator.
     constant = torch.full(tuple(shape), alpha, device=device, dtype=torch.float32)
-    return torch._standard_gamma(constant, generator=generator)
+    return gamma_sample(constant, generator)
 
 
 def _check_shape(p: float, sigma_mode: str) -> None:
