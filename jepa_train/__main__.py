@@ -15,7 +15,7 @@ from jepa_train.config.flat import parse, unflatten
 from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
 from jepa_train.data.splits import load_splits
-from jepa_train.evaluation.metrics import GLOSSARY
+from jepa_train.evaluation.glossary import GLOSSARY
 from jepa_train.storage.local import Place, StorageError, place_of
 from jepa_train.train.loop import Outcome, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight

@@ -8,8 +8,8 @@ import torch
 from jepa_train.config.flat import unflatten
 from jepa_train.config.names import PROTOCOL_NAMES, protocol_names
 from jepa_train.evaluation import protocols
+from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL_BY_PROTOCOL
 from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.metrics import GLOSSARY, ON_VAL_BY_PROTOCOL
 from jepa_train.evaluation.probes import Labelled, knn_top1
 from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, shots_of
 

@@ -12,7 +12,7 @@ from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.flat import unflatten
 from jepa_train.config.presets import DIGITS
-from jepa_train.evaluation.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.train.loop import Outcome, train
 from jepa_train.train.trainer import Trainer
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from jepa_train.base.seeds import generator
+from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.metrics import SHOTS
 from jepa_train.evaluation.probes import Labelled, Score, knn_top1, sgd_probe, standardised
 
 DRAWS = 5

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError, conform, nearest, require
-from jepa_train.evaluation.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 
 Direction = Literal["max", "min"]
 

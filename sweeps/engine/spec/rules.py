@@ -12,7 +12,7 @@ from jepa_train.base.errors import ConfigError, conformed, nearest, shown
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
 from jepa_train.config.names import protocol_names
-from jepa_train.evaluation.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
 from jepa_train.storage.local import Place, mark, unseen
 
