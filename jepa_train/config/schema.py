@@ -5,7 +5,8 @@ import operator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jepa_train.base.errors import conform, conformed, nearest, require
+from jepa_train.base.errors import nearest, require
+from jepa_train.base.validation import conform, conformed
 from jepa_train.config.names import DATASET_NAMES, protocol_names, transfer_sets
 from jepa_train.methods import METHODS, LeJEPA, Method
 

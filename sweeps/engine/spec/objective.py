@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jepa_train.base.errors import ConfigError, conform, nearest, require
+from jepa_train.base.errors import ConfigError, nearest, require
+from jepa_train.base.validation import conform
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 
 Direction = Literal["max", "min"]

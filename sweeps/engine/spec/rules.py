@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 
-from jepa_train.base.errors import ConfigError, conformed, nearest, shown
+from jepa_train.base.errors import ConfigError, nearest, shown
+from jepa_train.base.validation import conformed
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
 from jepa_train.config.names import protocol_names

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from jepa_train.base.errors import ConfigError, conform
+from jepa_train.base.errors import ConfigError
+from jepa_train.base.validation import conform
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar
 from jepa_train.config.scales import Scale
