@@ -17,10 +17,11 @@ from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
+from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
 from jepa_train.storage.local import Place, StorageError, place_of
 from jepa_train.train.preflight import preflight
-from jepa_train.train.trainer import Trainer, placed
+from jepa_train.train.trainer import Trainer
 
 Report = Callable[[dict[str, float]], bool]
 Status = Literal["finished", "diverged", "collapsed", "stopped", "preempted"]
@@ -168,7 +169,7 @@ def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[
     splits = load_splits(config.data)
     network = build_network(config, len(splits.classes))
     restore(network.load_state_dict, content["network"])
-    network = placed(network, config)
+    network = to_training_device(network, config)
     return {"epoch": float(config.epochs)} | final_evaluation(network, splits, config)
 
 
