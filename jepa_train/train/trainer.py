@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.memory import peak_memory_gb, reset_peak_memory
 from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
 from jepa_train.data.augment import make_views

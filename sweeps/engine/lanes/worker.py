@@ -52,12 +52,12 @@ Runner = Callable[[Flat, Report, str, Host], Outcome]
 def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outcome:
     """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
-    from jepa_train.base.system_metrics import Machine
+    from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import cell_key, unflatten
     from jepa_train.storage.local import place_of
     from jepa_train.train.loop import train
 
-    config, machine = unflatten(cell), Machine()
+    config, machine = unflatten(cell), SystemMetrics()
 
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from jepa_train.base.memory import peak_memory_gb
+from jepa_train.base.system_metrics import peak_memory_gb
 from jepa_train.config import TrainConfig
 from jepa_train.config.names import protocol_names
 from jepa_train.data import Splits
