@@ -11,7 +11,7 @@ class Host(Protocol):
     """Interface of a run to its machines. A Ray worker has one that knows of machines about to be taken away."""
 
     def saved(self, age_s: float) -> None:
-        """A checkpoint is safe, of the state so many seconds ago. Called on the rank that wrote it, in another thread."""
+        """A checkpoint is safe, of the state so many seconds ago. Called on the writing rank, in another thread."""
 
     def leaving(self) -> bool:
         """True if a machine of the run is about to be taken away. All ranks call this together; equal on all."""
