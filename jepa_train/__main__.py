@@ -16,7 +16,8 @@ from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.glossary import GLOSSARY
-from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.storage.base import Place, StorageError
+from jepa_train.storage.resolve import place_of
 from jepa_train.train.loop import Outcome, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 

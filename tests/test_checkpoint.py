@@ -25,7 +25,8 @@ from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.storage import local
-from jepa_train.storage.local import Disk, StorageError
+from jepa_train.storage.base import StorageError
+from jepa_train.storage.local import Disk
 from jepa_train.train.loop import train
 from jepa_train.train.trainer import Trainer
 

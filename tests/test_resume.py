@@ -19,7 +19,8 @@ from jepa_train.config.flat import cell_fields
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.storage import bucket
-from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.storage.base import Place, StorageError
+from jepa_train.storage.resolve import place_of
 from jepa_train.train.loop import Outcome, train
 from jepa_train.train.trainer import Trainer
 

@@ -45,7 +45,7 @@ from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.cache import Making, stored
 from jepa_train.distributed.torch_private import listen_at_own_address
-from jepa_train.storage.local import StorageError
+from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import cache_dir
 from jepa_train.train.preflight import preflight
 from sweeps.engine.cli.doctor import examine

@@ -22,9 +22,10 @@ from jepa_train.data.download import _staged, beside, local_folder
 from jepa_train.data.splits import identify, load_splits
 from jepa_train.evaluation.transfer import check_transfer
 from jepa_train.storage import bucket
+from jepa_train.storage.base import Place, StorageError
 from jepa_train.storage.bucket import opened
-from jepa_train.storage.local import Place, StorageError, place_of
 from jepa_train.storage.paths import cache_dir
+from jepa_train.storage.resolve import place_of
 from sweeps.engine.lanes import worker
 
 

@@ -12,8 +12,11 @@ from pyarrow import fs
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage import bucket
-from jepa_train.storage.local import Disk, Place, StorageError, mark, place_of, unseen
-from jepa_train.storage.paths import cache_dir, checkpoints_dir, made_cache_dir, storage_dir
+from jepa_train.storage.base import Place, StorageError
+from jepa_train.storage.local import Disk
+from jepa_train.storage.paths import cache_dir, made_cache_dir
+from jepa_train.storage.resolve import checkpoints_dir, place_of, storage_dir
+from jepa_train.storage.shared_folder import mark, unseen
 
 
 @pytest.fixture(params=["path", "file URL", "S3"])

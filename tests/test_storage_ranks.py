@@ -9,7 +9,8 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
 from jepa_train.storage import bucket
-from jepa_train.storage.local import StorageError, place_of
+from jepa_train.storage.base import StorageError
+from jepa_train.storage.resolve import place_of
 
 CONFIG = TrainConfig()
 

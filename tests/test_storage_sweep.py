@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jepa_train.storage import bucket
-from jepa_train.storage.local import place_of
+from jepa_train.storage.resolve import place_of
 from sweeps.engine.cli.main import main
 from sweeps.engine.spec.sweep import Sweep
 

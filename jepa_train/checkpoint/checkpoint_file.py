@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.storage.base import Place, StorageError
+from jepa_train.storage.resolve import place_of
 
 FORMAT = 2  # raise it when older checkpoints can no longer be continued
 # What a disk says that is not there, which says nothing of the file; a damaged file leads to other errors

@@ -17,7 +17,8 @@ from jepa_train.checkpoint.checkpoint_file import FORMAT, AnotherCellError, Chec
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
 from jepa_train.distributed import collectives
-from jepa_train.storage.local import InUse, Place, StorageError, place_of
+from jepa_train.storage.base import InUse, Place, StorageError
+from jepa_train.storage.resolve import place_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from pyarrow import fs
 
 from jepa_train.base.errors import shown
 from jepa_train.data.cache import one_at_a_time, part_of, remove
+from jepa_train.storage.base import Place, StorageError, is_url
 from jepa_train.storage.bucket import listed, opened, patiently
-from jepa_train.storage.local import Place, StorageError, is_url, place_of
 from jepa_train.storage.paths import cache_dir, made_cache_dir
+from jepa_train.storage.resolve import place_of
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")

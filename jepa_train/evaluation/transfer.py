@@ -8,7 +8,7 @@ from jepa_train.config.names import transfer_sets
 from jepa_train.data import DATASETS
 from jepa_train.data.download import beside
 from jepa_train.data.splits import identify
-from jepa_train.storage.local import StorageError
+from jepa_train.storage.base import StorageError
 
 SHOTS = (1, 10)  # per class, besides all images: LeJEPA's Table 2, Rectified LpJEPA's Tables 3 to 8
 

@@ -18,7 +18,8 @@ import psutil
 from pyarrow import ArrowException, fs
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Disk, Place, StorageError
+from jepa_train.storage.base import Place, StorageError
+from jepa_train.storage.local import Disk
 from jepa_train.storage.paths import made_cache_dir
 
 _SCHEMES = ("s3", "gs", "file")
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """A folder or file in an object store: storage.Place by URL.
+    """A folder or file in an object store: storage.base.Place by URL.
 
     An object appears whole and is read as it was last written, so nothing half written is ever seen. There is no lock:
     of two writers of one cell, whose states are equal, the later one's files stay.
@@ -183,7 +184,7 @@ def checked(url: str, named: str) -> tuple[str, str, str, str]:
     """Scheme, bucket, path and query of a URL of a folder.
 
     Raises:
-        ConfigError: see storage.place_of. The message repeats no credentials.
+        ConfigError: see resolve.place_of. The message repeats no credentials.
     """
     try:
         parts = urlsplit(url)

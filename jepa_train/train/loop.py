@@ -19,7 +19,8 @@ from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.storage.base import Place, StorageError
+from jepa_train.storage.resolve import place_of
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 

@@ -18,7 +18,7 @@ from mlflow.artifacts import download_artifacts
 from team import COMMANDS, START_S, documented, exported, free_port, here, mlflow_server, postgres
 
 from jepa_train.storage.bucket import listed
-from jepa_train.storage.local import place_of
+from jepa_train.storage.resolve import place_of
 
 DOCTOR, LAUNCH, STATUS, TABLE, EXPORT = COMMANDS[-5:]
 SWEEP = """

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Disk, Place, mark, unseen
-from jepa_train.storage.paths import cache_dir, results_dir, storage_dir
+from jepa_train.storage.base import Place
+from jepa_train.storage.local import Disk
+from jepa_train.storage.paths import cache_dir, results_dir
+from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.shared_folder import mark, unseen
 from sweeps.engine.cli.doctor_store import Told
 
 _FREE_GB = 5.0  # of disk, below which decoded images may not fit

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
+from jepa_train.storage.base import Place
 from jepa_train.storage.bucket import listed, patiently
-from jepa_train.storage.local import Disk, Place
-from jepa_train.storage.paths import results_dir, storage_dir
+from jepa_train.storage.local import Disk
+from jepa_train.storage.paths import results_dir
+from jepa_train.storage.resolve import storage_dir
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from jepa_train.base.preemption import Host
 from jepa_train.base.security import clean, hidden
 from jepa_train.distributed.collectives import broadcast_flag
 from jepa_train.distributed.torch_private import listen_at_own_address
-from jepa_train.storage.local import StorageError
+from jepa_train.storage.base import StorageError
 from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
 
@@ -54,7 +54,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outc
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import cell_key, unflatten
-    from jepa_train.storage.local import place_of
+    from jepa_train.storage.resolve import place_of
     from jepa_train.train.loop import train
 
     config, machine = unflatten(cell), SystemMetrics()

@@ -10,7 +10,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from jepa_train.config.flat import cell_key, unflatten
-from jepa_train.storage.local import Place
+from jepa_train.storage.base import Place
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display

@@ -12,8 +12,9 @@ from ray import tune
 from ray.tune.execution import class_cache
 from rich.console import Console
 
-from jepa_train.storage.local import is_url
-from jepa_train.storage.paths import checkpoints_dir, results_dir
+from jepa_train.storage.base import is_url
+from jepa_train.storage.paths import results_dir
+from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, refused
 from sweeps.engine.cluster.resources import Request, room

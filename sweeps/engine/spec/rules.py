@@ -15,7 +15,8 @@ from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, un
 from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
-from jepa_train.storage.local import Place, mark, unseen
+from jepa_train.storage.base import Place
+from jepa_train.storage.shared_folder import mark, unseen
 
 if TYPE_CHECKING:
     from sweeps.engine.spec.sweep import Sweep

@@ -1,0 +1,46 @@
+"""Storage of a path, a URL or the environment; the one place that knows all kinds of storage."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote
+
+from jepa_train.storage.base import Place, expanded, is_url
+from jepa_train.storage.local import Disk
+from jepa_train.storage.paths import results_dir
+
+
+def place_of(where: "str | Path | Place", *, named: str = "a place") -> Place:
+    """The place of a path or URL: s3://bucket/prefix, gs://bucket/prefix, file:///folder. Asks no server.
+
+    Args:
+        named: what a message calls it, a variable or an option.
+
+    Raises:
+        ConfigError: no such kind of URL, no bucket, or credentials in it, which would be written to runs and logs.
+    """
+    if not isinstance(where, str | Path):
+        return where
+    text = str(where)
+    if not is_url(text):
+        return Disk(expanded(text, named=named))
+    from jepa_train.storage.bucket import Bucket, checked  # a disk needs no client
+
+    scheme, netloc, path, query = checked(text, named)
+    if scheme == "file":
+        return Disk(Path(unquote(path)))
+    return Bucket(scheme=scheme, bucket=netloc, key=unquote(path).strip("/"), query=query)
+
+
+def storage_dir() -> Place:
+    """Where checkpoints and exports lie: the path or URL of JEPA_STORAGE, or the results folder.
+
+    Raises:
+        ConfigError: see place_of.
+    """
+    named = os.environ.get("JEPA_STORAGE")
+    return place_of(named or results_dir(), named="JEPA_STORAGE")
+
+
+def checkpoints_dir(sweep: str) -> Place:
+    """Where the checkpoints of a sweep lie, one folder per cell key: each sweep trains its own."""
+    return storage_dir() / "checkpoints" / sweep
