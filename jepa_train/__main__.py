@@ -18,7 +18,7 @@ from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.glossary import GLOSSARY
 from jepa_train.storage.base import Place, StorageError
 from jepa_train.storage.resolve import place_of
-from jepa_train.train.loop import Outcome, evaluate_checkpoint, train
+from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
@@ -70,7 +70,7 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     return unflatten(parse(words, base=base), base=base)
 
 
-def _train_with_progress(config: TrainConfig, checkpoints: Place | None) -> Outcome:
+def _train_with_progress(config: TrainConfig, checkpoints: Place | None) -> TrainingResult:
     load_splits(config.data)  # now: decoding images shows a bar of its own
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -21,7 +21,7 @@ from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.storage import bucket
 from jepa_train.storage.base import Place, StorageError
 from jepa_train.storage.resolve import place_of
-from jepa_train.train.loop import Outcome, train
+from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
 STEPS = 4  # an epoch of 1,222 images
@@ -54,7 +54,7 @@ class Killed(Exception):
 
 def run(
     config: TrainConfig, folder: Place | Path, *, kill_at: int = -1, stop_after: int = -1
-) -> tuple[Outcome, list[dict[str, float]]]:
+) -> tuple[TrainingResult, list[dict[str, float]]]:
     """The outcome and every report, without times; a checkpoint after every step, of which `kill_at` is the last."""
     reports: list[dict[str, float]] = []
 

@@ -41,7 +41,7 @@ class ViewsConfig:
     """The augmentation recipe: crops, colour and blur. Sizes in pixels, scales in area, the rest in probability.
 
     The defaults suit digits, grey strokes: a flip makes another character, colour has no effect, and blur or
-    solarising hide what little there is. recipes.py has those of other images.
+    solarising hide what little there is. augmentation_presets.py has those of other images.
     """
 
     num_global: int = 2

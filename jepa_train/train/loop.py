@@ -35,7 +35,7 @@ _LEAVING: tuple[Status, str] = ("preempted", "a machine of the run is about to b
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run ended. Divergence and collapse are results, not errors; metrics are those of the last report."""
 
     status: Status
@@ -43,14 +43,18 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def silent(_: dict[str, float]) -> bool:
+def no_report(_: dict[str, float]) -> bool:
     """A report that goes nowhere and never asks to stop."""
     return False
 
 
 def train(
-    config: TrainConfig, *, report: Report = silent, checkpoints: Place | Path | None = None, host: Host | None = None
-) -> Outcome:
+    config: TrainConfig,
+    *,
+    report: Report = no_report,
+    checkpoints: Place | Path | None = None,
+    host: Host | None = None,
+) -> TrainingResult:
     """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
 
     With checkpoints, a run that was killed at any step goes on from its last one, and on a CPU ends bit for bit as it
@@ -90,7 +94,7 @@ def train(
                 logger.warning(
                     "this run finished with %s=%s, not %s; evaluate its final.pt again for others", key, done, asked
                 )
-        return Outcome(*_FINE, reports[-1])
+        return TrainingResult(*_FINE, reports[-1])
 
 
 def _train(
@@ -100,7 +104,7 @@ def _train(
     resumed: dict[str, Any],
     reports: list[dict[str, float]],
     watch: Watch,
-) -> Outcome:
+) -> TrainingResult:
     """The epochs that are left."""
     splits = load_splits(config.data)
     trainer = Trainer(config, splits)
@@ -115,7 +119,7 @@ def _train(
         if epoch > 0:
             verdict = _train_epoch(trainer, saves, reports, metrics, watch)
         if verdict == _LEAVING:
-            return Outcome(*verdict, metrics)
+            return TrainingResult(*verdict, metrics)
         if verdict == _FINE:
             metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
             verdict = _verdict(metrics, trainer)
@@ -126,18 +130,18 @@ def _train(
         reports.append(metrics)
         if verdict != _FINE:
             saves.clear()
-            return Outcome(*verdict, metrics)
+            return TrainingResult(*verdict, metrics)
         if epoch == config.epochs:
             saves.finish(trainer.evaluated.state_dict(), reports)
-            return Outcome(*_FINE, metrics)
+            return TrainingResult(*_FINE, metrics)
         saves.save(trainer.step, trainer.state_dict(), reports)
         if stop:
             return _stopped(metrics)
     raise AssertionError("the last epoch returns")
 
 
-def _stopped(metrics: dict[str, float]) -> Outcome:
-    return Outcome("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
+def _stopped(metrics: dict[str, float]) -> TrainingResult:
+    return TrainingResult("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
 
 
 def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[str, float]:

@@ -33,7 +33,7 @@ Report = Callable[[dict[str, float]], bool]
 
 
 class Outcome(Protocol):
-    """What a runner returns; jepa_train.train.loop.Outcome is one."""
+    """What a runner returns; jepa_train.train.loop.TrainingResult is one."""
 
     @property
     def status(self) -> str: ...
