@@ -24,7 +24,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; choose one of {', '.join(known)}" if len(known) <= 12 else ""
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """The value in an error message: on one line, and cut where it is long."""
     try:
         text = " ".join(repr(value).split())

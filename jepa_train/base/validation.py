@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from jepa_train.base.errors import nearest, shown
+from jepa_train.base.errors import nearest, short_repr
 
 
 def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
@@ -45,7 +45,7 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     if origin is Literal:
         if type(value) is not str or value not in parts:
             near = nearest(value, parts) if type(value) is str else ""
-            raise ValueError(f"{key} must be one of {', '.join(parts)}, got {shown(value)}{near}")
+            raise ValueError(f"{key} must be one of {', '.join(parts)}, got {short_repr(value)}{near}")
         return value
     if origin in (tuple, Sequence) and isinstance(value, _SEQUENCES):
         return tuple(conformed(f"{key}[{place}]", part, parts[0]) for place, part in enumerate(value))
@@ -55,11 +55,11 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         return _conformed_to_one(key, value, kind, parts)
     if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
-        raise ValueError(f"{key} must be a number of at most 63 bits, got {shown(value)}")
+        raise ValueError(f"{key} must be a number of at most 63 bits, got {short_repr(value)}")
     if kind is float and type(value) is int:
         value = float(value)
     if not _fits(value, kind, origin):
-        raise ValueError(f"{key} must be {_named(kind)}, got {shown(value)} ({type(value).__name__})")
+        raise ValueError(f"{key} must be {_named(kind)}, got {short_repr(value)} ({type(value).__name__})")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}")
     return value
@@ -78,7 +78,7 @@ def _conformed_to_one(key: str, value: Any, kind: Any, parts: tuple[Any, ...]) -
                 inside.append(error)
     if inside:
         raise inside[0]
-    raise ValueError(f"{key} must be {_named(kind)}, got {shown(value)} ({type(value).__name__})")
+    raise ValueError(f"{key} must be {_named(kind)}, got {short_repr(value)} ({type(value).__name__})")
 
 
 _SEQUENCES = (list, tuple, range)  # text and bytes are sequences too, of what nobody meant

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from jepa_train.base.errors import shown
+from jepa_train.base.errors import short_repr
 from jepa_train.data.cache import one_at_a_time, part_of, remove
 from jepa_train.storage.base import Place, StorageError, is_url
 from jepa_train.storage.bucket import listed, opened, patiently
@@ -157,7 +157,7 @@ def _plain(tar: tarfile.TarFile, free: int) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         if not (member.isfile() or member.isdir()):
             remedy = "pack it with tar --dereference --hard-dereference"
-            raise tarfile.TarError(f"{shown(member.name)} is neither a file nor a folder; {remedy}")
+            raise tarfile.TarError(f"{short_repr(member.name)} is neither a file nor a folder; {remedy}")
         size += member.size
         _check_room(size, free)
         yield member

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 
-from jepa_train.base.errors import ConfigError, nearest, shown
+from jepa_train.base.errors import ConfigError, nearest, short_repr
 from jepa_train.base.validation import conformed
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
@@ -203,7 +203,7 @@ def _scalars(name: str, values: Any) -> Sequence[Scalar]:
 
 
 def _check_once(name: str, values: Sequence[Any]) -> None:
-    _require(len(set(values)) == len(values), f"{name} lists a value twice, got {shown(list(values))}; keep one")
+    _require(len(set(values)) == len(values), f"{name} lists a value twice, got {short_repr(list(values))}; keep one")
 
 
 def _require(holds: bool, message: str) -> None:
