@@ -16,8 +16,8 @@ from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.glossary import GLOSSARY
-from jepa_train.storage.base import Place, StorageError
-from jepa_train.storage.resolve import place_of
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 
@@ -46,10 +46,10 @@ def main(words: list[str]) -> int:
         parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
     try:
         if options.evaluate is not None:
-            metrics = evaluate_checkpoint(place_of(options.evaluate, named="--evaluate"), options.assignments)
+            metrics = evaluate_checkpoint(storage_path(options.evaluate, named="--evaluate"), options.assignments)
             Console().print(_summary("evaluated", metrics))
             return 0
-        folder = place_of(options.checkpoints, named="--checkpoints") if options.checkpoints else None
+        folder = storage_path(options.checkpoints, named="--checkpoints") if options.checkpoints else None
         config = preflight(config_of(options.assignments, start=options.preset))
         outcome = _train_with_progress(config, folder)
     except (ConfigError, StorageError) as error:
@@ -70,7 +70,7 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     return unflatten(parse(words, base=base), base=base)
 
 
-def _train_with_progress(config: TrainConfig, checkpoints: Place | None) -> TrainingResult:
+def _train_with_progress(config: TrainConfig, checkpoints: StoragePath | None) -> TrainingResult:
     load_splits(config.data)  # now: decoding images shows a bar of its own
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

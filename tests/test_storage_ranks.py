@@ -10,7 +10,7 @@ from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
 from jepa_train.storage import bucket
 from jepa_train.storage.base import StorageError
-from jepa_train.storage.resolve import place_of
+from jepa_train.storage.resolve import storage_path
 
 CONFIG = TrainConfig()
 
@@ -27,9 +27,9 @@ def work(rank: int, out: Path, s3: str) -> None:
     found = []
     for number, where in enumerate((s3, s3.replace("s3://", "s3://no-"), str(own), s3)):
         if number == 3 and rank == 1:  # this rank alone cannot reach it
-            bucket.Bucket.local = _away  # type: ignore[method-assign]
+            bucket.BucketPath.local = _away  # type: ignore[method-assign]
         try:
-            with Checkpoints(place_of(where), CONFIG) as saves:
+            with Checkpoints(storage_path(where), CONFIG) as saves:
                 found.append(str(saves.resume()["step"]))
         except (ConfigError, StorageError) as error:
             found.append(f"{type(error).__name__}: {error}")
@@ -43,7 +43,7 @@ def _away(*_: object) -> None:
 
 
 def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
-    with Checkpoints(place_of(s3), CONFIG) as saves:
+    with Checkpoints(storage_path(s3), CONFIG) as saves:
         saves.save(7, {"x": torch.ones(1)}, [{"epoch": 1.0}])
     torch.multiprocessing.spawn(work, args=(tmp_path, s3), nprocs=2)
     first, second = ((tmp_path / str(rank) / "found").read_text().splitlines() for rank in (0, 1))

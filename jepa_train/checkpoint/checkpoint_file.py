@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import Place, StorageError
-from jepa_train.storage.resolve import place_of
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 
 FORMAT = 2  # raise it when older checkpoints can no longer be continued
 # What a disk says that is not there, which says nothing of the file; a damaged file leads to other errors
@@ -25,7 +25,7 @@ class AnotherCellError(CheckpointError):
     """It is a good checkpoint, but not of this run."""
 
 
-def read_checkpoint(path: Place | Path) -> dict[str, Any]:
+def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
     """The content of any checkpoint of this version, on the CPU; weights_only, so that it cannot execute anything.
 
     Raises:
@@ -33,7 +33,7 @@ def read_checkpoint(path: Place | Path) -> dict[str, Any]:
         StorageError: the storage is away.
     """
     try:
-        with place_of(path).local() as file:
+        with storage_path(path).local() as file:
             with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
                 damaged = archive.testzip()
             if damaged:

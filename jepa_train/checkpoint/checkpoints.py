@@ -17,8 +17,8 @@ from jepa_train.checkpoint.checkpoint_file import FORMAT, AnotherCellError, Chec
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
 from jepa_train.distributed import collectives
-from jepa_train.storage.base import InUse, Place, StorageError
-from jepa_train.storage.resolve import place_of
+from jepa_train.storage.base import InUse, StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Place | Path | None, config: TrainConfig, saved: Callable[[float], None] = lambda _: None
+        self, folder: StoragePath | Path | None, config: TrainConfig, saved: Callable[[float], None] = lambda _: None
     ) -> None:
-        self._folder = None if folder is None else place_of(folder)
+        self._folder = None if folder is None else storage_path(folder)
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
@@ -217,7 +217,7 @@ class Checkpoints:
         else:
             self._sent = self._thread.submit(self._arrives, target, rest, taken)
 
-    def _arrives(self, target: Place, rest: ExitStack, taken: float) -> bool:
+    def _arrives(self, target: StoragePath, rest: ExitStack, taken: float) -> bool:
         """In the thread."""
         try:
             rest.close()
@@ -237,7 +237,7 @@ class Checkpoints:
         return [name for name in ours if name not in reserve]
 
 
-def _lost(target: Place, error: Exception) -> None:
+def _lost(target: StoragePath, error: Exception) -> None:
     logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
 
 
@@ -246,6 +246,6 @@ def _steps(names: list[str]) -> list[str]:
     return sorted((name for name in names if name.startswith("step-") and name.endswith(".pt")), reverse=True)
 
 
-def _removed(file: Place) -> None:
+def _removed(file: StoragePath) -> None:
     with contextlib.suppress(OSError):
         file.remove()

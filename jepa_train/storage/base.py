@@ -18,8 +18,8 @@ class InUse(Exception):
     """Another process of this machine, or of one that shares the disk, holds the folder's lock."""
 
 
-class Place(Protocol):
-    """A folder or a file. str(place) is its path or URL; place_of gives the place back, also in another process.
+class StoragePath(Protocol):
+    """A folder or a file. str(place) is its path or URL; storage_path gives the place back, also in another process.
 
     Whatever asks raises StorageError where no answer is to be had: a folder that is not there is empty, one that
     cannot be reached is not.
@@ -61,7 +61,7 @@ class Place(Protocol):
         """
 
 
-def is_url(where: str) -> bool:
+def has_url_scheme(where: str) -> bool:
     """True for a URL: no path begins with a word and ://."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", where) is not None
 

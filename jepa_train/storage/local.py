@@ -18,7 +18,7 @@ _LOCK = "lock"
 
 
 @dataclass(frozen=True)
-class Disk:
+class LocalPath:
     """On a disk of this machine, or one that machines share (NFS)."""
 
     path: Path
@@ -30,8 +30,8 @@ class Disk:
     def __str__(self) -> str:
         return str(self.path)
 
-    def __truediv__(self, name: str) -> "Disk":
-        return Disk(self.path / name)
+    def __truediv__(self, name: str) -> "LocalPath":
+        return LocalPath(self.path / name)
 
     def names(self) -> list[str]:
         try:
@@ -70,7 +70,7 @@ class Disk:
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def move(self, to: "Disk") -> None:
+    def move(self, to: "LocalPath") -> None:
         self.path.rename(to.path)
 
     def lock(self, wait_s: float) -> IO[str] | None:

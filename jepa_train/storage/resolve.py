@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
-from jepa_train.storage.base import Place, expanded, is_url
-from jepa_train.storage.local import Disk
+from jepa_train.storage.base import StoragePath, expanded, has_url_scheme
+from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import results_dir
 
 
-def place_of(where: "str | Path | Place", *, named: str = "a place") -> Place:
-    """The place of a path or URL: s3://bucket/prefix, gs://bucket/prefix, file:///folder. Asks no server.
+def storage_path(where: str | Path | StoragePath, *, named: str = "a place") -> StoragePath:
+    """The storage of a path or URL: s3://bucket/prefix, gs://bucket/prefix, file:///folder. Asks no server.
 
     Args:
         named: what a message calls it, a variable or an option.
@@ -21,26 +21,26 @@ def place_of(where: "str | Path | Place", *, named: str = "a place") -> Place:
     if not isinstance(where, str | Path):
         return where
     text = str(where)
-    if not is_url(text):
-        return Disk(expanded(text, named=named))
-    from jepa_train.storage.bucket import Bucket, checked  # a disk needs no client
+    if not has_url_scheme(text):
+        return LocalPath(expanded(text, named=named))
+    from jepa_train.storage.bucket import BucketPath, checked  # a disk needs no client
 
     scheme, netloc, path, query = checked(text, named)
     if scheme == "file":
-        return Disk(Path(unquote(path)))
-    return Bucket(scheme=scheme, bucket=netloc, key=unquote(path).strip("/"), query=query)
+        return LocalPath(Path(unquote(path)))
+    return BucketPath(scheme=scheme, bucket=netloc, key=unquote(path).strip("/"), query=query)
 
 
-def storage_dir() -> Place:
+def storage_dir() -> StoragePath:
     """Where checkpoints and exports lie: the path or URL of JEPA_STORAGE, or the results folder.
 
     Raises:
-        ConfigError: see place_of.
+        ConfigError: see storage_path.
     """
     named = os.environ.get("JEPA_STORAGE")
-    return place_of(named or results_dir(), named="JEPA_STORAGE")
+    return storage_path(named or results_dir(), named="JEPA_STORAGE")
 
 
-def checkpoints_dir(sweep: str) -> Place:
+def checkpoints_dir(sweep: str) -> StoragePath:
     """Where the checkpoints of a sweep lie, one folder per cell key: each sweep trains its own."""
     return storage_dir() / "checkpoints" / sweep

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import Place, StorageError
-from jepa_train.storage.resolve import place_of
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 
 
 @contextmanager
-def mark(place: Place) -> Iterator[str]:
+def mark(place: StoragePath) -> Iterator[str]:
     """Write a small file into the folder while the block lasts, and tell its name: who shares the folder sees it.
 
     Raises:
@@ -30,7 +30,7 @@ def mark(place: Place) -> Iterator[str]:
 def unseen(where: str, name: str) -> str:
     """Why this machine does not see the mark of that name in the folder of this path or URL; "" where it does."""
     try:
-        seen = (place_of(where) / name).is_there()
+        seen = (storage_path(where) / name).is_there()
     except (StorageError, ConfigError) as error:
         return str(error)
     return "" if seen else f"{where} is another folder here"

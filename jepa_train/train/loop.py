@@ -19,8 +19,8 @@ from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.base import Place, StorageError
-from jepa_train.storage.resolve import place_of
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 
@@ -52,7 +52,7 @@ def train(
     config: TrainConfig,
     *,
     report: Report = no_report,
-    checkpoints: Place | Path | None = None,
+    checkpoints: StoragePath | Path | None = None,
     host: Host | None = None,
 ) -> TrainingResult:
     """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
@@ -144,7 +144,7 @@ def _stopped(metrics: dict[str, float]) -> TrainingResult:
     return TrainingResult("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
 
 
-def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[str, float]:
+def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) -> dict[str, float]:
     """The final evaluation of a finished run, by its final.pt, with the protocols that the words ask for.
 
     Args:
@@ -158,7 +158,7 @@ def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[
     Raises:
         ConfigError: no final.pt that can be read, or a word that is wrong or would have changed the training.
     """
-    place = place_of(where)
+    place = storage_path(where)
     file = place if place.name.endswith(".pt") else place / "final.pt"
     try:
         content = read_checkpoint(file)

@@ -54,7 +54,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outc
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import cell_key, unflatten
-    from jepa_train.storage.resolve import place_of
+    from jepa_train.storage.resolve import storage_path
     from jepa_train.train.loop import train
 
     config, machine = unflatten(cell), SystemMetrics()
@@ -62,7 +62,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outc
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())
 
-    return train(config, report=told, checkpoints=place_of(checkpoints) / cell_key(config), host=host)
+    return train(config, report=told, checkpoints=storage_path(checkpoints) / cell_key(config), host=host)
 
 
 class Preempted(Exception):

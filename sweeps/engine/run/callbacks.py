@@ -10,7 +10,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from jepa_train.config.flat import cell_key, unflatten
-from jepa_train.storage.base import Place
+from jepa_train.storage.base import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display
@@ -47,7 +47,7 @@ class Recorder(tune.Callback):
         display: Display,
         judge: Judge,
         request: Request,
-        checkpoints: Place,
+        checkpoints: StoragePath,
         budget: Budget | None = None,
         machines: Callable[[], int] | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune.execution import class_cache
 from rich.console import Console
 
-from jepa_train.storage.base import is_url
+from jepa_train.storage.base import has_url_scheme
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
@@ -70,7 +70,7 @@ class Session:
         """
         self._start_ray()
         data = plan.base.data
-        self._check_nodes("" if data.download or is_url(data.path) else data.path)
+        self._check_nodes("" if data.download or has_url_scheme(data.path) else data.path)
         return self._lanes_for(plan)
 
     def price(self, plan: Plan) -> Price:

@@ -15,7 +15,7 @@ from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, un
 from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
-from jepa_train.storage.base import Place
+from jepa_train.storage.base import StoragePath
 from jepa_train.storage.shared_folder import mark, unseen
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def check_results(folder: Path) -> None:
         ) from None
 
 
-def check_storage(place: Place) -> None:
+def check_storage(place: StoragePath) -> None:
     """Refuse, before anything starts, a storage of checkpoints that cannot be reached or written.
 
     Raises:
