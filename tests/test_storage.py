@@ -15,8 +15,7 @@ from jepa_train.storage import bucket
 from jepa_train.storage.base import StorageError, StoragePath
 from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import cache_dir, made_cache_dir
-from jepa_train.storage.resolve import checkpoints_dir, storage_dir, storage_path
-from jepa_train.storage.shared_folder import mark, unseen
+from jepa_train.storage.resolve import checkpoints_dir, mark, storage_dir, storage_path, unseen
 
 
 @pytest.fixture(params=["path", "file URL", "S3"])

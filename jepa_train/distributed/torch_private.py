@@ -21,36 +21,24 @@ AnyBatchNorm = _BatchNorm
 # Tensor.to_mkldnn, copies at both ends and is 10 to 15 % slower.
 HAS_ONEDNN_MATMUL = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
+# torch 2.14. Move each tensor of a list by a weight towards its other, in one kernel on a GPU. Without it: Tensor.lerp_ of
+# each, hundreds of kernels per step.
+lerp_ = torch._foreach_lerp_
+
+# torch 2.14. Independent draws of the Gamma distributions with these shape parameters, by a generator. Without it: the
+# public torch.distributions.Gamma, which takes no generator and so draws from the global one.
+gamma_sample = torch._standard_gamma
+
+# torch 2.14. End the run where a boolean scalar of a GPU is false; the host does not wait for it. Without it: leave the
+# check out.
+assert_on_device = torch._assert_async
+
 _RENDEZVOUS: Any = importlib.import_module("torch.distributed.rendezvous")  # dist.rendezvous is a function of it
 
 
 def onednn_matmul(a: Tensor, b: Tensor) -> Tensor:
     """a @ b.T of fp32 (M, D) and (N, D), each of them or its transpose contiguous, on a CPU with HAS_ONEDNN_MATMUL."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-
-
-def lerp_(tensors: list[Tensor], others: list[Tensor], weight: float) -> None:
-    """Move each tensor by weight towards its other, in one kernel on a GPU.
-
-    torch 2.14. Without it: Tensor.lerp_ of each, hundreds of kernels per step.
-    """
-    torch._foreach_lerp_(tensors, others, weight)
-
-
-def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
-    """Independent draws of the Gamma distributions with these shape parameters.
-
-    torch 2.14. Without it: the public torch.distributions.Gamma, which takes no generator: seed the global one.
-    """
-    return torch._standard_gamma(alpha, generator=generator)
-
-
-def assert_on_device(condition: Tensor) -> None:
-    """End the run where a boolean scalar of a GPU is false; the host does not wait for it.
-
-    torch 2.14. Without it: leave the check out.
-    """
-    torch._assert_async(condition)
 
 
 def listen_at_own_address() -> None:

@@ -47,10 +47,8 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     """Embed a split in evaluation mode and the config's precision: each rank takes a contiguous part, all get all."""
     device = next(network.parameters()).device
     network.eval()
-    ranks, rank = collectives.world_size(), collectives.rank()
-    count = len(images)
     images = images.on(device)
-    mine = torch.arange(rank * count // ranks, (rank + 1) * count // ranks)
+    mine = torch.arange(len(images))[collectives.fair_slice(len(images))]
     parts: list[list[Tensor]] = [[], [], [], []]
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)

@@ -61,9 +61,7 @@ def linear_probe(
             fit_logistic(*training, l2=l2, start=weight, spectrum=spectrum)
             for training, weight in zip(trainings, weights, strict=True)
         ]
-        scores = [
-            ProbeScore(heads_top1(weight[None], val)[0], heads_top1(weight[None], test)[0], l2) for weight in weights
-        ]
+        scores = [ProbeScore(heads_top1(head[None], val)[0], heads_top1(head[None], test)[0], l2) for head in weights]
         gain = sum(score.val for score in scores) - sum(score.val for score in best)
         worse = worse + 1 if best and gain < 0 else 0
         if not best or gain > 0:

@@ -105,7 +105,7 @@ def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator
         uniform = torch.rand(int(alpha), *shape, generator=generator, device=device, dtype=torch.float64)
         return uniform.neg_().add_(1).prod(0).log_().neg_().float()
     constant = torch.full(tuple(shape), alpha, device=device, dtype=torch.float32)
-    return gamma_sample(constant, generator)
+    return gamma_sample(constant, generator=generator)
 
 
 def _check_shape(p: float, sigma_mode: str) -> None:

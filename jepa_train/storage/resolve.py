@@ -1,10 +1,15 @@
-"""Storage of a path, a URL or the environment; the one place that knows all kinds of storage."""
+"""Storage of a path, a URL or the environment, and the test that machines share it. Knows all kinds of storage."""
 
+import contextlib
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from jepa_train.storage.base import StoragePath, expanded, has_url_scheme
+from jepa_train.base.errors import ConfigError
+from jepa_train.storage.base import StorageError, StoragePath, expanded, has_url_scheme
 from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import results_dir
 
@@ -44,3 +49,29 @@ def storage_dir() -> StoragePath:
 def checkpoints_dir(sweep: str) -> StoragePath:
     """Where the checkpoints of a sweep lie, one folder per cell key: each sweep trains its own."""
     return storage_dir() / "checkpoints" / sweep
+
+
+@contextmanager
+def mark(place: StoragePath) -> Iterator[str]:
+    """Write a small file into the folder while the block lasts, and tell its name: who shares the folder sees it.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    name = f".seen-{uuid.uuid4().hex}"
+    with (place / name).written() as file:
+        file.touch()
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(OSError):
+            (place / name).remove()
+
+
+def unseen(where: str, name: str) -> str:
+    """Why this machine does not see the mark of that name in the folder of this path or URL; "" where it does."""
+    try:
+        seen = (storage_path(where) / name).is_there()
+    except (StorageError, ConfigError) as error:
+        return str(error)
+    return "" if seen else f"{where} is another folder here"

@@ -11,8 +11,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.storage.base import StoragePath
 from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import cache_dir, results_dir
-from jepa_train.storage.resolve import storage_dir
-from jepa_train.storage.shared_folder import mark, unseen
+from jepa_train.storage.resolve import mark, storage_dir, unseen
 from sweeps.engine.cli.doctor_store import Told
 
 _FREE_GB = 5.0  # of disk, below which decoded images may not fit

@@ -85,8 +85,7 @@ def _other_versions(expected: Expected) -> str:
 
 def _no_storage(expected: Expected) -> str:
     """Looks for what the head has written, and writes, too."""
-    from jepa_train.storage.resolve import storage_path
-    from jepa_train.storage.shared_folder import mark, unseen  # the code is the same by now
+    from jepa_train.storage.resolve import mark, storage_path, unseen  # the code is the same by now
 
     reason = unseen(expected.storage, expected.probe)
     if not reason:  # else a folder that is not mounted would be made

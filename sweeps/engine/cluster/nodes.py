@@ -14,8 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train.base.errors import ConfigError, short_repr
-from jepa_train.storage.resolve import storage_dir
-from jepa_train.storage.shared_folder import mark
+from jepa_train.storage.resolve import mark, storage_dir
 from sweeps.engine.cluster import node_check
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.resources import Node, alive

@@ -16,7 +16,7 @@ from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
 from jepa_train.storage.base import StoragePath
-from jepa_train.storage.shared_folder import mark, unseen
+from jepa_train.storage.resolve import mark, unseen
 
 if TYPE_CHECKING:
     from sweeps.engine.spec.sweep import Sweep
