@@ -21,8 +21,8 @@ AnyBatchNorm = _BatchNorm
 # Tensor.to_mkldnn, copies at both ends and is 10 to 15 % slower.
 HAS_ONEDNN_MATMUL = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-# torch 2.14. Move each tensor of a list by a weight towards its other, in one kernel on a GPU. Without it: Tensor.lerp_ of
-# each, hundreds of kernels per step.
+# torch 2.14. Move each tensor of a list by a weight towards its other, in one kernel on a GPU. Without it: Tensor.lerp_
+# of each, hundreds of kernels per step.
 lerp_ = torch._foreach_lerp_
 
 # torch 2.14. Independent draws of the Gamma distributions with these shape parameters, by a generator. Without it: the

@@ -43,15 +43,10 @@ class TrainingResult:
     metrics: dict[str, float]
 
 
-def no_report(_: dict[str, float]) -> bool:
-    """A report that goes nowhere and never asks to stop."""
-    return False
-
-
 def train(
     config: TrainConfig,
     *,
-    report: Report = no_report,
+    report: Report = lambda _: False,
     checkpoints: StoragePath | Path | None = None,
     host: Host | None = None,
 ) -> TrainingResult:
