@@ -1,5 +1,6 @@
 # make demo           two real sweeps on scikit-learn's digits, their tables, and where to browse them
-# make test           linter, type checker, tests
+# make test           linter, type checker, unit and integration tests
+# make test-slow      chaos, kills, whole sweeps, documented commands, notebooks
 # make ui             the MLflow UI on loopback
 # make test-cluster   the tests on hosts of their own, made of network namespaces; root, Debian
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PORT ?= 5000
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-cluster ui clean
+.PHONY: demo test test-slow test-cluster ui clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m sweeps demo_lejepa demo_rectified_lpjepa demo_two_workers
@@ -17,7 +18,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED)
 	@tests/cluster/needs.sh

@@ -1,5 +1,6 @@
-"""What must hold of the cluster files, without a network: checks that tests/test_cluster_files.py runs on the shipped
-files, and on copies with one mistake each.
+"""Checks of the cluster files, without a network.
+
+unit/cluster/test_cluster_files.py runs them on the shipped files, and on copies with one mistake each.
 
 Every check takes a file's text and raises where it does not hold.
 """

@@ -24,6 +24,14 @@ os.environ["RAY_ADDRESS"] = "local"  # whatever cluster runs on this machine is 
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests below tests/integration and tests/slow by their folder."""
+    for item in items:
+        tier = item.path.relative_to(Path(__file__).parent).parts[0]
+        if tier in ("integration", "slow"):
+            item.add_marker(tier)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _same_environment() -> Iterator[None]:
     """Whatever the tests of a file, or what they call, leave in the environment: the next file's start without it."""

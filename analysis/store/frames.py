@@ -1,13 +1,14 @@
 """From the records of an experiment to the tidy frame of its cells, with notes on what was left out."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Experiment
 
-from analysis.store.records import Record, one_per_cell
+from analysis.store.records import Record, base_of, one_per_cell, with_later
 
 PLACES = {"data.path", "data.download"}  # parameters that say where data lies: they decide no result
 SYSTEM = "system/"  # metrics of the machine, for the MLflow UI: curves, but no results
@@ -19,7 +20,7 @@ _TAGS = {
 }
 _STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
 _NUMBERS = ("workers", "epoch", "device_seconds")  # tags
-_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references")  # tags sweep.*, as JSON
+_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later")  # tags sweep.*, as JSON
 
 
 def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
@@ -34,8 +35,12 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     runs, notes = _cells(records)
     if not runs:
         return pd.DataFrame()
-    shared = _shared_by(experiment, runs)
     about = {"sweep": experiment.name} | {k: text for k, text in experiment.tags.items() if k.startswith("sweep.")}
+    later = json.loads(about.get("sweep.later", "{}"))
+    runs = [replace(run, params=with_later(run.params, later)) for run in runs]
+    if later and "sweep.base" in about:
+        about["sweep.base"] = json.dumps(base_of(about, later), sort_keys=True)
+    shared = _shared_by(about, runs)
     frame = pd.DataFrame([about | _row(run, shared) for run in runs])
     for name in {name for run in runs for name in run.params}:
         frame[name] = typed(frame[name])
@@ -117,14 +122,14 @@ def _half_written(frame: pd.DataFrame, runs: Sequence[Record]) -> pd.Series:
     return finished & ~(tested if tested[finished].any() else told)
 
 
-def _shared_by(experiment: Experiment, runs: Iterable[Record]) -> list[str]:
+def _shared_by(about: Mapping[str, str], runs: Iterable[Record]) -> list[str]:
     """The parameters that the cells of one version of the sweep have in common and that decide results.
 
     As the sweep's file said at its last launch; a store from before that tag: all but axes, seed and places.
     """
-    if "sweep.base" in experiment.tags:
-        return [*json.loads(experiment.tags["sweep.base"])]
-    axes = json.loads(experiment.tags.get("sweep.axes", "[]"))
+    if "sweep.base" in about:
+        return [*json.loads(about["sweep.base"])]
+    axes = json.loads(about["sweep.axes"])
     free = {*axes, *PLACES, "seed"}
     names = {name for run in runs for name in run.params if name not in free}
     return sorted(name for name in names if "method" not in axes or not name.startswith("method."))

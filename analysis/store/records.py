@@ -4,9 +4,10 @@ MLflow's client needs 4 ms for a run, most of it in its object mapper: 37 s for 
 metrics, where four queries need 1.3 s. The sweep engine reads its ledger here as well.
 """
 
+import json
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,25 @@ def sqlite_file(uri: str) -> Path | None:
 def in_order(records: list[Record]) -> list[Record]:
     """By start, and by id where two started at once."""
     return sorted(records, key=lambda record: (record.start_time, record.run_id))
+
+
+def with_later(params: Mapping[str, str], later: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Parameters, and the default of every config field that was added after they were recorded.
+
+    Args:
+        later: the later fields and their defaults, under "*" of every config, under a method's name its own.
+    """
+    return {**later.get("*", {}), **later.get(params.get("method", ""), {}), **params}
+
+
+def base_of(tags: Mapping[str, str], later: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The parameters that all cells of a sweep share, by its experiment's tags; {} where these do not say.
+
+    Args:
+        later: see with_later.
+    """
+    base, axes = (json.loads(tags.get(name, default)) for name, default in (("sweep.base", "{}"), ("sweep.axes", "[]")))
+    return {key: text for key, text in with_later(base, later).items() if key not in axes} if base else {}
 
 
 def _by_sql(file: Path, experiment_id: str) -> list[Record]:

@@ -46,9 +46,10 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
     Columns: every parameter under its dotted name, as int, float, bool or str; every metric under its name, its last
     value, but for those of the machine (system/); run_name, cell_key, role, status, reason, workers, epoch (the last
     one logged), device_seconds, commit, user and the other tags; run_id, start_time, end_time; sweep, and the
-    experiment's tags: sweep.kind, sweep.goals, sweep.axes, sweep.searched, sweep.seeds, sweep.base, sweep.grid and
-    sweep.references, those of structure as JSON, absent where the store does not have them. `base` is, as JSON, the
-    configuration that the cells of one version of the sweep share: what decides their results, but axes and seed.
+    experiment's tags: sweep.kind, sweep.goals, sweep.axes, sweep.searched, sweep.seeds, sweep.base, sweep.grid,
+    sweep.references and sweep.later, those of structure as JSON, absent where the store does not have them. `base` is,
+    as JSON, the configuration that the cells of one version of the sweep share: what decides their results, but axes
+    and seed.
 
     Of several runs of one cell the finished one counts, else the latest; what was left out, notes_of tells.
 

@@ -1,4 +1,4 @@
-"""Type validation of frozen dataclasses by their annotations."""
+"""Declaration of a config's fields, and validation of frozen dataclasses by their annotations."""
 
 import dataclasses
 import functools
@@ -9,6 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jepa_train.base.errors import nearest, short_repr
+
+SCHEMA = 1  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=2)`
+
+
+def later(default: Any, *, schema: int) -> Any:
+    """A config field added after schema 1: part of a cell's key only where it differs from its default.
+
+    The default is what cells without the field were trained with, and never changes.
+
+    Args:
+        schema: the version of SCHEMA that has the field first.
+    """
+    return dataclasses.field(default=default, metadata={"schema": schema})
 
 
 def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:

@@ -78,15 +78,7 @@ def parse(assignments: Iterable[str], *, base: TrainConfig) -> Flat:
 @functools.cache
 def field_types(method: type[Method]) -> Mapping[str, Any]:
     """Every flat key of a config with this method, and its type."""
-    types: dict[str, Any] = {"method": str}
-    for name, kind in field_hints(TrainConfig).items():
-        section = method if name == "method" else kind
-        if dataclasses.is_dataclass(section):
-            hints = field_hints(section)
-            types |= {f"{name}.{inner.name}": hints[inner.name] for inner in dataclasses.fields(section)}
-        else:
-            types[name] = kind
-    return types
+    return {"method": str} | {key: kind for key, (_, kind) in _fields(method).items()}
 
 
 def cell_fields(config: TrainConfig) -> Flat:
@@ -95,23 +87,51 @@ def cell_fields(config: TrainConfig) -> Flat:
     return {key: value for key, value in flatten(config).items() if key not in places}
 
 
+def key_fields(config: TrainConfig) -> Flat:
+    """The cell fields without later ones at their default: a cell keeps the key it had before they were added."""
+    later = later_fields().get("*", {}) | later_fields().get(config.method.name, {})
+    return {key: value for key, value in cell_fields(config).items() if key not in later or later[key] != str(value)}
+
+
 def cell_key(config: TrainConfig) -> str:
     """16 hex digits that name the cell: the hash of everything that decides the result, and of nothing else."""
-    text = json.dumps(cell_fields(config), sort_keys=True, allow_nan=False)
+    text = json.dumps(key_fields(config), sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def later_fields() -> Mapping[str, dict[str, str]]:
+    """The fields added after schema 1, by flat key, with their defaults as MLflow stores them.
+
+    Those of every config are listed under "*", a method's own under its name.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, method in METHODS.items():
+        for key, (field, kind) in _fields(method).items():
+            if "schema" in field.metadata:
+                owner = name if key.startswith("method.") else "*"
+                found.setdefault(owner, {})[key] = str(conformed(key, field.default, kind))
+    return found
 
 
 @functools.cache
 def _places(method: type[Method]) -> frozenset[str]:
     """The flat keys of a config with this method that are no part of a cell."""
-    sections = {**field_hints(TrainConfig), "method": method}
-    return frozenset(
-        f"{name}.{inner.name}"
-        for name, section in sections.items()
-        if dataclasses.is_dataclass(section)
-        for inner in dataclasses.fields(section)
-        if not inner.metadata.get("cell", True)
-    )
+    return frozenset(key for key, (field, _) in _fields(method).items() if not field.metadata.get("cell", True))
+
+
+@functools.cache
+def _fields(method: type[Method]) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
+    """Every field of a config with this method, by flat key, and its type."""
+    fields: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
+    for top in dataclasses.fields(TrainConfig):
+        section = method if top.name == "method" else field_hints(TrainConfig)[top.name]
+        if dataclasses.is_dataclass(section):
+            inner = field_hints(section)
+            fields |= {f"{top.name}.{field.name}": (field, inner[field.name]) for field in dataclasses.fields(section)}
+        else:
+            fields[top.name] = (top, section)
+    return fields
 
 
 def _method_named(name: Any, base: TrainConfig) -> Method:

@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 _OURS = ("jepa_train", "sweeps")
 _OPTUNA = (distributions.__file__, optuna._warnings.__file__)
 _BETWEEN = (*_OPTUNA, dataclasses.__file__, "<string>")  # <string>: a dataclass's generated __init__
-_DECLARING = ("sweep.py", "rules.py", "objective.py", "named.py")  # what runs of the engine while a sweep file is read
+_DECLARING = ("sweep.py", "objective.py", "named.py")  # what runs of the engine while a sweep file is read
 _SLIPS = (NameError, AttributeError, ImportError, KeyError, TypeError)  # Python's words for a misspelt name
 
 

@@ -15,7 +15,7 @@ from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.resolve import storage_dir
 from sweeps.engine.cli.args import Options, read_words
-from sweeps.engine.spec.rules import check_results, check_storage
+from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
 from sweeps.engine.spec.scale import Study, about, at_scale
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -65,8 +65,8 @@ def launch(sweeps: Named, options: Options) -> int:
         if options.evaluate:
             return _evaluate(sweeps, options, console)
         _check_room(plans)
-        check_results(results_dir())
-        check_storage(storage_dir())
+        check_results_folder(results_dir())
+        check_shared_storage(storage_dir())
         return _run(sweeps, options, console)
     except (ConfigError, StorageError) as error:
         return refused(error)

@@ -13,7 +13,7 @@ from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import Entry, find_experiment, read_entries, shown_uri, store_uri
+from sweeps.engine.store.reader import Entry, find_experiment, read_entries, recorded_base, shown_uri, store_uri
 
 Facts = dict[str, Any]  # what --json prints; the text is made of the same
 
@@ -72,7 +72,7 @@ def time_told(seconds: float) -> str:
 def _current(experiment: Experiment, uri: str) -> list[Entry]:
     """The cells that the sweep's last launch asked for, by the experiment's tags: its file may have changed since."""
     about = {name: json.loads(experiment.tags.get(f"sweep.{name}", "[]")) for name in ("references", "seeds", "grid")}
-    base = json.loads(experiment.tags.get("sweep.base", "{}"))
+    base = recorded_base(experiment)
 
     def asked(entry: Entry) -> bool:
         grids = [{"seed": about["seeds"], **grid} for grid in about["grid"] or [{}]]

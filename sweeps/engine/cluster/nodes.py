@@ -16,10 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from jepa_train.base.errors import ConfigError, short_repr
 from jepa_train.storage.resolve import mark, storage_dir
 from sweeps.engine.cluster import node_check
+from sweeps.engine.cluster.folders import check_shared_storage
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.resources import Node, alive
 from sweeps.engine.cluster.session import cluster_address
-from sweeps.engine.spec.rules import check_storage
 
 ARRIVAL_S = 300.0  # after its head, the machines of a cluster that starts all of them at once are there, or will not be
 ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
@@ -101,7 +101,7 @@ def expected_of_nodes() -> Iterator[Expected]:
         ConfigError: this node itself cannot use the storage.
     """
     place = storage_dir()
-    check_storage(place)
+    check_shared_storage(place)
     with mark(place) as probe:
         yield Expected(
             code=node_check.source_digests(), versions=node_check.versions(), storage=str(place), probe=probe

@@ -20,7 +20,7 @@ from ray._private.utils import read_ray_address
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
-from sweeps.engine.spec.rules import check_results
+from sweeps.engine.cluster.folders import check_results_folder
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
                 runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             )
         else:
-            check_results(results_dir())
+            check_results_folder(results_dir())
             stack.enter_context(_on_loopback())
             directory = stack.enter_context(_short_path(ray_dir()))
             stack.callback(ray.shutdown)

@@ -11,7 +11,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import Scalar, flatten, unflatten
+from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, unflatten
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import shared_fields
@@ -44,7 +44,8 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
 
 def described(plan: Plan, source: Path) -> dict[str, str]:
     """The experiment's tags: what analysis must know of the sweep."""
-    sweep = plan.sweep
+    sweep, keyed = plan.sweep, key_fields(plan.base)
+    base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
     return {
         "sweep.file": str(source),
         **({"sweep.name": sweep.study, "sweep.scale": sweep.scale} if sweep.scale else {}),
@@ -53,9 +54,10 @@ def described(plan: Plan, source: Path) -> dict[str, str]:
         "sweep.searched": json.dumps([*sweep.space]),
         "sweep.seeds": json.dumps(sweep.seeds),
         "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
-        "sweep.base": json.dumps(shared_fields(plan.base, sweep.axes), sort_keys=True),
+        "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_resolved(sweep, plan.base), default=list),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
+        **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),
     }
 

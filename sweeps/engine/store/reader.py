@@ -13,11 +13,11 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
-from analysis.store.records import Record, one_per_cell, read_records, sqlite_file
+from analysis.store.records import Record, base_of, one_per_cell, read_records, sqlite_file, with_later
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import cell_fields, flatten, parse, unflatten
+from jepa_train.config.flat import cell_fields, flatten, later_fields, parse, unflatten
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.objective import Goal
@@ -37,7 +37,7 @@ class Entry:
     status: str
     role: str
     label: str
-    params: dict[str, str]
+    params: dict[str, str]  # with the default of each field that was added after its run
     metrics: dict[str, float]
     reason: str = ""
     epoch: int = 0  # the last one that was logged
@@ -142,6 +142,11 @@ def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
     return [_entry(record) for record in one_per_cell(filter(_is_cell, records))]
 
 
+def recorded_base(experiment: Experiment) -> dict[str, str]:
+    """What every cell of the sweep's last launch has in common, as MLflow stores it; {} from before it was recorded."""
+    return base_of(experiment.tags, later_fields())
+
+
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
     """The cells of the sweep as its file is now, by key; those of an earlier base are left out. Creates nothing.
 
@@ -187,7 +192,7 @@ def best_config(sweep: str) -> TrainConfig:
     """
     experiment = find_experiment(sweep, store_uri())
     entries = read_entries(experiment, store_uri()) if experiment is not None else []
-    shared = json.loads(experiment.tags.get("sweep.base", "{}")) if experiment is not None else {}
+    shared = recorded_base(experiment) if experiment is not None else {}
     finished = [
         entry
         for entry in entries
@@ -214,7 +219,7 @@ def _entry(record: Record) -> Entry:
         status=tags.get("status", "running"),
         role=tags.get("role", "cell"),
         label=record.name,
-        params=record.params,
+        params=with_later(record.params, later_fields()),
         metrics=record.metrics,
         reason=tags.get("reason", ""),
         epoch=int(tags.get("epoch", 0)),

@@ -11,7 +11,7 @@ from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from paper_store import nonzero_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "analysis" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 

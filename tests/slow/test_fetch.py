@@ -17,7 +17,7 @@ from analysis.store.export import write_export
 from sweeps.__main__ import main
 from sweeps.engine.cli import fetch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RAY = f"""#!{sys.executable}
 import json, os, shutil, subprocess, sys
 from pathlib import Path

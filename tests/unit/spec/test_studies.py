@@ -16,7 +16,7 @@ from sweeps.engine.run import callbacks
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
 
-FOLDER = Path(__file__).parents[1] / "sweeps"
+FOLDER = Path(__file__).parents[3] / "sweeps"
 STUDIES = sorted(file.stem for file in FOLDER.glob("*.py") if "def sweep(scale" in file.read_text())
 
 

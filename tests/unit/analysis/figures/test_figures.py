@@ -24,7 +24,7 @@ from analysis.figures.architectures import family
 from analysis.figures.style import as_bytes, series
 from analysis.store.runs import NothingToShow, load_runs, sweeps_in
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def drawn(name: str, store: str, sweep: str = "") -> Figure:

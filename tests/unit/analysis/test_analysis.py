@@ -23,7 +23,7 @@ from analysis.table.pivot import pivot
 from analysis.table.ranking import ranked
 from analysis.table.summary import summary
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def built(name: str, store: str) -> pd.DataFrame:

@@ -2,10 +2,10 @@
 
 import csv
 import io
-import re
 
 import pandas as pd
 import pytest
+from latex import check_latex
 
 from analysis import tables
 from analysis.table.cells import Cell, Quantity
@@ -83,25 +83,6 @@ def test_latex_writes_targets_and_level_names_as_the_papers_do() -> None:
 def test_latex_is_balanced_and_every_row_has_as_many_columns_as_are_announced(frame: pd.DataFrame) -> None:
     text = to_latex(frame, title="a_b {50 %} ~^\\ <&> # $", notes=["100 % of 3 & more", "_"])
     check_latex(text)
-
-
-def check_latex(text: str) -> None:
-    """What a compiler would stumble over: environments, braces, columns, characters that mean something."""
-    begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
-    assert begun == ended[::-1]
-    bare = re.sub(r"\\[&%$#_{}]", "", text.partition("\n")[2])  # without escaped characters and the first comment
-    assert bare.count("{") == bare.count("}")
-    assert bare.count("$") % 2 == 0
-    assert "%" not in bare
-    assert "#" not in bare
-    outside = re.sub(r"\$[^$]*\$", "", bare)  # of mathematics
-    assert not {"_", "^", "<", ">"} & {*outside}
-    assert outside.isascii()
-    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
-    for line in bare.splitlines():
-        if line.endswith("\\\\"):
-            spans = [int(span) for span in re.findall(r"\\multicolumn{(\d+)}", line)]
-            assert line.count("&") + 1 + sum(spans) - len(spans) == columns, line
 
 
 def test_latex_parts_the_blocks_of_a_grid(store: str) -> None:
