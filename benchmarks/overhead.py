@@ -148,7 +148,7 @@ def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host)
         whole(trainer)
 
     with mock.patch.object(Trainer, "train_step", noting):
-        outcome = train_cell(cell, report, checkpoints, host)
+        outcome = train_cell({**cell, "cell_key": f"seed{cell['seed']}"}, report, checkpoints, host)
     note("end")
     return outcome
 

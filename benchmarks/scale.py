@@ -118,7 +118,7 @@ def proposal_rows(trials: int) -> list[Measured]:
 
     sweep = search_of(trials)
     plan = make_plan(sweep, Path("scale_search.py"))
-    assert sum(len(study.candidates) for study in plan.studies) == trials
+    assert sum(len(search.candidates) for search in plan.searches) == trials
     searcher = CellSearcher(
         plan,
         parallel=True,

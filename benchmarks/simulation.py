@@ -46,7 +46,7 @@ class SimulatedSweep:
         self._warm = list(warm)
         self.entries: dict[str, Entry] = {}  # the store
         self.epochs = 0  # trained so far
-        self.launched: list[str] = []  # the keys of the cells, as often as they were suggested
+        self.launched: list[Cell] = []  # as often as they were suggested
         self.ends: list[tuple[int, Entry]] = []  # epochs trained when a cell ended, and how
         self.notes: list[str] = []
 
@@ -60,15 +60,15 @@ class SimulatedSweep:
         """Launch the sweep, and kill it after so many turns."""
         plan = self.plan()
         judge = Judge(plan)
+        busy: list[_Lane] = []
         searcher = CellSearcher(
             plan,
             parallel=self._lanes > 1,
-            announce=lambda cell: self.launched.append(cell.key),
+            announce=self.launched.append,
             admit=admit,
             rungs=judge.seen,
             note=self.notes.append,
         )
-        busy: list[_Lane] = []
         trial = 0
         while turns is None or turns > 0:
             for _ in range(self._lanes - len(busy)):
@@ -76,17 +76,16 @@ class SimulatedSweep:
                 config = searcher.suggest(str(trial))
                 if not isinstance(config, dict):
                     break
-                busy.append(self._started(searcher, str(trial)))
+                busy.append(self._started(self.launched[-1], str(trial)))
             if not busy:
                 break
             busy = [lane for lane in busy if not self._advanced(lane, searcher, judge)]
             turns = None if turns is None else turns - 1
         return searcher
 
-    def _started(self, searcher: CellSearcher, trial: str) -> _Lane:
-        cell = searcher._running[trial].cell
+    def _started(self, cell: Cell, trial: str) -> _Lane:
         known = self.entries.get(cell.key)
-        self._write(cell, status="running", epoch=known.epoch if known else 0, rungs=known.rungs if known else {})
+        self.write(cell, status="running", epoch=known.epoch if known else 0, rungs=known.rungs if known else {})
         return _Lane(trial, cell, self._reports(cell.config))
 
     def _advanced(self, lane: _Lane, searcher: CellSearcher, judge: Judge) -> bool:
@@ -99,7 +98,7 @@ class SimulatedSweep:
             stopped = judge.judge(lane.cell.key, flat, metrics)
             repeated = lane.done <= before
             self.epochs += not repeated
-            entry = self._write(
+            entry = self.write(
                 lane.cell,
                 status="running",
                 epoch=max(lane.done, before),
@@ -125,7 +124,7 @@ class SimulatedSweep:
         searcher.on_trial_complete(lane.trial, {**metrics, **said})
         return True
 
-    def _write(
+    def write(
         self,
         cell: Cell,
         *,
@@ -134,6 +133,7 @@ class SimulatedSweep:
         rungs: Mapping[int, float],
         metrics: Mapping[str, float] = {},
     ) -> Entry:
+        """Put a cell into the store."""
         entry = Entry(
             run_id=cell.key,
             key=cell.key,

@@ -1,10 +1,15 @@
-"""What the cells of a sweep are ranked by, as its experiment says."""
+"""Goals: the numbers by which the cells of a sweep are ranked. Shared with the engine, so free of pandas at import."""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
+
+Direction = Literal["max", "min"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,16 +17,24 @@ class Goal:
     """One number of a run to be made large or small: a metric, or a metric / over^power (selection without labels)."""
 
     metric: str
-    direction: Literal["max", "min"] = "max"
+    direction: Direction = "max"
     over: str = ""
     power: float = 0.0
 
     @property
     def name(self) -> str:
-        """As people read it: "val/probe_top1", "train/loss / method.lamb^0.4"."""
+        """Text for people: "val/probe_top1", "train/loss / method.lamb^0.4"."""
         return f"{self.metric} / {self.over}^{self.power:g}" if self.over else self.metric
 
-    def scores(self, runs: pd.DataFrame) -> pd.Series:
+    def score(self, metrics: Mapping[str, float], flat: Mapping[str, Any]) -> float:
+        """The number of a run with these metrics and this flat config; NaN where it is not to be had."""
+        value = metrics.get(self.metric, math.nan)
+        if not self.over:
+            return float(value)
+        base = float(flat.get(self.over, math.nan))
+        return float(value) / base**self.power if base > 0 else math.nan
+
+    def scores(self, runs: "pd.DataFrame") -> "pd.Series":
         """The number of each run, whatever its status; NaN where it is not to be had."""
         values = _numbers(runs, self.metric)
         if not self.over:
@@ -29,13 +42,27 @@ class Goal:
         base = _numbers(runs, self.over)
         return (values / base**self.power).where(base > 0)
 
-    def best_first(self, runs: pd.DataFrame) -> pd.DataFrame:
+    def better(self, score: float, than: float) -> bool:
+        """Comparison of two scores; any number beats NaN."""
+        if math.isnan(score) or math.isnan(than):
+            return not math.isnan(score)
+        return score > than if self.direction == "max" else score < than
+
+    def best_key(self, scores: Mapping[str, float]) -> str:
+        """The cell key with the best score, the smallest of several; "" where there is no number."""
+        best = ""
+        for key in sorted(scores):
+            if self.better(scores[key], scores.get(best, math.nan)):
+                best = key
+        return best
+
+    def best_first(self, runs: "pd.DataFrame") -> "pd.DataFrame":
         """The runs by this goal, equal ones by cell key, those without a number last; the score as column `score`."""
         scored = runs.assign(score=self.scores(runs))
         return scored.sort_values(["score", "cell_key"], ascending=[self.direction == "min", True])
 
 
-def goals_of(runs: pd.DataFrame) -> list[Goal]:
+def goals_of(runs: "pd.DataFrame") -> list[Goal]:
     """The goals of one sweep, the one that ranks first."""
     text = runs["sweep.goals"].iloc[0] if "sweep.goals" in runs else None
     if isinstance(text, str):
@@ -43,6 +70,12 @@ def goals_of(runs: pd.DataFrame) -> list[Goal]:
     return [Goal(metric=runs["sweep.objective"].iloc[0])]  # a store from before goals names one metric to maximise
 
 
-def _numbers(runs: pd.DataFrame, name: str) -> pd.Series:
-    column = runs[name] if name in runs else pd.Series(index=runs.index, dtype=float)
-    return pd.to_numeric(column, errors="coerce").astype(float)
+def _numbers(runs: "pd.DataFrame", name: str) -> "pd.Series":
+    return runs.reindex(columns=[name])[name].map(_number).astype(float)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,11 +1,11 @@
 """Several goals at once: which points none beats, how much of the space they cover, and where the bend is."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-Direction = Literal["max", "min"]
+from analysis.select.objectives import Direction
+
 Points = Sequence[Sequence[float]] | np.ndarray  # (n, goals)
 
 

@@ -1,19 +1,23 @@
-"""Checkpoints of one run: written atomically, beside the training; read without executing anything; one in reserve."""
+"""Checkpoints of one run: atomic files, written beside the training, read without executing anything, one in reserve.
 
-import contextlib
+Order of this file: the errors, the decision on how a run starts, Checkpoints, the files to delete, one file's content.
+"""
+
+import errno
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import torch
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.checkpoint.checkpoint_file import FORMAT, AnotherCellError, CheckpointError, read_checkpoint
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
 from jepa_train.distributed import collectives
@@ -22,25 +26,55 @@ from jepa_train.storage.resolve import storage_path
 
 logger = logging.getLogger(__name__)
 
-_KEPT = 2  # the newest and, should that prove unreadable, the one before
-_FINAL = "final.pt"
+FORMAT = 2  # raise it when older checkpoints can no longer be continued
 INTERVAL_S = 300.0  # between two checkpoints within an epoch
 WAIT_S = 60.0  # for another process to leave the folder: a worker whose driver died ends within seconds
+_KEEP = 2  # the newest and, should that prove unreadable, the one before
+_FINAL = "final.pt"
+# Errors of a disk that does not answer, which say nothing of the file; a damaged file leads to other errors
+_AWAY = {errno.ESTALE, errno.EIO, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO}
 
 Reports = Sequence[dict[str, float]]
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this run; the message is one line that says why."""
+
+
+class AnotherCellError(CheckpointError):
+    """A good checkpoint, but of another run."""
+
+
+@dataclass(frozen=True)
+class ResumeDecision:
+    """Rank 0's decision on how a run starts: from a checkpoint, from scratch, or not at all.
+
+    Args:
+        checkpoint: name of the file to continue from; empty for a fresh start.
+        error: message that ends the run on every rank; empty if it may start.
+        outage: kind of the error: StorageError, which is retried, or else ConfigError.
+    """
+
+    checkpoint: str = ""
+    error: str = ""
+    outage: bool = False
+
+    def broadcast(self) -> "ResumeDecision":
+        """Rank 0's decision, on every rank. As JSON: torch's own way to send an object executes what it receives."""
+        return ResumeDecision(**json.loads(collectives.broadcast_text(json.dumps(asdict(self)))))
 
 
 class Checkpoints:
     """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights) at its end.
 
-    Each holds the reports of all epochs so far: whoever was told of them may have died before they were stored.
+    Each contains the reports of all epochs so far: their recipient may have died before it stored them.
     Rank 0 writes. A file is complete under its name or not there at all. A context manager: from resume on the folder
-    is locked, where it can be, until the block ends, which waits for the file that is on its way.
+    is locked, where it can be, until the block ends, which waits for the file that is being uploaded.
 
     Args:
         folder: on a disk, made when missing, or in an object store; None keeps nothing.
         config: the run's; a checkpoint of another cell is refused.
-        saved: told, by another thread, that a file has arrived, and how many seconds ago its state was taken.
+        saved: called from another thread when a file is complete, with the age of its state in seconds.
     """
 
     def __init__(
@@ -50,70 +84,27 @@ class Checkpoints:
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
-        self._foreign: dict[str, str] = {}  # names of other cells' checkpoints, and what they were refused with
-        self._unread: set[str] = set()  # of those that were refused for other reasons: they are no reserve
+        self._refused: dict[str, type[CheckpointError]] = {}  # the files that resume could not use, by name
         self._lock: IO[str] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._sent: Future[bool] | None = None
+        self._upload: Future[bool] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
             self.settle()
         except Exception:
-            if error is None:  # else what ended the run says more
+            if error is None:  # else the error that ended the run says more
                 raise
         finally:
             self._thread.shutdown()
             if self._lock is not None:
                 self._lock.close()
 
-    @property
-    def due(self) -> bool:
-        """Whether the last one is older than INTERVAL_S by rank 0's clock. All ranks ask together."""
-        late = self._folder is not None and time.monotonic() - self._last > INTERVAL_S
-        return collectives.broadcast_flag(late)
-
-    def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
-        """Write the state after `step` steps, and drop all but the one before once it has arrived.
-
-        The state is copied to a file before this returns; its way to the bucket, or for good onto the disk, goes on
-        beside the training, one at a time. A full disk, or a store that is away, costs the checkpoint only.
-        """
-        self._last = time.monotonic()
-        self._send(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
-
-    def settle(self) -> bool:
-        """Wait for the file that is on its way, if there is one, and tell whether it has arrived.
-
-        Raises:
-            Exception: whatever went wrong on the way, but for the storage, which is a warning.
-        """
-        sent, self._sent = self._sent, None
-        return sent is not None and sent.result()
-
-    def finish(self, network: dict[str, Any], reports: Reports) -> None:
-        """Write final.pt, for later evaluation; drop the others when it has arrived."""
-        if self._folder is None or not collectives.is_main():
-            return
-        self._send(_FINAL, {"network": network, "reports": list(reports)})
-        if self.settle():
-            self.clear()
-        else:
-            logger.error("the run is finished without its weights: %s is not there", self._folder / _FINAL)
-
-    def clear(self) -> None:
-        """Drop what a run that is over would have resumed from."""
-        if collectives.is_main():
-            self.settle()
-            self._drop(lambda steps: [name for name in steps if name not in self._foreign])
-
     def resume(self) -> dict[str, Any]:
-        """The newest checkpoint of this run that can be read, the same on every rank; {} where there is none.
+        """Load the newest checkpoint of this run that can be read, the same on every rank; {} if there is none.
 
         {"network", "reports"} of a finished run, {"step", "trainer", "reports"} of one in flight. A file that is
         damaged or of another run is named in a warning, and the one before it is used.
@@ -123,85 +114,134 @@ class Checkpoints:
             StorageError: the storage is away, and with it what this run may have left there; or another process is
                 using the folder.
         """
-        found, content, refusal = self._newest() if collectives.is_main() else ("", {}, None)
-        away = collectives.broadcast_flag(isinstance(refusal, StorageError))
-        found, text = collectives.broadcast_text(found), collectives.broadcast_text(str(refusal or ""))
-        if text:
-            raise (StorageError if away else ConfigError)(text)
-        unread = ""
-        if found and not collectives.is_main():
-            try:
-                content = self._read(found)
-            except StorageError as error:
-                unread = str(error)
-            except CheckpointError:
-                pass
-        if collectives.any_rank(bool(unread)):
-            raise StorageError(unread or f"{self._folder / found if self._folder else found} is away for another rank")
-        if collectives.any_rank(bool(found) and not content):
-            raise ConfigError(
-                f"checkpoints must lie where every worker sees them, got {found} in {self._folder}, which some cannot "
-                "read; set JEPA_STORAGE, or JEPA_RESULTS, to what all machines share"
-            )
-        return content
+        decision, content = self._decide() if collectives.is_main() else (ResumeDecision(), {})
+        decision = decision.broadcast()
+        if decision.error:
+            raise (StorageError if decision.outage else ConfigError)(decision.error)
+        if self._folder is None or not decision.checkpoint:
+            return {}
+        return self._load_alike(self._folder / decision.checkpoint, content)
 
-    def _newest(self) -> tuple[str, dict[str, Any], Exception | None]:
-        """Name and content of what to resume, or why this folder cannot be used."""
+    @property
+    def due(self) -> bool:
+        """True if the last one is older than INTERVAL_S by rank 0's clock. All ranks ask together."""
+        late = self._folder is not None and time.monotonic() - self._last > INTERVAL_S
+        return collectives.broadcast_flag(late)
+
+    def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
+        """Write the state after `step` steps, and drop all but the one before once the file is complete.
+
+        The state is copied to a file before this returns; its way to the bucket, or for good onto the disk, goes on
+        beside the training, one at a time. A full disk, or a store that is away, costs the checkpoint only.
+        """
+        self._last = time.monotonic()
+        self._write(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
+
+    def settle(self) -> bool:
+        """Wait for the file that is being uploaded, if there is one; returns True if it is complete.
+
+        Raises:
+            Exception: any error on the way, except those of the storage, which are warnings.
+        """
+        upload, self._upload = self._upload, None
+        return upload is not None and upload.result()
+
+    def finish(self, network: dict[str, Any], reports: Reports) -> None:
+        """Write final.pt, for later evaluation; drop the others when it is complete."""
+        if self._folder is None or not collectives.is_main():
+            return
+        self._write(_FINAL, {"network": network, "reports": list(reports)})
+        if self.settle():
+            self.clear()
+        else:
+            logger.error("the run is finished without its weights: %s is not there", self._folder / _FINAL)
+
+    def clear(self) -> None:
+        """Drop what a run that is over would have resumed from."""
+        if collectives.is_main():
+            self.settle()
+            self._delete_older(keep=0)
+
+    def _decide(self) -> tuple[ResumeDecision, dict[str, Any]]:
+        """Rank 0's decision, with the content of the checkpoint that it names."""
+        try:
+            name, content = self._newest()
+        except (ConfigError, StorageError) as error:
+            return ResumeDecision(error=str(error), outage=isinstance(error, StorageError)), {}
+        return ResumeDecision(name), content
+
+    def _newest(self) -> tuple[str, dict[str, Any]]:
+        """Lock the folder and read the newest checkpoint of this run: its name and content; "", {} if there is none.
+
+        Raises:
+            ConfigError: the folder is another run's.
+            StorageError: the storage is away, or another process is using the folder.
+        """
         if self._folder is None:
-            return "", {}, None
+            return "", {}
         try:
             # two writers would mix their steps: a worker whose driver was killed trains on until its next report
             self._lock = self._folder.lock(WAIT_S)
-            names = self._folder.names()
-            for part in [name for name in names if name.endswith(".part")]:  # of writers that were killed
-                _removed(self._folder / part)
-            for name in [*filter(_FINAL.__eq__, names), *_steps(names)]:
-                try:
-                    return name, self._read(name), None
-                except AnotherCellError as error:
-                    if name == _FINAL:
-                        return "", {}, ConfigError(f"{error}; choose another folder")
-                    self._foreign[name] = str(error)
-                    logger.warning("%s; the one before it is used, if there is one", error)
-                except CheckpointError as error:
-                    self._unread.add(name)
-                    logger.warning("%s; the one before it is used, if there is one", error)
-        except InUse:
+        except InUse:  # an outage: a server may keep the lock of a machine that died for minutes
             text = f"checkpoints {self._folder} are being written by another process; wait until it has ended"
-            return "", {}, StorageError(text)  # of a machine that died, a server may keep the lock for minutes
-        except StorageError as error:
-            return "", {}, error
-        # to begin here would cost the other run its checkpoints
-        refusal = next((ConfigError(f"{text}; choose another folder") for text in self._foreign.values()), None)
-        return "", {}, refusal
+            raise StorageError(text) from None
+        names = self._folder.names()
+        _delete(self._folder, (name for name in names if name.endswith(".part")))  # of writers that were killed
+        foreign = ""
+        for name in [*filter(_FINAL.__eq__, names), *_steps_newest_first(names)]:
+            try:
+                return name, self._read(self._folder / name)
+            except CheckpointError as error:
+                self._refused[name] = type(error)
+                if isinstance(error, AnotherCellError):
+                    foreign = foreign or f"{error}; choose another folder"
+                if foreign and name == _FINAL:
+                    break
+                logger.warning("%s; the one before it is used, if there is one", error)
+        if foreign:  # to begin here would cost the other run its checkpoints
+            raise ConfigError(foreign)
+        return "", {}
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, file: StoragePath) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.
 
         Raises:
             CheckpointError: it is truncated, damaged, of another version or of another cell.
             StorageError: the storage is away.
         """
-        assert self._folder is not None
-        content = read_checkpoint(self._folder / name)
+        content = read_checkpoint(file)
         if content["cell_key"] != cell_key(self._config):
             other = content["config"]
             differs = sorted(key for key, value in cell_fields(self._config).items() if other.get(key) != value)
             raise AnotherCellError(
-                f"checkpoint {self._folder / name} is of another cell, {content['cell_key']} "
-                f"(it differs in {', '.join(differs[:3])})"
+                f"checkpoint {file} is of another cell, {content['cell_key']} (it differs in {', '.join(differs[:3])})"
             )
         return content
 
-    def _drop(self, chosen: Callable[[list[str]], list[str]]) -> None:
-        """Remove those chosen of the steps' files, newest first; a file too many is no reason to stop."""
-        if self._folder is not None:
-            with contextlib.suppress(OSError):
-                for name in chosen(_steps(self._folder.names())):
-                    _removed(self._folder / name)
+    def _load_alike(self, file: StoragePath, content: dict[str, Any]) -> dict[str, Any]:
+        """Load the checkpoint on every rank, or raise the same kind of error on every rank if one of them cannot.
 
-    def _send(self, name: str, content: dict[str, Any]) -> None:
-        """Write the content to a local file now, and let the thread bring it under its name."""
+        Args:
+            content: rank 0 has read it already.
+        """
+        failure: Exception | None = None
+        if not collectives.is_main():
+            try:
+                content = self._read(file)
+            except (CheckpointError, StorageError) as error:
+                failure = error
+        if not collectives.any_rank(failure is not None):
+            return content
+        own = isinstance(failure, StorageError)
+        if collectives.any_rank(own):
+            raise StorageError(str(failure) if own else f"{file} is away for another rank")
+        raise ConfigError(
+            f"checkpoints must lie where every worker sees them, got {file.name} in {self._folder}, which some cannot "
+            "read; set JEPA_STORAGE, or JEPA_RESULTS, to what all machines share"
+        )
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        """Write the content to a local file now, and let the thread upload it under its name."""
         if self._folder is None or not collectives.is_main():
             return
         self.settle()
@@ -213,39 +253,102 @@ class Checkpoints:
                 torch.save(head | content, stack.enter_context(local.open("wb")))
                 rest = stack.pop_all()  # to close the file, too: NFS writes it then
         except (OSError, RuntimeError) as error:  # torch.save raises either where the disk is full
-            _lost(target, error)
+            _warn_unwritten(target, error)
         else:
-            self._sent = self._thread.submit(self._arrives, target, rest, taken)
+            self._upload = self._thread.submit(self._complete, target, rest, taken)
 
-    def _arrives(self, target: StoragePath, rest: ExitStack, taken: float) -> bool:
-        """In the thread."""
+    def _complete(self, target: StoragePath, rest: ExitStack, taken: float) -> bool:
+        """Bring the file under its name and delete older ones, in the thread; returns False on an outage."""
         try:
             rest.close()
         except OSError as error:
-            _lost(target, error)
+            _warn_unwritten(target, error)
             return False
         self._saved(time.monotonic() - taken)
-        self._foreign.pop(target.name, None)
-        self._unread.discard(target.name)
-        self._drop(lambda steps: self._outdated([name for name in steps if name < target.name]))
+        self._refused.pop(target.name, None)
+        self._delete_older(keep=_KEEP, saved=target.name)
         return True
 
-    def _outdated(self, older: list[str]) -> list[str]:
-        """All but the reserve. What was refused when this run began is none; what is another cell's is not ours."""
-        ours = [name for name in older if name not in self._foreign]
-        reserve = [name for name in ours if name not in self._unread][: _KEPT - 1]
-        return [name for name in ours if name not in reserve]
+    def _delete_older(self, *, keep: int, saved: str = "") -> None:
+        if self._folder is not None:
+            with suppress(OSError):  # a file too many is no reason to stop
+                _delete(self._folder, files_to_delete(self._folder.names(), self._refused, keep=keep, saved=saved))
 
 
-def _lost(target: StoragePath, error: Exception) -> None:
+def files_to_delete(names: Iterable[str], refused: Mapping[str, type], *, keep: int, saved: str = "") -> list[str]:
+    """Names of the step files to delete, newest first: all of this run's except the newest `keep` good ones.
+
+    Args:
+        names: of all files in the folder.
+        refused: by name, AnotherCellError of another run's files, which are never deleted; another CheckpointError of
+            bad files, which do not count as kept.
+        saved: the newest file to consider; those after it stay. Empty considers all.
+    """
+    steps = [name for name in _steps_newest_first(names) if not saved or name <= saved]
+    ours = [name for name in steps if refused.get(name) is not AnotherCellError]
+    kept = [name for name in ours if name not in refused][:keep]
+    return [name for name in ours if name not in kept]
+
+
+def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
+    """The content of any checkpoint of this version, on the CPU; weights_only, so that it cannot execute anything.
+
+    Raises:
+        CheckpointError: it is truncated, damaged or of another version.
+        StorageError: the storage is away.
+    """
+    try:
+        with storage_path(path).local() as file:
+            with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} fails its checksum")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (StorageError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
+    except OSError as error:
+        if error.errno in _AWAY:
+            raise StorageError(f"checkpoint {path} cannot be read ({error.strerror})") from error
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: it is none, or only a part of one") from error
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
+    if not isinstance(content, dict) or not {"format", "cell_key", "config"} <= content.keys():
+        raise CheckpointError(f"checkpoint {path} is none of ours: it names no cell")
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"checkpoint {path} has format {content['format']}, this version reads {FORMAT}")
+    return content
+
+
+def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
+    """Call load(state); a state of other code is a mistake in one line.
+
+    Raises:
+        ConfigError: the state does not fit.
+    """
+    try:
+        load(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"the checkpoint does not fit this version of the code ({type(error).__name__}: {reason}); "
+            "delete it to train anew"
+        ) from error
+
+
+def _delete(folder: StoragePath, names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(OSError):
+            (folder / name).remove()
+
+
+def _warn_unwritten(target: StoragePath, error: Exception) -> None:
     logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
 
 
-def _steps(names: list[str]) -> list[str]:
-    """Newest first."""
+def _steps_newest_first(names: Iterable[str]) -> list[str]:
     return sorted((name for name in names if name.startswith("step-") and name.endswith(".pt")), reverse=True)
-
-
-def _removed(file: StoragePath) -> None:
-    with contextlib.suppress(OSError):
-        file.remove()

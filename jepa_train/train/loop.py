@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.preemption import Home, Host, Watch
-from jepa_train.checkpoint.checkpoint_file import CheckpointError, read_checkpoint, restore
-from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.checkpoint.checkpoints import CheckpointError, Checkpoints, read_checkpoint, restore
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, parse, unflatten
 from jepa_train.data.splits import load_splits

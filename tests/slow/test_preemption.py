@@ -89,7 +89,7 @@ with ray_session(), expected_of_nodes() as expected:
     with pool:
         found = {"removed": heard_of(pool, {"kind": "removed"}, removed)}
         cluster.add_node(num_cpus=1)  # to go to
-        found["noticed"] = heard_of(pool, flatten(config), noticed)
+        found["noticed"] = heard_of(pool, {"cell_key": "a", **flatten(config)}, noticed)
 cluster.shutdown()
 (folder / "heard.json").write_text(json.dumps(found))
 """

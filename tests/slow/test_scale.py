@@ -30,7 +30,7 @@ def test_a_filled_store_holds_the_sweep_and_a_search(file: Path) -> None:
     assert [row.what for row in table_rows(2)] == ["load_runs", "its table"]
     assert [row.size for row in curve_rows(2)] == ["16 runs x 100 epochs"]
     plan = make_plan(search, Path("scale_search.py"))
-    assert (len(plan.studies[0].candidates), plan.proposals) == (3, 6)
+    assert (len(plan.searches[0].candidates), plan.proposals) == (3, 6)
     assert load_runs("scale", store_uri())["cell_key"].tolist() == [cell.key for cell in cells]
     client = MlflowClient(store_uri())
     (run,) = client.search_runs(

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
         sweep = at_scale(study, options.scale)
     except ConfigError as error:
-        return refused(error)
+        return refuse(error)
     return launch([(sweep, Path(file).resolve())], options)
 
 
@@ -63,21 +64,21 @@ def launch(sweeps: Named, options: Options) -> int:
         if options.explain:
             return _show_cell(plans, options)
         if options.evaluate:
-            return _evaluate(sweeps, options, console)
+            return _evaluate(sweeps, plans, options, console)
         _check_room(plans)
         check_results_folder(results_dir())
         check_shared_storage(storage_dir())
-        return _run(sweeps, options, console)
+        return _run(sweeps, plans, options, console)
     except (ConfigError, StorageError) as error:
-        return refused(error)
+        return refuse(error)
     except MlflowException as error:
-        return refused(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
+        return refuse(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on where this one stopped\n")
         return 130
 
 
-def refused(error: ConfigError | StorageError | str) -> int:
+def refuse(error: ConfigError | StorageError | str) -> int:
     """The exit code of bad input, and of a storage that is away, which are answered in one line."""
     sys.stderr.write(f"error: {hidden(str(error))}\n")
     return 2
@@ -127,8 +128,9 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
     from sweeps.engine.cli.preview import preview, preview_lines
     from sweeps.engine.run.price import price
 
+    note = _printer(Console(stderr=True))
     facts = [
-        preview(sweep, plan, price(plan, note=partial(_say, Console(stderr=True)), start=False) if plan else None)
+        preview(sweep, plan, price(plan, note=note, start=False) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)
@@ -145,37 +147,52 @@ def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
     return _show(facts, explain_lines, options, of="cells")
 
 
-def _run(sweeps: Named, options: Options, console: Console) -> int:
-    """Plan, run and show each sweep; Ray starts only when a cell is missing."""
-    from sweeps.engine.cli.summary import summary_lines
-    from sweeps.engine.run.launch import Run
-    from sweeps.engine.store.lock import hold
+def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
+    """Run and show each sweep; Ray starts only when a cell is missing."""
+    from sweeps.engine.cli.summary import summary, summary_lines
+    from sweeps.engine.run.launch import Launch
     from sweeps.engine.store.reader import shown_uri
 
-    all_facts = []
-    with Run(options, console) as run:
-        for sweep, file in sweeps:
-            with hold(sweep.name, partial(_say, console)):
-                facts = run.one(sweep, file)
-            _say(console, "\n".join(["", facts["table"], "", *summary_lines(facts)]))
+    all_facts, say = [], _printer(console)
+    with Launch(console, say, max_gpu_hours=options.max_gpu_hours) as launch:
+        for (sweep, file), plan in zip(sweeps, plans, strict=True):
+            with _held(sweep, file, plan, options, say) as current:
+                facts = summary(launch.run(current))
+            say("\n".join(["", facts["table"], "", *summary_lines(facts)]))
             all_facts.append(facts)
-    _say(console, f"MLflow store: {shown_uri()}\nbrowse it with: make ui")
+    say(f"MLflow store: {shown_uri()}\nbrowse it with: make ui")
     _write_json(all_facts, options)
     return 0 if all(facts["complete"] for facts in all_facts) else 1
 
 
-def _evaluate(sweeps: Named, options: Options, console: Console) -> int:
+def _evaluate(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
     """Finished cells through other protocols; the metrics join their runs."""
-    from sweeps.engine.run.launch import Run
-    from sweeps.engine.store.lock import hold
+    from sweeps.engine.run.launch import Launch
 
-    with Run(options, console) as run:
-        facts = []
-        for sweep, file in sweeps:
-            with hold(sweep.name, partial(_say, console)):
-                facts.append(run.evaluate(sweep, file))
+    facts, say = [], _printer(console)
+    with Launch(console, say) as launch:
+        for (sweep, file), plan in zip(sweeps, plans, strict=True):
+            with _held(sweep, file, plan, options, say) as current:
+                done, without, spooled = launch.evaluate(current)
+            facts.append({"sweep": sweep.name, "evaluated": done, "without_checkpoint": without, "spooled": spooled})
     _write_json(facts, options)
     return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0
+
+
+@contextmanager
+def _held(
+    sweep: Sweep, file: Path, plan: "Plan | None", options: Options, say: Callable[[str], None]
+) -> Iterator["Plan"]:
+    """Hold the sweep for the block. Its plan, with what earlier launches wrote, or could not write until now."""
+    from sweeps.engine.plan.plan import make_plan
+    from sweeps.engine.store.ledger import replay_spool
+    from sweeps.engine.store.lock import hold
+
+    with hold(sweep.name, say):
+        replayed = replay_spool(sweep.name)
+        if replayed:
+            say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
+        yield plan.refreshed() if plan else make_plan(sweep, file, options.places, retry=options.retry)
 
 
 def _show(
@@ -193,5 +210,6 @@ def _write_json(facts: Sequence["Facts"], options: Options, *, of: str = "sweeps
         sys.stdout.write(json.dumps({of: facts}, indent=2, allow_nan=False) + "\n")
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+def _printer(console: Console) -> Callable[[str], None]:
+    """Prints a line as it is, however long."""
+    return partial(console.print, highlight=False, soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from jepa_train.base.errors import ConfigError, nearest, short_repr
 from jepa_train.config.scales import Scale
 from sweeps.engine.cli.args import read_words
 from sweeps.engine.cli.errors import install, one_line
-from sweeps.engine.cli.main import launch, refused
+from sweeps.engine.cli.main import launch, refuse
 from sweeps.engine.spec.scale import at_scale
 from sweeps.engine.spec.sweep import Sweep
 
@@ -35,7 +35,7 @@ def by_name(words: list[str]) -> int:
         line = one_line(error) or (str(error) if isinstance(error, ConfigError) else None)
         if line is None:
             raise
-        return refused(line)
+        return refuse(line)
     if doctor:
         from sweeps.engine.cli.doctor import examine  # it imports everything there is to examine
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from mlflow.entities import Experiment
 
+from analysis.select.objectives import Goal
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of
+from sweeps.engine.run.eta import duration, seconds_left
 from sweeps.engine.spec.cells import grid_points
-from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
@@ -42,7 +43,7 @@ def status(sweep: Sweep) -> Facts:
         ],
         "device_hours": sum(entry.device_seconds for entry in entries) / 3600,
         "lost_device_hours": sum(entry.lost_device_seconds for entry in entries) / 3600,
-        "seconds_left": _seconds_left(sweep, entries, states, total),
+        "seconds_left": _time_left(sweep, entries, states, total),
     }
 
 
@@ -57,16 +58,8 @@ def status_lines(facts: Facts) -> list[str]:
     lost = f" ({facts['lost_device_hours']:.2g} of them lost with workers)" if facts["lost_device_hours"] else ""
     spent = f"  {facts['device_hours']:.2f} device-hours used{lost}"
     left = facts["seconds_left"]
-    lines.append(spent if left is None else f"{spent}, {time_told(left)} left")
+    lines.append(spent if left is None else f"{spent}, {duration(left)} left")
     return lines
-
-
-def time_told(seconds: float) -> str:
-    """A time that need not be exact: "40 s", "12 min", "3 h 05 min"."""
-    if seconds < 60:
-        return f"{5 * math.ceil(seconds / 5)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _current(experiment: Experiment, uri: str) -> list[Entry]:
@@ -114,7 +107,7 @@ def _total(sweep: Sweep) -> int:
     return len(sweep.references) + points * each
 
 
-def _seconds_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:
+def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:
     """From the mean time of a cell so far, a running one counted by its epochs; None when nothing runs or is known."""
     weights = {"running": None, "finished": 1.0, "diverged": 1.0, "collapsed": 1.0, "pruned": 1.0}
     trained = [
@@ -128,10 +121,10 @@ def _seconds_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str],
         return None
     gpus = sweep.gpus_per_worker
     devices = sweep.workers * (gpus if isinstance(gpus, float) and gpus > 0 else 1.0)
-    seconds = sum(entry.device_seconds for entry, _ in trained) / devices / worked
+    each = sum(entry.device_seconds for entry, _ in trained) / devices / worked
     over = sum(state not in ("missing", "running") for state in states)
     running = sum(fraction for entry, fraction in trained if entry.status == "running")
-    return seconds * (total - over - running) / lanes
+    return seconds_left(each, total - over - running, lanes)
 
 
 def _fraction(params: Mapping[str, str], epoch: int) -> float:

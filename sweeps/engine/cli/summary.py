@@ -2,18 +2,17 @@
 
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
-from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.display import End, Outcome
+from sweeps.engine.run.display import CellEnd
+from sweeps.engine.run.launch import Launched
 
 
-def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> Facts:
-    """The facts of the end of a launch, from the plan that it began with and what became of its cells.
-
-    Args:
-        spooled: "" or one line about the metrics that have not reached the store.
-    """
+def summary(launched: Launched) -> Facts:
+    """The facts of the end of a launch, from its plan and what became of its cells."""
+    plan, outcome = launched.plan, launched.outcome
     rows = plan.rows()
-    cells = {row.cell.key: End(label=row.cell.label, status=row.state, reason=row.note) for row in rows} | outcome.ends
+    cells = {
+        row.cell.key: CellEnd(label=row.cell.label, status=row.state, reason=row.note) for row in rows
+    } | outcome.ends
     states = counts_of([cell.status for cell in cells.values()], plan.total)
     return {
         "sweep": plan.sweep.name,
@@ -28,9 +27,9 @@ def summary(plan: Plan, outcome: Outcome, *, table: str, spooled: str = "") -> F
             for key, cell in cells.items()
             if cell.status == "failed"
         ],
-        "complete": not spooled and all(is_done(state) for state in states),
-        "spooled": spooled,
-        "table": table,
+        "complete": not launched.spooled and all(is_done(state) for state in states),
+        "spooled": launched.spooled,
+        "table": launched.table,
     }
 
 

@@ -16,7 +16,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Collection[int]) -> None:
-    """One cell, from a complete flat config. Its own failure is a result, not an exception.
+    """One cell, from its key and its complete flat config. Its own failure is a result, not an exception.
 
     The last report repeats the last metrics and adds how the cell ended: `status` (finished, diverged, collapsed,
     stopped, failed, or interrupted where no lane is left), `reason` and `traceback`. A cell that failed in its first

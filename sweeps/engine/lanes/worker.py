@@ -50,19 +50,24 @@ Runner = Callable[[Flat, Report, str, Host], Outcome]
 
 
 def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outcome:
-    """The runner of real sweeps: a complete flat config through jepa_train.train, resumed where it was begun before."""
+    """The runner of real sweeps: a cell through jepa_train.train, resumed where it was begun before.
+
+    Args:
+        cell: the complete flat config and `cell_key`, which names the folder of its checkpoints.
+    """
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.base.system_metrics import SystemMetrics
-    from jepa_train.config.flat import cell_key, unflatten
+    from jepa_train.config.flat import unflatten
     from jepa_train.storage.resolve import storage_path
     from jepa_train.train.loop import train
 
-    config, machine = unflatten(cell), SystemMetrics()
+    config = unflatten({name: value for name, value in cell.items() if name != "cell_key"})
+    machine = SystemMetrics()
 
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())
 
-    return train(config, report=told, checkpoints=storage_path(checkpoints) / cell_key(config), host=host)
+    return train(config, report=told, checkpoints=storage_path(checkpoints) / str(cell["cell_key"]), host=host)
 
 
 class Preempted(Exception):

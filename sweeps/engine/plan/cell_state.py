@@ -1,4 +1,4 @@
-"""States: what the ledger says of a cell, as people see it, and whether a launch runs it."""
+"""States of cells: the ledger's status as people see it, and the rule by which a launch runs a cell."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ _ENDED: dict[str, State] = {state: state for state in get_args(State)[2:]}  # a 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How a launch reads the ledger.
+    """Reading of the ledger by a launch.
 
     Args:
         retry: states that are run again although they are over: "failed".
-        held: a living launch holds the sweep: what says that it runs does run.
-        stopping: the sweep stops early; without that, what was stopped early runs on.
+        held: a living launch holds the sweep, so that cells with status running do run.
+        stopping: the sweep stops early; without that, cells that were stopped early run on.
     """
 
     retry: frozenset[str] = frozenset()
@@ -34,12 +34,12 @@ class Rules:
         return _ENDED.get(entry.status, "missing")
 
     def due(self, entry: Entry | None) -> bool:
-        """Whether a launch runs the cell."""
+        """True where a launch runs the cell."""
         state = self.state(entry)
         return state == "missing" or state in self.retry or (state == "pruned" and not self.stopping)
 
     def note(self, entry: Entry | None, epochs: int) -> str:
-        """What is to be added to the state, "" where it says all: how far the cell is, or why it ended so."""
+        """Short detail of the state for display, e.g. "epoch 3 of 20" or the reason of its end; "" if none."""
         if entry is None:
             return ""
         state = self.state(entry)
@@ -51,14 +51,14 @@ class Rules:
 
 
 def counts_of(states: Sequence[str], total: int) -> dict[str, int]:
-    """How many cells are in each state, in the order of State; those that nothing is known of are missing."""
+    """Number of cells in each state, in the order of State; unknown cells are missing."""
     found = Counter(states)
     found["missing"] += max(0, total - len(states))
     return {state: found[state] for state in get_args(State) if found[state]}
 
 
 def is_done(state: str) -> bool:
-    """Whether a cell in this state has a result."""
+    """True where a cell in this state has a result."""
     return state in ("finished", "diverged", "collapsed", "pruned")
 
 

@@ -1,7 +1,7 @@
 """Plans: what a sweep asks for, what the store has of it, and what is left to run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, parse, unflatten
 from sweeps.engine.plan.cell_state import Rules, State
-from sweeps.engine.plan.searches import Study, studies_of, without_winner
+from sweeps.engine.plan.searches import Search, searches_of
 from sweeps.engine.spec.cells import Cell, changed, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.reader import Entry, best_config, find_experiment, read_entries, read_ledger, store_uri
@@ -37,23 +37,25 @@ class Plan:
     Args:
         fixed: references and grid cells, done or not.
         entries: what the store has of the sweep, by cell key, in the order in which the runs were begun.
-        studies: the searches, one per point of the grid; () without a space.
+        searches: one per point of the grid; () without a space. A launch moves copies of them on.
         rules: which cells this launch runs.
+        file: the sweep's.
     """
 
     sweep: Sweep
     base: TrainConfig
     fixed: tuple[Cell, ...]
     entries: dict[str, Entry]
-    studies: tuple[Study, ...] = ()
+    searches: tuple[Search, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    file: Path = Path()
 
     @cached_property
     def known(self) -> tuple[Cell, ...]:
-        """Every cell that is known by now, each once: fixed ones, candidates, and the other seeds of winners."""
+        """Every known cell, each once: fixed ones, candidates, and confirmations of the best candidates."""
         cells = {cell.key: cell for cell in self.fixed}
-        for study in self.studies:
-            for cell in (*(candidate.cell for candidate in study.candidates), *study.further):
+        for search in self.searches:
+            for cell in (*(candidate.cell for candidate in search.candidates), *search.confirmations):
                 cells.setdefault(cell.key, cell)  # a reference may be a point of the search as well
         return tuple(cells.values())
 
@@ -65,12 +67,12 @@ class Plan:
     @property
     def proposals(self) -> int:
         """Points that searches have still to propose; a finite space has no more than all of its points."""
-        return sum(study.proposals for study in self.studies)
+        return sum(search.proposals for search in self.searches)
 
     @property
     def awaited(self) -> int:
-        """Cells of winners that are not known yet."""
-        return sum(study.open for study in self.studies) * (len(self.sweep.seeds) - 1)
+        """Confirmations of best candidates that are not known yet."""
+        return sum(search.pending_confirmations for search in self.searches)
 
     @property
     def total(self) -> int:
@@ -84,9 +86,8 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What stands in the way of cells that the sweep asks for."""
-        stuck = [study for study in self.studies if not study.open and study.candidates and study.winner is None]
-        return [without_winner(study.point) for study in stuck] if len(self.sweep.seeds) > 1 else []
+        """Lines for the user about cells that the sweep asks for and that cannot be known."""
+        return [search.problem for search in self.searches if search.problem]
 
     def state(self, cell: Cell | Entry) -> State:
         """What the ledger says of a cell."""
@@ -95,6 +96,12 @@ class Plan:
     def due(self, cell: Cell | Entry) -> bool:
         """Whether this launch runs a cell."""
         return self.rules.due(self.entries.get(cell.key))
+
+    def refreshed(self) -> "Plan":
+        """The plan with what the store says now, for a launch that holds the sweep; its cells stay as they are."""
+        rules = replace(self.rules, held=False)
+        entries = read_ledger(self.sweep, self.base, self.file)
+        return laid_out(self.sweep, self.base, self.fixed, entries, _warm_entries(self.sweep), rules, file=self.file)
 
     def rows(self) -> list[Row]:
         """Every known cell with its state."""
@@ -123,12 +130,13 @@ def make_plan(
         ConfigError: anything that could not run.
     """
     base = resolved_base(sweep, places)
-    sweep.check(base)
-    for point in sweep.corners():
+    if places or isinstance(sweep.base, BestOf):  # another base than the one that the sweep was checked with
+        sweep.check(base)
+    for point in sweep.corners() if sweep.space else ():
         changed(base, point)
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
     fixed = tuple(fixed_cells(sweep, base))
-    return laid_out(sweep, base, fixed, read_ledger(sweep, base, file), _warm_entries(sweep), rules)
+    return laid_out(sweep, base, fixed, read_ledger(sweep, base, file), _warm_entries(sweep), rules, file=file)
 
 
 def laid_out(
@@ -138,10 +146,11 @@ def laid_out(
     entries: Mapping[str, Entry],
     warm: Iterable[Entry],
     rules: Rules,
+    file: Path = Path(),
 ) -> Plan:
     """The plan of a sweep whose base, fixed cells and entries are at hand."""
-    studies = studies_of(sweep, base, entries.values(), warm, rules)
-    return Plan(sweep, base, fixed, dict(entries), studies, rules)
+    found = dict(entries)
+    return Plan(sweep, base, fixed, found, searches_of(sweep, base, found, warm, rules), rules, file)
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:

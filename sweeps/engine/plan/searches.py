@@ -1,23 +1,48 @@
-"""Studies: the search at each point of the grid, as the store holds it; its candidates, its winner, the winner's seeds.
+"""Searches: one state machine per point of the grid, which a plan reads and a launch moves on.
 
-A search alone is one study at the one empty point of no grid.
+A sweep with a space and no grid is one search, at the one empty point.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.spec.cells import Cell, changed, grid_points, label_of, make_cell
-from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.search_space import point_of, size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
-Place = tuple[str, ...]  # of a study: the values on the grid's axes, as MLflow stores them
+GridPoint = tuple[str, ...]  # the values on the grid's axes, as MLflow stores them
+
+
+class SearchState(Enum):
+    """Stages of a search."""
+
+    PROPOSING = "proposing"  # candidates are left to start: those of an earlier launch, or new ones
+    WAITING = "waiting"  # the next cell depends on candidates that run
+    CONFIRMING = "confirming"  # the best candidate's cells with the other seeds are left to start
+    DONE = "done"  # no cell is left to start
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateResult:
+    """End of a candidate.
+
+    Args:
+        status: as in the store.
+        scores: one per goal, NaN where there is none.
+        rungs: epoch -> score where early stopping judged it.
+    """
+
+    status: str
+    scores: tuple[float, ...]
+    rungs: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -29,43 +54,144 @@ class Candidate:
     entry: Entry
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """The search at one point of the grid.
+class Sampler(Protocol):
+    """Source of a search's candidates, which learns from their results."""
+
+    def resume(self, candidate: Candidate) -> None:
+        """Start a candidate of an earlier launch."""
+
+    def propose(self, number: int) -> Cell | None:
+        """Start a new candidate, after so many others; None where the space has no other point."""
+
+    def tell(self, key: str, result: CandidateResult) -> None:
+        """Learn the result of a candidate that was started."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Search:
+    """The candidates at one point of the grid, all with the first seed, then the best one with the other seeds.
+
+    A plan builds it from the store's entries and only reads it. A launch copies it with a sampler and moves the copy
+    on: next_cell starts a cell, finish ends one.
 
     Args:
         point: of the grid; {} for a search alone.
+        entries: what the store has of the sweep, by cell key.
         candidates: in the order in which they were begun.
         warm: finished cells of other sweeps that are points of this search.
-        resumed: the candidates that this launch runs: begun without an end, or to be run again.
-        proposals: points still to be proposed.
-        open: whether a candidate has still to end.
-        winner: the best finished candidate of a search that is no longer open.
-        further: the winner's cells with the other seeds, done or not.
+        rules: which cells a launch runs.
     """
 
-    point: dict[str, Any]
+    sweep: Sweep
+    base: TrainConfig
+    point: Mapping[str, Any]
+    entries: Mapping[str, Entry]
     candidates: tuple[Candidate, ...]
     warm: tuple[Candidate, ...]
-    resumed: tuple[Candidate, ...]
-    proposals: int
-    open: bool
-    winner: Cell | None
-    further: tuple[Cell, ...]
+    rules: Rules
+    sampler: Sampler | None = None
+
+    def __post_init__(self) -> None:
+        self.resumed = deque(candidate for candidate in self.candidates if self.rules.due(candidate.entry))
+        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.space)) - len(self.candidates)))
+        self.best: Cell | None = None  # known once all candidates have ended
+        self.confirmations: tuple[Cell, ...] = ()  # the best candidate with the other seeds, done or not
+        self._unconfirmed: deque[Cell] = deque()  # those that a launch has still to start
+        self._cells = {candidate.cell.key: candidate.cell for candidate in self.candidates}
+        self._scores = {each.cell.key: each.entry.scores(self.sweep.goals)[0] for each in self.candidates}
+        self._running = {each.cell.key for each in self.candidates if self.rules.state(each.entry) == "running"}
+        self._choose_best()
+
+    @property
+    def state(self) -> SearchState:
+        """The stage that the search has reached."""
+        if self.resumed or self.proposals:
+            return SearchState.PROPOSING
+        if self._running and len(self.sweep.seeds) > 1:
+            return SearchState.WAITING
+        return SearchState.CONFIRMING if self._unconfirmed else SearchState.DONE
+
+    @property
+    def num_started(self) -> int:
+        """Candidates that have been started, by any launch, without those to be resumed."""
+        return len(self._cells) - len(self.resumed)
+
+    @property
+    def pending_confirmations(self) -> int:
+        """Cells of a best candidate that is not known yet."""
+        return (len(self.sweep.seeds) - 1) * (self.state in (SearchState.PROPOSING, SearchState.WAITING))
+
+    @property
+    def left(self) -> int:
+        """Cells that are still to be started, known or not."""
+        return len(self.resumed) + self.proposals + self.pending_confirmations + len(self._unconfirmed)
+
+    @property
+    def problem(self) -> str:
+        """A line for the user where the search ends without a single finished candidate, else ""."""
+        if len(self.sweep.seeds) == 1 or self.state is not SearchState.DONE or self.best is not None:
+            return ""
+        where = f" at {label_of(self.point)}" if self.point else ""
+        return f"no candidate{where} finished: there is no winner to run with the other seeds"
+
+    def cell_at(self, point: Mapping[str, Any], *, seed: int | None = None) -> Cell:
+        """The cell of a point of the space, by default with the sweep's first seed."""
+        return make_cell(self.sweep, self.base, {**self.point, **point}, seed=seed)
+
+    def next_cell(self) -> Cell | None:
+        """Start the next cell; None where the search is then WAITING or DONE."""
+        if self.state is SearchState.PROPOSING and (cell := self._next_candidate()) is not None:
+            self._cells[cell.key] = cell
+            self._running.add(cell.key)
+            return cell
+        return self._unconfirmed.popleft() if self._unconfirmed else None
+
+    def finish(self, key: str, result: CandidateResult) -> None:
+        """End a cell; a confirmation changes nothing."""
+        if key in self._running:
+            assert self.sampler is not None
+            self.sampler.tell(key, result)
+            self._running.discard(key)
+            self._scores[key] = result.scores[0]
+            self._choose_best()
+
+    def _next_candidate(self) -> Cell | None:
+        assert self.sampler is not None
+        if self.resumed:
+            candidate = self.resumed.popleft()
+            self.sampler.resume(candidate)
+            return candidate.cell
+        cell = self.sampler.propose(self.num_started)
+        self.proposals = self.proposals - 1 if cell is not None else 0
+        if cell is None:
+            self._choose_best()
+        return cell
+
+    def _choose_best(self) -> None:
+        """Choose the best candidate once all have ended; only its cells without a result follow."""
+        if self.resumed or self.proposals or self._running or len(self.sweep.goals) > 1:
+            return
+        self.best = self._cells.get(self.sweep.goals[0].best_key(self._scores))
+        if self.best is None:
+            return
+        flat = flatten(self.best.config)
+        point = {key: flat[key] for key in self.sweep.space}
+        self.confirmations = tuple(self.cell_at(point, seed=seed) for seed in self.sweep.seeds[1:])
+        self._unconfirmed.extend(cell for cell in self.confirmations if self.rules.due(self.entries.get(cell.key)))
 
 
-def place_of(sweep: Sweep, flat: Mapping[str, Any]) -> Place:
-    """Where on the grid a cell lies, from its flat config or its logged parameters."""
+def grid_point_of(sweep: Sweep, flat: Mapping[str, Any]) -> GridPoint:
+    """The point of the grid at which a cell lies, from its flat config or its logged parameters."""
     return tuple(str(flat.get(axis, "")) for axis in sweep.grid_axes)
 
 
-def studies_of(
-    sweep: Sweep, base: TrainConfig, entries: Iterable[Entry], warm: Iterable[Entry], rules: Rules
-) -> tuple[Study, ...]:
-    """The studies of a sweep over a space, in the order of the grid; none for a sweep without one.
+def searches_of(
+    sweep: Sweep, base: TrainConfig, entries: Mapping[str, Entry], warm: Iterable[Entry], rules: Rules
+) -> tuple[Search, ...]:
+    """The searches of a sweep over a space, in the order of the grid; none for a sweep without a space.
 
     Args:
-        entries: of the sweep.
+        entries: of the sweep, by cell key.
         warm: of other sweeps.
 
     Raises:
@@ -73,85 +199,41 @@ def studies_of(
     """
     if not sweep.space:
         return ()
-    points: dict[Place, dict[str, Any]] = {}
+    points: dict[GridPoint, dict[str, Any]] = {}
     for point in grid_points(sweep):
-        place = place_of(sweep, flatten(changed(base, point)))
-        if place in points:
+        grid_point = grid_point_of(sweep, flatten(changed(base, point)))
+        if grid_point in points:
             raise ConfigError(f"{sweep.name} has the same point of the grid twice, {label_of(point)!r}; keep one")
-        points[place] = point
-    own = _by_place(sweep, base, points, (entry for entry in entries if entry.role == "cell"))
-    others = _by_place(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
-    return tuple(_study(sweep, base, points[place], own[place], others[place], rules) for place in points)
+        points[grid_point] = point
+    own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
+    others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
+    return tuple(
+        Search(
+            sweep=sweep,
+            base=base,
+            point=point,
+            entries=entries,
+            candidates=tuple(own[grid_point]),
+            warm=tuple(others[grid_point]),
+            rules=rules,
+        )
+        for grid_point, point in points.items()
+    )
 
 
-def winner(goal: Goal, scores: Mapping[str, float]) -> str:
-    """The key with the best score, the smallest of several; "" where there is no number."""
-    best = ""
-    for key in sorted(scores):
-        if goal.better(scores[key], scores.get(best, float("nan"))):
-            best = key
-    return best
-
-
-def further_seeds(sweep: Sweep, base: TrainConfig, point: Mapping[str, Any], won: Cell) -> tuple[Cell, ...]:
-    """The cells of a winner with the sweep's other seeds.
-
-    Args:
-        point: of the grid.
-    """
-    flat = flatten(won.config)
-    whole = {**point, **{key: flat[key] for key in sweep.space}}
-    return tuple(make_cell(sweep, base, whole, seed=seed) for seed in sweep.seeds[1:])
-
-
-def without_winner(point: Mapping[str, Any]) -> str:
-    """What is said where a search ends without a single finished candidate."""
-    where = f" at {label_of(point)}" if point else ""
-    return f"no candidate{where} finished: there is no winner to run with the other seeds"
-
-
-def _by_place(
-    sweep: Sweep, base: TrainConfig, points: Mapping[Place, Mapping[str, Any]], entries: Iterable[Entry]
-) -> dict[Place, list[Candidate]]:
-    found: dict[Place, list[Candidate]] = {place: [] for place in points}
+def _by_grid_point(
+    sweep: Sweep, base: TrainConfig, points: Mapping[GridPoint, Mapping[str, Any]], entries: Iterable[Entry]
+) -> dict[GridPoint, list[Candidate]]:
+    found: dict[GridPoint, list[Candidate]] = {grid_point: [] for grid_point in points}
     first = str(sweep.seeds[0])
     for entry in entries:
-        place = place_of(sweep, entry.params)
-        if entry.params.get("seed") != first or place not in points:
+        grid_point = grid_point_of(sweep, entry.params)
+        if entry.params.get("seed") != first or grid_point not in points:
             continue
         searched = point_of(sweep.space, entry.params)
         if searched is None:
             continue
-        cell = make_cell(sweep, base, {**points[place], **searched})
+        cell = make_cell(sweep, base, {**points[grid_point], **searched})
         if cell.key == entry.key:  # else it differs in more than the point: another base
-            found[place].append(Candidate(cell, searched, entry))
+            found[grid_point].append(Candidate(cell, searched, entry))
     return found
-
-
-def _study(
-    sweep: Sweep,
-    base: TrainConfig,
-    point: dict[str, Any],
-    candidates: Sequence[Candidate],
-    warm: Sequence[Candidate],
-    rules: Rules,
-) -> Study:
-    resumed = tuple(candidate for candidate in candidates if rules.due(candidate.entry))
-    proposals = int(max(0, min(sweep.trials, size(sweep.space)) - len(candidates)))
-    running = any(rules.state(candidate.entry) == "running" for candidate in candidates)
-    still_open = bool(resumed or proposals or running)
-    won = None
-    if not still_open and len(sweep.goals) == 1:
-        scores = {candidate.cell.key: candidate.entry.scores(sweep.goals)[0] for candidate in candidates}
-        cells = {candidate.cell.key: candidate.cell for candidate in candidates}
-        won = cells.get(winner(sweep.goals[0], scores))
-    return Study(
-        point=point,
-        candidates=tuple(candidates),
-        warm=tuple(warm),
-        resumed=resumed,
-        proposals=proposals,
-        open=still_open,
-        winner=won,
-        further=further_seeds(sweep, base, point, won) if won else (),
-    )

@@ -3,20 +3,15 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
-
-from ray import tune
-from ray.tune.experiment import Trial
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config.flat import cell_key, unflatten
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.price import Price
 from sweeps.engine.spec.cells import Cell
 
 
-class Budget(tune.Callback):
-    """Admits cells while used + running + the next one stay within the limit; as a Tune callback it hears what runs.
+class Budget:
+    """Admits cells while used + running + the next one stay within the limit.
 
     Args:
         limit_hours: of the whole sweep, in the price's unit.
@@ -76,18 +71,6 @@ class Budget(tune.Callback):
         self._expected.pop(key, None)
         self._began.pop(key, None)
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """See started."""
-        self.started(cell_key(unflatten(trial.config)))
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """See ended."""
-        self.ended(cell_key(unflatten(trial.config)))
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """See ended."""
-        self.ended(cell_key(unflatten(trial.config)))
-
     def _spent(self, key: str) -> float:
         """Hours of a running cell so far."""
         began = self._began.get(key)
@@ -113,10 +96,6 @@ class Budget(tune.Callback):
                 f"used {self._ended:.3g}, and its cheapest cell takes {min(costs):.3g}; "
                 f"raise it to {1.01 * (self._ended + min(costs)):.3g}"
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks into the experiment folder, which is disposable: nothing of us belongs there."""
-        return {}
 
 
 def hours_used(plan: Plan) -> float:

@@ -1,4 +1,4 @@
-"""The Tune callback that writes every trial to the ledger and to the screen, in the driver process."""
+"""Dispatcher of Tune's events: budget, ledger and display follow every trial, in the driver process."""
 
 import logging
 import time
@@ -9,7 +9,6 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from jepa_train.config.flat import cell_key, unflatten
 from jepa_train.storage.base import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
@@ -22,21 +21,23 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Running:
+class _Trial:
     """A trial in flight."""
 
     cell: Cell
-    key: str  # the cell's, which is a hash of its whole config
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, float] = field(default_factory=dict)  # the last report's
     heard: set[int] = field(default_factory=set)  # notes: a trial whose process was lost relays them again
 
 
-class Recorder(tune.Callback):
-    """Ledger and display follow the trials. A trial's last report carries its status; see sweeps.engine.lanes.trial.
+class TrialEvents(tune.Callback):
+    """The one receiver of what happens to trials: passes it to budget, ledger and display, in this order.
+
+    Early stopping has been asked by then: Tune asks its scheduler first. A trial's last report carries its status; see
+    sweeps.engine.lanes.trial.
 
     Args:
-        budget: told of the time that is nobody's, where the launch has one.
+        budget: counts the hours of running cells, where the launch has a limit.
         machines: on a cluster, where they may not come: how many lanes have had theirs.
     """
 
@@ -59,7 +60,7 @@ class Recorder(tune.Callback):
         self._request = request  # what a trial asks for
         self._checkpoints = checkpoints
         self._cells: dict[str, Cell] = {}
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _Trial] = {}  # by trial id
 
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
@@ -78,8 +79,10 @@ class Recorder(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Open the cell's run. A trial that Tune restarts after a lost actor goes on in the same run."""
-        cell = self._cells[cell_key(unflatten(trial.config))]
-        self._running.setdefault(trial.trial_id, _Running(cell, cell.key))
+        cell = self._cells[trial.config["cell_key"]]
+        self._running.setdefault(trial.trial_id, _Trial(cell))
+        if self._budget is not None:
+            self._budget.started(cell.key)
         self._ledger.start(cell, devices=self._request.devices, resources=str(self._request))
         self._display.started(cell)
 
@@ -100,7 +103,7 @@ class Recorder(tune.Callback):
             self._lose(running, result)
             return
         running.metrics = {name: result[name] for name in result if _is_metric(name)}
-        self._ledger.log(running.key, running.metrics, rungs=self._judge.seen(running.key))
+        self._ledger.log(running.cell.key, running.metrics, rungs=self._judge.seen(running.cell.key))
         self._display.progressed(running.cell, result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
@@ -116,24 +119,26 @@ class Recorder(tune.Callback):
     def interrupt(self) -> None:
         """Close the runs of cells that were in flight when the sweep stopped; they run again next time."""
         for running in self._running.values():
-            self._ledger.end(running.key, "interrupted", "the sweep was stopped")
+            self._ledger.end(running.cell.key, "interrupted", "the sweep was stopped")
         self._running.clear()
 
-    def _lose(self, running: _Running, result: dict[str, Any]) -> None:
+    def _lose(self, running: _Trial, result: dict[str, Any]) -> None:
         """What was trained in vain, and the time in which no device was the cell's: the same for all who count it."""
         if result["at"] in running.heard:
             return
         running.heard.add(result["at"])
         idle_s = result["idle_s"]
         running.started += idle_s
-        lost = self._ledger.lose(running.key, result["lost_s"], idle_s)
-        self._display.lost(running.cell, result["note"], lost, idle_s)
         if self._budget is not None:
-            self._budget.idled(running.key, idle_s)
+            self._budget.idled(running.cell.key, idle_s)
+        lost = self._ledger.lose(running.cell.key, result["lost_s"], idle_s)
+        self._display.lost(running.cell, result["note"], lost, idle_s)
 
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
-        self._ledger.end(running.key, status, reason, details)
+        if self._budget is not None:
+            self._budget.ended(running.cell.key)
+        self._ledger.end(running.cell.key, status, reason, details)
         seconds = time.monotonic() - running.started
         self._display.ended(running.cell, status, reason, running.metrics, seconds)
 

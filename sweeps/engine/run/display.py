@@ -11,11 +11,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from analysis.select.pareto import pareto_set
 from jepa_train.config.flat import flatten
-from sweeps.engine.cli.status import time_told
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.eta import Pace
-from sweeps.engine.run.pareto_set import ParetoSet
+from sweeps.engine.run.eta import Pace, duration
 from sweeps.engine.spec.cells import Cell
 
 _NO_MACHINE_S = 600.0  # a machine starts in some ten minutes, where there is one
@@ -23,7 +22,7 @@ _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class CellEnd:
     """How a cell of this launch ended."""
 
     label: str
@@ -32,10 +31,10 @@ class End:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class LaunchOutcome:
     """What became of a launch."""
 
-    ends: dict[str, End] = field(default_factory=dict)  # by cell key
+    ends: dict[str, CellEnd] = field(default_factory=dict)  # by cell key
     hours: float = 0.0  # device time
     lost_hours: float = 0.0  # of it: trained in vain
     unit: str = "CPU-hours"
@@ -61,7 +60,7 @@ class Display:
         budget: float = math.inf,
         table: Callable[[], str] = str,
     ) -> None:
-        self._ends: dict[str, End] = {}  # by cell key
+        self._ends: dict[str, CellEnd] = {}  # by cell key
         self._name = plan.sweep.name
         self._goals = plan.sweep.goals
         self._total = plan.total
@@ -77,7 +76,7 @@ class Display:
         self._running: dict[str, str] = {}  # running cell's key -> "lr=0.1 3/20"
         self._pace = Pace(time.monotonic())
         self._best: tuple[float, str] | None = None
-        self._front = ParetoSet(self._goals)
+        self._front: list[tuple[float, ...]] = []  # scores of the Pareto set
         self._live: Live | None = None
         self._asked_for_machines = False
         self._last_line = time.monotonic()
@@ -86,10 +85,10 @@ class Display:
                 self._note_scores(entry.scores(self._goals), entry.label)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> LaunchOutcome:
         """What became of the launch so far."""
         seconds = self._seconds + sum(time.monotonic() - since for since in self._since.values())
-        return Outcome(
+        return LaunchOutcome(
             ends=dict(self._ends),
             hours=self._devices * seconds / 3600,
             lost_hours=self._lost / 3600,
@@ -127,7 +126,7 @@ class Display:
 
     def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float], seconds: float) -> None:
         """A cell has ended. On a terminal the table shows what it gave; what went wrong keeps a line anywhere."""
-        self._ends[cell.key] = End(label=cell.label, status=status, reason=reason)
+        self._ends[cell.key] = CellEnd(label=cell.label, status=status, reason=reason)
         self._since.pop(cell.key, None)
         self._running.pop(cell.key, None)
         self._seconds += seconds
@@ -168,7 +167,9 @@ class Display:
         self._console.print(Text(line), no_wrap=crop, overflow="ellipsis" if crop else None, soft_wrap=not crop)
 
     def _note_scores(self, scores: tuple[float, ...], label: str) -> None:
-        self._front.add(scores)
+        points = [*self._front, scores]
+        inside = pareto_set(points, [goal.direction for goal in self._goals])
+        self._front = [point for point, member in zip(points, inside, strict=True) if member]
         if self._goals[0].better(scores[0], math.nan if self._best is None else self._best[0]):
             self._best = (scores[0], label)
 
@@ -209,4 +210,4 @@ class Display:
 
     def _time_left(self) -> str:
         left = self._pace.seconds_left(time.monotonic(), self._todo - len(self._ends))
-        return "time left: measuring" if left is None else f"{time_told(left)} left"
+        return "time left: measuring" if left is None else f"{duration(left)} left"

@@ -1,10 +1,29 @@
-"""How long the rest of a launch takes, from the pace of its cells so far."""
+"""Estimated time left of a sweep, from the time that its cells have taken so far."""
 
+import math
 from dataclasses import dataclass
 
 
+def seconds_left(each: float, remaining: float, lanes: float) -> float:
+    """The time for the remaining cells, fractions of running ones included.
+
+    Args:
+        each: seconds per cell.
+        lanes: cells that run at once.
+    """
+    return each * remaining / lanes
+
+
+def duration(seconds: float) -> str:
+    """A time that need not be exact: "40 s", "12 min", "3 h 05 min"."""
+    if seconds < 60:
+        return f"{5 * math.ceil(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 @dataclass
-class _Running:
+class _PacedCell:
     """A cell in flight. Its pace is measured from `since`, when it stood at `base`."""
 
     since: float | None  # None: its worker group may be starting, so that the first report begins the measurement
@@ -24,7 +43,7 @@ class Pace:
     def __init__(self, now: float) -> None:
         self.reported = False  # whether any cell has
         self._started = now
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _PacedCell] = {}
         self._spent = self._work = 0.0  # lane-seconds, and cells done in them, of the cells that ended
         self._most = 1  # cells that ran at once
         self._each: tuple[float, float] | None = None  # when the estimate was made, seconds per cell
@@ -35,7 +54,7 @@ class Pace:
 
     def started(self, key: str, now: float, begun: float) -> None:
         """A cell starts, of which an earlier launch did this fraction."""
-        self._running[key] = _Running(since=now if self.reported and not begun else None, base=begun, begun=begun)
+        self._running[key] = _PacedCell(since=now if self.reported and not begun else None, base=begun, begun=begun)
         self._most = max(self._most, len(self._running))
 
     def progressed(self, key: str, now: float, fraction: float) -> None:
@@ -62,7 +81,7 @@ class Pace:
         at, each = self._each
         cells = remaining - sum(cell.fraction for cell in self._running.values())
         lanes = max(1, min(self._most, remaining))
-        return max(0.0, each * cells / lanes - (now - at))
+        return max(0.0, seconds_left(each, cells, lanes) - (now - at))
 
     def _measure(self, now: float) -> None:
         measured = [cell for cell in self._running.values() if cell.since is not None]

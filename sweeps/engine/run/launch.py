@@ -1,9 +1,10 @@
-"""One launch: what the ledger lacks is run, sweep by sweep, in one Ray session that starts when it is needed."""
+"""One launch: runs what the store lacks, sweep by sweep, in one Ray session that starts when it is needed."""
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -11,27 +12,46 @@ from rich.console import Console
 
 from analysis.store.runs import load_runs
 from analysis.tables import table
-from sweeps.engine.cli.args import Options
-from sweeps.engine.cli.status import Facts
-from sweeps.engine.cli.summary import summary
 from sweeps.engine.cluster.backup import keep, watched
-from sweeps.engine.plan.plan import Plan, make_plan
-from sweeps.engine.run.display import Outcome
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run.display import LaunchOutcome
 from sweeps.engine.run.evaluate import reevaluate
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger, replay_spool
+from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
 
 if TYPE_CHECKING:
     from sweeps.engine.run.session import Session
 
 
-class Run:
-    """Runs sweeps that the caller holds. Leaving it ends Ray and its lanes, and copies the store of a cluster."""
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """What a launch leaves behind.
 
-    def __init__(self, options: Options, console: Console) -> None:
-        self._options = options
+    Args:
+        plan: the one that it began with; where a search chose cells on the way, with what the store says since.
+        table: as Markdown.
+        spooled: "" or one line about the metrics that have not reached the store.
+    """
+
+    plan: Plan
+    outcome: LaunchOutcome
+    table: str
+    spooled: str
+
+
+class Launch:
+    """Runs plans of sweeps that the caller holds. Leaving it ends Ray and its lanes, and copies the store of a cluster.
+
+    Args:
+        note: takes a line for the user.
+        max_gpu_hours: no cell begins beyond so many hours of a sweep.
+    """
+
+    def __init__(self, console: Console, note: Callable[[str], object], *, max_gpu_hours: float = math.inf) -> None:
         self._console = console
+        self._note = note
+        self._max_gpu_hours = max_gpu_hours
         self._stack = ExitStack()
         self._session: Session | None = None
 
@@ -45,75 +65,63 @@ class Run:
         if watched():  # so that a head may go after its launch
             problem = keep()
             if problem:
-                self._say(problem)
+                self._note(problem)
 
-    def one(self, sweep: Sweep, file: Path) -> Facts:
-        """Run what a sweep lacks; the facts of its summary.
+    def run(self, plan: Plan) -> Launched:
+        """Run what a sweep lacks.
 
         Raises:
             ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
         """
-        plan = self._plan(sweep, file)
-        self._say(f"{sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
-        session = self._prepared(plan) if plan.todo else None
+        self._note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
+        session = self._opened() if plan.todo else None
         budget = None
-        if session is not None and self._options.max_gpu_hours < math.inf:
+        if session is not None and self._max_gpu_hours < math.inf:
             from sweeps.engine.run.budget import Budget, hours_used
 
-            budget = Budget(self._options.max_gpu_hours, session.price(plan), hours_used(plan))
-        ledger = self._ledger(plan, file)
-        outcome, spooled = Outcome(), ""
+            budget = Budget(self._max_gpu_hours, session.price(plan), hours_used(plan))
+        if session is not None:
+            session.prepare(plan)  # workers need half a minute to start: they do so while the ledger is opened
+        ledger = self._ledger(plan)
+        outcome, spooled = LaunchOutcome(), ""
         try:
             if session is not None:
                 outcome = session.run(plan, ledger, budget)
         finally:
             spooled = ledger.close()
             if spooled:
-                self._say(spooled)
-        if plan.awaited and not spooled:  # who has won is known by now, and whether his other seeds had run before
-            plan = make_plan(sweep, file, self._options.places, retry=self._options.retry)
-        return summary(plan, outcome, table=ledger.table, spooled=spooled)
+                self._note(spooled)
+        if plan.awaited and not spooled:  # the searches have chosen by now, and the chosen cells may have run before
+            plan = plan.refreshed()
+        return Launched(plan=plan, outcome=outcome, table=ledger.table, spooled=spooled)
 
-    def evaluate(self, sweep: Sweep, file: Path) -> Facts:
-        """Evaluate a sweep's finished cells once more; how many, and how many had no checkpoint."""
-        plan = self._plan(sweep, file)
+    def evaluate(self, plan: Plan) -> tuple[int, int, str]:
+        """Evaluate a sweep's finished cells once more.
+
+        Returns:
+            How many were evaluated, how many had no checkpoint, and Launched.spooled.
+        """
         finished = sum(entry.status == "finished" for entry in plan.entries.values())
-        self._say(f"{sweep.name}: {finished} finished cells to evaluate")
-        ledger = self._ledger(plan, file)
+        self._note(f"{plan.sweep.name}: {finished} finished cells to evaluate")
+        ledger = self._ledger(plan)
         try:
             without = reevaluate(plan, ledger, self._console)
         finally:
             spooled = ledger.close()
-        return {
-            "sweep": sweep.name,
-            "evaluated": finished - without,
-            "without_checkpoint": without,
-            "spooled": spooled,
-        }
+        return finished - without, without, spooled
 
-    def _plan(self, sweep: Sweep, file: Path) -> Plan:
-        """The plan, after what earlier launches could not write is in the store."""
-        replayed = replay_spool(sweep.name)
-        if replayed:
-            self._say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
-        return make_plan(sweep, file, self._options.places, retry=self._options.retry)
-
-    def _prepared(self, plan: Plan) -> "Session":
-        """Ray and its lanes, which need half a minute to start: they do so while the ledger is opened."""
+    def _opened(self) -> "Session":
         from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
 
         if self._session is None:
-            self._session = self._stack.enter_context(Session(self._console))
-        if self._options.max_gpu_hours == math.inf:  # else a measurement may need the room that lanes take
-            self._session.prepare(plan)
+            self._session = self._stack.enter_context(Session(self._console, self._note))
         return self._session
 
-    def _ledger(self, plan: Plan, file: Path) -> Ledger:
+    def _ledger(self, plan: Plan) -> Ledger:
         sweep = plan.sweep
-        return Ledger(plan, file, note=self._say, publish=partial(_table, sweep), products=partial(_products, sweep))
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return Ledger(
+            plan, plan.file, note=self._note, publish=partial(_table, sweep), products=partial(_products, sweep)
+        )
 
 
 def _table(sweep: Sweep) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -24,8 +25,8 @@ from sweeps.engine.lanes.tasks import MAX_LOSSES
 from sweeps.engine.lanes.trial import make_trial
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.budget import Budget
-from sweeps.engine.run.callbacks import Recorder
-from sweeps.engine.run.display import Display, Outcome
+from sweeps.engine.run.callbacks import TrialEvents
+from sweeps.engine.run.display import Display, LaunchOutcome
 from sweeps.engine.run.price import Price, price, request_for
 from sweeps.engine.search.asha import AshaScheduler, Judge
 from sweeps.engine.search.searcher import CellSearcher
@@ -41,12 +42,12 @@ _LONG = 1_000_000  # epochs of the longest cell that anybody trains
 class Session:
     """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, note: Callable[[str], object]) -> None:
         self._console = console
+        self._note = note
         self._ray = ExitStack()
         self._lanes = ExitStack()
         self._pool: LanePool | None = None
-        self._told: set[str] = set()
         self._request: Request | None = None  # what each of the lanes occupies
         self._expected: Expected | None = None  # on a cluster: of every node
         self._looked_for: set[str] = set()  # there: data
@@ -62,8 +63,10 @@ class Session:
         finally:
             self._ray.close()
 
-    def prepare(self, plan: Plan) -> LanePool:
+    def prepare(self, plan: Plan) -> None:
         """Start Ray and the plan's lanes where they are not up; returns at once, unless something is to be measured.
+
+        Lanes at hand stay where they serve the plan; new ones are as many as fit, at most one per cell.
 
         Raises:
             ConfigError: a trial that can never be placed; on a cluster, nodes that are not fit.
@@ -71,15 +74,28 @@ class Session:
         self._start_ray()
         data = plan.base.data
         self._check_nodes("" if data.download or has_url_scheme(data.path) else data.path)
-        return self._lanes_for(plan)
+        nodes = nodes_to_use(self._note)
+        request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
+        lanes = min(room(nodes, request), plan.todo)
+        if self._pool is None or request != self._request or lanes > self._pool.num_lanes:
+            self._close_lanes()
+            pool = LanePool(
+                num_lanes=lanes,
+                workers=request.workers,
+                cpus_per_worker=request.cpus,
+                gpus_per_worker=request.gpus,
+                storage=results_dir() / "ray" / "train",
+                expected=self._expected,
+            )
+            self._pool, self._request = self._lanes.enter_context(pool), request
 
     def price(self, plan: Plan) -> Price:
         """What the plan costs; lanes that stand in the way of a measurement are closed."""
         self._start_ray()
         return price(plan, note=self._note, free=self._close_lanes)
 
-    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> Outcome:
-        """Run what the plan lacks.
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> LaunchOutcome:
+        """Run what the plan lacks, on the lanes that were prepared for it.
 
         Args:
             budget: says which cells may begin; all may without one.
@@ -87,7 +103,8 @@ class Session:
         Raises:
             ConfigError: a node that came meanwhile has other code, or no storage.
         """
-        pool = self.prepare(plan)
+        pool = self._pool
+        assert pool is not None
         assert self._request is not None
         display = Display(
             plan,
@@ -98,7 +115,7 @@ class Session:
             table=lambda: ledger.table,
         )
         judge = Judge(plan)
-        recorder = Recorder(
+        events = TrialEvents(
             ledger=ledger,
             display=display,
             judge=judge,
@@ -109,19 +126,19 @@ class Session:
         )
         try:
             with display.shown():
-                self._tune(plan, pool, recorder, judge, budget)
+                self._tune(plan, pool, events, judge, budget)
         finally:
-            recorder.interrupt()
+            events.interrupt()
         refusal = pool.refusal()
         if refusal:
             raise refused([refusal])
         return display.outcome
 
-    def _tune(self, plan: Plan, pool: LanePool, recorder: Recorder, judge: Judge, budget: Budget | None) -> None:
+    def _tune(self, plan: Plan, pool: LanePool, events: TrialEvents, judge: Judge, budget: Budget | None) -> None:
         searcher = CellSearcher(
             plan,
             parallel=pool.num_lanes > 1,
-            announce=recorder.announce,
+            announce=events.announce,
             admit=lambda cell: not pool.refusal() and (budget is None or budget.admits(cell)),
             rungs=judge.seen,
             note=self._note,
@@ -144,29 +161,11 @@ class Session:
             run_config=tune.RunConfig(
                 name=plan.sweep.name,
                 storage_path=str(results_dir() / "ray" / "tune"),
-                callbacks=[recorder, budget] if budget else [recorder],
+                callbacks=[events],
                 failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),  # of the trial's process
                 verbose=0,
             ),
         ).fit()
-
-    def _lanes_for(self, plan: Plan) -> LanePool:
-        """The lanes at hand where they serve the plan, new ones otherwise: as many as fit, at most one per cell."""
-        nodes = nodes_to_use(self._note)
-        request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
-        lanes = min(room(nodes, request), plan.todo)
-        if self._pool is None or request != self._request or lanes > self._pool.num_lanes:
-            self._close_lanes()
-            pool = LanePool(
-                num_lanes=lanes,
-                workers=request.workers,
-                cpus_per_worker=request.cpus,
-                gpus_per_worker=request.gpus,
-                storage=results_dir() / "ray" / "train",
-                expected=self._expected,
-            )
-            self._pool, self._request = self._lanes.enter_context(pool), request
-        return self._pool
 
     def _start_ray(self) -> None:
         if ray.is_initialized():
@@ -186,8 +185,3 @@ class Session:
     def _close_lanes(self) -> None:
         self._lanes.close()
         self._pool = self._request = None
-
-    def _note(self, line: str) -> None:
-        if line not in self._told:  # prepare and run ask for the same
-            self._told.add(line)
-            self._console.print(line, highlight=False, soft_wrap=True)

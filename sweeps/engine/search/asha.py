@@ -7,9 +7,8 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from jepa_train.config.flat import cell_key, unflatten
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.plan.searches import Place, place_of
+from sweeps.engine.plan.searches import GridPoint, grid_point_of
 
 
 class Judge:
@@ -25,7 +24,7 @@ class Judge:
         self._asha = plan.sweep.early_stopping
         self._goal = plan.sweep.goals[0]
         self._seen: dict[str, dict[int, float]] = {}  # cell -> rung -> score
-        self._rungs: dict[tuple[Place, int], list[float]] = {}  # group, rung -> scores, in no order
+        self._rungs: dict[tuple[GridPoint, int], list[float]] = {}  # group, rung -> scores, in no order
         self._verdicts: dict[tuple[str, int], str] = {}  # cell, rung -> why it is stopped, "" where it goes on
         self._reasons: dict[str, str] = {}  # cell -> why it was stopped
         self._references = {cell.key for cell in plan.fixed if cell.role == "reference"}
@@ -73,15 +72,15 @@ class Judge:
         self._verdicts[key, epoch] = why
         return why
 
-    def _group(self, key: str, flat: Mapping[str, Any]) -> Place | None:
-        """Whom a cell competes with: in a search the candidates of its grid point, in an ablation all; None: nobody."""
+    def _group(self, key: str, flat: Mapping[str, Any]) -> GridPoint | None:
+        """The group in which a cell is judged: its grid point in a search, () in an ablation; None where it is not."""
         if key in self._references:
             return None
         if not self._sweep.space:
             return ()
-        return place_of(self._sweep, flat) if str(flat["seed"]) == str(self._sweep.seeds[0]) else None
+        return grid_point_of(self._sweep, flat) if str(flat["seed"]) == str(self._sweep.seeds[0]) else None
 
-    def _record(self, key: str, group: Place, rung: int, score: float) -> None:
+    def _record(self, key: str, group: GridPoint, rung: int, score: float) -> None:
         if rung not in self._seen.setdefault(key, {}):
             self._seen[key][rung] = score
             self._rungs.setdefault((group, rung), []).append(score)
@@ -100,7 +99,7 @@ class AshaScheduler(FIFOScheduler):
         """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
         if "status" in result or "note" in result:
             return TrialScheduler.CONTINUE
-        stopped = self._judge.judge(cell_key(unflatten(trial.config)), trial.config, result)
+        stopped = self._judge.judge(trial.config["cell_key"], trial.config, result)
         return TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE
 
     def __getstate__(self) -> dict[str, Any]:

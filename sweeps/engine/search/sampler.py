@@ -1,54 +1,31 @@
-"""Proposals: an Optuna study without a database of its own, rebuilt from what the store holds of a search."""
+"""Sampling of candidates: an Optuna study without a database of its own, rebuilt from the store."""
 
-import copy
 import math
 import random
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from jepa_train.base.seeds import derive_seed
-from jepa_train.config.flat import Scalar
-from sweeps.engine.plan.searches import Candidate, Study
-from sweeps.engine.spec.cells import Cell
-from sweeps.engine.spec.objective import Goal
-from sweeps.engine.spec.search_space import points, size
+from jepa_train.config.flat import Scalar, flatten
+from sweeps.engine.plan.searches import Candidate, CandidateResult, Search
+from sweeps.engine.search.optuna_private import BoundedGPSampler, generation_attribute
+from sweeps.engine.spec.cells import Cell, changed
+from sweeps.engine.spec.search_space import all_points, contains, size
 from sweeps.engine.spec.sweep import Sweep
 
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 _REPEATS = 20  # proposals of known points in a row, after which one of the others is drawn
 _COUNTABLE = 10_000  # points of a space that can be listed
-_GP_TRIALS = 300  # that a Gaussian process is fitted to: 1,000 take it 3 s or more
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a candidate.
-
-    Args:
-        status: as in the store.
-        scores: one per goal, NaN where there is none.
-        rungs: epoch -> score where early stopping judged it.
-    """
-
-    status: str
-    scores: tuple[float, ...]
-    rungs: Mapping[int, float] = field(default_factory=dict)
-
-
-def outcome_of(candidate: Candidate, goals: Sequence[Goal]) -> Outcome:
-    """The outcome of a candidate whose run is over."""
-    entry = candidate.entry
-    return Outcome(status=entry.status, scores=entry.scores(goals), rungs=entry.rungs)
-
-
-class Proposals:
-    """Asks Optuna for points and tells it what they gave, earlier launches' included.
+class OptunaSampler:
+    """Asks Optuna for points and tells it their results, earlier launches' included.
 
     Optuna hears a finished candidate's values, and of one that was stopped early where and at which value. One that
     diverged or collapsed counts as stopped before the first rung, which TPE ranks below everything: told as failed, it
@@ -60,86 +37,104 @@ class Proposals:
     in the same order).
 
     Args:
+        search: as the store has it.
+        taken: the keys of the cells that are known, shared by the searches of a sweep; those that start are added.
         parallel: whether several candidates run at once: the sampler then keeps away from those that run.
     """
 
-    def __init__(self, sweep: Sweep, study: Study, *, parallel: bool) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._sweep = sweep
+    def __init__(self, search: Search, *, taken: set[str], parallel: bool) -> None:
+        self._search = search
+        self._sweep = search.sweep
+        self._taken = taken
         self._parallel = parallel
-        self._space = dict(sweep.space)
-        self._countable = size(self._space) <= _COUNTABLE
-        self._repeats = _REPEATS if self._countable else _COUNTABLE
-        if sweep.sampler == "qmc":  # which goes along its sequence anew, past what it proposed before
-            self._repeats += len(study.candidates)
-        directions = [_DIRECTIONS[goal.direction] for goal in sweep.goals]
-        self._study = optuna.create_study(directions=directions, sampler=_sampler(sweep, 0, parallel=parallel))
-        resumed = {candidate.cell.key for candidate in study.resumed}
-        over = [candidate for candidate in (*study.warm, *study.candidates) if candidate.cell.key not in resumed]
-        self._study.add_trials(self._rebuilt(over))
+        self._space = dict(search.sweep.space)
+        self._trials: dict[str, Trial] = {}  # of the candidates that run, by cell key
 
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        """Everything that Optuna knows."""
-        return self._study.trials
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Optuna's study, made when it is first needed: there may be thousands of searches."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        directions = [_DIRECTIONS[goal.direction] for goal in self._sweep.goals]
+        sampler = _optuna_sampler(self._sweep, 0, parallel=self._parallel)
+        study = optuna.create_study(directions=directions, sampler=sampler)
+        resumed = {candidate.cell.key for candidate in self._search.resumed}
+        known = (*self._search.warm, *self._search.candidates)
+        study.add_trials(self._rebuilt([candidate for candidate in known if candidate.cell.key not in resumed]))
+        return study
 
-    def ask(
-        self, number: int, complete: Callable[[Mapping[str, Scalar]], Cell], taken: Collection[str]
-    ) -> tuple[Trial, Cell] | None:
-        """A point whose cell is new, or None where there is none left.
+    def resume(self, candidate: Candidate) -> None:
+        """Start a candidate of an earlier launch."""
+        self._started(candidate.cell, self._adopt(candidate.point))
 
-        Args:
-            number: of candidates so far.
-            complete: a point -> its cell.
-            taken: the keys of the cells that are known.
-        """
-        # The same draws for all points of the grid: their searches begin alike, so that their winners compare fairly.
+    def propose(self, number: int) -> Cell | None:
+        """Start a candidate whose cell is new, after so many others; None where there is none left."""
+        if number == 0 and (cell := self._first_new(self._base_point())) is not None:
+            return cell
+        # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
-        self._study.sampler = _sampler(self._sweep, seed, parallel=self._parallel)
-        for _ in range(self._repeats):
-            trial = self._asked()
-            cell = complete(trial.params)
-            if cell.key not in taken:
-                return trial, cell
-            self._study.tell(trial, state=TrialState.FAIL)  # what it gave has been told already
-        rest = points(self._space) if self._countable else []
-        for point in random.Random(seed).sample(rest, len(rest)):
-            cell = complete(point)
-            if cell.key not in taken:
-                return self.adopt(point), cell
+        self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self._parallel)
+        countable = size(self._space) <= _COUNTABLE
+        repeats = _REPEATS if countable else _COUNTABLE
+        if self._sweep.sampler == "qmc":  # which goes along its sequence anew, past what it proposed before
+            repeats += len(self._search.candidates)
+        for _ in range(repeats):
+            trial = self._ask()
+            cell = self._search.cell_at(trial.params)
+            if cell.key not in self._taken:
+                return self._started(cell, trial)
+            self.study.tell(trial, state=TrialState.FAIL)  # what it gave has been told already
+        rest = all_points(self._space) if countable else []
+        return self._first_new(random.Random(seed).sample(rest, len(rest)))
+
+    def tell(self, key: str, result: CandidateResult) -> None:
+        """Learn the result of a candidate that was started."""
+        trial = self._trials.pop(key)
+        state, values = self._verdict(result)
+        for epoch, score in self._intermediate(result).items():
+            trial.report(score, epoch)
+        self.study.tell(trial, list(values) or None, state=state)
+
+    def _base_point(self) -> list[dict[str, Scalar]]:
+        """The base's own point, where it lies in the space: what a new search is to improve on."""
+        flat = flatten(changed(self._search.base, self._search.point))
+        point = {key: flat[key] for key in self._space}
+        return [point] if all(contains(self._space[key], value) for key, value in point.items()) else []
+
+    def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Cell | None:
+        """Start the first of the points whose cell is new."""
+        for point in points:
+            cell = self._search.cell_at(point)
+            if cell.key not in self._taken:
+                return self._started(cell, self._adopt(point))
         return None
 
-    def adopt(self, point: Mapping[str, Scalar]) -> Trial:
-        """Optuna's trial of a point that somebody else chose."""
-        self._study.enqueue_trial(dict(point))
-        return self._asked()
+    def _started(self, cell: Cell, trial: Trial) -> Cell:
+        self._taken.add(cell.key)
+        self._trials[cell.key] = trial
+        return cell
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """A candidate has ended."""
-        state, values = self._verdict(outcome)
-        for epoch, score in self._intermediate(outcome).items():
-            trial.report(score, epoch)
-        self._study.tell(trial, list(values) or None, state=state)
+    def _adopt(self, point: Mapping[str, Scalar]) -> Trial:
+        """Optuna's trial of a point that it did not choose."""
+        self.study.enqueue_trial(dict(point))
+        return self._ask()
 
-    def _asked(self) -> Trial:
-        trial = self._study.ask(self._space)
-        if isinstance(self._study.sampler, NSGAIISampler):  # which leaves its first trials without a generation
-            self._study.sampler.get_trial_generation(self._study, self._study.trials[trial.number])
+    def _ask(self) -> Trial:
+        trial = self.study.ask(self._space)
+        if isinstance(self.study.sampler, NSGAIISampler):  # which leaves its first trials without a generation
+            self.study.sampler.get_trial_generation(self.study, self.study.trials[trial.number])
         return trial
 
     def _rebuilt(self, candidates: Sequence[Candidate]) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = []
         complete = 0
         for candidate in candidates:
-            outcome = outcome_of(candidate, self._sweep.goals)
-            state, values = self._verdict(outcome)
-            rungs = self._intermediate(outcome)
+            entry = candidate.entry
+            result = CandidateResult(status=entry.status, scores=entry.scores(self._sweep.goals), rungs=entry.rungs)
+            state, values = self._verdict(result)
+            rungs = self._intermediate(result)
             if state is TrialState.PRUNED and rungs:
                 values = (rungs[max(rungs)],)  # as Optuna itself does at tell
-            generation = {}
-            if self._sweep.sampler == "nsga2":  # trials without a generation are nobody's parents
-                generation = {NSGAIISampler._get_generation_key(): complete // _population(self._sweep)}
-            complete += state is TrialState.COMPLETE
+            evolves = self._sweep.sampler == "nsga2"
             trials.append(
                 create_trial(
                     state=state,
@@ -147,70 +142,31 @@ class Proposals:
                     params=candidate.point,
                     distributions=self._space,
                     intermediate_values=rungs,
-                    system_attrs=generation,
+                    system_attrs=generation_attribute(complete // _population(self._sweep)) if evolves else {},
                 )
             )
+            complete += state is TrialState.COMPLETE
         return trials
 
-    def _verdict(self, outcome: Outcome) -> tuple[TrialState, tuple[float, ...]]:
-        if outcome.status == "finished" and all(map(math.isfinite, outcome.scores)):
-            return TrialState.COMPLETE, outcome.scores
-        if outcome.status in ("pruned", "diverged", "collapsed"):
+    def _verdict(self, result: CandidateResult) -> tuple[TrialState, tuple[float, ...]]:
+        if result.status == "finished" and all(map(math.isfinite, result.scores)):
+            return TrialState.COMPLETE, result.scores
+        if result.status in ("pruned", "diverged", "collapsed"):
             return TrialState.PRUNED, ()
         return TrialState.FAIL, ()
 
-    def _intermediate(self, outcome: Outcome) -> dict[int, float]:
+    def _intermediate(self, result: CandidateResult) -> dict[int, float]:
         """Optuna takes them with one objective only, and a value that led to no judgement is none."""
-        known = outcome.status in ("finished", "pruned") and len(self._sweep.goals) == 1
-        return dict(sorted(outcome.rungs.items())) if known else {}
-
-
-class _BoundedGP(GPSampler):
-    """Knows of pruned trials, and is fitted to the best and the newest where there are many.
-
-    Without the pruned ones, which count as the worst that finished, it proposes points where runs diverge for ever. The
-    time of a fit grows with the cube of the number of trials.
-    """
-
-    def _sample_relative_impl(
-        self,
-        study: optuna.Study,
-        completed_trials: list[FrozenTrial],
-        running_trials: list[FrozenTrial],
-        search_space: dict[str, optuna.distributions.BaseDistribution],
-    ) -> dict[str, Scalar]:
-        worst = [
-            (min if direction is StudyDirection.MAXIMIZE else max)(trial.values[place] for trial in completed_trials)
-            for place, direction in enumerate(study.directions)
-        ]
-        pruned = [copy.copy(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))]
-        for trial in pruned:
-            trial.values = worst
-        trials = sorted([*completed_trials, *pruned], key=lambda trial: trial.number)
-        told = _telling(trials, study.directions)
-        return super()._sample_relative_impl(study, told, running_trials, search_space)
-
-
-def _telling(trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """At most _GP_TRIALS trials: half of them the best by each objective, the others the newest."""
-    if len(trials) <= _GP_TRIALS:
-        return trials
-    kept: set[int] = set()
-    for place, direction in enumerate(directions):
-        sign = -1 if direction is StudyDirection.MAXIMIZE else 1
-        ranked = sorted(trials, key=lambda trial: sign * trial.values[place])
-        kept |= {trial.number for trial in ranked[: _GP_TRIALS // (2 * len(directions))]}
-    newest = [trial.number for trial in reversed(trials) if trial.number not in kept]
-    kept |= set(newest[: _GP_TRIALS - len(kept)])
-    return [trial for trial in trials if trial.number in kept]
+        known = result.status in ("finished", "pruned") and len(self._sweep.goals) == 1
+        return dict(sorted(result.rungs.items())) if known else {}
 
 
 def _population(sweep: Sweep) -> int:
-    """Of NSGA-II: small enough for some generations."""
+    """Population of NSGA-II: small enough for some generations."""
     return max(4, min(50, sweep.trials // 5))
 
 
-def _sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
+def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
     startup = max(2, min(10, sweep.trials // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -220,7 +176,7 @@ def _sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
         if sweep.sampler == "nsga2":
             return NSGAIISampler(seed=seed, population_size=_population(sweep))
         if sweep.sampler == "gp":
-            return _BoundedGP(seed=seed, n_startup_trials=startup)
+            return BoundedGPSampler(seed=seed, n_startup_trials=startup)
         if sweep.sampler == "qmc":  # a sequence has one seed
             fixed = derive_seed(sweep.name, sweep.seeds[0]) % 2**32
             return QMCSampler(seed=fixed, scramble=True, warn_independent_sampling=False)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
-from jepa_train.config.flat import cell_fields, cell_key, unflatten
+from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatten
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -30,6 +30,11 @@ class Cell:
     def key(self) -> str:
         """The hash that names the cell in the ledger."""
         return cell_key(self.config)
+
+    @property
+    def trial_config(self) -> Flat:
+        """What Tune and the workers get: the complete flat config and the key, which is not computed again there."""
+        return {"cell_key": self.key, **flatten(self.config)}
 
     @property
     def group(self) -> str:

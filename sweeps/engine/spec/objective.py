@@ -1,15 +1,12 @@
-"""What a search is after: one metric, several at once, or none that needs labels; and when it gives a trial up."""
+"""Objectives of a sweep, as its file declares them, and the rule of early stopping."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
+from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.validation import conform
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
-
-Direction = Literal["max", "min"]
 
 
 @dataclass(frozen=True)
@@ -55,37 +52,8 @@ class Asha:
         return rungs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """One number of a run to be made large or small: a metric, or a metric / over^power."""
-
-    metric: str
-    direction: Direction = "max"
-    over: str = ""
-    power: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """As people read it: "val/probe_top1", "train/loss / method.lamb^0.4"."""
-        return f"{self.metric} / {self.over}^{self.power:g}" if self.over else self.metric
-
-    def score(self, metrics: Mapping[str, float], flat: Mapping[str, Any]) -> float:
-        """The number of a run with these metrics and this flat config; NaN where it is not to be had."""
-        value = metrics.get(self.metric, math.nan)
-        if not self.over:
-            return float(value)
-        base = float(flat.get(self.over, math.nan))
-        return float(value) / base**self.power if base > 0 else math.nan
-
-    def better(self, score: float, than: float) -> bool:
-        """Whether a score beats another; any number beats NaN."""
-        if math.isnan(score) or math.isnan(than):
-            return not math.isnan(score)
-        return score > than if self.direction == "max" else score < than
-
-
-def goals_of(objective: str | Mapping[str, Direction] | LabelFree) -> tuple[Goal, ...]:
-    """The goals of what a sweep file says.
+def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tuple[Goal, ...]:
+    """The goals that a sweep file declares.
 
     Raises:
         ConfigError: a metric that is not measured on val, or no metric at all.

@@ -1,4 +1,4 @@
-"""Domains of a search space: what lies in them, and how many points they have."""
+"""Domains of a search space: membership, size and points."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ Space = Mapping[str, BaseDistribution]
 
 
 def contains(domain: Any, value: Scalar) -> bool:
-    """Whether a value lies in a domain."""
+    """Membership of a value in a domain."""
     if isinstance(domain, CategoricalDistribution):
         return value in domain.choices
     if not domain.low <= value <= domain.high:
@@ -34,7 +34,7 @@ def point_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar] | Non
 
 
 def size(space: Space) -> float:
-    """How many different points a space has; infinite with a continuous domain."""
+    """Number of different points of a space; infinite with a continuous domain."""
     return math.prod(_size(domain) for domain in space.values())
 
 
@@ -45,7 +45,7 @@ def _readings(text: str, domain: BaseDistribution) -> list[Scalar]:
 
 
 def _says(text: str, choice: Scalar) -> bool:
-    """Whether a logged parameter is this choice: a whole number is logged as 1.0 where the field is a float."""
+    """Match of a logged parameter and a choice: a whole number is logged as 1.0 where the field is a float."""
     if isinstance(choice, bool | str):
         return text == str(choice)
     try:
@@ -54,7 +54,7 @@ def _says(text: str, choice: Scalar) -> bool:
         return False
 
 
-def points(space: Space) -> list[dict[str, Scalar]]:
+def all_points(space: Space) -> list[dict[str, Scalar]]:
     """Every point of a finite space."""
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*map(_values, space.values()))]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import ConfigError, nearest, short_repr
 from jepa_train.base.validation import conform, conformed
 from jepa_train.config import TrainConfig
@@ -16,7 +17,7 @@ from jepa_train.config.names import protocol_names
 from jepa_train.config.scales import Scale
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
-from sweeps.engine.spec.objective import Asha, Direction, Goal, LabelFree, goals_of
+from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
 
 _REMEDIES = {
     "purpose": "begin the file with a docstring and write purpose=__doc__",
@@ -120,7 +121,7 @@ class Sweep:
     @cached_property
     def goals(self) -> tuple[Goal, ...]:
         """What the cells are ranked by."""
-        return goals_of(self.objective)
+        return parse_objective(self.objective)
 
     @property
     def kind(self) -> Literal["grid", "search", "fair"]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
+from analysis.select.objectives import Goal
 from analysis.store.records import Record, base_of, one_per_cell, read_records, sqlite_file, with_later
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
@@ -20,7 +21,6 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, flatten, later_fields, parse, unflatten
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.spec.cells import shared_fields
-from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.sweep import Sweep
 
 # What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
@@ -204,10 +204,9 @@ def best_config(sweep: str) -> TrainConfig:
             f"run python sweeps/{sweep}.py first"
         )
     goal = Goal(**json.loads(experiment.tags["sweep.goals"])[0])
-    best = min(finished, key=lambda entry: entry.key)
-    for entry in sorted(finished, key=lambda entry: entry.key):
-        if goal.better(entry.scores([goal])[0], best.scores([goal])[0]):
-            best = entry
+    entries_by_key = {entry.key: entry for entry in finished}
+    scores = {key: entry.scores([goal])[0] for key, entry in entries_by_key.items()}
+    best = entries_by_key[goal.best_key(scores) or min(scores)]
     return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
 
 

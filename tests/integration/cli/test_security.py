@@ -38,8 +38,7 @@ from analysis.store.runs import load_runs
 from analysis.store.sources import NothingToShow, digest_of, shown
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import clean, hidden
-from jepa_train.checkpoint.checkpoint_file import CheckpointError, read_checkpoint
-from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.checkpoint.checkpoints import CheckpointError, Checkpoints, read_checkpoint
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS

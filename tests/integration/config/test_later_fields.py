@@ -217,7 +217,7 @@ def test_a_search_over_a_later_field_knows_the_old_runs(grown: Path, old: Plan):
     script = """
 from optuna.distributions import FloatDistribution
 
-found = make_plan(changed(OLD, space={"noise": FloatDistribution(0.0, 1.0)}, trials=3), FILE).studies
+found = make_plan(changed(OLD, space={"noise": FloatDistribution(0.0, 1.0)}, trials=3), FILE).searches
 print(json.dumps([[candidate.cell.key for candidate in study.candidates] for study in found]))
 """
     first_seed = [cell.key for cell in old.fixed if cell.config.seed == 0]

@@ -1,5 +1,6 @@
 """Two ranks before one storage: they go on from the same checkpoint, or are refused alike."""
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ CONFIG = TrainConfig()
 
 
 def work(rank: int, out: Path, s3: str) -> None:
-    """What each rank finds in the bucket, in one that is not there, and on a disk that rank 0 alone has."""
+    """Resume from the bucket; from one that is not there; from a disk that rank 0 alone has; as another cell; and while
+    rank 1 alone cannot reach the bucket."""
     dist.init_process_group("gloo", f"file://{out}/ranks", rank=rank, world_size=2)
     bucket._PAUSES_S = ()
     own = out / str(rank)
@@ -25,11 +27,13 @@ def work(rank: int, out: Path, s3: str) -> None:
             saves.save(3, {"x": torch.ones(1)}, [])
     dist.barrier()
     found = []
-    for number, where in enumerate((s3, s3.replace("s3://", "s3://no-"), str(own), s3)):
-        if number == 3 and rank == 1:  # this rank alone cannot reach it
+    other = dataclasses.replace(CONFIG, seed=1)
+    cases = [(s3, CONFIG), (s3.replace("s3://", "s3://no-"), CONFIG), (str(own), CONFIG), (s3, other), (s3, CONFIG)]
+    for number, (where, config) in enumerate(cases):
+        if number == 4 and rank == 1:
             bucket.BucketPath.local = _away  # type: ignore[method-assign]
         try:
-            with Checkpoints(storage_path(where), CONFIG) as saves:
+            with Checkpoints(storage_path(where), config) as saves:
                 found.append(str(saves.resume()["step"]))
         except (ConfigError, StorageError) as error:
             found.append(f"{type(error).__name__}: {error}")
@@ -52,5 +56,8 @@ def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
     assert first[1].startswith("StorageError: s3://no-bucket")
     told = "ConfigError: checkpoints must lie where every worker sees them, got step-000000003.pt in "
     assert [line.startswith(told) for line in (first[2], second[2])] == [True, True]
-    assert first[3].startswith("StorageError: s3://")
-    assert second[3] == "StorageError: the network of this machine is down"
+    assert first[3] == second[3]
+    file = storage_path(s3) / "step-000000007.pt"
+    assert first[3].startswith(f"ConfigError: checkpoint {file} is of another cell")
+    assert first[4] == f"StorageError: {file} is away for another rank"
+    assert second[4] == "StorageError: the network of this machine is down"

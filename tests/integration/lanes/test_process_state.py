@@ -18,7 +18,7 @@ PROCESSES = """
 import json, os, sys, warnings
 from pathlib import Path
 import torch
-from jepa_train.checkpoint.checkpoint_file import read_checkpoint
+from jepa_train.checkpoint.checkpoints import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig
 from jepa_train.config.flat import unflatten
 from sweeps.engine.lanes.process_state import FreshProcess

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from jepa_train.checkpoint import checkpoints
-from jepa_train.checkpoint.checkpoint_file import read_checkpoint
+from jepa_train.checkpoint.checkpoints import read_checkpoint
 from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.config.flat import cell_fields
 from jepa_train.config.presets import DIGITS

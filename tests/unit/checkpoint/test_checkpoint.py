@@ -2,11 +2,13 @@
 
 import dataclasses
 import errno
+import functools
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -17,11 +19,20 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint import checkpoints
-from jepa_train.checkpoint.checkpoint_file import CheckpointError, read_checkpoint, restore
-from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.checkpoint.checkpoints import (
+    AnotherCellError,
+    CheckpointError,
+    Checkpoints,
+    files_to_delete,
+    read_checkpoint,
+    restore,
+)
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.storage import local
@@ -171,49 +182,103 @@ def test_a_file_that_cannot_be_trusted_is_named_and_the_one_before_is_used(
     assert not (tmp_path / "executed").exists()
 
 
-def test_newer_files_that_were_refused_neither_count_as_reserve_nor_are_dropped(saves: Checkpoints, tmp_path: Path):
-    for step in (800, 900):
-        of_another_cell(Path(shutil.copy(tmp_path / "step-000000012.pt", tmp_path / f"step-{step:09d}.pt")))
-    for step in (16, 20, 24):
-        saves.save(step, state(step), [])
-    saves.settle()
-    assert saves.resume()["step"] == 24
-    assert names(tmp_path) == [f"step-{step:09d}.pt" for step in (20, 24, 800, 900)]
+@pytest.mark.parametrize(
+    ("files", "keep", "saved", "deleted"),
+    [
+        ("", 2, "", ""),
+        ("1", 2, "", ""),
+        ("1 2 3 4", 2, "", "1 2"),
+        ("1 2 3b 4", 2, "", "1 3"),  # a bad file is no reserve
+        ("1b 2b", 2, "", "1 2"),
+        ("1f 2 3f 4f 5", 2, "", ""),  # another run's counts for nothing and stays
+        ("1f 2 3 4 5f", 1, "", "2 3"),
+        ("1 2 3 4b 5f 6", 2, "3", "1"),  # what comes after the saved file stays
+        ("1 2b 3f 4", 0, "", "1 2 4"),  # a run that is over keeps none
+    ],
+)
+def test_files_to_delete(files: str, keep: int, saved: str, deleted: str):
+    """Files by step; b: bad, f: another run's."""
+    kinds = {"b": CheckpointError, "f": AnotherCellError}
+    refused = {f"step-{file[0]}.pt": kinds[file[1]] for file in files.split() if file[1:]}
+    names = ["final.pt", "lock", *(f"step-{file[0]}.pt" for file in files.split()), "step-0.4711.part"]
+    found = files_to_delete(names, refused, keep=keep, saved=saved and f"step-{saved}.pt")
+    assert sorted(found) == [f"step-{step}.pt" for step in deleted.split()]
 
 
-@pytest.mark.parametrize(("harm", "kept"), [(damaged, [8, 16]), (of_another_cell, [8, 12, 16])])
-@pytest.mark.usefixtures("saves")
-def test_an_older_file_that_was_refused_is_not_kept_in_the_place_of_a_good_one(
-    harm: Any, kept: list[int], tmp_path: Path
-):
-    """What is another cell's is not ours to drop."""
-    harm(tmp_path / "step-000000012.pt")
-    with Checkpoints(tmp_path, CONFIG) as saves:
-        assert saves.resume()["step"] == 8
-        saves.save(16, state(16), [])
-    assert names(tmp_path) == [f"step-{step:09d}.pt" for step in kept]
+@functools.cache
+def contents() -> dict[str, bytes]:
+    """A bad file, and one of another run."""
+    with tempfile.TemporaryDirectory() as folder:
+        with Checkpoints(Path(folder), dataclasses.replace(CONFIG, seed=1)) as saves:
+            saves.save(1, state(1), [])
+        foreign = (Path(folder) / "step-000000001.pt").read_bytes()
+    return {"bad": foreign[:-100], "foreign": foreign}
 
 
-@pytest.mark.usefixtures("saves")
-def test_a_file_that_was_refused_and_written_anew_is_a_reserve(tmp_path: Path):
-    damaged(tmp_path / "step-000000012.pt")
-    with Checkpoints(tmp_path, CONFIG) as saves:
-        saves.resume()
-        saves.save(12, state(12), [])
-        saves.save(16, state(16), [])
-    assert names(tmp_path) == ["step-000000012.pt", "step-000000016.pt"]
+class KilledAndHarmed(RuleBasedStateMachine):
+    """Runs of one cell that are killed or cleared, and files that are harmed or put there between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.files: dict[int, str] = {}  # the model: good, bad or foreign by step
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def of_kind(self, kind: str) -> list[int]:
+        return sorted(step for step, found in self.files.items() if found == kind)
+
+    @rule(step=st.integers(1, 12), kind=st.sampled_from(["bad", "foreign"]))
+    def harm(self, step: int, kind: str) -> None:
+        (self.folder / f"step-{step:09d}.pt").write_bytes(contents()[kind])
+        self.files[step] = kind
+
+    @rule(step=st.integers(1, 12))
+    def leave_half_a_file(self, step: int) -> None:
+        (self.folder / f"step-{step:09d}.host-4711.part").write_bytes(b"half")
+
+    @rule(steps=st.integers(0, 4), cleared=st.booleans())
+    def train(self, steps: int, cleared: bool) -> None:
+        good = self.of_kind("good")
+        with Checkpoints(self.folder, CONFIG) as saves:
+            if self.of_kind("foreign") and not good:
+                with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another"):
+                    saves.resume()
+            else:
+                assert saves.resume().get("step") == max(good, default=None)
+                first = max(good, default=0) + 1
+                for step in range(first, first + steps):
+                    saves.save(step, state(step), [])
+                self.saved(good, range(first, first + steps))
+                if cleared:
+                    saves.clear()
+                    self.files = dict.fromkeys(self.of_kind("foreign"), "foreign")
+        assert names(self.folder) == [f"step-{step:09d}.pt" for step in sorted(self.files)]
+
+    def saved(self, good: list[int], steps: range) -> None:
+        """The newest two that are good stay, and what is newer or foreign."""
+        if steps:
+            stay = {
+                step: kind
+                for step, kind in self.files.items()
+                if step not in steps and (kind == "foreign" or step > steps[-1])
+            }
+            self.files = stay | dict.fromkeys([*good, *steps][-2:], "good")
 
 
-def test_a_finished_run_of_another_cell_is_not_overwritten(saves: Checkpoints, tmp_path: Path):
-    saves.finish({"weight": torch.ones(2)}, [{"epoch": 3.0}])
+KilledAndHarmed.TestCase.settings = settings(max_examples=25, stateful_step_count=12, derandomize=True, deadline=None)
+TestKilledAndHarmed = KilledAndHarmed.TestCase
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_folder_of_another_cell_is_refused(finished: bool, saves: Checkpoints, tmp_path: Path):
+    if finished:
+        saves.finish({"weight": torch.ones(2)}, [{"epoch": 3.0}])
+    before = names(tmp_path)
     with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
         resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
-
-
-def test_what_a_killed_writer_left_is_removed(saves: Checkpoints, tmp_path: Path):
-    (tmp_path / "step-000000016.4711.part").write_bytes(b"half")
-    assert saves.resume()["step"] == 12
-    assert not list(tmp_path.glob("*.part"))
+    assert names(tmp_path) == before
 
 
 def test_a_state_of_other_code_is_a_mistake_in_one_line():
@@ -222,9 +287,7 @@ def test_a_state_of_other_code_is_a_mistake_in_one_line():
 
 
 @pytest.mark.usefixtures("saves")
-def test_no_checkpoint_of_another_cell_is_resumed(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
-        resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
+def test_a_data_set_that_has_moved_is_the_same_cell(tmp_path: Path):
     assert resumed_step(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path="/b"))) == 12
 
 

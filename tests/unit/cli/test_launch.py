@@ -15,8 +15,9 @@ from sweeps.__main__ import main as sweeps_main
 from sweeps.engine.cli import status as status_module
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cli.main import main
-from sweeps.engine.cli.status import status, time_told
+from sweeps.engine.cli.status import status
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.ledger import Ledger
@@ -259,4 +260,4 @@ def test_a_store_that_cannot_be_reached_is_exit_code_2(
     [(0, "0 s"), (1, "5 s"), (59, "60 s"), (89, "1 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min")],
 )
 def test_times_are_rounded(seconds: float, text: str):
-    assert time_told(seconds) == text
+    assert duration(seconds) == text

@@ -159,5 +159,5 @@ def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
     assert str(error.value) == (
         "preset must be a known preset, got 'lejepa_imagenet_vit_s8'; did you mean 'lejepa_imagenette_vit_s8'?"
     )
-    with pytest.raises(ConfigError, match=r"got 'qqq'; jepa_train/presets\.py lists them"):
+    with pytest.raises(ConfigError, match=r"got 'qqq'; jepa_train/config/presets\.py lists them"):
         PRESETS["qqq"]

@@ -18,8 +18,7 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.objective import Asha
-from sweeps.engine.spec.search_space import contains, point_of, size
-from sweeps.engine.spec.search_space import points as all_points
+from sweeps.engine.spec.search_space import all_points, contains, point_of, size
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
@@ -149,8 +148,13 @@ def test_a_search_resumes_what_was_begun_before_it_proposes_more():
     assert (plan.proposals, plan.todo, plan.total) == (1, 2, 5)
     again = make_plan(SEARCH, FILE, retry=frozenset({"failed"}))
     assert sorted(cell.config.method.lamb for cell in again.missing) == [0.04, 0.05]
-    (study,) = plan.studies
-    assert [candidate.cell.config.method.lamb for candidate in study.candidates] == [0.02, 0.03, 0.04, 0.05]  # as begun
+    (search,) = plan.searches
+    assert [candidate.cell.config.method.lamb for candidate in search.candidates] == [
+        0.02,
+        0.03,
+        0.04,
+        0.05,
+    ]  # as begun
 
 
 def test_points_outside_an_edited_space_do_not_count():

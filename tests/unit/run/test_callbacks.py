@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.storage.local import LocalPath
 from sweeps.engine.cluster.resources import Request
@@ -17,7 +16,7 @@ from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run import display as display_module
 from sweeps.engine.run.budget import Budget, hours_used
 from sweeps.engine.run.calibration import Estimate, name_of
-from sweeps.engine.run.callbacks import Recorder
+from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display
 from sweeps.engine.run.price import Price
 from sweeps.engine.search.asha import Judge
@@ -40,7 +39,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     screen = io.StringIO()
     display = Display(plan, console=Console(file=screen, width=200), devices=REQUEST.devices)
     ledger = Ledger(plan, FILE, note=lambda _: None, publish=str)
-    recorder = Recorder(
+    events = TrialEvents(
         ledger=ledger,
         display=display,
         judge=Judge(plan),
@@ -48,21 +47,19 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
         checkpoints=LocalPath(tmp_path / "checkpoints"),
         budget=budget,
     )
-    recorder.on_step_end(0, [])
-    recorder.announce(cell)
-    trial: Any = SimpleNamespace(trial_id="t", config=flatten(cell.config))
+    events.on_step_end(0, [])
+    events.announce(cell)
+    trial: Any = SimpleNamespace(trial_id="t", config=cell.trial_config)
     reports = [WAITED, {"epoch": 1, "train/loss": 2.0}, {"epoch": 1, "train/loss": 2.0} | LOST]
     for _ in range(2):  # the trial's process dies, and another relays all reports again
-        for callback in (recorder, budget):
-            callback.on_trial_start(0, [], trial)
+        events.on_trial_start(0, [], trial)
         for report in reports:
-            recorder.on_trial_result(0, [], trial, report)
+            events.on_trial_result(0, [], trial, report)
     # 1.5 hours of two devices, taken off the moment that the test takes
     assert display.outcome.hours == pytest.approx(-3.0, abs=0.05)
     assert budget.used_hours == pytest.approx(-3.0, abs=0.05)
     end = {"status": "finished", "reason": "", "traceback": ""}
-    recorder.on_trial_result(0, [], trial, {"epoch": 1, "train/loss": 2.0} | end)
-    budget.on_trial_complete(0, [], trial)
+    events.on_trial_result(0, [], trial, {"epoch": 1, "train/loss": 2.0} | end)
     assert ledger.close() == ""
     after = make_plan(STUDY, FILE)
     for hours in (display.outcome.hours, budget.used_hours, hours_used(after)):
@@ -79,7 +76,7 @@ def test_a_cluster_without_machines_is_told_by_tunes_steps(tmp_path: Path, monke
     plan = make_plan(STUDY, FILE)
     screen = io.StringIO()
     ledger = Ledger(plan, FILE, note=lambda _: None, publish=str)
-    recorder = Recorder(
+    events = TrialEvents(
         ledger=ledger,
         display=Display(plan, console=Console(file=screen, width=200)),
         judge=Judge(plan),
@@ -88,7 +85,7 @@ def test_a_cluster_without_machines_is_told_by_tunes_steps(tmp_path: Path, monke
         machines=lambda: 0,
     )
     for _ in range(2):
-        recorder.on_step_end(0, [])
+        events.on_step_end(0, [])
     assert screen.getvalue().startswith("no machine in 0 minutes; ")
     assert len(screen.getvalue().splitlines()) == 1
     ledger.close()

@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import math
+import re
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,11 +14,10 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.summary import summary, summary_lines
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import display as display_module
-from sweeps.engine.run.display import Display, End, Outcome
+from sweeps.engine.run.display import CellEnd, Display, LaunchOutcome
 from sweeps.engine.run.eta import Pace
-from sweeps.engine.run.pareto_set import ParetoSet
+from sweeps.engine.run.launch import Launched
 from sweeps.engine.spec.cells import Cell, make_cell
-from sweeps.engine.spec.objective import Goal
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
@@ -120,7 +121,7 @@ def test_failures_of_this_launch_and_of_others_are_no_results():
     text = display._render().plain
     assert text.startswith("study  2/4 done  0 running  1 failed  0.00 CPU-hours  time left: measuring\n")
     assert "best val/probe_top1 0.500 (lamb=0.1)" in text  # a reference does not compete
-    assert display.outcome.ends[B.key] == End(label="lamb=0.2", status="failed", reason="ConfigError: no")
+    assert display.outcome.ends[B.key] == CellEnd(label="lamb=0.2", status="failed", reason="ConfigError: no")
 
 
 def test_on_a_pipe_every_cell_that_ends_has_a_line():
@@ -187,12 +188,13 @@ def test_several_goals_show_the_size_of_the_pareto_set():
 
 
 def test_the_pareto_set_grows_and_shrinks():
-    front = ParetoSet((Goal(metric="a"), Goal(metric="b", direction="min")))
+    display = shown(plan(sweep=TWO))
     sizes = []
-    for scores in ((1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (0.5, 3.0), (math.nan, 0.0), (3.0, 0.5)):
-        front.add(scores)
-        sizes.append(len(front))
-    assert sizes == [1, 2, 3, 3, 3, 1]
+    for accuracy, nonzero in ((1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (0.5, 3.0), (math.nan, 0.0), (3.0, 0.5)):
+        display.started(A)
+        display.ended(A, "finished", "", {"val/probe_top1": accuracy, "val/nonzero_fraction": nonzero}, 1)
+        sizes.append(re.findall(r"Pareto set of (\d+)", display._render().plain))
+    assert sizes == [["1"], ["2"], ["3"], ["3"], ["3"], ["1"]]
 
 
 def test_what_a_resumed_cell_repeats_is_not_its_pace():
@@ -214,20 +216,24 @@ def test_cells_of_one_epoch_are_timed_from_start_to_end():
     assert pace.seconds_left(40.0, 3) == pytest.approx(3 * (10.0 + 1.0))
 
 
+def facts_of(before: Plan, outcome: LaunchOutcome, *, spooled: str = "") -> dict[str, Any]:
+    return summary(Launched(plan=before, outcome=outcome, table="", spooled=spooled))
+
+
 def test_a_launch_is_complete_when_every_cell_has_a_result():
     before = plan(entry(A, "finished"), entry(B, "diverged"))
-    ended = {C.key: End(label=C.label, status="pruned", reason="")}
-    facts = summary(before, Outcome(ends=ended, hours=0.5), table="")
+    ended = {C.key: CellEnd(label=C.label, status="pruned", reason="")}
+    facts = facts_of(before, LaunchOutcome(ends=ended, hours=0.5))
     assert facts["states"] == {"missing": 1, "finished": 1, "diverged": 1, "pruned": 1}
     assert not facts["complete"]
     assert summary_lines(facts)[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 CPU-hours")
-    ended[D.key] = End(label=D.label, status="collapsed", reason="std")
-    assert summary(before, Outcome(ends=ended), table="")["complete"]
-    assert not summary(before, Outcome(ends=ended), table="", spooled="7 records wait")["complete"]
+    ended[D.key] = CellEnd(label=D.label, status="collapsed", reason="std")
+    assert facts_of(before, LaunchOutcome(ends=ended))["complete"]
+    assert not facts_of(before, LaunchOutcome(ends=ended), spooled="7 records wait")["complete"]
 
 
 def test_failures_of_earlier_launches_count_and_their_remedy_is_named():
-    facts = summary(plan(entry(A, "failed"), cells=(A,)), Outcome(), table="")
+    facts = facts_of(plan(entry(A, "failed"), cells=(A,)), LaunchOutcome())
     assert not facts["complete"]
     lines = summary_lines(facts)
     assert lines[1].startswith(f"  failed: lamb=0.1 ({A.key})")

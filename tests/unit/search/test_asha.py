@@ -86,7 +86,7 @@ def test_a_restart_judges_as_if_nothing_had_happened():
             asked(before, lamb, epoch, score)
             cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
             status = "running" if goes_on else "pruned"
-            search._write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
+            search.write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
         after = fresh(search.entries)
         assert [asked(after, *row[:3]) for row in TABLE[count:]] == verdicts[count:]
         for lamb, epoch, score, goes_on in TABLE[:count]:  # a resumed cell repeats its reports
@@ -135,7 +135,7 @@ def test_tune_is_told_to_stop_what_the_judge_gives_up(asha: Asha | None, stops: 
         """A Tune trial, as far as the scheduler looks."""
 
         def __init__(self, lamb: float) -> None:
-            self.config = flatten(make_cell(SWEEP, BASE, {"method.lamb": lamb}).config)
+            self.config = make_cell(SWEEP, BASE, {"method.lamb": lamb}).trial_config
 
     first = scheduler.on_trial_result(None, Stub(0.01), {"epoch": 2.0, "val/probe_top1": 0.5})
     second = scheduler.on_trial_result(None, Stub(0.02), {"epoch": 2.0, "val/probe_top1": 0.4})

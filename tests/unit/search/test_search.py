@@ -15,9 +15,10 @@ from benchmarks.simulation import SimulatedSweep
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.search import sampler as sampler_module
-from sweeps.engine.search.sampler import Proposals
-from sweeps.engine.spec.cells import make_cell
+from sweeps.engine.plan.searches import CandidateResult, Search, SearchState
+from sweeps.engine.search.optuna_private import best_and_newest
+from sweeps.engine.search.sampler import OptunaSampler
+from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.objective import Asha, LabelFree
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
@@ -58,9 +59,20 @@ def uneven(config: TrainConfig) -> list[dict[str, float]]:
     return whole[:2] if config.optim.lr > 5e-3 else [] if config.optim.lr < 2e-4 else whole
 
 
-def known(search: SimulatedSweep, study: int = 0) -> list[FrozenTrial]:
+def sampler_of(search: SimulatedSweep, number: int = 0) -> OptunaSampler:
+    """Optuna's study, as it is rebuilt from the store."""
+    return OptunaSampler(search.plan().searches[number], taken=set(search.entries), parallel=False)
+
+
+def known(search: SimulatedSweep, number: int = 0) -> list[FrozenTrial]:
     """What Optuna is told when the study is rebuilt from the store."""
-    return Proposals(search.sweep, search.plan().studies[study], parallel=False).trials
+    return sampler_of(search, number).study.trials
+
+
+def living(search: SimulatedSweep) -> optuna.Study:
+    """Optuna's study of a launch from beginning to end."""
+    (study,) = {each.sampler.study for each in search.run().searches}
+    return study
 
 
 def candidates(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -90,18 +102,18 @@ def told(trials: Sequence[FrozenTrial]) -> list[tuple]:
 def test_references_first_then_the_bases_own_point_then_others():
     search = SimulatedSweep(FAIR, BASE, reports)
     search.run()
-    reference, own, other = (search.entries[key].params for key in search.launched[:3])
+    reference, own, other = (search.entries[cell.key].params for cell in search.launched[:3])
     assert (reference["epochs"], reference["method.num_slices"]) == ("0", "256")
     assert own == {key: str(value) for key, value in flatten(BASE).items()} | {"method.num_slices": "64"}
     assert other == own | {"method.num_slices": "128"}  # the studies take turns
-    assert len(search.entries[search.launched[3]].params) == len(own)  # complete configs
+    assert len(search.entries[search.launched[3].key].params) == len(own)  # complete configs
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_study_rebuilt_from_the_store_is_the_one_that_lived(sampler: str):
     sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1, eta=2), trials=20)
     search = SimulatedSweep(sweep, BASE, uneven)
-    trials = candidates(search.run()._searches[0].proposals.trials)
+    trials = candidates(living(search).trials)
     assert told(known(search)) == told(trials)
     states = [trial.state for trial in trials]
     assert {TrialState.COMPLETE, TrialState.PRUNED} <= set(states)
@@ -113,7 +125,7 @@ def test_what_optuna_hears_of_each_end():
     search = SimulatedSweep(dataclasses.replace(SEARCH, early_stopping=Asha(first=1)), BASE, reports)
     for lamb, status in ends.items():
         cell = make_cell(SEARCH, BASE, {"method.lamb": lamb, "optim.lr": 1e-3})
-        search._write(cell, status=status, epoch=3, rungs={3: 0.75, 1: 0.25}, metrics={"val/probe_top1": 0.875})
+        search.write(cell, status=status, epoch=3, rungs={3: 0.75, 1: 0.25}, metrics={"val/probe_top1": 0.875})
     trials = known(search)
     complete, pruned, fail = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
     assert [trial.state for trial in trials] == [complete, pruned, pruned, pruned, fail]
@@ -152,11 +164,12 @@ def test_a_fair_ablation_killed_at_every_step_runs_no_cell_twice(lanes: int):
     assert len(search.entries) == plan.total == 1 + 2 * 8 + 2 * 2
     assert not plan.missing
     assert plan.notes == []
-    for study, slices in zip(plan.studies, ("64", "128"), strict=True):
-        finished = [c for c in study.candidates if c.entry.status == "finished"]
+    for point, slices in zip(plan.searches, ("64", "128"), strict=True):
+        finished = [c for c in point.candidates if c.entry.status == "finished"]
         best = max(finished, key=lambda candidate: quality(candidate.cell.config))
-        assert study.winner is best.cell
-        assert {c.cell.config.seed for c in study.candidates} == {0}
+        assert point.best is best.cell
+        assert point.state is SearchState.DONE
+        assert {c.cell.config.seed for c in point.candidates} == {0}
         shared = best.entry.params | {"seed": ""}
         winners = [entry for entry in search.entries.values() if entry.params | {"seed": ""} == shared]
         assert sorted(entry.params["seed"] for entry in winners) == ["0", "1", "2"]
@@ -168,7 +181,7 @@ def test_a_fair_ablation_killed_at_every_step_runs_no_cell_twice(lanes: int):
 def test_the_searches_of_a_fair_ablation_begin_alike():
     search = SimulatedSweep(dataclasses.replace(FAIR, early_stopping=None), BASE, reports)
     search.run()
-    first, second = ([c.point for c in study.candidates[:3]] for study in search.plan().studies)
+    first, second = ([c.point for c in each.candidates[:3]] for each in search.plan().searches)
     assert first == second
 
 
@@ -177,14 +190,14 @@ def test_more_trials_can_change_the_winner_whose_seeds_then_run():
     base = dataclasses.replace(BASE, optim=dataclasses.replace(BASE.optim, lr=1e-4))
     search = SimulatedSweep(sweep, base, reports)
     search.run()
-    (study,) = search.plan().studies
-    before, old = study.winner, set(search.entries)
+    (point,) = search.plan().searches
+    before, old = point.best, set(search.entries)
     search.sweep = dataclasses.replace(sweep, trials=30)
     plan = search.plan()
     assert (plan.proposals, plan.awaited, plan.total, plan.todo) == (27, 1, 31, 28)
     search.run()
-    (study,) = search.plan().studies
-    assert study.winner.config != before.config
+    (point,) = search.plan().searches
+    assert point.best.config != before.config
     assert len(set(search.entries) - old) == 27 + 1
     assert not search.plan().todo
 
@@ -200,15 +213,54 @@ def test_a_search_without_a_finished_candidate_says_so_and_ends():
 
 
 def test_the_searcher_waits_for_the_last_candidates_before_the_winners_seeds():
-    searcher = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), BASE, reports, lanes=2).run(turns=0)
-    first, second = searcher.suggest("a"), searcher.suggest("b")
+    search = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), BASE, reports, lanes=2)
+    searcher = search.run(turns=0)
+    assert isinstance(searcher.suggest("a"), dict)
+    assert isinstance(searcher.suggest("b"), dict)
     assert searcher.suggest("c") is None
     searcher.on_trial_complete("a", {"status": "finished", "val/probe_top1": 0.5})
     assert searcher.suggest("c") is None
     searcher.on_trial_complete("b", {"status": "finished", "val/probe_top1": 0.75})
-    assert searcher.suggest("c") == second | {"seed": 1}
+    assert isinstance(searcher.suggest("c"), dict)
     assert searcher.suggest("d") == Searcher.FINISHED
+    first, second, confirmation = (cell.config for cell in search.launched)
+    assert confirmation == dataclasses.replace(second, seed=1)
     assert first != second
+
+
+class Listed:
+    """A sampler that proposes these values of lamb and then no more."""
+
+    def __init__(self, search: Search, *lambs: float) -> None:
+        self.cells = [search.cell_at({**POINT, "method.lamb": lamb}) for lamb in lambs]
+        self.heard: list[tuple[str, str]] = []
+
+    def propose(self, number: int) -> Cell | None:
+        return self.cells[number] if number < len(self.cells) else None
+
+    def tell(self, key: str, result: CandidateResult) -> None:
+        self.heard.append((key, result.status))
+
+
+@pytest.mark.parametrize("trials", [2, 3])  # as many as there are points, and more
+def test_a_search_goes_through_its_stages(trials: int):
+    planned = SimulatedSweep(dataclasses.replace(SEARCH, trials=trials, seeds=(0, 1)), BASE, reports).plan().searches[0]
+    sampler = Listed(planned, 0.01, 0.02)
+    search = dataclasses.replace(planned, sampler=sampler)
+    assert (search.state, search.left) == (SearchState.PROPOSING, trials + 1)
+    first, second = search.next_cell(), search.next_cell()
+    assert [first, second] == sampler.cells
+    search.finish(first.key, CandidateResult(status="finished", scores=(0.7,)))
+    assert search.next_cell() is None
+    assert (search.state, search.left, search.best) == (SearchState.WAITING, 1, None)
+    search.finish(second.key, CandidateResult(status="diverged", scores=(math.nan,)))
+    assert (search.state, search.left, search.best) == (SearchState.CONFIRMING, 1, first)
+    confirmation = search.next_cell()
+    assert confirmation.config == dataclasses.replace(first.config, seed=1)
+    search.finish(confirmation.key, CandidateResult(status="finished", scores=(0.9,)))
+    assert (search.state, search.left, search.best, search.next_cell()) == (SearchState.DONE, 0, first, None)
+    assert sampler.heard == [(first.key, "finished"), (second.key, "diverged")]
+    assert (planned.state, planned.left) == (SearchState.PROPOSING, trials + 1)  # the plan's own
 
 
 def test_what_is_not_admitted_is_not_launched_and_counted():
@@ -245,7 +297,7 @@ def test_a_warm_start_knows_the_finished_cells_that_differ_in_the_point_alone():
     def elsewhere(status: str = "finished", **changes: float) -> Entry:
         other = SimulatedSweep(dataclasses.replace(SEARCH, name="other"), BASE, reports)
         cell = make_cell(other.sweep, BASE, POINT | {key.replace("_", ".", 1): value for key, value in changes.items()})
-        return other._write(cell, status=status, epoch=4, rungs={}, metrics={"val/probe_top1": 0.875})
+        return other.write(cell, status=status, epoch=4, rungs={}, metrics={"val/probe_top1": 0.875})
 
     warm = [
         elsewhere(),
@@ -275,7 +327,7 @@ def test_several_objectives_are_told_together_and_in_their_directions():
 
     for sampler in SAMPLERS:
         search = SimulatedSweep(dataclasses.replace(sweep, sampler=sampler), BASE, two)
-        study = search.run()._searches[0].proposals._study
+        study = living(search)
         assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
         assert told(known(search)) == told(candidates(study.trials))
         for trial in candidates(study.trials):
@@ -283,7 +335,7 @@ def test_several_objectives_are_told_together_and_in_their_directions():
                 assert trial.state is TrialState.FAIL  # a score is missing
             else:
                 assert trial.values[1] == trial.params["method.lamb"]
-        assert search.plan().studies[0].winner is None
+        assert search.plan().searches[0].best is None
 
 
 def test_label_free_search_picks_by_loss_over_lamb_to_the_alpha_and_reads_no_label():
@@ -311,14 +363,14 @@ def test_label_free_search_picks_by_loss_over_lamb_to_the_alpha_and_reads_no_lab
 
     search = SimulatedSweep(sweep, BASE, losses)
     search.run()
-    for study in search.plan().studies:
+    for point in search.plan().searches:
         scores = {
             c.cell.key: c.entry.metrics["train/loss"] / float(c.entry.params["method.lamb"]) ** 0.5
-            for c in study.candidates
+            for c in point.candidates
             if c.entry.status == "finished"
         }
-        assert study.winner.key == min(scores, key=scores.get)
-        assert any(c.entry.status == "pruned" for c in study.candidates)
+        assert point.best.key == min(scores, key=scores.get)
+        assert any(c.entry.status == "pruned" for c in point.candidates)
     assert {key for key in read if not key.startswith("train/")} <= {"epoch", "status"}
 
 
@@ -326,19 +378,18 @@ def test_label_free_search_picks_by_loss_over_lamb_to_the_alpha_and_reads_no_lab
 def test_the_next_point_after_a_thousand_trials_takes_less_than_a_second(sampler: str):
     """Three seconds of processor time here, of any machine. A Gaussian process is fitted to 300 of them."""
     sweep = dataclasses.replace(SEARCH, sampler=sampler, trials=1001)
-    study = SimulatedSweep(sweep, BASE, reports).plan().studies[0]
-    made = Proposals(sweep, study, parallel=False)
+    made = sampler_of(SimulatedSweep(sweep, BASE, reports))
     draw = optuna.samplers.RandomSampler(seed=0)
     source = optuna.create_study(sampler=draw)
     points = [source.ask(SPACE).params for _ in range(1000)]
     for number, point in enumerate(points):
         value = number % 97 / 97
         trial = optuna.trial.create_trial(params=point, distributions=SPACE, value=value, system_attrs={})
-        made._study.add_trial(trial)
+        made.study.add_trial(trial)
     times = []
     for number in range(2):  # the first imports what it needs
         start = time.process_time()
-        trial, cell = made.ask(1000 + number, lambda point: make_cell(sweep, BASE, point), ())
+        cell = made.propose(1000 + number)
         times.append(time.process_time() - start)
         assert 0.001 <= cell.config.method.lamb <= 0.1
     assert min(times) < 3.0
@@ -350,7 +401,7 @@ def test_a_gaussian_process_is_fitted_to_the_best_and_the_newest():
         value = float(number == 7)
         trial = optuna.trial.create_trial(params={}, distributions={}, value=value)
         study.add_trial(trial)
-    kept = [trial.number for trial in sampler_module._telling(study.trials, study.directions)]
+    kept = [trial.number for trial in best_and_newest(study.trials, study.directions)]
     assert len(kept) == 300
     assert 7 in kept
     assert kept == sorted(kept)
