@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
-from jepa_train.storage.local import StorageError
+from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.cli.doctor_storage import check_cache, check_storage, size_told
 from sweeps.engine.cli.doctor_store import Told, check_store

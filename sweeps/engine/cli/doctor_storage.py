@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Disk, Place, mark, unseen
-from jepa_train.storage.paths import cache_dir, results_dir, storage_dir
+from jepa_train.storage.base import StoragePath
+from jepa_train.storage.local import LocalPath
+from jepa_train.storage.paths import cache_dir, results_dir
+from jepa_train.storage.resolve import mark, storage_dir, unseen
 from sweeps.engine.cli.doctor_store import Told
 
 _FREE_GB = 5.0  # of disk, below which decoded images may not fit
@@ -25,7 +27,7 @@ def check_storage() -> Iterator[Told]:
         return
     if not os.environ.get("JEPA_STORAGE"):
         yield Told("ok", "checkpoints", size_told(results_dir() / "checkpoints"))
-    elif isinstance(place, Disk) and not place.path.exists() and _may_be_made(place.path):
+    elif isinstance(place, LocalPath) and not place.path.exists() and _may_be_made(place.path):
         remedy = "where machines share it, mount it; else the first sweep makes it"
         yield Told("warning", "storage", f"{place} is not there", remedy)
     else:
@@ -77,7 +79,7 @@ def size_told(folder: Path) -> str:
     return f"{size / 1e9:.2f} GB in {count} files" if count else "nothing yet"
 
 
-def _unusable(place: Place) -> str:
+def _unusable(place: StoragePath) -> str:
     try:
         with mark(place) as name:
             return unseen(str(place), name)
@@ -85,10 +87,10 @@ def _unusable(place: Place) -> str:
         return str(error)
 
 
-def _kept_told(place: Place) -> str:
+def _kept_told(place: StoragePath) -> str:
     from jepa_train.storage.bucket import listed
 
-    if isinstance(place, Disk):
+    if isinstance(place, LocalPath):
         return size_told(place.path)
     try:
         sizes = [info.size for info in listed(place)]

@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from jepa_train.storage.local import Place
+from jepa_train.storage.base import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display
@@ -48,7 +48,7 @@ class TrialEvents(tune.Callback):
         display: Display,
         judge: Judge,
         request: Request,
-        checkpoints: Place,
+        checkpoints: StoragePath,
         budget: Budget | None = None,
         machines: Callable[[], int] | None = None,
     ) -> None:

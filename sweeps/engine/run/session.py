@@ -13,8 +13,9 @@ from ray import tune
 from ray.tune.execution import class_cache
 from rich.console import Console
 
-from jepa_train.storage.local import is_url
-from jepa_train.storage.paths import checkpoints_dir, results_dir
+from jepa_train.storage.base import has_url_scheme
+from jepa_train.storage.paths import results_dir
+from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, refused
 from sweeps.engine.cluster.resources import Request, room
@@ -73,7 +74,7 @@ class Session:
         """
         self._start_ray()
         data = plan.base.data
-        self._check_nodes("" if data.download or is_url(data.path) else data.path)
+        self._check_nodes("" if data.download or has_url_scheme(data.path) else data.path)
         nodes = nodes_to_use(self._note)
         request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
         lanes = min(room(nodes, request), plan.todo)

@@ -43,8 +43,8 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.cache import Making, stored
-from jepa_train.distributed.collectives import meet_at_own_address
-from jepa_train.storage.local import StorageError
+from jepa_train.distributed.torch_private import listen_at_own_address
+from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import cache_dir
 from jepa_train.train.preflight import preflight
 from sweeps.engine.cli.doctor import examine
@@ -396,7 +396,7 @@ def test_a_private_ray_listens_on_loopback_alone_and_asks_for_its_token(
 def test_the_store_by_which_ranks_meet_listens_at_their_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     rendezvous = importlib.import_module("torch.distributed.rendezvous")
     monkeypatch.setattr(rendezvous, "_create_c10d_store", rendezvous._create_c10d_store)
-    meet_at_own_address()
+    listen_at_own_address()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     make = partial(rendezvous._create_c10d_store, "127.0.0.1", port, world_size=2, timeout=timedelta(seconds=20))

@@ -15,7 +15,7 @@ import pytest
 from analysis.select.selection import current
 from analysis.store.runs import load_runs
 from analysis.tables import table
-from jepa_train.base.errors import SCHEMA, later
+from jepa_train.base.validation import SCHEMA, later
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, later_fields
 from jepa_train.config.presets import DIGITS, LEJEPA_IMAGENET1K_VIT_L14, RECTIFIED_CIFAR100_RESNET18
