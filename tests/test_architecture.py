@@ -82,12 +82,13 @@ def test_analysis_reads_the_store_and_nothing_of_ours():
     assert offenders("analysis/figures", forbidden - {"optuna"}) == []  # study.py asks Optuna for importances
 
 
-def test_sweeps_reach_analysis_in_two_places():
+def test_sweeps_reach_analysis_in_three_places():
     """A launch prints and keeps table and figures; ledger and tables are read from the store by one reader, without
-    pandas."""
+    pandas; the list of cells is written and read by one module."""
     places = {
         "sweeps/engine/run/launch.py": {"analysis.tables", "analysis.figures", "analysis.store.runs"},
         "sweeps/engine/store/reader.py": {"analysis.store.records"},
+        "sweeps/engine/store/ledger.py": {"analysis.store.cell_list"},
     }
     assert offenders("sweeps", {"analysis"}, besides={*places}) == []
     for file, modules in places.items():

@@ -15,6 +15,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.objective import Asha
@@ -40,7 +41,7 @@ def store(results: Path) -> Path:
 
 def opened(plan: Plan, file: Path = FILE) -> Ledger:
     """The ledger of a sweep without a table."""
-    return Ledger(plan, file, note=print, publish=lambda: "")
+    return open_ledger(plan, file, note=print, publish=lambda: "")
 
 
 def record(plan: Plan, cell, status: str, *, value: float = 0.5) -> None:

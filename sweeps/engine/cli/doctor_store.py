@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import open_client, shown_uri, store_uri
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.reader import shown_uri, store_uri
 
 _SLOW_S = 0.5  # for one read: each ended cell takes several
 

@@ -15,11 +15,12 @@ from sweeps.engine.cli.args import Options
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.cli.summary import summary
 from sweeps.engine.cluster.backup import keep, watched
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.run.display import Outcome
 from sweeps.engine.run.evaluate import reevaluate
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger, replay_spool
+from sweeps.engine.store.ledger import Ledger, replay_offline_queue
 from sweeps.engine.store.reader import store_uri
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Run:
 
     def _plan(self, sweep: Sweep, file: Path) -> Plan:
         """The plan, after what earlier launches could not write is in the store."""
-        replayed = replay_spool(sweep.name)
+        replayed = replay_offline_queue(sweep.name)
         if replayed:
             self._say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
         return make_plan(sweep, file, self._options.places, retry=self._options.retry)
@@ -110,7 +111,8 @@ class Run:
 
     def _ledger(self, plan: Plan, file: Path) -> Ledger:
         sweep = plan.sweep
-        return Ledger(plan, file, note=self._say, publish=partial(_table, sweep), products=partial(_products, sweep))
+        publish, products = partial(_table, sweep), partial(_products, sweep)
+        return open_ledger(plan, file, note=self._say, publish=publish, products=products)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)

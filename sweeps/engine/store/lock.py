@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.experiment import open_experiment
-from sweeps.engine.store.mlflow_runs import TROUBLE
+from sweeps.engine.store.mlflow_client import TROUBLE
 from sweeps.engine.store.provenance import user
 from sweeps.engine.store.reader import find_experiment, store_uri
 
