@@ -123,7 +123,7 @@ def test_status_of_a_sweep_that_runs(file: Path, capsys: pytest.CaptureFixture[s
     client.set_tag(entries[second.key], "device_seconds", "100")
 
     class Holder:
-        told = "me on this machine"
+        description = "me on this machine"
 
     monkeypatch.setattr(status_module, "holder_of", lambda _: Holder)
     facts = status(GRID)

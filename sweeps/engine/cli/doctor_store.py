@@ -116,6 +116,6 @@ def _holders(client: MlflowClient) -> Iterator[Told]:
             continue
         holder = holder_of(experiment.name)
         if holder is not None:
-            yield Told("ok", "running", f"{experiment.name}, by {holder.told}")
+            yield Told("ok", "running", f"{experiment.name}, by {holder.description}")
         else:
             yield Told("warning", "left", f"{experiment.name}: its launch is gone", "the next launch takes it over")
