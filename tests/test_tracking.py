@@ -141,7 +141,7 @@ def test_what_is_lost_with_a_worker_is_recorded_and_waiting_for_another_is_no_de
     study = Study()
     study.ledger.start(study.first, devices=2.0)
     study.epochs(1)
-    study.ledger._running[study.first.key].started -= 500.0
+    study.ledger._progress[study.first.key].started -= 500.0
     assert study.ledger.lose(study.first.key, lost_s=100.0, idle_s=400.0) == 200.0
     assert study.ledger.lose(study.first.key, lost_s=50.0, idle_s=0.0) == 100.0
     study.ledger.end(study.first.key, "interrupted", "the sweep was stopped")

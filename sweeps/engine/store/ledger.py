@@ -20,7 +20,7 @@ from sweeps.engine.store.mlflow_client import Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import code_tags, user
-from sweeps.engine.store.reader import RESULTS, Entry, shown_uri
+from sweeps.engine.store.reader import RESULTS, Entry
 from sweeps.engine.store.write_queue import WriteQueue
 
 logger = logging.getLogger(__name__)
@@ -29,18 +29,22 @@ _MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "F
 
 
 @dataclass
-class _RunningCell:
-    """Time and progress of a cell that is running."""
+class _Progress:
+    """Device time and progress of a cell, in all of its attempts."""
 
-    before: float  # device-seconds of earlier attempts
-    lost: float  # device-seconds of training that had to be done again, in all attempts
-    devices: float
-    epoch: int
+    before: float = 0.0  # device-seconds of earlier attempts
+    lost: float = 0.0  # device-seconds of training that had to be done again
+    epoch: int = 0
+    devices: float = 0.0  # that it occupies: 0 while it does not run
     started: float = field(default_factory=time.monotonic)
 
     @property
     def device_seconds(self) -> float:
         return self.before + self.devices * (time.monotonic() - self.started)
+
+    def run_on(self, devices: float) -> None:
+        """Count the time from now on with as many devices."""
+        self.before, self.started, self.devices = self.device_seconds, time.monotonic(), devices
 
 
 class Ledger:
@@ -85,9 +89,8 @@ class Ledger:
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
-        self._running: dict[str, _RunningCell] = {}
-        self._before = {
-            key: (entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in known.items()
+        self._progress = {
+            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in known.items()
         }
         self._cells = dict.fromkeys(cells)
         self._cell_tags = to_tags(self._cells)
@@ -100,9 +103,7 @@ class Ledger:
                 self._client.set_tag(known[key].run_id, "role", role)
         run_ids = {key: entry.run_id for key, entry in known.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, note)
-        self._queue = WriteQueue(
-            self._writer, sweep=sweep.name, store=shown_uri(), note=note, flushed=self._publish_table
-        )
+        self._queue = WriteQueue(self._writer, sweep.name, note=note, flushed=self._publish_table)
         new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **self._code}}
         self._put(new=new, status="FINISHED", files=files)
 
@@ -116,7 +117,7 @@ class Ledger:
 
     def knows(self, key: str) -> bool:
         """Whether the cell has a run, whatever became of it."""
-        return key in self._before
+        return key in self._progress
 
     def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
@@ -125,10 +126,7 @@ class Ledger:
             devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
             resources: the same in words, with the kind of device; prices of later cells rest on it.
         """
-        if cell.key in self._running:  # its trial was lost and starts again
-            self._remember(cell.key)
-        before, lost, epoch = self._before.setdefault(cell.key, (0.0, 0.0, 0))
-        self._running[cell.key] = _RunningCell(before, lost, devices, epoch)
+        self._progress.setdefault(cell.key, _Progress()).run_on(devices)
         data = cell.config.data
         new = {
             "label": cell.label,
@@ -153,7 +151,7 @@ class Ledger:
         Args:
             rungs: epoch -> objective, of the places so far at which early stopping judged the cell.
         """
-        run, epoch = self._running[key], int(metrics["epoch"])
+        run, epoch = self._progress[key], int(metrics["epoch"])
         run.epoch = max(run.epoch, epoch)
         tags = {"epoch": str(run.epoch), "device_seconds": f"{run.device_seconds:.1f}"}
         tags |= {"rungs": json.dumps(rungs)} if rungs else {}
@@ -165,7 +163,7 @@ class Ledger:
         Returns:
             The device-seconds that were lost. Those of waiting are nobody's: its devices were free, or gone.
         """
-        run = self._running[key]
+        run = self._progress[key]
         run.started += idle_s
         run.lost += run.devices * lost_s
         tags = {"device_seconds": f"{run.device_seconds:.1f}", "lost_device_seconds": f"{run.lost:.1f}"}
@@ -174,8 +172,9 @@ class Ledger:
 
     def end(self, key: str, status: str, reason: str, details: str = "") -> None:
         """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
-        seconds = self._remember(key)
-        tags = {"status": status, "reason": reason[:500], "device_seconds": f"{seconds:.1f}"}
+        self._progress[key].run_on(0)
+        seconds = f"{self._progress[key].device_seconds:.1f}"
+        tags = {"status": status, "reason": reason[:500], "device_seconds": seconds}
         files = {"traceback.txt": details} if details else {}
         self._put(key=key, tags=tags, status=_MLFLOW_STATUS.get(status, "KILLED"), files=files)
 
@@ -202,12 +201,6 @@ class Ledger:
     def _put(self, **parts: Any) -> None:
         """Queue an operation, without the secrets in its texts."""
         self._queue.put(Operation(at=_now(), **hidden(parts)))
-
-    def _remember(self, key: str) -> float:
-        run = self._running.pop(key)
-        seconds = run.device_seconds
-        self._before[key] = (seconds, run.lost, run.epoch)
-        return seconds
 
     def _publish_table(self, ended: bool, closing: bool) -> None:
         """Publish the table when it has changed, a twentieth of the time at most: reading a big store takes seconds."""

@@ -173,14 +173,11 @@ class MlflowWriter:
             self._client.set_experiment_tag(self._experiment_id, name, text)
         for one in operations:
             if one.new:
-                found = [run.info.run_id for run in self._search("tags.role = 'plan'")]
-                if not found:
-                    made = self._client.create_run(
-                        self._experiment_id, one.at, dict(one.new["tags"]), run_name=one.new["label"]
-                    )
-                    found = [made.info.run_id]
-                self._client.set_terminated(found[0], one.status, end_time=one.at)
-                self._write_files(found[0], one.files)
+                run = next(iter(self._search("tags.role = 'plan'")), None) or self._client.create_run(
+                    self._experiment_id, one.at, dict(one.new["tags"]), run_name=one.new["label"]
+                )
+                self._client.set_terminated(run.info.run_id, one.status, end_time=one.at)
+                self._write_files(run.info.run_id, one.files)
 
     def _write_files(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
         for name, content in files.items() if self._takes_files else ():

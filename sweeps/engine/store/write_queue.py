@@ -10,6 +10,7 @@ from math import inf
 from sweeps.engine.store.mlflow_client import TROUBLE, Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation
+from sweeps.engine.store.reader import shown_uri
 
 _REST_S = (2.0, 10.0)  # between two flushes: the shortest and the longest
 _SHARE = 0.005  # of a CPU that flushes take; larger ones cost less per metric
@@ -27,7 +28,6 @@ class WriteQueue:
 
     Args:
         sweep: its name.
-        store: the store, as messages name it.
         note: told when the store goes and when it comes back, in one line.
         flushed: called in the thread after a flush: whether a run ended in it, whether it is the last.
     """
@@ -35,14 +35,13 @@ class WriteQueue:
     def __init__(
         self,
         writer: MlflowWriter,
-        *,
         sweep: str,
-        store: str,
+        *,
         note: Callable[[str], object],
         flushed: Callable[[bool, bool], object],
     ) -> None:
         self._writer = writer
-        self._store = store
+        self._store = shown_uri()
         self._note = note
         self._flushed = flushed
         self._offline = OfflineQueue(sweep)
