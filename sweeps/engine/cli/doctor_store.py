@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import open_client, shown_uri, store_uri
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.reader import shown_uri, store_uri
 
 _SLOW_S = 0.5  # for one read: each ended cell takes several
 
@@ -115,6 +116,6 @@ def _holders(client: MlflowClient) -> Iterator[Told]:
             continue
         holder = holder_of(experiment.name)
         if holder is not None:
-            yield Told("ok", "running", f"{experiment.name}, by {holder.told}")
+            yield Told("ok", "running", f"{experiment.name}, by {holder.description}")
         else:
             yield Told("warning", "left", f"{experiment.name}: its launch is gone", "the next launch takes it over")

@@ -13,7 +13,8 @@ from jepa_train.storage.base import StorageError, StoragePath
 from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.store.reader import Entry, find_experiment, open_client, read_entries, store_uri
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.reader import Entry, find_experiment, read_entries, store_uri
 
 _MADE_BY = {
     "mlflow.user": "by",

@@ -13,6 +13,7 @@ from rich.console import Console
 from analysis.store.runs import load_runs
 from analysis.tables import table
 from sweeps.engine.cluster.backup import keep, watched
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.display import LaunchOutcome
 from sweeps.engine.run.evaluate import reevaluate
@@ -117,9 +118,8 @@ class Launch:
 
     def _ledger(self, plan: Plan) -> Ledger:
         sweep = plan.sweep
-        return Ledger(
-            plan, plan.file, note=self._note, publish=partial(_table, sweep), products=partial(_products, sweep)
-        )
+        publish, products = partial(_table, sweep), partial(_products, sweep)
+        return open_ledger(plan, note=self._note, publish=publish, products=products)
 
 
 def _table(sweep: Sweep) -> str:
