@@ -54,16 +54,14 @@ from jepa_train.methods import METHODS
 from jepa_train.presets import DIGITS
 from sweeps.engine import Asha, Sweep, main
 data = dataclasses.replace(DIGITS.data, name="digits_0_4")
-probe = dataclasses.replace(DIGITS.probe, protocols="linear,sgd,knn,finetune", transfer="digits_5_9")
+probe = dataclasses.replace(DIGITS.probe, protocols="linear,knn", transfer="digits_5_9")
 BASE = dataclasses.replace(DIGITS, data=data, probe=probe, epochs=2, global_batch=256)
 def sweep(scale):
     return Sweep(name=f"golden_{scale}", scale=scale, purpose=__doc__, base=BASE, trials=1, seeds=(0, 1),
         grid=[{"method": [*METHODS]}, {"method": ["lejepa"], "global_batch": [2048]}],
         space={"optim.lr": FloatDistribution(1e-4, 1e-3)}, references=({"epochs": 0},), early_stopping=Asha(first=1))
 if __name__ == "__main__":
-    words = ["--scale", "mini"]
-    codes = main(sweep, __file__, words), main(sweep, __file__, [*words, "--evaluate", "probe.protocols=kshot"])
-    sys.exit(codes != (1, 0))  # 1: the candidate that fails
+    sys.exit(main(sweep, __file__, ["--scale", "mini"]) != 1)  # 1: the candidate that fails
 '''
 
 
@@ -140,6 +138,7 @@ def form(text: str) -> str:
         (r"-?\d+", "integer"),
         (r"-?\d+(\.\d+)?(e[-+]\d+)?", "number"),
         ("True|False", "True, False"),
+        ("true|false", "true, false"),
     ):
         if re.fullmatch(pattern, text):
             return name
@@ -156,9 +155,9 @@ def stored_names(client: MlflowClient, sweep: str) -> dict[str, str]:
     for run in client.search_runs([experiment.experiment_id]):
         kind = "plan" if run.data.tags["role"] == "plan" else "cell"
         for tag, text in run.data.tags.items():
-            literal = tag in ("role", "status", "git_dirty", "mlflow.source.type") and text != "true"
-            shown = "false" if tag == "git_dirty" else text if literal else form(text)
-            found[f"{kind} tag {tag}"].add("text" if re.search(r"version|commit|host|user", tag) else shown)
+            literal = tag in ("role", "status", "mlflow.source.type")
+            free = re.search(r"key|version|commit|host|user", tag)  # which may look like a number
+            found[f"{kind} tag {tag}"].add(text if literal else "text" if free else form(text))
         for file in client.list_artifacts(run.info.run_id):
             found[f"{kind} artifact {file.path}"].add("file")
         for dataset in run.inputs.dataset_inputs:
@@ -175,7 +174,8 @@ def stored_names(client: MlflowClient, sweep: str) -> dict[str, str]:
 
 
 def test_names_and_formats_that_a_sweep_writes_to_the_store(tmp_path: Path) -> None:
-    """On CPUs: a GPU has metrics of its own. The tag sweep.holder is there only while a launch runs."""
+    """On CPUs: a GPU has metrics of its own. Left out: the tags sweep.holder, which is there only while a launch runs,
+    and evaluated_by, which --evaluate adds; the metrics of the slow protocols."""
     file = tmp_path / "golden.py"
     file.write_text(FILE)
     environment = {**os.environ, "JEPA_RESULTS": str(tmp_path / "results"), "CUDA_VISIBLE_DEVICES": ""}
