@@ -4,7 +4,7 @@ were moved.
 Each JSON file has what was recorded then ("recorded") and what has come since ("added"); later code must give the two
 together. To renew the files, in one commit whose message lists the differences:
 
-    JEPA_GOLDEN=renew python -m pytest tests/test_golden.py
+    JEPA_GOLDEN=renew python -m pytest tests/unit/test_golden.py
 
 What was recorded and is gone or different leaves "recorded"; what is new enters "added". store_98f937b.db.gz is never
 renewed: it is what `make demo` wrote at that commit, without artifacts and the machine's metrics, most curves cut to
@@ -40,8 +40,8 @@ from jepa_train.scales import SCALES
 from sweeps.__main__ import main as sweeps
 from sweeps.engine import Sweep
 
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden"
 EXPORTS = str(ROOT / "docs/results/store")
 STUDIES = sorted(file.stem for file in (ROOT / "sweeps").glob("*.py") if " import Sweep" in file.read_text())
 SCALED = [name for name in STUDIES if hasattr(importlib.import_module(f"sweeps.{name}"), "sweep")]
@@ -173,6 +173,7 @@ def stored_names(client: MlflowClient, sweep: str) -> dict[str, str]:
     return {name: text + some.get(name, "") for name, text in told.items()}
 
 
+@pytest.mark.integration
 def test_names_and_formats_that_a_sweep_writes_to_the_store(tmp_path: Path) -> None:
     """On CPUs: a GPU has metrics of its own. Left out: the tags sweep.holder, which is there only while a launch runs,
     and evaluated_by, which --evaluate adds; the metrics of the slow protocols."""
@@ -215,6 +216,7 @@ def test_tables(old_store: str, capsys: pytest.CaptureFixture[str]) -> None:
     hold("tables.json", found)
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("old_store")
 def test_a_store_of_before_counts_as_done(capsys: pytest.CaptureFixture[str]) -> None:
     def asked(*words: str) -> dict[str, Any]:
