@@ -10,14 +10,15 @@ import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis import figures, tables
+from analysis.figures.draw import experiment_of
 from analysis.figures.points import groups_by_views, numbers
 from analysis.select.selection import axes, current, said
 from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
 from analysis.table.cells import short, states_of
-from analysis.table.render_html import to_html
-from analysis.table.summary import summary
+from analysis.table.render import to_html
+from analysis.table.summary import progress_note
 
 _STYLE = """<style>
 body {font: 15px/1.45 sans-serif; color: #222; background: #fff; max-width: 1120px; margin: 24px auto; padding: 0 20px}
@@ -41,7 +42,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         NothingToShow: no such store or sweep, or no run in it.
     """
     store = store or store_uri()
-    experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[figures.experiment_of(sweep, store)]
+    experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[experiment_of(sweep, store)]
     runs = load_runs(experiment.name, store)
     sections = {
         "What it is": _about(runs, experiment),
@@ -96,7 +97,7 @@ def _progress(runs: pd.DataFrame) -> str:
     ends = runs["end_time"].dropna()
     last = f", last result {ends.max():%Y-%m-%d %H:%M} UTC" if len(ends) else ""
     when = f"First run {runs['start_time'].min():%Y-%m-%d %H:%M}{last}."
-    return f"<p>{html.escape(summary(runs))}</p>\n<p>{when}</p>"
+    return f"<p>{html.escape(progress_note(runs))}</p>\n<p>{when}</p>"
 
 
 def _table(sweep: str, store: str) -> str:

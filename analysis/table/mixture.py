@@ -33,7 +33,7 @@ def mark_mixed(frame: pd.DataFrame, runs: pd.DataFrame, *, allow: bool) -> tuple
     Raises:
         MixedRuns: it is mixed, and not allowed.
     """
-    codes, judged = versions(runs), _evaluations(runs)
+    codes, judged = code_versions(runs), _evaluations(runs)
     of_code: dict[str, list[str]] = {}  # run -> its version
     of_metric: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for _, _, cell, _ in cells_of(frame):
@@ -62,7 +62,7 @@ def mark_mixed(frame: pd.DataFrame, runs: pd.DataFrame, *, allow: bool) -> tuple
     ]
 
 
-def versions(runs: pd.DataFrame) -> dict[str, str]:
+def code_versions(runs: pd.DataFrame) -> dict[str, str]:
     """Run id -> "9101bc4", "9101bc4 with uncommitted changes", "9101bc4 evaluated by 5ab0a3f", or "unknown"."""
     commits, dirty = column(runs, "commit"), column(runs, "git_dirty").astype(str).str.lower()
     later = column(runs, "evaluated_by")

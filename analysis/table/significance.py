@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
-from analysis.table.cells import Cell, levels
+from analysis.table.cells import TableCell, levels
 
 ALPHA = 0.05
 LEAST = 3  # common seeds: with two a paired test has one degree of freedom and tells nothing apart
@@ -106,18 +106,18 @@ def seeds_told_once(frame: pd.DataFrame) -> str:
     )
 
 
-def cells_of(frame: pd.DataFrame) -> Iterator[tuple[int, int, Cell, dict[str, Any]]]:
-    """Every Cell of a table: row, column, the Cell, and the values of the named levels at which it stands."""
+def cells_of(frame: pd.DataFrame) -> Iterator[tuple[int, int, TableCell, dict[str, Any]]]:
+    """Every cell of a table: row, column, the TableCell, and the values of the named levels at which it stands."""
     rows = [dict(zip(frame.index.names, levels(label), strict=True)) for label in frame.index]
     columns = [dict(zip(frame.columns.names, levels(label), strict=True)) for label in frame.columns]
     for row, values in enumerate(frame.itertuples(index=False, name=None)):
         for column, cell in enumerate(values):
-            if isinstance(cell, Cell):
+            if isinstance(cell, TableCell):
                 place = rows[row] | columns[column]
                 yield row, column, cell, {str(name): value for name, value in place.items() if name}
 
 
-def _bold(cells: Sequence[Cell], told: Best) -> list[bool]:
+def _bold(cells: Sequence[TableCell], told: Best) -> list[bool]:
     """Which cells of one group are the best or cannot be told from it; alone, a number is the best of nothing."""
     if len(cells) < 2:
         return [False] * len(cells)
@@ -136,5 +136,5 @@ def _bold(cells: Sequence[Cell], told: Best) -> list[bool]:
     return [cell in equal or verdicts[id(cell)] for cell in cells]
 
 
-def _by_seed(cell: Cell) -> dict[int, float]:
+def _by_seed(cell: TableCell) -> dict[int, float]:
     return dict(zip(cell.seeds, cell.values, strict=True))

@@ -21,7 +21,7 @@ from analysis.select.selection import (
 )
 
 
-def summary(runs: pd.DataFrame) -> str:
+def progress_note(runs: pd.DataFrame) -> str:
     """How far each sweep is, with the reasons of the cells that ended badly, and what the table leaves out."""
     parts = []
     for sweep, own in runs.groupby("sweep", sort=False):
