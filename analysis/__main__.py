@@ -130,7 +130,7 @@ def _listing(options: argparse.Namespace) -> str:
     about = f"a sweep without a table of its own: its trials ({GENERIC})"
     rows = [line[:3] for line in lines] + [(name, "in store", about) for name in others]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {told}" for name, state, told in rows]
+    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows]
     return "\n".join([*text, "", where])
 
 

@@ -65,8 +65,8 @@ def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
     judged = {id(pair.ours) for pair in found if pair.verdict.startswith(("inside", "outside"))}
     shown = [pair for pair in found if pair.verdict != _ABSENT and (id(pair.ours) not in judged or pair.difference.n)]
     counts = Counter(pair.verdict.partition(":")[0] for pair in found)
-    told = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    notes = [f"{len(found)} published numbers: {told}"]
+    verdict_counts = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    notes = [f"{len(found)} published numbers: {verdict_counts}"]
     frame = _frame(shown)
     verdicts = frame["verdict"].tolist()
     reasons = [*dict.fromkeys(verdict for verdict in verdicts if ":" in verdict)]
@@ -100,9 +100,9 @@ def pairs(published: pd.DataFrame, built: FinishedTable) -> list[Pair]:
             (cell, place) for cell, place in cells if _at(line, own, cell, place)
         ]
         for cell, place in hits or [(None, {})]:
-            where = {name: _told(line[name]) for name in own} | {name: str(place.get(name, "-")) for name in others}
+            where = {name: _first(line[name]) for name in own} | {name: str(place.get(name, "-")) for name in others}
             where |= {"quantity": line["quantity"]} if line.get("quantity") else {}
-            where |= {"published on": _told(line["at:data"])} if several else {}
+            where |= {"published on": _first(line["at:data"])} if several else {}
             run = settings.get(next(iter(cell.run_ids), ""), {}) if cell is not None else {}
             found.append(_pair(line, where, cell, {**run, **place}))
     return found
@@ -145,9 +145,9 @@ def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[st
             continue
         ours = _NAMED[name](setting) if name in _NAMED and "data.name" in setting else setting.get(name, "")
         if ours == "" or pd.isna(ours):
-            yield f"{name} unknown instead of {_told(asked)}"
+            yield f"{name} unknown instead of {_first(asked)}"
         elif not _matches(ours, asked):
-            yield f"{name} {f'{ours:g}' if isinstance(ours, float) else ours} instead of {_told(asked)}"
+            yield f"{name} {f'{ours:g}' if isinstance(ours, float) else ours} instead of {_first(asked)}"
 
 
 def _matches(ours: Any, asked: str) -> bool:
@@ -156,7 +156,7 @@ def _matches(ours: Any, asked: str) -> bool:
     return any(fnmatch.fnmatchcase(str(ours), one) for one in asked.split("|")) and isinstance(ours, str)
 
 
-def _told(asked: str) -> str:
+def _first(asked: str) -> str:
     """The first alternative, as a name."""
     return asked.partition("|")[0].rstrip("*_")
 

@@ -145,22 +145,22 @@ def _failures(runs: pd.DataFrame) -> str:
 def _cost(runs: pd.DataFrame) -> str:
     """Device-hours as the runs tell them, whatever they were spent on."""
     hours = numbers(runs, "device_seconds") / 3600
-    told = runs.assign(hours=hours, kind=[*_kinds(runs)])
-    if not told["hours"].notna().any():
+    costs = runs.assign(hours=hours, kind=[*_kinds(runs)])
+    if not costs["hours"].notna().any():
         return "<p>No run says how long it took.</p>"
-    total = float(told["hours"].sum())
+    total = float(costs["hours"].sum())
     rows = [
         [len(own), round(float(own["hours"].sum()), 2), round(100 * float(own["hours"].sum()) / (total or 1), 1)]
-        for _, own in told.groupby("kind")
+        for _, own in costs.groupby("kind")
     ]
     frame = pd.DataFrame(
-        [*rows, [len(told), round(total, 2), 100.0]],
-        index=pd.Index([*told["kind"].sort_values().unique(), "all"], name="runs"),
+        [*rows, [len(costs), round(total, 2), 100.0]],
+        index=pd.Index([*costs["kind"].sort_values().unique(), "all"], name="runs"),
         columns=["number", "device-hours", "share (%)"],
         dtype=object,
     )
-    lost = float(told.loc[told["status"].isin(_BADLY), "hours"].sum())
-    silent = int(told["hours"].isna().sum())
+    lost = float(costs.loc[costs["status"].isin(_BADLY), "hours"].sum())
+    silent = int(costs["hours"].isna().sum())
     note = f"Ended badly ({', '.join(_BADLY)}): {lost:.2f} of {total:.2f} device-hours."
     note += f" {silent} runs do not say how long they took." if silent else ""
     return to_html(frame, notes=[note])

@@ -169,7 +169,7 @@ class Export:
             )
         digests = _read_about(folder)["digests"]
         if not folder.has(name) or folder.digest(name) != digests[name]:
-            raise NothingToShow(f"{folder.told(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
+            raise NothingToShow(f"{folder.path(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
         return folder.open(name)
 
 
@@ -195,7 +195,7 @@ def _read_about(folder: Folder) -> dict[str, Any]:
             about = json.loads(file.read())
         return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
     except (ValueError, KeyError, TypeError) as error:
-        raise NothingToShow(f"{folder.told(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
+        raise NothingToShow(f"{folder.path(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
 
 
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.store.runs import load_runs, store_uri, sweeps_in
 from analysis.table.mixture import mark_mixed
 from analysis.table.render import Links, render
-from analysis.table.significance import embolden, seeds_told_once
+from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import progress_note
 
 UI = "http://127.0.0.1:5000"  # where `make ui` serves
@@ -80,7 +80,7 @@ class TableSpec:
         own_notes = frame.attrs.get("notes", [])
         frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
         frame, bold = embolden(frame, self.within)
-        notes = [*own_notes, seeds_told_once(frame), bold, *mixed, *runs.attrs.get("notes", []), progress_note(runs)]
+        notes = [*own_notes, seed_count_note(frame), bold, *mixed, *runs.attrs.get("notes", []), progress_note(runs)]
         return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
 
     def render(self, runs: pd.DataFrame, format: str = "md") -> str:

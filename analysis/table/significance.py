@@ -45,8 +45,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @dataclass
-class Best:
-    """What was compared, for the note below the table."""
+class Comparisons:
+    """Counts of comparisons with the best of each group, for the note below the table."""
 
     compared: int = 0
     untested: int = 0
@@ -79,16 +79,16 @@ def embolden(frame: pd.DataFrame, within: Sequence[str] = ()) -> tuple[pd.DataFr
         if cell.quantity is not None and cell.quantity.direction and cell.n:
             own = tuple(place[name] for name in within if name in place)
             groups[(cell.quantity.metric, *own)].append((row, column))
-    values, told = frame.to_numpy(object).copy(), Best()
+    values, tally = frame.to_numpy(object).copy(), Comparisons()
     for positions in groups.values():
-        for position, bold in zip(positions, _bold([values[position] for position in positions], told), strict=True):
+        for position, bold in zip(positions, _bold([values[position] for position in positions], tally), strict=True):
             values[position] = replace(values[position], bold=bold)
     marked = pd.DataFrame(values, index=frame.index, columns=frame.columns, dtype=object)
     marked.attrs = dict(frame.attrs)
-    return marked, told.note(within)
+    return marked, tally.note(within)
 
 
-def seeds_told_once(frame: pd.DataFrame) -> str:
+def seed_count_note(frame: pd.DataFrame) -> str:
     """The line that says on how many seeds the numbers rest; frame.attrs["n"] then spares every cell from saying it.
 
     Where no number has a seed, as in a table of times, they are repetitions. "" where the usual number is one.
@@ -117,7 +117,7 @@ def cells_of(frame: pd.DataFrame) -> Iterator[tuple[int, int, TableCell, dict[st
                 yield row, column, cell, {str(name): value for name, value in place.items() if name}
 
 
-def _bold(cells: Sequence[TableCell], told: Best) -> list[bool]:
+def _bold(cells: Sequence[TableCell], tally: Comparisons) -> list[bool]:
     """Which cells of one group are the best or cannot be told from it; alone, a number is the best of nothing."""
     if len(cells) < 2:
         return [False] * len(cells)
@@ -130,9 +130,9 @@ def _bold(cells: Sequence[TableCell], told: Best) -> list[bool]:
     tested = holm([p for p in p_values if p is not None])
     adjusted = iter(tested)
     verdicts = {id(cell): p is not None and next(adjusted) > ALPHA for cell, p in zip(others, p_values, strict=True)}
-    told.compared += len(others)
-    told.untested += p_values.count(None)
-    told.seeds |= {cell.n for cell in cells}
+    tally.compared += len(others)
+    tally.untested += p_values.count(None)
+    tally.seeds |= {cell.n for cell in cells}
     return [cell in equal or verdicts[id(cell)] for cell in cells]
 
 

@@ -68,8 +68,8 @@ def _decided(runs: pd.DataFrame) -> list[Choice]:
 
 
 def _reasons(reasons: pd.Series) -> str:
-    told = sorted({reason for reason in reasons.fillna("") if reason})
-    return f" ({'; '.join(told)})" if told else ""
+    texts = sorted({reason for reason in reasons.fillna("") if reason})
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _differences(bases: Iterable[str], latest: str) -> list[str]:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from analysis.table.cells import Quantity, TableCell
 from analysis.table.render import layout_of
-from analysis.table.significance import embolden, holm, paired_p, seeds_told_once
+from analysis.table.significance import embolden, holm, paired_p, seed_count_note
 
 UP = Quantity(label="top-1", metric="test/x", direction="max")
 DOWN = Quantity(label="L0", metric="test/l0", direction="min")
@@ -111,19 +111,19 @@ def test_what_has_no_direction_is_never_best() -> None:
 def test_the_usual_number_of_seeds_is_told_once_and_another_in_its_cell() -> None:
     three, theory = cell(1.0, 2.0, 3.0), cell(0.5, quantity=Quantity(label="theory", metric="target/nonzero_fraction"))
     frame = pd.DataFrame([[three, three], [cell(1.0, 2.0), theory]], columns=["a", "b"], dtype=object)
-    assert seeds_told_once(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
+    assert seed_count_note(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
     texts = [[entry.text for entry in entries] for _, entries in layout_of(frame).rows()]
     assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7071 (n=2)", "0.5"]]
     single = pd.DataFrame([[cell(1.0)]], dtype=object)
-    assert seeds_told_once(single) == ""
+    assert seed_count_note(single) == ""
 
 
 def test_times_have_repetitions_and_no_seeds() -> None:
     times, one = TableCell((1.0, 2.0, 3.0)), TableCell((0.1,))  # the other a setting, say
-    assert seeds_told_once(pd.DataFrame([[times]], dtype=object)) == "mean ± standard deviation over 3 repetitions"
+    assert seed_count_note(pd.DataFrame([[times]], dtype=object)) == "mean ± standard deviation over 3 repetitions"
     unknown = TableCell((1.0, 2.0, 3.0), seeds=(-1, -1, -1))
     frame = pd.DataFrame([[times, times, unknown, unknown, one, cell(1.0, 2.0)]], dtype=object)
-    assert seeds_told_once(frame) == "mean ± standard deviation over 2 seeds"  # of the one cell that has any
+    assert seed_count_note(frame) == "mean ± standard deviation over 2 seeds"  # of the one cell that has any
 
 
 def test_enough_seeds_without_spread_are_not_called_too_few() -> None:
