@@ -1,8 +1,6 @@
 """The runs of sweeps as tidy frames, from an MLflow store or a folder of exports. Reading never creates a store."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +8,7 @@ from mlflow.entities import Experiment
 
 from analysis.store.frames import typed
 from analysis.store.sources import NothingToShow, open_source
+from analysis.store.uri import store_uri
 
 __all__ = [
     "NothingToShow",
@@ -22,12 +21,6 @@ __all__ = [
     "sweeps_in",
     "typed",
 ]
-
-
-def store_uri(results: str = "results") -> str:
-    """MLFLOW_TRACKING_URI, or the sqlite file in JEPA_RESULTS, or in the given results folder."""
-    folder = Path(os.environ.get("JEPA_RESULTS") or results).expanduser().absolute()
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder}/mlflow.db"
 
 
 def sweeps_in(store: str) -> dict[str, Experiment]:

@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import quote
@@ -20,7 +20,10 @@ from mlflow.exceptions import MlflowException
 from analysis.store.curves import read_points
 from analysis.store.folders import Folder, is_url
 from analysis.store.frames import frame_of
-from analysis.store.records import read_records, sqlite_file
+from analysis.store.mlflow_sql import has_mlflow_tables
+from analysis.store.records import read_records
+from analysis.store.scales import SCALE_NAMES
+from analysis.store.uri import sqlite_file
 
 ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
@@ -166,7 +169,7 @@ class Export:
             )
         digests = _read_about(folder)["digests"]
         if not folder.has(name) or folder.digest(name) != digests[name]:
-            raise NothingToShow(f"{folder.told(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
+            raise NothingToShow(f"{folder.path(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
         return folder.open(name)
 
 
@@ -192,7 +195,7 @@ def _read_about(folder: Folder) -> dict[str, Any]:
             about = json.loads(file.read())
         return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
     except (ValueError, KeyError, TypeError) as error:
-        raise NothingToShow(f"{folder.told(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
+        raise NothingToShow(f"{folder.path(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
 
 
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:
@@ -203,10 +206,8 @@ def _experiment_of(about: Mapping[str, Any]) -> Experiment:
 def _check_file(file: Path) -> None:
     if not file.is_file():
         raise NothingToShow(f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one")
-    query = "select 1 from sqlite_master where name = 'experiments'"
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(query).fetchone() is not None
+        found = has_mlflow_tables(file)
     except sqlite3.DatabaseError as error:
         remedy = "try again" if "locked" in str(error) else "restore it from a copy, or move it away"
         raise NothingToShow(f"the store {file} cannot be read ({error}); {remedy}") from error
@@ -216,7 +217,7 @@ def _check_file(file: Path) -> None:
 
 def _fill(sweep: str, store: str) -> str:
     study, _, scale = sweep.rpartition("_")
-    file = f"{study}.py --scale {scale}" if scale in ("mini", "small", "lab", "paper") else f"{sweep}.py"
+    file = f"{study}.py --scale {scale}" if scale in SCALE_NAMES else f"{sweep}.py"
     return f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{file} fills it"
 
 

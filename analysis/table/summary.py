@@ -21,7 +21,7 @@ from analysis.select.selection import (
 )
 
 
-def summary(runs: pd.DataFrame) -> str:
+def progress_note(runs: pd.DataFrame) -> str:
     """How far each sweep is, with the reasons of the cells that ended badly, and what the table leaves out."""
     parts = []
     for sweep, own in runs.groupby("sweep", sort=False):
@@ -68,8 +68,8 @@ def _decided(runs: pd.DataFrame) -> list[Choice]:
 
 
 def _reasons(reasons: pd.Series) -> str:
-    told = sorted({reason for reason in reasons.fillna("") if reason})
-    return f" ({'; '.join(told)})" if told else ""
+    texts = sorted({reason for reason in reasons.fillna("") if reason})
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _differences(bases: Iterable[str], latest: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +9,13 @@ from pathlib import Path
 from mlflow.entities import Experiment
 
 from analysis.select.objectives import Goal
-from analysis.store.records import Record, base_of, one_per_cell, read_records, sqlite_file, with_later
+from analysis.store.records import Record, base_of, one_per_cell, read_records, with_later
+from analysis.store.uri import sqlite_file
+from analysis.store.uri import store_uri as store_uri  # one name for all who read or write the store
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, flatten, later_fields, parse, unflatten
-from jepa_train.storage.paths import results_dir
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.mlflow_client import open_client
@@ -61,11 +61,6 @@ class Entry:
     def done(self) -> bool:
         """Whether the cell has a result; divergence and collapse are results."""
         return self.status in RESULTS
-
-
-def store_uri() -> str:
-    """MLFLOW_TRACKING_URI, or one sqlite file in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
 
 
 def shown_uri() -> str:

@@ -104,8 +104,8 @@ def test_no_name_leads_out_of_the_folder(template: bytes, tmp_path: Path) -> Non
         (*_, about) = write_export(name, uri, to)
         assert about.parent == to / file_name(name)
         assert len(load_runs(name, str(to))) == 2
-        found = tables.find(name, uri)
-        files = write_table(found.finished(found.load(uri)), found.label, to, store=uri, ui="")
+        found = tables.find_table(name, uri)
+        files = write_table(found.finish(found.load(uri)), found.label, to, store=uri, ui="")
         files += write_figure("accuracy_sparsity", uri, to, sweep=name)
         assert {one.parent for one in [*files, write_report(name, uri, to)]} == {to}
     assert [*(tmp_path / "out").iterdir()] == [to]
@@ -126,7 +126,7 @@ def test_the_same_store_gives_the_same_bytes_and_leaves_nothing_else(odd: str, e
 
 @pytest.mark.parametrize("name", ["demo_rectified_lpjepa", "demo_lejepa", "demo_two_workers", "fair", "front", "seeds"])
 def test_every_table_can_be_built_from_exports(name: str, store: str, tmp_path: Path) -> None:
-    for sweep in tables.find(name, store).sweeps:
+    for sweep in tables.find_table(name, store).sweeps:
         write_export(sweep, store, tmp_path)
     for format in ("md", "latex", "html", "csv"):
         assert tables.table(name, str(tmp_path), format) == tables.table(name, store, format)
