@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.select.current import canonical
 from analysis.select.labels import dataset_label, encoder_label
-from analysis.select.selection import comparable, records_of
+from analysis.select.selection import records_of
 from analysis.table.build import FinishedTable
 from analysis.table.cells import Quantity, TableCell
 from analysis.table.render import render
@@ -151,7 +152,7 @@ def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[st
 
 
 def _matches(ours: Any, asked: str) -> bool:
-    if comparable(ours) == comparable(asked):
+    if canonical(ours) == canonical(asked):
         return True
     return any(fnmatch.fnmatchcase(str(ours), one) for one in asked.split("|")) and isinstance(ours, str)
 

@@ -12,7 +12,7 @@ from mlflow.entities import Experiment
 from analysis import figures, tables
 from analysis.figures.draw import experiment_of
 from analysis.figures.points import groups_by_views, numbers
-from analysis.select.selection import axes, current, said
+from analysis.select.selection import axes, current, seeds_of
 from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
@@ -75,7 +75,7 @@ def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
         "kind": experiment.tags.get("sweep.kind", ""),
         "scale": experiment.tags.get("sweep.scale", ""),
         **{f"varies {key}": _values(present, key) for key in axes(runs)},
-        "seeds": ", ".join(map(str, said(runs, "sweep.seeds") or sorted(present["seed"].unique()))),
+        "seeds": ", ".join(map(str, seeds_of(runs) or sorted(present["seed"].unique()))),
         "data": _values(present, "data.name"),
         "encoder": _values(present, "model.encoder"),
         "epochs": _values(present, "epochs"),
