@@ -1,7 +1,7 @@
 """From the records of an experiment to the tidy frame of its cells, with notes on what was left out."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,17 @@ _TAGS = {
     "mlflow.source.git.commit": "commit",
 }
 _STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
+_TYPES: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {  # of parameters: the texts of values, and a reader
+    "bool": (
+        r"True|False",
+        lambda texts: texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool"),
+    ),
+    "int": (r"[+-]?\d{1,15}", lambda texts: pd.to_numeric(texts).astype("Int64" if texts.isna().any() else "int64")),
+    "float": (r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)", lambda texts: texts.astype(float)),
+}
 _NUMBERS = ("workers", "epoch", "device_seconds")  # tags
-_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later")  # tags sweep.*, as JSON
+# Tags sweep.*, as JSON
+_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later", "types")
 
 
 def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
@@ -42,8 +51,9 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
         about["sweep.base"] = json.dumps(base_of(about, later), sort_keys=True)
     shared = _shared_by(about, runs)
     frame = pd.DataFrame([about | _row(run, shared) for run in runs])
+    types = json.loads(about.get("sweep.types", "{}"))
     for name in {name for run in runs for name in run.params}:
-        frame[name] = typed(frame[name])
+        frame[name] = typed(frame[name], types.get(name))
     for name in {*_NUMBERS} & {*frame}:
         frame[name] = typed(pd.Series(pd.to_numeric(frame[name], errors="coerce"), dtype=str))
     for name in ("start_time", "end_time"):
@@ -53,17 +63,16 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     return frame
 
 
-def typed(texts: pd.Series) -> pd.Series:
-    """A column of texts as int, float or bool where every text is one, else as it is."""
+def typed(texts: pd.Series, recorded: str | None = None) -> pd.Series:
+    """A column of texts as int, float or bool where every text is one, else as it is.
+
+    Args:
+        recorded: the type that the launch recorded for this parameter; without one it is guessed from the texts.
+    """
     present = texts.dropna().astype(str)
-    if present.empty:
-        return texts
-    if present.isin(["True", "False"]).all():
-        return texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool")
-    if present.str.fullmatch(r"[+-]?\d{1,15}").all():
-        return pd.to_numeric(texts).astype("Int64" if texts.isna().any() else "int64")
-    if present.str.fullmatch(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)").all():
-        return texts.astype(float)
+    for pattern, read in [_TYPES[name] for name in _TYPES if recorded in (None, name)]:
+        if len(present) and present.str.fullmatch(pattern).all():
+            return read(texts)
     return texts
 
 

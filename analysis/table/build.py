@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.store.runs import load_runs, store_uri, sweeps_in
+from analysis.store.runs import load_runs, store_uri
+from analysis.store.sources import RunSource, open_source
 from analysis.table.mixture import mark_mixed
 from analysis.table.render import Links, render
 from analysis.table.significance import embolden, seed_count_note
@@ -52,7 +53,7 @@ class TableSpec:
         """The name of its files: NAME or NAME-SCALE."""
         return "-".join(filter(None, [self.name, self.scale]))
 
-    def load(self, store: str | None = None) -> pd.DataFrame:
+    def load(self, store: str | RunSource | None = None) -> pd.DataFrame:
         """The runs of the table's sweeps, one below the other, told apart by the column `sweep`.
 
         Raises:
@@ -60,8 +61,9 @@ class TableSpec:
         """
         if not self.sweeps:
             return pd.DataFrame({"run_id": [], "sweep": []})
-        known = sweeps_in(store or store_uri())
-        parts = [load_runs(sweep, store) for sweep in self.sweeps]
+        source = open_source(store or store_uri())
+        known = source.sweeps()
+        parts = [load_runs(sweep, source) for sweep in self.sweeps]
         notes = [note for part in parts for note in part.attrs.get("notes", [])]
         ids = [known[sweep].experiment_id for sweep in self.sweeps]
         runs = pd.concat(

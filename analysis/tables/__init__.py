@@ -10,12 +10,14 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
+from analysis.store.sources import RunSource, open_source
 from analysis.table.build import FinishedTable, TableSpec
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
@@ -35,7 +37,7 @@ def describe_table(name: str) -> tuple[str, tuple[str, ...]]:
     return str(_module(name).__doc__).partition("\n")[0], _sweeps(name)
 
 
-def find_table(name: str, store: str | None = None, scale: str = "") -> TableSpec:
+def find_table(name: str, store: str | RunSource | None = None, scale: str = "") -> TableSpec:
     """The table of that name, or the generic one for a sweep of the store.
 
     Args:
@@ -72,8 +74,11 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
         UnknownTable: see find_table.
         NothingToShow: nothing to build it from yet.
     """
-    found = find_table(name, store, scale)
-    return found.render(found.load(store), format)
+    source: str | RunSource = store or store_uri()
+    with suppress(NothingToShow):  # which load raises again
+        source = open_source(source)
+    found = find_table(name, source, scale)
+    return found.render(found.load(source), format)
 
 
 def comparable_frame(name: str, built: FinishedTable) -> pd.DataFrame:
@@ -82,7 +87,7 @@ def comparable_frame(name: str, built: FinishedTable) -> pd.DataFrame:
     return module.compared(built.runs) if hasattr(module, "compared") else built.frame
 
 
-def _known(store: str | None) -> dict[str, dict[str, str]]:
+def _known(store: str | RunSource | None) -> dict[str, dict[str, str]]:
     """The sweeps of the store with their tags; none where there is no store."""
     try:
         return {name: experiment.tags for name, experiment in sweeps_in(store or store_uri()).items()}
