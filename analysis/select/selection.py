@@ -100,8 +100,8 @@ def present_base(runs: pd.DataFrame) -> str:
     """The base of the sweep's last launch, as JSON; in a store without a list of cells that of the latest cell, where
     no cell has it."""
     tags, bases = tags_of(runs), runs.loc[runs["role"] == "cell", "base"]
-    if recorded_cells(tags) is not None or (bases == tags.get("sweep.base")).any():
-        return tags.get("sweep.base", "")
+    if "sweep.base" in tags and (recorded_cells(tags) is not None or (bases == tags["sweep.base"]).any()):
+        return tags["sweep.base"]
     return bases.iloc[-1] if len(bases) else ""
 
 

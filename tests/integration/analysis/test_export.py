@@ -15,6 +15,8 @@ from analysis import tables
 from analysis.__main__ import main
 from analysis.figures import write_figure
 from analysis.html_report import write_report
+from analysis.select.selection import current
+from analysis.store.cell_list import recorded_cells, to_tags
 from analysis.store.export import write_export
 from analysis.store.records import read_records
 from analysis.store.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, notes_of, sweeps_in
@@ -69,6 +71,27 @@ def test_the_frames_of_an_export_are_those_of_the_store(odd: str, export: Path) 
     assert of_a["value"].tolist() == [0.1 + 0.2, 0.75, math.inf, -math.inf, 5e-324, 1.0, 2.0]
     assert curves["value"].isna().sum() == 1  # of d, whose second epoch nobody logged again
     assert_frame_equal(load_history(ODD, "no/such", str(export)), load_history(ODD, "no/such", odd))
+
+
+def test_the_list_of_cells_is_part_of_an_export(template: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(template)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    writer = StoreWriter(uri)
+    grid = {"method.mu": [0.0, 1.0]}
+    sweep = writer.sweep("s", axes=["method.mu"], present={"goals": GOALS, "seeds": [0], "grid": grid})
+    for key, mu in (("a", 0.0), ("b", 1.0)):
+        writer.run(sweep, {"method.mu": mu}, {"val/probe_top1": 0.5, "test/linear_top1": 0.5}, cell_key=key)
+    write_export("s", uri, tmp_path / "before")
+    cells = [*(f"{number:016x}" for number in range(600)), "a"]
+    for name, text in to_tags(cells).items():
+        writer.client.set_experiment_tag(sweep, name, text)
+    write_export("s", uri, tmp_path / "after")
+    assert recorded_cells(sweeps_in(str(tmp_path / "before"))["s"].tags) is None
+    assert recorded_cells(sweeps_in(str(tmp_path / "after"))["s"].tags) == tuple(cells)
+    found = {place: load_runs("s", place) for place in (uri, str(tmp_path / "after"), str(tmp_path / "before"))}
+    assert [current(runs)["cell_key"].tolist() for runs in found.values()] == [["a"], ["a"], ["a", "b"]]
+    assert tables.table("s", str(tmp_path / "after")) == tables.table("s", uri)
+    assert "sweep.cells" not in (tmp_path / "after/s/runs.csv").read_text()
 
 
 def test_plain_sql_and_the_client_give_the_same_curves(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from analysis.__main__ import main
 from analysis.select.compared import cells
 from analysis.select.objectives import goals_of
 from analysis.select.selection import current
+from analysis.store.cell_list import to_tags
 from analysis.store.runs import NothingToShow, load_history, load_runs, notes_of, store_uri, typed
 from analysis.table.cells import Quantity
 from analysis.table.pivot import pivot
@@ -144,6 +145,16 @@ def test_a_sweep_whose_first_cell_has_not_begun_has_a_table_without_numbers(name
     for format in ("md", "latex", "html", "csv"):
         assert "0.9" not in tables.find_table(name).render(runs, format)
     assert tables.find_table(name).render(runs).endswith(told)
+
+
+def test_after_a_change_of_the_base_every_listed_cell_is_missing(store: str) -> None:
+    base = {"epochs": "7", "method": "rectified_lpjepa"}
+    tags = {"sweep.base": json.dumps(base)} | to_tags([f"{number:016x}" for number in range(6)])
+    runs = load_runs("demo_rectified_lpjepa", store).assign(**tags)
+    table = tables.find("demo_rectified_lpjepa").build(runs)
+    assert {*table.loc["encoder top-1 (%) ↑"].map(lambda cell: cell.text(".1f")).to_numpy().flat} == {"missing"}
+    assert {*cells(runs)["epochs"]} == {7}
+    assert ": 6 missing, " in summary(runs)
 
 
 def test_lejepa_ranks_by_val_with_ties_then_unfinished_then_random_init(store: str) -> None:
