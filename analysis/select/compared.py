@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from analysis.select.selection import (
     is_fair,
     of_present_base,
     places_of,
+    positions_by_place,
     present_base,
     searched,
     seeds_of,
@@ -57,14 +57,11 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
         of those settings that competed.
     """
     goal, keys = goals_of(found)[0], [axis for axis in axes(found) if axis not in free]
-    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for position, place in enumerate(places_of(found, keys)):
-        groups[place].append(position)
     scored = found.assign(
         score=goal.scores(found), setting=pd.Series(places_of(found, free), index=found.index, dtype=object)
     )
     parts, judged = [], []
-    for positions in groups.values():
+    for positions in positions_by_place(found, keys).values():
         own = scored.iloc[positions]
         done = own[(own["status"] == "finished") & own["score"].notna()]
         if len(done):

@@ -38,20 +38,17 @@ def are_current(tags: Mapping[str, str], runs: Iterable[CellRun]) -> list[bool]:
         listed = {*requested}
         return [run.key in listed for run in runs]
     references, seeds = json_tag(tags, "sweep.references"), json_tag(tags, "sweep.seeds")
-    grids = [
-        {key: {*map(canonical, values)} for key, values in (({"seed": seeds} if seeds else {}) | grid).items()}
-        for grid in recorded_grids(tags)
-    ]
+    seed = {"seed": seeds} if seeds else {}
+    grids = [{key: {*map(canonical, values)} for key, values in (seed | grid).items()} for grid in recorded_grids(tags)]
 
-    def in_grid(values: Mapping[str, Any]) -> bool:
-        return any(all(canonical(values.get(key)) in listed for key, listed in grid.items()) for grid in grids)
+    def is_current(run: CellRun) -> bool:
+        if run.role != "cell":
+            return run.role == "reference" and (references is None or run.key in references)
+        return run.of_present_base and any(
+            all(canonical(run.values.get(key)) in listed for key, listed in grid.items()) for grid in grids
+        )
 
-    return [
-        references is None or run.key in references
-        if run.role == "reference"
-        else run.role == "cell" and run.of_present_base and in_grid(run.values)
-        for run in runs
-    ]
+    return [*map(is_current, runs)]
 
 
 def recorded_grids(tags: Mapping[str, str]) -> list[dict[str, list[Any]]]:

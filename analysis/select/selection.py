@@ -58,10 +58,7 @@ def choices(runs: pd.DataFrame) -> list[Choice]:
     present, free = current(runs), searched(runs)
     keys = [axis for axis in axes(runs) if axis not in free]
     (goal, *_), first = goals_of(runs), seeds_of(runs)[:1]
-    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for position, place in enumerate(places_of(present, keys)):
-        groups[place].append(position)
-    found = []
+    groups, found = positions_by_place(present, keys), []
     for grid in grids_of(runs):
         for values in itertools.product(*(grid[key] for key in keys)):
             own = present.iloc[groups[tuple(map(canonical, values))]]
@@ -141,6 +138,14 @@ def places_of(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[float | str
     """For each run its values along some axes."""
     columns = [column(runs, key).map(canonical) for key in keys]
     return [*zip(*columns, strict=True)] if columns else [()] * len(runs)
+
+
+def positions_by_place(runs: pd.DataFrame, keys: Sequence[str]) -> defaultdict[tuple[float | str, ...], list[int]]:
+    """The positions of the runs with the same values along some axes, in the order of the runs."""
+    groups: defaultdict[tuple[float | str, ...], list[int]] = defaultdict(list)
+    for position, place in enumerate(places_of(runs, keys)):
+        groups[place].append(position)
+    return groups
 
 
 def mark_truncated(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """From the records of an experiment to the tidy frame of its cells, with notes on what was left out."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +19,6 @@ _TAGS = {
     "mlflow.source.git.commit": "commit",
 }
 _STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
-_TYPES: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {  # of parameters: the texts of values, and a reader
-    "bool": (
-        r"True|False",
-        lambda texts: texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool"),
-    ),
-    "int": (r"[+-]?\d{1,15}", lambda texts: pd.to_numeric(texts).astype("Int64" if texts.isna().any() else "int64")),
-    "float": (r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)", lambda texts: texts.astype(float)),
-}
 _NUMBERS = ("workers", "epoch", "device_seconds")  # tags
 # Tags sweep.*, as JSON
 _STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later", "types")
@@ -69,11 +61,16 @@ def typed(texts: pd.Series, recorded: str | None = None) -> pd.Series:
     Args:
         recorded: the type that the launch recorded for this parameter; without one it is guessed from the texts.
     """
-    present = texts.dropna().astype(str)
-    for pattern, read in [_TYPES[name] for name in _TYPES if recorded in (None, name)]:
-        if len(present) and present.str.fullmatch(pattern).all():
-            return read(texts)
-    return texts
+    present, lacking = texts.dropna().astype(str), texts.isna().any()
+
+    def fit(name: str, pattern: str) -> bool:
+        return recorded in (None, name) and len(present) > 0 and bool(present.str.fullmatch(pattern).all())
+
+    if fit("bool", "True|False"):
+        return texts.map({"True": True, "False": False}).astype("boolean" if lacking else "bool")
+    if fit("int", r"[+-]?\d{1,15}"):
+        return pd.to_numeric(texts).astype("Int64" if lacking else "int64")
+    return texts.astype(float) if fit("float", r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)") else texts
 
 
 def _check_tags(experiment: Experiment) -> None:

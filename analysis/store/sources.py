@@ -128,9 +128,7 @@ class Store:
             yield
         except (MlflowException, sqlite3.Error, ImportError) as error:
             remedy = "see that it is up, or name another with --store"
-            raise NothingToShow(
-                f"the store {shown(self._uri)} cannot be read ({_cause_of(error)}); {remedy}"
-            ) from error
+            raise NothingToShow(f"the store {shown(self._uri)} cannot be read ({_cause(error)}); {remedy}") from error
 
 
 class Export:
@@ -225,7 +223,7 @@ def _no_runs_yet(sweep: str, store: str) -> str:
     return f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{file} fills it"
 
 
-def _cause_of(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     """The innermost cause of an error in one line: what the socket or the database says."""
     inner: BaseException | None = error
     while inner is not None:
