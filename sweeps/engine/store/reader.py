@@ -10,6 +10,7 @@ from pathlib import Path
 from mlflow.entities import Experiment
 
 from analysis.select.current import CellRun, are_current
+from analysis.select.objectives import Goal
 from analysis.store.records import Record, base_of, one_per_cell, read_records, with_later
 from analysis.store.uri import sqlite_file
 from analysis.store.uri import store_uri as store_uri  # one name for all who read or write the store

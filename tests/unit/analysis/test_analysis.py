@@ -154,7 +154,7 @@ def test_after_a_change_of_the_base_every_listed_cell_is_missing(store: str) -> 
     table = tables.find("demo_rectified_lpjepa").build(runs)
     assert {*table.loc["encoder top-1 (%) ↑"].map(lambda cell: cell.text(".1f")).to_numpy().flat} == {"missing"}
     assert {*cells(runs)["epochs"]} == {7}
-    assert ": 6 missing, " in summary(runs)
+    assert ": 6 missing, " in progress_note(runs)
 
 
 def test_lejepa_ranks_by_val_with_ties_then_unfinished_then_random_init(store: str) -> None:

@@ -19,8 +19,8 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.cli.status import status as status_of
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.objective import Asha
