@@ -13,7 +13,7 @@ from analysis.select.compared import missing
 from analysis.select.selection import current
 from analysis.store.cell_list import to_tags
 from analysis.store.runs import load_runs
-from analysis.table.summary import summary
+from analysis.table.summary import progress_note
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
@@ -197,7 +197,7 @@ def test_status_and_tables_follow_the_last_launch(edit: dict, after: dict, left_
         assert status_of(sweep)["states"] == {"missing": 2, "finished": 2}, "whatever the file says now"
     runs = load_runs("study")
     assert set(current(runs)["cell_key"]) == {cell.key for cell in run}
-    assert summary(runs) == "study: 2 finished, 2 missing"
+    assert progress_note(runs) == "study: 2 finished, 2 missing"
     planned = launch(edited)
     assert planned.total - planned.todo == after.get("finished", 0), "resume finds what is done by its key"
     if not listed:
@@ -205,14 +205,14 @@ def test_status_and_tables_follow_the_last_launch(edit: dict, after: dict, left_
     assert status_of(edited)["states"] == after
     runs = load_runs("study")
     if not listed and not after.get("finished"):
-        assert summary(runs) == "study: 2 finished, 2 missing", "the base before, until a cell has begun"
+        assert progress_note(runs) == "study: 2 finished, 2 missing", "the base before, until a cell has begun"
         return
     assert len(current(runs)) == after.get("finished", 0)
     assert len(missing(runs)) == after["missing"]
     assert set(missing(runs)["epochs"]) == {edited.base.epochs}
     done = f"{after['finished']} finished, " if "finished" in after else ""
-    assert summary(runs) == f"study: {done}{after['missing']} missing{left_out}"
-    assert table("study", format="md").endswith(summary(runs))
+    assert progress_note(runs) == f"study: {done}{after['missing']} missing{left_out}"
+    assert table("study", format="md").endswith(progress_note(runs))
 
 
 def test_the_list_of_a_search_decides_which_candidates_count():
@@ -229,7 +229,7 @@ def test_the_list_of_a_search_decides_which_candidates_count():
     runs = load_runs("study")
     assert current(runs)["cell_key"].tolist() == [inside.key]
     assert missing(runs).empty, "nobody knows where the proposals to come lie"
-    assert summary(runs) == "study: 1 finished, 1 outside the present grid left out"
+    assert progress_note(runs) == "study: 1 finished, 1 outside the present grid left out"
     assert best_config("study").method.lamb == 0.02
 
 
