@@ -84,7 +84,7 @@ class Checkpoints:
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
-        self._refused: dict[str, type[CheckpointError]] = {}  # the files that resume could not use, by name
+        self._refused: dict[str, type[CheckpointError]] = {}  # by name; resume does not read older ones
         self._lock: IO[str] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[bool] | None = None

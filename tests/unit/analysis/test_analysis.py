@@ -151,7 +151,7 @@ def test_after_a_change_of_the_base_every_listed_cell_is_missing(store: str) -> 
     base = {"epochs": "7", "method": "rectified_lpjepa"}
     tags = {"sweep.base": json.dumps(base)} | to_tags([f"{number:016x}" for number in range(6)])
     runs = load_runs("demo_rectified_lpjepa", store).assign(**tags)
-    table = tables.find("demo_rectified_lpjepa").build(runs)
+    table = tables.find_table("demo_rectified_lpjepa").build(runs)
     assert {*table.loc["encoder top-1 (%) ↑"].map(lambda cell: cell.text(".1f")).to_numpy().flat} == {"missing"}
     assert {*cells(runs)["epochs"]} == {7}
     assert ": 6 missing, " in progress_note(runs)

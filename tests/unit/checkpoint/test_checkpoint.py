@@ -229,45 +229,57 @@ class KilledAndHarmed(RuleBasedStateMachine):
     def of_kind(self, kind: str) -> list[int]:
         return sorted(step for step, found in self.files.items() if found == kind)
 
-    @rule(step=st.integers(1, 12), kind=st.sampled_from(["bad", "foreign"]))
-    def harm(self, step: int, kind: str) -> None:
-        (self.folder / f"step-{step:09d}.pt").write_bytes(contents()[kind])
-        self.files[step] = kind
-
-    @rule(step=st.integers(1, 12))
-    def leave_half_a_file(self, step: int) -> None:
-        (self.folder / f"step-{step:09d}.host-4711.part").write_bytes(b"half")
-
-    @rule(steps=st.integers(0, 4), cleared=st.booleans())
-    def train(self, steps: int, cleared: bool) -> None:
-        good = self.of_kind("good")
+    @rule(
+        harms=st.lists(st.tuples(st.integers(-1, 4), st.sampled_from(["bad", "foreign", "half"])), max_size=3),
+        count=st.integers(0, 3),
+        stride=st.integers(1, 3),
+        cleared=st.sampled_from([False, False, False, True]),
+    )
+    def train(self, harms: list[tuple[int, str]], count: int, stride: int, cleared: bool) -> None:
+        """One run, after files near the newest good one have been harmed or put there."""
+        for offset, kind in harms:
+            self.harm(max(1, max(self.of_kind("good"), default=0) + offset), kind)
+        newest = max(self.of_kind("good"), default=0)
         with Checkpoints(self.folder, CONFIG) as saves:
-            if self.of_kind("foreign") and not good:
+            if self.of_kind("foreign") and not newest:
                 with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another"):
                     saves.resume()
+                assert names(self.folder) == self.expected()
+                for step in self.of_kind("foreign"):  # the user moves them
+                    (self.folder / f"step-{step:09d}.pt").unlink()
+                    del self.files[step]
             else:
-                assert saves.resume().get("step") == max(good, default=None)
-                first = max(good, default=0) + 1
-                for step in range(first, first + steps):
+                assert saves.resume().get("step", 0) == newest
+                steps = range(newest + stride, newest + stride * count + 1, stride)
+                for step in steps:
                     saves.save(step, state(step), [])
-                self.saved(good, range(first, first + steps))
                 if cleared:
                     saves.clear()
-                    self.files = dict.fromkeys(self.of_kind("foreign"), "foreign")
-        assert names(self.folder) == [f"step-{step:09d}.pt" for step in sorted(self.files)]
+                self.trained(newest, steps, cleared)
+        assert names(self.folder) == self.expected()
 
-    def saved(self, good: list[int], steps: range) -> None:
-        """The newest two that are good stay, and what is newer or foreign."""
-        if steps:
-            stay = {
-                step: kind
-                for step, kind in self.files.items()
-                if step not in steps and (kind == "foreign" or step > steps[-1])
-            }
-            self.files = stay | dict.fromkeys([*good, *steps][-2:], "good")
+    def harm(self, step: int, kind: str) -> None:
+        if kind == "half":
+            (self.folder / f"step-{step:09d}.host-4711.part").write_bytes(b"half")
+        else:
+            (self.folder / f"step-{step:09d}.pt").write_bytes(contents()[kind])
+            self.files[step] = kind
+
+    def trained(self, newest: int, steps: range, cleared: bool) -> None:
+        """What is older than the resumed file was not read, and is taken for this run's."""
+        refused = {step: kind for step, kind in self.files.items() if step > newest and step not in steps}
+        own = {step: kind for step, kind in self.files.items() if step <= newest} | dict.fromkeys(steps, "good")
+        if cleared:
+            self.files = {step: kind for step, kind in refused.items() if kind == "foreign"}
+        elif steps:
+            stay = {step: kind for step, kind in refused.items() if kind == "foreign" or step > steps[-1]}
+            self.files = stay | {step: own[step] for step in sorted(own)[-2:]}
+
+    def expected(self) -> list[str]:
+        return [f"step-{step:09d}.pt" for step in sorted(self.files)]
 
 
-KilledAndHarmed.TestCase.settings = settings(max_examples=25, stateful_step_count=12, derandomize=True, deadline=None)
+KilledAndHarmed.TestCase.settings = settings(max_examples=40, stateful_step_count=8, derandomize=True, deadline=None)
 TestKilledAndHarmed = KilledAndHarmed.TestCase
 
 
