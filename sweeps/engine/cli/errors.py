@@ -11,17 +11,17 @@ from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, TracebackType
 
-import optuna
 from optuna import distributions
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import schema as config_module
 from jepa_train.methods import METHODS
+from sweeps.engine.search.optuna_private import WARNINGS_FILE
 from sweeps.engine.spec import objective, sweep
 
 _ROOT = Path(__file__).resolve().parents[3]
 _OURS = ("jepa_train", "sweeps")
-_OPTUNA = (distributions.__file__, optuna._warnings.__file__)
+_OPTUNA = (distributions.__file__, WARNINGS_FILE)
 _BETWEEN = (*_OPTUNA, dataclasses.__file__, "<string>")  # <string>: a dataclass's generated __init__
 _DECLARING = ("sweep.py", "objective.py", "named.py")  # what runs of the engine while a sweep file is read
 _SLIPS = (NameError, AttributeError, ImportError, KeyError, TypeError)  # Python's words for a misspelt name

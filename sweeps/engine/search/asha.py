@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -95,7 +94,7 @@ class AshaScheduler(FIFOScheduler):
         super().__init__()
         self._judge = judge
 
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
         if "status" in result or "note" in result:
             return TrialScheduler.CONTINUE
