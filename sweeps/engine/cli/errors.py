@@ -27,7 +27,7 @@ _DECLARING = ("sweep.py", "objective.py", "named.py")  # what runs of the engine
 _SLIPS = (NameError, AttributeError, ImportError, KeyError, TypeError)  # Python's words for a misspelt name
 
 
-def one_line(error: BaseException) -> str | None:
+def answer_line(error: BaseException) -> str | None:
     """The one line that answers the error, or None when it is no mistake in a sweep file.
 
     A mistake is made while the file is read: once the engine runs, a ValueError is its own and keeps its traceback.
@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    line = one_line(error)
+    line = answer_line(error)
     if line is None:
         sys.__excepthook__(kind, error, trace)
     else:

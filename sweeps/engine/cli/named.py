@@ -8,7 +8,7 @@ import sweeps as package
 from jepa_train.base.errors import ConfigError, nearest, shown
 from jepa_train.config.scales import Scale
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.errors import install, one_line
+from sweeps.engine.cli.errors import answer_line, install
 from sweeps.engine.cli.main import launch, refuse
 from sweeps.engine.spec.scale import at_scale
 from sweeps.engine.spec.sweep import Sweep
@@ -32,7 +32,7 @@ def by_name(words: list[str]) -> int:
             return 2
         sweeps = [_load(name, options.scale) for name in names]
     except (ValueError, TypeError) as error:
-        line = one_line(error) or (str(error) if isinstance(error, ConfigError) else None)
+        line = answer_line(error) or (str(error) if isinstance(error, ConfigError) else None)
         if line is None:
             raise
         return refuse(line)

@@ -15,12 +15,11 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn
 
 from ray.exceptions import RpcError
 
-from jepa_train.base.errors import ConfigError
 from sweeps.engine.cluster.ray_private import drain_this_machine
+from sweeps.engine.parser import LineParser
 
 logger = logging.getLogger(__name__)
 
@@ -130,15 +129,11 @@ def _answer(url: str, headers: Mapping[str, str], *, method: str = "GET") -> str
         raise
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"notice: {message.removeprefix('argument ')}; write python -m sweeps notice aws|gcp")
-
-
 def _options(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = LineParser(
         prog="python -m sweeps notice", description="Drain this spot machine's node when its notice comes."
     )
+    parser.command, parser.remedy = "notice: ", "write python -m sweeps notice aws|gcp"
     parser.add_argument("cloud", choices=[*CLOUDS])
     parser.add_argument("--metadata", metavar="URL", default="", help="where the metadata service answers")
     return parser.parse_args(list(words))

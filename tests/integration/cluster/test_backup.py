@@ -89,7 +89,7 @@ def test_another_store_overwrites_no_copy(results: Path, another: Callable[..., 
         assert re.search(r"store/mlflow.db\S* is of another store: 1 of its runs are not in this one", backup.keep())
         run(head)
     (head / "mlflow.db").unlink()
-    assert backup.restore() != ""
+    assert backup.restore_store() != ""
     assert backup._runs(head / "mlflow.db") == {known}
 
 

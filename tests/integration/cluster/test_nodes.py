@@ -131,7 +131,7 @@ def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch:
     if named is not None:
         monkeypatch.setenv("RAY_ADDRESS", named)
     with listening() as address:
-        monkeypatch.setattr(session, "read_ray_address", lambda _: address)
+        monkeypatch.setattr(session, "address_of_this_machine", lambda: address)
         assert cluster_address() == address
     with pytest.raises(ConfigError, match=f"the Ray that was started on this machine must answer, .* {address}"):
         cluster_address()
@@ -153,7 +153,7 @@ def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch:
 def test_an_address_that_leads_nowhere_is_answered_in_one_line(
     address: str, words: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(session, "read_ray_address", lambda _: "")
+    monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=words) as caught:
         cluster_address()
@@ -162,7 +162,7 @@ def test_an_address_that_leads_nowhere_is_answered_in_one_line(
 
 def test_without_any_ray_a_launch_starts_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(session, "read_ray_address", lambda _: "")
+    monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
     assert cluster_address() == ""
 
 
