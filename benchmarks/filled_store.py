@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from jepa_train.config.flat import Scalar, flatten
 from jepa_train.config.presets import DIGITS
-from jepa_train.evaluation.metrics import GLOSSARY
+from jepa_train.evaluation.glossary import GLOSSARY
 from sweeps.engine.spec.cells import Cell, make_cell, shared_fields
 from sweeps.engine.spec.sweep import Sweep
 

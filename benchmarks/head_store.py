@@ -17,7 +17,7 @@ from benchmarks.head_lanes import Measured
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.store.experiment import open_experiment
-from sweeps.engine.store.mlflow_runs import Runs
+from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import Operation
 
 _METRICS = {f"val/metric{number}": 0.5 for number in range(40)}
@@ -44,14 +44,14 @@ def store_rows(stores: Sequence[str], *, cells: int) -> Iterator[Measured]:
 
 def _written(store: str, cells: int, servers: Sequence[psutil.Process]) -> Iterator[Measured]:
     client, experiment = open_experiment("head")
-    runs = Runs(client, experiment.experiment_id, {}, lambda _: None)
+    writer = MlflowWriter(client, experiment.experiment_id, {}, lambda _: None)
     ours: dict[str, float] = collections.defaultdict(float)
     theirs: dict[str, float] = collections.defaultdict(float)
     for cell in range(cells):
         key = f"{time.time_ns():x}{cell:04x}"[-16:]
         for what, operations in _life(key):
             began, served = time.process_time(), _cpu(servers)
-            runs.write(key, operations)
+            writer.write(key, operations)
             ours[what] += time.process_time() - began
             theirs[what] += _cpu(servers) - served
     for what in ours:

@@ -12,12 +12,13 @@ from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import parse, unflatten
+from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
-from jepa_train.data import DATASETS
 from jepa_train.data.splits import load_splits
-from jepa_train.evaluation.metrics import GLOSSARY
-from jepa_train.storage.local import Place, StorageError, place_of
-from jepa_train.train.loop import Outcome, evaluate_checkpoint, train
+from jepa_train.evaluation.glossary import GLOSSARY
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
+from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
@@ -45,10 +46,10 @@ def main(words: list[str]) -> int:
         parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
     try:
         if options.evaluate is not None:
-            metrics = evaluate_checkpoint(place_of(options.evaluate, named="--evaluate"), options.assignments)
+            metrics = evaluate_checkpoint(storage_path(options.evaluate, named="--evaluate"), options.assignments)
             Console().print(_summary("evaluated", metrics))
             return 0
-        folder = place_of(options.checkpoints, named="--checkpoints") if options.checkpoints else None
+        folder = storage_path(options.checkpoints, named="--checkpoints") if options.checkpoints else None
         config = preflight(config_of(options.assignments, start=options.preset))
         outcome = _train_with_progress(config, folder)
     except (ConfigError, StorageError) as error:
@@ -63,13 +64,13 @@ def main(words: list[str]) -> int:
 def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     """The config of command-line words: a preset, by default the one of data.name, changed by the words."""
     data = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
-    if start is None and data not in DATASETS:
-        raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASETS)}")
+    if start is None and data not in DATASET_NAMES:
+        raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASET_NAMES)}")
     base = PRESETS[start or data]
     return unflatten(parse(words, base=base), base=base)
 
 
-def _train_with_progress(config: TrainConfig, checkpoints: Place | None) -> Outcome:
+def _train_with_progress(config: TrainConfig, checkpoints: StoragePath | None) -> TrainingResult:
     load_splits(config.data)  # now: decoding images shows a bar of its own
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

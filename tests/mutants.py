@@ -14,7 +14,7 @@ from optuna import distributions
 from jepa_train.config import schema as config_module
 from jepa_train.config.flat import field_types
 from jepa_train.config.presets import PRESETS
-from jepa_train.evaluation.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS, LeJEPA, RectifiedLpJEPA
 from sweeps.engine.spec import objective, sweep
 from tests.mistakes import MISTAKES, NEVER, NUMBERS, VALUES

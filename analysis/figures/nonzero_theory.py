@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import finished, lacking, over_seeds, seeds_said
 from analysis.figures.style import panels, series
-from analysis.table.theory import nonzero_fraction
+from analysis.table.theory import expected_nonzero_fraction
 
 SWEEP = "rectified_sparsity"
 NONZERO = "test/nonzero_fraction"
@@ -31,7 +31,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     groups = [*table.groupby(["method.p", "method.sigma_mode"])]
     several = table["method.sigma_mode"].nunique() > 1
     for look, ((p, mode), group) in zip(series(len(groups)), groups, strict=True):
-        axes.plot(wide, nonzero_fraction(p, wide, mode), **look | {"marker": "none"})
+        axes.plot(wide, expected_nonzero_fraction(p, wide, mode), **look | {"marker": "none"})
         axes.errorbar(
             group["method.mu"],
             group[NONZERO],

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincc, gammaln
 
 
-def nonzero_fraction(p: float, mu: np.ndarray | float, sigma_mode: str = "gn") -> np.ndarray:
+def expected_nonzero_fraction(p: float, mu: np.ndarray | float, sigma_mode: str = "gn") -> np.ndarray:
     """P(mu + sigma * G > 0) of the generalized Gaussian G of shape p: the paper's expected L0 / D, for each mu.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whoever keeps the machines that a run is on: asked whether they stay, told what is safe."""
+"""Preemption interface: reports whether the run should stop early, and which checkpoint has been saved."""
 
 from typing import Protocol
 
@@ -8,13 +8,13 @@ NOTICE_S = 5.0  # of training, about, between two questions: of the 30 s to 2 mi
 
 
 class Host(Protocol):
-    """What a run asks and tells. A Ray worker has one that knows of machines which are about to be taken away."""
+    """Interface of a run to its machines. A Ray worker has one that knows of machines about to be taken away."""
 
     def saved(self, age_s: float) -> None:
-        """A checkpoint is safe, of the state so many seconds ago. On the rank that wrote it, in another thread."""
+        """A checkpoint is safe, of the state so many seconds ago. Called on the writing rank, in another thread."""
 
     def leaving(self) -> bool:
-        """Whether a machine of the run is about to be taken away. All ranks ask together, and hear the same."""
+        """True if a machine of the run is about to be taken away. All ranks call this together; equal on all."""
 
 
 class Home:
@@ -29,7 +29,7 @@ class Home:
 
 
 class Watch:
-    """When to ask a host between two looks, which may lie a minute apart: by steps, on which all ranks agree."""
+    """Schedule of questions to a host between two looks, a minute apart perhaps: by steps, equal on all ranks."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -37,14 +37,14 @@ class Watch:
         self._asked = 0
 
     def pace(self, steps_per_s: float) -> None:
-        """How fast rank 0 trains, by a look. All ranks call this together."""
+        """Set the speed of training, by rank 0's look. All ranks call this together."""
         self._every = collectives.broadcast_int(max(1, int(min(NOTICE_S * steps_per_s, 1e9))))
 
     def due(self, step: int) -> bool:
-        """Whether the host was not asked for NOTICE_S. It costs nothing and is the same on all ranks."""
+        """True if the host was not asked for NOTICE_S. Costs nothing; equal on all ranks."""
         return step >= self._asked + self._every
 
     def leaving(self, step: int) -> bool:
-        """Whether a machine of the run is about to be taken away. All ranks ask together, and hear the same."""
+        """True if a machine of the run is about to be taken away. All ranks call this together; equal on all."""
         self._asked = step
         return self._host.leaving()

@@ -1,5 +1,5 @@
-"""What is kept out of stores, files and terminals: what a text itself calls a password, token or key, as URLs do, and
-the values of the environment's secrets."""
+"""Redaction of secrets in stores, files and terminals: passwords, tokens and keys that a text names as such, as URLs
+do, and the values of the environment's secrets."""
 
 import functools
 import os

@@ -21,7 +21,8 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
 from jepa_train.distributed import collectives
-from jepa_train.storage.local import InUse, Place, StorageError, place_of
+from jepa_train.storage.base import InUse, StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,9 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Place | Path | None, config: TrainConfig, saved: Callable[[float], None] = lambda _: None
+        self, folder: StoragePath | Path | None, config: TrainConfig, saved: Callable[[float], None] = lambda _: None
     ) -> None:
-        self._folder = None if folder is None else place_of(folder)
+        self._folder = None if folder is None else storage_path(folder)
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
@@ -201,7 +202,7 @@ class Checkpoints:
             raise ConfigError(foreign)
         return "", {}
 
-    def _read(self, file: Place) -> dict[str, Any]:
+    def _read(self, file: StoragePath) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.
 
         Raises:
@@ -217,7 +218,7 @@ class Checkpoints:
             )
         return content
 
-    def _load_alike(self, file: Place, content: dict[str, Any]) -> dict[str, Any]:
+    def _load_alike(self, file: StoragePath, content: dict[str, Any]) -> dict[str, Any]:
         """Load the checkpoint on every rank, or raise the same kind of error on every rank if one of them cannot.
 
         Args:
@@ -256,7 +257,7 @@ class Checkpoints:
         else:
             self._upload = self._thread.submit(self._complete, target, rest, taken)
 
-    def _complete(self, target: Place, rest: ExitStack, taken: float) -> bool:
+    def _complete(self, target: StoragePath, rest: ExitStack, taken: float) -> bool:
         """Bring the file under its name and delete older ones, in the thread; returns False on an outage."""
         try:
             rest.close()
@@ -289,7 +290,7 @@ def files_to_delete(names: Iterable[str], refused: Mapping[str, type], *, keep: 
     return [name for name in ours if name not in kept]
 
 
-def read_checkpoint(path: Place | Path) -> dict[str, Any]:
+def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
     """The content of any checkpoint of this version, on the CPU; weights_only, so that it cannot execute anything.
 
     Raises:
@@ -297,7 +298,7 @@ def read_checkpoint(path: Place | Path) -> dict[str, Any]:
         StorageError: the storage is away.
     """
     try:
-        with place_of(path).local() as file:
+        with storage_path(path).local() as file:
             with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
                 damaged = archive.testzip()
             if damaged:
@@ -339,13 +340,13 @@ def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> 
         ) from error
 
 
-def _delete(folder: Place, names: Iterable[str]) -> None:
+def _delete(folder: StoragePath, names: Iterable[str]) -> None:
     for name in names:
         with suppress(OSError):
             (folder / name).remove()
 
 
-def _warn_unwritten(target: Place, error: Exception) -> None:
+def _warn_unwritten(target: StoragePath, error: Exception) -> None:
     logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
 
 

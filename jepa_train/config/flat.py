@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jepa_train.base.errors import NAMES, ConfigError, conformed, field_hints, nearest
+from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.validation import NAMES, conformed, field_hints
 from jepa_train.config import TrainConfig
 from jepa_train.methods import METHODS, Method
 

@@ -5,10 +5,9 @@ import operator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jepa_train.base.errors import conform, conformed, nearest, require
-from jepa_train.data import DATASETS
-from jepa_train.evaluation.protocols import protocol_names
-from jepa_train.evaluation.transfer import transfer_sets
+from jepa_train.base.errors import nearest, require
+from jepa_train.base.validation import conform, conformed
+from jepa_train.config.names import DATASET_NAMES, protocol_names, transfer_sets
 from jepa_train.methods import METHODS, LeJEPA, Method
 
 # where a thing lies, how fast it is computed, what else is measured: what decides no result is no part of the cell key
@@ -30,7 +29,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         conform(self)
-        require(self.name in DATASETS, f"name must be a known dataset, got {self.name!r}{nearest(self.name, DATASETS)}")
+        known = f"name must be a known dataset, got {self.name!r}{nearest(self.name, DATASET_NAMES)}"
+        require(self.name in DATASET_NAMES, known)
         require(self.image_size >= 4, f"image_size must be at least 4 px, got {self.image_size}; try 16")
         require(self.train_images >= 0, f"train_images must not be negative, got {self.train_images}; 0 means all")
         require(0 < self.val_frac < 1, f"val_frac must lie in (0, 1), got {self.val_frac}; try 0.1")
@@ -41,7 +41,7 @@ class ViewsConfig:
     """The augmentation recipe: crops, colour and blur. Sizes in pixels, scales in area, the rest in probability.
 
     The defaults suit digits, grey strokes: a flip makes another character, colour has no effect, and blur or
-    solarising hide what little there is. recipes.py has those of other images.
+    solarising hide what little there is. augmentation_presets.py has those of other images.
     """
 
     num_global: int = 2
@@ -151,7 +151,7 @@ class ProbeConfig:
 
     lr: float = 1e-2
     weight_decay: float = 1e-6
-    protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # names in PROTOCOLS, run at the end
+    protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # PROTOCOL_NAMES, run at the end
     transfer: str = field(default="", metadata=_NO_CELL)  # other data sets, judged at the end: cifar100,dtd=FOLDER
 
     def __post_init__(self) -> None:

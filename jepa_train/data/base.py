@@ -1,4 +1,4 @@
-"""What a dataset is, and what the sources share: resizing and stratified, deterministic splits."""
+"""Interface of the datasets and their shared functions: resizing and stratified, deterministic splits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Images:
     def on(self, device: torch.device) -> "Images":
         """The images for training on this device: batch() then answers there.
 
-        Pixels that fit into a GPU (devices.resident) lie there from now on, and else stay in the host's memory map.
+        Pixels that fit on a GPU (device_transfer.resident) lie there from now on; others stay in the host's memory map.
         """
         labels = self.labels.to(device)
         pixels = resident(self.pixels, labels.device)
@@ -61,8 +61,8 @@ class Splits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """What a dataset gives: square images, with the class names in label order."""
+class LoadedDataset:
+    """Content of a dataset: square images, with the class names in label order."""
 
     train: Images
     test: Images
@@ -81,7 +81,7 @@ class Dataset:
     """
 
     identify: Callable[[Path, bool], str]
-    load: Callable[[Path, bool, int, bool], Source]
+    load: Callable[[Path, bool, int, bool], LoadedDataset]
 
 
 def resized(pixels: Tensor, size: int) -> Tensor:

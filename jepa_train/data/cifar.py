@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_train.data.base import Dataset, Images, Source, resized
+from jepa_train.data.base import Dataset, Images, LoadedDataset, resized
 from jepa_train.data.cache import Making, one_at_a_time, stored
 from jepa_train.data.image_folder import IMAGE_FOLDER
 
@@ -52,7 +52,7 @@ def _files(kind: str) -> list[str]:
     return [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
 
 
-def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_corrupt: bool) -> Source:
+def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_corrupt: bool) -> LoadedDataset:
     _identify(kind, folder, path, download)
     if _as_images(kind, folder, path):
         return IMAGE_FOLDER.load(path, download, size, skip_corrupt)
@@ -68,7 +68,7 @@ def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_co
     labels = torch.tensor(found.facts["labels"])
     rows = torch.arange(len(labels))
     cut = found.facts["train"]
-    return Source(
+    return LoadedDataset(
         train=Images(pixels=found.pixels, rows=rows[:cut], labels=labels[:cut]),
         test=Images(pixels=found.pixels, rows=rows[cut:], labels=labels[cut:]),
         classes=tuple(found.facts["classes"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from jepa_train.data.base import Dataset, Images, Source, resized, stratified
+from jepa_train.data.base import Dataset, Images, LoadedDataset, resized, stratified
 
 _TEST_FRACTION = 0.2  # scikit-learn ships one set; this split of it is fixed, so results compare across projects' runs
 
@@ -17,7 +17,7 @@ def _identify(_path: Path, _download: bool) -> str:
     return ""
 
 
-def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, _skip_corrupt: bool) -> Source:
+def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, _skip_corrupt: bool) -> LoadedDataset:
     from sklearn.datasets import load_digits  # here: importing it costs a second that other datasets need not pay
 
     bunch = load_digits()
@@ -29,7 +29,7 @@ def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, 
     )
     train, test = stratified(images.labels, _TEST_FRACTION, purpose="digits test")  # of all: a half keeps its split
     classes = tuple(str(name) for name in bunch.target_names[first : last + 1])
-    return Source(
+    return LoadedDataset(
         train=_between(images.take(train), first, last), test=_between(images.take(test), first, last), classes=classes
     )
 

@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from jepa_train.base.errors import shown
+from jepa_train.base.errors import short_repr
 from jepa_train.data.cache import one_at_a_time, part_of, remove
+from jepa_train.storage.base import StorageError, StoragePath, has_url_scheme
 from jepa_train.storage.bucket import listed, opened, patiently
-from jepa_train.storage.local import Place, StorageError, is_url, place_of
 from jepa_train.storage.paths import cache_dir, made_cache_dir
+from jepa_train.storage.resolve import storage_path
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
@@ -36,7 +37,7 @@ def local_folder(where: str, *, download: bool) -> Path:
             write outside its folder, or holds more than files and folders, as links.
         StorageError: what holds it is away, or refuses.
     """
-    remote = is_url(where)
+    remote = has_url_scheme(where)
     if not remote and not (where.endswith(_ARCHIVES) and Path(where).expanduser().is_file()):
         return Path(where).expanduser()
     if download:
@@ -46,7 +47,7 @@ def local_folder(where: str, *, download: bool) -> Path:
 
 def beside(where: str, name: str) -> str:
     """What lies next to a path or URL under that name."""
-    if not is_url(where):
+    if not has_url_scheme(where):
         return str(Path(where).expanduser().parent / name)
     url, question, options = where.partition("?")
     return f"{url.rstrip('/').rpartition('/')[0]}/{name}{question}{options}"
@@ -54,7 +55,7 @@ def beside(where: str, name: str) -> str:
 
 @functools.lru_cache  # a folder of a million files is not listed again for every cell
 def _staged(where: str) -> Path:
-    place = place_of(where, named="data.path")
+    place = storage_path(where, named="data.path")
     try:
         files = patiently(lambda: _files(place), f"data.path {str(place)!r} cannot be read")
         text = "".join(f"{info.path}\t{info.size}\t{info.mtime_ns}\n" for info in files)
@@ -72,7 +73,7 @@ def _staged(where: str) -> Path:
     return _root(target)
 
 
-def _files(place: Place) -> list[fs.FileInfo]:
+def _files(place: StoragePath) -> list[fs.FileInfo]:
     """The files below a folder, or the archive."""
     files = listed(place)
     if not files:
@@ -82,7 +83,7 @@ def _files(place: Place) -> list[fs.FileInfo]:
     return files
 
 
-def _fetch(place: Place, files: list[fs.FileInfo], target: Path) -> None:
+def _fetch(place: StoragePath, files: list[fs.FileInfo], target: Path) -> None:
     """Copy, and unpack, under another name: the target appears whole."""
     client, path = opened(place)
     packed = bool(files) and files[0].path == path
@@ -116,7 +117,7 @@ def _rename(made: Path, target: Path) -> None:
             raise
 
 
-def _copy(client: fs.FileSystem, path: str, to: Path, place: Place) -> None:
+def _copy(client: fs.FileSystem, path: str, to: Path, place: StoragePath) -> None:
     """A try after one that failed writes over what that one left."""
     local = fs.LocalFileSystem()
     patiently(
@@ -125,7 +126,7 @@ def _copy(client: fs.FileSystem, path: str, to: Path, place: Place) -> None:
     )
 
 
-def _unpack(archive: Path, to: Path, place: Place) -> None:
+def _unpack(archive: Path, to: Path, place: StoragePath) -> None:
     """Into a new folder, and nowhere else: no member may lead out of it by its name, and none is a link."""
     to.mkdir()
     free = shutil.disk_usage(to).free
@@ -156,7 +157,7 @@ def _plain(tar: tarfile.TarFile, free: int) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         if not (member.isfile() or member.isdir()):
             remedy = "pack it with tar --dereference --hard-dereference"
-            raise tarfile.TarError(f"{shown(member.name)} is neither a file nor a folder; {remedy}")
+            raise tarfile.TarError(f"{short_repr(member.name)} is neither a file nor a folder; {remedy}")
         size += member.size
         _check_room(size, free)
         yield member
@@ -175,7 +176,7 @@ def _check_whole(tar: tarfile.TarFile) -> None:
         raise tarfile.TarError("its end is missing: copy it again")
 
 
-def _check_inside(name: str, place: Place) -> None:
+def _check_inside(name: str, place: StoragePath) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise ValueError(f"data.path must hold no name that leads out of its folder, got {name!r} in {str(place)!r}")

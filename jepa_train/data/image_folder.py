@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_train.data.base import Dataset, Images, Source
+from jepa_train.data.base import Dataset, Images, LoadedDataset
 from jepa_train.data.decode import decoded
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def _identify(path: Path, _download: bool) -> str:
     return _list(path).fingerprint()
 
 
-def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> Source:
+def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> LoadedDataset:
     listing = _list(path)
     files = listing.train + listing.test
     pixels, corrupt = decoded(
@@ -63,7 +63,7 @@ def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> S
             "skipped %d of %d images of %s, which cannot be read: %s%s",
             *(len(names), len(files), path, ", ".join(names[:_NAMED]), ", ..." if len(names) > _NAMED else ""),
         )
-    return Source(
+    return LoadedDataset(
         train=Images(pixels=pixels, rows=rows[:cut], labels=labels[:cut]),
         test=Images(pixels=pixels, rows=rows[cut:], labels=labels[cut:]),
         classes=listing.classes,

@@ -1,23 +1,20 @@
 """The images of a config: train, val carved out of it, test; and what names them."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import generator
+from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Images, Splits
 from jepa_train.data.base import stratified
 from jepa_train.data.download import local_folder
-from jepa_train.storage.local import StorageError
-
-if TYPE_CHECKING:
-    from jepa_train.config import DataConfig  # config imports DATASETS: at run time nothing below imports config
+from jepa_train.storage.base import StorageError
 
 
-def identify(config: "DataConfig") -> str:
+def identify(config: DataConfig) -> str:
     """The fingerprint of what lies there, "" for a dataset whose name says it all. Cheap: nothing is decoded.
 
     Raises:
@@ -47,7 +44,7 @@ def identify(config: "DataConfig") -> str:
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
-def load_splits(config: "DataConfig") -> Splits:
+def load_splits(config: DataConfig) -> Splits:
     """The images of a config. Val depends on val_frac and on no seed: every run of a dataset has the same.
 
     The result is shared by all callers of this process: read it, never write into it.

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from jepa_train.distributed.collectives import all_gather, world_size
+from jepa_train.distributed.torch_private import AnyBatchNorm
 
 
-class GlobalBatchNorm(_BatchNorm):
+class GlobalBatchNorm(AnyBatchNorm):
     """Batch norm with the statistics of the global batch, on any device and for any (N, C, ...) input.
 
     On one rank it is nn.BatchNorm. On several it normalises with the mean and biased variance of all ranks' samples
@@ -22,7 +22,7 @@ class GlobalBatchNorm(_BatchNorm):
     drop and act run after the normalisation, as in timm's BatchNormAct2d. State-dict names are nn.BatchNorm's.
     """
 
-    def __init__(self, like: _BatchNorm):
+    def __init__(self, like: AnyBatchNorm):
         """Take over the settings, parameters and buffers of `like`; nothing is copied."""
         super().__init__(
             like.num_features,
@@ -69,7 +69,7 @@ def convert_batch_norm(module: nn.Module) -> nn.Module:
 
     Parameters and buffers are the same objects afterwards, under the same state-dict names.
     """
-    if isinstance(module, _BatchNorm) and not isinstance(module, GlobalBatchNorm):
+    if isinstance(module, AnyBatchNorm) and not isinstance(module, GlobalBatchNorm):
         return GlobalBatchNorm(module)
     for name, child in module.named_children():
         setattr(module, name, convert_batch_norm(child))

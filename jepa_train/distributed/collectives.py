@@ -1,14 +1,10 @@
-"""The only torch.distributed: ranks, differentiable reductions, DDP.
+"""The only use of torch.distributed but for its private parts: ranks, differentiable reductions, DDP.
 
 Convention: every rank computes the same global loss. A collective's backward is its transpose, summed over the
 ranks' losses, so a gradient on rank r is world_size times its share of the one-process gradient; DDP's averaging
 then gives exactly the gradient of one process on the global batch. Without a process group all of it is the identity.
 """
 
-import contextlib
-import importlib
-import socket
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,34 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
-_RENDEZVOUS: Any = importlib.import_module("torch.distributed.rendezvous")  # dist.rendezvous is a function of it
-
-
-def meet_at_own_address() -> None:
-    """Let the store by which ranks find each other listen at the address that they use, not on all of the machine's.
-
-    It asks for no password. To be called before the process group is made, in every process.
-    """
-    _RENDEZVOUS._create_c10d_store = _store
-
-
-def _store(hostname: str, port: int, rank: int, world_size: int, timeout: timedelta, use_libuv: bool = True) -> Any:
-    """In the place of torch's own, which listens everywhere."""
-    listener = None
-    if rank == 0:
-        family = socket.AF_INET6 if ":" in hostname else socket.AF_INET
-        with contextlib.suppress(OSError):  # a translated address, which this machine does not have
-            listener = socket.create_server((hostname, port), family=family).detach()
-    return _RENDEZVOUS.TCPStore(
-        host_name=hostname,
-        port=port,
-        world_size=world_size,
-        is_master=rank == 0,
-        timeout=timeout,
-        multi_tenant=True,
-        master_listen_fd=listener,
-        use_libuv=use_libuv,
-    )
+from jepa_train.distributed.torch_private import assert_on_device
 
 
 def rank() -> int:
@@ -94,7 +63,7 @@ def require_equal_batches(n: int) -> None:
     device = _collective_device()
     sizes = all_gather(torch.full((1,), n, device=device))
     if device.type == "cuda":
-        torch._assert_async((sizes == n).all())
+        assert_on_device((sizes == n).all())
     elif (sizes != n).any():
         raise ValueError(
             f"every rank must hold equally many images of the global batch, got {', '.join(map(str, sizes.tolist()))}; "

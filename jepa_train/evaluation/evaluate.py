@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.config.names import protocol_names, transfer_sets
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import to_input
 from jepa_train.data.splits import load_splits
@@ -18,8 +19,8 @@ from jepa_train.evaluation.dependence import entropy, hsic
 from jepa_train.evaluation.finetune import finetune
 from jepa_train.evaluation.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
 from jepa_train.evaluation.probes import Labelled, top1
-from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, Protocol, kshot, linear, protocol_names
-from jepa_train.evaluation.transfer import SHOTS, transfer_data, transfer_sets
+from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, Protocol, kshot, linear
+from jepa_train.evaluation.transfer import SHOTS, transfer_data
 from jepa_train.model.network import Network
 
 _CHUNK = 512  # images per forward pass
@@ -46,10 +47,8 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     """Embed a split in evaluation mode and the config's precision: each rank takes a contiguous part, all get all."""
     device = next(network.parameters()).device
     network.eval()
-    ranks, rank = collectives.world_size(), collectives.rank()
-    count = len(images)
     images = images.on(device)
-    mine = torch.arange(rank * count // ranks, (rank + 1) * count // ranks)
+    mine = torch.arange(len(images))[collectives.fair_slice(len(images))]
     parts: list[list[Tensor]] = [[], [], [], []]
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)

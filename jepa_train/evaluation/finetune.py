@@ -13,7 +13,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
 from jepa_train.distributed import collectives
-from jepa_train.evaluation.metrics import SHOTS
+from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.probes import top1
 from jepa_train.evaluation.protocols import DRAWS, possible_shots, shots_of
 from jepa_train.model.heads import build_probe

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.evaluation.metrics import spread_rows
-from jepa_train.evaluation.probes import ROWS, Labelled, Score, heads_top1, softmax_minus_target
+from jepa_train.evaluation.probes import ROWS, Labelled, ProbeScore, heads_top1, softmax_minus_target
 
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at its predecessor's solution
 
@@ -40,7 +40,7 @@ def linear_probe(
     num_classes: int,
     spectrum: Spectrum,
     l2_grid: Sequence[float] = L2_GRID,
-) -> list[Score]:
+) -> list[ProbeScore]:
     """Multinomial logistic regression on each training set, one L2 strength for all, chosen by their mean top-1 on val.
 
     Of equal strengths the strongest is taken. The search, from strong to weak, ends after two strengths in a row that
@@ -54,14 +54,14 @@ def linear_probe(
         One score per training set.
     """
     weights = [val.x.new_zeros(num_classes, val.x.shape[1] + 1) for _ in trainings]
-    best: list[Score] = []
+    best: list[ProbeScore] = []
     worse = 0
     for l2 in sorted(l2_grid, reverse=True):
         weights = [
             fit_logistic(*training, l2=l2, start=weight, spectrum=spectrum)
             for training, weight in zip(trainings, weights, strict=True)
         ]
-        scores = [Score(heads_top1(weight[None], val)[0], heads_top1(weight[None], test)[0], l2) for weight in weights]
+        scores = [ProbeScore(heads_top1(head[None], val)[0], heads_top1(head[None], test)[0], l2) for head in weights]
         gain = sum(score.val for score in scores) - sum(score.val for score in best)
         worse = worse + 1 if best and gain < 0 else 0
         if not best or gain > 0:

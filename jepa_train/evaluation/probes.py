@@ -1,6 +1,6 @@
-"""What is done with frozen embeddings: linear heads by SGD at many learning rates, and a nearest-neighbour vote.
+"""Probes of frozen embeddings: linear heads by SGD at many learning rates, and a nearest-neighbour vote.
 
-Deterministic and in plain tensor operations, without autograd. logistic.py has the full linear probe.
+Deterministic and in plain tensor operations, without autograd. linear_probe.py has the full linear probe.
 """
 
 import math
@@ -28,7 +28,7 @@ class Labelled(NamedTuple):
     labels: Tensor
 
 
-class Score(NamedTuple):
+class ProbeScore(NamedTuple):
     """Top-1 of the probe that was chosen on val, and what was chosen: an L2 strength or a learning rate."""
 
     val: float
@@ -54,7 +54,7 @@ def standardised(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 def sgd_probe(
     train: Labelled, val: Labelled, test: Labelled, *, num_classes: int, rates: Sequence[float] = SGD_RATES
-) -> Score:
+) -> ProbeScore:
     """The linear probe of fit_sgd at the learning rate that is best on val; of equal ones the smallest.
 
     Args:
@@ -64,7 +64,7 @@ def sgd_probe(
     heads = fit_sgd(*train, num_classes=num_classes, rates=rates)
     on_val, on_test = (heads_top1(heads, split) for split in (val, test))
     best = max(range(len(rates)), key=on_val.__getitem__)
-    return Score(on_val[best], on_test[best], rates[best])
+    return ProbeScore(on_val[best], on_test[best], rates[best])
 
 
 @torch.no_grad()

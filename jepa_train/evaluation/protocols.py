@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_train.base.errors import nearest, require
 from jepa_train.base.seeds import generator
+from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.metrics import SHOTS
-from jepa_train.evaluation.probes import Labelled, Score, knn_top1, sgd_probe, standardised
+from jepa_train.evaluation.probes import Labelled, ProbeScore, knn_top1, sgd_probe, standardised
 
 DRAWS = 5
 FIXED_KS = (20, 200)  # of neighbours: what papers report without choosing
@@ -69,9 +68,9 @@ def knn(frozen: Frozen) -> dict[str, float]:
         knn_top1(frozen.train, queries, num_classes=frozen.num_classes) for queries in (frozen.val, frozen.test)
     )
     best = max(on_val, key=on_val.__getitem__)
-    metrics = _reported("knn", Score(on_val[best], on_test[best], best))
+    metrics = _reported("knn", ProbeScore(on_val[best], on_test[best], best))
     for k in FIXED_KS:
-        metrics |= _reported(f"knn{k}", Score(on_val[k], on_test[k], k))
+        metrics |= _reported(f"knn{k}", ProbeScore(on_val[k], on_test[k], k))
     return metrics
 
 
@@ -94,27 +93,13 @@ def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
             spectrum=data.spectrum,
         )
         val, test = (torch.tensor(values, dtype=torch.float64) for values in list(zip(*scores, strict=True))[:2])
-        metrics |= _reported(f"shot{count}", Score(val.mean().item(), test.mean().item(), scores[0].choice))
+        metrics |= _reported(f"shot{count}", ProbeScore(val.mean().item(), test.mean().item(), scores[0].choice))
         metrics[f"test/shot{count}_top1_std"] = test.std().item()
     return metrics
 
 
+# finetune, which needs the network, is in finetune.py
 PROTOCOLS: dict[str, Protocol] = {"linear": linear, "sgd": sgd, "knn": knn, "kshot": kshot}
-UNFROZEN = ("finetune",)  # what needs the network: in finetune.py
-
-
-def protocol_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list; "" has none.
-
-    Raises:
-        ValueError: an unknown name, or one given twice.
-    """
-    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
-    for name in names:
-        known = f"protocols must list known protocols, got {name!r}{nearest(name, (*PROTOCOLS, *UNFROZEN))}"
-        require(name in PROTOCOLS or name in UNFROZEN, known)
-    require(len(set(names)) == len(names), f"protocols must name each protocol once, got {text!r}; drop the others")
-    return names
 
 
 def possible_shots(labels: Tensor, shots: Sequence[int]) -> list[int]:
@@ -150,5 +135,5 @@ def shots_of(labels: Tensor, shots: int, *, draw: int) -> Tensor:
     return order[torch.arange(len(order), device=order.device) - starts < shots]
 
 
-def _reported(name: str, score: Score) -> dict[str, float]:
+def _reported(name: str, score: ProbeScore) -> dict[str, float]:
     return {f"val/{name}_top1": score.val, f"test/{name}_top1": score.test}

@@ -45,7 +45,7 @@ def waves(x: Tensor, knots: Knots) -> Waves:
     if x.is_cuda and x.dtype == torch.float32 and _has_triton():
         from jepa_train.losses.ecf_triton import TritonWaves  # here: elsewhere it costs start-up, or is missing
 
-        return TritonWaves(x, knots)
+        return TritonWaves(x, first=knots.first, stride=knots.stride, num=knots.num)
     return EagerWaves(x, knots)
 
 

@@ -1,4 +1,4 @@
-"""The waves of characteristic.py on a GPU: two fused Triton kernels, each of which reads x once.
+"""The waves of ecf.py on a GPU: two fused Triton kernels, each of which reads x once.
 
 Neither uses atomics: a sum over the samples is one partial sum per tile of samples, added up afterwards in a fixed
 order, so results repeat bit for bit.
@@ -11,8 +11,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from jepa_train.losses.ecf import Knots
-
 _COLUMNS = 32  # of a tile: 128 bytes of a row
 _ROWS = 256  # of a tile at most: a tile more is a partial sum of all knots more
 _PER_WARP = 512  # entries of a tile: 16 per thread, whose six numbers each fit in registers; 32 would not twice
@@ -20,12 +18,12 @@ _PER_WARP = 512  # entries of a tile: 16 per thread, whose six numbers each fit 
 
 class TritonWaves:
     """Waves of an fp32 x by fused kernels; on a CPU only in Triton's interpreter. The sines are taken again by series,
-    which is cheaper than to store them."""
+    which is cheaper than to store them. For first, stride and num see Knots."""
 
-    def __init__(self, x: Tensor, knots: Knots) -> None:
+    def __init__(self, x: Tensor, *, first: float, stride: int, num: int) -> None:
         assert x.dtype == torch.float32, f"the kernels are written for fp32, not for {x.dtype}"
         self._x = x.contiguous()
-        self._knots = knots
+        self._first, self._squared, self._num = first, stride == 2, num
         self._rows = min(max(triton.next_power_of_2(x.shape[-2]), 16), _ROWS)
         self._grid = (
             triton.cdiv(x.shape[-1], _COLUMNS),
@@ -36,7 +34,7 @@ class TritonWaves:
     def means(self) -> Tensor:
         """See Waves."""
         *leading, n, columns = self._x.shape
-        partial = self._x.new_empty(self._grid[1], self._knots.num, *leading, columns, 2)
+        partial = self._x.new_empty(self._grid[1], self._num, *leading, columns, 2)
         self._launch(_sums, partial)
         return torch.view_as_complex(partial.sum(0) / n)
 
@@ -53,9 +51,9 @@ class TritonWaves:
             *tensors,
             n,
             columns,
-            self._knots.num,
-            self._knots.first,
-            SQUARED=self._knots.stride == 2,
+            self._num,
+            self._first,
+            SQUARED=self._squared,
             ROWS=self._rows,
             COLUMNS=_COLUMNS,
             num_warps=max(self._rows * _COLUMNS // _PER_WARP, 1),

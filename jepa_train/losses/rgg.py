@@ -12,8 +12,10 @@ from typing import Literal
 
 import torch
 from scipy.optimize import brentq
-from scipy.special import gammainc, gammaincc, gammainccinv, gammaln
+from scipy.special import gammainc, gammaincc, gammaln
 from torch import Tensor
+
+from jepa_train.distributed.torch_private import gamma_sample
 
 SigmaMode = Literal["gn", "rgn"]
 _MU_MAX = 1e6  # in standard deviations; the closed forms are tested this far out
@@ -74,23 +76,6 @@ class RGG:
         return size.copysign_(signs).add_(self.mu)
 
 
-def mu_for(nonzero_fraction: float, p: float, sigma_mode: SigmaMode = "gn") -> float:
-    """The mu at which RGG(p, mu, sigma_mode) has this nonzero_fraction: the inverse of RGG.nonzero_fraction.
-
-    Raises:
-        ValueError: nonzero_fraction outside (0, 1), or p or sigma_mode invalid.
-    """
-    _check_shape(p, sigma_mode)
-    if not 0 < nonzero_fraction < 1:
-        raise ValueError(f"nonzero_fraction must lie in (0, 1), got {nonzero_fraction}; 0.5 means mu = 0")
-    tail = 2 * min(nonzero_fraction, 1 - nonzero_fraction)
-    size = float(p * gammainccinv(1 / p, tail)) ** (1 / p)
-    ratio = math.copysign(size, nonzero_fraction - 0.5)
-    # The fraction fixes a = mu / sigma, and with a the variance scales with sigma^2: no root finding in either mode.
-    sigma = _sigma_gn(p) if sigma_mode == "gn" else _rectified_variance(p, ratio) ** -0.5
-    return ratio * sigma
-
-
 def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Independent fp32 draws of the Gamma law with shape alpha.
 
@@ -102,9 +87,8 @@ def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator
         # In float64, and away from 0: a product of fp32 ones would cut the tail off where targets are drawn.
         uniform = torch.rand(int(alpha), *shape, generator=generator, device=device, dtype=torch.float64)
         return uniform.neg_().add_(1).prod(0).log_().neg_().float()
-    # The public torch.distributions.Gamma takes no generator.
     constant = torch.full(tuple(shape), alpha, device=device, dtype=torch.float32)
-    return torch._standard_gamma(constant, generator=generator)
+    return gamma_sample(constant, generator=generator)
 
 
 def _check_shape(p: float, sigma_mode: str) -> None:

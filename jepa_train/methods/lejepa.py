@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from jepa_train.base.errors import conform
 from jepa_train.base.seeds import derive_seed
+from jepa_train.base.validation import conform
 from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
 from jepa_train.losses.ecf import Knots, waves
 from jepa_train.losses.matmul import products

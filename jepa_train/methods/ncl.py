@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from jepa_train.base.errors import conform
+from jepa_train.base.validation import conform
 from jepa_train.methods.base import Link, require_two_global_views
 from jepa_train.methods.simclr import nt_xent, require_temperature
 

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from jepa_train.base.errors import conform
 from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.base.validation import conform
 from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
 from jepa_train.losses.rgg import RGG, SigmaMode
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jepa_train.base.errors import conform
+from jepa_train.base.validation import conform
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks, rank, world_size
 from jepa_train.methods.base import Link, require_two_global_views
 

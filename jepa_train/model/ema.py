@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from jepa_train.distributed.torch_private import AnyBatchNorm, lerp_
 from jepa_train.model.network import Network
 
 
@@ -44,13 +44,13 @@ class Average:
         """Take in the trained weights; call after every optimiser step. No synchronisation with the device."""
         self.updates += 1
         newest = (1 - self._decay) / (1 - self._decay**self.updates)
-        torch._foreach_lerp_(self._averaged, self._trained, newest)
+        lerp_(self._averaged, self._trained, newest)
 
     def train(self) -> None:
         """Ready for embed, after evaluation or at the start: batch norm by the batch, but nothing dropped at random."""
         self.network.eval()
         for module in self.network.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, AnyBatchNorm):
                 module.train()
 
     @torch.no_grad()

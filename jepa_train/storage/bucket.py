@@ -18,7 +18,8 @@ import psutil
 from pyarrow import ArrowException, fs
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Disk, Place, StorageError
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import made_cache_dir
 
 _SCHEMES = ("s3", "gs", "file")
@@ -38,8 +39,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bucket:
-    """A folder or file in an object store: storage.Place by URL.
+class BucketPath:
+    """A folder or file in an object store: a StoragePath by URL.
 
     An object appears whole and is read as it was last written, so nothing half written is ever seen. There is no lock:
     of two writers of one cell, whose states are equal, the later one's files stay.
@@ -57,7 +58,7 @@ class Bucket:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{quote(self.key)}{'?' if self.query else ''}{self.query}"
 
-    def __truediv__(self, name: str) -> "Bucket":
+    def __truediv__(self, name: str) -> "BucketPath":
         return replace(self, key=f"{self.key}/{name}".strip("/"))
 
     def names(self) -> list[str]:
@@ -90,7 +91,7 @@ class Bucket:
             except FileNotFoundError:
                 return
 
-    def move(self, to: "Bucket") -> None:
+    def move(self, to: "BucketPath") -> None:
         """File by file: copied through this machine, as stores copy objects up to 5 GB alone, then removed."""
         with _told(f"{self} cannot be moved"):
             store = self.client()
@@ -161,15 +162,15 @@ def _is_missing(store: fs.FileSystem, bucket: str) -> bool:
         raise
 
 
-def opened(place: Place) -> tuple[fs.FileSystem, str]:
+def opened(place: StoragePath) -> tuple[fs.FileSystem, str]:
     """The client of a place, and the place's name for it."""
-    if isinstance(place, Disk):
+    if isinstance(place, LocalPath):
         return _LOCAL, str(place)
-    assert isinstance(place, Bucket)
+    assert isinstance(place, BucketPath)
     return place.client(), place.path
 
 
-def listed(place: Place) -> list[fs.FileInfo]:
+def listed(place: StoragePath) -> list[fs.FileInfo]:
     """The files below a folder, at any depth, sorted; or the file itself."""
     client, path = opened(place)
     found = client.get_file_info(path)
@@ -183,7 +184,7 @@ def checked(url: str, named: str) -> tuple[str, str, str, str]:
     """Scheme, bucket, path and query of a URL of a folder.
 
     Raises:
-        ConfigError: see storage.place_of. The message repeats no credentials.
+        ConfigError: see resolve.storage_path. The message repeats no credentials.
     """
     try:
         parts = urlsplit(url)

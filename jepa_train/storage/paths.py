@@ -1,11 +1,11 @@
-"""Where everything that is written lies: results/ in the current directory, or where the environment points."""
+"""Folders of this machine: results/ in the current directory or as the environment says, and the cache."""
 
 import os
 import stat
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Place, expanded, place_of
+from jepa_train.storage.base import expanded
 
 
 def results_dir() -> Path:
@@ -50,18 +50,3 @@ def _is_anybodys(folder: Path) -> bool:
     """Whether all users may make folders there, and each rename and remove only his own."""
     anybodys = stat.S_ISVTX | stat.S_IWOTH
     return folder.is_dir() and folder.stat().st_mode & anybodys == anybodys
-
-
-def storage_dir() -> Place:
-    """Where checkpoints and exports lie: the path or URL of JEPA_STORAGE, or the results folder.
-
-    Raises:
-        ConfigError: see storage.place_of.
-    """
-    named = os.environ.get("JEPA_STORAGE")
-    return place_of(named or results_dir(), named="JEPA_STORAGE")
-
-
-def checkpoints_dir(sweep: str) -> Place:
-    """Where the checkpoints of a sweep lie, one folder per cell key: each sweep trains its own."""
-    return storage_dir() / "checkpoints" / sweep

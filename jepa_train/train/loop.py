@@ -16,10 +16,12 @@ from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
+from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.local import Place, StorageError, place_of
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
 from jepa_train.train.preflight import preflight
-from jepa_train.train.trainer import Trainer, placed
+from jepa_train.train.trainer import Trainer
 
 Report = Callable[[dict[str, float]], bool]
 Status = Literal["finished", "diverged", "collapsed", "stopped", "preempted"]
@@ -32,7 +34,7 @@ _LEAVING: tuple[Status, str] = ("preempted", "a machine of the run is about to b
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run ended. Divergence and collapse are results, not errors; metrics are those of the last report."""
 
     status: Status
@@ -40,14 +42,13 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def silent(_: dict[str, float]) -> bool:
-    """A report that goes nowhere and never asks to stop."""
-    return False
-
-
 def train(
-    config: TrainConfig, *, report: Report = silent, checkpoints: Place | Path | None = None, host: Host | None = None
-) -> Outcome:
+    config: TrainConfig,
+    *,
+    report: Report = lambda _: False,
+    checkpoints: StoragePath | Path | None = None,
+    host: Host | None = None,
+) -> TrainingResult:
     """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
 
     With checkpoints, a run that was killed at any step goes on from its last one, and on a CPU ends bit for bit as it
@@ -87,7 +88,7 @@ def train(
                 logger.warning(
                     "this run finished with %s=%s, not %s; evaluate its final.pt again for others", key, done, asked
                 )
-        return Outcome(*_FINE, reports[-1])
+        return TrainingResult(*_FINE, reports[-1])
 
 
 def _train(
@@ -97,7 +98,7 @@ def _train(
     resumed: dict[str, Any],
     reports: list[dict[str, float]],
     watch: Watch,
-) -> Outcome:
+) -> TrainingResult:
     """The epochs that are left."""
     splits = load_splits(config.data)
     trainer = Trainer(config, splits)
@@ -112,7 +113,7 @@ def _train(
         if epoch > 0:
             verdict = _train_epoch(trainer, saves, reports, metrics, watch)
         if verdict == _LEAVING:
-            return Outcome(*verdict, metrics)
+            return TrainingResult(*verdict, metrics)
         if verdict == _FINE:
             metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
             verdict = _verdict(metrics, trainer)
@@ -123,21 +124,21 @@ def _train(
         reports.append(metrics)
         if verdict != _FINE:
             saves.clear()
-            return Outcome(*verdict, metrics)
+            return TrainingResult(*verdict, metrics)
         if epoch == config.epochs:
             saves.finish(trainer.evaluated.state_dict(), reports)
-            return Outcome(*_FINE, metrics)
+            return TrainingResult(*_FINE, metrics)
         saves.save(trainer.step, trainer.state_dict(), reports)
         if stop:
             return _stopped(metrics)
     raise AssertionError("the last epoch returns")
 
 
-def _stopped(metrics: dict[str, float]) -> Outcome:
-    return Outcome("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
+def _stopped(metrics: dict[str, float]) -> TrainingResult:
+    return TrainingResult("stopped", f"stopped from outside after epoch {metrics['epoch']:.0f}", metrics)
 
 
-def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[str, float]:
+def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) -> dict[str, float]:
     """The final evaluation of a finished run, by its final.pt, with the protocols that the words ask for.
 
     Args:
@@ -151,7 +152,7 @@ def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[
     Raises:
         ConfigError: no final.pt that can be read, or a word that is wrong or would have changed the training.
     """
-    place = place_of(where)
+    place = storage_path(where)
     file = place if place.name.endswith(".pt") else place / "final.pt"
     try:
         content = read_checkpoint(file)
@@ -167,7 +168,7 @@ def evaluate_checkpoint(where: Place | Path, words: Sequence[str] = ()) -> dict[
     splits = load_splits(config.data)
     network = build_network(config, len(splits.classes))
     restore(network.load_state_dict, content["network"])
-    network = placed(network, config)
+    network = to_training_device(network, config)
     return {"epoch": float(config.epochs)} | final_evaluation(network, splits, config)
 
 

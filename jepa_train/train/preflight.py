@@ -17,9 +17,8 @@ def preflight(config: TrainConfig) -> TrainConfig:
             empty, or not what the fingerprint says; a password, token or key in a value.
         StorageError: what holds the data is away.
     """
-    from jepa_train.model.network import (
-        feature_widths,  # timm takes 1.5 s to import, which --help and --status need not wait
-    )
+    # Here, as timm takes 1.5 s to import, which --help and --status need not wait for.
+    from jepa_train.model.network import feature_widths
 
     check_open(flatten(config))
     feature_widths(config)

@@ -5,18 +5,19 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.memory import peak_memory_gb, reset_peak_memory
 from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
 from jepa_train.data.augment import make_views
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std
+from jepa_train.model.device import check_bf16_on_cpu, to_training_device, training_device
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, Output, build_network
 from jepa_train.model.optim import build_optimizer
@@ -36,9 +37,9 @@ class Trainer:
         self.config = config
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
-        self.network = placed(build_network(config, len(splits.classes)), config)
+        self.network = to_training_device(build_network(config, len(splits.classes)), config)
         if config.precision == "bf16" and self.device.type == "cpu":
-            _check_bf16_on_a_cpu(self.network.encoder, config)
+            check_bf16_on_cpu(self.network.encoder, config)
         if collectives.world_size() > 1:
             convert_batch_norm(self.network)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
@@ -150,44 +151,6 @@ class Trainer:
         if index == 0 or not len(self._order):
             self._order = torch.randperm(len(self._images), generator=generator(self.config.seed, epoch + 1, "order"))
         return self._order[index * self.config.global_batch :][: self.config.global_batch][self._share]
-
-
-def training_device() -> torch.device:
-    """This process's GPU, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def placed(network: Network, config: TrainConfig) -> Network:
-    """The network on this process's device, in the config's memory format."""
-    network.to(training_device())
-    if config.model.channels_last:  # convolutions: 1.3 times as fast on a CPU, more on a GPU
-        network.to(memory_format=torch.channels_last)
-    return network
-
-
-@torch.no_grad()
-def _check_bf16_on_a_cpu(encoder: nn.Module, config: TrainConfig) -> None:
-    """Refuse convolutions over 1 px in bf16: oneDNN (3.12) leaves gradients of taps that meet padding alone unset.
-
-    Raises:
-        ConfigError: naming the views' size.
-    """
-
-    def look(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
-        kernel, stride = max(module.kernel_size), max(module.stride)
-        if min(inputs[0].shape[-2:]) == 1 and kernel > 1 and (kernel > 3 or stride > 1):  # 3x3, stride 1, is right
-            raise ConfigError(
-                f"precision must be fp32 on a CPU where {config.model.encoder} shrinks views to 1 px, got bf16 with "
-                f"views of {size} px: PyTorch's gradient of such a convolution is wrong; set precision=fp32"
-            )
-
-    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [module.register_forward_pre_hook(look) for module in convolutions]
-    encoder.eval()
-    for size in {config.views.global_size} | ({config.views.local_size} if config.views.num_local else set()):
-        encoder(next(encoder.parameters()).new_zeros(1, 3, size, size))
-    for hook in hooks:
-        hook.remove()
 
 
 def training_loss(

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from analysis.ui import links
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.resources import Request
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.calibration import name_of, ran
 from sweeps.engine.spec.cells import fixed_cells
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("results")
 
 
 def ledger(sweep: Sweep, notes: list[str], **products: object) -> Ledger:
-    return Ledger(make_plan(sweep, FILE), FILE, note=notes.append, publish=lambda: "a table", **products)
+    return open_ledger(make_plan(sweep, FILE), note=notes.append, publish=lambda: "a table", **products)
 
 
 def test_cells_that_differ_in_their_seed_are_one_group() -> None:

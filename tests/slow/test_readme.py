@@ -32,10 +32,10 @@ from jepa_train.config.scales import Scale
 from jepa_train.model.network import build_network
 from sweeps import demo_lejepa, demo_rectified_lpjepa, demo_two_workers, lejepa_lambda_views, rectified_sparsity
 from sweeps.engine.cli.args import read_words
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import Cell, fixed_cells, make_cell
 from sweeps.engine.spec.scale import at_scale
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import best_config
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def fill(module: ModuleType, proposed: Sequence[Cell] = (), *, scale: Scale | No
     """Record the sweep's known cells, and those that a search proposed, as finished."""
     file = Path(str(module.__file__)).resolve()
     plan = make_plan(at_scale(module.sweep if scale else module.SWEEP, scale), file)
-    ledger = Ledger(plan, file, note=print, publish=lambda: "")
+    ledger = open_ledger(plan, note=print, publish=lambda: "")
     for number, cell in enumerate((*plan.fixed, *proposed)):
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": 0.5 + number / 100})

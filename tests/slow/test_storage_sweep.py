@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jepa_train.storage import bucket
-from jepa_train.storage.local import place_of
+from jepa_train.storage.resolve import storage_path
 from sweeps.engine.cli.main import main
 from sweeps.engine.spec.sweep import Sweep
 
@@ -54,7 +54,7 @@ def test_a_cell_leaves_its_weights_in_the_bucket_and_is_evaluated_from_there(
     sweep = sweep_of(file)
     assert main(sweep, str(file), ["--explain", "lamb=0.05"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
-    assert line.split()[1].startswith(str(place_of(s3) / "checkpoints" / "kept").partition("?")[0])
+    assert line.split()[1].startswith(str(storage_path(s3) / "checkpoints" / "kept").partition("?")[0])
     assert "/final.pt?" in line
     assert main(sweep, str(file), ["--evaluate", "probe.protocols=knn"]) == 0
     assert "test/knn_top1 0." in capsys.readouterr().out

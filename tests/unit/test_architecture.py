@@ -1,6 +1,7 @@
 """The import rules, read from the source: who may import whom."""
 
 import ast
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,16 +58,21 @@ def offenders(package: str, forbidden: set[str], *, besides: set[str] = frozense
     ]
 
 
-def test_training_knows_no_tracker_and_no_ray_outside_the_worker():
-    assert offenders("jepa_train", TRACKERS, besides={"sweeps/engine/lanes/worker.py"}) == []
-    assert offenders("jepa_train", TRACKERS - {"ray"}) == []
-    assert offenders("jepa_train", OURS - {"jepa_train"}) == []
+def test_training_knows_no_tracker_and_no_other_package():
+    assert offenders("jepa_train", TRACKERS | OURS - {"jepa_train"}) == []
 
 
-def test_only_one_file_speaks_to_torch_distributed():
+def test_only_the_folder_distributed_speaks_to_torch_distributed():
     spoken = {"torch.distributed", "torch.nn.parallel", "torch.nn.SyncBatchNorm"}
-    assert offenders("jepa_train", spoken, besides={"jepa_train/distributed/collectives.py"}) == []
+    speakers = {"jepa_train/distributed/collectives.py", "jepa_train/distributed/torch_private.py"}
+    assert offenders("jepa_train", spoken, besides=speakers) == []
     assert offenders("sweeps", spoken) == []
+
+
+def test_only_one_file_uses_private_parts_of_torch():
+    for file in (ROOT / "jepa_train").rglob("*.py"):
+        private = {name for name in imports(file) | attributes(file) if re.match(r"torch\..*\b_(?!_)", name)}
+        assert not private or file.name == "torch_private.py", file
 
 
 def test_search_spaces_hold_nothing_but_domains():

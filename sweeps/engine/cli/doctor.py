@@ -29,11 +29,14 @@ from packaging.specifiers import SpecifierSet
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
-from jepa_train.storage.local import Disk, Place, StorageError, mark, unseen
-from jepa_train.storage.paths import cache_dir, results_dir, storage_dir
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.local import LocalPath
+from jepa_train.storage.paths import cache_dir, results_dir
+from jepa_train.storage.resolve import mark, storage_dir, unseen
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import open_client, shown_uri, store_uri
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.reader import shown_uri, store_uri
 
 _ROOT = Path(__file__).resolve().parents[3]
 _FREE_GB = 5.0  # of disk, below which checkpoints or decoded images may not fit
@@ -157,7 +160,7 @@ def _storage() -> Iterator[Finding]:
         return
     if not os.environ.get("JEPA_STORAGE"):
         yield Finding("ok", "checkpoints", _size(results_dir() / "checkpoints"))
-    elif isinstance(place, Disk) and not place.path.exists() and _may_be_made(place.path):
+    elif isinstance(place, LocalPath) and not place.path.exists() and _may_be_made(place.path):
         remedy = "where machines share it, mount it; else the first sweep makes it"
         yield Finding("warning", "storage", f"{place} is not there", remedy)
     else:
@@ -191,7 +194,7 @@ def _size(folder: Path) -> str:
     return f"{size / 1e9:.2f} GB in {count} files" if count else "nothing yet"
 
 
-def _unusable(place: Place) -> str:
+def _unusable(place: StoragePath) -> str:
     try:
         with mark(place) as name:
             return unseen(str(place), name)
@@ -199,10 +202,10 @@ def _unusable(place: Place) -> str:
         return str(error)
 
 
-def _size_in_storage(place: Place) -> str:
+def _size_in_storage(place: StoragePath) -> str:
     from jepa_train.storage.bucket import listed
 
-    if isinstance(place, Disk):
+    if isinstance(place, LocalPath):
         return _size(place.path)
     try:
         sizes = [info.size for info in listed(place)]
@@ -293,7 +296,7 @@ def _holders(client: MlflowClient) -> Iterator[Finding]:
             continue
         holder = holder_of(experiment.name)
         if holder is not None:
-            yield Finding("ok", "running", f"{experiment.name}, by {holder.told}")
+            yield Finding("ok", "running", f"{experiment.name}, by {holder.description}")
         else:
             yield Finding("warning", "left", f"{experiment.name}: its launch is gone", "the next launch takes it over")
 

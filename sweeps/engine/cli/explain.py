@@ -9,11 +9,12 @@ from mlflow.entities import Run
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
-from jepa_train.storage.local import Place, StorageError
-from jepa_train.storage.paths import checkpoints_dir
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.store.reader import Entry, find_experiment, open_client, read_entries, store_uri
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.reader import Entry, find_experiment, read_entries, store_uri
 
 _MADE_BY = {
     "mlflow.user": "by",
@@ -62,7 +63,7 @@ def explain(plan: Plan, word: str) -> Facts | None:
     }
 
 
-def _checkpoints(folder: Place) -> list[str]:
+def _checkpoints(folder: StoragePath) -> list[str]:
     try:
         return [str(folder / name) for name in folder.names() if name.endswith(".pt")]
     except StorageError as error:

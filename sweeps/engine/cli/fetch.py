@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from jepa_train.base.errors import ConfigError, shown
+from jepa_train.base.errors import ConfigError, short_repr
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.parser import LineParser
 
@@ -67,7 +67,7 @@ def _checked(file: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"{rule}, got {str(file)!r}: {error.strerror}; name one, as cluster.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{rule}, got {str(file)!r}, which is no YAML: {shown(str(error))}; mend it") from error
+        raise ConfigError(f"{rule}, got {str(file)!r}, which is no YAML: {short_repr(str(error))}; mend it") from error
     if not isinstance(content, Mapping) or not content.keys() >= {"cluster_name", "provider"}:
         raise ConfigError(f"{rule}, got {str(file)!r} without cluster_name and provider; name one, as cluster.yaml")
     return file

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
-from jepa_train.storage.local import StorageError
-from jepa_train.storage.paths import results_dir, storage_dir
+from jepa_train.storage.base import StorageError
+from jepa_train.storage.paths import results_dir
+from jepa_train.storage.resolve import storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
 from sweeps.engine.spec.scale import Study, about, at_scale
@@ -184,11 +185,11 @@ def _held(
 ) -> Iterator["Plan"]:
     """Hold the sweep for the block. Its plan, with what earlier launches wrote, or could not write until now."""
     from sweeps.engine.plan.plan import make_plan
-    from sweeps.engine.store.ledger import replay_spool
+    from sweeps.engine.store.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
     with hold(sweep.name, say):
-        replayed = replay_spool(sweep.name)
+        replayed = replay_offline_queue(sweep.name)
         if replayed:
             say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
         yield plan.refreshed() if plan else make_plan(sweep, file, options.places, retry=options.retry)

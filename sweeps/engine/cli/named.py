@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import sweeps as package
-from jepa_train.base.errors import ConfigError, nearest, shown
+from jepa_train.base.errors import ConfigError, nearest, short_repr
 from jepa_train.config.scales import Scale
 from sweeps.engine.cli.args import read_words
 from sweeps.engine.cli.errors import answer_line, install
@@ -50,6 +50,6 @@ def _load(name: str, scale: Scale | None) -> tuple[Sweep, Path]:
         return at_scale(module.sweep, scale), file
     if not isinstance(sweep, Sweep):
         raise ConfigError(
-            f"{file}: SWEEP must be Sweep(...), got {shown(sweep)}; write SWEEP = Sweep(name={name!r}, ...)"
+            f"{file}: SWEEP must be Sweep(...), got {short_repr(sweep)}; write SWEEP = Sweep(name={name!r}, ...)"
         )
     return at_scale(sweep, None), file

@@ -32,7 +32,7 @@ def status(sweep: Sweep) -> Facts:
     return {
         "sweep": sweep.name,
         "store": shown_uri(),
-        "holder": holder.told if holder else None,
+        "holder": holder.description if holder else None,
         "total": total,
         "states": counts_of(states, total),
         "running": [_running(entry, sweep.goals[0]) for entry in running],

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
+from jepa_train.storage.base import StoragePath
 from jepa_train.storage.bucket import listed, patiently
-from jepa_train.storage.local import Disk, Place
-from jepa_train.storage.paths import results_dir, storage_dir
+from jepa_train.storage.local import LocalPath
+from jepa_train.storage.paths import results_dir
+from jepa_train.storage.resolve import storage_dir
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ def restore_store() -> str:
     if _store().exists() or not _copied():
         return ""
     (found,) = patiently(lambda: listed(_copy()), f"{_copy()} cannot be read")
-    with _copy().local() as copy, Disk(_store()).written() as file:
+    with _copy().local() as copy, LocalPath(_store()).written() as file:
         shutil.copyfile(copy, file)
     return f"{_store()} was missing: restored from {_copy()}, which is of {found.mtime:%Y-%m-%d %H:%M} UTC\n"
 
@@ -96,7 +98,7 @@ def _store() -> Path:
     return results_dir() / "mlflow.db"
 
 
-def _copy() -> Place:
+def _copy() -> StoragePath:
     return storage_dir() / "store" / "mlflow.db"
 
 

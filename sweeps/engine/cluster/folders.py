@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.local import Place, mark, unseen
+from jepa_train.storage.base import StoragePath
+from jepa_train.storage.resolve import mark, unseen
 
 
 def check_results_folder(folder: Path) -> None:
@@ -23,7 +24,7 @@ def check_results_folder(folder: Path) -> None:
         ) from None
 
 
-def check_shared_storage(place: Place) -> None:
+def check_shared_storage(place: StoragePath) -> None:
     """Refuse a storage of checkpoints that cannot be reached or written.
 
     Raises:

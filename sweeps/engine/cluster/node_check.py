@@ -85,12 +85,12 @@ def _other_versions(expected: Expected) -> str:
 
 def _no_storage(expected: Expected) -> str:
     """Looks for what the head has written, and writes, too."""
-    from jepa_train.storage.local import mark, place_of, unseen  # the code is the same by now
+    from jepa_train.storage.resolve import mark, storage_path, unseen  # the code is the same by now
 
     reason = unseen(expected.storage, expected.probe)
     if not reason:  # else a folder that is not mounted would be made
         try:
-            with mark(place_of(expected.storage)):
+            with mark(storage_path(expected.storage)):
                 pass
         except OSError as error:
             reason = " ".join(str(error).split())

@@ -13,9 +13,8 @@ import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jepa_train.base.errors import ConfigError, shown
-from jepa_train.storage.local import mark
-from jepa_train.storage.paths import storage_dir
+from jepa_train.base.errors import ConfigError, short_repr
+from jepa_train.storage.resolve import mark, storage_dir
 from sweeps.engine.cluster import node_check
 from sweeps.engine.cluster.folders import check_shared_storage
 from sweeps.engine.cluster.node_check import Expected
@@ -61,9 +60,9 @@ def autoscaling() -> Mapping[str, Any]:
     try:
         spec = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} must be YAML, got {shown(str(error))}; start the cluster anew") from error
+        raise ConfigError(f"{file} must be YAML, got {short_repr(str(error))}; start the cluster anew") from error
     if not isinstance(spec, Mapping):
-        raise ConfigError(f"{file} must be a cluster's file, got {shown(spec)}; start the cluster anew")
+        raise ConfigError(f"{file} must be a cluster's file, got {short_repr(spec)}; start the cluster anew")
     return spec
 
 

@@ -20,8 +20,9 @@ from ray.util import get_current_placement_group, get_node_ip_address
 
 from jepa_train.base.preemption import Host
 from jepa_train.base.security import clean, hidden
-from jepa_train.distributed.collectives import broadcast_flag, meet_at_own_address
-from jepa_train.storage.local import StorageError
+from jepa_train.distributed.collectives import broadcast_flag
+from jepa_train.distributed.torch_private import listen_at_own_address
+from jepa_train.storage.base import StorageError
 from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
 from sweeps.engine.lanes.tasks import WorkerFailure
@@ -31,7 +32,7 @@ Report = Callable[[dict[str, float]], bool]
 
 
 class CellOutcome(Protocol):
-    """Result of a runner; jepa_train.train.loop.Outcome is one."""
+    """Result of a runner; jepa_train.train.loop.TrainingResult is one."""
 
     @property
     def status(self) -> str: ...
@@ -54,18 +55,18 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Cell
         cell: the complete flat config and `cell_key`, which names the folder of its checkpoints.
     """
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
-    from jepa_train.base.system_metrics import Machine
+    from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import unflatten
-    from jepa_train.storage.local import place_of
+    from jepa_train.storage.resolve import storage_path
     from jepa_train.train.loop import train
 
     config = unflatten({name: value for name, value in cell.items() if name != "cell_key"})
-    machine = Machine()
+    machine = SystemMetrics()
 
     def told(metrics: dict[str, float]) -> bool:
         return report(metrics | machine.metrics())
 
-    return train(config, report=told, checkpoints=place_of(checkpoints) / str(cell["cell_key"]), host=host)
+    return train(config, report=told, checkpoints=storage_path(checkpoints) / str(cell["cell_key"]), host=host)
 
 
 class Preempted(Exception):
@@ -191,7 +192,7 @@ class LaneConfig(TorchConfig):
 class _LaneBackend(TorchConfig().backend_cls):  # type: ignore[misc]  # the base class has no public name
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
-        worker_group.execute(meet_at_own_address)
+        worker_group.execute(listen_at_own_address)
         super().on_start(worker_group, backend_config)
 
 

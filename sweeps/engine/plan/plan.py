@@ -55,7 +55,7 @@ class Plan:
         """Every known cell, each once: fixed ones, candidates, and confirmations of the best candidates."""
         cells = {cell.key: cell for cell in self.fixed}
         for search in self.searches:
-            for cell in (*(candidate.cell for candidate in search.candidates), *search.confirmations):
+            for cell in search.cells:
                 cells.setdefault(cell.key, cell)  # a reference may be a point of the search as well
         return tuple(cells.values())
 
@@ -98,10 +98,16 @@ class Plan:
         return self.rules.due(self.entries.get(cell.key))
 
     def refreshed(self) -> "Plan":
-        """The plan with what the store says now, for a launch that holds the sweep; its cells stay as they are."""
+        """The plan with what the store says now, for a launch that holds the sweep. Fixed cells stay as they are."""
+        entries, warm = read_ledger(self.sweep, self.base, self.file), _warm_entries(self.sweep)
+        if entries == self.entries and not warm and not self.rules.held:
+            return self
         rules = replace(self.rules, held=False)
-        entries = read_ledger(self.sweep, self.base, self.file)
-        return laid_out(self.sweep, self.base, self.fixed, entries, _warm_entries(self.sweep), rules, file=self.file)
+        return laid_out(self.sweep, self.base, self.fixed, entries, warm, rules, file=self.file)
+
+    def after(self, searches: Sequence[Search]) -> "Plan":
+        """The plan with its searches as a launch has moved them on."""
+        return replace(self, searches=tuple(searches))
 
     def rows(self) -> list[Row]:
         """Every known cell with its state."""

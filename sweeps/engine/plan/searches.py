@@ -3,6 +3,7 @@
 A sweep with a space and no grid is one search, at the one empty point.
 """
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -71,8 +72,8 @@ class Sampler(Protocol):
 class Search:
     """The candidates at one point of the grid, all with the first seed, then the best one with the other seeds.
 
-    A plan builds it from the store's entries and only reads it. A launch copies it with a sampler and moves the copy
-    on: next_cell starts a cell, finish ends one.
+    A plan builds it from the store's entries and only reads it. A launch moves a copy with a sampler on: next_cell
+    starts a cell, finish ends one.
 
     Args:
         point: of the grid; {} for a search alone.
@@ -89,7 +90,7 @@ class Search:
     candidates: tuple[Candidate, ...]
     warm: tuple[Candidate, ...]
     rules: Rules
-    sampler: Sampler | None = None
+    sampler: Sampler | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.resumed = deque(candidate for candidate in self.candidates if self.rules.due(candidate.entry))
@@ -101,6 +102,19 @@ class Search:
         self._scores = {each.cell.key: each.entry.scores(self.sweep.goals)[0] for each in self.candidates}
         self._running = {each.cell.key for each in self.candidates if self.rules.state(each.entry) == "running"}
         self._choose_best()
+
+    def with_sampler(self, sampler: Sampler) -> "Search":
+        """A copy that a launch can move on; its cells stay as they are."""
+        moving = copy.copy(self)
+        moving.sampler = sampler
+        moving.resumed, moving._unconfirmed = deque(self.resumed), deque(self._unconfirmed)
+        moving._cells, moving._scores, moving._running = dict(self._cells), dict(self._scores), set(self._running)
+        return moving
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every known cell: candidates that were started, by any launch, and confirmations."""
+        return (*self._cells.values(), *self.confirmations)
 
     @property
     def state(self) -> SearchState:

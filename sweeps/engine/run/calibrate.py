@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import torch
 
-from jepa_train.base.memory import peak_memory_gb
+from jepa_train.base.system_metrics import peak_memory_gb
 from jepa_train.config import TrainConfig
+from jepa_train.config.names import protocol_names
 from jepa_train.data import Splits
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.finetune import views_seen
-from jepa_train.evaluation.protocols import PROTOCOLS, protocol_names
+from jepa_train.evaluation.protocols import PROTOCOLS
 from jepa_train.train.trainer import Trainer
 
 T = TypeVar("T")

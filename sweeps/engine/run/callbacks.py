@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from jepa_train.storage.local import Place
+from jepa_train.storage.base import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display
@@ -48,7 +48,7 @@ class TrialEvents(tune.Callback):
         display: Display,
         judge: Judge,
         request: Request,
-        checkpoints: Place,
+        checkpoints: StoragePath,
         budget: Budget | None = None,
         machines: Callable[[], int] | None = None,
     ) -> None:
@@ -65,6 +65,7 @@ class TrialEvents(tune.Callback):
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
         self._cells[cell.key] = cell
+        self._ledger.record_cells([cell.key])
         stale = self._checkpoints / cell.key
         try:
             if not self._ledger.knows(cell.key) and stale.names():

@@ -13,6 +13,7 @@ from rich.console import Console
 from analysis.store.runs import load_runs
 from analysis.tables import table
 from sweeps.engine.cluster.backup import keep, watched
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.display import LaunchOutcome
 from sweeps.engine.run.evaluate import reevaluate
@@ -29,7 +30,7 @@ class Launched:
     """What a launch leaves behind.
 
     Args:
-        plan: the one that it began with; where a search chose cells on the way, with what the store says since.
+        plan: the one that it began with, with what searches have chosen since.
         table: as Markdown.
         spooled: "" or one line about the metrics that have not reached the store.
     """
@@ -86,13 +87,11 @@ class Launch:
         outcome, spooled = LaunchOutcome(), ""
         try:
             if session is not None:
-                outcome = session.run(plan, ledger, budget)
+                plan, outcome = session.run(plan, ledger, budget)
         finally:
             spooled = ledger.close()
             if spooled:
                 self._note(spooled)
-        if plan.awaited and not spooled:  # the searches have chosen by now, and the chosen cells may have run before
-            plan = plan.refreshed()
         return Launched(plan=plan, outcome=outcome, table=ledger.table, spooled=spooled)
 
     def evaluate(self, plan: Plan) -> tuple[int, int, str]:
@@ -119,9 +118,8 @@ class Launch:
 
     def _ledger(self, plan: Plan) -> Ledger:
         sweep = plan.sweep
-        return Ledger(
-            plan, plan.file, note=self._note, publish=partial(_table, sweep), products=partial(_products, sweep)
-        )
+        publish, products = partial(_table, sweep), partial(_products, sweep)
+        return open_ledger(plan, note=self._note, publish=publish, products=products)
 
 
 def _table(sweep: Sweep) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jepa_train.base.errors import ConfigError, nearest, shown
+from jepa_train.base.errors import ConfigError, nearest, short_repr
 from sweeps.engine.cluster.resources import Request
 
 
@@ -22,13 +22,13 @@ def rate(spec: Mapping[str, Any], request: Request) -> float | None:
         return None
     rule = "metadata.prices in the cluster's file must give dollars per hour by node type, as {gpu_worker: 3.06}"
     if not isinstance(prices, Mapping):
-        raise ConfigError(f"{rule}, got {shown(prices)}")
+        raise ConfigError(f"{rule}, got {short_repr(prices)}")
     counts: dict[str, float] = {}
     for name, price in prices.items():
         if name not in types:
             raise ConfigError(f"{rule}, got the type {name!r}{nearest(str(name), map(str, types))}")
         if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price < float("inf"):
-            raise ConfigError(f"{rule}, got {shown(price)} for {name}")
+            raise ConfigError(f"{rule}, got {short_repr(price)} for {name}")
         if not _number(types[name], "CPU") and not _number(types[name], "GPU"):
             raise ConfigError(f"{rule}, got {name}, whose resources are not written; add resources: {{CPU: 8, GPU: 1}}")
         counts[name] = _workers(types, name, request)

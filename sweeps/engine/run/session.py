@@ -12,8 +12,9 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from jepa_train.storage.local import is_url
-from jepa_train.storage.paths import checkpoints_dir, results_dir
+from jepa_train.storage.base import has_url_scheme
+from jepa_train.storage.paths import results_dir
+from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
 from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials
@@ -23,6 +24,7 @@ from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.tasks import MAX_LOSSES
 from sweeps.engine.lanes.trial import make_trial
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.searches import Search
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display, LaunchOutcome
@@ -68,7 +70,7 @@ class Session:
         """
         self._start_ray()
         data = plan.base.data
-        self._check_nodes("" if data.download or is_url(data.path) else data.path)
+        self._check_nodes("" if data.download or has_url_scheme(data.path) else data.path)
         nodes = nodes_to_use(self._note)
         request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
         lanes = min(room(nodes, request), plan.todo)
@@ -89,8 +91,8 @@ class Session:
         self._start_ray()
         return price(plan, note=self._note, free=self._close_lanes)
 
-    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> LaunchOutcome:
-        """Run what the plan lacks, on the lanes that were prepared for it.
+    def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> tuple[Plan, LaunchOutcome]:
+        """Run what the plan lacks, on the lanes that were prepared for it; the plan returns with what searches chose.
 
         Args:
             budget: says which cells may begin; all may without one.
@@ -121,15 +123,17 @@ class Session:
         )
         try:
             with display.shown():
-                self._tune(plan, pool, events, judge, budget)
+                searches = self._tune(plan, pool, events, judge, budget)
         finally:
             events.interrupt()
         refusal = pool.refusal()
         if refusal:
             raise unfit_nodes_error([refusal])
-        return display.outcome
+        return plan.after(searches), display.outcome
 
-    def _tune(self, plan: Plan, pool: LanePool, events: TrialEvents, judge: Judge, budget: Budget | None) -> None:
+    def _tune(
+        self, plan: Plan, pool: LanePool, events: TrialEvents, judge: Judge, budget: Budget | None
+    ) -> list[Search]:
         searcher = CellSearcher(
             plan,
             parallel=pool.num_lanes > 1,
@@ -162,6 +166,7 @@ class Session:
                 verbose=0,
             ),
         ).fit()
+        return searcher.searches
 
     def _start_ray(self) -> None:
         if ray.is_initialized():

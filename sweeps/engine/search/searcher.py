@@ -1,6 +1,5 @@
 """Tune's searcher: gives Tune the fixed cells of a plan, then the cells of its searches."""
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,8 +46,7 @@ class CellSearcher(Searcher):
         self._fixed = deque(cell for cell in plan.fixed if plan.due(cell))
         taken = {*plan.entries, *(cell.key for cell in plan.known)}
         self.searches = [
-            dataclasses.replace(search, sampler=OptunaSampler(search, taken=taken, parallel=parallel))
-            for search in plan.searches
+            search.with_sampler(OptunaSampler(search, taken=taken, parallel=parallel)) for search in plan.searches
         ]
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
         self._closed = False

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.select.objectives import Direction, Goal
-from jepa_train.base.errors import ConfigError, conform, nearest, require
-from jepa_train.evaluation.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.base.errors import ConfigError, nearest, require
+from jepa_train.base.validation import conform
+from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 
 
 @dataclass(frozen=True)

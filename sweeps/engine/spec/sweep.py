@@ -9,12 +9,13 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.select.objectives import Direction, Goal
-from jepa_train.base.errors import ConfigError, conform, conformed, nearest, shown
+from jepa_train.base.errors import ConfigError, nearest, short_repr
+from jepa_train.base.validation import conform, conformed
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
+from jepa_train.config.names import protocol_names
 from jepa_train.config.scales import Scale
-from jepa_train.evaluation.metrics import ON_VAL, ON_VAL_BY_PROTOCOL
-from jepa_train.evaluation.protocols import protocol_names
+from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
 from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
 
@@ -296,7 +297,7 @@ def _scalars(name: str, values: Any) -> Sequence[Scalar]:
 
 
 def _check_once(name: str, values: Sequence[Any]) -> None:
-    _require(len(set(values)) == len(values), f"{name} lists a value twice, got {shown(list(values))}; keep one")
+    _require(len(set(values)) == len(values), f"{name} lists a value twice, got {short_repr(list(values))}; keep one")
 
 
 def _require(holds: bool, message: str) -> None:

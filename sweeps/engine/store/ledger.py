@@ -3,23 +3,25 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
 
+from analysis.store.cell_list import to_tags
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
-from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import Cell
-from sweeps.engine.store.experiment import described, fitting, harmless, open_experiment, plan_files
-from sweeps.engine.store.mlflow_runs import Refused, Runs, one_line
-from sweeps.engine.store.offline_queue import Operation, left_over, read
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
+from sweeps.engine.store.mlflow_client import Refused, root_cause
+from sweeps.engine.store.mlflow_writer import MlflowWriter
+from sweeps.engine.store.offline_queue import Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import code_tags, user
-from sweeps.engine.store.reader import RESULTS, Entry, shown_uri
-from sweeps.engine.store.writer import Writer
+from sweeps.engine.store.reader import RESULTS, Entry
+from sweeps.engine.store.write_queue import WriteQueue
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +29,22 @@ _MLFLOW_STATUS = dict.fromkeys((*RESULTS, "pruned"), "FINISHED") | {"failed": "F
 
 
 @dataclass
-class _Open:
-    """A cell that is running."""
+class _Progress:
+    """Device time and progress of a cell, in all of its attempts."""
 
-    before: float  # device-seconds of earlier attempts
-    lost: float  # device-seconds of training that had to be done again, in all attempts
-    devices: float
-    epoch: int
+    before: float = 0.0  # device-seconds of earlier attempts
+    lost: float = 0.0  # device-seconds of training that had to be done again
+    epoch: int = 0
+    devices: float = 0.0  # that it occupies: 0 while it does not run
     started: float = field(default_factory=time.monotonic)
 
     @property
     def device_seconds(self) -> float:
         return self.before + self.devices * (time.monotonic() - self.started)
+
+    def run_on(self, devices: float) -> None:
+        """Count the time from now on with as many devices."""
+        self.before, self.started, self.devices = self.device_seconds, time.monotonic(), devices
 
 
 class Ledger:
@@ -46,6 +52,11 @@ class Ledger:
 
     Args:
         source: the sweep's file.
+        known: what the store has of the sweep, by cell key.
+        roles: the roles of the sweep's fixed cells, by cell key.
+        cells: the keys of all cells that the sweep asks for by now, in the order of the plan.
+        tags: of the experiment: what analysis must know of the sweep.
+        files: what the sweep's own run keeps, name -> text.
         note: told when the store goes and when it comes back, in one line; called in another thread.
         publish: makes the sweep's table, as Markdown, after cells have ended; called in another thread.
         products: makes the files that the sweep's own run keeps, name -> content, at the end; called there too.
@@ -56,14 +67,18 @@ class Ledger:
 
     def __init__(
         self,
-        plan: Plan,
+        sweep: Sweep,
         source: Path,
         *,
+        known: Mapping[str, Entry],
+        roles: Mapping[str, str],
+        cells: Iterable[str],
+        tags: Mapping[str, str],
+        files: Mapping[str, str],
         note: Callable[[str], object],
         publish: Callable[[], str],
         products: Callable[[], Mapping[str, str | bytes]] = dict,
     ) -> None:
-        sweep = plan.sweep
         self._purpose = sweep.purpose.strip()
         self._workers = str(sweep.workers)
         self._code = code_tags(source)
@@ -74,33 +89,35 @@ class Ledger:
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
-        self._open: dict[str, _Open] = {}
-        self._before = {
-            key: (entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in plan.entries.items()
+        self._progress = {
+            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in known.items()
         }
+        self._cells = dict.fromkeys(cells)
+        self._cell_tags = to_tags(self._cells)
         self._client, experiment = open_experiment(sweep.name)
-        for key, value in hidden(described(plan, source)).items():
-            if experiment.tags.get(key) != value:
-                self._client.set_experiment_tag(experiment.experiment_id, key, value)
-        for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
-            entry = plan.entries.get(cell.key)
-            if entry is not None and entry.role != cell.role:
-                self._client.set_tag(entry.run_id, "role", cell.role)
-        run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
-        self._runs = Runs(self._client, experiment.experiment_id, run_ids, note)
-        self._writer = Writer(
-            self._runs,
-            name=sweep.name,
-            store=shown_uri(),
-            note=note,
-            settled=self._settled,
-        )
+        for name, text in (hidden(dict(tags)) | self._cell_tags).items():
+            if experiment.tags.get(name) != text:
+                self._client.set_experiment_tag(experiment.experiment_id, name, text)
+        for key, role in roles.items():  # a reference of yesterday may be a cell of today's grid
+            if key in known and known[key].role != role:
+                self._client.set_tag(known[key].run_id, "role", role)
+        run_ids = {key: entry.run_id for key, entry in known.items()}
+        self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, note)
+        self._queue = WriteQueue(self._writer, sweep.name, note=note, flushed=self._publish_table)
         new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **self._code}}
-        self._put(new=new, status="FINISHED", files=plan_files(plan, source))
+        self._put(new=new, status="FINISHED", files=files)
+
+    def record_cells(self, keys: Iterable[str]) -> None:
+        """Append cells to the list of those that the sweep asks for, which tables and status follow."""
+        self._cells |= dict.fromkeys(keys)
+        before, self._cell_tags = self._cell_tags, to_tags(self._cells)
+        changed = {name: text for name, text in self._cell_tags.items() if before.get(name) != text}
+        if changed:
+            self._put(tags=changed)
 
     def knows(self, key: str) -> bool:
         """Whether the cell has a run, whatever became of it."""
-        return key in self._before
+        return key in self._progress
 
     def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
@@ -109,10 +126,7 @@ class Ledger:
             devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
             resources: the same in words, with the kind of device; prices of later cells rest on it.
         """
-        if cell.key in self._open:  # its trial was lost and starts again
-            self._remember(cell.key)
-        before, lost, epoch = self._before.setdefault(cell.key, (0.0, 0.0, 0))
-        self._open[cell.key] = _Open(before, lost, devices, epoch)
+        self._progress.setdefault(cell.key, _Progress()).run_on(devices)
         data = cell.config.data
         new = {
             "label": cell.label,
@@ -137,7 +151,7 @@ class Ledger:
         Args:
             rungs: epoch -> objective, of the places so far at which early stopping judged the cell.
         """
-        run, epoch = self._open[key], int(metrics["epoch"])
+        run, epoch = self._progress[key], int(metrics["epoch"])
         run.epoch = max(run.epoch, epoch)
         tags = {"epoch": str(run.epoch), "device_seconds": f"{run.device_seconds:.1f}"}
         tags |= {"rungs": json.dumps(rungs)} if rungs else {}
@@ -149,7 +163,7 @@ class Ledger:
         Returns:
             The device-seconds that were lost. Those of waiting are nobody's: its devices were free, or gone.
         """
-        run = self._open[key]
+        run = self._progress[key]
         run.started += idle_s
         run.lost += run.devices * lost_s
         tags = {"device_seconds": f"{run.device_seconds:.1f}", "lost_device_seconds": f"{run.lost:.1f}"}
@@ -158,8 +172,9 @@ class Ledger:
 
     def end(self, key: str, status: str, reason: str, details: str = "") -> None:
         """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
-        seconds = self._remember(key)
-        tags = {"status": status, "reason": reason[:500], "device_seconds": f"{seconds:.1f}"}
+        self._progress[key].run_on(0)
+        seconds = f"{self._progress[key].device_seconds:.1f}"
+        tags = {"status": status, "reason": reason[:500], "device_seconds": seconds}
         files = {"traceback.txt": details} if details else {}
         self._put(key=key, tags=tags, status=_MLFLOW_STATUS.get(status, "KILLED"), files=files)
 
@@ -177,23 +192,17 @@ class Ledger:
 
     def describe(self, text: str) -> None:
         """Set the experiment's description, which the UI renders as Markdown above the runs."""
-        self._put(description=fitting(text))
+        self._put(description=shortened(text))
 
     def close(self) -> str:
         """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
-        return self._writer.close()
+        return self._queue.close()
 
     def _put(self, **parts: Any) -> None:
-        """What is told leaves for store and spool here, without the secrets in its texts."""
-        self._writer.put(Operation(at=_now(), **hidden(parts)))
+        """Queue an operation, without the secrets in its texts."""
+        self._queue.put(Operation(at=_now(), **hidden(parts)))
 
-    def _remember(self, key: str) -> float:
-        run = self._open.pop(key)
-        seconds = run.device_seconds
-        self._before[key] = (seconds, run.lost, run.epoch)
-        return seconds
-
-    def _settled(self, ended: bool, closing: bool) -> None:
+    def _publish_table(self, ended: bool, closing: bool) -> None:
         """Publish the table when it has changed, a twentieth of the time at most: reading a big store takes seconds."""
         self._stale |= ended
         began = time.monotonic()
@@ -202,9 +211,9 @@ class Ledger:
         try:
             self.table = self._publish()
         except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
-            self._note(f"the table cannot be made now: {one_line(error)}")
+            self._note(f"the table cannot be made now: {root_cause(error)}")
         else:
-            self.describe(f"{self._purpose}\n\n{harmless(self.table)}")
+            self.describe(f"{self._purpose}\n\n{escape_html(self.table)}")
             self._stale = False
         if closing:
             self._keep()
@@ -213,27 +222,27 @@ class Ledger:
 
     def _keep(self) -> None:
         try:
-            self._runs.keep(hidden(self._products()))
+            self._writer.keep(hidden(self._products()))
         except Exception as error:  # noqa: BLE001 (tables and figures are the user's; the store may be away: next time)
-            self._note(f"tables and figures cannot be kept now: {one_line(error)}")
+            self._note(f"tables and figures cannot be kept now: {root_cause(error)}")
 
 
-def replay_spool(sweep: str) -> int:
+def replay_offline_queue(sweep: str) -> int:
     """Write what earlier launches of the sweep could not tell the store; how many records that were.
 
     To be called before the ledger is read, by the launch that holds the sweep.
 
     Raises:
-        MlflowException: the store cannot be reached; the spool stays.
+        MlflowException: the store cannot be reached; the offline queue stays.
     """
     count = 0
-    for file in left_over(sweep):
+    for file in offline_files(sweep):
         client, experiment = open_experiment(sweep)
-        operations = read(file)
-        runs = Runs(client, experiment.experiment_id, {}, logger.warning)
+        operations = read_operations(file)
+        writer = MlflowWriter(client, experiment.experiment_id, {}, logger.warning)
         for key in dict.fromkeys(one.key for one in operations):
             try:
-                runs.write(key, [one for one in operations if one.key == key])
+                writer.write(key, [one for one in operations if one.key == key])
             except Refused as error:
                 logger.warning("the store refuses what %s says of cell %s: %s", file, key, error)
         file.unlink()

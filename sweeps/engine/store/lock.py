@@ -1,8 +1,8 @@
-"""Holding a sweep: one launch at a time, on this machine or on another; one that died is taken over.
+"""Lock of a sweep: one launch at a time, on this machine or on another; one that died is taken over.
 
 Two kinds of evidence. A lock on a file under results/locks is exact wherever the folder is shared: the kernel frees it
-when its process dies. A lease in the store, refreshed every few seconds, serves launches that share only a server:
-whether a holder on another machine lives is seen within a minute.
+when its process dies. A lease in the store, refreshed by a heartbeat every few seconds, serves launches that share only
+a server: a lock owner on another machine whose heartbeat is a minute old is dead.
 """
 
 import dataclasses
@@ -25,35 +25,35 @@ from mlflow import MlflowClient
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.experiment import open_experiment
-from sweeps.engine.store.mlflow_runs import TROUBLE
+from sweeps.engine.store.mlflow_client import TROUBLE
 from sweeps.engine.store.provenance import user
 from sweeps.engine.store.reader import find_experiment, store_uri
 
 logger = logging.getLogger(__name__)
 
 _TAG = "sweep.holder"
-_BEAT_S = 10.0  # between two signs of life
-_STALE_S = 60.0  # without one, a holder on another machine is taken for dead; their clocks agree within this
-_TAKEN = signal.SIGUSR1  # interrupts the launch whose sweep another has taken over
-_LOOK_S = 1.0  # between two looks at the lease of another machine
+_HEARTBEAT_S = 10.0  # between two heartbeats
+_STALE_S = 60.0  # without one, an owner on another machine is taken for dead; their clocks agree within this
+_TAKE_OVER = signal.SIGUSR1  # interrupts the launch whose sweep another has taken over
+_POLL_S = 1.0  # between two looks at the lease of another machine
 _SETTLE_S = 0.5  # between writing a lease and trusting it, at least
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
-    """The launch that runs a sweep."""
+class LockOwner:
+    """Lock owner: the launch that runs a sweep."""
 
     host: str
     pid: int
     user: str
     since: float  # seconds since 1970, by the clock of its host
-    beat: float  # its last sign of life
+    beat: float  # its last heartbeat
     lock: str  # its lock file
     id: str
 
     @property
-    def told(self) -> str:
-        """Who, since when, last heard of when."""
+    def description(self) -> str:
+        """User and process, since when, and the age of the last heartbeat."""
         began, today = time.localtime(self.since), time.localtime()[:3]
         since = time.strftime("%H:%M" if began[:3] == today else "%Y-%m-%d %H:%M", began)
         ago = max(0.0, time.time() - self.beat)
@@ -61,12 +61,12 @@ class Holder:
 
     @property
     def text(self) -> str:
-        """As it stands in the lock file and in the store."""
+        """JSON, for the lock file and the store."""
         return json.dumps(dataclasses.asdict(self))
 
 
-def holder_of(sweep: str) -> Holder | None:
-    """The living launch that holds the sweep, by either evidence. Creates nothing.
+def holder_of(sweep: str) -> LockOwner | None:
+    """The lock owner of a sweep, by either evidence, or None where there is no living one. Creates nothing.
 
     Raises:
         MlflowException: the store cannot be reached, and the lock says nothing.
@@ -81,7 +81,7 @@ def holder_of(sweep: str) -> Holder | None:
                 return dataclasses.replace(holder, beat=time.time())  # its lock is its life
     experiment = find_experiment(sweep, store_uri())
     lease = _parsed(experiment.tags.get(_TAG, "")) if experiment is not None else None
-    return lease if lease is not None and _lives(lease, file) else None
+    return lease if lease is not None and _is_alive(lease, file) else None
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def hold(sweep: str, note: Callable[[str], object] = logger.info) -> Iterator[No
         ConfigError: another launch holds the sweep, or has taken it over; MlflowException: the store cannot be reached.
     """
     now, file = time.time(), _lock_file(sweep)
-    me = Holder(
+    me = LockOwner(
         host=platform.node(), pid=os.getpid(), user=user(), since=now, beat=now, lock=str(file), id=uuid.uuid4().hex
     )
     with _locked(sweep, me):
@@ -109,7 +109,7 @@ def hold(sweep: str, note: Callable[[str], object] = logger.info) -> Iterator[No
         lease = _Lease(client, experiment.experiment_id, sweep, me)
         lease.acquire(note)
         # not SIGINT: in a script's background jobs that is ignored
-        before = signal.signal(_TAKEN, signal.default_int_handler)
+        before = signal.signal(_TAKE_OVER, signal.default_int_handler)
         try:
             yield
         except KeyboardInterrupt:
@@ -117,16 +117,16 @@ def hold(sweep: str, note: Callable[[str], object] = logger.info) -> Iterator[No
                 raise
         finally:
             lease.release()
-            signal.signal(_TAKEN, before)
+            signal.signal(_TAKE_OVER, before)
         if lease.taken_by is not None:
             raise ConfigError(
-                f"sweep {sweep} was taken over by {lease.taken_by.told}, which had not heard of this launch for "
+                f"sweep {sweep} was taken over by {lease.taken_by.description}, which had not heard of this launch for "
                 f"{_STALE_S:.0f} s; it goes on there"
             )
 
 
 @contextmanager
-def _locked(sweep: str, me: Holder) -> Iterator[None]:
+def _locked(sweep: str, me: LockOwner) -> Iterator[None]:
     file = _lock_file(sweep)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def _locked(sweep: str, me: Holder) -> Iterator[None]:
                 stream.seek(0)
                 other = _parsed(stream.read())
                 if attempt == 9:
-                    raise _held(sweep, dataclasses.replace(other, beat=time.time()) if other else None) from None
+                    raise _held_error(sweep, dataclasses.replace(other, beat=time.time()) if other else None) from None
                 time.sleep(0.05)
         stream.truncate(0)
         with suppress(OSError):  # a full disk: the lock holds without a name
@@ -152,28 +152,28 @@ def _locked(sweep: str, me: Holder) -> Iterator[None]:
 
 
 class _Lease:
-    """The holder's tag on the sweep's experiment, and the thread that refreshes it."""
+    """Lease: the lock owner's tag on the sweep's experiment, and the heartbeat thread that refreshes it."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, me: Holder) -> None:
-        self.taken_by: Holder | None = None
+    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, me: LockOwner) -> None:
+        self.taken_by: LockOwner | None = None
         self._client = client
         self._experiment_id = experiment_id
         self._sweep = sweep
         self._me = me
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._heartbeat, name="lease", daemon=True)
 
     def acquire(self, note: Callable[[str], object]) -> None:
-        """Write the lease where there is no living one, and see that it stays."""
+        """Write the lease where there is no living one, and check that it stays."""
         first, told = self._read(), False
         began = time.monotonic()
-        while (other := self._read()) is not None and _lives(other, Path(self._me.lock)):
+        while (other := self._read()) is not None and _is_alive(other, Path(self._me.lock)):
             if other.host == platform.node() or other != first:  # it has given a sign of life
-                raise _held(self._sweep, other)
+                raise _held_error(self._sweep, other)
             if not told:
-                note(f"sweep {self._sweep} is held by {other.told}; waiting {_STALE_S:.0f} s for a sign of life")
+                note(f"sweep {self._sweep} is held by {other.description}; waiting {_STALE_S:.0f} s for a sign of life")
             told = True
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             began = time.monotonic()
         try:
             self._write()
@@ -184,11 +184,11 @@ class _Lease:
         time.sleep(max(_SETTLE_S, 2 * (time.monotonic() - began)))
         other = self._read()
         if other is not None and other.id != self._me.id:
-            raise _held(self._sweep, other)
+            raise _held_error(self._sweep, other)
         self._thread.start()
 
     def release(self) -> None:
-        """Take the lease away, if it can be done at once."""
+        """Delete the lease, if it can be done at once."""
         self._over.set()
         self._thread.join(timeout=_SETTLE_S)
         with suppress(*TROUBLE):
@@ -196,18 +196,18 @@ class _Lease:
             if lease is not None and lease.id == self._me.id:
                 self._client.delete_experiment_tag(self._experiment_id, _TAG)
 
-    def _beat(self) -> None:
-        while not self._over.wait(_BEAT_S):
+    def _heartbeat(self) -> None:
+        while not self._over.wait(_HEARTBEAT_S):
             with suppress(*TROUBLE):  # the store is away, and may come back
                 other = self._read()
-                if other is not None and other.id != self._me.id and _lives(other, Path(self._me.lock)):
+                if other is not None and other.id != self._me.id and _is_alive(other, Path(self._me.lock)):
                     self.taken_by = other
                     if not self._over.is_set():
-                        signal.pthread_kill(threading.main_thread().ident or 0, _TAKEN)
+                        signal.pthread_kill(threading.main_thread().ident or 0, _TAKE_OVER)
                     return
                 self._write()
 
-    def _read(self) -> Holder | None:
+    def _read(self) -> LockOwner | None:
         return _parsed(self._client.get_experiment(self._experiment_id).tags.get(_TAG, ""))
 
     def _write(self) -> None:
@@ -215,8 +215,8 @@ class _Lease:
         self._client.set_experiment_tag(self._experiment_id, _TAG, text)
 
 
-def _lives(lease: Holder, free: Path) -> bool:
-    """Whether a lease's holder lives, given that no other process has the lock file `free`."""
+def _is_alive(lease: LockOwner, free: Path) -> bool:
+    """Check that a lease's owner lives, given that no other process has the lock file `free`."""
     if lease.host == platform.node():
         if lease.lock == str(free):
             return False
@@ -229,8 +229,8 @@ def _lives(lease: Holder, free: Path) -> bool:
     return abs(time.time() - lease.beat) < _STALE_S
 
 
-def _held(sweep: str, holder: Holder | None) -> ConfigError:
-    who = holder.told if holder is not None else "another launch"
+def _held_error(sweep: str, holder: LockOwner | None) -> ConfigError:
+    who = holder.description if holder is not None else "another launch"
     return ConfigError(f"sweep {sweep} is being run by {who}; watch it with --status, or stop it first")
 
 
@@ -238,8 +238,8 @@ def _lock_file(sweep: str) -> Path:
     return results_dir() / "locks" / f"{sweep}.lock"
 
 
-def _parsed(text: str) -> Holder | None:
+def _parsed(text: str) -> LockOwner | None:
     try:
-        return Holder(**json.loads(text))
+        return LockOwner(**json.loads(text))
     except (ValueError, TypeError):
         return None

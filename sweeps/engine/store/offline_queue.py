@@ -1,4 +1,4 @@
-"""The spool: a file that keeps what the store has yet to be told, while the store cannot be reached."""
+"""The offline queue: a file that keeps what the store has yet to be told, while the store cannot be reached."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from jepa_train.storage.paths import results_dir
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What the store is to be told of one cell, or of the sweep itself (no key). What is left out changes nothing."""
+    """A change of a cell's run, or of the sweep's experiment (no key). What is left out stays as it is."""
 
     at: int  # ms: when it happened, which may be long before the store hears of it
     key: str = ""
@@ -26,15 +26,20 @@ class Operation:
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: name -> text
     description: str = ""  # of the experiment
 
+    @property
+    def ends(self) -> bool:
+        """Whether the run is over with it."""
+        return self.status not in ("", "RUNNING")
 
-class Spool:
-    """Operations as JSON lines, in order; the file is there from the first that is saved until it is removed."""
+
+class OfflineQueue:
+    """Operations as JSON lines, in order; the file is there from the first that is appended until it is removed."""
 
     def __init__(self, sweep: str) -> None:
         self.file = _folder() / f"{sweep}-{_store_mark()}-{time.time_ns()}.jsonl"
-        self._end = 0  # of the last line that was saved whole
+        self._end = 0  # of the last line that was written whole
 
-    def save(self, operations: Iterable[Operation]) -> bool:
+    def append(self, operations: Iterable[Operation]) -> bool:
         """Append, down to the disk. False where the disk refuses; the same operations may be given again."""
         lines = "".join(json.dumps({k: v for k, v in vars(one).items() if v}) + "\n" for one in operations)
         try:
@@ -49,15 +54,20 @@ class Spool:
             return False
         return True
 
+    def remove(self) -> None:
+        """Remove the file; the next operations begin another."""
+        self.file.unlink(missing_ok=True)
+        self._end = 0
 
-def left_over(sweep: str) -> list[Path]:
+
+def offline_files(sweep: str) -> list[Path]:
     """What earlier launches of the sweep could not tell the present store, oldest first."""
     files = _folder().glob(f"{sweep}-{_store_mark()}-*.jsonl")
     return sorted(files, key=lambda file: int(file.stem.rpartition("-")[2]))
 
 
-def read(file: Path) -> list[Operation]:
-    """The operations of a spool, but for a line that was cut off when its writer was killed."""
+def read_operations(file: Path) -> list[Operation]:
+    """The operations of an offline queue, but for a line that was cut off when its writer was killed."""
     operations = []
     for line in file.read_bytes().splitlines():
         try:
@@ -72,5 +82,5 @@ def _folder() -> Path:
 
 
 def _store_mark() -> str:
-    """Names the store in a spool's file name; a results folder that has moved took its own store along."""
+    """Names the store in the file's name; a results folder that has moved took its own store along."""
     return hashlib.sha256(os.environ.get("MLFLOW_TRACKING_URI", "").encode()).hexdigest()[:8]

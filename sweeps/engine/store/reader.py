@@ -1,16 +1,12 @@
 """Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
 
-import fcntl
 import json
-import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
 from analysis.select.objectives import Goal
@@ -22,6 +18,7 @@ from jepa_train.config.flat import cell_fields, flatten, later_fields, parse, un
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.mlflow_client import open_client
 
 # What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
 RESULTS = ("finished", "diverged", "collapsed")
@@ -74,46 +71,6 @@ def store_uri() -> str:
 def shown_uri() -> str:
     """The store as messages name it, without a password."""
     return hidden(store_uri())
-
-
-def open_client(uri: str) -> MlflowClient:
-    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other.
-
-    Raises:
-        ConfigError: it is a database for which there is no driver.
-    """
-    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs. Set
-    # whatever was said before, by the user or by analysis, which only reads
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
-    with _alone() if uri.startswith("sqlite:") else nullcontext():
-        try:
-            client = MlflowClient(uri)  # its registry gives the file a schema too, already here
-        except ImportError as error:
-            raise ConfigError(
-                f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "
-                f"got {hidden(uri)!r} ({error}); start the server of docs/team.md over that database, and name it"
-            ) from None
-        client.search_experiments(max_results=1)
-    return client
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One process at a time: several that give a fresh sqlite file its schema all fail."""
-    file = results_dir() / "locks" / "store.lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("a")
-    except OSError:  # a results folder that may only be read has its schema
-        yield
-        return
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def find_experiment(name: str, uri: str) -> Experiment | None:

@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from jepa_train.storage import bucket
-from jepa_train.storage.local import StorageError
-from jepa_train.storage.paths import checkpoints_dir
+from jepa_train.storage.base import StorageError
+from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.__main__ import main
 from sweeps.engine.cli import doctor
 from sweeps.engine.cluster import nodes

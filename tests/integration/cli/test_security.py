@@ -43,18 +43,19 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.cache import Making, stored
-from jepa_train.distributed.collectives import meet_at_own_address
-from jepa_train.storage.local import StorageError
+from jepa_train.distributed.torch_private import listen_at_own_address
+from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import cache_dir
 from jepa_train.train.preflight import preflight
 from sweeps.engine.cli.doctor import examine
 from sweeps.engine.cli.main import main
 from sweeps.engine.cluster import nodes
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.calibration import _read_cache
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.ledger import Ledger, replay_spool
-from sweeps.engine.store.offline_queue import Operation, Spool
+from sweeps.engine.store.ledger import replay_offline_queue
+from sweeps.engine.store.offline_queue import OfflineQueue, Operation
 from sweeps.engine.store.reader import find_experiment, read_entries, shown_uri, store_uri
 
 SWEEP = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
@@ -210,15 +211,13 @@ def test_what_the_ledger_writes_while_the_store_is_away_holds_no_secret(
     monkeypatch.setattr(sys, "argv", ["study.py", "http://me:canary@host"])
     sweep = dataclasses.replace(SWEEP, purpose="see http://me:canary@host")
     notes: list[str] = []
-    ledger = Ledger(
-        make_plan(sweep, file), file, note=notes.append, publish=lambda: "tok-12345678", products=lambda: {}
-    )
+    ledger = open_ledger(make_plan(sweep, file), note=notes.append, publish=lambda: "tok-12345678", products=lambda: {})
     cell = make_plan(sweep, file).fixed[0]
     ledger.start(cell, devices=1.0)
     ledger.end(cell.key, "failed", "no login for abc/def+ghijklmnop", "Traceback tok-12345678")
     assert ledger.close() == ""
-    spool = Spool("study")
-    spool.save([Operation(at=1, tags=hidden({"reason": "tok-12345678"}))])
+    spool = OfflineQueue("study")
+    spool.append([Operation(at=1, tags=hidden({"reason": "tok-12345678"}))])
     found = {path for path in results.rglob("*") if path.is_file()}
     assert {"traceback.txt", "study.py", "mlflow.db"} <= {path.name for path in found}
     canaries = (b"canary", b"tok-12345678", b"abc/def+ghijklmnop")
@@ -396,7 +395,7 @@ def test_a_private_ray_listens_on_loopback_alone_and_asks_for_its_token(
 def test_the_store_by_which_ranks_meet_listens_at_their_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     rendezvous = importlib.import_module("torch.distributed.rendezvous")
     monkeypatch.setattr(rendezvous, "_create_c10d_store", rendezvous._create_c10d_store)
-    meet_at_own_address()
+    listen_at_own_address()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     make = partial(rendezvous._create_c10d_store, "127.0.0.1", port, world_size=2, timeout=timedelta(seconds=20))
@@ -496,12 +495,12 @@ def test_decoded_images_cannot_execute_anything(
 def test_a_spool_cannot_execute_anything_and_its_files_stay_with_their_run(
     name: str, marker: Path, results: Path, tmp_path: Path
 ) -> None:
-    spool = Spool("study").file
+    spool = OfflineQueue("study").file
     spool.parent.mkdir()
     line = {"at": 1, "new": {"label": "plan", "tags": {"role": "plan"}}, "status": "FINISHED"}
     files = {"whole.txt": "kept", name.format(marker=marker): "planted"}
     spool.write_bytes(pickle.dumps(Bomb(marker)) + b"\n" + json.dumps(line | {"files": files}).encode() + b"\n")
-    assert replay_spool("study") == 1
+    assert replay_offline_queue("study") == 1
     assert [file.name for file in (results / "artifacts").rglob("*.txt")] == ["whole.txt"]
     assert [file for file in tmp_path.rglob("*boom*") if not file.is_relative_to(results / "artifacts")] == []
 
@@ -576,7 +575,7 @@ def test_what_a_store_says_is_text_in_a_page_and_names_no_folder(
 def test_the_description_that_the_ui_shows_holds_no_html_and_no_image_from_a_table(tmp_path: Path) -> None:
     file = tmp_path / "study.py"
     file.touch()
-    ledger = Ledger(make_plan(SWEEP, file), file, note=str, publish=lambda: f"| {HOSTILE} |")
+    ledger = open_ledger(make_plan(SWEEP, file), note=str, publish=lambda: f"| {HOSTILE} |")
     assert ledger.close() == ""
     text = MlflowClient(store_uri()).get_experiment_by_name("study").tags["mlflow.note.content"]
     assert text.startswith("A study.\n\n| &lt;/td>&lt;script>")

@@ -15,15 +15,15 @@ import pytest
 from analysis.select.selection import current
 from analysis.store.runs import load_runs
 from analysis.tables import table
-from jepa_train.base.errors import SCHEMA, later
+from jepa_train.base.validation import SCHEMA, later
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, later_fields
 from jepa_train.config.presets import DIGITS, LEJEPA_IMAGENET1K_VIT_L14, RECTIFIED_CIFAR100_RESNET18
 from jepa_train.methods import METHODS, LeJEPA
 from sweeps.engine.cli.status import status
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 
 FILE = Path("study.py")
 ROOT = Path(__file__).parents[3]
@@ -51,14 +51,14 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.cli.status import status
-from sweeps.engine.store.ledger import Ledger
+from sweeps.engine.plan.describe import open_ledger
 
 FILE = Path("study.py")
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 
 def launched(sweep, *runs):
     plan = make_plan(sweep, FILE)
-    ledger = Ledger(plan, FILE, note=print, publish=lambda: "")
+    ledger = open_ledger(plan, note=print, publish=lambda: "")
     for cell in runs:
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, {"epoch": 1.0, "val/probe_top1": 0.9, "test/linear_top1": 0.9})
@@ -116,7 +116,7 @@ def run(grown: Path, script: str) -> Any:
 def old(results: Path) -> Plan:  # noqa: ARG001 (whose store is filled)
     """The plan of a sweep that today's code has run."""
     plan = make_plan(OLD, FILE)
-    ledger = Ledger(plan, FILE, note=print, publish=lambda: "")
+    ledger = open_ledger(plan, note=print, publish=lambda: "")
     for number, cell in enumerate(plan.fixed):
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, {"epoch": 1.0, "val/probe_top1": 0.5 + number / 10, "test/linear_top1": 0.4 + number / 7})
@@ -206,7 +206,7 @@ print(json.dumps([plan.todo, cells, facts(noisy)]))
     todo, noisy, told = run(grown, script)
     assert (todo, told["states"], told["compared"]) == (4, {"finished": 4}, noisy)
     assert "4 of another configuration left out (they differ in noise)" in told["summary"]
-    relaunched = Ledger(old, FILE, note=print, publish=lambda: "")  # by today's code, which does not know the field
+    relaunched = open_ledger(old, note=print, publish=lambda: "")  # by today's code, which does not know the field
     assert relaunched.close() == ""
     assert sorted(current(load_runs("study"))["cell_key"]) == keys_of(old)
     told = run(grown, "print(json.dumps(facts(OLD)))")

@@ -22,9 +22,10 @@ from jepa_train.data.download import _staged, beside, local_folder
 from jepa_train.data.splits import identify, load_splits
 from jepa_train.evaluation.transfer import check_transfer
 from jepa_train.storage import bucket
+from jepa_train.storage.base import StorageError, StoragePath
 from jepa_train.storage.bucket import opened
-from jepa_train.storage.local import Place, StorageError, place_of
 from jepa_train.storage.paths import cache_dir
+from jepa_train.storage.resolve import storage_path
 from sweeps.engine.lanes import worker
 
 
@@ -55,7 +56,7 @@ def config(where: str | Path, **fields: object) -> DataConfig:
 
 def sent(local: Path, url: str) -> str:
     """A file or folder in the place of a URL, which is returned."""
-    client, path = opened(place_of(url))
+    client, path = opened(storage_path(url))
     fs.copy_files(str(local), path, destination_filesystem=client)
     return url
 
@@ -65,7 +66,7 @@ def pixels(images: Images) -> torch.Tensor:
 
 
 def url_of(s3: str, name: str) -> str:
-    return str(place_of(s3) / name)
+    return str(storage_path(s3) / name)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_bad_urls_and_archives_are_one_line(photos: Path, tmp_path: Path, s3: st
 def test_a_store_that_is_away_is_an_outage_and_no_mistake_of_the_cell(monkeypatch: pytest.MonkeyPatch):
     """What the workers' group is told of it ends the cell as interrupted: it goes on with the next launch."""
 
-    def listed(_: Place) -> list[fs.FileInfo]:
+    def listed(_: StoragePath) -> list[fs.FileInfo]:
         raise OSError("AWS Error NETWORK_CONNECTION\nduring HeadObject")
 
     monkeypatch.setattr("jepa_train.data.download.listed", listed)

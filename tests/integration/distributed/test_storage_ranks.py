@@ -10,7 +10,8 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
 from jepa_train.storage import bucket
-from jepa_train.storage.local import StorageError, place_of
+from jepa_train.storage.base import StorageError
+from jepa_train.storage.resolve import storage_path
 
 CONFIG = TrainConfig()
 
@@ -30,9 +31,9 @@ def work(rank: int, out: Path, s3: str) -> None:
     cases = [(s3, CONFIG), (s3.replace("s3://", "s3://no-"), CONFIG), (str(own), CONFIG), (s3, other), (s3, CONFIG)]
     for number, (where, config) in enumerate(cases):
         if number == 4 and rank == 1:
-            bucket.Bucket.local = _away  # type: ignore[method-assign]
+            bucket.BucketPath.local = _away  # type: ignore[method-assign]
         try:
-            with Checkpoints(place_of(where), config) as saves:
+            with Checkpoints(storage_path(where), config) as saves:
                 found.append(str(saves.resume()["step"]))
         except (ConfigError, StorageError) as error:
             found.append(f"{type(error).__name__}: {error}")
@@ -46,7 +47,7 @@ def _away(*_: object) -> None:
 
 
 def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
-    with Checkpoints(place_of(s3), CONFIG) as saves:
+    with Checkpoints(storage_path(s3), CONFIG) as saves:
         saves.save(7, {"x": torch.ones(1)}, [{"epoch": 1.0}])
     torch.multiprocessing.spawn(work, args=(tmp_path, s3), nprocs=2)
     first, second = ((tmp_path / str(rank) / "found").read_text().splitlines() for rank in (0, 1))
@@ -56,7 +57,7 @@ def test_ranks_resume_alike_or_are_refused_alike(s3: str, tmp_path: Path):
     told = "ConfigError: checkpoints must lie where every worker sees them, got step-000000003.pt in "
     assert [line.startswith(told) for line in (first[2], second[2])] == [True, True]
     assert first[3] == second[3]
-    file = place_of(s3) / "step-000000007.pt"
+    file = storage_path(s3) / "step-000000007.pt"
     assert first[3].startswith(f"ConfigError: checkpoint {file} is of another cell")
     assert first[4] == f"StorageError: {file} is away for another rank"
     assert second[4] == "StorageError: the network of this machine is down"

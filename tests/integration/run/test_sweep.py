@@ -3,6 +3,7 @@
 All cells share one worker group of one worker.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -30,18 +31,34 @@ SEARCH = (
     HEAD
     + """
 SWEEP = Sweep(name="tiny_search", purpose="A search.", base=BASE, cpus_per_worker=2,
-    space={"method.lamb": FloatDistribution(0.01, 0.1, log=True)}, trials=3)
+    space={"method.lamb": FloatDistribution(0.01, 0.1, log=True)}, trials=3, seeds=(0, 1))
 """
 )
 DRIVER = """
-import sys, tiny_grid, tiny_search
+import collections, json, sys
 from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
+from jepa_train.config.flat import cell_key
+from sweeps.engine.plan import plan
+from sweeps.engine.spec import cells, sweep
+calls = collections.Counter()
+def counted(module, name, of):
+    whole = getattr(module, name)
+    def counting(*args, **options):
+        calls[name + " " + of(*args)] += 1
+        return whole(*args, **options)
+    mock.patch.object(module, name, counting).start()
+counted(plan, "make_plan", lambda sweep, *_: sweep.name)
+counted(sweep, "_check_cells", lambda sweep, *_: sweep.name)
+counted(cells, "cell_key", lambda config: cell_key(config))
+import tiny_grid, tiny_search
 from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.cli.main import launch
 from sweeps.engine.cli.args import read_words
 with nullcontext() if sys.argv[1:] else ray_session(num_cpus=2):  # one cell at a time, on any machine
     code = launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], read_words(sys.argv[1:]))
+Path("results/calls.json").write_text(json.dumps(calls))
 sys.exit(code)
 """
 
@@ -100,6 +117,14 @@ def test_cells_that_end_badly_do_not_stop_the_sweep_and_the_exit_code_tells(firs
     assert "global_batch must not exceed the 1222 training images" in ends["0.001", "2048", "2"]["reason"]
 
 
+def test_each_sweep_is_planned_and_checked_once_and_each_cell_keyed_once(first, client):
+    folder, _ = first
+    calls = json.loads((folder / "results" / "calls.json").read_text())
+    keys = {run.data.tags["cell_key"] for name in ("tiny_grid", "tiny_search") for run in runs_of(client, name)}
+    sweeps = {f"{name} {sweep}" for name in ("make_plan", "_check_cells") for sweep in ("tiny_grid", "tiny_search")}
+    assert calls == dict.fromkeys(sweeps | {f"cell_key {key}" for key in keys}, 1)
+
+
 def test_a_finished_run_is_complete(client):
     (run,) = [
         run
@@ -126,7 +151,7 @@ def test_the_terminal_shows_results_and_no_log_noise(first, client):
     _, done = first
     assert "tiny_grid: 2 finished, 1 diverged, 2 failed of 5 cells; 5 ended in this launch" in done.stdout
     assert "failed cells run again with --retry failed" in done.stdout
-    for word in ("tiny_grid", "5/5", "failed: ConfigError", "diverged", "tiny_search", "3/3", "MLflow store:"):
+    for word in ("tiny_grid", "5/5", "failed: ConfigError", "diverged", "tiny_search", "4/4", "MLflow store:"):
         assert word in done.stdout, done.stdout
     assert done.stderr == ""
     note = client.get_experiment_by_name("tiny_grid").tags["mlflow.note.content"]
@@ -149,7 +174,7 @@ def test_a_second_launch_runs_only_what_has_no_result(first, client):
     plan = launched(folder, "--dry-run")
     assert plan.returncode == 0, plan.stderr
     assert "tiny_grid: 3 of 5 cells done" in plan.stdout
-    assert "tiny_search: 3 of 3 cells done" in plan.stdout
+    assert "tiny_search: 4 of 4 cells done" in plan.stdout
     assert plan.stdout.count("  failed ") == 2
     (folder / "tiny_grid.py").write_text(GRID.replace("[256, 2048]", "[256]"))
     before = {run.info.run_id: run.info.end_time for run in runs_of(client, "tiny_grid")}

@@ -12,28 +12,30 @@ from pyarrow import fs
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage import bucket
-from jepa_train.storage.local import Disk, Place, StorageError, mark, place_of, unseen
-from jepa_train.storage.paths import cache_dir, checkpoints_dir, made_cache_dir, storage_dir
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.local import LocalPath
+from jepa_train.storage.paths import cache_dir, made_cache_dir
+from jepa_train.storage.resolve import checkpoints_dir, mark, storage_dir, storage_path, unseen
 
 
 @pytest.fixture(params=["path", "file URL", "S3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
     """A folder that is not there yet."""
     where = {"path": lambda: tmp_path / "a b", "file URL": lambda: f"file://{tmp_path}/a%20b"}
-    return place_of(where[request.param]() if request.param in where else request.getfixturevalue("s3"))
+    return storage_path(where[request.param]() if request.param in where else request.getfixturevalue("s3"))
 
 
-def write(file: Place, content: bytes) -> None:
+def write(file: StoragePath, content: bytes) -> None:
     with file.written() as local:
         local.write_bytes(content)
 
 
-def read(file: Place) -> bytes:
+def read(file: StoragePath) -> bytes:
     with file.local() as local:
         return local.read_bytes()
 
 
-def test_what_is_written_is_there_and_comes_back(place: Place):
+def test_what_is_written_is_there_and_comes_back(place: StoragePath):
     assert place.names() == []
     folder = place / "sweep ± 1" / "cell"
     for name, content in (("b.pt", b"old"), ("b.pt", b"new"), ("a.pt", b"\0" * 12_000_000)):
@@ -50,14 +52,14 @@ def test_what_is_written_is_there_and_comes_back(place: Place):
         read(folder / "a.pt")
 
 
-def test_a_place_travels_as_text_and_as_a_value(place: Place):
+def test_a_place_travels_as_text_and_as_a_value(place: StoragePath):
     file = place / "sweep ± 1" / "x?.pt"
     write(file, b"1")
-    assert place_of(str(file)) == file == pickle.loads(pickle.dumps(file))
-    assert read(place_of(str(file))) == b"1"
+    assert storage_path(str(file)) == file == pickle.loads(pickle.dumps(file))
+    assert read(storage_path(str(file))) == b"1"
 
 
-def test_a_folder_gets_another_name(place: Place):
+def test_a_folder_gets_another_name(place: StoragePath):
     write(place / "cell" / "a.pt", b"1")
     (place / "cell").move(place / "cell.before-1")
     assert (place / "cell").names() == []
@@ -83,8 +85,8 @@ def test_what_arrives_torn_is_sent_again(monkeypatch: pytest.MonkeyPatch, s3: st
     monkeypatch.setattr(bucket, "_PAUSES_S", (0.0, 0.0))
     with monkeypatch.context() as patch:
         patch.setattr(bucket.fs, "copy_files", cut(fs.copy_files, times=2, sent=sent))
-        write(place_of(s3) / "a.pt", b"whole")
-    assert read(place_of(s3) / "a.pt") == b"whole"
+        write(storage_path(s3) / "a.pt", b"whole")
+    assert read(storage_path(s3) / "a.pt") == b"whole"
     assert [*map(sent.count, sent)] == [3, 3, 3], "the same local file"
 
 
@@ -93,8 +95,8 @@ def test_what_arrives_torn_is_never_there(monkeypatch: pytest.MonkeyPatch, s3: s
     with monkeypatch.context() as patch:
         patch.setattr(bucket.fs, "copy_files", cut(fs.copy_files, times=1, sent=[]))
         with pytest.raises(StorageError, match=r"a\.pt.* cannot be written \(2 of 5 bytes arrived\)$"):
-            write(place_of(s3) / "a.pt", b"whole")
-    assert place_of(s3).names() == []
+            write(storage_path(s3) / "a.pt", b"whole")
+    assert storage_path(s3).names() == []
 
 
 def test_copies_lie_in_the_cache_and_those_of_killed_processes_go(
@@ -107,12 +109,12 @@ def test_copies_lie_in_the_cache_and_those_of_killed_processes_go(
     mine, others = f"{host}.{os.getpid()}.x", {f"{host}.{dead.pid}.x", f"elsewhere.{dead.pid}.x", f"{host}.txt"}
     for name in (mine, *others):
         (below / name).mkdir(parents=True)
-    with (place_of(s3) / "a.pt").written() as file:
+    with (storage_path(s3) / "a.pt").written() as file:
         file.write_bytes(b"1")
         assert file.is_relative_to(below)
     kept = {mine, f"elsewhere.{dead.pid}.x", f"{host}.txt"}
     assert {entry.name for entry in below.iterdir()} == kept
-    with (place_of(s3) / "a.pt").local() as file:
+    with (storage_path(s3) / "a.pt").local() as file:
         assert file.is_relative_to(below)
     assert {entry.name for entry in below.iterdir()} == kept
 
@@ -121,14 +123,14 @@ def test_a_cache_that_cannot_be_written_to_says_nothing_of_the_file(
     monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path
 ):
     """Else a run would take its checkpoint for a damaged one, and begin anew."""
-    write(place_of(s3) / "a.pt", b"1")
+    write(storage_path(s3) / "a.pt", b"1")
     (tmp_path / "transfer").touch()
     monkeypatch.setenv("JEPA_CACHE", str(tmp_path))
     with pytest.raises(StorageError, match=r"a\.pt.* cannot be read \(.*File exists"):
-        read(place_of(s3) / "a.pt")
+        read(storage_path(s3) / "a.pt")
 
 
-def test_a_writer_that_fails_leaves_what_was_there(place: Place):
+def test_a_writer_that_fails_leaves_what_was_there(place: StoragePath):
     write(place / "a.pt", b"old")
 
     def dies() -> None:
@@ -143,14 +145,14 @@ def test_a_writer_that_fails_leaves_what_was_there(place: Place):
 
 def test_a_store_that_is_away_is_not_empty(monkeypatch: pytest.MonkeyPatch, s3: str, tmp_path: Path):
     monkeypatch.setattr(bucket, "_PAUSES_S", ())
-    no_bucket = place_of(s3.replace("s3://bucket", "s3://no-bucket"))
+    no_bucket = storage_path(s3.replace("s3://bucket", "s3://no-bucket"))
     with pytest.raises(StorageError, match=r"^s3://no-bucket.* cannot be listed \(.*NO_SUCH_BUCKET"):
         no_bucket.names()
     with pytest.raises(StorageError, match=r"cannot be written .*NO_SUCH_BUCKET"):
         write(no_bucket / "x", b"1")
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file cannot be read \(Not a directory\)"):
-        Disk(tmp_path / "file").names()
+        LocalPath(tmp_path / "file").names()
 
 
 def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell(
@@ -159,9 +161,9 @@ def test_a_bucket_that_is_not_there_is_not_empty_for_a_client_that_does_not_tell
     (tmp_path / "bucket").mkdir()
     monkeypatch.setattr(bucket, "_PAUSES_S", ())
     monkeypatch.setattr(bucket, "_connected", lambda _: fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
-    assert place_of("gs://bucket/team").names() == []
+    assert storage_path("gs://bucket/team").names() == []
     with pytest.raises(StorageError, match=r"^gs://other/team cannot be listed \(there is no bucket other\)$"):
-        place_of("gs://other/team").names()
+        storage_path("gs://other/team").names()
 
 
 class Scoped:
@@ -183,26 +185,26 @@ def test_a_new_prefix_is_empty_for_who_may_not_ask_about_the_bucket(monkeypatch:
         ("gs://bucket/team", "google::cloud::Status(PERMISSION_DENIED: Permanent error 403: does not have .. access)"),
     ):
         monkeypatch.setattr(bucket, "_connected", lambda _, answer=answer: Scoped(answer))
-        assert place_of(url).names() == []
+        assert storage_path(url).names() == []
     monkeypatch.setattr(bucket, "_connected", lambda _: Scoped("google::cloud::Status(UNAVAILABLE)"))
     with pytest.raises(StorageError, match="UNAVAILABLE"):
-        place_of("gs://bucket/team").names()
+        storage_path("gs://bucket/team").names()
 
 
 def test_a_store_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, s3: str):
-    place = place_of(s3)
+    place = storage_path(s3)
     write(place / "a.pt", b"1")
     asked = []
-    honest = bucket.Bucket._infos
+    honest = bucket.BucketPath._infos
 
-    def busy(bucket: bucket.Bucket) -> list:
+    def busy(bucket: bucket.BucketPath) -> list:
         asked.append(1)
         if len(asked) < 3:
             raise OSError("AWS Error SLOW_DOWN")
         return honest(bucket)
 
     monkeypatch.setattr(bucket, "_PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(bucket.Bucket, "_infos", busy)
+    monkeypatch.setattr(bucket.BucketPath, "_infos", busy)
     assert place.names() == ["a.pt"]
     assert len(asked) == 3
 
@@ -252,7 +254,7 @@ def test_the_environment_says_where_checkpoints_and_copies_of_data_lie(monkeypat
     assert cache_dir() == Path("/fast/../cache")
 
 
-def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
+def test_who_shares_a_folder_sees_a_mark_in_it(place: StoragePath, tmp_path: Path):
     with mark(place) as name:
         assert unseen(str(place), name) == ""
         assert unseen(str(tmp_path / "other"), name) == f"{tmp_path}/other is another folder here"
@@ -260,10 +262,10 @@ def test_who_shares_a_folder_sees_a_mark_in_it(place: Place, tmp_path: Path):
     assert place.names() == []
 
 
-def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_mark_is_asked_for_by_its_name(place: StoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A machine may list a folder on NFS as it was seconds ago; and a prefix may hold a hundred thousand objects."""
     with mark(place) as name:
-        for kind in (Disk, bucket.Bucket):
+        for kind in (LocalPath, bucket.BucketPath):
             monkeypatch.setattr(kind, "names", lambda _: [])
         assert unseen(str(place), name) == ""
     (tmp_path / "file").touch()
@@ -273,7 +275,7 @@ def test_a_mark_is_asked_for_by_its_name(place: Place, tmp_path: Path, monkeypat
 def test_machines_whose_processes_have_equal_numbers_write_different_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    file = Disk(tmp_path / "a.pt")
+    file = LocalPath(tmp_path / "a.pt")
     with file.written() as here:
         here.write_bytes(b"whole")
         monkeypatch.setattr(socket, "gethostname", lambda: "another")
@@ -303,7 +305,7 @@ def test_where_anybody_may_make_folders_the_cache_is_this_users_alone(tmp_path: 
         ):
             made_cache_dir()
     # a checkpoint on its way to a bucket lies there too
-    with pytest.raises(StorageError, match="no other user has made"), place_of("s3://bucket/a").written():
+    with pytest.raises(StorageError, match="no other user has made"), storage_path("s3://bucket/a").written():
         raise AssertionError("made in another's folder")
     shared.chmod(0o755)
     assert made_cache_dir() == shared / "cache" / "below", "whoever may write here has been chosen"
@@ -314,7 +316,7 @@ def test_a_url_with_a_slash_too_few_is_no_folder(text: str, monkeypatch: pytest.
     with pytest.raises(
         ConfigError, match=r"^a place must be a folder or file of a disk here, got '.*as s3://bucket/prefix$"
     ):
-        place_of(text)
+        storage_path(text)
     monkeypatch.setenv("JEPA_RESULTS", "s3://bucket/x")
     with pytest.raises(
         ConfigError, match=r"^JEPA_RESULTS must be a folder or file of a disk here, got 's3://bucket/x'"

@@ -20,15 +20,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from analysis.store.cell_list import recorded_cells
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import ledger as tracking_module
-from sweeps.engine.store import writer as writer_module
-from sweeps.engine.store.ledger import Ledger, replay_spool
-from sweeps.engine.store.offline_queue import Operation, Spool, left_over, read
+from sweeps.engine.store import write_queue
+from sweeps.engine.store.ledger import replay_offline_queue
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import dirty
-from sweeps.engine.store.reader import open_client, store_uri
+from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
@@ -41,9 +44,9 @@ TAKEN = (
 @pytest.fixture(autouse=True)
 def store(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store of this test's own, and a writer that does not take its time."""
-    monkeypatch.setattr(writer_module, "_REST_S", (0.05, 0.05))
-    monkeypatch.setattr(writer_module, "_BACKOFF_S", (0.1, 0.2))
-    monkeypatch.setattr(writer_module, "_GRACE_S", 0.5)
+    monkeypatch.setattr(write_queue, "_REST_S", (0.05, 0.05))
+    monkeypatch.setattr(write_queue, "_BACKOFF_S", (0.1, 0.2))
+    monkeypatch.setattr(write_queue, "_GRACE_S", 0.5)
     return results / "mlflow.db"
 
 
@@ -54,13 +57,12 @@ class Study:
         self.plan: Plan = make_plan(GRID, FILE)
         self.first, self.second = self.plan.fixed
         self.notes: list[str] = []
-        self.ledger = Ledger(self.plan, FILE, note=self.notes.append, publish=publish)
+        self.ledger = open_ledger(self.plan, note=self.notes.append, publish=publish)
         self.written()
 
     def written(self) -> None:
         """Wait until the store has everything."""
-        writer = self.ledger._writer
-        until(lambda: not writer._queue and not writer._pending)
+        until(lambda: not self.ledger._queue._waiting)
 
     def epochs(self, *epochs: int, value: float = 0.0) -> None:
         """Reports of the first cell, each with its epoch as a value."""
@@ -139,7 +141,7 @@ def test_what_is_lost_with_a_worker_is_recorded_and_waiting_for_another_is_no_de
     study = Study()
     study.ledger.start(study.first, devices=2.0)
     study.epochs(1)
-    study.ledger._open[study.first.key].started -= 500.0
+    study.ledger._progress[study.first.key].started -= 500.0
     assert study.ledger.lose(study.first.key, lost_s=100.0, idle_s=400.0) == 200.0
     assert study.ledger.lose(study.first.key, lost_s=50.0, idle_s=0.0) == 100.0
     study.ledger.end(study.first.key, "interrupted", "the sweep was stopped")
@@ -179,12 +181,12 @@ def test_a_store_that_refuses_is_spooled_and_told_once_and_caught_up_with(store:
     for epoch in range(1, 6):
         study.epochs(epoch)
         time.sleep(0.06)
-    until(lambda: left_over("study") and len(read(left_over("study")[0])) == 5)
+    until(lambda: offline_files("study") and len(read_operations(offline_files("study")[0])) == 5)
     study.ledger.start(study.second, devices=1.0)
     study.ledger.log(study.second.key, {"epoch": 1, "val/probe_top1": 0.5})
     study.ledger.end(study.second.key, "finished", "")
     (told,) = study.notes
-    where = left_over("study")[0]
+    where = offline_files("study")[0]
     assert told == f"the store {store_uri()} cannot be reached (refused); metrics wait in {where}; training goes on"
     accept(store)
     until(lambda: len(study.notes) == 2)
@@ -195,7 +197,7 @@ def test_a_store_that_refuses_is_spooled_and_told_once_and_caught_up_with(store:
     assert {name: run.data.tags["status"] for name, run in runs().items()} == dict.fromkeys(
         ("lamb=0.02", "lamb=0.05"), "finished"
     )
-    assert left_over("study") == []
+    assert offline_files("study") == []
 
 
 def test_what_the_store_never_took_is_written_by_the_next_launch(store: Path):
@@ -208,13 +210,13 @@ def test_what_the_store_never_took_is_written_by_the_next_launch(store: Path):
     study.epochs(2, 3)
     study.ledger.end(study.first.key, "finished", "well")
     line = study.ledger.close()
-    (spool,) = left_over("study")
+    (spool,) = offline_files("study")
     assert line.startswith(f"8 records wait in {spool}: the store {store_uri()} cannot be reached (")
-    assert [one.step for one in read(spool)] == [0, 1, 2, 0, 0, 2, 3, 0]
+    assert [one.step for one in read_operations(spool)] == [0, 1, 2, 0, 0, 2, 3, 0]
     assert make_plan(GRID, FILE).todo == 2
     accept(store)
-    assert replay_spool("study") == 8
-    assert replay_spool("study") == 0
+    assert replay_offline_queue("study") == 8
+    assert replay_offline_queue("study") == 0
     assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert make_plan(GRID, FILE).entries[study.first.key].reason == "well"
     assert make_plan(GRID, FILE).todo == 1
@@ -227,12 +229,12 @@ def test_a_replay_that_is_cut_off_is_repeated_and_doubles_nothing(store: Path):
     study.epochs(1, 2)
     study.ledger.end(study.first.key, "finished", "")
     study.ledger.close()
-    (spool,) = left_over("study")
+    (spool,) = offline_files("study")
     kept = spool.read_bytes()
     accept(store)
-    replay_spool("study")
+    replay_offline_queue("study")
     spool.write_bytes(kept + b'{"at": 1, "key": "' + study.first.key.encode()[:5])  # killed before it was removed
-    assert replay_spool("study") == 4
+    assert replay_offline_queue("study") == 4
     assert curve(runs()["lamb=0.02"]) == [(1, 0.1), (2, 0.2)]
     assert runs()["lamb=0.02"].info.status == "FINISHED"
 
@@ -330,7 +332,7 @@ def test_a_disk_that_refuses_the_spool_too_is_no_reason_to_stop(store: Path, mon
     study.epochs(3)
     monkeypatch.undo()
     monkeypatch.setenv("JEPA_RESULTS", str(store.parent))
-    until(lambda: left_over("study") and len(read(left_over("study")[0])) == 4)
+    until(lambda: offline_files("study") and len(read_operations(offline_files("study")[0])) == 4)
     accept(store)
     study.ledger.end(study.first.key, "finished", "")
     assert study.ledger.close() == ""
@@ -346,7 +348,7 @@ def test_a_store_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyP
         raise MlflowException("timed out")
 
     study = Study()
-    monkeypatch.setattr(writer_module, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(write_queue, "_PATIENCE_S", 0.3)
     monkeypatch.setattr(MlflowClient, "create_run", hung)
     study.ledger.start(study.first, devices=1.0)
     study.epochs(1)
@@ -355,7 +357,7 @@ def test_a_store_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyP
     let_go.set()
     assert line.startswith("2 records wait in ")
     assert "cannot be reached (it does not answer)" in line
-    assert len(read(left_over("study")[0])) == 2
+    assert len(read_operations(offline_files("study")[0])) == 2
 
 
 def test_logging_waits_for_nobody(monkeypatch: pytest.MonkeyPatch):
@@ -378,21 +380,57 @@ def test_logging_waits_for_nobody(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_spool_belongs_to_one_store_and_one_sweep(monkeypatch: pytest.MonkeyPatch):
     for sweep in ("study", "study-2"):
-        assert Spool(sweep).save([Operation(at=1, key="k")])
-    assert len(left_over("study")) == 1
+        assert OfflineQueue(sweep).append([Operation(at=1, key="k")])
+    assert len(offline_files("study")) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert left_over("study") == []
+    assert offline_files("study") == []
 
 
 def test_half_a_line_on_a_full_disk_is_written_over():
-    spool = Spool("study")
+    spool = OfflineQueue("study")
     first, second = Operation(at=1, key="a", metrics={"train/loss": float("inf")}), Operation(at=2, key="b", step=3)
-    assert spool.save([first])
+    assert spool.append([first])
     with spool.file.open("ab") as stream:
         stream.write(b'{"at": 2, "ke')
-    assert read(spool.file) == [first]
-    assert spool.save([second])
-    assert read(spool.file) == [first, second]
+    assert read_operations(spool.file) == [first]
+    assert spool.append([second])
+    assert read_operations(spool.file) == [first, second]
+
+
+def recorded() -> tuple[str, ...] | None:
+    """The list of cells in the store."""
+    return recorded_cells(MlflowClient(store_uri()).get_experiment_by_name("study").tags)
+
+
+def test_the_list_of_cells_begins_with_the_plans_and_takes_more_in_order_each_once():
+    study = Study()
+    fixed = (study.first.key, study.second.key)
+    assert recorded() == fixed
+    more = [f"{number:016x}" for number in range(700)]
+    for start in range(0, 700, 100):
+        study.ledger.record_cells([*more[start : start + 100], *more[:start], study.first.key])
+        study.written()
+        assert recorded() == (*fixed, *more[: start + 100])
+    study.ledger.close()
+    again = Study()
+    assert recorded() == fixed, "the next launch's plan counts no more than these"
+    again.ledger.close()
+
+
+def test_the_list_of_cells_outlives_a_store_that_is_away(store: Path):
+    study = Study()
+    execute(
+        store, "CREATE TRIGGER refuse_tags BEFORE UPDATE ON experiment_tags BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    for key in ("a" * 16, "b" * 16):
+        study.ledger.record_cells([key])
+        until(lambda: study.notes)
+    line = study.ledger.close()
+    assert line.startswith("2 records wait in ") or line.startswith("3 records wait in "), "the table's may be there"
+    assert recorded() == (study.first.key, study.second.key)
+    execute(store, "DROP TRIGGER refuse_tags")
+    replay_offline_queue("study")
+    assert recorded() == (study.first.key, study.second.key, "a" * 16, "b" * 16)
 
 
 def test_the_sweeps_own_run_keeps_plan_and_file(tmp_path: Path):
@@ -400,7 +438,7 @@ def test_the_sweeps_own_run_keeps_plan_and_file(tmp_path: Path):
     file.write_text("SWEEP = ...")
     for status in ("finished", "diverged"):
         plan = make_plan(GRID, file)
-        ledger = Ledger(plan, file, note=print, publish=lambda: "")
+        ledger = open_ledger(plan, note=print, publish=lambda: "")
         ledger.start(plan.missing[0], devices=1.0)
         ledger.end(plan.missing[0].key, status, "")
         assert ledger.close() == ""
@@ -518,7 +556,7 @@ def test_a_store_that_is_away_at_the_start_is_an_error_at_once(monkeypatch: pyte
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         with pytest.raises(MlflowException, match="Connection refused"):
-            Ledger(plan, FILE, note=print, publish=lambda: "")
+            open_ledger(plan, note=print, publish=lambda: "")
 
 
 @pytest.mark.parametrize("said", ["", "2"])
@@ -570,9 +608,10 @@ class Server:
         until(self._answers, 60)
 
     def kill(self) -> None:
-        """kill -9, with its worker."""
+        """kill -9, with its worker, which on a busy machine is gone a little later than its parent."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        until(lambda: not self._answers())
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
@@ -615,4 +654,4 @@ def test_a_server_that_is_killed_and_comes_back(server: Server):
     assert study.ledger.close() == ""
     assert curve(runs()["lamb=0.02"]) == [(epoch, epoch / 10) for epoch in range(1, 6)]
     assert curve(runs()["lamb=0.05"]) == [(1, 0.5)]
-    assert left_over("study") == []
+    assert offline_files("study") == []

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.store import lock
 from sweeps.engine.store.experiment import open_experiment
-from sweeps.engine.store.lock import Holder, hold, holder_of
+from sweeps.engine.store.lock import LockOwner, hold, holder_of
 from sweeps.engine.store.reader import store_uri
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports MLflow and torch once for all of them
@@ -64,14 +64,14 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        if seconds == lock._LOOK_S:
+        if seconds == lock._POLL_S:
             self.during()
 
 
 def lease(**changes: object) -> None:
     """Leave a lease in the store, by default a fresh one of another machine."""
     now = time.time()
-    other = Holder(host="elsewhere", pid=123, user="ann", since=now - 90, beat=now - 3, lock="/results/lock", id="x")
+    other = LockOwner(host="elsewhere", pid=123, user="ann", since=now - 90, beat=now - 3, lock="/results/lock", id="x")
     client, experiment = open_experiment("study")
     client.set_experiment_tag(
         experiment.experiment_id, "sweep.holder", json.dumps(dataclasses.asdict(dataclasses.replace(other, **changes)))
@@ -209,7 +209,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_not_respected():
 
 
 def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lock, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_HEARTBEAT_S", 0.1)
     with hold("study"):
         first = json.loads(tag())["beat"]
         write, failures = MlflowClient.set_experiment_tag, []
@@ -225,7 +225,7 @@ def test_a_holder_keeps_its_lease_fresh_and_survives_a_store_that_is_away(monkey
 
 
 def test_a_holder_that_was_taken_over_stops_with_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lock, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_HEARTBEAT_S", 0.1)
     closed, beats = [], []
 
     def run() -> None:

@@ -19,8 +19,9 @@ from jepa_train.config.flat import cell_fields
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.storage import bucket
-from jepa_train.storage.local import Place, StorageError, place_of
-from jepa_train.train.loop import Outcome, train
+from jepa_train.storage.base import StorageError, StoragePath
+from jepa_train.storage.resolve import storage_path
+from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
 STEPS = 4  # an epoch of 1,222 images
@@ -52,8 +53,8 @@ class Killed(Exception):
 
 
 def run(
-    config: TrainConfig, folder: Place | Path, *, kill_at: int = -1, stop_after: int = -1
-) -> tuple[Outcome, list[dict[str, float]]]:
+    config: TrainConfig, folder: StoragePath | Path, *, kill_at: int = -1, stop_after: int = -1
+) -> tuple[TrainingResult, list[dict[str, float]]]:
     """The outcome and every report, without times; a checkpoint after every step, of which `kill_at` is the last."""
     reports: list[dict[str, float]] = []
 
@@ -76,7 +77,7 @@ def run(
         return train(config, report=report, checkpoints=folder), reports
 
 
-def weights(folder: Place | Path) -> dict[str, torch.Tensor]:
+def weights(folder: StoragePath | Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(folder / "final.pt")["network"]
 
 
@@ -206,7 +207,7 @@ def test_a_killed_process_is_resumed_by_the_same_command(
 ):
     """One process dies of SIGKILL once its first epoch's checkpoint is safe; one with other results goes on."""
     where = request.getfixturevalue("s3") if kind == "an object store" else f"{tmp_path}/nfs/run"
-    config, folder = CONFIGS["averaged"], place_of(where)
+    config, folder = CONFIGS["averaged"], storage_path(where)
     default = cell_fields(DIGITS)
     words = [f"{key}={value}" for key, value in cell_fields(config).items() if value != default[key]]
     words += ["probe.protocols=knn", "--checkpoints", where]
@@ -226,8 +227,8 @@ def test_a_killed_process_is_resumed_by_the_same_command(
 DYING = """
 import os, runpy, signal, sys, time
 from jepa_train.checkpoint.checkpoints import Checkpoints
-from jepa_train.storage.local import place_of
-save, folder = Checkpoints.save, place_of(sys.argv[-1])
+from jepa_train.storage.resolve import storage_path
+save, folder = Checkpoints.save, storage_path(sys.argv[-1])
 def dying(*given):
     save(*given)
     while not any(name.startswith("step-") and name.endswith(".pt") for name in folder.names()):
@@ -242,7 +243,7 @@ def ended(command: list[str], *, env: dict[str, str]) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
 
 
-def _steps(folder: Place) -> list[str]:
+def _steps(folder: StoragePath) -> list[str]:
     return [name for name in folder.names() if name.startswith("step-") and name.endswith(".pt")]
 
 
@@ -251,17 +252,17 @@ def test_a_store_that_goes_away_costs_the_checkpoint_and_is_not_taken_for_an_emp
 ):
     """The bucket of the run is another one, which is not there: at the start, and while it trains."""
     monkeypatch.setattr(bucket, "_PAUSES_S", ())
-    config, folder, gone = CONFIGS["averaged"], place_of(s3), place_of(s3.replace("s3://", "s3://no-"))
+    config, folder, gone = CONFIGS["averaged"], storage_path(s3), storage_path(s3.replace("s3://", "s3://no-"))
     with pytest.raises(Killed):
         run(config, folder, kill_at=3)
     with pytest.raises(StorageError, match="cannot be listed"):
         run(config, gone)
     whole = Trainer.train_step
-    monkeypatch.setattr(bucket.Bucket, "path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
+    monkeypatch.setattr(bucket.BucketPath, "path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
 
     def leaving(trainer: Trainer) -> None:
         if trainer.step == 4:
-            monkeypatch.setattr(bucket.Bucket, "path", property(lambda place: f"no-{place.bucket}/{place.key}"))
+            monkeypatch.setattr(bucket.BucketPath, "path", property(lambda place: f"no-{place.bucket}/{place.key}"))
         whole(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", leaving)

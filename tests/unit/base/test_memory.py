@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_train.base import memory
-from jepa_train.base.memory import peak_memory_gb, reset_peak_memory
+from jepa_train.base import system_metrics
+from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 
 CPU = torch.device("cpu")
 
@@ -34,10 +34,10 @@ def test_without_proc_the_peak_is_that_of_the_whole_life(
     platform: str, unit: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Which getrusage(2) gives in kilobytes on Linux, in bytes on macOS."""
-    monkeypatch.setattr(memory, "_PROC", tmp_path / "missing")
-    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(system_metrics, "_PROC", tmp_path / "missing")
+    monkeypatch.setattr(system_metrics, "sys", SimpleNamespace(platform=platform))
     usage = SimpleNamespace(RUSAGE_SELF=resource.RUSAGE_SELF, getrusage=lambda _: SimpleNamespace(ru_maxrss=2_000_000))
-    monkeypatch.setattr(memory, "resource", usage)
+    monkeypatch.setattr(system_metrics, "resource", usage)
     reset_peak_memory(CPU)
     assert peak_memory_gb(CPU) == pytest.approx(2_000_000 * unit / 1e9)
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from jepa_train.base.system_metrics import Machine
+from jepa_train.base.system_metrics import SystemMetrics
 
 
 def clocks() -> tuple[float, float]:
@@ -16,7 +16,7 @@ def clocks() -> tuple[float, float]:
 def test_a_process_that_sleeps_is_idle_and_one_that_counts_is_busy() -> None:
     """Between what was used from before the first look to after the second, and from after the first to before it."""
     before = clocks()
-    machine = Machine()
+    machine = SystemMetrics()
     for busy in (False, True):
         after = clocks()
         while clocks()[0] < after[0] + 0.2 or (busy and clocks()[1] < after[1] + 0.2):
@@ -31,12 +31,12 @@ def test_a_process_that_sleeps_is_idle_and_one_that_counts_is_busy() -> None:
 
 
 def test_reports_that_come_at_once_measure_nothing() -> None:
-    machine = Machine()
+    machine = SystemMetrics()
     assert machine.metrics() == {}
 
 
 def test_memory_grows_with_what_is_held() -> None:
-    machine, name = Machine(), "system/system_memory_usage_megabytes"
+    machine, name = SystemMetrics(), "system/system_memory_usage_megabytes"
     time.sleep(0.06)
     before = machine.metrics()
     held = torch.ones(25_000_000)  # 100 MB

@@ -36,7 +36,8 @@ from jepa_train.checkpoint.checkpoints import (
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.storage import local
-from jepa_train.storage.local import Disk, StorageError
+from jepa_train.storage.base import StorageError
+from jepa_train.storage.local import LocalPath
 from jepa_train.train.loop import train
 from jepa_train.train.trainer import Trainer
 
@@ -57,17 +58,17 @@ def saves(tmp_path: Path) -> Iterator[Checkpoints]:
         yield saves
 
 
-def on_its_way(monkeypatch: pytest.MonkeyPatch, way: Callable[[Disk], object]) -> None:
+def on_its_way(monkeypatch: pytest.MonkeyPatch, way: Callable[[LocalPath], object]) -> None:
     """Let way(file) happen between the end of the writing and the file's arrival under its name."""
-    honest = Disk.written
+    honest = LocalPath.written
 
     @contextmanager
-    def written(place: Disk) -> Iterator[Path]:
+    def written(place: LocalPath) -> Iterator[Path]:
         with honest(place) as part:
             yield part
             way(place)
 
-    monkeypatch.setattr(Disk, "written", written)
+    monkeypatch.setattr(LocalPath, "written", written)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def arrived(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     arrived: list[str] = []
     gate, honest = Event(), Future.result
 
-    def way(file: Disk) -> None:
+    def way(file: LocalPath) -> None:
         assert gate.wait(60), "nobody waits for it"
         arrived.append(file.name)
 
@@ -361,7 +362,7 @@ def test_a_state_is_what_it_was_though_it_arrives_later(tmp_path: Path, arrived:
 def test_a_file_that_does_not_arrive_costs_neither_of_the_two_before(
     saves: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def away(_: Disk) -> None:
+    def away(_: LocalPath) -> None:
         raise OSError("the network is down")
 
     with monkeypatch.context() as patch:
@@ -380,7 +381,7 @@ def test_a_file_that_does_not_arrive_costs_neither_of_the_two_before(
 
 
 def test_a_mistake_on_the_way_is_not_taken_for_the_storages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def wrong(_: Disk) -> None:
+    def wrong(_: LocalPath) -> None:
         raise TypeError("a mistake of ours")
 
     def trained() -> None:
@@ -407,7 +408,7 @@ def test_what_was_trained_while_a_file_was_on_its_way_is_not_told_as_safe(
 ):
     now = 1000.0
 
-    def slow(_: Disk) -> None:
+    def slow(_: LocalPath) -> None:
         nonlocal now
         now += 30.0
 

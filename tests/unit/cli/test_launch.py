@@ -16,11 +16,11 @@ from sweeps.engine.cli import status as status_module
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cli.main import main
 from sweeps.engine.cli.status import status
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
 
 pytestmark = pytest.mark.usefixtures("priced")
@@ -38,7 +38,7 @@ def file(results: Path) -> Path:
 
 def record(sweep: Sweep, file: Path, cell: Cell, status: str, *, epoch: int = 20, reason: str = "") -> None:
     """A cell that came so far; "running" is what a launch leaves while it lives, and when it is killed."""
-    ledger = Ledger(make_plan(sweep, file), file, note=print, publish=str)
+    ledger = open_ledger(make_plan(sweep, file), note=print, publish=str)
     ledger.start(cell, devices=1.0)
     ledger.log(cell.key, {"epoch": float(epoch), "val/probe_top1": 0.5 + epoch / 100})
     if status != "running":
@@ -124,7 +124,7 @@ def test_status_of_a_sweep_that_runs(file: Path, capsys: pytest.CaptureFixture[s
     client.set_tag(entries[second.key], "device_seconds", "100")
 
     class Holder:
-        told = "me on this machine"
+        description = "me on this machine"
 
     monkeypatch.setattr(status_module, "holder_of", lambda _: Holder)
     facts = status(GRID)
@@ -164,10 +164,10 @@ def test_status_counts_what_the_last_launch_asked_for(file: Path):
     for cell in (first, second, third):
         record(GRID, file, cell, "finished")
     smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02]}, references=({"method.lamb": 0.1},))
-    Ledger(make_plan(smaller, file), file, note=print, publish=str).close()
+    open_ledger(make_plan(smaller, file), note=print, publish=str).close()
     assert status(smaller)["states"] == {"finished": 2}
     longer = dataclasses.replace(GRID, base=dataclasses.replace(BASE, epochs=30))
-    Ledger(make_plan(longer, file), file, note=print, publish=str).close()
+    open_ledger(make_plan(longer, file), note=print, publish=str).close()
     assert status(longer)["states"] == {"missing": 3}
 
 

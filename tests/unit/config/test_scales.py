@@ -11,10 +11,10 @@ from jepa_train.config.scales import LEJEPA, RECTIFIED, SCALES, SEEDS, VITS, Sca
 from sweeps import demo_lejepa, lejepa_batch
 from sweeps.__main__ import main as several
 from sweeps.engine import main
+from sweeps.engine.plan.describe import experiment_tags
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.scale import at_scale
-from sweeps.engine.store.experiment import described
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -63,7 +63,7 @@ def test_a_name_without_its_scale_is_refused() -> None:
 def test_the_store_is_told_study_and_scale(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
     plan = make_plan(lejepa_batch.sweep("mini"), tmp_path / "lejepa_batch.py")
-    tags = described(plan, tmp_path / "lejepa_batch.py")
+    tags = experiment_tags(plan, tmp_path / "lejepa_batch.py")
     assert (tags["sweep.name"], tags["sweep.scale"]) == ("lejepa_batch", "mini")
     assert len(fixed_cells(plan.sweep, plan.base)) == 4 * len(SEEDS["mini"])
 

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
+from jepa_train.config.names import DATASET_NAMES
 from jepa_train.data import DATASETS, Images, cifar, device_transfer
 from jepa_train.data.base import stratified
 from jepa_train.data.splits import identify, load_splits
@@ -169,6 +170,10 @@ def test_cifar_downloads_into_a_new_folder_when_asked(tmp_path, monkeypatch):
     )
     config = DataConfig(name="cifar10", path=str(tmp_path / "new" / "root"), download=True, image_size=32, val_frac=0.5)
     assert np.array_equal(pixels_of(load_splits(config).test), pixels[4:])
+
+
+def test_a_config_may_name_every_dataset_and_no_other():
+    assert {*DATASET_NAMES} == DATASETS.keys()
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -12,8 +12,8 @@ from jepa_train.data.splits import load_splits
 from jepa_train.evaluation import finetune as module
 from jepa_train.evaluation.evaluate import embed, final_evaluation
 from jepa_train.evaluation.finetune import RATES, finetune
+from jepa_train.evaluation.glossary import GLOSSARY
 from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.metrics import GLOSSARY
 from jepa_train.evaluation.probes import Labelled, standardised
 from jepa_train.model.network import build_network
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from jepa_train.evaluation.linear_probe import L2_GRID, Spectrum, fit_logistic, linear_probe
-from jepa_train.evaluation.probes import Labelled, Score, standardised
+from jepa_train.evaluation.probes import Labelled, ProbeScore, standardised
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def by_numpy(digits: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: (digits[f"{name}_x"].double().numpy() - mean) / std for name in ("train", "val", "test")}
 
 
-def probe(data: dict[str, Tensor], *, l2_grid: tuple[float, ...] = L2_GRID) -> Score:
+def probe(data: dict[str, Tensor], *, l2_grid: tuple[float, ...] = L2_GRID) -> ProbeScore:
     xs = standardised(*(data[f"{split}_x"] for split in ("train", "val", "test")))
     train, val, test = (Labelled(x, data[f"{split}_y"]) for x, split in zip(xs, ("train", "val", "test"), strict=True))
     (score,) = linear_probe([train], val, test, num_classes=10, spectrum=Spectrum.of(train.x), l2_grid=l2_grid)
@@ -73,7 +73,7 @@ def test_linear_probe_takes_the_strongest_of_equals() -> None:
     data = {
         f"{split}_{kind}": part for split in ("train", "val", "test") for kind, part in (("x", corners), ("y", labels))
     }
-    assert probe(data) == Score(val=1.0, test=1.0, choice=max(L2_GRID))
+    assert probe(data) == ProbeScore(val=1.0, test=1.0, choice=max(L2_GRID))
 
 
 def test_linear_probe_ignores_scale_shift_and_dead_dimensions(digits: dict[str, Tensor]) -> None:

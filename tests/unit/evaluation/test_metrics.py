@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa_train.evaluation.glossary import GLOSSARY
 from jepa_train.evaluation.metrics import (
-    GLOSSARY,
     RANK_ROWS,
     collapse_reason,
     dead_fraction,

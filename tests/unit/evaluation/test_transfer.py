@@ -10,12 +10,13 @@ from PIL import Image
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.flat import cell_key, unflatten
+from jepa_train.config.names import transfer_sets
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.evaluate import embed, final_evaluation
 from jepa_train.evaluation.probes import Labelled
 from jepa_train.evaluation.protocols import Frozen, kshot, linear
-from jepa_train.evaluation.transfer import transfer_data, transfer_sets
+from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.model.network import build_network
 from jepa_train.train.loop import evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight

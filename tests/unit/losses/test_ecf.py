@@ -38,7 +38,7 @@ def make(form: str, x: Tensor, knots: Knots) -> Waves:
     pytest.importorskip("triton")
     from jepa_train.losses.ecf_triton import TritonWaves
 
-    return TritonWaves(x.to(DEVICE), knots)
+    return TritonWaves(x.to(DEVICE), first=knots.first, stride=knots.stride, num=knots.num)
 
 
 def exponentials(x: Tensor, knots: Knots) -> np.ndarray:

@@ -9,7 +9,7 @@ from jepa_train.losses.matmul import products
 @pytest.fixture(params=[True, False], ids=["onednn", "plain"])
 def way(request, monkeypatch):
     """Both ways, where the processor has both."""
-    monkeypatch.setattr(module, "_ONEDNN", module._ONEDNN and request.param)
+    monkeypatch.setattr(module, "HAS_ONEDNN_MATMUL", module.HAS_ONEDNN_MATMUL and request.param)
 
 
 @pytest.mark.usefixtures("way")

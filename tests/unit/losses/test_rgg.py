@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from jepa_train.base.seeds import generator
-from jepa_train.losses.rgg import RGG, mu_for
+from jepa_train.losses.rgg import RGG
 
 # arXiv 2602.01456's formulas on the paper's grid: expected L0 / D with unit variance before rectification ...
 MUS_GN = (-3, -2.5, -2, -1.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1)
@@ -94,14 +94,6 @@ def test_unit_variance_holds_far_out(p, mu):
     assert RGG(p=p, mu=mu).gn_variance == pytest.approx(1, rel=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["gn", "rgn"])
-@pytest.mark.parametrize("p", [0.25, 0.5, 1, 2])
-@pytest.mark.parametrize("fraction", [0.001, 0.05, 0.3, 0.5, 0.75, 0.99])
-def test_mu_for_inverts_the_nonzero_fraction(fraction, p, mode):
-    mu = mu_for(fraction, p, mode)
-    assert RGG(p=p, mu=mu, sigma_mode=mode).nonzero_fraction == pytest.approx(fraction, rel=1e-8)
-
-
 @pytest.mark.parametrize("p", [0.25, 1 / 3, 0.5, 0.75, 1, 1.5, 2, 8])
 @pytest.mark.parametrize("mode", ["gn", "rgn"])
 def test_samples_follow_the_law(p, mode):
@@ -151,7 +143,6 @@ def test_samples_depend_on_the_generator_alone_and_are_finite(p):
         (lambda: RGG(p=0.0, mu=0.0), "p must be positive, got 0.0; "),
         (lambda: RGG(p=0.001, mu=0.0), "p must be at least 0.01 "),
         (lambda: RGG(p=1.0, mu=0.0, sigma_mode="rg"), "sigma_mode must be one of gn, rgn, got 'rg'; "),
-        (lambda: mu_for(1.0, 1.0), r"nonzero_fraction must lie in \(0, 1\), got 1.0; "),
     ],
 )
 def test_a_wrong_value_is_named(make, message):

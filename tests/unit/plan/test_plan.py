@@ -15,6 +15,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.objective import Asha
@@ -37,9 +38,9 @@ def store(results: Path) -> Path:
     return results / "mlflow.db"
 
 
-def opened(plan: Plan, file: Path = FILE) -> Ledger:
+def opened(plan: Plan) -> Ledger:
     """The ledger of a sweep without a table."""
-    return Ledger(plan, file, note=print, publish=lambda: "")
+    return open_ledger(plan, note=print, publish=lambda: "")
 
 
 def record(plan: Plan, cell, status: str, *, value: float = 0.5) -> None:
@@ -314,7 +315,7 @@ def test_one_sweep_name_belongs_to_one_file(tmp_path: Path):
     for file in (first, second):
         file.parent.mkdir()
         file.touch()
-    opened(make_plan(GRID, first), first).close()
+    opened(make_plan(GRID, first)).close()
     with pytest.raises(ConfigError, match=r"^name 'study' must belong to one sweep file"):
         make_plan(GRID, second)
     first.unlink()  # moved, not copied

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
-from jepa_train.storage.local import Disk
+from jepa_train.storage.local import LocalPath
 from sweeps.engine.cluster.resources import Request
+from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run import display as display_module
 from sweeps.engine.run.budget import Budget, hours_used
@@ -21,7 +22,6 @@ from sweeps.engine.run.display import Display
 from sweeps.engine.run.price import Price
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 
 STUDY = Sweep(name="study", purpose="", base=dataclasses.replace(DIGITS, epochs=2))
 FILE = Path("study.py")
@@ -38,13 +38,13 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     budget = Budget(100.0, Price(plan, REQUEST, 1, {name_of(cell.config, REQUEST): estimate}, None), 0.0)
     screen = io.StringIO()
     display = Display(plan, console=Console(file=screen, width=200), devices=REQUEST.devices)
-    ledger = Ledger(plan, FILE, note=lambda _: None, publish=str)
+    ledger = open_ledger(plan, note=lambda _: None, publish=str)
     events = TrialEvents(
         ledger=ledger,
         display=display,
         judge=Judge(plan),
         request=REQUEST,
-        checkpoints=Disk(tmp_path / "checkpoints"),
+        checkpoints=LocalPath(tmp_path / "checkpoints"),
         budget=budget,
     )
     events.on_step_end(0, [])
@@ -75,13 +75,13 @@ def test_a_cluster_without_machines_is_told_by_tunes_steps(tmp_path: Path, monke
     monkeypatch.setattr(display_module, "_NO_MACHINE_S", 0.0)
     plan = make_plan(STUDY, FILE)
     screen = io.StringIO()
-    ledger = Ledger(plan, FILE, note=lambda _: None, publish=str)
+    ledger = open_ledger(plan, note=lambda _: None, publish=str)
     events = TrialEvents(
         ledger=ledger,
         display=Display(plan, console=Console(file=screen, width=200)),
         judge=Judge(plan),
         request=REQUEST,
-        checkpoints=Disk(tmp_path / "checkpoints"),
+        checkpoints=LocalPath(tmp_path / "checkpoints"),
         machines=lambda: 0,
     )
     for _ in range(2):

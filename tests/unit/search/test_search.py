@@ -246,7 +246,7 @@ class Listed:
 def test_a_search_goes_through_its_stages(trials: int):
     planned = SimulatedSweep(dataclasses.replace(SEARCH, trials=trials, seeds=(0, 1)), BASE, reports).plan().searches[0]
     sampler = Listed(planned, 0.01, 0.02)
-    search = dataclasses.replace(planned, sampler=sampler)
+    search = planned.with_sampler(sampler)
     assert (search.state, search.left) == (SearchState.PROPOSING, trials + 1)
     first, second = search.next_cell(), search.next_cell()
     assert [first, second] == sampler.cells

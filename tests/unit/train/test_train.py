@@ -12,14 +12,14 @@ from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.flat import unflatten
 from jepa_train.config.presets import DIGITS
-from jepa_train.evaluation.metrics import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
-from jepa_train.train.loop import Outcome, train
+from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
 SMALL = ranks.SMALL
 
 
-def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[Outcome, list[dict[str, float]]]:
+def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[TrainingResult, list[dict[str, float]]]:
     """The outcome and everything reported."""
     reports: list[dict[str, float]] = []
 
@@ -31,7 +31,7 @@ def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[Outcome, 
 
 
 @pytest.fixture(scope="module")
-def finished() -> tuple[Outcome, list[dict[str, float]]]:
+def finished() -> tuple[TrainingResult, list[dict[str, float]]]:
     return run(dataclasses.replace(SMALL["lejepa"], epochs=2))
 
 

@@ -1,0 +1,44 @@
+"""Names of datasets and evaluation protocols that a config may hold, and the text lists that hold several.
+
+The registries data.DATASETS and evaluation.protocols.PROTOCOLS import the config; a test compares the names.
+"""
+
+from jepa_train.base.errors import nearest, require
+
+DATASET_NAMES = ("digits", "digits_0_4", "digits_5_9", "cifar10", "cifar100", "image_folder")
+PROTOCOL_NAMES = ("linear", "sgd", "knn", "kshot", "finetune")
+
+
+def protocol_names(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list; "" has none.
+
+    Raises:
+        ValueError: an unknown name, or one given twice.
+    """
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+    for name in names:
+        known = f"protocols must list known protocols, got {name!r}{nearest(name, PROTOCOL_NAMES)}"
+        require(name in PROTOCOL_NAMES, known)
+    require(len(set(names)) == len(names), f"protocols must name each protocol once, got {text!r}; drop the others")
+    return names
+
+
+def transfer_sets(text: str) -> dict[str, str]:
+    """{name: folder} of a comma-separated list; the folder is "" where none is given. "" has none.
+
+    "cifar100,dtd=FOLDER": a name alone is one of DATASET_NAMES; with a folder it is that, or any name for a folder of
+    images (train/<class>/*, test/<class>/*). DTD, Flowers-102, Food-101, Pets and the like come as such folders.
+
+    Raises:
+        ValueError: an unknown name without a folder, a name without letters or given twice.
+    """
+    found: dict[str, str] = {}
+    for word in text.split(",") if text.strip() else ():
+        name, equals, folder = (part.strip() for part in word.partition("="))
+        alone = sorted({*DATASET_NAMES} - {"image_folder"})
+        known = f"transfer must list known data sets, or NAME=FOLDER of images, got {word.strip()!r}"
+        require(bool(folder) if equals else name in alone, f"{known}{nearest(name, alone)}")
+        require(name.replace("_", "").replace("-", "").isalnum(), f"{known}; a name has letters, digits, - and _")
+        require(name not in found, f"transfer must name each data set once, got {name!r} twice; drop one")
+        found[name] = folder
+    return found

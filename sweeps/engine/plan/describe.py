@@ -1,0 +1,93 @@
+"""Descriptions of a plan for the store: the tags of its experiment, the files of its own run, and its open ledger."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, unflatten
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.spec.cells import shared_fields
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.ledger import Ledger
+
+
+def open_ledger(
+    plan: Plan,
+    *,
+    note: Callable[[str], object],
+    publish: Callable[[], str],
+    products: Callable[[], Mapping[str, str | bytes]] = dict,
+) -> Ledger:
+    """The ledger of a plan; see there for what it is given and raises."""
+    return Ledger(
+        plan.sweep,
+        plan.file,
+        known=plan.entries,
+        roles={cell.key: cell.role for cell in plan.fixed},
+        cells=[cell.key for cell in plan.known],
+        tags=experiment_tags(plan),
+        files=plan_files(plan),
+        note=note,
+        publish=publish,
+        products=products,
+    )
+
+
+def experiment_tags(plan: Plan) -> dict[str, str]:
+    """The experiment's tags: what analysis must know of the sweep."""
+    sweep, keyed = plan.sweep, key_fields(plan.base)
+    base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
+    return {
+        "sweep.file": str(plan.file),
+        **({"sweep.name": sweep.study, "sweep.scale": sweep.scale} if sweep.scale else {}),
+        "sweep.kind": sweep.kind,
+        "sweep.axes": json.dumps(sweep.axes),
+        "sweep.searched": json.dumps([*sweep.space]),
+        "sweep.seeds": json.dumps(sweep.seeds),
+        "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
+        "sweep.base": json.dumps(base, sort_keys=True),
+        "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
+        "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
+        **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
+        **_views(plan),
+    }
+
+
+def _views(plan: Plan) -> dict[str, str]:
+    """The views of the UI which analysis.ui links to, in the tags where MLflow keeps those that people share.
+
+    Both have columns for what varies and is compared; in "seeds" cells that differ in their seed alone are one row,
+    their mean.
+    """
+    sweep = plan.sweep
+    metrics = [*(goal.metric for goal in sweep.goals), "test/linear_top1"]
+    columns = [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)]
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]}
+    views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}
+    if len(sweep.seeds) > 1:
+        views["seeds"] = {"selectedColumns": columns, "groupBy": grouped}
+    return {f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()}
+
+
+def plan_files(plan: Plan) -> dict[str, str]:
+    """What the sweep's own run keeps: its file, and every cell with the state in which this launch found it."""
+    cells = [
+        {"key": row.cell.key, "label": row.cell.label, "role": row.cell.role, "state": row.state, "note": row.note}
+        for row in plan.rows()
+    ]
+    text = json.dumps({"cells": cells, "to be proposed": plan.total - len(cells)}, indent=1)
+    return {"plan.json": text} | ({plan.file.name: plan.file.read_text()} if plan.file.is_file() else {})
+
+
+def _grids(sweep: Sweep, base: TrainConfig) -> list[dict[str, Sequence[Scalar]]]:
+    """The sweep's grids, one for each method in it, each with a value for every axis of any: the base's own where it
+    has none, with another method than the base's that method's own default, "" where a method has no such field."""
+    grids: list[dict[str, Sequence[Scalar]]] = []
+    for grid in sweep.grids:
+        for method in grid.get("method", [base.method.name]):
+            flat = flatten(unflatten({"method": method}, base=base))
+            named = {"method": [method]} if "method" in sweep.grid_axes else {}
+            grids.append({key: grid.get(key, [flat.get(key, "")]) for key in sweep.grid_axes} | named)
+    return grids
