@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from jepa_train.base.errors import ConfigError, nearest
-from jepa_train.config.scales import SCALES, Scale
+from jepa_train.base.scale_names import SCALES, Scale
 from sweeps.engine.parser import LineParser
 
 _MODES = ("--dry-run", "--status", "--explain", "--evaluate")

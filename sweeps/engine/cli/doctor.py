@@ -32,7 +32,8 @@ from jepa_train.base.security import hidden
 from jepa_train.storage.base import StorageError, StoragePath
 from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import cache_dir, results_dir
-from jepa_train.storage.resolve import mark, storage_dir, unseen
+from jepa_train.storage.resolve import storage_dir
+from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.lock import holder_of
 from sweeps.engine.store.mlflow_client import open_client
@@ -164,7 +165,7 @@ def _storage() -> Iterator[Finding]:
         remedy = "where machines share it, mount it; else the first sweep makes it"
         yield Finding("warning", "storage", f"{place} is not there", remedy)
     else:
-        reason = _unusable(place)
+        reason = storage_problem(place)
         remedy = "see that it is up, and that this machine has the credentials" if reason else ""
         yield Finding("problem" if reason else "ok", "storage", reason or f"{place} can be written to", remedy)
         if not reason:
@@ -192,14 +193,6 @@ def _size(folder: Path) -> str:
         if time.monotonic() > deadline:
             return f"more than {size / 1e9:.2f} GB in more than {count} files"
     return f"{size / 1e9:.2f} GB in {count} files" if count else "nothing yet"
-
-
-def _unusable(place: StoragePath) -> str:
-    try:
-        with mark(place) as name:
-            return unseen(str(place), name)
-    except OSError as error:
-        return str(error)
 
 
 def _size_in_storage(place: StoragePath) -> str:

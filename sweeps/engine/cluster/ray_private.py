@@ -76,8 +76,7 @@ def draining_nodes() -> Mapping[str, int]:
     Hook: state.get_draining_nodes. Without it, a launch asks such a node whether it is fit, and waits for its answer
     in vain.
     """
-    found: Mapping[str, int] = state.state.get_draining_nodes()
-    return found
+    return dict(state.state.get_draining_nodes())
 
 
 def drain_this_machine(reason: str, deadline: float, *, timeout_s: float) -> list[str]:

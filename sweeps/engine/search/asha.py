@@ -88,7 +88,7 @@ class Judge:
 class AshaScheduler(FIFOScheduler):
     """Asks the judge after every report of a Tune trial."""
 
-    _supports_buffered_results = False  # a verdict that comes late costs epochs
+    supports_buffered_results = False  # a verdict that comes late costs epochs
 
     def __init__(self, judge: Judge) -> None:
         super().__init__()
