@@ -15,9 +15,8 @@ from rich.console import Console
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.resolve import storage_dir
 from sweeps.__main__ import main
-from sweeps.engine.cli.args import read_words
 from sweeps.engine.cluster import backup
-from sweeps.engine.run.launch import Run
+from sweeps.engine.run.launch import Launch
 
 pytestmark = pytest.mark.usefixtures("results")
 
@@ -128,12 +127,11 @@ def test_a_launch_copies_at_its_end_where_a_watch_does(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JEPA_STORAGE", str(tmp_path / "shared"))
-    options = read_words([], about="")
-    with Run(options, Console()):
+    with Launch(Console(), print):
         run(results)
     assert not (tmp_path / "shared").exists(), "a laptop's store is no head's"
     (results / backup.WATCH).touch()
-    with Run(options, Console()):
+    with Launch(Console(), print):
         run(results)
     assert backup._runs(tmp_path / "shared/store/mlflow.db") == runs(results)
 
