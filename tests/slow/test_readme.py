@@ -458,25 +458,6 @@ def test_make_test_cluster_installs_its_needs_and_runs_the_story():
     assert re.search(r"pytest .*tests/cluster$", told.stdout, flags=re.MULTILINE)
 
 
-def test_the_layout_names_what_exists():
-    tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
-    named = re.findall(r"\b([a-z_0-9]+\.py|[a-z_]+/)", tree)
-    names = ("jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks", "cluster", "tests")
-    packages = [ROOT / name for name in names]
-    paths = [*packages, *(path for package in packages for path in package.rglob("*"))]
-    assert set(named) <= {f"{path.name}/" if path.is_dir() else path.name for path in paths}
-
-
-@pytest.mark.parametrize("folder", ["jepa_train", "jepa_train/methods", "jepa_train/data", "sweeps/engine"])
-def test_the_layout_leaves_no_module_out(folder):
-    tree = re.search(r"## Layout\n\n```\n(.+?)```", README, flags=re.DOTALL).group(1)
-    name = Path(folder).name
-    lines = re.search(rf"^( *){name}/.*\n(?:\1 +.*\n)*", tree, flags=re.MULTILINE).group()  # and the deeper ones below
-    ending = r"\.py" if folder == "jepa_train" else ""  # in the others, the stems stand in running text
-    modules = sorted({path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"})
-    assert [module for module in modules if not re.search(rf"\b{module}{ending}\b", lines)] == []
-
-
 def test_flat_keys_in_the_readme_exist():
     keys = set(re.findall(r"\b((?:method|data|views|model|optim|probe)\.[a-z_]+)=", README))
     known = flatten(demo_lejepa.SWEEP.base) | flatten(demo_rectified_lpjepa.SWEEP.base)

@@ -1,4 +1,4 @@
-"""doctor: is this machine ready to run sweeps? One line per finding, with the remedy where something is amiss.
+"""doctor: checks of this machine before sweeps run on it, one line per finding, with the remedy if one is needed.
 
 A check is a function without arguments that yields findings; CHECKS, at the end, lists them in the order of printing.
 """

@@ -1,4 +1,4 @@
-"""Is a machine fit to run cells? Its code, its versions, its view of the storage and of the data, as the head has them.
+"""Checks of one machine: code, versions, storage and data must be those of the head.
 
 Sent to the machines by value, because their own code is what is in question: nothing of it is imported before it has
 been compared.

@@ -1,4 +1,4 @@
-"""The worker of a lane: runs one cell after another under Ray Train. The only `import ray` in this package."""
+"""The worker of a lane: runs one cell after another under Ray Train."""
 
 import time
 import traceback
