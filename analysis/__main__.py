@@ -9,11 +9,13 @@ from pathlib import Path
 from analysis.against_paper import NothingPublished, against_paper
 from analysis.store.folders import Folder, NoFolder, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
+from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
+from analysis.table.build import UI
 from analysis.table.mixture import MixedRuns
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
-from analysis.tables import GENERIC, UI, UnknownTable, described, find, names
+from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
        python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
@@ -39,24 +41,16 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say = parser.add_argument
     say("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
     say("of", nargs="*", default=[], help="what to report, draw or export; without it, export writes every sweep")
-    scales = ("mini", "small", "lab", "paper")
-    say("--scale", choices=scales, default="", help="by default the only one in the store")
+    say("--scale", choices=SCALE_NAMES, default="", help="by default the only one in the store")
     say("--sweep", default="", metavar="SWEEP", help="what a figure draws, if not its own sweep")
     say("--format", choices=FORMATS, default="md")
     say("--against-paper", action="store_true", help="the published numbers next to ours")
     say("--allow-mixed", action="store_true", help="numbers of several code versions or evaluations, marked")
-    say(
-        "--output",
-        metavar="DIR",
-        help="where to write: a table in all formats, with its provenance; an export by URL too",
-    )
-    say(
-        "--store",
-        default=store_uri(),
-        metavar="URI",
-        help="an MLflow store, or a folder of exports by path or URL; "
-        f"default: {shown(store_uri()).replace('%', '%%')}",
-    )
+    files = "where to write: a table in all formats, with its provenance; an export by URL too"
+    say("--output", metavar="DIR", help=files)
+    default = f"default: {shown(store_uri()).replace('%', '%%')}"
+    store = f"an MLflow store, or a folder of exports by path or URL; {default}"
+    say("--store", default=store_uri(), metavar="URI", help=store)
     say("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
     options = parser.parse_args(words)
     if options.name != "export" and is_url(options.output or ""):
@@ -69,8 +63,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _table(options: argparse.Namespace) -> str:
-    found = find(options.name, options.store, options.scale)
-    built = found.finished(found.load(options.store), allow_mixed=options.allow_mixed)
+    found = find_table(options.name, options.store, options.scale)
+    built = found.finish(found.load(options.store), allow_mixed=options.allow_mixed)
     files: list[Path] = []
     folder = Path(options.output or "")
     if options.output is not None:
@@ -130,19 +124,19 @@ def _listing(options: argparse.Namespace) -> str:
         where = f"store: {shown(store)}"
     except NothingToShow as nothing:
         filled, where = {}, str(nothing)
-    lines = [_line(name, {sweep: item.tags for sweep, item in filled.items()}) for name in names()]
+    lines = [_line(name, {sweep: item.tags for sweep, item in filled.items()}) for name in table_names()]
     tabled = {sweep for _, _, _, sweeps in lines for sweep in sweeps}
     others = sorted({*filled} - tabled)
     about = f"a sweep without a table of its own: its trials ({GENERIC})"
     rows = [line[:3] for line in lines] + [(name, "in store", about) for name in others]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {told}" for name, state, told in rows]
+    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows]
     return "\n".join([*text, "", where])
 
 
 def _line(name: str, filled: dict[str, dict[str, str]]) -> tuple[str, str, str, set[str]]:
     """A table: its name, at what scales the store has its sweeps, what it is, and the experiments that it shows."""
-    about, sweeps = described(name)
+    about, sweeps = describe_table(name)
     if filled.keys() >= {*sweeps}:
         return name, "in store" if sweeps else "recorded", about, {*sweeps}
     own = {sweep: tags["sweep.scale"] for sweep, tags in filled.items() if tags.get("sweep.name") in sweeps}

@@ -15,12 +15,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.select.current import canonical
 from analysis.select.labels import dataset_label, encoder_label
-from analysis.select.selection import comparable, records_of
-from analysis.table.cells import Cell, Quantity
+from analysis.select.selection import records_of
+from analysis.table.build import FinishedTable
+from analysis.table.cells import Quantity, TableCell
 from analysis.table.render import render
 from analysis.table.significance import cells_of
-from analysis.tables import Built, comparable_frame
+from analysis.tables import comparable_frame
 
 FOLDER = Path(__file__).parent / "published"
 _ABSENT = "not in our table"
@@ -38,14 +40,14 @@ class Pair:
     """A published number and ours at the same place of the table."""
 
     place: dict[str, str]
-    published: Cell
-    ours: Cell
-    difference: Cell
+    published: TableCell
+    ours: TableCell
+    difference: TableCell
     verdict: str
     source: str
 
 
-def against_paper(name: str, built: Built, format: str = "md") -> str:
+def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
     """The comparison as md, latex, html or csv. Reasons stand below the table, in CSV in its lines. Published numbers
     at places that our table lacks, and those measured otherwise where another one compares, are counted, in CSV listed.
 
@@ -64,8 +66,8 @@ def against_paper(name: str, built: Built, format: str = "md") -> str:
     judged = {id(pair.ours) for pair in found if pair.verdict.startswith(("inside", "outside"))}
     shown = [pair for pair in found if pair.verdict != _ABSENT and (id(pair.ours) not in judged or pair.difference.n)]
     counts = Counter(pair.verdict.partition(":")[0] for pair in found)
-    told = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    notes = [f"{len(found)} published numbers: {told}"]
+    verdict_counts = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    notes = [f"{len(found)} published numbers: {verdict_counts}"]
     frame = _frame(shown)
     verdicts = frame["verdict"].tolist()
     reasons = [*dict.fromkeys(verdict for verdict in verdicts if ":" in verdict)]
@@ -77,7 +79,7 @@ def against_paper(name: str, built: Built, format: str = "md") -> str:
     return render(frame.assign(verdict=verdicts), format, title=title, notes=notes)
 
 
-def pairs(published: pd.DataFrame, built: Built) -> list[Pair]:
+def pairs(published: pd.DataFrame, built: FinishedTable) -> list[Pair]:
     """Every published number with each of our cells at its place.
 
     Raises:
@@ -95,32 +97,32 @@ def pairs(published: pd.DataFrame, built: Built) -> list[Pair]:
     found = []
     several = "at:data" in published and published["at:data"].nunique() > 1
     for line in records_of(published):
-        hits: list[tuple[Cell | None, dict[str, Any]]] = [
+        hits: list[tuple[TableCell | None, dict[str, Any]]] = [
             (cell, place) for cell, place in cells if _at(line, own, cell, place)
         ]
         for cell, place in hits or [(None, {})]:
-            where = {name: _told(line[name]) for name in own} | {name: str(place.get(name, "-")) for name in others}
+            where = {name: _first(line[name]) for name in own} | {name: str(place.get(name, "-")) for name in others}
             where |= {"quantity": line["quantity"]} if line.get("quantity") else {}
-            where |= {"published on": _told(line["at:data"])} if several else {}
+            where |= {"published on": _first(line["at:data"])} if several else {}
             run = settings.get(next(iter(cell.run_ids), ""), {}) if cell is not None else {}
             found.append(_pair(line, where, cell, {**run, **place}))
     return found
 
 
-def _at(line: Mapping[str, str], own: list[str], cell: Cell, place: Mapping[str, Any]) -> bool:
+def _at(line: Mapping[str, str], own: list[str], cell: TableCell, place: Mapping[str, Any]) -> bool:
     """Whether a cell stands where a published number does."""
     if cell.quantity is not None and line.get("quantity", "") not in ("", cell.quantity.label):
         return False
     return all(name in place and _matches(place[name], line[name]) for name in own)
 
 
-def _pair(line: Mapping[str, str], where: dict[str, str], cell: Cell | None, setting: Mapping[str, Any]) -> Pair:
+def _pair(line: Mapping[str, str], where: dict[str, str], cell: TableCell | None, setting: Mapping[str, Any]) -> Pair:
     number = float(line["published"])
     percent = cell is None or cell.quantity is None or cell.quantity.factor == 100
     tolerance = float(line.get("tolerance") or (1.0 if percent else 0.01))
     spec = cell.quantity.spec if cell is not None and cell.quantity is not None else ".4g"
-    published = Cell((number,), quantity=Quantity(label="published", metric="", spec=spec))
-    difference, ours = Cell(), cell or Cell()
+    published = TableCell((number,), quantity=Quantity(label="published", metric="", spec=spec))
+    difference, ours = TableCell(), cell or TableCell()
     reasons = [*_reasons(line, setting)]
     if cell is None:
         verdict = _ABSENT
@@ -130,7 +132,7 @@ def _pair(line: Mapping[str, str], where: dict[str, str], cell: Cell | None, set
         verdict = f"not comparable: {'; '.join(reasons)}"
     else:
         gap = cell.mean - number
-        difference = Cell((gap,), quantity=Quantity(label="difference", metric="", spec=f"+{spec}"))
+        difference = TableCell((gap,), quantity=Quantity(label="difference", metric="", spec=f"+{spec}"))
         verdict = f"{'inside' if abs(gap) <= tolerance else 'outside'} ±{tolerance:g}"
     source = line.get("source", "")
     return Pair(place=where, published=published, ours=ours, difference=difference, verdict=verdict, source=source)
@@ -144,18 +146,18 @@ def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[st
             continue
         ours = _NAMED[name](setting) if name in _NAMED and "data.name" in setting else setting.get(name, "")
         if ours == "" or pd.isna(ours):
-            yield f"{name} unknown instead of {_told(asked)}"
+            yield f"{name} unknown instead of {_first(asked)}"
         elif not _matches(ours, asked):
-            yield f"{name} {f'{ours:g}' if isinstance(ours, float) else ours} instead of {_told(asked)}"
+            yield f"{name} {f'{ours:g}' if isinstance(ours, float) else ours} instead of {_first(asked)}"
 
 
 def _matches(ours: Any, asked: str) -> bool:
-    if comparable(ours) == comparable(asked):
+    if canonical(ours) == canonical(asked):
         return True
     return any(fnmatch.fnmatchcase(str(ours), one) for one in asked.split("|")) and isinstance(ours, str)
 
 
-def _told(asked: str) -> str:
+def _first(asked: str) -> str:
     """The first alternative, as a name."""
     return asked.partition("|")[0].rstrip("*_")
 
@@ -165,5 +167,5 @@ def _frame(found: list[Pair]) -> pd.DataFrame:
     labels = [tuple(pair.place.get(name, "") for name in names) for pair in found]
     index = pd.MultiIndex.from_tuples(labels or [("-",) * len(names)], names=names)
     rows = [[pair.published, pair.ours, pair.difference, pair.verdict] for pair in found]
-    rows = rows or [[Cell(), Cell(), Cell(), "nothing of ours to compare"]]
+    rows = rows or [[TableCell(), TableCell(), TableCell(), "nothing of ours to compare"]]
     return pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)

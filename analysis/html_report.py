@@ -10,14 +10,15 @@ import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis import figures, tables
+from analysis.figures.draw import experiment_of
 from analysis.figures.points import groups_by_views, numbers
-from analysis.select.selection import axes, current, said
+from analysis.select.selection import axes, current, seeds_of
 from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
 from analysis.table.cells import short, states_of
-from analysis.table.render_html import to_html
-from analysis.table.summary import summary
+from analysis.table.render import to_html
+from analysis.table.summary import progress_note
 
 _STYLE = """<style>
 body {font: 15px/1.45 sans-serif; color: #222; background: #fff; max-width: 1120px; margin: 24px auto; padding: 0 20px}
@@ -41,7 +42,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         NothingToShow: no such store or sweep, or no run in it.
     """
     store = store or store_uri()
-    experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[figures.experiment_of(sweep, store)]
+    experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[experiment_of(sweep, store)]
     runs = load_runs(experiment.name, store)
     sections = {
         "What it is": _about(runs, experiment),
@@ -74,7 +75,7 @@ def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
         "kind": experiment.tags.get("sweep.kind", ""),
         "scale": experiment.tags.get("sweep.scale", ""),
         **{f"varies {key}": _values(present, key) for key in axes(runs)},
-        "seeds": ", ".join(map(str, said(runs, "sweep.seeds") or sorted(present["seed"].unique()))),
+        "seeds": ", ".join(map(str, seeds_of(runs) or sorted(present["seed"].unique()))),
         "data": _values(present, "data.name"),
         "encoder": _values(present, "model.encoder"),
         "epochs": _values(present, "epochs"),
@@ -96,7 +97,7 @@ def _progress(runs: pd.DataFrame) -> str:
     ends = runs["end_time"].dropna()
     last = f", last result {ends.max():%Y-%m-%d %H:%M} UTC" if len(ends) else ""
     when = f"First run {runs['start_time'].min():%Y-%m-%d %H:%M}{last}."
-    return f"<p>{html.escape(summary(runs))}</p>\n<p>{when}</p>"
+    return f"<p>{html.escape(progress_note(runs))}</p>\n<p>{when}</p>"
 
 
 def _table(sweep: str, store: str) -> str:
@@ -144,22 +145,22 @@ def _failures(runs: pd.DataFrame) -> str:
 def _cost(runs: pd.DataFrame) -> str:
     """Device-hours as the runs tell them, whatever they were spent on."""
     hours = numbers(runs, "device_seconds") / 3600
-    told = runs.assign(hours=hours, kind=[*_kinds(runs)])
-    if not told["hours"].notna().any():
+    costs = runs.assign(hours=hours, kind=[*_kinds(runs)])
+    if not costs["hours"].notna().any():
         return "<p>No run says how long it took.</p>"
-    total = float(told["hours"].sum())
+    total = float(costs["hours"].sum())
     rows = [
         [len(own), round(float(own["hours"].sum()), 2), round(100 * float(own["hours"].sum()) / (total or 1), 1)]
-        for _, own in told.groupby("kind")
+        for _, own in costs.groupby("kind")
     ]
     frame = pd.DataFrame(
-        [*rows, [len(told), round(total, 2), 100.0]],
-        index=pd.Index([*told["kind"].sort_values().unique(), "all"], name="runs"),
+        [*rows, [len(costs), round(total, 2), 100.0]],
+        index=pd.Index([*costs["kind"].sort_values().unique(), "all"], name="runs"),
         columns=["number", "device-hours", "share (%)"],
         dtype=object,
     )
-    lost = float(told.loc[told["status"].isin(_BADLY), "hours"].sum())
-    silent = int(told["hours"].isna().sum())
+    lost = float(costs.loc[costs["status"].isin(_BADLY), "hours"].sum())
+    silent = int(costs["hours"].isna().sum())
     note = f"Ended badly ({', '.join(_BADLY)}): {lost:.2f} of {total:.2f} device-hours."
     note += f" {silent} runs do not say how long they took." if silent else ""
     return to_html(frame, notes=[note])

@@ -37,18 +37,8 @@ def main(words: list[str]) -> int:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else a dozen processes for jobs that nobody submits
-    server = [
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--uvicorn-opts",
-        "--log-level warning",
-    ]
+    server = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server += ["--uvicorn-opts", "--log-level warning"]
     os.environ["MLFLOW_BACKEND_STORE_URI"] = store  # not as an argument: all users of a machine can read those
     os.execv(sys.executable, [sys.executable, "-m", *server])
 

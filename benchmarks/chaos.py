@@ -120,7 +120,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 left = arena.close()
             storm.problems += [f"round {storm.rounds}: a process is left: {title}" for title in left]
             arena.remove()
-    text = report(storm, calm, time.monotonic() - began)
+    text = chaos_report(storm, calm, time.monotonic() - began)
     sys.stdout.write(text)
     if wanted >= RECORDED:
         RESULTS.mkdir(exist_ok=True)
@@ -189,7 +189,7 @@ def _next(storm: Storm, now: float) -> tuple[float, bool]:
     return now + storm.rng.uniform(0, 5 * storm.pause_s if early else storm.pause_s), early
 
 
-def report(storm: Storm, calm: Calm, seconds: float) -> str:
+def chaos_report(storm: Storm, calm: Calm, seconds: float) -> str:
     """A table of the faults, what the commands answered, and what is wrong."""
     lines = ["| fault | struck | next epoch after, median s | worst s |", "|:---|---:|---:|---:|"]
     for kind in storm.kinds:

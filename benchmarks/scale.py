@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 from mlflow import MlflowClient
 
 from analysis.store.runs import load_histories, load_runs
-from analysis.tables import find
+from analysis.tables import find_table
 from benchmarks.comparison import in_bytes, in_time
 from benchmarks.filled_store import EPOCHS, drawn_cells, fill, grid_of, search_of
 from benchmarks.report import as_markdown
@@ -80,7 +80,7 @@ def table_rows(side: int) -> list[Measured]:
     loading = median(_timed(lambda: load_runs("scale", store)) for _ in range(3))
     runs = load_runs("scale", store)
     assert len(runs) == side**4
-    building = median(_timed(lambda: find("scale", store).render(runs)) for _ in range(3))
+    building = median(_timed(lambda: find_table("scale", store).render(runs)) for _ in range(3))
     return [
         Measured(what="load_runs", size=size, seconds=loading, peak=peak_of_process(), most=10),
         Measured(what="its table", size=size, seconds=building, peak=peak_of_process(), most=2),

@@ -1,4 +1,4 @@
-"""One figure per file, found by looking into this folder; style.py and points.py are what they share.
+"""One figure per file, found by looking into this folder; draw.py, points.py, style.py and theory.py are shared.
 
 A figure file has a docstring whose first line describes it; SWEEP, the one that it draws by default ("" for any);
 `lacks(runs)`, why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`. One that needs
@@ -8,50 +8,18 @@ learning curves has `curves(runs)`, their metrics, and `draw(runs, histories)`.
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from analysis.figures.style import as_bytes, styled
-from analysis.runs import NothingToShow, load_histories, load_runs, store_uri, sweeps_in
-from analysis.store.sources import file_name, shown
-from analysis.tables import UnknownTable
+from analysis.figures.draw import Drawing, UnknownFigure, experiment_of
+from analysis.figures.style import as_bytes
+from analysis.store.runs import load_runs, store_uri
+from analysis.store.sources import file_name
 
-SHARED = {"style", "points"}
+SHARED = {"draw", "points", "style", "theory"}
 FORMATS = ("pdf", "png")
-
-
-class UnknownFigure(UnknownTable):
-    """No such figure or scale, several scales, or a figure of any sweep and none is named; one line with the remedy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """One figure file."""
-
-    name: str
-    description: str
-    sweep: str
-    lacks: Callable[[pd.DataFrame], str]
-    curves: Callable[[pd.DataFrame], Sequence[str]] | None
-    make: Callable[..., Figure]
-
-    def draw(self, runs: pd.DataFrame, store: str) -> Figure:
-        """The figure of one sweep's runs, in the one style; its curves are read from the store.
-
-        Raises:
-            NothingToShow: the runs lack what it draws.
-        """
-        lack = self.lacks(runs)
-        if lack:
-            raise NothingToShow(f"{self.name} has nothing to draw of {runs['sweep'].iloc[0]}: {lack}")
-        with styled():
-            if self.curves is None:
-                return self.make(runs)
-            return self.make(runs, load_histories(runs["sweep"].iloc[0], self.curves(runs), store))
 
 
 def names() -> list[str]:
@@ -113,24 +81,3 @@ def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "",
     for file in files:
         file.write_bytes(as_bytes(figure, file.suffix[1:]))
     return files
-
-
-def experiment_of(sweep: str, store: str, scale: str = "") -> str:
-    """The experiment of a sweep at a scale; without a scale the only one that the store has.
-
-    Raises:
-        UnknownFigure: the store has several, and none is named.
-        NothingToShow: it has none.
-    """
-    scales = {
-        experiment.tags.get("sweep.scale", ""): name
-        for name, experiment in sweeps_in(store).items()
-        if experiment.tags.get("sweep.name", name) == sweep
-    }
-    wanted = [scale] if scale else [*scales]
-    if len(wanted) > 1:
-        raise UnknownFigure(f"{sweep} is in the store at the scales {', '.join(sorted(scales))}; choose one: --scale")
-    if not wanted or wanted[0] not in scales:
-        at = f" --scale {scale}" if scale else ""
-        raise NothingToShow(f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{sweep}.py{at} fills it")
-    return scales[wanted[0]]

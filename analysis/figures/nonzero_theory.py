@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import finished, lacking, over_seeds, seeds_said
 from analysis.figures.style import panels, series
-from analysis.table.theory import expected_nonzero_fraction
+from analysis.figures.theory import expected_nonzero_fraction
 
 SWEEP = "rectified_sparsity"
 NONZERO = "test/nonzero_fraction"

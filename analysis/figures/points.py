@@ -63,10 +63,10 @@ def label_of(row: pd.Series, keys: Iterable[str]) -> str:
     method needs no word before its name."""
     named = ("model.encoder", "method")
     present = [key for key in keys if not _absent(row[key])]
-    return " ".join(shown(row[key]) if key in named else f"{short(key)}={shown(row[key])}" for key in present)
+    return " ".join(value_text(row[key]) if key in named else f"{short(key)}={value_text(row[key])}" for key in present)
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float | np.number) and not isinstance(value, bool) else str(value)
 
 

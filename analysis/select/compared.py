@@ -1,29 +1,32 @@
-"""What a table compares: the cells that the sweep's file asks for, begun or not, or the best of each point."""
+"""The cells that a table compares: those that the sweep asks for, begun or not, or the best of each point."""
 
 import itertools
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from analysis.select.current import canonical, json_tag
 from analysis.select.objectives import goals_of
 from analysis.select.selection import (
     JUDGED,
     axes,
     choices,
-    comparable,
+    column,
     current,
     grids_of,
     is_fair,
     of_present_base,
     places_of,
+    positions_by_place,
     present_base,
-    said,
     searched,
     seeds_of,
+    tags_of,
 )
+from analysis.store.cell_list import recorded_cells
+from analysis.store.frames import typed
 
 
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
@@ -33,13 +36,13 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     winners; where a point has none yet, its candidates without a result.
     """
     if not is_fair(runs):
-        return _as_planned(runs)
+        return _of_grid(runs)
     parts = []
     for choice in choices(runs):
         waiting = choice.candidates[choice.candidates["status"] != "finished"]
         parts.append(choice.winner if len(choice.winner) else waiting)
         if choice.candidates.empty:
-            parts[-1] = _unbegun(runs, [choice.point])
+            parts[-1] = _missing_rows(runs, [choice.point])
     return pd.concat([part.astype(object) for part in parts]).copy() if parts else runs.iloc[:0]
 
 
@@ -54,14 +57,11 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
         of those settings that competed.
     """
     goal, keys = goals_of(found)[0], [axis for axis in axes(found) if axis not in free]
-    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for position, place in enumerate(places_of(found, keys)):
-        groups[place].append(position)
     scored = found.assign(
         score=goal.scores(found), setting=pd.Series(places_of(found, free), index=found.index, dtype=object)
     )
     parts, judged = [], []
-    for positions in groups.values():
+    for positions in positions_by_place(found, keys).values():
         own = scored.iloc[positions]
         done = own[(own["status"] == "finished") & own["score"].notna()]
         if len(done):
@@ -86,51 +86,54 @@ def missing(runs: pd.DataFrame) -> pd.DataFrame:
 
     It has the sweep's tags and the values of its point; a search asks for no point in particular.
     """
-    if searched(runs) or said(runs, "sweep.grid") is None:
+    tags = tags_of(runs)
+    requested, begun = recorded_cells(tags), {*column(runs, "cell_key"), *(json_tag(tags, "sweep.references") or [])}
+    if searched(runs) or "sweep.grid" not in tags or (requested is not None and begun.issuperset(requested)):
         return runs.iloc[:0]
-    keys = _planned_keys(runs)
+    keys = _point_keys(runs)
     held = {*places_of(current(runs), keys)}
-    points = (dict(zip(keys, values, strict=True)) for values in _planned(runs))
-    return _unbegun(runs, [point for point in points if tuple(map(comparable, point.values())) not in held])
+    points = (dict(zip(keys, values, strict=True)) for values in _points(runs))
+    return _missing_rows(runs, [point for point in points if tuple(map(canonical, point.values())) not in held])
 
 
-def _unbegun(runs: pd.DataFrame, points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row of status "missing" for each point, which shares what all cells of the sweep share."""
+def _missing_rows(runs: pd.DataFrame, points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row of status "missing" for each point, with the values that all cells of the sweep share."""
     if not points:
         return runs.iloc[:0]
-    present = of_present_base(runs)
-    base = present_base(present)
-    shared = {*json.loads(base or "{}"), "data.path"} - {*axes(runs), "seed"}
+    present, base = of_present_base(runs), present_base(runs)
+    texts = {key: text for key, text in json.loads(base or "{}").items() if key not in {*axes(runs), "seed"}}
     source = (present if len(present) else runs).iloc[0]
-    names = [name for name in map(str, runs) if name.startswith("sweep") or name in shared]
-    about: dict[str, Any] = {name: source[name] for name in names}
+    about: dict[str, Any] = {name: source[name] for name in map(str, runs) if name.startswith("sweep")}
+    about |= {name: source[name] for name in ({*texts, "data.path"} & {*runs}) - {*axes(runs)}}
+    if present.empty:  # the runs are of an earlier base
+        about |= {key: typed(pd.Series([text])).iloc[0] for key, text in texts.items()}
     about |= dict.fromkeys(("reason", "run_id", "cell_key"), "") | {"role": "cell", "status": "missing", "base": base}
     return pd.DataFrame([{**about, **point} for point in points]).reindex(columns=[*dict.fromkeys([*runs, *points[0]])])
 
 
-def _as_planned(runs: pd.DataFrame) -> pd.DataFrame:
+def _of_grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The present cells, begun or not, in the order of the sweep's file."""
     lacking = missing(runs)
     found = pd.concat([current(runs).astype(object), lacking.astype(object)]) if len(lacking) else current(runs)
-    if said(runs, "sweep.grid") is None or searched(runs):
+    if "sweep.grid" not in tags_of(runs) or searched(runs):
         return found
     order: dict[Any, int] = {}
-    for point in _planned(runs):
-        order.setdefault(tuple(map(comparable, point)), len(order))
-    positions = [order.get(place, len(order)) for place in places_of(found, _planned_keys(runs))]
+    for point in _points(runs):
+        order.setdefault(tuple(map(canonical, point)), len(order))
+    positions = [order.get(place, len(order)) for place in places_of(found, _point_keys(runs))]
     return found.iloc[sorted(range(len(found)), key=positions.__getitem__)].copy()
 
 
-def _planned(runs: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    """The values of each cell along the planned keys, in the order of the sweep's file."""
+def _points(runs: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """The values of each cell of the grid along _point_keys, in the order of the sweep's file."""
     seeds = {"seed": seeds_of(runs)} if seeds_of(runs) else {}
-    keys = _planned_keys(runs)
+    keys = _point_keys(runs)
     for grid in grids_of(runs):
         if not grid.keys() >= {*axes(runs)}:
             continue  # a store that does not say which values the file lists
         yield from itertools.product(*((seeds | grid)[key] for key in keys))
 
 
-def _planned_keys(runs: pd.DataFrame) -> list[str]:
+def _point_keys(runs: pd.DataFrame) -> list[str]:
     """The axes, and the seed where the sweep says which it runs."""
     return [*dict.fromkeys([*axes(runs), *(["seed"] if seeds_of(runs) else [])])]

@@ -20,13 +20,13 @@ def method_label(run: Mapping[str, Any]) -> str:
     """
     method = str(run["method"])
     if method != "rectified_lpjepa":
-        nonneg = _NONNEG.get(_said(run, "method.nonneg", ""), "")
+        nonneg = _NONNEG.get(_setting(run, "method.nonneg", ""), "")
         prefix = "N" if nonneg and method != "ncl" else ""
         return f"{prefix}{_NAMES.get(method, method)}" + (f"-{nonneg}" if nonneg else "")
-    rectified_target = _said(run, "method.target", "rgg") == "rgg"
-    rectified = str(_said(run, "method.rectified", True)) == "True"
-    sigma = str(_said(run, "method.sigma_mode", "gn")).upper()
-    p, mu = (float(_said(run, f"method.{name}", default)) for name, default in (("p", 1.0), ("mu", 0.0)))
+    rectified_target = _setting(run, "method.target", "rgg") == "rgg"
+    rectified = str(_setting(run, "method.rectified", True)) == "True"
+    sigma = str(_setting(run, "method.sigma_mode", "gn")).upper()
+    p, mu = (float(_setting(run, f"method.{name}", default)) for name, default in (("p", 1.0), ("mu", 0.0)))
     power = f"{p:.1f}" if p == round(p, 1) else f"{p:g}"
     unusual = "" if rectified == rectified_target else ", rectified features" if rectified else ", features as they are"
     return f"{'RGN' if rectified_target else 'GN'}_{power}({mu:g}, sigma_{sigma}){unusual}"
@@ -35,7 +35,7 @@ def method_label(run: Mapping[str, Any]) -> str:
 def group_label(run: Mapping[str, Any]) -> str:
     """ "ours", "sparse" or "dense", as Rectified LpJEPA's tables group their rows."""
     if str(run["method"]) == "rectified_lpjepa":
-        return "ours" if str(_said(run, "method.rectified", True)) == "True" else "dense"
+        return "ours" if str(_setting(run, "method.rectified", True)) == "True" else "dense"
     return "sparse" if "-" in method_label(run) else "dense"
 
 
@@ -51,13 +51,13 @@ def dataset_label(run: Mapping[str, Any]) -> str:
     """The name of the images: of a folder of images its own, "imagenet100" of ~/data/ImageNet-100."""
     if str(run["data.name"]) != "image_folder":
         return str(run["data.name"])
-    folder = PurePath(str(_said(run, "data.path", "image_folder"))).name
+    folder = PurePath(str(_setting(run, "data.path", "image_folder"))).name
     return re.sub(r"[^a-z0-9]", "", folder.lower())
 
 
 def encoder_label(run: Mapping[str, Any]) -> str:
     """timm's name with the patches that it really has: "vit_tiny_patch8_224" where model.patch_size is 8."""
-    patch, name = _said(run, "model.patch_size", 0), str(run["model.encoder"])
+    patch, name = _setting(run, "model.patch_size", 0), str(run["model.encoder"])
     return re.sub(r"patch\d+", f"patch{patch}", name) if patch else name
 
 
@@ -67,7 +67,7 @@ def with_models(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(encoder=[*map(encoder_label, runs)], dataset=[*map(dataset_label, runs)])
 
 
-def _said(run: Mapping[str, Any], key: str, default: Any) -> Any:
-    """A setting; what a cell that has not begun does not tell yet is the default."""
+def _setting(run: Mapping[str, Any], key: str, default: Any) -> Any:
+    """A setting of a run; the default where a cell that has not begun does not have it yet."""
     value = run.get(key, default)
     return default if pd.isna(value) or value == "" else value

@@ -1,23 +1,25 @@
-"""Which runs count: those of the sweep as its file is now, and of a fair ablation the winner of each point."""
+"""The runs of a sweep's frame that count: those that it asks for, and of a fair ablation the winner of each point."""
 
 import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from analysis.select.current import CellRun, are_current, canonical, json_tag, recorded_grids
 from analysis.select.objectives import goals_of
+from analysis.store.cell_list import recorded_cells
 
 JUDGED = ("finished", "diverged", "collapsed", "pruned")  # runs that have had their chance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What one point of the grid chose among its candidates.
+    """The candidates and the winner at one point of the grid.
 
     Args:
         point: the grid's axes and their values.
@@ -26,7 +28,7 @@ class Choice:
             none has finished.
     """
 
-    point: Mapping[str, Any]
+    point: dict[str, Any]
     candidates: pd.DataFrame
     winner: pd.DataFrame
 
@@ -38,16 +40,16 @@ def axes(runs: pd.DataFrame) -> list[str]:
 
 def searched(runs: pd.DataFrame) -> list[str]:
     """Those of its axes that a search proposes."""
-    return said(runs, "sweep.searched") or []
+    return json_tag(tags_of(runs), "sweep.searched") or []
 
 
 def has_winners(runs: pd.DataFrame) -> bool:
-    """Whether candidates compete, so that the best of each point runs with all seeds; of several goals none is best."""
+    """True if candidates compete and the best of each point runs with all seeds; of several goals none is best."""
     return bool(searched(runs)) and len(goals_of(runs)) == 1
 
 
 def is_fair(runs: pd.DataFrame) -> bool:
-    """Whether each point of a grid has a search of its own, with one winner."""
+    """True if each point of a grid has a search of its own, with one winner."""
     return has_winners(runs) and runs["sweep.kind"].iloc[0] == "fair"
 
 
@@ -56,13 +58,10 @@ def choices(runs: pd.DataFrame) -> list[Choice]:
     present, free = current(runs), searched(runs)
     keys = [axis for axis in axes(runs) if axis not in free]
     (goal, *_), first = goals_of(runs), seeds_of(runs)[:1]
-    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for position, place in enumerate(places_of(present, keys)):
-        groups[place].append(position)
-    found = []
+    groups, found = positions_by_place(present, keys), []
     for grid in grids_of(runs):
         for values in itertools.product(*(grid[key] for key in keys)):
-            own = present.iloc[groups[tuple(map(comparable, values))]]
+            own = present.iloc[groups[tuple(map(canonical, values))]]
             candidates = own[own["seed"].isin(first)] if first else own
             ranked = goal.best_first(candidates[candidates["status"] == "finished"]).dropna(subset="score")
             winner = own.iloc[:0]
@@ -76,44 +75,35 @@ def choices(runs: pd.DataFrame) -> list[Choice]:
 
 
 def current(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells, without references, of the sweep's present base configuration (where it has none, of the latest).
+    """The cells, without references, that the sweep asks for: see analysis.select.current.
 
     Whoever edits a sweep's base and runs it again gets new cells beside the old ones; a table that mixed them would
-    compare different trainings. Of a grid, only the cells with values and seeds that it still lists.
+    compare different trainings.
     """
-    found = of_present_base(runs)
-    inside = pd.Series(False, index=found.index)
-    for grid in grids_of(found):
-        here = pd.Series(True, index=found.index)
-        for key, values in grid.items():
-            here &= column(found, key).map(comparable).isin({comparable(value) for value in values})
-        inside |= here
-    return found[inside & (found["seed"].isin(seeds_of(found)) if seeds_of(found) else True)]
-
-
-def of_present_base(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells of the sweep's present base configuration, those that the grid no longer lists among them."""
-    found = runs[runs["role"] == "cell"]
-    return _honest(found[found["base"] == present_base(found)])
-
-
-def present_base(cells: pd.DataFrame) -> str:
-    """What the sweep's file said at its last launch, if any cell has it; else what the latest cell has."""
-    told = cells["sweep.base"].iloc[0] if "sweep.base" in cells and len(cells) else ""
-    if (cells["base"] == told).any():
-        return str(told)
-    return cells.sort_values(["start_time", "run_id"])["base"].iloc[-1] if len(cells) else ""
+    return mark_truncated(runs[(runs["role"] == "cell") & _are_current(runs)])
 
 
 def references(runs: pd.DataFrame) -> pd.DataFrame:
-    """The references that the sweep's file has now; those of an earlier base compare with other trainings."""
-    found = _honest(runs[runs["role"] == "reference"])
-    keys = said(found, "sweep.references")
-    return found if keys is None else found[found["cell_key"].isin(keys)]
+    """The references that the sweep asks for; those of an earlier base compare with other trainings."""
+    return mark_truncated(runs[(runs["role"] == "reference") & _are_current(runs)])
+
+
+def of_present_base(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the sweep's present base configuration, those that it no longer asks for among them."""
+    return mark_truncated(runs[(runs["role"] == "cell") & (runs["base"] == present_base(runs))])
+
+
+def present_base(runs: pd.DataFrame) -> str:
+    """The base of the sweep's last launch, as JSON; in a store without a list of cells that of the latest cell, where
+    no cell has it."""
+    tags, bases = tags_of(runs), runs.loc[runs["role"] == "cell", "base"]
+    if "sweep.base" in tags and (recorded_cells(tags) is not None or (bases == tags["sweep.base"]).any()):
+        return tags["sweep.base"]
+    return bases.iloc[-1] if len(bases) else ""
 
 
 def truncated(runs: pd.DataFrame) -> pd.Series:
-    """Whether a run says that it has finished, though its last epoch is not the last of its config."""
+    """True for each run with status "finished" whose last epoch is not the last of its config."""
     last, asked = (pd.to_numeric(column(runs, name), errors="coerce").astype(float) for name in ("epoch", "epochs"))
     return (column(runs, "status") == "finished") & (last < asked)
 
@@ -128,40 +118,45 @@ def records_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in runs.to_dict("records")]
 
 
-def said(runs: pd.DataFrame, name: str) -> Any:
-    """What a JSON tag of the sweep says, or None where a store from before that tag does not have it."""
-    text = runs[name].iloc[0] if name in runs and len(runs) else None
-    return json.loads(text) if isinstance(text, str) else None
+def tags_of(runs: pd.DataFrame) -> dict[str, str]:
+    """The tags of the sweep's experiment, which all of its rows have."""
+    names = [name for name in map(str, runs) if name.startswith("sweep.")] if len(runs) else []
+    return {name: text for name in names if isinstance(text := runs[name].iloc[0], str)}
 
 
 def grids_of(runs: pd.DataFrame) -> list[dict[str, list[Any]]]:
     """Every grid with values for each axis of any; one empty grid where the sweep has none."""
-    grids = said(runs, "sweep.grid") or [{}]
-    return grids if isinstance(grids, list) else [grids]  # a store from before lists of grids has one
+    return recorded_grids(tags_of(runs))
 
 
 def seeds_of(runs: pd.DataFrame) -> list[int]:
-    """Those that the sweep runs; none where a store from before that tag does not say."""
-    return said(runs, "sweep.seeds") or []
+    """The seeds that the sweep runs; none where a store from before that tag does not say."""
+    return json_tag(tags_of(runs), "sweep.seeds") or []
 
 
 def places_of(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[float | str, ...]]:
-    """Where each run lies along some axes."""
-    columns = [column(runs, key).map(comparable) for key in keys]
+    """For each run its values along some axes."""
+    columns = [column(runs, key).map(canonical) for key in keys]
     return [*zip(*columns, strict=True)] if columns else [()] * len(runs)
 
 
-def comparable(value: Any) -> float | str:
-    """1, 1.0 and "1.0" are one value; what a method does not have is "", as in the sweep's grid."""
-    if pd.isna(value):
-        return ""
-    try:
-        return float(str(value))
-    except ValueError:
-        return str(value)
+def positions_by_place(runs: pd.DataFrame, keys: Sequence[str]) -> defaultdict[tuple[float | str, ...], list[int]]:
+    """The positions of the runs with the same values along some axes, in the order of the runs."""
+    groups: defaultdict[tuple[float | str, ...], list[int]] = defaultdict(list)
+    for position, place in enumerate(places_of(runs, keys)):
+        groups[place].append(position)
+    return groups
 
 
-def _honest(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs, those that were cut short by their right name."""
+def mark_truncated(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, those that were cut short with status "truncated" instead of "finished"."""
     short = truncated(runs)
     return runs.assign(status=runs["status"].mask(short, "truncated")) if short.any() else runs
+
+
+def _are_current(runs: pd.DataFrame) -> pd.Series:
+    names = [*dict.fromkeys(["seed", *(key for grid in grids_of(runs) for key in grid)])]
+    of_base = runs["base"] == present_base(runs)
+    values = (dict(zip(names, place, strict=True)) for place in places_of(runs, names))
+    cells = map(CellRun, column(runs, "cell_key"), runs["role"], of_base, values)
+    return pd.Series(are_current(tags_of(runs), cells), index=runs.index, dtype=bool)

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from analysis.store.folders import Folder, is_url
 from analysis.store.runs import NothingToShow, has_runs, load_histories, load_runs, notes_of, sweeps_in
-from analysis.store.sources import ABOUT, POINTS, RUNS, digest_of, file_name, shown
+from analysis.store.sources import ABOUT, POINTS, RUNS, digest_of, file_name, open_source, shown
 
 _OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
 
@@ -36,9 +36,8 @@ def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
     Raises:
         NothingToShow: no such store, one of the names is not in it, or nothing at all.
     """
-    filled = {
-        name: item.tags.get("sweep.scale", "") for name, item in sweeps_in(store).items() if has_runs(item, store)
-    }
+    source = open_source(store)
+    filled = {name: it.tags.get("sweep.scale", "") for name, it in sweeps_in(source).items() if has_runs(it, source)}
     wanted = ["_".join(filter(None, [name, scale])) for name in names]
     for name in wanted:
         if name not in filled:
@@ -56,14 +55,14 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
     """Write folder/<sweep>/: runs (a row per cell, see load_runs) and history (a row per cell, metric and epoch), each
     as Parquet, which analysis reads in the place of a store, and as CSV for everything else; and sweep.json.
 
-    The CSV of the runs leaves out what all have in common, the tags that sweep.json has. The same store gives the same
-    bytes. Each file appears whole; sweep.json comes last and vouches for the others.
+    The CSV of the runs leaves out the tags of the sweep, which sweep.json has, its list of cells among them. The same
+    store gives the same bytes. Each file appears whole; sweep.json comes last and vouches for the others.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
     """
-    runs, history = load_runs(sweep, store), load_histories(sweep, store=store)
-    experiment = sweeps_in(store)[sweep]
+    source = open_source(store)
+    runs, history, experiment = load_runs(sweep, source), load_histories(sweep, store=source), sweeps_in(source)[sweep]
     history = history[["run_id", "metric", "epoch", "value"]]
     columns = [name for name in map(str, runs) if not name.startswith(_OF_SWEEP) and name != "base"]
     to = folder.expanduser() / file_name(sweep)
@@ -75,7 +74,7 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
         "history.csv": lambda file: history.to_csv(file, index=False, lineterminator="\n", na_rep="nan"),
     }
     for name, write in files.items():
-        _replaced(to / name, write)
+        _write_atomically(to / name, write)
     about = {
         "sweep": sweep,
         "experiment_id": experiment.experiment_id,
@@ -88,12 +87,12 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
         "digests": {name: digest_of(to / name) for name in files},
     }
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
-    _replaced(to / ABOUT, lambda file: file.write_text(text))
+    _write_atomically(to / ABOUT, lambda file: file.write_text(text))
     return [to / name for name in (*files, ABOUT)]
 
 
-def _replaced(file: Path, write: Callable[[Path], object]) -> None:
-    """By another name and renamed: who reads it finds it whole."""
+def _write_atomically(file: Path, write: Callable[[Path], object]) -> None:
+    """Write under another name and rename, so that readers find the whole file."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         write(partial)

@@ -53,7 +53,7 @@ class Folder:
         url, options = _split(self._where)
         return f"{url.rstrip('/').rpartition('/')[0] or '.'}{options}"
 
-    def told(self, name: str) -> str:
+    def path(self, name: str) -> str:
         """The path or URL of a file in here."""
         return str(self / name)
 
@@ -83,12 +83,12 @@ class Folder:
 
     def take(self, files: Iterable[Path]) -> list[str]:
         """Copy files here, one after the other; each appears whole. Where they lie now."""
-        told = []
+        copies = []
         with self._answering():
             for file in files:
                 fs.copy_files(str(file), f"{self._path}/{file.name}", destination_filesystem=self._client)
-                told.append(self.told(file.name))
-        return told
+                copies.append(self.path(file.name))
+        return copies
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -109,8 +109,8 @@ def _checked(url: str) -> str:
     """The URL as the client wants it, without credentials, which would stand in every message."""
     parts = urlsplit(url)
     if "@" in parts.netloc or re.search("(key|secret|token)[a-z_]*=", parts.query):
-        harmless = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        raise NoFolder(f"{harmless} must hold no credentials; leave them to the environment")
+        without_login = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise NoFolder(f"{without_login} must hold no credentials; leave them to the environment")
     if parts.scheme == "gs":  # Google's client would try for 15 minutes
         return f"{url}{'&' if parts.query else '?'}retry_limit_seconds=10"
     return url

@@ -20,7 +20,8 @@ _TAGS = {
 }
 _STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
 _NUMBERS = ("workers", "epoch", "device_seconds")  # tags
-_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later")  # tags sweep.*, as JSON
+# Tags sweep.*, as JSON
+_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later", "types")
 
 
 def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
@@ -42,8 +43,9 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
         about["sweep.base"] = json.dumps(base_of(about, later), sort_keys=True)
     shared = _shared_by(about, runs)
     frame = pd.DataFrame([about | _row(run, shared) for run in runs])
+    types = json.loads(about.get("sweep.types", "{}"))
     for name in {name for run in runs for name in run.params}:
-        frame[name] = typed(frame[name])
+        frame[name] = typed(frame[name], types.get(name))
     for name in {*_NUMBERS} & {*frame}:
         frame[name] = typed(pd.Series(pd.to_numeric(frame[name], errors="coerce"), dtype=str))
     for name in ("start_time", "end_time"):
@@ -53,18 +55,22 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     return frame
 
 
-def typed(texts: pd.Series) -> pd.Series:
-    """A column of texts as int, float or bool where every text is one, else as it is."""
-    present = texts.dropna().astype(str)
-    if present.empty:
-        return texts
-    if present.isin(["True", "False"]).all():
-        return texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool")
-    if present.str.fullmatch(r"[+-]?\d{1,15}").all():
-        return pd.to_numeric(texts).astype("Int64" if texts.isna().any() else "int64")
-    if present.str.fullmatch(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)").all():
-        return texts.astype(float)
-    return texts
+def typed(texts: pd.Series, recorded: str | None = None) -> pd.Series:
+    """A column of texts as int, float or bool where every text is one, else as it is.
+
+    Args:
+        recorded: the type that the launch recorded for this parameter; without one it is guessed from the texts.
+    """
+    present, lacking = texts.dropna().astype(str), texts.isna().any()
+
+    def fit(name: str, pattern: str) -> bool:
+        return recorded in (None, name) and len(present) > 0 and bool(present.str.fullmatch(pattern).all())
+
+    if fit("bool", "True|False"):
+        return texts.map({"True": True, "False": False}).astype("boolean" if lacking else "bool")
+    if fit("int", r"[+-]?\d{1,15}"):
+        return pd.to_numeric(texts).astype("Int64" if lacking else "int64")
+    return texts.astype(float) if fit("float", r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)") else texts
 
 
 def _check_tags(experiment: Experiment) -> None:

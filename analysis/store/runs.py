@@ -1,15 +1,14 @@
 """The runs of sweeps as tidy frames, from an MLflow store or a folder of exports. Reading never creates a store."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis.store.frames import typed
-from analysis.store.sources import NothingToShow, open_source
+from analysis.store.sources import NothingToShow, RunSource, open_source
+from analysis.store.uri import store_uri
 
 __all__ = [
     "NothingToShow",
@@ -24,37 +23,32 @@ __all__ = [
 ]
 
 
-def store_uri(results: str = "results") -> str:
-    """MLFLOW_TRACKING_URI, or the sqlite file in JEPA_RESULTS, or in the given results folder."""
-    folder = Path(os.environ.get("JEPA_RESULTS") or results).expanduser().absolute()
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder}/mlflow.db"
-
-
-def sweeps_in(store: str) -> dict[str, Experiment]:
+def sweeps_in(store: str | RunSource) -> dict[str, Experiment]:
     """The sweeps of a store or a folder of exports, by name; other people's experiments lack the sweep tags."""
     return open_source(store).sweeps()
 
 
-def has_runs(experiment: Experiment, store: str) -> bool:
-    """Whether a sweep's experiment holds the run of any cell."""
+def has_runs(experiment: Experiment, store: str | RunSource) -> bool:
+    """True if a sweep's experiment holds the run of any cell."""
     return open_source(store).has_runs(experiment)
 
 
-def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
+def load_runs(sweep: str, store: str | RunSource | None = None) -> pd.DataFrame:
     """One row per cell of the sweep, oldest first; runs that are deleted, foreign or half made are left out.
 
     Columns: every parameter under its dotted name, as int, float, bool or str; every metric under its name, its last
     value, but for those of the machine (system/); run_name, cell_key, role, status, reason, workers, epoch (the last
     one logged), device_seconds, commit, user and the other tags; run_id, start_time, end_time; sweep, and the
     experiment's tags: sweep.kind, sweep.goals, sweep.axes, sweep.searched, sweep.seeds, sweep.base, sweep.grid,
-    sweep.references and sweep.later, those of structure as JSON, absent where the store does not have them. `base` is,
-    as JSON, the configuration that the cells of one version of the sweep share: what decides their results, but axes
-    and seed.
+    sweep.references, sweep.later and sweep.types, those of structure as JSON, and the list of its cells (see
+    analysis.store.cell_list); absent where the store does not have them. `base` is, as JSON, the configuration that the
+    cells of one version of the sweep share: what decides their results, but axes and seed. Types are those that the
+    launch recorded; in older stores they are guessed from the values.
 
-    Of several runs of one cell the finished one counts, else the latest; what was left out, notes_of tells.
+    Of several runs of one cell the finished one counts, else the latest; notes_of counts those left out.
 
     Args:
-        store: an MLflow URI or the path of a folder of exports, which give equal frames.
+        store: an MLflow URI or the path of a folder of exports, which give equal frames; or one that is open.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it; or the store cannot be read.
@@ -63,11 +57,11 @@ def load_runs(sweep: str, store: str | None = None) -> pd.DataFrame:
 
 
 def notes_of(runs: pd.DataFrame) -> list[str]:
-    """What load_runs left out, counted, a line for each kind. pandas forgets it where frames are concatenated."""
+    """The counts of what load_runs left out, a line for each kind. pandas forgets it where frames are concatenated."""
     return runs.attrs.get("notes", [])
 
 
-def load_history(sweep: str, metric: str, store: str | None = None) -> pd.DataFrame:
+def load_history(sweep: str, metric: str, store: str | RunSource | None = None) -> pd.DataFrame:
     """The curve of a metric for every run, long: run_id, cell_key, run_name, epoch, value.
 
     An epoch that was logged again, after a restart, counts with its last value.
@@ -78,7 +72,7 @@ def load_history(sweep: str, metric: str, store: str | None = None) -> pd.DataFr
     return load_histories(sweep, [metric], store).drop(columns="metric")
 
 
-def load_histories(sweep: str, metrics: Sequence[str] = (), store: str | None = None) -> pd.DataFrame:
+def load_histories(sweep: str, metrics: Sequence[str] = (), store: str | RunSource | None = None) -> pd.DataFrame:
     """The curves of several metrics (of all, if none is named) for every run, long: run_id, cell_key, run_name, metric,
     epoch, value; in the order of load_runs, of the metrics as they were named, and of the epochs.
 

@@ -1,4 +1,4 @@
-"""Where sweeps are read from: an MLflow store, or a folder of exports. Reading creates nothing."""
+"""Sources of sweeps: an MLflow store, or a folder of exports. Reading creates nothing."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import quote
@@ -20,7 +20,10 @@ from mlflow.exceptions import MlflowException
 from analysis.store.curves import read_points
 from analysis.store.folders import Folder, is_url
 from analysis.store.frames import frame_of
-from analysis.store.records import read_records, sqlite_file
+from analysis.store.mlflow_sql import has_mlflow_tables
+from analysis.store.records import read_records
+from analysis.store.scales import SCALE_NAMES
+from analysis.store.uri import sqlite_file
 
 ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
@@ -35,8 +38,8 @@ class NothingToShow(LookupError):
     """The store or the sweep is not there yet, or cannot be read; the message is one line with the remedy."""
 
 
-class Source(Protocol):
-    """Both kinds give equal frames of the same sweep.
+class RunSource(Protocol):
+    """A store or a folder of exports. Both kinds give equal frames of the same sweep.
 
     Every method raises NothingToShow, those of one sweep also where the sweep is not there or has no runs.
     """
@@ -45,7 +48,7 @@ class Source(Protocol):
         """By name; other people's experiments lack the sweep tags."""
 
     def has_runs(self, experiment: Experiment) -> bool:
-        """Whether a sweep holds the run of any cell."""
+        """True if a sweep holds the run of any cell."""
 
     def runs(self, sweep: str) -> pd.DataFrame:
         """See analysis.store.runs.load_runs."""
@@ -54,8 +57,10 @@ class Source(Protocol):
         """Columns run_id, metric, epoch, value: one row per logged epoch of these runs; of all metrics without any."""
 
 
-def open_source(store: str) -> Source:
-    """The store of an MLflow URI, or the exports in a folder, by path or URL."""
+def open_source(store: str | RunSource) -> RunSource:
+    """The store of an MLflow URI, or the exports in a folder, by path or URL; one that is open already as it is."""
+    if not isinstance(store, str):
+        return store
     remote = not is_url(store) and (":" in store or store.startswith("databricks"))
     return Store(store) if remote else Export(store)
 
@@ -98,7 +103,7 @@ class Store:
         except ValueError as error:
             raise NothingToShow(f"experiment {sweep} of {shown(self._uri)} is no sweep: {error}") from error
         if frame.empty:
-            raise NothingToShow(_fill(sweep, self._uri))
+            raise NothingToShow(_no_runs_yet(sweep, self._uri))
         return frame
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -110,7 +115,7 @@ class Store:
         with self._answering():
             experiment = self.client.get_experiment_by_name(sweep)
         if experiment is None:
-            raise NothingToShow(_fill(sweep, self._uri))
+            raise NothingToShow(_no_runs_yet(sweep, self._uri))
         if experiment.lifecycle_stage == "deleted":
             restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
             raise NothingToShow(f"sweep {sweep} has been deleted in {shown(self._uri)}; `{restore}` brings it back")
@@ -118,7 +123,7 @@ class Store:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """What a store raises that is away or damaged becomes one line."""
+        """Turn the errors of a store that is away or damaged into one line."""
         try:
             yield
         except (MlflowException, sqlite3.Error, ImportError) as error:
@@ -131,14 +136,14 @@ class Export:
 
     def __init__(self, where: str) -> None:
         self._folder = Folder(where)
-        if not self._held():
+        if not self._sweep_folders():
             remedy = "python -m analysis export SWEEP --output DIR writes one"
             if self._folder.has(ABOUT):
                 remedy = f"it is one sweep's: name {self._folder.parent}"
             raise NothingToShow(f"{self._folder} is no folder of exports; {remedy}")
 
     def sweeps(self) -> dict[str, Experiment]:
-        abouts = [_read_about(self._folder / name) for name in self._held()]
+        abouts = [_read_about(self._folder / name) for name in self._sweep_folders()]
         return {about["sweep"]: _experiment_of(about) for about in abouts}
 
     def has_runs(self, experiment: Experiment) -> bool:
@@ -154,7 +159,7 @@ class Export:
             points = pd.read_parquet(file, filters=asked)
         return points[points["run_id"].isin(run_ids)]
 
-    def _held(self) -> list[str]:
+    def _sweep_folders(self) -> list[str]:
         return [name for name in self._folder.folders() if (self._folder / name).has(ABOUT)]
 
     def _checked(self, sweep: str, name: str) -> IO[bytes]:
@@ -166,7 +171,7 @@ class Export:
             )
         digests = _read_about(folder)["digests"]
         if not folder.has(name) or folder.digest(name) != digests[name]:
-            raise NothingToShow(f"{folder.told(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
+            raise NothingToShow(f"{folder.path(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
         return folder.open(name)
 
 
@@ -176,7 +181,7 @@ def shown(store: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """What a file or folder of that name is called: "a/b" would lie elsewhere, and so would "..", dots alone."""
+    """The name of a file or folder for a sweep: "a/b" would lie elsewhere, and so would "..", dots alone."""
     return quote(name, safe=" ") if name.strip(".") else name.replace(".", "%2E")
 
 
@@ -192,7 +197,7 @@ def _read_about(folder: Folder) -> dict[str, Any]:
             about = json.loads(file.read())
         return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
     except (ValueError, KeyError, TypeError) as error:
-        raise NothingToShow(f"{folder.told(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
+        raise NothingToShow(f"{folder.path(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
 
 
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:
@@ -203,10 +208,8 @@ def _experiment_of(about: Mapping[str, Any]) -> Experiment:
 def _check_file(file: Path) -> None:
     if not file.is_file():
         raise NothingToShow(f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one")
-    query = "select 1 from sqlite_master where name = 'experiments'"
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(query).fetchone() is not None
+        found = has_mlflow_tables(file)
     except sqlite3.DatabaseError as error:
         remedy = "try again" if "locked" in str(error) else "restore it from a copy, or move it away"
         raise NothingToShow(f"the store {file} cannot be read ({error}); {remedy}") from error
@@ -214,14 +217,14 @@ def _check_file(file: Path) -> None:
         raise NothingToShow(f"{file} is no MLflow store; name another with --store, or move it away")
 
 
-def _fill(sweep: str, store: str) -> str:
+def _no_runs_yet(sweep: str, store: str) -> str:
     study, _, scale = sweep.rpartition("_")
-    file = f"{study}.py --scale {scale}" if scale in ("mini", "small", "lab", "paper") else f"{sweep}.py"
+    file = f"{study}.py --scale {scale}" if scale in SCALE_NAMES else f"{sweep}.py"
     return f"sweep {sweep} has no runs in {shown(store)} yet; python sweeps/{file} fills it"
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong at the bottom of it, in a line: what the socket or the database says."""
+    """The innermost cause of an error in one line: what the socket or the database says."""
     inner: BaseException | None = error
     while inner is not None:
         error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error

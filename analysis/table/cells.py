@@ -46,7 +46,7 @@ def percent(label: str, metric: str, spec: str = ".2f") -> Quantity:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell of a table: a value per seed that finished, and the states of those that did not.
 
     Args:
@@ -110,7 +110,7 @@ class Cell:
         return bool(self.states) or (self.n != usual and not (self.quantity is not None and self.quantity.theory))
 
 
-class Measured:
+class CellBuilder:
     """What some runs measured, ready to be made into cells: thousands of cells take no time in pandas."""
 
     def __init__(self, runs: pd.DataFrame, quantities: Iterable[Quantity]) -> None:
@@ -122,8 +122,8 @@ class Measured:
             for one in quantities
         }
 
-    def cell(self, positions: Iterable[int], quantity: Quantity) -> Cell:
-        """The runs at these positions, one per seed, as one Cell. target/ metrics are theory: one seed tells what
+    def cell(self, positions: Iterable[int], quantity: Quantity) -> TableCell:
+        """The runs at these positions, one per seed, as one TableCell. target/ metrics are theory: one seed tells what
         it is, without spread; a method without a target has none, and that is no gap in what was measured."""
         theory = quantity.theory
         found: list[tuple[int, float, str]] = []
@@ -141,12 +141,12 @@ class Measured:
         if theory and found:
             lost = []
         states, state_ids = zip(*sorted(lost), strict=True) if lost else ((), ())
-        return Cell(values, states, ids, seeds, state_ids, quantity=quantity)
+        return TableCell(values, states, ids, seeds, state_ids, quantity=quantity)
 
 
-def cell_of(runs: pd.DataFrame, quantity: Quantity) -> Cell:
-    """The runs of one cell, one per seed, as one Cell."""
-    return Measured(runs, [quantity]).cell(range(len(runs)), quantity)
+def cell_of(runs: pd.DataFrame, quantity: Quantity) -> TableCell:
+    """The runs of one cell, one per seed, as one TableCell."""
+    return CellBuilder(runs, [quantity]).cell(range(len(runs)), quantity)
 
 
 def states_of(runs: pd.DataFrame) -> list[str]:

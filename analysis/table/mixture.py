@@ -33,7 +33,7 @@ def mark_mixed(frame: pd.DataFrame, runs: pd.DataFrame, *, allow: bool) -> tuple
     Raises:
         MixedRuns: it is mixed, and not allowed.
     """
-    codes, judged = versions(runs), _evaluations(runs)
+    codes, judged = code_versions(runs), _evaluations(runs)
     of_code: dict[str, list[str]] = {}  # run -> its version
     of_metric: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for _, _, cell, _ in cells_of(frame):
@@ -44,25 +44,25 @@ def mark_mixed(frame: pd.DataFrame, runs: pd.DataFrame, *, allow: bool) -> tuple
                 of_metric[metric][run_id] = judged[short(metric, "/") in ONLINE][run_id]
     notes: list[str] = []
     marks: dict[str, dict[str, str]] = {}  # metric, or "" for all -> run -> mark
-    usual, told = _usual(of_code)
-    if len(told) > 1:
-        notes.append(f"code versions: {', '.join(told)}")
+    usual, counted = _usual(of_code)
+    if len(counted) > 1:
+        notes.append(f"code versions: {', '.join(counted)}")
         marks[""] = {run: CODE for run, values in of_code.items() if values != usual}
     for metric, values_of in of_metric.items():
-        usual, told = _usual(values_of)
-        if len(told) > 1:
-            notes.append(f"evaluations of {metric}: {', '.join(told)}")
+        usual, counted = _usual(values_of)
+        if len(counted) > 1:
+            notes.append(f"evaluations of {metric}: {', '.join(counted)}")
             marks[metric] = {run: EVALUATION for run, values in values_of.items() if values != usual}
     if notes and not allow:
         raise MixedRuns(f"the table would mix {'; '.join(notes)}; --allow-mixed shows it all the same, marked")
     if not notes:
-        return frame, [f"made by code {one}" for one in told_dirty(of_code)]
+        return frame, [f"made by code {one}" for one in uncommitted_versions(of_code)]
     return _marked(frame, marks), [
         f"{CODE if note.startswith('code') else EVALUATION} another than the first of these {note}" for note in notes
     ]
 
 
-def versions(runs: pd.DataFrame) -> dict[str, str]:
+def code_versions(runs: pd.DataFrame) -> dict[str, str]:
     """Run id -> "9101bc4", "9101bc4 with uncommitted changes", "9101bc4 evaluated by 5ab0a3f", or "unknown"."""
     commits, dirty = column(runs, "commit"), column(runs, "git_dirty").astype(str).str.lower()
     later = column(runs, "evaluated_by")
@@ -74,7 +74,7 @@ def versions(runs: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def told_dirty(of_code: Mapping[str, list[str]]) -> list[str]:
+def uncommitted_versions(of_code: Mapping[str, list[str]]) -> list[str]:
     """The version, if all runs have one and the tree was not as committed: no commit says what it was."""
     return [one for (one,) in {tuple(values) for values in of_code.values()} if "uncommitted" in one]
 
@@ -99,11 +99,11 @@ def _usual(values_of: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:
         return [], []
     ordered = sorted(counts, key=lambda values: (-counts[values], values))
     common = set.intersection(*map(set, ordered)) if len(ordered) > 1 else set()
-    told = []
+    counted = []
     for values in ordered:
         telling = " ".join(value for value in values if value not in common)
-        told.append(f"{telling} ({counts[values]} run{'s'[: counts[values] > 1]})")
-    return list(ordered[0]), told
+        counted.append(f"{telling} ({counts[values]} run{'s'[: counts[values] > 1]})")
+    return list(ordered[0]), counted
 
 
 def _marked(frame: pd.DataFrame, marks: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from analysis.select.selection import axes, column, is_fair, searched
-from analysis.table.cells import Cell, Measured, Quantity, short
+from analysis.table.cells import CellBuilder, Quantity, TableCell, short
 
 Key = tuple[Any, ...]
 
@@ -43,13 +43,13 @@ def pivot(
     at: dict[Key, list[int]] = defaultdict(list)
     for position, place in enumerate(places or [()] * len(found)):
         at[place].append(position)
-    measured, depth = Measured(found, quantities), len(row_keys)
+    measured, depth = CellBuilder(found, quantities), len(row_keys)
     row_places, column_places = _in_order(place[:depth] for place in at), _in_order(place[depth:] for place in at)
     several_rows: list[Quantity | None] = [*quantities] if quantities_in == "rows" else [None]
     several_columns: list[Quantity | None] = [*quantities] if quantities_in == "columns" else [None]
     table = [
         [
-            measured.cell(at[row + place], quantity) if row + place in at else Cell(quantity=quantity)
+            measured.cell(at[row + place], quantity) if row + place in at else TableCell(quantity=quantity)
             for other in several_columns
             for place in column_places
             if (quantity := one or other)

@@ -11,14 +11,14 @@ import pandas as pd
 
 from analysis.select.selection import records_of
 from analysis.store.sources import file_name
+from analysis.table.build import FinishedTable
 from analysis.table.cells import levels
 from analysis.table.significance import cells_of
-from analysis.tables import Built
 
 _ENDINGS = {"md": "md", "tex": "latex", "html": "html", "csv": "csv"}  # of a file -> format
 
 
-def write_table(built: Built, label: str, folder: Path, *, store: str, ui: str) -> list[Path]:
+def write_table(built: FinishedTable, label: str, folder: Path, *, store: str, ui: str) -> list[Path]:
     """Write folder/label.{md,tex,html,csv} and label.provenance.json. The same runs give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {ending: built.render(format, ui=ui) for ending, format in _ENDINGS.items()}
@@ -33,7 +33,7 @@ def write_table(built: Built, label: str, folder: Path, *, store: str, ui: str) 
     return files
 
 
-def provenance(built: Built, label: str, store: str) -> dict[str, Any]:
+def provenance(built: FinishedTable, label: str, store: str) -> dict[str, Any]:
     """For every number of a table its runs: id, cell key, seed, value, commit and whether the tree was as committed."""
     facts = _facts(built.runs)
     numbers = []

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.select.objectives import goals_of
 from analysis.select.selection import choices, current, has_winners, references
-from analysis.table.cells import Cell, Measured, Quantity, cell_of, short, states_of
+from analysis.table.cells import CellBuilder, Quantity, TableCell, cell_of, short, states_of
 
 ONLINE = {"probe_top1", "projector_top1"}  # of probes that learn along with the encoder: after 0 epochs they guess
 
@@ -50,8 +50,8 @@ def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
     points = choices(runs)
     rows: list[list[Any]] = []
     for point in points:
-        unfinished = Cell((), tuple(state for state in states_of(point.candidates) if state != "finished"))
-        entries = [unfinished if "/" in asked.metric else Cell() for asked in columns]
+        unfinished = TableCell((), tuple(state for state in states_of(point.candidates) if state != "finished"))
+        entries = [unfinished if "/" in asked.metric else TableCell() for asked in columns]
         if len(point.winner):
             best = point.winner.iloc[:1]
             (entries,) = _entries(best, columns, {best["cell_key"].iloc[0]: point.winner})
@@ -72,7 +72,7 @@ def _entries(
     Args:
         over_seeds: cell key -> the run with its sisters, over which what is measured on test is averaged.
     """
-    measured = Measured(part, [asked for asked in columns if "/" in asked.metric])
+    measured = CellBuilder(part, [asked for asked in columns if "/" in asked.metric])
     settings = [asked.metric for asked in columns if "/" not in asked.metric and asked.metric in part]
     kept = part[[*dict.fromkeys([*settings, "role", "epochs", "cell_key"])]]
     for at, run in enumerate(kept.to_dict("records")):
@@ -87,16 +87,16 @@ def _setting(run: Mapping[Any, Any], asked: Quantity) -> Any:
     """A reference's settings were not chosen by the sweep and say nothing."""
     value = run.get(asked.metric, math.nan)
     if run["role"] == "reference" or pd.isna(value):
-        return Cell()
-    return Cell((value,), quantity=asked) if isinstance(value, float) else value
+        return TableCell()
+    return TableCell((value,), quantity=asked) if isinstance(value, float) else value
 
 
-def _metric(run: Mapping[Any, Any], own: Cell, seeds: pd.DataFrame | None, asked: Quantity) -> Cell:
+def _metric(run: Mapping[Any, Any], own: TableCell, seeds: pd.DataFrame | None, asked: Quantity) -> TableCell:
     if seeds is not None and asked.metric.startswith("test/"):
         cell = cell_of(seeds, asked)
-        return Cell() if {*cell.states} == {"not measured"} and not cell.values else cell
+        return TableCell() if {*cell.states} == {"not measured"} and not cell.values else cell
     guesses = run["epochs"] == 0 and short(asked.metric, "/") in ONLINE
-    return own if own.values and not guesses else Cell()  # the row's label says what the run is
+    return own if own.values and not guesses else TableCell()  # the row's label says what the run is
 
 
 def _in_brackets(text: str) -> str:

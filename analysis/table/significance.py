@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
-from analysis.table.cells import Cell, levels
+from analysis.table.cells import TableCell, levels
 
 ALPHA = 0.05
 LEAST = 3  # common seeds: with two a paired test has one degree of freedom and tells nothing apart
@@ -45,8 +45,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @dataclass
-class Best:
-    """What was compared, for the note below the table."""
+class Comparisons:
+    """Counts of comparisons with the best of each group, for the note below the table."""
 
     compared: int = 0
     untested: int = 0
@@ -79,16 +79,16 @@ def embolden(frame: pd.DataFrame, within: Sequence[str] = ()) -> tuple[pd.DataFr
         if cell.quantity is not None and cell.quantity.direction and cell.n:
             own = tuple(place[name] for name in within if name in place)
             groups[(cell.quantity.metric, *own)].append((row, column))
-    values, told = frame.to_numpy(object).copy(), Best()
+    values, tally = frame.to_numpy(object).copy(), Comparisons()
     for positions in groups.values():
-        for position, bold in zip(positions, _bold([values[position] for position in positions], told), strict=True):
+        for position, bold in zip(positions, _bold([values[position] for position in positions], tally), strict=True):
             values[position] = replace(values[position], bold=bold)
     marked = pd.DataFrame(values, index=frame.index, columns=frame.columns, dtype=object)
     marked.attrs = dict(frame.attrs)
-    return marked, told.note(within)
+    return marked, tally.note(within)
 
 
-def seeds_told_once(frame: pd.DataFrame) -> str:
+def seed_count_note(frame: pd.DataFrame) -> str:
     """The line that says on how many seeds the numbers rest; frame.attrs["n"] then spares every cell from saying it.
 
     Where no number has a seed, as in a table of times, they are repetitions. "" where the usual number is one.
@@ -106,18 +106,18 @@ def seeds_told_once(frame: pd.DataFrame) -> str:
     )
 
 
-def cells_of(frame: pd.DataFrame) -> Iterator[tuple[int, int, Cell, dict[str, Any]]]:
-    """Every Cell of a table: row, column, the Cell, and the values of the named levels at which it stands."""
+def cells_of(frame: pd.DataFrame) -> Iterator[tuple[int, int, TableCell, dict[str, Any]]]:
+    """Every cell of a table: row, column, the TableCell, and the values of the named levels at which it stands."""
     rows = [dict(zip(frame.index.names, levels(label), strict=True)) for label in frame.index]
     columns = [dict(zip(frame.columns.names, levels(label), strict=True)) for label in frame.columns]
     for row, values in enumerate(frame.itertuples(index=False, name=None)):
         for column, cell in enumerate(values):
-            if isinstance(cell, Cell):
+            if isinstance(cell, TableCell):
                 place = rows[row] | columns[column]
                 yield row, column, cell, {str(name): value for name, value in place.items() if name}
 
 
-def _bold(cells: Sequence[Cell], told: Best) -> list[bool]:
+def _bold(cells: Sequence[TableCell], tally: Comparisons) -> list[bool]:
     """Which cells of one group are the best or cannot be told from it; alone, a number is the best of nothing."""
     if len(cells) < 2:
         return [False] * len(cells)
@@ -130,11 +130,11 @@ def _bold(cells: Sequence[Cell], told: Best) -> list[bool]:
     tested = holm([p for p in p_values if p is not None])
     adjusted = iter(tested)
     verdicts = {id(cell): p is not None and next(adjusted) > ALPHA for cell, p in zip(others, p_values, strict=True)}
-    told.compared += len(others)
-    told.untested += p_values.count(None)
-    told.seeds |= {cell.n for cell in cells}
+    tally.compared += len(others)
+    tally.untested += p_values.count(None)
+    tally.seeds |= {cell.n for cell in cells}
     return [cell in equal or verdicts[id(cell)] for cell in cells]
 
 
-def _by_seed(cell: Cell) -> dict[int, float]:
+def _by_seed(cell: TableCell) -> dict[int, float]:
     return dict(zip(cell.seeds, cell.values, strict=True))

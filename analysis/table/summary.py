@@ -21,7 +21,7 @@ from analysis.select.selection import (
 )
 
 
-def summary(runs: pd.DataFrame) -> str:
+def progress_note(runs: pd.DataFrame) -> str:
     """How far each sweep is, with the reasons of the cells that ended badly, and what the table leaves out."""
     parts = []
     for sweep, own in runs.groupby("sweep", sort=False):
@@ -33,11 +33,12 @@ def summary(runs: pd.DataFrame) -> str:
         if lacking := len(missing(own)):
             counts.append(f"{lacking} missing")
         same_base = of_present_base(own)
-        if len(same_base) > len(cells):
-            counts.append(f"{len(same_base) - len(cells)} outside the present grid left out")
-        earlier = own[(own["role"] == "cell") & ~own["run_id"].isin(same_base["run_id"])]
+        outside = int((~same_base["run_id"].isin(cells["run_id"])).sum())
+        if outside:
+            counts.append(f"{outside} outside the present grid left out")
+        earlier = own[(own["role"] == "cell") & ~own["run_id"].isin([*same_base["run_id"], *cells["run_id"]])]
         if len(earlier):
-            differing = ", ".join(_differences({*earlier["base"]}, present_base(same_base)))
+            differing = ", ".join(_differences({*earlier["base"]}, present_base(own)))
             counts.append(f"{len(earlier)} of another configuration left out (they differ in {differing})")
         former = int((own["role"] == "reference").sum()) - len(references(own))
         if former:
@@ -68,8 +69,8 @@ def _decided(runs: pd.DataFrame) -> list[Choice]:
 
 
 def _reasons(reasons: pd.Series) -> str:
-    told = sorted({reason for reason in reasons.fillna("") if reason})
-    return f" ({'; '.join(told)})" if told else ""
+    texts = sorted({reason for reason in reasons.fillna("") if reason})
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _differences(bases: Iterable[str], latest: str) -> list[str]:

@@ -1,123 +1,43 @@
 """One paper table per file, found by looking into this folder.
 
-A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame` of aggregate.Cell; it
-may have SWEEPS (those that it reads; by default the one of its own name; none: it reads no store), WITHIN (levels of
-rows or columns: for each of their values the best is marked; by default one best for each quantity) and
-`compared(runs)`, the frame that stands against the paper's numbers where it is not the table itself.
+A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame` of TableCell (see
+analysis.table.cells); it may have SWEEPS (those that it reads; by default the one of its own name; none: it reads no
+store), WITHIN (levels of rows or columns: for each of their values the best is marked; by default one best for each
+quantity) and `compared(runs)`, the frame that stands against the paper's numbers where it is not the table itself.
 """
 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
-from analysis.runs import NothingToShow, load_runs, store_uri, sweeps_in
-from analysis.table.mixture import mark_mixed
-from analysis.table.render import render
-from analysis.table.render_html import Links
-from analysis.table.significance import embolden, seeds_told_once
-from analysis.table.summary import summary
+from analysis.store.runs import NothingToShow, store_uri, sweeps_in
+from analysis.store.scales import SCALE_NAMES
+from analysis.store.sources import RunSource, open_source
+from analysis.table.build import FinishedTable, TableSpec
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
-UI = "http://127.0.0.1:5000"  # where `make ui` serves
 
 
 class UnknownTable(ValueError):
     """No such table, sweep or scale, or several scales; the message is one line with the remedy."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """A table with everything that is said of it, before any format."""
-
-    title: str
-    frame: pd.DataFrame
-    notes: list[str]
-    runs: pd.DataFrame  # all that were read
-
-    def render(self, format: str = "md", *, ui: str = UI) -> str:
-        """As md, latex, html or csv; in HTML each number links to its runs in the MLflow UI."""
-        known = (
-            dict(zip(self.runs["run_id"], self.runs["experiment_id"], strict=True))
-            if "experiment_id" in self.runs
-            else {}
-        )
-        return render(self.frame, format, title=self.title, notes=self.notes, links=Links(ui=ui, experiments=known))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One table file, at one scale of its sweeps.
-
-    Args:
-        name: the file's stem, or the sweep that the generic table shows.
-        sweeps: the experiments that it reads.
-    """
-
-    name: str
-    scale: str
-    description: str
-    title: str
-    sweeps: tuple[str, ...]
-    within: tuple[str, ...]
-    build: Callable[[pd.DataFrame], pd.DataFrame]
-
-    @property
-    def label(self) -> str:
-        """The name of its files: NAME or NAME-SCALE."""
-        return "-".join(filter(None, [self.name, self.scale]))
-
-    def load(self, store: str | None = None) -> pd.DataFrame:
-        """The runs of the table's sweeps, one below the other, told apart by the column `sweep`.
-
-        Raises:
-            NothingToShow: one of the sweeps has no runs in the store.
-        """
-        if not self.sweeps:
-            return pd.DataFrame({"run_id": [], "sweep": []})
-        known = sweeps_in(store or store_uri())
-        parts = [load_runs(sweep, store) for sweep in self.sweeps]
-        notes = [note for part in parts for note in part.attrs.get("notes", [])]
-        ids = [known[sweep].experiment_id for sweep in self.sweeps]
-        runs = pd.concat(
-            [part.assign(experiment_id=own) for part, own in zip(parts, ids, strict=True)], ignore_index=True
-        )
-        runs.attrs["notes"] = notes
-        return runs
-
-    def finished(self, runs: pd.DataFrame, *, allow_mixed: bool = True) -> Built:
-        """The table of these runs with the best marked, and below it what it rests on.
-
-        Raises:
-            MixedRuns: numbers of several code versions or evaluations, unless they are allowed and then marked.
-        """
-        frame = self.build(runs)
-        said = frame.attrs.get("notes", [])
-        frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
-        frame, bold = embolden(frame, self.within)
-        notes = [*said, seeds_told_once(frame), bold, *mixed, *runs.attrs.get("notes", []), summary(runs)]
-        return Built(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
-
-    def render(self, runs: pd.DataFrame, format: str = "md") -> str:
-        """The table of these runs as md, latex, html or csv; what is mixed is marked."""
-        return self.finished(runs).render(format)
-
-
-def names() -> list[str]:
+def table_names() -> list[str]:
     """The tables that have a file, but for the generic one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != GENERIC)
 
 
-def described(name: str) -> tuple[str, tuple[str, ...]]:
+def describe_table(name: str) -> tuple[str, tuple[str, ...]]:
     """What a table file is for, and the sweeps that it reads, without scale."""
     return str(_module(name).__doc__).partition("\n")[0], _sweeps(name)
 
 
-def find(name: str, store: str | None = None, scale: str = "") -> Table:
+def find_table(name: str, store: str | RunSource | None = None, scale: str = "") -> TableSpec:
     """The table of that name, or the generic one for a sweep of the store.
 
     Args:
@@ -128,9 +48,9 @@ def find(name: str, store: str | None = None, scale: str = "") -> Table:
         UnknownTable: neither, or not at one scale.
     """
     known = _known(store)
-    if name not in names():
+    if name not in table_names():
         name, scale = _split(name, scale, known)
-    if name in names():
+    if name in table_names():
         module = _module(name)
         scale = scale or _only_scale(name, _sweeps(name), known)
         experiments = tuple(f"{sweep}_{scale}" if scale else sweep for sweep in _sweeps(name))
@@ -141,7 +61,7 @@ def find(name: str, store: str | None = None, scale: str = "") -> Table:
         return _table(
             name, module_name=GENERIC, scale=scale, title=f"{sweep}: {_module(GENERIC).TITLE}", sweeps=(sweep,)
         )
-    everything = sorted({*names(), *known})
+    everything = sorted({*table_names(), *known})
     close = difflib.get_close_matches(sweep, everything, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
     raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
@@ -151,20 +71,23 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
     """A table, or any sweep of the store, as md, latex, html or csv; what is mixed is marked.
 
     Raises:
-        UnknownTable: see find.
+        UnknownTable: see find_table.
         NothingToShow: nothing to build it from yet.
     """
-    found = find(name, store, scale)
-    return found.render(found.load(store), format)
+    source: str | RunSource = store or store_uri()
+    with suppress(NothingToShow):  # which load raises again
+        source = open_source(source)
+    found = find_table(name, source, scale)
+    return found.render(found.load(source), format)
 
 
-def comparable_frame(name: str, built: Built) -> pd.DataFrame:
+def comparable_frame(name: str, built: FinishedTable) -> pd.DataFrame:
     """What the paper's numbers of a table compare with: its frame, unless its file has `compared`."""
     module = _module(name)
     return module.compared(built.runs) if hasattr(module, "compared") else built.frame
 
 
-def _known(store: str | None) -> dict[str, dict[str, str]]:
+def _known(store: str | RunSource | None) -> dict[str, dict[str, str]]:
     """The sweeps of the store with their tags; none where there is no store."""
     try:
         return {name: experiment.tags for name, experiment in sweeps_in(store or store_uri()).items()}
@@ -177,7 +100,7 @@ def _split(name: str, scale: str, known: dict[str, dict[str, str]]) -> tuple[str
     if name in known and "sweep.name" in known[name]:
         return known[name]["sweep.name"], known[name]["sweep.scale"]
     stem, _, ending = name.rpartition("_")
-    if not scale and stem in names() and name not in known and ending in {"mini", "small", "lab", "paper"}:
+    if not scale and stem in table_names() and name not in known and ending in SCALE_NAMES:
         return stem, ending
     return name, scale
 
@@ -188,8 +111,8 @@ def _only_scale(name: str, sweeps: Sequence[str], known: dict[str, dict[str, str
         return ""
     scales = sorted({tags["sweep.scale"] for tags in known.values() if tags.get("sweep.name") in sweeps})
     if len(scales) > 1:
-        told = f"the store has {name} at the scales {', '.join(scales)}, which never mix in one table"
-        raise UnknownTable(f"{told}; choose one with --scale")
+        several = f"the store has {name} at the scales {', '.join(scales)}, which never mix in one table"
+        raise UnknownTable(f"{several}; choose one with --scale")
     return scales[0] if scales else ""
 
 
@@ -201,12 +124,11 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def _table(name: str, *, module_name: str, scale: str, title: str, sweeps: tuple[str, ...]) -> Table:
+def _table(name: str, *, module_name: str, scale: str, title: str, sweeps: tuple[str, ...]) -> TableSpec:
     module = _module(module_name)
-    return Table(
+    return TableSpec(
         name=name,
         scale=scale,
-        description=described(module_name)[0],
         title=title,
         sweeps=sweeps,
         within=getattr(module, "WITHIN", ()),

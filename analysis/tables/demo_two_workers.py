@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.select.selection import current
-from analysis.table.cells import Cell, Quantity, cell_of
+from analysis.table.cells import Quantity, TableCell, cell_of
 
 TITLE = "The best LeJEPA cell with one worker and with two"
 SWEEPS = ("demo_lejepa", "demo_two_workers")
@@ -34,6 +34,6 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
         quantity = Quantity(label=metric, metric=metric, spec=".4f")
         pair = [cell_of(one, quantity), cell_of(two, quantity)]
         difference = pair[1].mean - pair[0].mean
-        rows.append([*pair, Cell() if math.isnan(difference) else Cell((difference,), quantity=DIFFERENCE)])
+        rows.append([*pair, TableCell() if math.isnan(difference) else TableCell((difference,), quantity=DIFFERENCE)])
     columns = ["1 worker", "2 workers", "difference"]
     return pd.DataFrame(rows, index=pd.Index(METRICS, name="metric"), columns=columns, dtype=object)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.select.objectives import Goal
 from analysis.select.selection import axes
-from analysis.table.cells import Cell, Quantity
+from analysis.table.cells import Quantity, TableCell
 from analysis.table.label_free import label_free
 from analysis.table.ranking import ranked
 
@@ -32,9 +32,9 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
     scores = {0: group.scores[0], "best": group.best}
     ids = tuple(runs.loc[group.points.index[:1], "run_id"])
     cells = [
-        Cell((abs(score.spearman),), run_ids=ids, quantity=SPEARMAN)
+        TableCell((abs(score.spearman),), run_ids=ids, quantity=SPEARMAN)
         if math.isfinite(score.spearman)
-        else Cell(states=("not measured",), quantity=SPEARMAN)
+        else TableCell(states=("not measured",), quantity=SPEARMAN)
         for score in scores.values()
     ]
     index = pd.Index([*scores], name="alpha", dtype=object)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.table.cells import Cell, Quantity
+from analysis.table.cells import Quantity, TableCell
 
 TITLE = "SIGReg, forward + backward, ms per run"
 SWEEPS = ()
@@ -19,16 +19,16 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
     columns = {file.stem: times(file) for file in sorted(RESULTS.glob("*.json"))}
     columns = {machine: found for machine, found in columns.items() if found}
     rows = [*dict.fromkeys(row for found in columns.values() for row in found)]
-    table = [[found.get(row, Cell()) for found in columns.values()] for row in rows or [(0, 0, 0)]]
+    table = [[found.get(row, TableCell()) for found in columns.values()] for row in rows or [(0, 0, 0)]]
     labels: list[tuple[object, ...]] = [*rows] or [("-", "-", "-")]
     index = pd.MultiIndex.from_tuples(labels, names=["N", "num_slices", "points"])
     return pd.DataFrame(table, index=index, columns=pd.Index([*columns], name="machine"), dtype=object)
 
 
-def times(file: Path) -> dict[tuple[int, int, int], Cell]:
+def times(file: Path) -> dict[tuple[int, int, int], TableCell]:
     """(batch, slices, points) -> the times of its runs."""
     recorded = json.loads(file.read_text()).get("benchmarks", {}) if file.stat().st_size else {}
     return {
-        (row["num"], row["num_slices"], row["num_knots"]): Cell(tuple(1e3 * s for s in row["ours"]), quantity=TIME)
+        (row["num"], row["num_slices"], row["num_knots"]): TableCell(tuple(1e3 * s for s in row["ours"]), quantity=TIME)
         for row in recorded.get("sigreg_table", [])
     }

@@ -81,6 +81,12 @@ def field_types(method: type[Method]) -> Mapping[str, Any]:
     return {"method": str} | {key: kind for key, (_, kind) in _fields(method).items()}
 
 
+def type_names() -> dict[str, str]:
+    """The type of every flat key of any config: "int", "float", "bool" or "str"."""
+    types = {key: kind for method in METHODS.values() for key, kind in field_types(method).items()}
+    return {key: kind.__name__ if isinstance(kind, type) else "str" for key, kind in types.items()}
+
+
 def cell_fields(config: TrainConfig) -> Flat:
     """The flat form without what decides no result: where things lie, how fast they run, what else is measured."""
     places = _places(type(config.method))

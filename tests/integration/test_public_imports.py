@@ -17,7 +17,7 @@ SCRIPT = """
 from analysis.figures import pictures
 from analysis.figures.style import panels, series
 from analysis.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, store_uri, sweeps_in
-from analysis.tables import names, table
+from analysis.tables import find_table, table
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig, ViewsConfig
 from jepa_train.flat import cell_key, flatten, unflatten
 from jepa_train.methods import METHODS, LeJEPA, RectifiedLpJEPA

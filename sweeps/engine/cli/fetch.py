@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from analysis.store.scales import SCALE_NAMES
 from jepa_train.base.errors import ConfigError, short_repr
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.parser import LineParser
@@ -109,6 +110,6 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say = parser.add_argument
     say("cluster", type=Path, metavar="CLUSTER.yaml", help="the file that ray up was given")
     say("names", nargs="*", metavar="NAME", help="sweeps; without any, all that have runs")
-    say("--scale", choices=("mini", "small", "lab", "paper"), default="", help="of sweeps that have several")
+    say("--scale", choices=SCALE_NAMES, default="", help="of sweeps that have several")
     say("--output", type=Path, metavar="DIR", help="default: exports in the results folder")
     return parser.parse_intermixed_args(list(words))

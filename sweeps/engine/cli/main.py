@@ -55,6 +55,7 @@ def launch(sweeps: Named, options: Options) -> int:
     try:
         for number, (sweep, file) in enumerate(sweeps):
             _check_name(sweep, file, [before.name for before, _ in sweeps[:number]])
+        results_dir()  # a folder that is none is answered before the store in it is read
         if options.status:
             return _show_status(sweeps, options)
         storage_dir()  # a URL that is none is answered before anything is planned

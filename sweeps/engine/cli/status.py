@@ -1,33 +1,31 @@
-"""How a sweep stands, from the store alone: from another terminal, or through a remote server."""
+"""The state of a sweep, from the store alone: from another terminal, or through a remote server."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow.entities import Experiment
-
 from analysis.select.objectives import Goal
+from analysis.store.cell_list import recorded_cells
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of
 from sweeps.engine.run.eta import duration, seconds_left
 from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import Entry, find_experiment, read_entries, recorded_base, shown_uri, store_uri
+from sweeps.engine.store.reader import Entry, current_entries, find_experiment, shown_uri, store_uri
 
-Facts = dict[str, Any]  # what --json prints; the text is made of the same
+Facts = dict[str, Any]  # printed by --json; the text is made of the same
 
 
 def status(sweep: Sweep) -> Facts:
     """The facts of --status."""
     uri = store_uri()
     experiment = find_experiment(sweep.name, uri)
-    entries = _current(experiment, uri) if experiment is not None else []
+    entries = current_entries(experiment, uri) if experiment is not None else []
     holder = holder_of(sweep.name) if experiment is not None else None
     rules = Rules(held=holder is not None)
     states = [rules.state(entry) for entry in entries]
-    total = max(_total(sweep), len(entries))
+    total = _total(sweep, recorded_cells(experiment.tags) if experiment is not None else None, len(entries))
     running = [entry for entry, state in zip(entries, states, strict=True) if state == "running"]
     return {
         "sweep": sweep.name,
@@ -48,7 +46,7 @@ def status(sweep: Sweep) -> Facts:
 
 
 def status_lines(facts: Facts) -> list[str]:
-    """The same, to be read."""
+    """The facts of --status as lines of text."""
     held = f"run by {facts['holder']}" if facts["holder"] else "no launch runs it"
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {held}"]
     for cell in facts["running"]:
@@ -60,30 +58,6 @@ def status_lines(facts: Facts) -> list[str]:
     left = facts["seconds_left"]
     lines.append(spent if left is None else f"{spent}, {duration(left)} left")
     return lines
-
-
-def _current(experiment: Experiment, uri: str) -> list[Entry]:
-    """The cells that the sweep's last launch asked for, by the experiment's tags: its file may have changed since."""
-    about = {name: json.loads(experiment.tags.get(f"sweep.{name}", "[]")) for name in ("references", "seeds", "grid")}
-    base = recorded_base(experiment)
-
-    def asked(entry: Entry) -> bool:
-        grids = [{"seed": about["seeds"], **grid} for grid in about["grid"] or [{}]]
-        return base.items() <= entry.params.items() and any(
-            all(any(_same(entry.params.get(key, ""), value) for value in values) for key, values in grid.items())
-            for grid in grids
-        )
-
-    entries = read_entries(experiment, uri)
-    return [entry for entry in entries if entry.key in about["references"] or (entry.role == "cell" and asked(entry))]
-
-
-def _same(text: str, value: Any) -> bool:
-    """Whether a parameter has a grid's value: 0 of the file is "0.0" in the store."""
-    try:
-        return text == str(value) or float(text) == float(value)
-    except ValueError:
-        return False
 
 
 def _running(entry: Entry, goal: Goal) -> Facts:
@@ -98,13 +72,19 @@ def _running(entry: Entry, goal: Goal) -> Facts:
     }
 
 
-def _total(sweep: Sweep) -> int:
-    """All cells, counted without looking at the data, which may lie on another machine."""
-    points = len(grid_points(sweep))
+def _total(sweep: Sweep, requested: Sequence[str] | None, begun: int) -> int:
+    """The number of all cells, counted without looking at the data, which may lie on another machine.
+
+    Args:
+        requested: the list that the last launch recorded; a search has still to propose the rest.
+        begun: how many of the cells have a run.
+    """
+    if requested is not None and not sweep.space:
+        return len(requested)
     each = len(sweep.seeds)
     if sweep.space:  # a search, and its winner with the other seeds
         each = int(min(sweep.trials, size(sweep.space))) + len(sweep.seeds) - 1
-    return len(sweep.references) + points * each
+    return max(len(sweep.references) + len(grid_points(sweep)) * each, len(requested or ()), begun)
 
 
 def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, unflatten
+from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
@@ -50,6 +50,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
+        "sweep.types": json.dumps(type_names(), sort_keys=True),
         **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),
     }

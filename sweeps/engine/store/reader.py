@@ -1,21 +1,23 @@
 """Reading the MLflow store: the cells of a sweep. Reading creates nothing."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 
 from mlflow.entities import Experiment
 
+from analysis.select.current import CellRun, are_current
 from analysis.select.objectives import Goal
-from analysis.store.records import Record, base_of, one_per_cell, read_records, sqlite_file, with_later
+from analysis.store.records import Record, base_of, one_per_cell, read_records, with_later
+from analysis.store.uri import sqlite_file
+from analysis.store.uri import store_uri as store_uri  # one name for all who read or write the store
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, flatten, later_fields, parse, unflatten
-from jepa_train.storage.paths import results_dir
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.mlflow_client import open_client
@@ -63,11 +65,6 @@ class Entry:
         return self.status in RESULTS
 
 
-def store_uri() -> str:
-    """MLFLOW_TRACKING_URI, or one sqlite file in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
-
-
 def shown_uri() -> str:
     """The store as messages name it, without a password."""
     return hidden(store_uri())
@@ -99,13 +96,19 @@ def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
     return [_entry(record) for record in one_per_cell(filter(_is_cell, records))]
 
 
-def recorded_base(experiment: Experiment) -> dict[str, str]:
-    """What every cell of the sweep's last launch has in common, as MLflow stores it; {} from before it was recorded."""
-    return base_of(experiment.tags, later_fields())
+def current_entries(experiment: Experiment, uri: str) -> list[Entry]:
+    """The cells and references that the sweep's last launch asked for: its file may have changed since."""
+    entries, base = read_entries(experiment, uri), base_of(experiment.tags, later_fields())
+    runs = (
+        CellRun(entry.key, entry.role, base.items() <= entry.params.items(), values=entry.params) for entry in entries
+    )
+    return [*compress(entries, are_current(experiment.tags, runs))]
 
 
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
-    """The cells of the sweep as its file is now, by key; those of an earlier base are left out. Creates nothing.
+    """The cells that the store has of a sweep, by key; those of another base are left out. Creates nothing.
+
+    The sweep's file may have changed since its last launch: the plan picks by key those that it asks for now.
 
     Args:
         base: the sweep's base, with its data identified.
@@ -118,7 +121,7 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
     if experiment is None:
         return {}
     other = Path(experiment.tags.get("sweep.file", ""))
-    if _whole(other) != _whole(source) and other.is_file():  # one that was moved keeps its sweep; two would mix cells
+    if _origin(other) != _origin(source) and other.is_file():  # one that was moved keeps its sweep; two would mix cells
         raise ConfigError(
             f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
             f"rename {source.name} and its sweep"
@@ -131,30 +134,23 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
     }
 
 
-def _whole(file: Path) -> Path:
-    """What a sweep's file counts as: `ray submit` runs a copy in the home folder, `ray job submit` one in a copy of the
-    project, and both are the project's own sweeps/NAME.py."""
+def _origin(file: Path) -> Path:
+    """The path by which a sweep's file is recognised: `ray submit` runs a copy in the home folder, `ray job submit` one
+    in a copy of the project, and both are the project's own sweeps/NAME.py."""
     project = file.parent.parent
     copied = file.parent == Path.home() or (file.parent.name == "sweeps" and (project / "jepa_train").is_dir())
     return Path("sweeps") / file.name if copied else file
 
 
 def best_config(sweep: str) -> TrainConfig:
-    """The config of a sweep's best finished cell, by its objective on val.
-
-    Neither references compete nor cells of a base that the sweep's file has left.
+    """The config of a sweep's best finished cell, by its objective on val; references do not compete.
 
     Raises:
         ConfigError: the sweep has no finished cell in this store.
     """
     experiment = find_experiment(sweep, store_uri())
-    entries = read_entries(experiment, store_uri()) if experiment is not None else []
-    shared = recorded_base(experiment) if experiment is not None else {}
-    finished = [
-        entry
-        for entry in entries
-        if entry.status == "finished" and entry.role == "cell" and shared.items() <= entry.params.items()
-    ]
+    entries = current_entries(experiment, store_uri()) if experiment is not None else []
+    finished = [entry for entry in entries if entry.status == "finished" and entry.role == "cell"]
     if experiment is None or not finished:
         raise ConfigError(
             f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "

@@ -15,6 +15,8 @@ from analysis import tables
 from analysis.__main__ import main
 from analysis.figures import write_figure
 from analysis.html_report import write_report
+from analysis.select.selection import current
+from analysis.store.cell_list import recorded_cells, to_tags
 from analysis.store.export import write_export
 from analysis.store.records import read_records
 from analysis.store.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, notes_of, sweeps_in
@@ -71,6 +73,27 @@ def test_the_frames_of_an_export_are_those_of_the_store(odd: str, export: Path) 
     assert_frame_equal(load_history(ODD, "no/such", str(export)), load_history(ODD, "no/such", odd))
 
 
+def test_the_list_of_cells_is_part_of_an_export(template: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(template)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    writer = StoreWriter(uri)
+    grid = {"method.mu": [0.0, 1.0]}
+    sweep = writer.sweep("s", axes=["method.mu"], present={"goals": GOALS, "seeds": [0], "grid": grid})
+    for key, mu in (("a", 0.0), ("b", 1.0)):
+        writer.run(sweep, {"method.mu": mu}, {"val/probe_top1": 0.5, "test/linear_top1": 0.5}, cell_key=key)
+    write_export("s", uri, tmp_path / "before")
+    cells = [*(f"{number:016x}" for number in range(600)), "a"]
+    for name, text in to_tags(cells).items():
+        writer.client.set_experiment_tag(sweep, name, text)
+    write_export("s", uri, tmp_path / "after")
+    assert recorded_cells(sweeps_in(str(tmp_path / "before"))["s"].tags) is None
+    assert recorded_cells(sweeps_in(str(tmp_path / "after"))["s"].tags) == tuple(cells)
+    found = {place: load_runs("s", place) for place in (uri, str(tmp_path / "after"), str(tmp_path / "before"))}
+    assert [current(runs)["cell_key"].tolist() for runs in found.values()] == [["a"], ["a"], ["a", "b"]]
+    assert tables.table("s", str(tmp_path / "after")) == tables.table("s", uri)
+    assert "sweep.cells" not in (tmp_path / "after/s/runs.csv").read_text()
+
+
 def test_plain_sql_and_the_client_give_the_same_curves(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["system/cpu", "val/probe_top1"]
     by_sql = load_histories(ODD, names, odd), load_histories(ODD, store=odd)
@@ -104,8 +127,8 @@ def test_no_name_leads_out_of_the_folder(template: bytes, tmp_path: Path) -> Non
         (*_, about) = write_export(name, uri, to)
         assert about.parent == to / file_name(name)
         assert len(load_runs(name, str(to))) == 2
-        found = tables.find(name, uri)
-        files = write_table(found.finished(found.load(uri)), found.label, to, store=uri, ui="")
+        found = tables.find_table(name, uri)
+        files = write_table(found.finish(found.load(uri)), found.label, to, store=uri, ui="")
         files += write_figure("accuracy_sparsity", uri, to, sweep=name)
         assert {one.parent for one in [*files, write_report(name, uri, to)]} == {to}
     assert [*(tmp_path / "out").iterdir()] == [to]
@@ -126,7 +149,7 @@ def test_the_same_store_gives_the_same_bytes_and_leaves_nothing_else(odd: str, e
 
 @pytest.mark.parametrize("name", ["demo_rectified_lpjepa", "demo_lejepa", "demo_two_workers", "fair", "front", "seeds"])
 def test_every_table_can_be_built_from_exports(name: str, store: str, tmp_path: Path) -> None:
-    for sweep in tables.find(name, store).sweeps:
+    for sweep in tables.find_table(name, store).sweeps:
         write_export(sweep, store, tmp_path)
     for format in ("md", "latex", "html", "csv"):
         assert tables.table(name, str(tmp_path), format) == tables.table(name, store, format)

@@ -44,7 +44,7 @@ import dataclasses, json
 from pathlib import Path
 from analysis.store.runs import load_runs
 from analysis.select.selection import current
-from analysis.table.summary import summary
+from analysis.table.summary import progress_note
 from analysis.tables import table
 from jepa_train.config.flat import cell_key, flatten, unflatten
 from jepa_train.config.presets import DIGITS
@@ -72,7 +72,7 @@ def facts(sweep):
         "states": status(sweep)["states"],
         "compared": sorted(current(runs)["cell_key"]),
         "table": table("study", format="md"),
-        "summary": summary(runs),
+        "summary": progress_note(runs),
     }
 
 def changed(sweep, base={}, **fields):

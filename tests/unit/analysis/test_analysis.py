@@ -17,17 +17,18 @@ from analysis.__main__ import main
 from analysis.select.compared import cells
 from analysis.select.objectives import goals_of
 from analysis.select.selection import current
+from analysis.store.cell_list import to_tags
 from analysis.store.runs import NothingToShow, load_history, load_runs, notes_of, store_uri, typed
 from analysis.table.cells import Quantity
 from analysis.table.pivot import pivot
 from analysis.table.ranking import ranked
-from analysis.table.summary import summary
+from analysis.table.summary import progress_note
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def built(name: str, store: str) -> pd.DataFrame:
-    found = tables.find(name, store)
+    found = tables.find_table(name, store)
     return found.build(found.load(store))
 
 
@@ -116,7 +117,7 @@ def test_a_value_is_in_the_grid_as_a_number_or_as_a_word(listed: dict[str, list[
 
 
 def test_two_seeds_give_mean_std_and_n(store: str) -> None:
-    table = tables.find("demo_rectified_lpjepa").build(load_runs("seeds", store))
+    table = tables.find_table("demo_rectified_lpjepa").build(load_runs("seeds", store))
     both, half = table.loc["encoder top-1 (%) ↑", 0.0]
     assert both.mean == pytest.approx(92.0)
     assert both.std == pytest.approx(2 * math.sqrt(2))  # deviations -2 and 2: sqrt((4 + 4) / (2 - 1))
@@ -142,8 +143,18 @@ def test_an_axis_the_table_has_no_place_for_becomes_rows_instead_of_being_averag
 def test_a_sweep_whose_first_cell_has_not_begun_has_a_table_without_numbers(name: str, told: str, store: str) -> None:
     runs = load_runs(name, store).assign(role="reference", status="running")
     for format in ("md", "latex", "html", "csv"):
-        assert "0.9" not in tables.find(name).render(runs, format)
-    assert tables.find(name).render(runs).endswith(told)
+        assert "0.9" not in tables.find_table(name).render(runs, format)
+    assert tables.find_table(name).render(runs).endswith(told)
+
+
+def test_after_a_change_of_the_base_every_listed_cell_is_missing(store: str) -> None:
+    base = {"epochs": "7", "method": "rectified_lpjepa"}
+    tags = {"sweep.base": json.dumps(base)} | to_tags([f"{number:016x}" for number in range(6)])
+    runs = load_runs("demo_rectified_lpjepa", store).assign(**tags)
+    table = tables.find("demo_rectified_lpjepa").build(runs)
+    assert {*table.loc["encoder top-1 (%) ↑"].map(lambda cell: cell.text(".1f")).to_numpy().flat} == {"missing"}
+    assert {*cells(runs)["epochs"]} == {7}
+    assert ": 6 missing, " in progress_note(runs)
 
 
 def test_lejepa_ranks_by_val_with_ties_then_unfinished_then_random_init(store: str) -> None:
@@ -188,7 +199,7 @@ def test_references_are_those_that_the_sweep_lists_each_by_its_name(
     table = ranked(runs, [Quantity(label="x", metric="test/x")])
     assert table.index.tolist() == [1, *labels]
     assert [cell.mean for cell in table["x"]] == [0.5, *[0.1, 0.2, 0.3, 0.4][: len(labels)]]
-    assert summary(runs) == f"s: 1 finished{note}"
+    assert progress_note(runs) == f"s: 1 finished{note}"
 
 
 def test_a_fair_ablation_shows_the_winner_on_val_of_each_point_over_its_seeds(store: str) -> None:
@@ -212,7 +223,7 @@ def test_a_fair_ablation_shows_the_winner_on_val_of_each_point_over_its_seeds(st
 
 
 def test_a_grid_of_a_fair_ablation_holds_its_winners(store: str) -> None:
-    table = tables.find("demo_rectified_lpjepa").build(load_runs("fair", store))
+    table = tables.find_table("demo_rectified_lpjepa").build(load_runs("fair", store))
     texts = table.map(lambda cell: cell.text(".0f")).loc["encoder top-1 (%) ↑"]
     assert texts.loc[1].tolist() == ["62 ± 3 (n=2, 1 running)", "-"]
     assert texts.loc[2].tolist() == ["40", "-"]
@@ -274,7 +285,7 @@ def test_a_search_with_seeds_ranks_its_candidates_and_shows_the_winner_over_its_
     assert [float(lamb) for lamb in table["lamb"]] == [0.4, 0.9, 0.1]
     assert [cell.text(".2f") for cell in table["val"]] == ["0.70", "0.60", "0.50"]
     assert [cell.text(".2f") for cell in table["test"]] == ["0.30 ± 0.14 (n=2)", "0.30", "0.10"]  # of 0.2 and 0.4
-    assert summary(study()) == "s: 4 finished; chosen on val from 3 candidates"
+    assert progress_note(study()) == "s: 4 finished; chosen on val from 3 candidates"
 
 
 def test_label_free_ranks_by_the_smallest_loss_over_lamb_to_a_power() -> None:
@@ -286,7 +297,7 @@ def test_label_free_ranks_by_the_smallest_loss_over_lamb_to_a_power() -> None:
     assert found.scores(runs).tolist()[:3] == pytest.approx(ratios)
     assert ranked(runs, [Quantity(label="lamb", metric="method.lamb")])["lamb"].iloc[0].mean == 0.4
     assert math.isnan(found.scores(study(**{"method.lamb": 0.0}))[0])
-    assert "chosen by train/loss / method.lamb^0.5 from 3" in summary(runs)
+    assert "chosen by train/loss / method.lamb^0.5 from 3" in progress_note(runs)
 
 
 def test_what_decides_no_result_divides_no_sweep(tmp_path: Path) -> None:
@@ -316,10 +327,10 @@ def test_a_sweep_without_a_table_is_shown_as_trials(store: str) -> None:
     assert tables.table("seeds", store).startswith("**seeds: trials ranked")
 
 
-@pytest.mark.parametrize("name", [name for name in tables.names() if name.startswith("demo_")])
+@pytest.mark.parametrize("name", [name for name in tables.table_names() if name.startswith("demo_")])
 def test_every_table_of_the_demo_says_what_it_is_and_renders_in_every_format(name: str, store: str) -> None:
-    found = tables.find(name)
-    assert found.description.endswith(".")
+    found = tables.find_table(name)
+    assert tables.describe_table(name)[0].endswith(".")
     assert found.title
     for format in ("md", "latex", "html", "csv"):
         assert len(tables.table(name, store, format).splitlines()) > 5
@@ -331,9 +342,9 @@ def test_listing_says_what_the_store_has(store: str, capsys: pytest.CaptureFixtu
     listed = dict(line[:2] for line in lines if len(line) == 3)
     present = ["demo_lejepa", "demo_rectified_lpjepa", "demo_two_workers", "fair", "front", "seeds"]
     assert [name for name, state in listed.items() if state == "in store"] == present
-    assert listed.keys() == {*present, *tables.names()}
+    assert listed.keys() == {*present, *tables.table_names()}
     assert (listed["lejepa_views"], listed["lejepa_sigreg_time"]) == ("no runs", "recorded")
-    assert lines[0][2] == tables.find("demo_lejepa").description
+    assert lines[0][2] == tables.describe_table("demo_lejepa")[0]
     assert not any("somebody_elses" in line[0] for line in lines)
 
 

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import sys
+from typing import get_args
 
 import pytest
 
+from analysis.store.scales import SCALE_NAMES
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.scales import LEJEPA, RECTIFIED, SCALES, SEEDS, VITS, Scale
 from sweeps import demo_lejepa, lejepa_batch
@@ -21,6 +23,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(lejepa_batch.sweep, lejepa_batch.__file__, words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
+
+
+def test_tables_know_the_scales_of_the_studies() -> None:
+    assert SCALE_NAMES == get_args(Scale) == (*SCALES,)
 
 
 def test_a_scale_must_be_said_and_be_one_of_four(capsys: pytest.CaptureFixture[str]) -> None:

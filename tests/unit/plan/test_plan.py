@@ -9,12 +9,17 @@ import pytest
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from analysis.select.compared import missing
 from analysis.select.selection import current
+from analysis.store.cell_list import to_tags
 from analysis.store.runs import load_runs
+from analysis.table.summary import progress_note
+from analysis.tables import table
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.cli.status import status as status_of
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
@@ -22,7 +27,7 @@ from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.search_space import all_points, contains, point_of, size
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.ledger import Ledger
-from sweeps.engine.store.reader import store_uri
+from sweeps.engine.store.reader import best_config, store_uri
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
@@ -51,6 +56,30 @@ def record(plan: Plan, cell, status: str, *, value: float = 0.5) -> None:
     if status != "running":
         ledger.end(cell.key, status, "")
     assert ledger.close() == ""
+
+
+def launch(sweep: Sweep, *cells: Cell) -> Plan:
+    """A launch that is killed when these cells have finished; the plan that it had made."""
+    plan = make_plan(sweep, FILE)
+    opened(plan).close()
+    for cell in cells:
+        record(plan, cell, "finished")
+    write_list([*(cell.key for cell in plan.known), *(cell.key for cell in cells)])
+    return plan
+
+
+def write_list(keys: list[str]) -> None:
+    """The list of cells in the tags of the sweep's experiment."""
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study").experiment_id
+    for name, text in to_tags(keys).items():
+        client.set_experiment_tag(experiment, name, text)
+
+
+def remove_list() -> None:
+    """What makes the store one from before the list."""
+    client = MlflowClient(store_uri())
+    client.set_experiment_tag(client.get_experiment_by_name("study").experiment_id, "sweep.cells", "")
 
 
 def test_planning_writes_nothing(store: Path):
@@ -138,6 +167,91 @@ def test_cells_of_an_earlier_base_are_not_done():
     assert make_plan(edited, FILE).entries == {}
 
 
+SHORT = dataclasses.replace(DIGITS, epochs=1)
+EDITS = {  # -> the sweep's file afterwards; states after its next launch; what tables leave out
+    "value added": ({"grid": {"method.lamb": [0.02, 0.05, 0.1]}}, {"missing": 4, "finished": 2}, ""),
+    "value removed": (
+        {"grid": {"method.lamb": [0.02]}},
+        {"missing": 1, "finished": 1},
+        ", 1 outside the present grid left out",
+    ),
+    "base changed": (
+        {"base": dataclasses.replace(DIGITS, epochs=3)},
+        {"missing": 4},
+        ", 2 of another configuration left out (they differ in epochs)",
+    ),
+}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(("edit", "after", "left_out"), EDITS.values(), ids=EDITS)
+def test_status_and_tables_follow_the_last_launch(edit: dict, after: dict, left_out: str, listed: bool):
+    grid = dataclasses.replace(GRID, base=SHORT)
+    plan = make_plan(grid, FILE)
+    run = [plan.fixed[0], plan.fixed[2]]  # both values with the first seed
+    launch(grid, *run)
+    if not listed:
+        remove_list()
+    edited = dataclasses.replace(grid, **edit)
+    for sweep in (grid, edited) if listed else (grid,):
+        assert status_of(sweep)["states"] == {"missing": 2, "finished": 2}, "whatever the file says now"
+    runs = load_runs("study")
+    assert set(current(runs)["cell_key"]) == {cell.key for cell in run}
+    assert progress_note(runs) == "study: 2 finished, 2 missing"
+    planned = launch(edited)
+    assert planned.total - planned.todo == after.get("finished", 0), "resume finds what is done by its key"
+    if not listed:
+        remove_list()
+    assert status_of(edited)["states"] == after
+    runs = load_runs("study")
+    if not listed and not after.get("finished"):
+        assert progress_note(runs) == "study: 2 finished, 2 missing", "the base before, until a cell has begun"
+        return
+    assert len(current(runs)) == after.get("finished", 0)
+    assert len(missing(runs)) == after["missing"]
+    assert set(missing(runs)["epochs"]) == {edited.base.epochs}
+    done = f"{after['finished']} finished, " if "finished" in after else ""
+    assert progress_note(runs) == f"study: {done}{after['missing']} missing{left_out}"
+    assert table("study", format="md").endswith(progress_note(runs))
+
+
+def test_the_list_of_a_search_decides_which_candidates_count():
+    search = dataclasses.replace(SEARCH, base=SHORT)
+    plan = make_plan(search, FILE)
+    inside, outside = (make_cell(search, plan.base, {"method.lamb": lamb}) for lamb in (0.02, 0.09))
+    launch(search, inside, outside)
+    narrower = dataclasses.replace(search, space={"method.lamb": FloatDistribution(0.01, 0.05)})
+    for sweep in (search, narrower):
+        assert (status_of(sweep)["total"], status_of(sweep)["states"]) == (5, {"missing": 3, "finished": 2})
+    assert set(current(load_runs("study"))["cell_key"]) == {inside.key, outside.key}
+    assert launch(narrower).proposals == 4
+    assert (status_of(narrower)["total"], status_of(narrower)["states"]) == (5, {"missing": 4, "finished": 1})
+    runs = load_runs("study")
+    assert current(runs)["cell_key"].tolist() == [inside.key]
+    assert missing(runs).empty, "nobody knows where the proposals to come lie"
+    assert progress_note(runs) == "study: 1 finished, 1 outside the present grid left out"
+    assert best_config("study").method.lamb == 0.02
+
+
+def test_a_cell_that_is_proposed_and_has_no_run_is_missing():
+    two = dataclasses.replace(SEARCH, trials=2)
+    cell = make_cell(two, make_plan(two, FILE).base, {"method.lamb": 0.02})
+    launch(two, cell)
+    write_list([cell.key, *(f"{number:016x}" for number in range(4))])
+    assert status_of(two)["states"] == {"missing": 4, "finished": 1}
+
+
+def test_parameters_come_back_in_the_types_of_their_fields():
+    places = dataclasses.replace(DIGITS, data=dataclasses.replace(DIGITS.data, path="007"))
+    plan = make_plan(dataclasses.replace(GRID, base=places), FILE)
+    record(plan, plan.fixed[0], "finished")
+    (row,) = load_runs("study").to_dict("records")
+    config = flatten(plan.fixed[0].config)
+    assert config["data.path"] == "007"
+    assert {key: row[key] for key in config} == config
+    assert {key: type(row[key]) for key in config} == {key: type(value) for key, value in config.items()}
+
+
 def test_a_search_resumes_what_was_begun_before_it_proposes_more():
     plan = make_plan(SEARCH, FILE)
     assert (plan.total, plan.proposals) == (5, 5)
@@ -203,7 +317,8 @@ def test_points_are_read_back_in_their_types():
     assert point_of({"no.such": FloatDistribution(0.1, 0.7)}, {"d": "0.6"}) is None
 
 
-def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference(listed: bool):
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.0},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))
     before = make_plan(left, FILE)
@@ -213,6 +328,7 @@ def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
     record(plan, make_cell(search, plan.base, {"method.lamb": 0.03}), "finished", value=0.6)
     record(plan, make_cell(search, plan.base, {"method.lamb": 0.04}), "finished", value=0.7)
     record(plan, make_cell(search, plan.base, {"method.lamb": 0.05}), "collapsed", value=0.8)
+    launch(search) if listed else remove_list()
     best = make_plan(Sweep(name="other", purpose="", base=BestOf("study"), workers=2), Path("other.py"))
     assert best.base.method.lamb == 0.04
     assert best.base.epochs == DIGITS.epochs

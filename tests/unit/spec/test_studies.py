@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from analysis.tables import names
+from analysis.tables import table_names
 from jepa_train.config.flat import unflatten
 from jepa_train.config.scales import SCALES, Scale
 from sweeps.engine.plan.plan import make_plan
@@ -49,7 +49,7 @@ def test_at_the_papers_scale_no_encoder_loses_the_stem_made_for_its_images(name:
 
 
 def test_every_study_has_its_table() -> None:
-    assert {*STUDIES} <= {*names()}
+    assert {*STUDIES} <= {*table_names()}
 
 
 def test_data_as_an_axis_are_found_where_the_base_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

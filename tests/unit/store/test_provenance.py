@@ -9,12 +9,13 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.__main__ import main
+from analysis.table.build import FinishedTable
 from analysis.table.provenance import store_name, write_table
 
 UI = "http://127.0.0.1:5000"
 
 
-def built(order: int = 1) -> tables.Built:
+def built(order: int = 1) -> FinishedTable:
     def measure(config: dict[str, Any]) -> Any:
         return (
             "diverged"
@@ -23,7 +24,7 @@ def built(order: int = 1) -> tables.Built:
         )
 
     runs = made_runs({"global_batch": [32, 64]}, measure)[::order].reset_index(drop=True)
-    return tables.find("lejepa_batch", "sqlite:////nowhere/mlflow.db").finished(runs)
+    return tables.find_table("lejepa_batch", "sqlite:////nowhere/mlflow.db").finish(runs)
 
 
 def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_path: Path) -> None:

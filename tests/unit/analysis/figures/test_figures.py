@@ -21,6 +21,7 @@ from scipy.stats import gennorm, spearmanr
 
 from analysis import figures
 from analysis.figures.architectures import family
+from analysis.figures.draw import UnknownFigure, experiment_of
 from analysis.figures.style import as_bytes, series
 from analysis.store.runs import NothingToShow, load_runs, sweeps_in
 
@@ -237,9 +238,9 @@ def test_files_are_the_same_every_time_undated_and_named_after_the_sweep(papers:
 
 
 def test_a_name_that_is_none_is_answered_with_the_nearest(papers: str, tmp_path: Path):
-    with pytest.raises(figures.UnknownFigure, match=r"'lambda_view' is no figure; did you mean 'lambda_views'\?"):
+    with pytest.raises(UnknownFigure, match=r"'lambda_view' is no figure; did you mean 'lambda_views'\?"):
         figures.write_figure("lambda_view", papers, tmp_path)
-    with pytest.raises(figures.UnknownFigure, match=r"curves draws any sweep; say which with --sweep"):
+    with pytest.raises(UnknownFigure, match=r"curves draws any sweep; say which with --sweep"):
         figures.write_figure("curves", papers, tmp_path)
     with pytest.raises(NothingToShow, match=r"lejepa_lambda_views has no runs .*lambda_views.py --scale lab fills it"):
         figures.write_figure("lambda_views", papers, tmp_path, scale="lab")
@@ -252,11 +253,9 @@ def test_several_scales_are_never_mixed(results: Path):
         made = writer.sweep(f"wide_{scale}", axes=[])
         for key, value in {"sweep.name": "wide", "sweep.scale": scale}.items():
             writer.client.set_experiment_tag(made, key, value)
-    assert figures.experiment_of("wide", uri, "small") == "wide_small"
-    with pytest.raises(
-        figures.UnknownFigure, match=r"wide is in the store at the scales mini, small; choose one: --scale"
-    ):
-        figures.experiment_of("wide", uri)
+    assert experiment_of("wide", uri, "small") == "wide_small"
+    with pytest.raises(UnknownFigure, match=r"wide is in the store at the scales mini, small; choose one: --scale"):
+        experiment_of("wide", uri)
 
 
 def test_series_can_be_told_apart_in_grey_and_by_marker():

@@ -100,7 +100,7 @@ def half_run(key: str) -> pd.DataFrame:
 
 def test_the_table_and_its_figure_name_one_winner() -> None:
     runs = half_run("optim.lr")
-    table = tables.find("lejepa_architectures", "sqlite:////nowhere/mlflow.db").finished(runs)
+    table = tables.find_table("lejepa_architectures", "sqlite:////nowhere/mlflow.db").finish(runs)
     assert [cell.mean for cell in table.frame.to_numpy().ravel()] == pytest.approx([70, 70])
     assert table.notes[0] == "optim.lr chosen by val/probe_top1 from 3 runs each"
     (axes,) = drawn("architectures", runs).axes

@@ -10,6 +10,7 @@ from conftest import StoreWriter
 from mlflow import MlflowClient
 from mlflow.entities import Metric, ViewType
 
+from analysis.store.mlflow_sql import SCHEMA
 from analysis.store.records import Record, read_records
 
 METRICS = {"val/a": 0.1 + 0.2, "val/nan": math.nan, "val/inf": math.inf, "val/-inf": -math.inf, "val/tiny": 5e-324}
@@ -41,6 +42,11 @@ class Refused:
 
     def __getattr__(self, name: str) -> object:
         raise AssertionError(f"the client was asked for {name}")
+
+
+def test_the_queries_are_written_for_the_tables_of_the_installed_mlflow(small: tuple[str, str]) -> None:
+    with closing(sqlite3.connect(small[0].removeprefix("sqlite:///"))) as connection:
+        assert connection.execute("select version_num from alembic_version").fetchall() == [(SCHEMA,)]
 
 
 def test_sql_finds_what_the_client_says(small: tuple[str, str]) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import StoreWriter
+from mlflow import MlflowClient
 
 from analysis import tables
 from analysis.select.selection import current
 from analysis.store import sources
+from analysis.store.cell_list import to_tags
 from analysis.store.runs import NothingToShow, load_histories, load_runs, notes_of, sweeps_in
 from analysis.table.cells import Quantity, cell_of
 
@@ -72,6 +74,25 @@ def test_foreign_and_half_made_runs_are_counted(small: Small) -> None:
         "s: 1 runs without a cell key skipped",
         "s: 3 runs without a complete config skipped",
     ]
+
+
+def test_recorded_cells_whose_runs_lack_a_key_are_missing(small: Small) -> None:
+    for name, text in to_tags("abc").items():
+        small.writer.client.set_experiment_tag(small.sweep, name, text)
+    small.cell("a")
+    small.cell("z", 1, metrics={**DONE, "test/linear_top1": 0.1})  # not listed, though the grid has its values
+    small.writer.client.create_run(small.sweep, run_name="without a key", tags={"status": "finished", "role": "cell"})
+    assert small.text() == "90"
+    table = tables.table("s", small.uri)
+    assert "s: 1 runs without a cell key skipped; s: 1 finished, 2 missing, 1 outside" in table.replace("\n\n", "; ")
+
+
+def test_a_table_opens_the_store_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.cell("a")
+    opened = []
+    monkeypatch.setattr(sources, "MlflowClient", lambda uri: opened.append(uri) or MlflowClient(uri))
+    tables.table("s", small.uri)
+    assert opened == [small.uri]
 
 
 def test_a_finished_run_without_results_is_no_missing_number(small: Small) -> None:

@@ -8,9 +8,8 @@ import pytest
 from latex import check_latex
 
 from analysis import tables
-from analysis.table.cells import Cell, Quantity
-from analysis.table.render import render, to_csv, to_latex, to_markdown
-from analysis.table.render_html import Links, to_html
+from analysis.table.cells import Quantity, TableCell
+from analysis.table.render import Links, render, to_csv, to_html, to_latex, to_markdown
 
 TWO = Quantity(label="a_b", metric="test/x", direction="max", spec=".2f")
 
@@ -21,10 +20,10 @@ def columns_of(markdown_row: str) -> list[str]:
 
 def example() -> pd.DataFrame:
     columns = pd.MultiIndex.from_tuples([("1024", "a_b"), ("1024", "50 %"), ("4096", "a_b")])
-    first = Cell((-1.5,), (), ("r1",), (0,), quantity=TWO, remarks=("†",))
-    half = Cell((0.1,), ("running",), ("r2",), (0,), ("r3",), quantity=TWO)
-    pair = Cell((0.5, 0.75), (), ("r4", "r5"), (0, 1), quantity=TWO, bold=True)
-    rows = [[0.25, pair, Cell()], [first, Cell((), ("diverged",), state_ids=("r6",)), half]]
+    first = TableCell((-1.5,), (), ("r1",), (0,), quantity=TWO, remarks=("†",))
+    half = TableCell((0.1,), ("running",), ("r2",), (0,), ("r3",), quantity=TWO)
+    pair = TableCell((0.5, 0.75), (), ("r4", "r5"), (0, 1), quantity=TWO, bold=True)
+    rows = [[0.25, pair, TableCell()], [first, TableCell((), ("diverged",), state_ids=("r6",)), half]]
     return pd.DataFrame(rows, index=pd.Index(["x|y", "z & z"], name="proj"), columns=columns, dtype=object)
 
 
@@ -32,7 +31,7 @@ def leveled() -> pd.DataFrame:
     """Two named levels of columns, as in LeJEPA's Table 1 d, and two of rows."""
     columns = pd.MultiIndex.from_product([[1024, 4096], [512, 2048]], names=["num_slices", "embed_dim"])
     index = pd.MultiIndex.from_tuples([("ours", "RGN_1.0(-3, sigma_GN)"), ("dense", "LeJEPA")], names=["group", "row"])
-    return pd.DataFrame([[Cell((1.0,), quantity=TWO)] * 4] * 2, index=index, columns=columns, dtype=object)
+    return pd.DataFrame([[TableCell((1.0,), quantity=TWO)] * 4] * 2, index=index, columns=columns, dtype=object)
 
 
 def test_markdown_lines_up_joins_header_levels_and_escapes_pipes() -> None:
@@ -109,7 +108,7 @@ def test_html_is_ascii_and_escaped_and_its_numbers_are_links() -> None:
 
 
 def test_csv_of_a_grid_is_long_and_exact(store: str) -> None:
-    found = tables.find("demo_rectified_lpjepa", store)
+    found = tables.find_table("demo_rectified_lpjepa", store)
     runs = found.load(store)
     lines = csv.DictReader(io.StringIO(found.render(runs, "csv")))
     rows = {(row["quantity"], row["p"], row["mu"]): row for row in lines}
@@ -125,6 +124,8 @@ def test_csv_of_a_grid_is_long_and_exact(store: str) -> None:
 
 
 def test_csv_of_a_list_has_one_line_per_row() -> None:
-    frame = pd.DataFrame({"lr": [1e-5], "top-1": [Cell((1 / 3,))], "none": [Cell()]}, index=pd.Index([1], name="rank"))
+    frame = pd.DataFrame(
+        {"lr": [1e-5], "top-1": [TableCell((1 / 3,))], "none": [TableCell()]}, index=pd.Index([1], name="rank")
+    )
     assert to_csv(frame) == f"rank,lr,top-1,none\n1,1e-05,{1 / 3!r},"
     assert render(frame, "csv", title="T", notes=["N"]) == to_csv(frame)

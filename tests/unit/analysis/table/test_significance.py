@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.table.cells import Cell, Quantity
-from analysis.table.layout import layout_of
-from analysis.table.significance import embolden, holm, paired_p, seeds_told_once
+from analysis.table.cells import Quantity, TableCell
+from analysis.table.render import layout_of
+from analysis.table.significance import embolden, holm, paired_p, seed_count_note
 
 UP = Quantity(label="top-1", metric="test/x", direction="max")
 DOWN = Quantity(label="L0", metric="test/l0", direction="min")
 
 
-def cell(*values: float, seeds: tuple[int, ...] | None = None, quantity: Quantity = UP) -> Cell:
-    return Cell(values, seeds=seeds or tuple(range(len(values))), quantity=quantity)
+def cell(*values: float, seeds: tuple[int, ...] | None = None, quantity: Quantity = UP) -> TableCell:
+    return TableCell(values, seeds=seeds or tuple(range(len(values))), quantity=quantity)
 
 
-def bold_in(rows: list[list[Cell]], within: tuple[str, ...] = ()) -> tuple[list[list[bool]], str]:
+def bold_in(rows: list[list[TableCell]], within: tuple[str, ...] = ()) -> tuple[list[list[bool]], str]:
     index = pd.Index([f"r{k}" for k in range(len(rows))], name="row")
     columns = pd.Index([f"c{k}" for k in range(len(rows[0]))], name="column")
     frame, note = embolden(pd.DataFrame(rows, index=index, columns=columns, dtype=object), within)
@@ -65,7 +65,7 @@ def test_the_best_and_what_cannot_be_told_from_it_are_bold() -> None:
     best = cell(0.90, 0.92, 0.94, 0.96)
     close = cell(0.91, 0.90, 0.95, 0.94)  # differences -.01 .02 -.01 .02: p = .6
     worse = cell(0.80, 0.819, 0.842, 0.86)  # .1 on every seed, nearly
-    bold, note = bold_in([[worse, best], [close, Cell((), ("running",), quantity=UP)]])
+    bold, note = bold_in([[worse, best], [close, TableCell((), ("running",), quantity=UP)]])
     assert bold == [[False, True], [True, False]]
     assert note == (
         "bold: the best mean, and what a seed-paired t test (Holm-corrected, 5%) cannot tell from it; "
@@ -96,7 +96,7 @@ def test_equal_means_are_all_bold_and_what_was_not_tested_is_said() -> None:
 
 
 def test_within_a_level_each_value_has_its_best_and_alone_nothing_is_best() -> None:
-    rows = [[cell(0.5), cell(0.6)], [cell(0.9), Cell()]]
+    rows = [[cell(0.5), cell(0.6)], [cell(0.9), TableCell()]]
     bold, note = bold_in(rows, ("row",))
     assert bold == [[False, True], [False, False]]
     assert note.startswith("bold: the best mean at each value of row; too few seeds")
@@ -111,19 +111,19 @@ def test_what_has_no_direction_is_never_best() -> None:
 def test_the_usual_number_of_seeds_is_told_once_and_another_in_its_cell() -> None:
     three, theory = cell(1.0, 2.0, 3.0), cell(0.5, quantity=Quantity(label="theory", metric="target/nonzero_fraction"))
     frame = pd.DataFrame([[three, three], [cell(1.0, 2.0), theory]], columns=["a", "b"], dtype=object)
-    assert seeds_told_once(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
+    assert seed_count_note(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
     texts = [[entry.text for entry in entries] for _, entries in layout_of(frame).rows()]
     assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7071 (n=2)", "0.5"]]
     single = pd.DataFrame([[cell(1.0)]], dtype=object)
-    assert seeds_told_once(single) == ""
+    assert seed_count_note(single) == ""
 
 
 def test_times_have_repetitions_and_no_seeds() -> None:
-    times, one = Cell((1.0, 2.0, 3.0)), Cell((0.1,))  # the other a setting, say
-    assert seeds_told_once(pd.DataFrame([[times]], dtype=object)) == "mean ± standard deviation over 3 repetitions"
-    unknown = Cell((1.0, 2.0, 3.0), seeds=(-1, -1, -1))
+    times, one = TableCell((1.0, 2.0, 3.0)), TableCell((0.1,))  # the other a setting, say
+    assert seed_count_note(pd.DataFrame([[times]], dtype=object)) == "mean ± standard deviation over 3 repetitions"
+    unknown = TableCell((1.0, 2.0, 3.0), seeds=(-1, -1, -1))
     frame = pd.DataFrame([[times, times, unknown, unknown, one, cell(1.0, 2.0)]], dtype=object)
-    assert seeds_told_once(frame) == "mean ± standard deviation over 2 seeds"  # of the one cell that has any
+    assert seed_count_note(frame) == "mean ± standard deviation over 2 seeds"  # of the one cell that has any
 
 
 def test_enough_seeds_without_spread_are_not_called_too_few() -> None:

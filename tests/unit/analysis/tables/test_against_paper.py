@@ -14,12 +14,13 @@ from made_runs import made_runs
 from analysis import tables
 from analysis.against_paper import FOLDER, NothingPublished, against_paper, pairs
 from analysis.select.labels import dataset_label
+from analysis.table.build import FinishedTable
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 PAPER = {"data.name": "image_folder", "data.path": "/data/ImageNet-100", "model.encoder": "resnet50", "epochs": 400}
 
 
-def lamb_views(**base: Any) -> tables.Built:
+def lamb_views(**base: Any) -> FinishedTable:
     """8 views: lamb .005 to .05 as measured here, .1 running; the paper has 81.58, 83.59, 84.32 and 83.66."""
     scores = {0.005: 0.8258, 0.01: 0.8260, 0.05: 0.90}
 
@@ -30,10 +31,10 @@ def lamb_views(**base: Any) -> tables.Built:
     grid = {"views.num_global": [8], "method.lamb": [*scores, 0.1]}
     base = {"data.train_images": 0} | base
     runs = made_runs(grid, measure, name="lejepa_lambda_views", seeds=(0,), base=base)
-    return tables.find("lejepa_lambda_views", NOWHERE).finished(runs)
+    return tables.find_table("lejepa_lambda_views", NOWHERE).finish(runs)
 
 
-def verdicts(built: tables.Built) -> dict[tuple[str, str], tuple[str, str, str, str]]:
+def verdicts(built: FinishedTable) -> dict[tuple[str, str], tuple[str, str, str, str]]:
     rows = csv.DictReader(io.StringIO(against_paper("lejepa_lambda_views", built, "csv")))
     return {(r["views"], r["lamb"]): (r["published"], r["ours"], r["difference"], r["verdict"]) for r in rows}
 
@@ -64,7 +65,7 @@ def test_other_conditions_are_not_comparable_and_the_reasons_are_said_once() -> 
 
 def test_a_condition_that_nobody_recorded_is_not_met() -> None:
     built = lamb_views(**PAPER)
-    without = tables.Built(title="", frame=built.frame, notes=[], runs=built.runs.drop(columns="data.train_images"))
+    without = FinishedTable(title="", frame=built.frame, notes=[], runs=built.runs.drop(columns="data.train_images"))
     assert verdicts(without)["8", "0.050"][3] == "not comparable: data.train_images unknown instead of 0"
 
 
@@ -78,7 +79,7 @@ def test_theory_is_compared_with_the_formula_of_its_own_sigma() -> None:
 
     grid = {"method.p": [0.5, 1.0, 2.0], "method.mu": [-1.0, 0.0, 1.0]}
     runs = made_runs(grid, measure, seeds=(0,), base={"method.sigma_mode": "gn"})
-    built = tables.find("rectified_sparsity", NOWHERE).finished(runs)
+    built = tables.find_table("rectified_sparsity", NOWHERE).finish(runs)
     found = pairs(pd.read_csv(FOLDER / "rectified_sparsity.csv", dtype=str, keep_default_na=False), built)
     told = {(pair.place["p"], pair.place["mu"]): pair.verdict for pair in found if pair.difference.n}
     assert {place: verdict.split()[0] for place, verdict in told.items()} == {
@@ -92,15 +93,15 @@ def test_a_study_on_cifar_100_compares_with_the_table_of_cifar_100() -> None:
     grid = [{"method": ["lejepa"]}]
     base = {"data.name": "cifar100", "epochs": 1000, "data.train_images": 0}
     runs = made_runs(grid, lambda config: {"test/linear_top1": 0.66, "epoch": config["epochs"]}, base=base, seeds=(0,))
-    built = tables.find("rectified_targets_cifar100", NOWHERE).finished(runs)
+    built = tables.find_table("rectified_targets_cifar100", NOWHERE).finish(runs)
     text = against_paper("rectified_targets_cifar100", built)
     (line,) = [line for line in text.splitlines() if "65.65" in line]
     assert [part.strip() for part in line.split("|")][-4:-1] == ["66.00", "+0.35", "inside ±1"]
 
 
 def test_times_of_another_machine_do_not_compare() -> None:
-    found = tables.find("lejepa_sigreg_time", NOWHERE)
-    text = against_paper("lejepa_sigreg_time", found.finished(found.load(NOWHERE)))
+    found = tables.find_table("lejepa_sigreg_time", NOWHERE)
+    text = against_paper("lejepa_sigreg_time", found.finish(found.load(NOWHERE)))
     for machine in ("amd-epyc-2-cores", "nvidia-h200"):
         assert f"machine {machine} instead of V100-16GB" in text
     assert "18 published numbers: 18 not comparable" in text
@@ -110,7 +111,7 @@ def indomain(size: int) -> str:
     """The verdict on resnet18 at CIFAR-10, of which the paper has 92.51."""
     base = {"data.name": "cifar10", "model.encoder": "resnet18", "views.global_size": size, "data.train_images": 0}
     runs = made_runs([{"optim.lr": [0.1]}], lambda _: {"test/linear_top1": 0.92}, base=base, seeds=(0,))
-    built = tables.find("lejepa_indomain", NOWHERE).finished(runs)
+    built = tables.find_table("lejepa_indomain", NOWHERE).finish(runs)
     rows = csv.DictReader(io.StringIO(against_paper("lejepa_indomain", built, "csv")))
     (row,) = [row for row in rows if row["published"] == "92.51"]
     return row["verdict"]
@@ -138,7 +139,7 @@ def label_free_runs(images: str) -> pd.DataFrame:
 def test_selection_without_labels_compares_correlations_and_no_losses() -> None:
     runs = label_free_runs("imagenette2")
     loss, lamb, top = (runs[name] for name in ("train/loss", "method.lamb", "test/linear_top1"))
-    built = tables.find("lejepa_label_free", NOWHERE).finished(runs)
+    built = tables.find_table("lejepa_label_free", NOWHERE).finish(runs)
     rows = [*csv.DictReader(io.StringIO(against_paper("lejepa_label_free", built, "csv")))]
     assert len(rows) == 18  # one for each published number
     (zero,) = [row for row in rows if row["published"] == "0.81"]
@@ -152,7 +153,7 @@ def test_selection_without_labels_compares_correlations_and_no_losses() -> None:
 
 
 def test_numbers_at_levels_that_a_table_lacks_are_compared_with_nothing() -> None:
-    built = tables.find("lejepa_label_free", NOWHERE).finished(label_free_runs("imagenette2"))
+    built = tables.find_table("lejepa_label_free", NOWHERE).finish(label_free_runs("imagenette2"))
     published = pd.DataFrame([{"alpha": "0", "published": "0.81", "source": "x", "at:data": ""}])
     with pytest.raises(NothingPublished, match=r"the table has no alpha, by which .* are told apart; it has rank"):
         pairs(published, built)
@@ -165,7 +166,7 @@ def test_what_nobody_published_is_answered_in_one_line() -> None:
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.csv")), ids=lambda file: file.stem)
 def test_every_published_number_is_of_a_table_and_has_a_source(file: Any) -> None:
-    assert file.stem in tables.names()
+    assert file.stem in tables.table_names()
     lines = pd.read_csv(file, dtype=str, keep_default_na=False)
     assert lines["published"].astype(float).notna().all()
     assert (lines["source"] != "").all()

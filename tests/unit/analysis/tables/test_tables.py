@@ -12,14 +12,15 @@ from made_runs import made_runs
 from analysis import tables
 from analysis.__main__ import main
 from analysis.select.compared import best_over, cells
+from analysis.table.build import FinishedTable
 from analysis.table.mixture import MixedRuns
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 SWINGS = {0: -0.01, 1: 0.0, 2: 0.01}  # of a seed
 
 
-def built(name: str, runs: pd.DataFrame, *, allow_mixed: bool = False) -> tables.Built:
-    return tables.find(name, NOWHERE).finished(runs, allow_mixed=allow_mixed)
+def built(name: str, runs: pd.DataFrame, *, allow_mixed: bool = False) -> FinishedTable:
+    return tables.find_table(name, NOWHERE).finish(runs, allow_mixed=allow_mixed)
 
 
 def texts(frame: pd.DataFrame) -> dict[Any, list[str]]:
@@ -194,8 +195,8 @@ def test_samples_compare_frozen_and_fine_tuned_encoders() -> None:
 
 
 def test_sigreg_times_are_the_recorded_ones() -> None:
-    found = tables.find("lejepa_sigreg_time", NOWHERE)
-    frame = found.finished(found.load(NOWHERE)).frame
+    found = tables.find_table("lejepa_sigreg_time", NOWHERE)
+    frame = found.finish(found.load(NOWHERE)).frame
     cell = frame["amd-epyc-2-cores"].loc[(512, 512, 16)]
     assert (cell.n, cell.text(".1f")) == (10, "8.1 ± 0.7 (n=10)")  # as README's table of benchmarks
     assert len(frame) == 9
@@ -225,7 +226,9 @@ def test_what_is_mixed_is_refused_in_one_line_or_marked(change: dict[str, Any], 
     mark = "‡" if "evaluations" in told else "†"
     assert [*texts(table.frame).values()] == [["50.00 ± 1.00 (n=3)", f"50.00 ± 1.00 (n=3){mark}"]]
     assert f"{mark} another than the first of these {told}" in table.notes
-    assert tables.find("lejepa_batch", NOWHERE).render(runs) == table.render()  # the engine's live table never fails
+    assert (
+        tables.find_table("lejepa_batch", NOWHERE).render(runs) == table.render()
+    )  # the engine's live table never fails
 
 
 def test_runs_that_give_no_number_and_protocols_that_nothing_shows_mix_nothing() -> None:
@@ -272,7 +275,7 @@ def test_scales_never_mix(scales: str, capsys: pytest.CaptureFixture[str]) -> No
     assert ("75.00" in out, "25.00" in out) == (True, False)
     assert out.startswith("**LeJEPA: batch; frozen linear probe (small)**")
     assert tables.table("lejepa_batch_mini", scales).startswith("**LeJEPA: batch; frozen linear probe (mini)**")
-    assert tables.find("lejepa_registers", scales).label == "lejepa_registers-mini"  # the only one
+    assert tables.find_table("lejepa_registers", scales).label == "lejepa_registers-mini"  # the only one
     assert main(["lejepa_batch", "--store", scales, "--scale", "lab"]) == 1
     assert "sweep lejepa_batch_lab has no runs in" in capsys.readouterr().err
 
@@ -284,9 +287,9 @@ def test_the_listing_says_which_scales_the_store_has(scales: str, capsys: pytest
     assert "lejepa_batch_mini" not in listed
 
 
-@pytest.mark.parametrize("name", tables.names())
+@pytest.mark.parametrize("name", tables.table_names())
 def test_every_table_file_says_what_it_is(name: str) -> None:
-    about, sweeps = tables.described(name)
+    about, sweeps = tables.describe_table(name)
     assert about.endswith(".")
     assert isinstance(sweeps, tuple)
-    assert tables.find(name, NOWHERE).title
+    assert tables.find_table(name, NOWHERE).title

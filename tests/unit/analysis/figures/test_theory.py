@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import gennorm
 
-from analysis.table.theory import expected_nonzero_fraction
+from analysis.figures.theory import expected_nonzero_fraction
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 1, 1.5, 2])

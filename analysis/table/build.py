@@ -1,0 +1,90 @@
+"""From the runs of a table's sweeps to the finished table: numbers, bold, and the notes below it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.store.runs import load_runs, store_uri
+from analysis.store.sources import RunSource, open_source
+from analysis.table.mixture import mark_mixed
+from analysis.table.render import Links, render
+from analysis.table.significance import embolden, seed_count_note
+from analysis.table.summary import progress_note
+
+UI = "http://127.0.0.1:5000"  # where `make ui` serves
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTable:
+    """A table with its title and notes, before any format."""
+
+    title: str
+    frame: pd.DataFrame
+    notes: list[str]
+    runs: pd.DataFrame  # all that were read
+
+    def render(self, format: str = "md", *, ui: str = UI) -> str:
+        """As md, latex, html or csv; in HTML each number links to its runs in the MLflow UI."""
+        known = dict(zip(self.runs["run_id"], self.runs.get("experiment_id", []), strict=False))
+        return render(self.frame, format, title=self.title, notes=self.notes, links=Links(ui=ui, experiments=known))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """One table file, at one scale of its sweeps.
+
+    Args:
+        name: the file's stem, or the sweep that the generic table shows.
+        sweeps: the experiments that it reads.
+        within: see analysis.tables, WITHIN.
+        build: the file's own.
+    """
+
+    name: str
+    scale: str
+    title: str
+    sweeps: tuple[str, ...]
+    within: tuple[str, ...]
+    build: Callable[[pd.DataFrame], pd.DataFrame]
+
+    @property
+    def label(self) -> str:
+        """The name of its files: NAME or NAME-SCALE."""
+        return "-".join(filter(None, [self.name, self.scale]))
+
+    def load(self, store: str | RunSource | None = None) -> pd.DataFrame:
+        """The runs of the table's sweeps, one below the other, told apart by the column `sweep`.
+
+        Raises:
+            NothingToShow: one of the sweeps has no runs in the store.
+        """
+        if not self.sweeps:
+            return pd.DataFrame({"run_id": [], "sweep": []})
+        source = open_source(store or store_uri())
+        known = source.sweeps()
+        parts = [load_runs(sweep, source) for sweep in self.sweeps]
+        notes = [note for part in parts for note in part.attrs.get("notes", [])]
+        ids = [known[sweep].experiment_id for sweep in self.sweeps]
+        runs = pd.concat(
+            [part.assign(experiment_id=own) for part, own in zip(parts, ids, strict=True)], ignore_index=True
+        )
+        runs.attrs["notes"] = notes
+        return runs
+
+    def finish(self, runs: pd.DataFrame, *, allow_mixed: bool = True) -> FinishedTable:
+        """The table of these runs with the best marked, and below it what it rests on.
+
+        Raises:
+            MixedRuns: numbers of several code versions or evaluations, unless they are allowed and then marked.
+        """
+        frame = self.build(runs)
+        own_notes = frame.attrs.get("notes", [])
+        frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
+        frame, bold = embolden(frame, self.within)
+        notes = [*own_notes, seed_count_note(frame), bold, *mixed, *runs.attrs.get("notes", []), progress_note(runs)]
+        return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
+
+    def render(self, runs: pd.DataFrame, format: str = "md") -> str:
+        """The table of these runs as md, latex, html or csv; what is mixed is marked."""
+        return self.finish(runs).render(format)
