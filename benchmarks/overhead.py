@@ -43,7 +43,7 @@ from sweeps.engine import main as launch
 from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.trial import make_trial
-from sweeps.engine.lanes.worker import Outcome, Report, train_cell
+from sweeps.engine.lanes.worker import CellOutcome, Report, train_cell
 from sweeps.engine.run import session
 
 RESULTS = Path(__file__).parent / "results"
@@ -130,7 +130,7 @@ def _rows(place: Path, folder: Path | None, *, quick: bool) -> Iterator[Timing]:
                     yield from _timings(named, way, *measure(base, workers, trials, place))
 
 
-def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> Outcome:
+def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> CellOutcome:
     """The runner of real sweeps, which notes when the first step begins and when it is over."""
     from jepa_train.distributed import collectives
     from jepa_train.train.trainer import Trainer

@@ -3,6 +3,7 @@
 import sys
 
 from jepa_train.base.errors import ConfigError
+from jepa_train.base.security import hidden
 
 
 def main(words: list[str]) -> int:
@@ -20,12 +21,12 @@ def main(words: list[str]) -> int:
             from sweeps.engine.cluster.notice import watch
 
             return watch(words[1:])
-    except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    from sweeps.engine.cli.named import by_name
+        from sweeps.engine.cli.named import by_name
 
-    return by_name(words)
+        return by_name(words)
+    except ConfigError as error:
+        sys.stderr.write(f"error: {hidden(str(error))}\n")
+        return 2
 
 
 if __name__ == "__main__":

@@ -5,21 +5,13 @@ here at the others. Nothing measured at one scale is comparable with another.
 """
 
 import dataclasses
-from typing import Literal
 
+from jepa_train.base.scale_names import SCALES as SCALES
+from jepa_train.base.scale_names import Scale as Scale
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS, LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS, PRESETS
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
-
-Scale = Literal["mini", "small", "lab", "paper"]
-
-SCALES: dict[Scale, str] = {
-    "mini": "the bundled digits, minutes on 2 CPU cores",
-    "small": "5,000 images of CIFAR-10, about an hour on 2 CPU cores",
-    "lab": "CIFAR-10, a night on one GPU",
-    "paper": "the paper's data and epochs, a cluster",
-}
 
 SEEDS: dict[Scale, tuple[int, ...]] = {"mini": (0, 1, 2), "small": (0, 1, 2), "lab": (0, 1, 2), "paper": (0,)}
 

@@ -68,7 +68,7 @@ def run_file(file: Path, *words: str) -> tuple[int, str]:
         except SystemExit as end:
             code = int(str(end.code or 0))
         except Exception as error:  # noqa: BLE001 (what sys.excepthook is for)
-            line = errors.one_line(error)
+            line = errors.answer_line(error)
             told.write(f"error: {line}\n" if line is not None else f"Traceback: {error!r}\n")
             code = 1 if line is None else 2
         finally:

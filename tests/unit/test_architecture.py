@@ -69,10 +69,21 @@ def test_only_the_folder_distributed_speaks_to_torch_distributed():
     assert offenders("sweeps", spoken) == []
 
 
-def test_only_one_file_uses_private_parts_of_torch():
-    for file in (ROOT / "jepa_train").rglob("*.py"):
-        private = {name for name in imports(file) | attributes(file) if re.match(r"torch\..*\b_(?!_)", name)}
-        assert not private or file.name == "torch_private.py", file
+# library -> the file that alone may use its private parts: names with an underscore, and modules that are internal
+PRIVATE = {
+    "torch": ("jepa_train/distributed/torch_private.py", r"torch\..*\b_(?!_)"),
+    "ray": ("sweeps/engine/cluster/ray_private.py", r"ray\.(.*\b_(?!_)|core\.|train\.v2\.|tune\.execution\.)"),
+    "optuna": ("sweeps/engine/search/optuna_private.py", r"optuna\..*\b_(?!_)"),
+    "mlflow": ("", r"mlflow\..*\b_(?!_)"),
+}
+
+
+@pytest.mark.parametrize("library", PRIVATE)
+def test_private_parts_of_a_library_are_used_in_one_file(library: str):
+    home, private = PRIVATE[library]
+    for file in (file for package in OURS for file in (ROOT / package).rglob("*.py")):
+        found = {name for name in imports(file) | attributes(file) if re.match(private, name)}
+        assert not found or str(file.relative_to(ROOT)) == home, f"{file} uses {found}"
 
 
 def test_search_spaces_hold_nothing_but_domains():

@@ -2,13 +2,12 @@
 
 import argparse
 import math
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from jepa_train.base.errors import ConfigError, nearest
-from jepa_train.config.scales import SCALES, Scale
+from jepa_train.base.scale_names import SCALES, Scale
+from sweeps.engine.parser import LineParser
 
 _MODES = ("--dry-run", "--status", "--explain", "--evaluate")
 
@@ -73,16 +72,8 @@ def _is_place(word: str) -> bool:
     return word.startswith(("data.path=", "data.download=", "data.on_corrupt=", "probe."))
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse would print its usage, of ten lines, above the one that matters."""
-
-    def error(self, message: str) -> NoReturn:
-        problem = re.sub(": expected (one|at least one) argument", " needs a value", message.removeprefix("argument "))
-        raise ConfigError(f"{problem}; --help lists the options")
-
-
 def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
-    parser = _Parser(description=about, usage=usage, allow_abbrev=False)
+    parser = LineParser(description=about, usage=usage, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     say = parser.add_argument
     say("--scale", choices=[*SCALES], help="; ".join(f"{name}: {about}" for name, about in SCALES.items()))

@@ -11,23 +11,23 @@ from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, TracebackType
 
-import optuna
 from optuna import distributions
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import schema as config_module
 from jepa_train.methods import METHODS
+from sweeps.engine.search.optuna_private import WARNINGS_FILE
 from sweeps.engine.spec import objective, sweep
 
 _ROOT = Path(__file__).resolve().parents[3]
 _OURS = ("jepa_train", "sweeps")
-_OPTUNA = (distributions.__file__, optuna._warnings.__file__)
+_OPTUNA = (distributions.__file__, WARNINGS_FILE)
 _BETWEEN = (*_OPTUNA, dataclasses.__file__, "<string>")  # <string>: a dataclass's generated __init__
 _DECLARING = ("sweep.py", "objective.py", "named.py")  # what runs of the engine while a sweep file is read
 _SLIPS = (NameError, AttributeError, ImportError, KeyError, TypeError)  # Python's words for a misspelt name
 
 
-def one_line(error: BaseException) -> str | None:
+def answer_line(error: BaseException) -> str | None:
     """The one line that answers the error, or None when it is no mistake in a sweep file.
 
     A mistake is made while the file is read: once the engine runs, a ValueError is its own and keeps its traceback.
@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    line = one_line(error)
+    line = answer_line(error)
     if line is None:
         sys.__excepthook__(kind, error, trace)
     else:

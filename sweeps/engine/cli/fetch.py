@@ -15,13 +15,13 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
 from analysis.store.scales import SCALE_NAMES
 from jepa_train.base.errors import ConfigError, short_repr
 from jepa_train.storage.paths import results_dir
+from sweeps.engine.parser import LineParser
 
 _ON_HEAD = "~/.jepa-fetch"  # where the head leaves the exports, each in a folder of its own, for a day
 
@@ -102,15 +102,11 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        remedy = "write python -m sweeps fetch CLUSTER.yaml [NAME ...] [--scale S] [--output DIR]"
-        raise ConfigError(f"fetch: {message.removeprefix('argument ').removesuffix(', NAME')}; {remedy}")
-
-
 def _options(words: Sequence[str]) -> argparse.Namespace:
     about = "Bring the exports of a cluster's sweeps home, before ray down."
-    parser = _Parser(prog="python -m sweeps fetch", description=about, allow_abbrev=False)
+    parser = LineParser(prog="python -m sweeps fetch", description=about, allow_abbrev=False)
+    parser.command = "fetch: "
+    parser.remedy = "write python -m sweeps fetch CLUSTER.yaml [NAME ...] [--scale S] [--output DIR]"
     say = parser.add_argument
     say("cluster", type=Path, metavar="CLUSTER.yaml", help="the file that ray up was given")
     say("names", nargs="*", metavar="NAME", help="sweeps; without any, all that have runs")

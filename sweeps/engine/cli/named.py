@@ -2,48 +2,65 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sweeps as package
 from jepa_train.base.errors import ConfigError, nearest, short_repr
-from jepa_train.config.scales import Scale
+from jepa_train.base.scale_names import Scale
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.errors import install, one_line
-from sweeps.engine.cli.main import launch, refuse
-from sweeps.engine.spec.scale import at_scale
-from sweeps.engine.spec.sweep import Sweep
+
+# torch and Optuna take seconds to import: where a sweep is loaded, so that --help and a misspelt name are fast.
+if TYPE_CHECKING:
+    from sweeps.engine.spec.sweep import Sweep
 
 _USAGE = "python -m sweeps NAME [NAME ...] [options], or doctor [NAME], or fetch CLUSTER.yaml [NAME ...]"
 
 
-def by_name(words: list[str]) -> int:
-    """The words that are no option and no assignment are sweeps, or `doctor` and the sweep to look at."""
-    install()
+def by_name(words: Sequence[str]) -> int:
+    """The words that are no option and no assignment are sweeps, or `doctor` and the sweep to look at.
+
+    Raises:
+        ConfigError: an unknown option, or a mistake in a sweep's file.
+    """
     known = sorted(path.stem for path in Path(package.__path__[0]).glob("*.py") if not path.stem.startswith("_"))
     usage = f"{_USAGE}; sweeps: {', '.join(known)}"
-    try:
-        options = read_words(words, usage=usage, names=known)
-        doctor, names = options.names[:1] == ("doctor",), options.names
-        names = names[1:] if doctor else names
-        unknown = next((name for name in names if name not in known), None)
-        if unknown is not None or not options.names:
-            problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
-            sys.stderr.write(f"{problem}usage: {usage}\n")
-            return 2
-        sweeps = [_load(name, options.scale) for name in names]
-    except (ValueError, TypeError) as error:
-        line = one_line(error) or (str(error) if isinstance(error, ConfigError) else None)
-        if line is None:
-            raise
-        return refuse(line)
+    options = read_words(words, usage=usage, names=known)
+    doctor, names = options.names[:1] == ("doctor",), options.names
+    names = names[1:] if doctor else names
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None or not options.names:
+        problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
+        sys.stderr.write(f"{problem}usage: {usage}\n")
+        return 2
+    sweeps = _load_all(names, options.scale)
     if doctor:
-        from sweeps.engine.cli.doctor import examine  # it imports everything there is to examine
+        from sweeps.engine.cli.doctor import examine
 
         return examine([sweep for sweep, _ in sweeps], options.places)
+    from sweeps.engine.cli.main import launch
+
     return launch(sweeps, options)
 
 
-def _load(name: str, scale: Scale | None) -> tuple[Sweep, Path]:
+def _load_all(names: Sequence[str], scale: Scale | None) -> "list[tuple[Sweep, Path]]":
+    from sweeps.engine.cli.errors import answer_line, install
+
+    install()
+    try:
+        return [_load(name, scale) for name in names]
+    except (ValueError, TypeError) as error:
+        line = answer_line(error)
+        if line is None:
+            raise
+        raise ConfigError(line) from error
+
+
+def _load(name: str, scale: Scale | None) -> "tuple[Sweep, Path]":
+    from sweeps.engine.spec.scale import at_scale
+    from sweeps.engine.spec.sweep import Sweep
+
     module = importlib.import_module(f"sweeps.{name}")
     sweep, file = getattr(module, "SWEEP", None), Path(str(module.__file__)).resolve()
     if hasattr(module, "sweep"):

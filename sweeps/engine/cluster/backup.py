@@ -35,7 +35,7 @@ def backup(words: Sequence[str]) -> int:
     """
     if list(words) == ["restore"]:
         try:
-            sys.stdout.write(restore())
+            sys.stdout.write(restore_store())
         except OSError as error:
             raise ConfigError(f"JEPA_STORAGE must say whether it holds a copy of the store, got {error}") from error
         return 0
@@ -80,7 +80,7 @@ def keep() -> str:
     return ""
 
 
-def restore() -> str:
+def restore_store() -> str:
     """Take the copy, if there is one and no store; a line that says so, or "".
 
     Raises:

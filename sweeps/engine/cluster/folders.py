@@ -24,16 +24,20 @@ def check_results_folder(folder: Path) -> None:
         ) from None
 
 
+def storage_problem(place: StoragePath) -> str:
+    """Why checkpoints cannot be kept in a storage, "" if they can."""
+    try:
+        with mark(place) as name:
+            return unseen(str(place), name)
+    except OSError as error:
+        return str(error)
+
+
 def check_shared_storage(place: StoragePath) -> None:
     """Refuse a storage of checkpoints that cannot be reached or written.
 
     Raises:
         ConfigError: it cannot.
     """
-    try:
-        with mark(place) as name:
-            reason = unseen(str(place), name)
-    except OSError as error:
-        reason = str(error)
-    if reason:
+    if reason := storage_problem(place):
         raise ConfigError(f"JEPA_STORAGE must be where checkpoints can be kept: {reason}; see doctor")

@@ -1,4 +1,4 @@
-"""Is a machine fit to run cells? Its code, its versions, its view of the storage and of the data, as the head has them.
+"""Checks of one machine: code, versions, storage and data must be those of the head.
 
 Sent to the machines by value, because their own code is what is in question: nothing of it is imported before it has
 been compared.
@@ -49,7 +49,7 @@ def source_digests() -> dict[str, str]:
     return digests
 
 
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Of Python (3.11) and of VERSIONS."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in VERSIONS:
@@ -77,7 +77,7 @@ def _other_code(expected: Expected) -> str:
 
 
 def _other_versions(expected: Expected) -> str:
-    here = versions()
+    here = installed_versions()
     differing = [name for name, version in expected.versions.items() if here.get(name) != version]
     told = ", ".join(f"{name} {here.get(name, 'missing')} instead of {expected.versions[name]}" for name in differing)
     return f"has {told}" if told else ""

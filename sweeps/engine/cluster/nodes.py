@@ -18,6 +18,7 @@ from jepa_train.storage.resolve import mark, storage_dir
 from sweeps.engine.cluster import node_check
 from sweeps.engine.cluster.folders import check_shared_storage
 from sweeps.engine.cluster.node_check import Expected
+from sweeps.engine.cluster.ray_private import draining_nodes, head_age_s
 from sweeps.engine.cluster.resources import Node, alive
 from sweeps.engine.cluster.session import cluster_address
 
@@ -37,7 +38,7 @@ def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
     """
     spec = autoscaling()
     told = False
-    while (late := _late(spec, nodes := alive(ray.nodes()))) and _age_s() < ARRIVAL_S:
+    while (late := _late(spec, nodes := alive(ray.nodes()))) and head_age_s() < ARRIVAL_S:
         if not told:
             note(f"waiting for {late} of the cluster's machines")
         told = True
@@ -63,12 +64,6 @@ def autoscaling() -> Mapping[str, Any]:
     if not isinstance(spec, Mapping):
         raise ConfigError(f"{file} must be a cluster's file, got {short_repr(spec)}; start the cluster anew")
     return spec
-
-
-def _age_s() -> float:
-    """How long ago the head of the cluster was started, by the name of its session."""
-    began = ray._private.worker._global_node.session_name.split("_")[1:3]
-    return time.time() - time.mktime(time.strptime("_".join(began), "%Y-%m-%d_%H-%M-%S"))
 
 
 def _worker_types(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -104,7 +99,7 @@ def expected_of_nodes() -> Iterator[Expected]:
     check_shared_storage(place)
     with mark(place) as probe:
         yield Expected(
-            code=node_check.source_digests(), versions=node_check.versions(), storage=str(place), probe=probe
+            code=node_check.source_digests(), versions=node_check.installed_versions(), storage=str(place), probe=probe
         )
 
 
@@ -116,7 +111,7 @@ def check_nodes(expected: Expected) -> None:
     """
     problems = [f"{address}: {problem}" for address, problem in problems_of_nodes(expected).items() if problem]
     if problems:
-        raise refused(problems)
+        raise unfit_nodes_error(problems)
 
 
 def problems_of_nodes(expected: Expected) -> dict[str, str]:
@@ -141,12 +136,12 @@ def problems_of_nodes(expected: Expected) -> dict[str, str]:
 
 
 def _staying() -> list[Node]:
-    leaving = ray._private.state.state.get_draining_nodes()
+    leaving = draining_nodes()
     return [node for node in alive(ray.nodes()) if node["NodeID"] not in leaving]
 
 
-def refused(problems: Sequence[str]) -> ConfigError:
-    """Every node that is not fit, and what is wrong with it."""
+def unfit_nodes_error(problems: Sequence[str]) -> ConfigError:
+    """Error that names every node that is not fit, and what is wrong with it."""
     return ConfigError(
         f"every node must run the head's code and see its storage, got {'; '.join(sorted(problems))}; "
         "update the nodes (ray up CLUSTER.yaml), then launch again"

@@ -15,15 +15,11 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn
 
-from ray._private import services
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks most of it
-from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
-from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.exceptions import RpcError
 
-from jepa_train.base.errors import ConfigError
+from sweeps.engine.cluster.ray_private import drain_this_machine
+from sweeps.engine.parser import LineParser
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +60,7 @@ def watch(words: Sequence[str]) -> int:
     logger.info("notice of %s: %s; %.0f s left", options.cloud, notice.text, notice.deadline - time.time())
     while True:
         try:
-            if nodes := drain(notice):
+            if nodes := drain_this_machine(notice.text, notice.deadline, timeout_s=_TIMEOUT_S):
                 logger.info("drained: %s", ", ".join(nodes))
                 return 0
             problem = "no Ray node runs on this machine"
@@ -74,26 +70,6 @@ def watch(words: Sequence[str]) -> int:
             logger.error("not drained: %s", problem)
             return 1
         time.sleep(_RETRY_S)
-
-
-def drain(notice: Notice) -> list[str]:
-    """Drain every node of the cluster that runs on this machine, but for the head: it holds what all others need.
-
-    Returns:
-        The hex ids of the nodes.
-
-    Raises:
-        RuntimeError, OSError, RpcError: the cluster cannot be asked, or refuses.
-    """
-    client = GcsClient(address=services.canonicalize_bootstrap_address_or_die(None))
-    here = services.find_node_ids()
-    nodes = client.get_all_node_info(timeout=_TIMEOUT_S, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
-    found = [node.hex() for node, info in nodes.items() if node.hex() in here and not info.is_head_node]
-    for node in found:
-        taken, why = client.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, notice.text, int(notice.deadline * 1000))
-        if not taken:
-            raise RuntimeError(f"node {node} refuses: {why}")
-    return found
 
 
 def aws(url: str) -> Notice | None:
@@ -153,15 +129,11 @@ def _answer(url: str, headers: Mapping[str, str], *, method: str = "GET") -> str
         raise
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"notice: {message.removeprefix('argument ')}; write python -m sweeps notice aws|gcp")
-
-
 def _options(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = LineParser(
         prog="python -m sweeps notice", description="Drain this spot machine's node when its notice comes."
     )
+    parser.command, parser.remedy = "notice: ", "write python -m sweeps notice aws|gcp"
     parser.add_argument("cloud", choices=[*CLOUDS])
     parser.add_argument("--metadata", metavar="URL", default="", help="where the metadata service answers")
     return parser.parse_args(list(words))

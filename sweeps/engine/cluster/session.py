@@ -13,16 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import ray
-from ray._private.utils import read_ray_address
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.cluster.folders import check_results_folder
-
-logger = logging.getLogger(__name__)
+from sweeps.engine.cluster.ray_private import address_of_this_machine, on_loopback, silence_raylets
 
 OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel through files
 
@@ -47,6 +44,7 @@ _LOCAL_ENVIRONMENT = {
     _START_S: "300",  # the machine may be loaded
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only machines of a cluster would miss
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see on_loopback; for the processes that Ray starts
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one to ~/.ray; keeps other users of the machine out
 }
 
@@ -66,7 +64,7 @@ def cluster_address() -> str:
         ConfigError: it does not answer, or it is no address of Ray's own protocol.
     """
     named = os.environ.get("RAY_ADDRESS", "")
-    address = "" if named == "local" else named if named not in ("", "auto") else read_ray_address(None) or ""
+    address = "" if named == "local" else named if named not in ("", "auto") else address_of_this_machine()
     remedy = "start it again (ray up CLUSTER.yaml), or set RAY_ADDRESS=local for a Ray of its own"
     if not address and named == "auto":
         raise ConfigError(f"RAY_ADDRESS=auto needs a Ray that was started on this machine, got none; {remedy}")
@@ -99,7 +97,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         ConfigError: see cluster_address; or the results cannot be written.
     """
     address = cluster_address()
-    ray._private.worker.print_to_stdstream = _log  # the warnings that raylets push; log_to_driver does not stop them
+    silence_raylets()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
         if address:
@@ -112,16 +110,15 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
             )
         else:
             check_results_folder(results_dir())
-            stack.enter_context(_on_loopback())
-            directory = stack.enter_context(_short_path(ray_dir()))
+            options = stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir()))))
             stack.callback(ray.shutdown)
-            _start_local(num_cpus, directory)
+            _start_local(num_cpus, options)
         if threading.current_thread() is threading.main_thread():
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
         yield
 
 
-def _start_local(num_cpus: int | None, directory: Path) -> None:
+def _start_local(num_cpus: int | None, options: Mapping[str, str]) -> None:
     ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -129,8 +126,7 @@ def _start_local(num_cpus: int | None, directory: Path) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=str(directory),
+        **options,
     )
 
 
@@ -147,18 +143,6 @@ def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Ray turns 127.0.0.1 into the machine's address, unless it takes this for a platform that cannot have clusters."""
-    constants = ray._private.ray_constants
-    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
-    try:
-        with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
-            yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
 def _short_path(directory: Path) -> Iterator[Path]:
     """A short name for a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -170,10 +154,6 @@ def _short_path(directory: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(home)
         (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short name
-
-
-def _log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 (Ray's signature)
-    logger.debug("%s: %s", data["pid"], "\n".join(data["lines"]))
 
 
 def _exit(signum: int, _: FrameType | None) -> None:

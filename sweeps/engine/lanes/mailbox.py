@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sweeps.engine.lanes.tasks import Blame, Cell, Claim, End, Lane, Report, Task, ending
+from sweeps.engine.lanes.tasks import Cell, Claim, End, Lane, Report, Task, WorkerFailure, ending
 
 POLL_S = 5.0  # longest wait inside one call, so that a waiting caller notices when the other side is gone
 STATEMENTS_S = 5.0  # how long a failed rank waits for the others to fail likewise
@@ -106,9 +106,9 @@ class Mailbox:
         """Who keeps the lane's worker groups: a handle of its actor."""
         self._lanes[lane].controller = controller
 
-    async def blame(self, lane: int, reason: str, traceback: str, fault: bool, outage: bool = False) -> None:
-        """Why the lane's worker group is about to be replaced; `fault` and `outage` as in Blame."""
-        self._lanes[lane].blame = Blame(reason, traceback, fault, outage)
+    async def blame(self, lane: int, *failure: Any) -> None:
+        """Why the lane's worker group is about to be replaced: the fields of a WorkerFailure."""
+        self._lanes[lane].failure, self._lanes[lane].failed_at = WorkerFailure(*failure), time.monotonic()
 
     async def saved(self, claim: Claim, age_s: float) -> None:
         """A checkpoint of the cell is safe: what its workers did until so many seconds ago will not be lost."""

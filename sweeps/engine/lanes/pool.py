@@ -16,16 +16,15 @@ from typing import Any, Self
 import ray
 import ray.cloudpickle
 from ray.exceptions import RayActorError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2.api.exceptions import ControllerError
 from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.cluster import node_check
 from sweeps.engine.cluster.node_check import Expected, problem
+from sweeps.engine.cluster.ray_private import controller_callback, is_start_timeout, skip_unused_processes
 from sweeps.engine.lanes import mailbox as mailbox_module
 from sweeps.engine.lanes import tasks
 from sweeps.engine.lanes.mailbox import Mailbox
@@ -40,14 +39,6 @@ ray.cloudpickle.register_pickle_by_value(node_check)
 # By value, because importing sweeps.engine brings torch and MLflow: the mailbox's process must start fast.
 ray.cloudpickle.register_pickle_by_value(mailbox_module)
 ray.cloudpickle.register_pickle_by_value(tasks)
-
-
-class _LaneTrainer(TorchTrainer):
-    """Without the two processes that only Ray Data and trials killed by Tune need: 3 s of CPU for each lane."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
-        return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
 
 
 class LanePool:
@@ -147,7 +138,7 @@ class LanePool:
         except Exception as error:  # noqa: BLE001 (it reaches the trials, by way of the mailbox)
             lines = [line for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
             cause = error.controller_failure if isinstance(error, ControllerError) else error
-            scarce = self._expected is not None and isinstance(cause, WorkerGroupStartupTimeoutError)
+            scarce = self._expected is not None and is_start_timeout(cause)
             return lines[-1 if lines[0].endswith(":") else 0].strip(), scarce  # Ray's announces what stands at its end
         return "its workers ended", False
 
@@ -164,7 +155,8 @@ class LanePool:
                 os.environ.setdefault("JEPA_RESULTS", results)  # where a node's own environment does not say it
             serve(mailbox, lane=lane, runner=runner, threads=threads, watched=expected is not None)
 
-        return _LaneTrainer(
+        witness = Witness(mailbox, lane)
+        trainer = TorchTrainer(
             work,
             torch_config=LaneConfig(backend="nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
@@ -175,8 +167,9 @@ class LanePool:
             run_config=RunConfig(
                 name=f"lane-{lane}-{uuid.uuid4().hex[:8]}",
                 storage_path=str(self._storage),
-                callbacks=[Witness(mailbox, lane)],
+                callbacks=[controller_callback(witness.started, witness.failed)],
                 # Lost groups are counted per cell, by the mailbox; a group that cannot even start is counted here.
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
             ),
         )
+        return skip_unused_processes(trainer)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
 MAX_FAULTS = 2  # the same where it raised the error itself: others may have taken the memory, but hardly twice
@@ -60,15 +60,13 @@ class Task:
             self.tell("", lost_s=0.0, idle_s=waited)
 
 
-@dataclass
-class Blame:
+class WorkerFailure(NamedTuple):
     """Why a worker group was lost, as Train's controller saw it."""
 
-    reason: str = "its worker group died"
+    reason: str = "its worker group died"  # one line
     traceback: str = ""
-    fault: bool = False  # the cell raised it itself: memory, the device, or the storage
-    outage: bool = False  # it was the storage, which says nothing about the cell: the next launch goes on with it
-    at: float = field(default_factory=time.monotonic)
+    is_fault: bool = False  # the cell raised it itself: memory, the device, or the storage
+    is_outage: bool = False  # it was the storage, which says nothing about the cell: the next launch goes on with it
 
 
 @dataclass
@@ -80,7 +78,8 @@ class Lane:
     place: Any = None  # what the worker group occupies
     nodes: dict[str, str] = field(default_factory=dict)  # of its worker group: id -> address
     leaving: frozenset[str] = frozenset()  # those of its nodes that are about to be taken away
-    blame: Blame | None = None
+    failure: WorkerFailure | None = None
+    failed_at: float = 0.0
     task: Task | None = None
     lost: str = ""  # why it will never come back
 
@@ -99,9 +98,10 @@ class Lane:
         Args:
             alive: ids of the nodes that the cluster still has.
         """
-        task, blame = self.task, self.blame or Blame()
+        task, failure = self.task, self.failure or WorkerFailure()
+        failed_at = self.failed_at if self.failure else time.monotonic()
         nodes, leaving = self.nodes, self.leaving
-        self.nodes, self.leaving, self.blame = {}, frozenset(), None
+        self.nodes, self.leaving, self.failure = {}, frozenset(), None
         if task is None or task.end is not None:
             return None
         task.errors.clear()
@@ -110,14 +110,14 @@ class Lane:
             return ending("stopped")
         gone = [address for node, address in nodes.items() if node not in alive]
         attempts = sum(lost.issubset(alive) for lost in task.losses)
-        if not gone and not leaving and attempts >= (MAX_FAULTS if blame.fault else MAX_LOSSES):
-            status = "interrupted" if blame.outage else "failed"
-            return ending(status, f"{blame.reason} ({attempts} attempts)", blame.traceback)
-        cause = f"node {' and '.join(gone)} is gone" if gone else blame.reason
+        if not gone and not leaving and attempts >= (MAX_FAULTS if failure.is_fault else MAX_LOSSES):
+            status = "interrupted" if failure.is_outage else "failed"
+            return ending(status, f"{failure.reason} ({attempts} attempts)", failure.traceback)
+        cause = f"node {' and '.join(gone)} is gone" if gone else failure.reason
         if leaving:
             cause = f"node {' and '.join(nodes.get(node, node) for node in sorted(leaving))} is about to be taken away"
         epoch = max((int(report.get("epoch", 0)) for report in task.reports), default=0)
         note = f"worker lost ({cause}); goes on after epoch {epoch}"
-        lost, idle = blame.at - task.kept, time.monotonic() - blame.at
+        lost, idle = failed_at - task.kept, time.monotonic() - failed_at
         task.tell(note, lost_s=lost, idle_s=idle)
         return None

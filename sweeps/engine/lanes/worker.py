@@ -1,4 +1,4 @@
-"""The worker of a lane: runs one cell after another under Ray Train. The only `import ray` in this package."""
+"""The worker of a lane: runs one cell after another under Ray Train."""
 
 import time
 import traceback
@@ -14,10 +14,8 @@ import ray.train.torch
 import torch
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.exceptions import RayActorError
-from ray.train.torch.config import TorchConfig, _TorchBackend
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig
 from ray.util import get_current_placement_group, get_node_ip_address
 
 from jepa_train.base.preemption import Host
@@ -27,13 +25,14 @@ from jepa_train.distributed.torch_private import listen_at_own_address
 from jepa_train.storage.base import StorageError
 from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
+from sweeps.engine.lanes.tasks import WorkerFailure
 
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
 
 
-class Outcome(Protocol):
-    """What a runner returns; jepa_train.train.loop.TrainingResult is one."""
+class CellOutcome(Protocol):
+    """Result of a runner; jepa_train.train.loop.TrainingResult is one."""
 
     @property
     def status(self) -> str: ...
@@ -46,10 +45,10 @@ _FAULTS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "DefaultCPUAllocator",
 ASK_S = 2.0  # between two questions whether the nodes stay: 2 ms for one rank and 10 for two, on two busy cores
 
 # the cell, where its reports go, where its sweep keeps checkpoints, and whether its machines stay
-Runner = Callable[[Flat, Report, str, Host], Outcome]
+Runner = Callable[[Flat, Report, str, Host], CellOutcome]
 
 
-def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Outcome:
+def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> CellOutcome:
     """The runner of real sweeps: a cell through jepa_train.train, resumed where it was begun before.
 
     Args:
@@ -186,51 +185,53 @@ class LaneConfig(TorchConfig):
     """A process group whose ranks, on whatever nodes, find the network by which Ray reaches them."""
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[Backend]:
         return _LaneBackend
 
 
-class _LaneBackend(_TorchBackend):
+class _LaneBackend(TorchConfig().backend_cls):  # type: ignore[misc]  # the base class has no public name
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
         worker_group.execute(listen_at_own_address)
         super().on_start(worker_group, backend_config)
 
 
-class Witness(ControllerCallback, WorkerGroupCallback):
-    """Tells the mailbox what only Ray Train's controller knows, in whose process it runs."""
+class Witness:
+    """Tells the mailbox what only Ray Train's controller knows; see controller_callback."""
 
     def __init__(self, mailbox: Any, lane: int) -> None:
         self._mailbox = mailbox
         self._lane = lane
 
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:  # noqa: ARG002
-        """Who it is, so that a lane which does not end can be ended."""
-        self._mailbox.controlled.remote(self._lane, ray.get_runtime_context().current_actor)
+    def started(self, controller: Any) -> None:
+        """Pass on the controller's actor, so that a lane which does not end can be ended."""
+        self._mailbox.controlled.remote(self._lane, controller)
 
-    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
-        """Why the worker group is about to be replaced."""
-        if worker_group_status.errors:
-            with suppress(RayActorError):  # the mailbox is gone, and the sweep with it
-                ray.get(self._mailbox.blame.remote(self._lane, *blame_of(worker_group_status.errors)))
+    def failed(self, errors: Mapping[int, Exception]) -> None:
+        """Pass on why the worker group is about to be replaced."""
+        with suppress(RayActorError):  # the mailbox is gone, and the sweep with it
+            ray.get(self._mailbox.blame.remote(self._lane, *failure_of(errors)))
 
 
-def blame_of(errors: Mapping[int, Exception]) -> tuple[str, str, bool, bool]:
-    """What ended a worker group, in one line; the traceback, where there is one; whether the cell raised it itself, and
-    whether because its storage is away.
+def failure_of(errors: Mapping[int, Exception]) -> WorkerFailure:
+    """The failure that ended a worker group, from the exceptions of its ranks.
 
     A rank that raised because another one was gone explains nothing.
     """
     error = min(errors.values(), key=lambda error: (_lost_a_rank(error), not _is_fault(error)))
     silence = getattr(error, "health_check_failure", None)  # Ray Train's: why a worker did not answer
     if isinstance(silence, RayOutOfMemoryError):
-        return "Ray killed its worker: the machine's memory was nearly full", str(silence), False, False
+        return WorkerFailure("Ray killed its worker: the machine's memory was nearly full", str(silence))
     if isinstance(silence, RayActorError):
         reason = "its worker process died: killed, out of memory, crashed, or gone with its machine"
-        return reason, str(silence), False, False
+        return WorkerFailure(reason, str(silence))
     line = next(iter(str(error).splitlines()), "")
-    trace, outage = "".join(getattr(error, "__notes__", [])), isinstance(error, StorageError)
-    return f"{type(error).__name__}: {line}", trace, _is_fault(error), outage
+    return WorkerFailure(
+        reason=f"{type(error).__name__}: {line}",
+        traceback="".join(getattr(error, "__notes__", [])),
+        is_fault=_is_fault(error),
+        is_outage=isinstance(error, StorageError),
+    )
 
 
 def _lost_a_rank(error: Exception) -> bool:

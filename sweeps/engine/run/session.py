@@ -10,14 +10,14 @@ from typing import Self
 
 import ray
 from ray import tune
-from ray.tune.execution import class_cache
 from rich.console import Console
 
 from jepa_train.storage.base import has_url_scheme
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
-from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, refused
+from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
+from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials
 from sweeps.engine.cluster.resources import Request, room
 from sweeps.engine.cluster.session import cluster_address, ray_session
 from sweeps.engine.lanes.pool import LanePool
@@ -32,10 +32,6 @@ from sweeps.engine.run.price import Price, price, request_for
 from sweeps.engine.search.asha import AshaScheduler, Judge
 from sweeps.engine.search.searcher import CellSearcher
 from sweeps.engine.store.ledger import Ledger
-
-# Else Tune hands the driver's AWS keys to each trial in its runtime environment, which Ray's agent writes into its log.
-# Trials need none: whoever reads or writes storage is a worker, with the environment of its node.
-class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" not in name}
 
 _LONG = 1_000_000  # epochs of the longest cell that anybody trains
 
@@ -132,7 +128,7 @@ class Session:
             events.interrupt()
         refusal = pool.refusal()
         if refusal:
-            raise refused([refusal])
+            raise unfit_nodes_error([refusal])
         return plan.after(searches), display.outcome
 
     def _tune(
@@ -146,6 +142,7 @@ class Session:
             rungs=judge.seen,
             note=self._note,
         )
+        keep_aws_keys_from_trials()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
             make_trial(

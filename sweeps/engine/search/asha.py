@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -89,13 +88,13 @@ class Judge:
 class AshaScheduler(FIFOScheduler):
     """Asks the judge after every report of a Tune trial."""
 
-    _supports_buffered_results = False  # a verdict that comes late costs epochs
+    supports_buffered_results = False  # a verdict that comes late costs epochs
 
     def __init__(self, judge: Judge) -> None:
         super().__init__()
         self._judge = judge
 
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
         if "status" in result or "note" in result:
             return TrialScheduler.CONTINUE

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config.scales import SCALES, Scale
+from jepa_train.base.scale_names import SCALES, Scale
 from sweeps.engine.spec.sweep import Sweep
 
 Study = Sweep | Callable[[Scale], Sweep]

@@ -10,11 +10,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import ConfigError, nearest, short_repr
+from jepa_train.base.scale_names import Scale
 from jepa_train.base.validation import conform, conformed
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
 from jepa_train.config.names import protocol_names
-from jepa_train.config.scales import Scale
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
 from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective

@@ -14,7 +14,7 @@ from jepa_train.storage import bucket
 from jepa_train.storage.base import StorageError
 from jepa_train.storage.resolve import checkpoints_dir
 from sweeps.__main__ import main
-from sweeps.engine.cli import doctor, doctor_storage, doctor_store
+from sweeps.engine.cli import doctor
 from sweeps.engine.cluster import nodes
 
 
@@ -84,7 +84,7 @@ def test_unknown_names_are_answered(capsys: pytest.CaptureFixture[str]):
 def test_the_store_and_what_was_left_behind(store: str, results: Path):
     (results / "spool").mkdir()
     (results / "spool" / "study.jsonl").write_text("x" * 2_000_000)
-    lines = told(doctor_store.check_store)
+    lines = told(doctor._store)
     assert lines["store"][0] == "ok"
     assert f"{store}, " in lines["store"][1]
     assert lines["spool"] == ("warning", "1 files, 2.0 MB of metrics wait for the store; "
@@ -96,22 +96,22 @@ def test_the_store_and_what_was_left_behind(store: str, results: Path):
 def test_a_store_that_somebody_else_writes_to_for_long(results: Path):
     with sqlite3.connect(results / "mlflow.db", isolation_level=None) as other:
         other.execute("begin immediate")
-        assert "cannot be written to: database is locked" in told(doctor_store.check_store)["store"][1]
+        assert "cannot be written to: database is locked" in told(doctor._store)["store"][1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.usefixtures("store")
 def test_a_store_that_is_read_only(results: Path):
     (results / "mlflow.db").chmod(0o444)
-    assert "the file is read-only" in told(doctor_store.check_store)["store"][1]
+    assert "the file is read-only" in told(doctor._store)["store"][1]
 
 
 def test_a_file_that_is_no_store_and_a_server_that_is_down(results: Path, monkeypatch: pytest.MonkeyPatch):
     results.mkdir()
     (results / "mlflow.db").write_text("no database" * 100)
-    assert told(doctor_store.check_store)["store"][0] == "problem"
+    assert told(doctor._store)["store"][0] == "problem"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    level, text = told(doctor_store.check_store)["store"]
+    level, text = told(doctor._store)["store"]
     assert level == "problem"
     assert "start the server" in text
 
@@ -142,7 +142,7 @@ def test_a_server_of_another_version():
 
     with http.server.HTTPServer(("127.0.0.1", 0), Old) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        lines = told(doctor_store._server_version, f"http://127.0.0.1:{server.server_port}")
+        lines = told(doctor._server_version, f"http://127.0.0.1:{server.server_port}")
     level, text = lines["MLflow server"]
     assert (level, text[:6]) == ("warning", "2.9.1,")
     assert "the same version" in text
@@ -174,13 +174,13 @@ def test_results_on_a_full_or_closed_disk(results: Path, monkeypatch: pytest.Mon
 def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bucket, "_PAUSES_S", ())
     monkeypatch.setenv("JEPA_STORAGE", s3)
-    assert told(doctor_storage.check_storage) == {
+    assert told(doctor._storage) == {
         "storage": ("ok", f"{s3} can be written to; "),
         "checkpoints": ("ok", "nothing yet; "),
     }
     with (checkpoints_dir("study") / "cell" / "final.pt").written() as file:
         file.write_bytes(bytes(20_000_000))
-    assert told(doctor_storage.check_storage)["checkpoints"][1].startswith("0.02 GB in 1 files")
+    assert told(doctor._storage)["checkpoints"][1].startswith("0.02 GB in 1 files")
     for where, level, words in (
         (s3.replace("s3://", "s3://no-"), "problem", "NO_SUCH_BUCKET"),
         ("s3://me:hunter2@bucket", "problem", "must hold no credentials"),
@@ -188,14 +188,14 @@ def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: 
         (str(tmp_path), "ok", "can be written to"),
     ):
         monkeypatch.setenv("JEPA_STORAGE", where)
-        (found, text) = told(doctor_storage.check_storage)["storage"]
+        (found, text) = told(doctor._storage)["storage"]
         assert (found, words in text, "hunter2" in text) == (level, True, False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["results"], "for copies on their way to the bucket"
-    assert told(doctor_storage.check_cache) == {}
+    assert told(doctor._cache) == {}
     monkeypatch.setenv("JEPA_CACHE", f"{tmp_path}/cache")
-    assert told(doctor_storage.check_cache)["cache"][1].startswith(f"{tmp_path}/cache: nothing yet, ")
+    assert told(doctor._cache)["cache"][1].startswith(f"{tmp_path}/cache: nothing yet, ")
     (tmp_path / "cache").touch()
-    assert told(doctor_storage.check_cache)["cache"][0] == "problem"
+    assert told(doctor._cache)["cache"][0] == "problem"
 
 
 def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):

@@ -16,7 +16,7 @@ import ray
 import yaml
 
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.cluster import node_check, nodes, session
+from sweeps.engine.cluster import node_check, nodes, ray_private, session
 from sweeps.engine.cluster.resources import Request, room
 from sweeps.engine.cluster.session import cluster_address
 
@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     monkeypatch.setattr(ray, "nodes", lambda: facts["nodes"].pop(0) if facts.get("arriving") else facts["nodes"])
     monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
-    monkeypatch.setattr(nodes, "_age_s", lambda: 30.0)
+    monkeypatch.setattr(nodes, "head_age_s", lambda: 30.0)
     facts["write"] = lambda text="": (tmp_path / "bootstrap.yaml").write_text(
         text or yaml.safe_dump(facts["spec"], sort_keys=False)
     )
@@ -89,7 +89,7 @@ def test_machines_that_start_with_the_cluster_are_waited_for(here: dict[str, Any
 def test_a_machine_that_does_not_come_holds_nobody_up_for_ever(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     here["spec"] = LOCAL
     here["write"]()
-    monkeypatch.setattr(nodes, "_age_s", lambda: nodes.ARRIVAL_S)
+    monkeypatch.setattr(nodes, "head_age_s", lambda: nodes.ARRIVAL_S)
     told: list[str] = []
     assert nodes.nodes_to_use(told.append) == [HEAD]
     assert told == ["2 of the cluster's machines have not come up yet; going on without them"]
@@ -99,7 +99,7 @@ def test_a_clusters_age_is_that_of_its_session(monkeypatch: pytest.MonkeyPatch):
     began = time.localtime(time.time() - 100)
     node = SimpleNamespace(session_name=time.strftime("session_%Y-%m-%d_%H-%M-%S_123456_789", began))
     monkeypatch.setattr(ray._private.worker, "_global_node", node)
-    assert nodes._age_s() == pytest.approx(100, abs=5)
+    assert ray_private.head_age_s() == pytest.approx(100, abs=5)
 
 
 def test_a_ray_of_ones_own_asks_no_autoscaler(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
@@ -131,7 +131,7 @@ def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch:
     if named is not None:
         monkeypatch.setenv("RAY_ADDRESS", named)
     with listening() as address:
-        monkeypatch.setattr(session, "read_ray_address", lambda _: address)
+        monkeypatch.setattr(session, "address_of_this_machine", lambda: address)
         assert cluster_address() == address
     with pytest.raises(ConfigError, match=f"the Ray that was started on this machine must answer, .* {address}"):
         cluster_address()
@@ -153,7 +153,7 @@ def test_the_ray_that_was_started_here_is_joined(named: str | None, monkeypatch:
 def test_an_address_that_leads_nowhere_is_answered_in_one_line(
     address: str, words: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(session, "read_ray_address", lambda _: "")
+    monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=words) as caught:
         cluster_address()
@@ -162,7 +162,7 @@ def test_an_address_that_leads_nowhere_is_answered_in_one_line(
 
 def test_without_any_ray_a_launch_starts_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(session, "read_ray_address", lambda _: "")
+    monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
     assert cluster_address() == ""
 
 

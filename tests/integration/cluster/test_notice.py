@@ -122,7 +122,7 @@ def test_no_ray_on_the_machine_is_told_in_the_time_that_is_left(
     now, tries = [end.timestamp() - 30], []
     clock = SimpleNamespace(time=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
     monkeypatch.setattr(notice, "time", clock)
-    monkeypatch.setattr(notice, "drain", lambda _: tries.append(now[0]) or [])
+    monkeypatch.setattr(notice, "drain_this_machine", lambda *_, **__: tries.append(now[0]) or [])
     service.answers[ACTION] = json.dumps({"action": "terminate", "time": end.isoformat()})
     with caplog.at_level("INFO"):
         assert main(["notice", "aws", "--metadata", service.url]) == 1

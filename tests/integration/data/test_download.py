@@ -231,7 +231,7 @@ def test_a_store_that_is_away_is_an_outage_and_no_mistake_of_the_cell(monkeypatc
         with pytest.raises(StorageError, match=r"^data\.path 's3://bucket/x' cannot be read \(.*NETWORK") as outage:
             ask(away)
         assert "\n" not in str(outage.value)
-        assert worker.blame_of({0: outage.value})[2:] == (True, True)
+        assert worker.failure_of({0: outage.value})[2:] == (True, True)
     with pytest.raises(StorageError, match=r"^probe\.transfer's dtd 's3://bucket/x' cannot be read"):
         check_transfer(f"dtd={away.path}", away)
 

@@ -11,7 +11,7 @@ import pytest
 
 from sweeps.__main__ import main as sweeps_main
 from sweeps.engine.cli import main
-from sweeps.engine.cli.errors import install, one_line
+from sweeps.engine.cli.errors import answer_line, install
 
 HEAD = """import dataclasses
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
@@ -31,7 +31,7 @@ def answer_to(tmp_path: Path, body: str) -> str | None:
             install()
             runpy.run_path(str(file))
     except Exception as error:  # noqa: BLE001 (every kind is to be answered)
-        return one_line(error)
+        return answer_line(error)
     raise AssertionError("the file is fine")
 
 

@@ -1,0 +1,163 @@
+"""Private hooks into Ray, written for version 2.60. No other module uses a private name of Ray.
+
+A process that only drains its node imports this, so Ray Train and Tune, which take seconds to import, are imported
+inside the functions that need them, and torch not at all.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray._private import ray_constants, services, state, worker
+from ray._private.utils import read_ray_address
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks most of it
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def address_of_this_machine() -> str:
+    """host:port of the cluster that `ray start` has begun or joined on this machine; "" if none.
+
+    Hook: read_ray_address. Without it, a launch on a cluster's head needs RAY_ADDRESS=auto.
+    """
+    return read_ray_address(None) or ""
+
+
+def silence_raylets() -> None:
+    """Send the warnings that raylets push to the driver to the log.
+
+    Hook: replaces worker.print_to_stdstream. Without it, they are printed into the live view: log_to_driver=False does
+    not stop them.
+    """
+    worker.print_to_stdstream = _log
+
+
+def _log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 (Ray's signature)
+    logger.debug("%s: %s", data["pid"], "\n".join(data["lines"]))
+
+
+@contextmanager
+def on_loopback(directory: Path) -> Iterator[Mapping[str, str]]:
+    """Arguments of ray.init for a Ray that listens on 127.0.0.1 and writes below `directory`.
+
+    Hooks: ray_constants.ENABLE_RAY_CLUSTER, and the private arguments of ray.init. Without the first, Ray replaces
+    127.0.0.1 by the machine's address, unless it takes this for a platform that cannot have clusters; then other
+    machines reach its ports. Without the second, it writes to /tmp/ray.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield {"_node_ip_address": "127.0.0.1", "_temp_dir": str(directory)}
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def head_age_s() -> float:
+    """Seconds since the head of the cluster was started, from the name of its session.
+
+    Hook: worker._global_node. Without it, a launch cannot tell a cluster whose machines are about to come from one
+    whose machines failed, and would always wait, or never.
+    """
+    began = worker._global_node.session_name.split("_")[1:3]
+    return time.time() - time.mktime(time.strptime("_".join(began), "%Y-%m-%d_%H-%M-%S"))
+
+
+def draining_nodes() -> Mapping[str, int]:
+    """Deadlines of the nodes that drain, by id. They take no task.
+
+    Hook: state.get_draining_nodes. Without it, a launch asks such a node whether it is fit, and waits for its answer
+    in vain.
+    """
+    return dict(state.state.get_draining_nodes())
+
+
+def drain_this_machine(reason: str, deadline: float, *, timeout_s: float) -> list[str]:
+    """Drain every node of the cluster that runs on this machine, except the head, which all others need.
+
+    Hooks: GcsClient.drain_node and get_all_node_info, services.find_node_ids. Without them, a spot machine that is
+    taken away still gets new work, and its workers save no checkpoint.
+
+    Args:
+        deadline: when the machine goes, in seconds since the epoch.
+        timeout_s: of the question for the cluster's nodes.
+
+    Returns:
+        The hex ids of the nodes.
+
+    Raises:
+        RuntimeError, OSError, RpcError: the cluster cannot be asked, or refuses.
+    """
+    client = GcsClient(address=services.canonicalize_bootstrap_address_or_die(None))
+    here = services.find_node_ids()
+    nodes = client.get_all_node_info(timeout=timeout_s, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+    found = [node.hex() for node, info in nodes.items() if node.hex() in here and not info.is_head_node]
+    for node in found:
+        taken, why = client.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, reason, int(deadline * 1000))
+        if not taken:
+            raise RuntimeError(f"node {node} refuses: {why}")
+    return found
+
+
+def keep_aws_keys_from_trials() -> None:
+    """Leave the driver's AWS keys out of what Tune hands to its trials.
+
+    Hook: class_cache.ENV_VARS_TO_PROPAGATE. Without it, Tune puts the keys into each trial's runtime environment,
+    which Ray's agent writes into its log. Trials need none: only workers read or write storage.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" not in name}
+
+
+def skip_unused_processes(trainer: "TorchTrainer") -> "TorchTrainer":
+    """Let a trainer start none of the two processes that only Ray Data and trials killed by Tune need.
+
+    Hook: _create_default_callbacks. Without it, each lane takes 3 s of CPU more to start.
+    """
+    unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+    default = trainer._create_default_callbacks
+    trainer._create_default_callbacks = lambda: [
+        callback for callback in default() if type(callback).__name__ not in unused
+    ]
+    return trainer
+
+
+def controller_callback(started: Callable[[Any], None], failed: Callable[[Mapping[int, Exception]], None]) -> Any:
+    """Callback for a RunConfig. It runs in the process of Ray Train's controller.
+
+    Hooks: ControllerCallback and WorkerGroupCallback. Without them, a lane whose controller hangs cannot be ended, and
+    a cell that its worker group was lost with does not know why.
+
+    Args:
+        started: called with the handle of the controller's actor, once it has started.
+        failed: called with the exception of each rank that raised, before the worker group is replaced.
+    """
+    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+    class Callback(ControllerCallback, WorkerGroupCallback):
+        def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ARG002
+            started(ray.get_runtime_context().current_actor)
+
+        def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+            if worker_group_status.errors:
+                failed(worker_group_status.errors)
+
+    return Callback()
+
+
+def is_start_timeout(error: BaseException) -> bool:
+    """Whether Ray Train gave up because no machine came for its workers in time.
+
+    Hook: WorkerGroupStartupTimeoutError. Without it, a lane ends for good where an autoscaler is slow.
+    """
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(error, WorkerGroupStartupTimeoutError)
