@@ -124,9 +124,7 @@ def skip_unused_processes(trainer: "TorchTrainer") -> "TorchTrainer":
     """
     unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
     default = trainer._create_default_callbacks
-    trainer._create_default_callbacks = lambda: [
-        callback for callback in default() if type(callback).__name__ not in unused
-    ]
+    trainer._create_default_callbacks = lambda: [one for one in default() if type(one).__name__ not in unused]
     return trainer
 
 
