@@ -1,16 +1,40 @@
-"""The import rules, read from the source: who may import whom."""
+"""Structure of the packages, read from the source: folders, import directions, cycles, names.
+
+Run: python -m pytest tests/unit/test_architecture.py
+"""
 
 import ast
 import re
 import sys
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks"}
+OURS = ("jepa_train", "search_spaces", "sweeps", "analysis", "benchmarks")
 TRACKERS = {"ray", "mlflow", "optuna"}
+REGISTRIES = {"sweeps", "analysis/tables", "analysis/figures"}  # one file per study, table, figure
+LAZY = {"sweeps.engine"}  # its __init__ imports nothing until a name is asked for
+SHARED = {"main"}  # functions that several modules may define, besides what the registries call in each of their files
+# library -> the file that alone may use its private parts: names with an underscore, and modules that are internal
+PRIVATE = {
+    "torch": ("jepa_train/distributed/torch_private.py", r"torch\..*\b_(?!_)"),
+    "ray": ("sweeps/engine/cluster/ray_private.py", r"ray\.(.*\b_(?!_)|core\.|train\.v2\.|tune\.execution\.)"),
+    "optuna": ("sweeps/engine/search/optuna_private.py", r"optuna\..*\b_(?!_)"),
+    "mlflow": ("", r"mlflow\..*\b_(?!_)"),
+}
+LIMITS = {"jepa_train": (14, 11), "sweeps/engine": (10, 8), "analysis": (12, 7)}  # top-level entries, import levels
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(file: Path) -> set[str]:
@@ -23,6 +47,67 @@ def imports(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: imports are absolute"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports; of `from package import module` only the module counts."""
+    known = {module_of(file): file for package in OURS for file in files(package)}
+    found: dict[str, set[str]] = {}
+    for module, file in known.items():
+        named = imports(file) & known.keys()
+        inner = {name.rpartition(".")[0] for name in named if name.rpartition(".")[0] in named}
+        taken = {name for name in named if name not in inner or _takes_a_name(file, name, known)}
+        found[module] = taken - {module} - LAZY
+    return {module: used for module, used in found.items() if module not in LAZY}
+
+
+def _takes_a_name(file: Path, package: str, known: Collection[str]) -> bool:
+    """Whether a file takes something else than a submodule from a package."""
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == package
+        and any(f"{package}.{alias.name}" not in known for alias in node.names)
+        for node in ast.walk(ast.parse(file.read_text()))
+    )
+
+
+def cycles(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """The sets of nodes that reach each other."""
+    reach: dict[str, set[str]] = {}
+    for start in edges:
+        seen, stack = set(), [*edges[start]]
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen.add(node)
+                stack += edges.get(node, ())
+        reach[start] = seen
+    found = {tuple(sorted(b for b in reach[a] if a in reach.get(b, ()))) for a in edges if a in reach[a]}
+    return [list(group) for group in sorted(found)]
+
+
+def folders(root: str) -> dict[str, set[str]]:
+    """The import graph of a package with each top-level folder or module as one node."""
+    depth = len(Path(root).parts) + 1
+    prefix = root.replace("/", ".") + "."
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, used in graph().items():
+        if not module.startswith(prefix):
+            continue
+        node = ".".join(module.split(".")[:depth])
+        found[node] |= {".".join(name.split(".")[:depth]) for name in used if name.startswith(prefix)} - {node}
+    return dict(found)
+
+
+def levels(edges: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """Node -> 1 for one that imports none of the others, else one more than the highest that it imports."""
+
+    @cache
+    def level(node: str) -> int:
+        return 1 + max((level(used) for used in edges.get(node, ())), default=0)
+
+    return {node: level(node) for node in edges}
 
 
 def attributes(file: Path) -> set[str]:
@@ -47,35 +132,76 @@ def _dotted(node: ast.AST, origin: Mapping[str, str]) -> str:
     return ".".join([origin[node.id], *parts]) if parts and isinstance(node, ast.Name) and node.id in origin else ""
 
 
-def offenders(package: str, forbidden: set[str], *, besides: set[str] = frozenset()) -> list[str]:
+def offenders(package: str, forbidden: Collection[str], *, besides: Collection[str] = ()) -> list[str]:
     """The files of a package, but for those named, which use a forbidden module or one below it."""
     return [
         f"{file.relative_to(ROOT)} uses {module}"
-        for file in sorted((ROOT / package).rglob("*.py"))
-        if str(file.relative_to(ROOT)) not in besides
+        for file in files(package)
+        if not str(file.relative_to(ROOT)).startswith(tuple(besides) or ("\0",))
         for module in sorted(imports(file) | attributes(file))
         if any(module == name or module.startswith(f"{name}.") for name in forbidden)
     ]
 
 
-def test_training_knows_no_tracker_and_no_other_package():
-    assert offenders("jepa_train", TRACKERS | OURS - {"jepa_train"}) == []
+# --- folders
 
 
-def test_only_the_folder_distributed_speaks_to_torch_distributed():
+def test_a_folder_has_at_most_twelve_modules():
+    crowded = {}
+    for package in OURS:
+        for folder in {file.parent for file in files(package)}:
+            name = str(folder.relative_to(ROOT))
+            modules = [file for file in folder.glob("*.py") if file.stem not in ("__init__", "__main__")]
+            if name not in REGISTRIES and package != "benchmarks" and len(modules) > 12:
+                crowded[name] = len(modules)
+    assert crowded == {}
+
+
+@pytest.mark.parametrize("root", LIMITS)
+def test_a_package_has_few_entries_and_few_import_levels(root: str):
+    entries, height = LIMITS[root]
+    edges = folders(root)
+    names = {node for node in edges if not node.endswith(".__main__")}
+    assert len(names) <= entries, sorted(names)
+    assert max(levels(edges).values()) <= height, levels(edges)
+
+
+@pytest.mark.parametrize("package", [*OURS, "tests"])
+def test_no_file_is_a_drawer(package: str):
+    drawers = {"utils", "common", "helpers", "misc"}
+    assert [file for file in files(package) if file.stem in drawers] == []
+
+
+def test_sweep_files_are_short():
+    for file in (ROOT / "sweeps").glob("*.py"):
+        assert len(file.read_text().splitlines()) <= 60, f"{file.name} is doing the engine's job"
+
+
+# --- cycles and directions
+
+
+def test_modules_import_each_other_in_no_cycle():
+    assert cycles(graph()) == []
+
+
+@pytest.mark.parametrize("root", LIMITS)
+def test_folders_import_each_other_in_no_cycle(root: str):
+    assert cycles(folders(root)) == []
+
+
+def test_a_cycle_and_its_levels_are_found():
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert levels({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 3, "b": 2, "c": 1}
+
+
+def test_training_knows_no_tracker_and_no_ray():
+    assert offenders("jepa_train", TRACKERS | set(OURS) - {"jepa_train"}) == []
+
+
+def test_only_one_folder_speaks_to_torch_distributed():
     spoken = {"torch.distributed", "torch.nn.parallel", "torch.nn.SyncBatchNorm"}
-    speakers = {"jepa_train/distributed/collectives.py", "jepa_train/distributed/torch_private.py"}
-    assert offenders("jepa_train", spoken, besides=speakers) == []
+    assert offenders("jepa_train", spoken, besides={"jepa_train/distributed/"}) == []
     assert offenders("sweeps", spoken) == []
-
-
-# library -> the file that alone may use its private parts: names with an underscore, and modules that are internal
-PRIVATE = {
-    "torch": ("jepa_train/distributed/torch_private.py", r"torch\..*\b_(?!_)"),
-    "ray": ("sweeps/engine/cluster/ray_private.py", r"ray\.(.*\b_(?!_)|core\.|train\.v2\.|tune\.execution\.)"),
-    "optuna": ("sweeps/engine/search/optuna_private.py", r"optuna\..*\b_(?!_)"),
-    "mlflow": ("", r"mlflow\..*\b_(?!_)"),
-}
 
 
 @pytest.mark.parametrize("library", PRIVATE)
@@ -87,15 +213,16 @@ def test_private_parts_of_a_library_are_used_in_one_file(library: str):
 
 
 def test_search_spaces_hold_nothing_but_domains():
-    allowed = {"optuna.distributions", "search_spaces"}
-    for file in (ROOT / "search_spaces").rglob("*.py"):
-        assert {name for name in imports(file) if not any(name.startswith(ok) for ok in allowed)} == set(), file
+    allowed = ("optuna.distributions", "search_spaces")
+    for file in files("search_spaces"):
+        assert {name for name in imports(file) if not name.startswith(allowed)} == set(), file
 
 
-def test_analysis_reads_the_store_and_nothing_of_ours():
-    forbidden = (OURS | {"torch", "ray", "optuna", "timm"}) - {"analysis"}
-    assert offenders("analysis", forbidden, besides={"analysis/figures/study.py"}) == []
-    assert offenders("analysis/figures", forbidden - {"optuna"}) == []  # study.py asks Optuna for importances
+def test_analysis_imports_nothing_of_ours_and_no_torch():
+    forbidden = {*OURS, "torch", "ray", "optuna", "timm"} - {"analysis"}
+    importances = "analysis/figures/study.py"  # asks Optuna
+    assert offenders("analysis", forbidden, besides={importances}) == []
+    assert offenders("analysis/figures", forbidden - {"optuna"}) == []
 
 
 def test_benchmarks_run_where_training_does():
@@ -104,10 +231,37 @@ def test_benchmarks_run_where_training_does():
     engine = {"sweeps", "analysis", "mlflow", "optuna", "ray", "matplotlib", "psutil"}
     of_sweeps = {"scale.py", "filled_store.py", "overhead.py", "simulation.py", "economy.py", "curves.py"}
     of_sweeps |= {"chaos.py", "peace.py", "head.py", "head_lanes.py", "head_store.py"}
-    for file in (ROOT / "benchmarks").rglob("*.py"):
+    for file in files("benchmarks"):
         here = allowed | engine if file.name in of_sweeps else allowed
         assert {name for name in imports(file) if name.partition(".")[0] not in here} == set(), file
     assert offenders("sweeps", {"benchmarks"}) == []
+
+
+# --- names
+
+
+def test_a_name_is_defined_in_one_module():
+    """Classes and public functions; the files of a registry share a protocol (build, draw, compared, sweep, ...)."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for package in set(OURS) - {"benchmarks", "search_spaces"}:
+        for file in files(package):
+            if str(file.parent.relative_to(ROOT)) in REGISTRIES and file.stem != "__init__":
+                continue
+            for node in ast.parse(file.read_text()).body:
+                named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+                if named or isinstance(node, ast.ClassDef):
+                    homes[node.name].append(module_of(file))
+    assert {name: where for name, where in homes.items() if len(where) > 1 and name not in SHARED} == {}
+
+
+def test_methods_and_datasets_are_never_compared_by_name():
+    """Shared code asks the value, never `name == "lejepa"`."""
+    names = {"lejepa", "rectified_lpjepa", "vicreg", "simclr", "ncl", "digits", "cifar10", "cifar100", "image_folder"}
+    for file in files("jepa_train") + files("sweeps/engine"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Compare):
+                constants = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                assert not constants & names, f"{file.relative_to(ROOT)}:{node.lineno}"
 
 
 @pytest.mark.parametrize(
@@ -131,24 +285,3 @@ def test_a_module_is_found_by_whatever_name_a_file_gives_it(source: str, used: s
 def test_a_variable_is_no_module(tmp_path: Path):
     (tmp_path / "file.py").write_text("import numpy\ntorch.distributed\nx.numpy.distributed")
     assert attributes(tmp_path / "file.py") == set()
-
-
-def test_sweep_files_are_short():
-    for file in (ROOT / "sweeps").glob("*.py"):
-        assert len(file.read_text().splitlines()) <= 60, f"{file.name} is doing the engine's job"
-
-
-@pytest.mark.parametrize("package", sorted(OURS | {"tests"}))
-def test_no_file_is_a_drawer(package: str):
-    drawers = {"utils", "common", "helpers", "misc"}
-    assert [file for file in (ROOT / package).rglob("*.py") if file.stem in drawers] == []
-
-
-def test_methods_and_datasets_are_never_compared_by_name():
-    """Shared code asks the value, never `name == "lejepa"`."""
-    names = {"lejepa", "rectified_lpjepa", "vicreg", "simclr", "ncl", "digits", "cifar10", "cifar100", "image_folder"}
-    for file in sorted((ROOT / "jepa_train").rglob("*.py")) + sorted((ROOT / "sweeps/engine").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Compare):
-                constants = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
-                assert not constants & names, f"{file.relative_to(ROOT)}:{node.lineno}"
