@@ -206,8 +206,14 @@ def test_the_demo_again_runs_nothing_and_prints_all_tables(environment):
 def test_make_test_runs_linter_type_checker_and_tests():
     """make test"""
     recipe = subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for tool in ("ruff check", "ruff format --check", "mypy", "pytest"):
+    for tool in ("ruff check", "ruff format --check", "mypy", 'pytest -m "not slow"'):
         assert tool in recipe
+
+
+def test_make_test_slow_runs_the_others():
+    """make test-slow"""
+    told = subprocess.run(["make", "--dry-run", "test-slow"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "pytest -m slow" in told.stdout
 
 
 def test_data_may_lie_elsewhere(environment, tmp_path):
