@@ -63,7 +63,7 @@ def test_a_name_without_its_scale_is_refused() -> None:
 def test_the_store_is_told_study_and_scale(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
     plan = make_plan(lejepa_batch.sweep("mini"), tmp_path / "lejepa_batch.py")
-    tags = experiment_tags(plan, tmp_path / "lejepa_batch.py")
+    tags = experiment_tags(plan)
     assert (tags["sweep.name"], tags["sweep.scale"]) == ("lejepa_batch", "mini")
     assert len(fixed_cells(plan.sweep, plan.base)) == 4 * len(SEEDS["mini"])
 
