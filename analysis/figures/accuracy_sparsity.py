@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said, varied
-from analysis.figures.style import panels, series
+from analysis.figures.style import crosses, panels, series
 from analysis.select.pareto import pareto_set
 
 SWEEP = "rectified_sparsity"
@@ -33,15 +33,8 @@ def draw(runs: pd.DataFrame) -> Figure:
     axes.plot(targets, accuracy, "|", color="0.45", label="fraction of zeros in theory")
     groups = [*table.groupby(keys, dropna=False)] if keys else [((), table)]
     for look, (_, group) in zip(series(len(groups)), groups, strict=True):
-        axes.errorbar(
-            1 - group[NONZERO],
-            100 * group[TOP1],
-            xerr=group[f"{NONZERO} std"],
-            yerr=100 * group[f"{TOP1} std"],
-            label=label_of(group.iloc[0], keys),
-            linewidth=0.8,
-            **look | {"linestyle": "none"},
-        )
+        x, y, xerr, yerr = 1 - group[NONZERO], 100 * group[TOP1], group[f"{NONZERO} std"], 100 * group[f"{TOP1} std"]
+        crosses(axes, look, x, y, xerr=xerr, yerr=yerr, label=label_of(group.iloc[0], keys))
     axes.set(xlabel="sparsity: fraction of zeros in z on test (1 - L0)", ylabel="test top-1, linear probe (%)")
     axes.set_title(f"one point per target; mean ± std, {seeds_said(table, TOP1)}")
     axes.legend()

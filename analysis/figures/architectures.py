@@ -29,7 +29,7 @@ def draw(runs: pd.DataFrame) -> Figure:
         table = over_seeds(best_setting(own), [TOP1], [ENCODER])
         if len(table):
             best[str(encoder)] = table.iloc[0]
-    order = sorted(points, key=lambda name: _top(best, name), reverse=True)
+    order = sorted(points, key=lambda name: float(best[name][TOP1]) if name in best else -1.0, reverse=True)
     families = [*dict.fromkeys(family(name) for name in order)]
     order = sorted(order, key=lambda name: families.index(family(name)))  # stable: by best within a family
     figure, (axes,) = panels(width=max(4.6, 0.42 * len(order) + 1.6), height=3.8)
@@ -62,7 +62,3 @@ def family(encoder: str) -> str:
     """ "resnet" of resnet18, "vit" of vit_small_patch8_224, "convnextv2" of convnextv2_nano: timm's own first word."""
     word = encoder.partition("_")[0] if not encoder.startswith("test_") else encoder.split("_")[1]
     return re.sub(r"\d+\w*$", "", word) if not re.search(r"v\d$", word) else word
-
-
-def _top(best: dict[str, pd.Series], name: str) -> float:
-    return float(best[name][TOP1]) if name in best else -1.0

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.points import finished, label_of, lacking, over_seeds, seeds_said, varied
-from analysis.figures.style import panels, series
+from analysis.figures.style import crosses, panels, series
 
 SWEEP = "rectified_targets"
 NONZERO, ENTROPY, HSIC = "test/nonzero_fraction", "test/entropy", "test/hsic"
@@ -27,15 +27,8 @@ def draw(runs: pd.DataFrame) -> Figure:
     figure, (plane, dependence, sparsity) = panels(1, 3, width=4.4, height=height)
     groups = [*table.groupby("method")]
     for look, (name, group) in zip(series(len(groups)), groups, strict=True):
-        plane.errorbar(
-            1 - group[NONZERO],
-            group[ENTROPY],
-            xerr=group[f"{NONZERO} std"],
-            yerr=group[f"{ENTROPY} std"],
-            label=name,
-            linewidth=0.8,
-            **look | {"linestyle": "none"},
-        )
+        xerr, yerr = group[f"{NONZERO} std"], group[f"{ENTROPY} std"]
+        crosses(plane, look, 1 - group[NONZERO], group[ENTROPY], xerr=xerr, yerr=yerr, label=name)
     plane.set(xlabel="fraction of zeros in z", ylabel="entropy per dimension (nats)", title="entropy and sparsity")
     plane.legend()
     _bars(dependence, table, table[HSIC], table[f"{HSIC} std"])

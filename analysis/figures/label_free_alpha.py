@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.label_free_scatter import lacks as lacks_scatter
+from analysis.figures import label_free_scatter
 from analysis.figures.points import groups_by_views
 from analysis.figures.style import panels, series
 from analysis.table.label_free import ALPHAS, PAPERS, label_free
@@ -12,8 +12,7 @@ from analysis.table.label_free import ALPHAS, PAPERS, label_free
 SWEEP = "lejepa_label_free"
 
 
-def lacks(runs: pd.DataFrame) -> str:
-    return lacks_scatter(runs)
+lacks = label_free_scatter.lacks
 
 
 def draw(runs: pd.DataFrame) -> Figure:

@@ -4,18 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import (
-    TOP1,
-    VIEWS,
-    best_setting,
-    finished,
-    label_of,
-    lacking,
-    over_seeds,
-    seeds_said,
-    varied,
-    with_views,
-)
+from analysis.figures import points
 from analysis.figures.style import panels, series
 from analysis.table.pivot import that_differ
 
@@ -25,42 +14,42 @@ MOST = 8  # lines that can still be told apart
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    lack = lacking(runs, varies=(LAMB,), measured=(TOP1,))
+    lack = points.lacking(runs, varies=(LAMB,), measured=(points.TOP1,))
     if lack:
         return lack
-    runs = finished(with_views(runs))
+    runs = points.finished(points.with_views(runs))
     lines = len(runs.groupby(_keys(runs), dropna=False)) if _keys(runs) else 1
     return f"{lines} lines of the other axes are too many; at most {MOST}" if lines > MOST else ""
 
 
 def draw(runs: pd.DataFrame) -> Figure:
     """Bands are one standard deviation over seeds to each side; lines connect means."""
-    runs = finished(with_views(runs))
+    runs = points.finished(points.with_views(runs))
     keys = _keys(runs)
-    table = over_seeds(runs, [TOP1], [*keys, LAMB])
+    table = points.over_seeds(runs, [points.TOP1], [*keys, LAMB])
     figure, (axes,) = panels()
     groups = [*table.groupby(keys, dropna=False)] if keys else [((), table)]
     for look, (_, line) in zip(series(len(groups)), groups, strict=True):
         line = line.sort_values(LAMB)
-        name = label_of(line.iloc[0], [key for key in keys if key != "V"])
+        name = points.label_of(line.iloc[0], [key for key in keys if key != "V"])
         views = f"{line['V'].iloc[0]:g} views" if "V" in keys else ""
-        mean, spread = 100 * line[TOP1], 100 * line[f"{TOP1} std"]
+        mean, spread = 100 * line[points.TOP1], 100 * line[f"{points.TOP1} std"]
         axes.plot(line[LAMB], mean, label=" ".join(filter(None, [views, name])), **look)
         axes.fill_between(line[LAMB], mean - spread, mean + spread, color=look["color"], alpha=0.18, linewidth=0)
-        best = over_seeds(best_setting(_same(runs, line.iloc[0], keys)), [TOP1], [LAMB])
-        axes.plot(best[LAMB], 100 * best[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
+        best = points.over_seeds(points.best_setting(_same(runs, line.iloc[0], keys)), [points.TOP1], [LAMB])
+        axes.plot(best[LAMB], 100 * best[points.TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
     axes.set(xscale="log", xlabel="lamb", ylabel="test top-1, linear probe (%)")
     lambs = sorted(table[LAMB].unique())
     axes.set_xticks(lambs, [f"{lamb:g}" for lamb in lambs], rotation=45 if len(lambs) > 6 else 0)
     axes.minorticks_off()
-    axes.set_title(f"ring: best on val; mean ± std, {seeds_said(table, TOP1)}")
+    axes.set_title(f"ring: best on val; mean ± std, {points.seeds_said(table, points.TOP1)}")
     axes.legend()
     return figure
 
 
 def _keys(runs: pd.DataFrame) -> list[str]:
-    others = [axis for axis in varied(runs) if axis not in (*VIEWS, LAMB)]
-    kinds = [axis for axis in VIEWS if axis in varied(runs)]
+    others = [axis for axis in points.varied(runs) if axis not in (*points.VIEWS, LAMB)]
+    kinds = [axis for axis in points.VIEWS if axis in points.varied(runs)]
     return [*(["V", *that_differ(runs, ["V"], kinds)] if kinds else []), *others]
 
 

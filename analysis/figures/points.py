@@ -83,11 +83,7 @@ def best_setting(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def lacking(
-    runs: pd.DataFrame,
-    *,
-    varies: Sequence[str] = (),
-    measured: Sequence[str] = (),
-    only: Sequence[str] | None = None,
+    runs: pd.DataFrame, *, varies: Sequence[str] = (), measured: Sequence[str] = (), only: Sequence[str] | None = None
 ) -> str:
     """Why a figure has nothing to draw of these runs, in a few words; "" where it has.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -65,6 +66,13 @@ def panels(rows: int = 1, columns: int = 1, *, width: float = 4.6, height: float
     """A figure with axes of that size in inches each, row by row. Without pyplot: nothing stays open."""
     figure = Figure(figsize=(width * columns, height * rows))
     return figure, [*figure.subplots(rows, columns, squeeze=False).flat]
+
+
+def crosses(
+    axes: Axes, look: dict[str, Any], x: pd.Series, y: pd.Series, *, xerr: pd.Series, yerr: pd.Series, label: str
+) -> None:
+    """Points with thin error bars in both directions and no line between them; look is one of series()."""
+    axes.errorbar(x, y, xerr=xerr, yerr=yerr, label=label, linewidth=0.8, **look | {"linestyle": "none"})
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:

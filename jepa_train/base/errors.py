@@ -1,7 +1,8 @@
 """Errors of user input: one line that names key, rule, value and remedy."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -13,6 +14,17 @@ def require(holds: bool, message: str) -> None:
     """Raise ValueError(message) unless the rule holds; the message starts with the field's name."""
     if not holds:
         raise ValueError(message)
+
+
+@contextmanager
+def config_errors(prefix: str = "") -> Iterator[None]:
+    """Raise a ValueError of the block, or of the function so decorated, as a ConfigError; prefix begins its message."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{prefix}{error}") from None
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

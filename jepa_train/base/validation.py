@@ -5,10 +5,10 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from jepa_train.base.errors import nearest, short_repr
+from jepa_train.base.errors import nearest, require, short_repr
 
 SCHEMA = 1  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=2)`
 
@@ -24,11 +24,34 @@ def later(default: Any, *, schema: int) -> Any:
     return dataclasses.field(default=default, metadata={"schema": schema})
 
 
+def ruled(default: Any, holds: Callable[[Any], bool], rule: str, remedy: str) -> Any:
+    """A config field with a rule that conform checks: "<name> <rule>, got <value>; <remedy>" where it does not hold."""
+    return dataclasses.field(default=default, metadata={"rule": (holds, rule, remedy)})
+
+
+def at_least(least: int, default: int, remedy: str) -> Any:
+    """A config field that must be at least so much."""
+    return ruled(default, lambda value: value >= least, f"must be at least {least}", remedy)
+
+
+def not_negative(default: float, remedy: str = "0 turns it off") -> Any:
+    """A config field that must be 0 or more."""
+    return ruled(default, lambda value: value >= 0, "must not be negative", remedy)
+
+
+def positive(default: float, remedy: str) -> Any:
+    """A config field that must be above 0."""
+    return ruled(default, lambda value: value > 0, "must be positive", remedy)
+
+
 def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
-    """Give every field of a frozen dataclass its declared type, or raise ValueError: for __post_init__.
+    """Give every field of a frozen dataclass its declared type, then check the rules: for __post_init__.
 
     Args:
-        remedies: by field, how the message ends.
+        remedies: by field, how the message about its type ends.
+
+    Raises:
+        ValueError: a field of another type, or one whose rule does not hold.
     """
     hints = field_hints(config.__class__)
     for field in dataclasses.fields(config):
@@ -38,6 +61,10 @@ def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
             remedy = f"; {remedies[field.name]}" if field.name in remedies else ""
             raise ValueError(f"{error}{remedy}") from None
         object.__setattr__(config, field.name, value)
+    for field in dataclasses.fields(config):
+        if "rule" in field.metadata:
+            (holds, rule, remedy), value = field.metadata["rule"], getattr(config, field.name)
+            require(holds(value), f"{field.name} {rule}, got {value}; {remedy}")
 
 
 @functools.cache  # resolving a class's annotations takes longer than checking its values

@@ -34,24 +34,14 @@ CIFAR_VIEWS = ViewsConfig(
 IMAGENET100_VIEWS = dataclasses.replace(CIFAR_VIEWS, global_size=224, blur=0.5)
 
 # LeJEPA, README "Data augmentation and views". The paper's text has 96 px for the local views: use that where patches
-# are of 8 or 16 px, which do not divide 98.
-LEJEPA_VIEWS = ViewsConfig(
-    num_global=2,
+# are of 8 or 16 px, which do not divide 98. Flip, jitter and grayscale are as above.
+LEJEPA_VIEWS = dataclasses.replace(
+    IMAGENET100_VIEWS,
     num_local=6,
-    global_size=224,
     local_size=98,
     global_scale_min=0.3,
-    global_scale_max=1.0,
     local_scale_min=0.05,
     local_scale_max=0.3,
-    flip=0.5,
-    jitter=0.8,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.2,
-    hue=0.1,
-    grayscale=0.2,
-    blur=0.5,
     solarize=0.2,
 )
 

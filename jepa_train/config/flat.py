@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, config_errors, nearest
 from jepa_train.base.validation import NAMES, conformed, field_hints
 from jepa_train.config import TrainConfig
 from jepa_train.methods import METHODS, Method
@@ -34,6 +34,7 @@ def flatten(config: TrainConfig) -> Flat:
     return flat
 
 
+@config_errors()
 def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> TrainConfig:
     """The config of a flat form; what it leaves out comes from base, or from the defaults.
 
@@ -48,17 +49,18 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
     for key in flat:
         if key not in types:
             raise ConfigError(f"{key} is not a field of the config{nearest(str(key), types)}")
-    values = {key: _built("", conformed, key, value, types[key]) for key, value in flat.items()}
+    values = {key: conformed(key, value, types[key]) for key, value in flat.items()}
     sections: dict[str, Any] = {}
     for top in dataclasses.fields(TrainConfig):
-        current = method if top.name == "method" else getattr(base, top.name)
-        if not dataclasses.is_dataclass(current):
+        current: Any = method if top.name == "method" else getattr(base, top.name)
+        if not dataclasses.is_dataclass(type(current)):
             sections[top.name] = values.get(top.name, current)
             continue
         prefix = f"{top.name}."
         inner = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-        sections[top.name] = _built(prefix, dataclasses.replace, current, **inner) if inner else current
-    return _built("", TrainConfig, **sections)
+        with config_errors(prefix):  # a section's message starts with the field's name: complete it to the dotted key
+            sections[top.name] = dataclasses.replace(current, **inner) if inner else current
+    return TrainConfig(**sections)
 
 
 def parse(assignments: Iterable[str], *, base: TrainConfig) -> Flat:
@@ -145,15 +147,6 @@ def _method_named(name: Any, base: TrainConfig) -> Method:
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be a known method, got {name!r}{nearest(str(name), METHODS)}")
     return base.method if name == base.method.name else METHODS[name]()
-
-
-def _built(prefix: str, make: Any, *args: Any, **values: Any) -> Any:
-    try:
-        return make(*args, **values)
-    except ConfigError:
-        raise
-    except ValueError as error:  # a section's message starts with the field's name: complete it to the dotted key
-        raise ConfigError(f"{prefix}{error}") from None
 
 
 def _read(key: str, text: str, kind: Any) -> Scalar:

@@ -10,19 +10,13 @@ import dataclasses
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.config.augmentation_presets import (
-    CIFAR_VIEWS,
-    DIGITS_VIEWS,
-    IMAGENET100_VIEWS,
-    LEJEPA_MINIMAL_VIEWS,
-    LEJEPA_VIEWS,
-)
+from jepa_train.config import augmentation_presets as recipes
 from jepa_train.methods import NCL, LeJEPA, RectifiedLpJEPA, SimCLR, VICReg
 
 DIGITS = TrainConfig(
     method=LeJEPA(lamb=0.02, num_slices=256),
     data=DataConfig(name="digits", image_size=12, val_frac=0.15),
-    views=DIGITS_VIEWS,
+    views=recipes.DIGITS_VIEWS,
     # timm's own stem: a third of the time of the small one, and hardly less accurate on strokes this thick
     model=ModelConfig(encoder="test_resnet", small_stem=False, projector_hidden=256, projector_dim=64),
     optim=OptimConfig(lr=5e-3, weight_decay=1e-3, warmup_epochs=2),
@@ -36,7 +30,7 @@ DIGITS = TrainConfig(
 LEJEPA_IMAGENETTE_VIT_S8 = TrainConfig(
     method=LeJEPA(lamb=0.02, num_slices=256, num_knots=17, t_max=3.0, domain="half"),
     data=DataConfig(name="image_folder", image_size=160),
-    views=LEJEPA_MINIMAL_VIEWS,
+    views=recipes.LEJEPA_MINIMAL_VIEWS,
     model=ModelConfig(
         encoder="vit_small_patch8_224", drop_path=0.1, embed_dim=512, projector_hidden=2048, projector_dim=16
     ),
@@ -54,7 +48,7 @@ LEJEPA_IMAGENETTE_VIT_S8 = TrainConfig(
 LEJEPA_INET10_RESNET50 = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1000),
     data=DataConfig(name="image_folder", image_size=256),
-    views=dataclasses.replace(LEJEPA_VIEWS, num_global=8, num_local=0),
+    views=dataclasses.replace(recipes.LEJEPA_VIEWS, num_global=8, num_local=0),
     model=ModelConfig(encoder="resnet50", small_stem=False, embed_dim=512, projector_hidden=2048, projector_dim=512),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-4, warmup_epochs=10),
     epochs=400,
@@ -67,7 +61,7 @@ LEJEPA_INET10_RESNET50 = TrainConfig(
 LEJEPA_IMAGENET100_RESNET50 = dataclasses.replace(
     LEJEPA_INET10_RESNET50,
     method=LeJEPA(lamb=0.02),
-    views=dataclasses.replace(LEJEPA_VIEWS, num_global=4, num_local=0),
+    views=dataclasses.replace(recipes.LEJEPA_VIEWS, num_global=4, num_local=0),
     global_batch=256,
 )
 
@@ -76,7 +70,7 @@ LEJEPA_IMAGENET100_RESNET50 = dataclasses.replace(
 LEJEPA_IMAGENET100_VIT_S8_SWA = dataclasses.replace(
     LEJEPA_INET10_RESNET50,
     method=LeJEPA(lamb=0.05),
-    views=dataclasses.replace(LEJEPA_VIEWS, local_size=96),
+    views=dataclasses.replace(recipes.LEJEPA_VIEWS, local_size=96),
     model=ModelConfig(
         encoder="vit_small_patch8_224", embed_dim=512, projector_hidden=2048, projector_dim=512, swa_decay=0.999
     ),
@@ -87,10 +81,10 @@ LEJEPA_IMAGENET100_VIT_S8_SWA = dataclasses.replace(
 # LeJEPA, Table 1 (scripts/launch_views_ablation.md and its likes, which sweep num_slices, knots and widths around
 # this): the recommended t_max 5, 17 knots and 1024 slices. Missing: patch_mask_ratio .3 and
 # teacher_student.
-LEJEPA_IMAGENET1K_VIT_L14 = TrainConfig(
+LEJEPA_IMAGENET1K_VIT_L14 = dataclasses.replace(
+    LEJEPA_INET10_RESNET50,
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
-    data=DataConfig(name="image_folder", image_size=256),
-    views=dataclasses.replace(LEJEPA_VIEWS, global_size=238),
+    views=dataclasses.replace(recipes.LEJEPA_VIEWS, global_size=238),
     model=ModelConfig(
         encoder="vit_large_patch14_224",
         small_stem=False,  # of no meaning for a ViT; studies put other encoders here
@@ -101,8 +95,6 @@ LEJEPA_IMAGENET1K_VIT_L14 = TrainConfig(
     ),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-2, warmup_epochs=10),
     epochs=100,
-    global_batch=512,
-    precision="bf16",
 )
 
 
@@ -113,7 +105,7 @@ LEJEPA_IMAGENET1K_VIT_L14 = TrainConfig(
 RECTIFIED_CIFAR100_VIT_SMALL = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
-    views=dataclasses.replace(CIFAR_VIEWS, solarize=0.0),
+    views=dataclasses.replace(recipes.CIFAR_VIEWS, solarize=0.0),
     model=ModelConfig(encoder="vit_small_patch16_224", patch_size=4, projector_hidden=512, projector_dim=512),
     optim=OptimConfig(lr=2.5e-4, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0),
     probe=ProbeConfig(lr=2.5e-3, weight_decay=0.0),
@@ -133,7 +125,7 @@ RECTIFIED_CIFAR100_CONVNEXT_SMALL = dataclasses.replace(
 RECTIFIED_CIFAR100_RESNET18 = dataclasses.replace(
     RECTIFIED_CIFAR100_VIT_SMALL,
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=250.0),
-    views=CIFAR_VIEWS,
+    views=recipes.CIFAR_VIEWS,
     model=ModelConfig(encoder="resnet18", projector_hidden=512, projector_dim=512),
     optim=OptimConfig(
         name="lars", lr=0.03, momentum=0.9, lars_eta=0.02, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0
@@ -146,7 +138,7 @@ RECTIFIED_CIFAR100_RESNET18 = dataclasses.replace(
 RECTIFIED_IMAGENET100_VIT_SMALL = dataclasses.replace(
     RECTIFIED_CIFAR100_VIT_SMALL,
     data=DataConfig(name="image_folder", image_size=256),
-    views=IMAGENET100_VIEWS,
+    views=recipes.IMAGENET100_VIEWS,
     model=ModelConfig(encoder="vit_small_patch16_224", projector_hidden=2048, projector_dim=2048),
 )
 
@@ -204,16 +196,15 @@ SIMCLR_IMAGENET100_RESNET50 = dataclasses.replace(
 )
 
 
-def _colour(name: str) -> TrainConfig:
-    """ResNet-18 on 32 px colour images, the setting of Rectified LpJEPA's CIFAR experiments (with AdamW)."""
-    return TrainConfig(
-        data=DataConfig(name=name, image_size=32),
-        views=CIFAR_VIEWS,
-        model=ModelConfig(encoder="resnet18", projector_hidden=512, projector_dim=512),
-        optim=OptimConfig(lr=1e-3, weight_decay=1e-2, warmup_epochs=10),
-        epochs=100,
-        global_batch=256,
-    )
+# ResNet-18 on 32 px colour images, the setting of Rectified LpJEPA's CIFAR experiments (with AdamW)
+_COLOUR = TrainConfig(
+    data=DataConfig(name="cifar10", image_size=32),
+    views=recipes.CIFAR_VIEWS,
+    model=ModelConfig(encoder="resnet18", projector_hidden=512, projector_dim=512),
+    optim=OptimConfig(lr=1e-3, weight_decay=1e-2, warmup_epochs=10),
+    epochs=100,
+    global_batch=256,
+)
 
 
 class _Presets(dict[str, TrainConfig]):
@@ -228,10 +219,10 @@ class _Presets(dict[str, TrainConfig]):
 PRESETS = _Presets(
     {
         **{
-            name: dataclasses.replace(DIGITS, data=dataclasses.replace(DIGITS.data, name=name))
-            for name in ("digits", "digits_0_4", "digits_5_9")
+            name: dataclasses.replace(base, data=dataclasses.replace(base.data, name=name))
+            for base, names in ((DIGITS, "digits digits_0_4 digits_5_9"), (_COLOUR, "cifar10 cifar100 image_folder"))
+            for name in names.split()
         },
-        **{name: _colour(name) for name in ("cifar10", "cifar100", "image_folder")},
         "lejepa_imagenette_vit_s8": LEJEPA_IMAGENETTE_VIT_S8,
         "lejepa_inet10_resnet50": LEJEPA_INET10_RESNET50,
         "lejepa_imagenet100_resnet50": LEJEPA_IMAGENET100_RESNET50,

@@ -5,10 +5,9 @@ contrast, saturation, hue, grayscale, blur, solarise. Each agrees with torchvisi
 parameters, in float. A probability or strength of 0 skips its operation and changes no other operation's draws.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,8 +43,7 @@ _STAGES: tuple[tuple[_Operation, ...], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
+class Parameters(NamedTuple):
     """What happens to n views, each field (n,) on the CPU; an operation that a view is spared has its neutral value."""
 
     top: Tensor  # the crop, in whole pixels
@@ -60,9 +58,6 @@ class Parameters:
     grayscale: Tensor  # the saturation that is left: 0 or 1
     blur: Tensor  # sigma in pixels
     solarize: Tensor  # threshold
-
-
-_FIELDS = tuple(field.name for field in dataclasses.fields(Parameters))
 
 
 def make_views(
@@ -111,20 +106,14 @@ def to_input(images: Tensor, size: int) -> Tensor:
 
 def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float], size: int) -> Parameters:
     """The parameters that uniform numbers (n, draws) stand for, on images of size x size, crops of that area scale."""
-    crop, (flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize) = (
-        draws[:, : 2 * _ATTEMPTS + 2],
-        draws[:, 2 * _ATTEMPTS + 2 :].unbind(1),
-    )
+    crop, rest = draws[:, : 2 * _ATTEMPTS + 2], draws[:, 2 * _ATTEMPTS + 2 :]
+    flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize = rest.unbind(1)
 
     def factor(draw: Tensor, strength: float) -> Tensor:
         return torch.where(jitter < config.jitter, 1 + strength * (2 * draw - 1), 1.0)
 
-    top, left, height, width = _crops(crop, scale, size)
     return Parameters(
-        top=top,
-        left=left,
-        height=height,
-        width=width,
+        *_crops(crop, scale, size),
         flip=flip < config.flip,
         brightness=factor(brightness, config.brightness),
         contrast=factor(contrast, config.contrast),
@@ -152,14 +141,13 @@ def augmented(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     num, num_views, device = len(images), len(values.flip) // len(images), images.device
     views = torch.empty(num_views, num, 3, size, size, device=device)
     offset = torch.full((), -_MEAN / _STD, device=device)
-    fields = torch.stack([getattr(values, name).float() for name in _FIELDS])  # one transfer instead of one each
-    fields = sent(fields, device)
+    fields = sent(torch.stack([value.float() for value in values]), device)  # one transfer instead of one each
     budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
     at_once = max(1, budget // (num_views * 3 * max(size, images.shape[-1]) ** 2))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)
         of_views = slice(start * num_views, (start + at_once) * num_views)
-        there = dict(zip(_FIELDS, fields[:, of_views], strict=True))
+        there = dict(zip(values._fields, fields[:, of_views], strict=True))
         x = _cropped(images[some], there, size)
         for stage in _STAGES:
             here = {name: getattr(values, name)[of_views] for name, _, _ in stage}

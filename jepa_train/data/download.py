@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from jepa_train.base.errors import short_repr
+from jepa_train.base.errors import require, short_repr
 from jepa_train.data.cache import one_at_a_time, part_of, remove
 from jepa_train.storage.base import StorageError, StoragePath, has_url_scheme
 from jepa_train.storage.bucket import listed, opened, patiently
@@ -40,8 +40,7 @@ def local_folder(where: str, *, download: bool) -> Path:
     remote = has_url_scheme(where)
     if not remote and not (where.endswith(_ARCHIVES) and Path(where).expanduser().is_file()):
         return Path(where).expanduser()
-    if download:
-        raise ValueError(f"data.download must be false where data.path is a URL or an archive, got {where!r}; drop it")
+    require(not download, f"data.download must be false where data.path is a URL or an archive, got {where!r}; drop it")
     return _staged(where if remote else str(Path(where).expanduser().absolute()))
 
 
@@ -76,8 +75,7 @@ def _staged(where: str) -> Path:
 def _files(place: StoragePath) -> list[fs.FileInfo]:
     """The files below a folder, or the archive."""
     files = listed(place)
-    if not files:
-        raise ValueError(f"data.path must name a folder or an archive, got {str(place)!r}, where there is none")
+    require(bool(files), f"data.path must name a folder or an archive, got {str(place)!r}, where there is none")
     if files[0].path == opened(place)[1] and not files[0].path.endswith(_ARCHIVES):
         raise ValueError(f"data.path must be a folder or an archive ({' '.join(_ARCHIVES)}), got {str(place)!r}")
     return files

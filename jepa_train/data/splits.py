@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
-from jepa_train.base.errors import ConfigError
+from jepa_train.base.errors import ConfigError, config_errors
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Images, Splits
@@ -14,6 +14,7 @@ from jepa_train.data.download import local_folder
 from jepa_train.storage.base import StorageError
 
 
+@config_errors()
 def identify(config: DataConfig) -> str:
     """The fingerprint of what lies there, "" for a dataset whose name says it all. Cheap: nothing is decoded.
 
@@ -23,8 +24,6 @@ def identify(config: DataConfig) -> str:
     """
     try:
         found = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     except StorageError:
         raise
     except (OSError, RuntimeError) as error:  # not ours to read, or the home of nobody
@@ -44,6 +43,7 @@ def identify(config: DataConfig) -> str:
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
+@config_errors()  # a corrupt image, for one, is seen only now
 def load_splits(config: DataConfig) -> Splits:
     """The images of a config. Val depends on val_frac and on no seed: every run of a dataset has the same.
 
@@ -55,19 +55,12 @@ def load_splits(config: DataConfig) -> Splits:
     """
     if config.fingerprint:
         identify(config)
-    try:
-        path = local_folder(config.path, download=config.download)
-        source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
-        train = _part(source.train, config.train_images)
-        rest, val = stratified(train.labels, config.val_frac, purpose="val")
-    except ValueError as error:  # a corrupt image, for one: seen only now
-        raise ConfigError(str(error)) from error
+    path = local_folder(config.path, download=config.download)
+    source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
+    train = _part(source.train, config.train_images)
+    rest, val = stratified(train.labels, config.val_frac, purpose="val")
     return Splits(
-        train=train.take(rest),
-        val=train.take(val),
-        test=source.test,
-        classes=source.classes,
-        skipped=source.skipped,
+        train=train.take(rest), val=train.take(val), test=source.test, classes=source.classes, skipped=source.skipped
     )
 
 

@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +28,7 @@ _CHUNK = 512  # images per forward pass
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Embeddings:
+class Embeddings(NamedTuple):
     """What the network makes of the un-augmented images of a split, in their order, equal on all ranks.
 
     fp32, on the network's device: 1.2 M images at E = D = 2048 take 20 GB, and final_evaluation as much again.
@@ -57,14 +56,7 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
         predicted = (logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits))
         for part, rows in zip(parts, (output.features.float(), output.z.float(), *predicted), strict=True):
             part.append(rows)
-    features, z, probe_predicted, projector_predicted = (_whole(part) for part in parts)
-    return Embeddings(
-        features=features,
-        z=z,
-        probe_predicted=probe_predicted,
-        projector_predicted=projector_predicted,
-        labels=images.labels.to(device),
-    )
+    return Embeddings._make([*map(_whole, parts), images.labels.to(device)])
 
 
 def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:
@@ -134,13 +126,9 @@ def _protocol_metrics(
         for protocol in protocols:
             found = protocol(frozen)
             metrics |= {metric.replace("_top1", top1_of_part): value for metric, value in found.items()}
-    return dict(zip(metrics, _of_rank_0(list(metrics.values()), train.labels.device), strict=True))
-
-
-def _of_rank_0(values: list[float], device: torch.device) -> list[float]:
-    """Every rank computed these of the same embeddings; two GPUs may still round differently, and a tie tip over."""
-    gathered = collectives.gather_rows(torch.tensor([values], dtype=torch.float64, device=device))
-    return gathered[0].tolist()
+    # Rank 0's: all computed these of the same embeddings, but two GPUs may round differently, and a tie tip over
+    values = torch.tensor([[*metrics.values()]], dtype=torch.float64, device=train.labels.device)
+    return dict(zip(metrics, collectives.gather_rows(values)[0].tolist(), strict=True))
 
 
 def _whole(chunks: list[Tensor]) -> Tensor:

@@ -25,11 +25,7 @@ class TritonWaves:
         self._x = x.contiguous()
         self._first, self._squared, self._num = first, stride == 2, num
         self._rows = min(max(triton.next_power_of_2(x.shape[-2]), 16), _ROWS)
-        self._grid = (
-            triton.cdiv(x.shape[-1], _COLUMNS),
-            triton.cdiv(x.shape[-2], self._rows),
-            x.shape[:-2].numel(),
-        )
+        self._grid = (triton.cdiv(x.shape[-1], _COLUMNS), triton.cdiv(x.shape[-2], self._rows), x.shape[:-2].numel())
 
     def means(self) -> Tensor:
         """See Waves."""

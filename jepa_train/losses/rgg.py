@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincc, gammaln
 from torch import Tensor
 
+from jepa_train.base.errors import require
 from jepa_train.distributed.torch_private import gamma_sample
 
 SigmaMode = Literal["gn", "rgn"]
@@ -30,9 +31,13 @@ class RGG:
     sigma_mode: SigmaMode = "gn"
 
     def __post_init__(self) -> None:
-        _check_shape(self.p, self.sigma_mode)
-        if not abs(self.mu) <= _MU_MAX:
-            raise ValueError(f"mu must lie in [{-_MU_MAX:g}, {_MU_MAX:g}], got {self.mu}; the paper uses -3 to 1")
+        usual = f"got {self.p}; the paper uses 0.25 to 2"
+        require(self.p > 0, f"p must be positive, {usual}")
+        require(self.p >= 0.01, f"p must be at least 0.01 for unit variance in floats, {usual}")
+        known = f"sigma_mode must be one of gn, rgn, got {self.sigma_mode!r}; the paper's default is gn"
+        require(self.sigma_mode in ("gn", "rgn"), known)
+        bounds = f"mu must lie in [{-_MU_MAX:g}, {_MU_MAX:g}], got {self.mu}; the paper uses -3 to 1"
+        require(abs(self.mu) <= _MU_MAX, bounds)
 
     @property
     def sigma(self) -> float:
@@ -89,15 +94,6 @@ def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator
         return uniform.neg_().add_(1).prod(0).log_().neg_().float()
     constant = torch.full(tuple(shape), alpha, device=device, dtype=torch.float32)
     return gamma_sample(constant, generator=generator)
-
-
-def _check_shape(p: float, sigma_mode: str) -> None:
-    if not p > 0:
-        raise ValueError(f"p must be positive, got {p}; the paper uses 0.25 to 2")
-    if p < 0.01:
-        raise ValueError(f"p must be at least 0.01 for unit variance in floats, got {p}; the paper uses 0.25 to 2")
-    if sigma_mode not in ("gn", "rgn"):
-        raise ValueError(f"sigma_mode must be one of gn, rgn, got {sigma_mode!r}; the paper's default is gn")
 
 
 def _truncated_moments(p: float, a: float) -> tuple[float, float, float]:

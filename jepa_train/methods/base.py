@@ -1,9 +1,14 @@
 """What a method is: a frozen dataclass of hyper-parameters whose call is the training objective."""
 
-from typing import ClassVar, Literal, Protocol
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from jepa_train.base.errors import require
+
+Objective = tuple[Tensor, dict[str, Tensor]]  # the loss and its unweighted terms, detached
 Link = Literal["none", "relu", "rep_relu"]  # forward "rep_relu" is ReLU, backward the gradient of GELU
 
 
@@ -38,7 +43,7 @@ class Method(Protocol):
         seed: int,
         centre: Tensor | None = None,
         predicted: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> Objective:
         """The loss of the global batch, equal on all ranks, and its unweighted terms, detached.
 
         Args:
@@ -58,7 +63,31 @@ def require_two_global_views(num_global: int, num_local: int, *, name: str, reas
         name: the method's.
         reason: why, for the end of the message.
     """
-    if num_global != 2:
-        raise ValueError(f"views.num_global must be 2 for {name}, got {num_global}; {reason}")
-    if num_local:
-        raise ValueError(f"views.num_local must be 0 for {name}, got {num_local}; {reason}")
+    require(num_global == 2, f"views.num_global must be 2 for {name}, got {num_global}; {reason}")
+    require(num_local == 0, f"views.num_local must be 0 for {name}, got {num_local}; {reason}")
+
+
+def objective_of_pair(loss: Callable[[Any, Tensor], Objective]) -> Callable[..., Objective]:
+    """Decorate the call of a method whose loss depends on z of two global views alone: no draws and no centre."""
+
+    @functools.wraps(loss)
+    def call(
+        method: Any,
+        z: Tensor,
+        *,
+        num_global: int,
+        step: int,  # noqa: ARG001 (nothing is random)
+        seed: int,  # noqa: ARG001
+        centre: Tensor | None = None,
+        predicted: Tensor | None = None,
+    ) -> Objective:
+        require_pair(z, num_global, centre, predicted)
+        return loss(method, z)
+
+    return call
+
+
+def require_pair(z: Tensor, num_global: int, centre: Tensor | None, predicted: Tensor | None) -> None:
+    """Assert what a config has been checked for: two global views, and neither an averaged network nor a predictor."""
+    assert len(z) == num_global == 2, "check_views admits two global views only"
+    assert centre is predicted is None, "configs with either are refused: the loss has no centre"

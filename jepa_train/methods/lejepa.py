@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from jepa_train.base.seeds import derive_seed
-from jepa_train.base.validation import conform
+from jepa_train.base.validation import at_least, conform, positive, ruled
 from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
 from jepa_train.losses.ecf import Knots, waves
 from jepa_train.losses.matmul import products
 from jepa_train.losses.slices import unit_slices
-from jepa_train.methods.base import Link
+from jepa_train.methods.base import Link, Objective
 
 Domain = Literal["symmetric", "half"]
 
@@ -30,10 +30,10 @@ class LeJEPA:
     minimal example has num_knots=17, t_max=3.0, domain="half".
     """
 
-    lamb: float = 0.05
-    num_slices: int = 1024
-    num_knots: int = 17
-    t_max: float = 5.0
+    lamb: float = ruled(0.05, lambda lamb: 0 <= lamb <= 1, "is a convex weight in [0, 1]", "the paper starts at 0.05")
+    num_slices: int = at_least(1, 1024, "the paper uses 1024")
+    num_knots: int = at_least(2, 17, "the paper uses 17")
+    t_max: float = positive(5.0, "the paper uses 5")
     domain: Domain = "symmetric"
 
     name: ClassVar[str] = "lejepa"
@@ -42,14 +42,6 @@ class LeJEPA:
 
     def __post_init__(self) -> None:
         conform(self)
-        if not 0 <= self.lamb <= 1:
-            raise ValueError(f"lamb is a convex weight in [0, 1], got {self.lamb}; the paper starts at 0.05")
-        if self.num_slices < 1:
-            raise ValueError(f"num_slices must be at least 1, got {self.num_slices}; the paper uses 1024")
-        if self.num_knots < 2:
-            raise ValueError(f"num_knots must be at least 2, got {self.num_knots}; the paper uses 17")
-        if not self.t_max > 0:
-            raise ValueError(f"t_max must be positive, got {self.t_max}; the paper uses 5")
 
     def check_views(self, num_global: int, num_local: int) -> None:
         """Raise ValueError for a single view, which leaves nothing to be invariant to."""
@@ -72,7 +64,7 @@ class LeJEPA:
         seed: int,
         centre: Tensor | None = None,
         predicted: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> Objective:
         """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D).
 
         With a predictor the invariance is that of what it predicts to the centre of z, through which gradient flows as
@@ -80,7 +72,9 @@ class LeJEPA:
         """
         require_equal_batches(z.shape[1])
         slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
-        invariance = _invariance(z if predicted is None else predicted, _centre(z, num_global, centre))
+        target = at_least_fp32(z)[:num_global].mean(0) if centre is None else at_least_fp32(centre)
+        distance = at_least_fp32(z if predicted is None else predicted) - target
+        invariance = mean_over_ranks(distance.square().mean())
         regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer
         return loss, {"invariance": invariance.detach(), "sigreg": regularizer.detach()}
@@ -174,14 +168,6 @@ def _epps_pulley(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tenso
 
 def _is_differentiated(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
-
-
-def _centre(z: Tensor, num_global: int, centre: Tensor | None) -> Tensor:
-    return at_least_fp32(z)[:num_global].mean(0) if centre is None else at_least_fp32(centre)
-
-
-def _invariance(predicted: Tensor, centre: Tensor) -> Tensor:
-    return mean_over_ranks((at_least_fp32(predicted) - centre).square().mean())
 
 
 class _Differentiated(torch.autograd.Function):

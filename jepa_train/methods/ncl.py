@@ -5,9 +5,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from jepa_train.base.validation import conform
-from jepa_train.methods.base import Link, require_two_global_views
-from jepa_train.methods.simclr import nt_xent, require_temperature
+from jepa_train.base.validation import conform, positive
+from jepa_train.methods.base import Link, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.simclr import nt_xent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class NCL:
     Here z is what comes out of the ReLU: the authors probe what goes into it.
     """
 
-    temperature: float = 0.2
+    temperature: float = positive(0.2, "the papers use 0.2")
     nonneg: Literal["relu", "rep_relu"] = "relu"
 
     name: ClassVar[str] = "ncl"
@@ -26,7 +26,6 @@ class NCL:
 
     def __post_init__(self) -> None:
         conform(self)
-        require_temperature(self.temperature)
 
     @property
     def link(self) -> Link:
@@ -41,17 +40,7 @@ class NCL:
         """Nothing: the loss has no target."""
         return {}
 
-    def __call__(
-        self,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,  # noqa: ARG002 (nothing is random)
-        seed: int,  # noqa: ARG002
-        centre: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    @objective_of_pair
+    def __call__(self, z: Tensor) -> Objective:
         """The loss; it has no terms: see Method. z: (2, N, D), non-negative."""
-        assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is predicted is None, "configs with either are refused: the loss has no centre"
         return nt_xent(z, temperature=self.temperature), {}

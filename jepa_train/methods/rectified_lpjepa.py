@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from jepa_train.base.seeds import derive_seed, generator
-from jepa_train.base.validation import conform
+from jepa_train.base.validation import at_least, conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
 from jepa_train.losses.rgg import RGG, SigmaMode
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import singular_slices, unit_slices
-from jepa_train.methods.base import Link, require_two_global_views
+from jepa_train.methods.base import Link, Objective, require_pair, require_two_global_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class RectifiedLpJEPA:
     p: float = 1.0
     mu: float = 0.0
     sigma_mode: SigmaMode = "gn"
-    num_slices: int = 1024
+    num_slices: int = at_least(1, 1024, "the paper uses 8192")
     slice_kind: Literal["random", "singular"] = "random"
-    lamb_inv: float = 25.0
-    lamb_reg: float = 125.0
+    lamb_inv: float = not_negative(25.0, "the paper uses 25")
+    lamb_reg: float = not_negative(125.0, "the paper uses 125")
     target: Literal["rgg", "gg"] = "rgg"
     rectified: bool = True
 
@@ -40,12 +40,6 @@ class RectifiedLpJEPA:
     def __post_init__(self) -> None:
         conform(self)
         RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)  # checks p, mu and sigma_mode
-        if self.num_slices < 1:
-            raise ValueError(f"num_slices must be at least 1, got {self.num_slices}; the paper uses 8192")
-        if self.lamb_inv < 0:
-            raise ValueError(f"lamb_inv must not be negative, got {self.lamb_inv}; the paper uses 25")
-        if self.lamb_reg < 0:
-            raise ValueError(f"lamb_reg must not be negative, got {self.lamb_reg}; the paper uses 125")
 
     @property
     def link(self) -> Link:
@@ -76,13 +70,12 @@ class RectifiedLpJEPA:
         seed: int,
         centre: Tensor | None = None,
         predicted: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> Objective:
         """The loss and its unweighted terms `invariance` and `rdmreg`: see Method. z: (2, N, D).
 
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
-        assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
+        require_pair(z, num_global, centre, predicted)
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jepa_train.base.validation import conform
+from jepa_train.base.validation import conform, positive
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks, rank, world_size
-from jepa_train.methods.base import Link, require_two_global_views
+from jepa_train.methods.base import Link, Objective, objective_of_pair, require_two_global_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class SimCLR:
     non-negative features.
     """
 
-    temperature: float = 0.2
+    temperature: float = positive(0.2, "the papers use 0.2")
 
     name: ClassVar[str] = "simclr"
     centred: ClassVar[bool] = False
@@ -28,7 +28,6 @@ class SimCLR:
 
     def __post_init__(self) -> None:
         conform(self)
-        require_temperature(self.temperature)
 
     def check_views(self, num_global: int, num_local: int) -> None:
         """Raise ValueError unless there are exactly two global views and no local one."""
@@ -38,19 +37,9 @@ class SimCLR:
         """Nothing: the loss has no target."""
         return {}
 
-    def __call__(
-        self,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,  # noqa: ARG002 (nothing is random)
-        seed: int,  # noqa: ARG002
-        centre: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    @objective_of_pair
+    def __call__(self, z: Tensor) -> Objective:
         """The loss; it has no terms: see Method. z: (2, N, D)."""
-        assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is predicted is None, "configs with either are refused: the loss has no centre"
         return nt_xent(z, temperature=self.temperature), {}
 
 
@@ -76,12 +65,6 @@ def nt_xent(z: Tensor, *, temperature: float) -> Tensor:
     own, other = torch.cat([image, image + total]), torch.cat([image + total, image])
     logits = logits.scatter(1, own[:, None], -torch.inf)
     return mean_over_ranks(functional.cross_entropy(logits, other))
-
-
-def require_temperature(temperature: float) -> None:
-    """Raise ValueError unless it is positive."""
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}; the papers use 0.2")
 
 
 def _directions(z: Tensor) -> Tensor:

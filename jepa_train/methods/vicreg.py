@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jepa_train.base.validation import conform
+from jepa_train.base.validation import conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks
-from jepa_train.methods.base import Link, require_two_global_views
+from jepa_train.methods.base import Link, Objective, objective_of_pair, require_two_global_views
 
 _VARIANCE_FLOOR = 1e-4  # added under the root, as in the authors' code
 
@@ -26,9 +26,9 @@ class VICReg:
     nonneg is what the projector ends in: with "relu" or "rep_relu" this is Rectified LpJEPA's NVICReg.
     """
 
-    lamb_inv: float = 25.0
-    lamb_var: float = 25.0
-    lamb_cov: float = 1.0
+    lamb_inv: float = not_negative(25.0, "the paper uses 25")
+    lamb_var: float = not_negative(25.0, "the paper uses 25")
+    lamb_cov: float = not_negative(1.0, "the paper uses 1")
     nonneg: Link = "none"
 
     name: ClassVar[str] = "vicreg"
@@ -36,10 +36,6 @@ class VICReg:
 
     def __post_init__(self) -> None:
         conform(self)
-        for name, usual in (("lamb_inv", 25), ("lamb_var", 25), ("lamb_cov", 1)):
-            value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}; the paper uses {usual}")
 
     @property
     def link(self) -> Link:
@@ -54,19 +50,9 @@ class VICReg:
         """The hinge's standard deviation; of how many entries are not 0, with a rectifier, VICReg says nothing."""
         return {"std": 1.0} | ({"nonzero_fraction": 1.0} if self.nonneg == "none" else {})
 
-    def __call__(
-        self,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,  # noqa: ARG002 (nothing is random)
-        seed: int,  # noqa: ARG002
-        centre: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    @objective_of_pair
+    def __call__(self, z: Tensor) -> Objective:
         """The loss and its unweighted terms `invariance`, `variance` and `covariance`: see Method. z: (2, N, D)."""
-        assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert centre is predicted is None, "configs with either are refused: mse(z1, z2) has no centre"
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)

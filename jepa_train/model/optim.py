@@ -1,5 +1,6 @@
 """AdamW or LARS with linear warm-up and cosine decay; the online probes share the schedule at their own lr."""
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -23,28 +24,18 @@ class Optimizer:
     """
 
     def __init__(
-        self,
-        optimizers: Sequence[torch.optim.Optimizer],
-        *,
-        total_steps: int,
-        warmup_steps: int,
-        final_lr_frac: float,
+        self, optimizers: Sequence[torch.optim.Optimizer], *, total_steps: int, warmup_steps: int, final_lr_frac: float
     ) -> None:
         self.optimizers = tuple(optimizers)
         self.steps_taken = 0
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self._total_steps = total_steps
-        self._warmup_steps = warmup_steps
-        self._final_lr_frac = final_lr_frac
+        self._factor_at = functools.partial(
+            lr_at, total_steps=total_steps, warmup_steps=warmup_steps, final_lr_frac=final_lr_frac
+        )
 
     def step(self, loss: Tensor) -> None:
         """Backward, one update at this step's learning rates, gradients cleared."""
-        factor = lr_at(
-            self.steps_taken,
-            total_steps=self._total_steps,
-            warmup_steps=self._warmup_steps,
-            final_lr_frac=self._final_lr_frac,
-        )
+        factor = self._factor_at(self.steps_taken)
         loss.backward()
         for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):

@@ -118,12 +118,7 @@ class Plan:
 
 
 def make_plan(
-    sweep: Sweep,
-    file: Path,
-    places: Sequence[str] = (),
-    *,
-    retry: frozenset[str] = frozenset(),
-    held: bool = False,
+    sweep: Sweep, file: Path, places: Sequence[str] = (), *, retry: frozenset[str] = frozenset(), held: bool = False
 ) -> Plan:
     """Resolve the base, check everything that can be checked, lay out the cells and read the ledger.
 
@@ -160,9 +155,15 @@ def laid_out(
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:
-    """The sweep's base after preflight, its data where the words say."""
+    """The sweep's base after preflight, its data where the words say.
+
+    What decides results is written in the file, never on the command line.
+    """
     base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
-    return preflighted(_placed(base, places))
+    changes = parse(places, base=base)
+    for key in changes.keys() & cell_fields(base).keys():
+        raise ConfigError(f"{key} is part of the cell, got {key}={changes[key]}; change it in the sweep's file")
+    return preflighted(unflatten(changes, base=base))
 
 
 def _warm_entries(sweep: Sweep) -> list[Entry]:
@@ -177,11 +178,3 @@ def _warm_entries(sweep: Sweep) -> list[Entry]:
             )
         found += read_entries(experiment, store_uri())
     return found
-
-
-def _placed(base: TrainConfig, words: Sequence[str]) -> TrainConfig:
-    """The base with its data elsewhere. What decides results is written in the file, never on the command line."""
-    changes = parse(words, base=base)
-    for key in changes.keys() & cell_fields(base).keys():
-        raise ConfigError(f"{key} is part of the cell, got {key}={changes[key]}; change it in the sweep's file")
-    return unflatten(changes, base=base)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.select.objectives import Direction, Goal
-from jepa_train.base.errors import ConfigError, nearest, require
-from jepa_train.base.validation import conform
+from jepa_train.base.errors import config_errors, nearest, require
+from jepa_train.base.validation import at_least, conform
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 
 
@@ -15,11 +15,9 @@ class LabelFree:
 
     alpha: float = 0.4
 
+    @config_errors()
     def __post_init__(self) -> None:
-        try:
-            conform(self)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        conform(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +31,12 @@ class Asha:
     """
 
     first: int
-    eta: int = 3
+    eta: int = at_least(2, 3, "3 is the default")
 
+    @config_errors("Asha: ")
     def __post_init__(self) -> None:
-        try:
-            conform(self)
-            require(self.first >= 1, f"first must be at least 1 epoch, got {self.first}; try 6")
-            require(self.eta >= 2, f"eta must be at least 2, got {self.eta}; 3 is the default")
-        except ValueError as error:
-            raise ConfigError(f"Asha: {error}") from None
+        conform(self)
+        require(self.first >= 1, f"first must be at least 1 epoch, got {self.first}; try 6")
 
     def rungs(self, epochs: int) -> list[int]:
         """The epochs at which trials are judged; the last epoch is none of them."""
@@ -52,6 +47,7 @@ class Asha:
         return rungs
 
 
+@config_errors()
 def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tuple[Goal, ...]:
     """The goals that a sweep file declares.
 
@@ -61,19 +57,12 @@ def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tup
     if isinstance(objective, LabelFree):
         return (Goal(metric="train/loss", direction="min", over="method.lamb", power=objective.alpha),)
     named: Mapping[str, Direction] = {objective: "max"} if isinstance(objective, str) else objective
-    if not named:
-        raise ConfigError("objective must name a metric on val, got {}; try val/probe_top1")
+    require(bool(named), "objective must name a metric on val, got {}; try val/probe_top1")
     known = [*ON_VAL, *(name for names in ON_VAL_BY_PROTOCOL.values() for name in names)]
     for name in named:
         metric = name.removeprefix("val/")
-        if not name.startswith("val/"):
-            raise ConfigError(
-                f"objective must be a metric on val (test is evaluated once, at the end), got {name!r}; "
-                "try val/probe_top1"
-            )
-        if metric not in known:
-            raise ConfigError(
-                f"objective must be val/ and a metric of the evaluation, got {name!r}"
-                + (nearest(metric, known) or "; try val/probe_top1")
-            )
+        on_val = "objective must be a metric on val (test is evaluated once, at the end)"
+        require(name.startswith("val/"), f"{on_val}, got {name!r}; try val/probe_top1")
+        remedy = nearest(metric, known) or "; try val/probe_top1"
+        require(metric in known, f"objective must be val/ and a metric of the evaluation, got {name!r}{remedy}")
     return tuple(Goal(metric=name, direction=direction) for name, direction in named.items())

@@ -20,8 +20,10 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     client = open_client(uri)
     experiment = find_experiment(sweep, uri)
     if experiment is None:
+        # beside a local store, under results; a server decides for itself
+        artifacts = (results_dir() / "artifacts" / sweep).as_uri() if uri.startswith("sqlite:") else None
         try:
-            client.create_experiment(sweep, artifact_location=_artifacts(sweep, uri))
+            client.create_experiment(sweep, artifact_location=artifacts)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another launch was faster
                 raise
@@ -40,8 +42,3 @@ def shortened(description: str) -> str:
 def escape_html(table: str) -> str:
     """A Markdown table without HTML and images, which a label or a reason may hold and the UI would load."""
     return table.replace("<", "&lt;").replace("![", "!&#91;")
-
-
-def _artifacts(name: str, uri: str) -> str | None:
-    """Beside a local store, under results; a server decides for itself."""
-    return (results_dir() / "artifacts" / name).as_uri() if uri.startswith("sqlite:") else None

@@ -53,7 +53,7 @@ class WriteQueue:
         self._outage = ""  # why the store cannot be reached
         self._closing = self._given_up = False
         self._patience_until = 0.0  # when `close` gives the thread up, unless the store has answered by then
-        self._thread = threading.Thread(target=self._thread_main, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
     def put(self, operation: Operation) -> None:
@@ -84,20 +84,17 @@ class WriteQueue:
             return f"{len(unsaved)} of {len(left)} records are lost: {why}, and {self._offline.file} cannot be written"
         return f"{len(left)} records wait in {self._offline.file}: {why}; the same command writes them first"
 
-    def _thread_main(self) -> None:
-        with suppress(_GivenUp):
-            self._run()
-
     def _run(self) -> None:
         """Write what waits, again and again, until the queue is closed and all is written or time is up."""
-        pause = 0.0
-        while not self._wait(pause):
-            pause = self._attempt()
-        give_up_at = time.monotonic() + _GRACE_S
-        pause = self._attempt(last=True)
-        while self._outage and time.monotonic() < give_up_at:
-            time.sleep(min(pause, _GRACE_S))
+        with suppress(_GivenUp):
+            pause = 0.0
+            while not self._wait(pause):
+                pause = self._attempt()
+            give_up_at = time.monotonic() + _GRACE_S
             pause = self._attempt(last=True)
+            while self._outage and time.monotonic() < give_up_at:
+                time.sleep(min(pause, _GRACE_S))
+                pause = self._attempt(last=True)
 
     def _wait(self, pause: float) -> bool:
         """Wait for operations and until the pause is over, while those of an outage are saved; True once closing."""
