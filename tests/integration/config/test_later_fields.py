@@ -88,7 +88,11 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "notebooks"))
     place = f"from {later.__module__} import SCHEMA, later\n\n\n@dataclass"
     for kind, before, added in (
-        (TrainConfig, "    seed: int = 0\n", "    noise: float = later(0, schema=SCHEMA + 1)\n"),
+        (
+            TrainConfig,
+            '    precision: Literal["fp32", "bf16"] = "fp32"\n',
+            "    noise: float = later(0, schema=SCHEMA + 1)\n",
+        ),
         (
             LeJEPA,
             '    domain: Domain = "symmetric"\n',
