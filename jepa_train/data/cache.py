@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -18,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
-from jepa_train.data.progress import progress
 from jepa_train.storage.paths import made_cache_dir
 
 _log = logging.getLogger(__name__)
+_INTERVAL = 30.0  # seconds between lines of progress in the log
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without flock say
 
 
@@ -147,7 +150,7 @@ def _write(target: Path, making: Making) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": making.shape}
     try:
         # by write(), not through a map: there a full disk would be a signal that kills the process
-        with part.open("wb") as file, closing(making.parts) as parts, progress(making.shape[0]) as advance:
+        with part.open("wb") as file, closing(making.parts) as parts, _progress(making.shape[0]) as advance:
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
             for rows in parts:
@@ -173,3 +176,22 @@ def _no_room(target: Path, size: int) -> ValueError:
         f"{variable} must have room for the decoded images: {str(target.parent)!r} needs {size / 1e9:.2f} GB and has "
         f"{free / 1e9:.2f} GB free; free some, or set JEPA_CACHE to a folder on another disk"
     )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line in the log now and then elsewhere; call it with the images done since the last call."""
+    console = Console(stderr=True)
+    done, last = 0, time.monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("decoding images", total=total)
+
+        def advance(count: int) -> None:
+            nonlocal done, last
+            done += count
+            bar.advance(task, count)
+            if not console.is_terminal and time.monotonic() - last > _INTERVAL:
+                last = time.monotonic()
+                _log.info("decoded %d of %d images", done, total)
+
+        yield advance

@@ -115,7 +115,7 @@ def test_a_disk_that_is_full_is_seen_before_anything_is_made(monkeypatch):
 
 def test_without_a_terminal_lines_in_the_log_say_how_far_it_is(capsys, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("jepa_train.data.progress._INTERVAL", 0.0)
+    monkeypatch.setattr("jepa_train.data.cache._INTERVAL", 0.0)
     stored("a", making)
     assert [line for line in caplog.messages if line.startswith("decoded")] == [
         f"decoded {count} of 10 images" for count in (4, 8, 10)

@@ -136,7 +136,7 @@ def test_protocols_are_named_in_a_list() -> None:
         ("linear,kn", "probe.protocols must list known protocols, got 'kn'; did you mean 'knn'?"),
         (
             "linear,",
-            "probe.protocols must list known protocols, got ''; choose one of finetune, knn, kshot, linear, sgd",
+            f"probe.protocols must list known protocols, got ''; choose one of {', '.join(sorted(PROTOCOL_NAMES))}",
         ),
         ("knn,linear,knn", "probe.protocols must name each protocol once, got 'knn,linear,knn'; drop the others"),
     ],
