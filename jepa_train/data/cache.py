@@ -180,7 +180,7 @@ def _no_room(target: Path, size: int) -> ValueError:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line in the log now and then elsewhere; called with the images done since the last call."""
+    """A bar on a terminal, a line in the log now and then elsewhere; takes the images done since the last call."""
     console = Console(stderr=True)
     done, last = 0, time.monotonic()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
