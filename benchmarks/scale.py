@@ -123,6 +123,7 @@ def proposal_rows(trials: int) -> list[Measured]:
         plan,
         parallel=True,
         announce=lambda cell: None,  # noqa: ARG005
+        record=lambda keys: None,  # noqa: ARG005
         admit=lambda cell: True,  # noqa: ARG005
         rungs=lambda key: {},  # noqa: ARG005
         note=logging.getLogger(__name__).warning,

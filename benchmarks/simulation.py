@@ -47,6 +47,7 @@ class SimulatedSweep:
         self.entries: dict[str, Entry] = {}  # the store
         self.epochs = 0  # trained so far
         self.launched: list[Cell] = []  # as often as they were suggested
+        self.recorded: list[str] = []  # keys of best candidates' cells with the other seeds
         self.ends: list[tuple[int, Entry]] = []  # epochs trained when a cell ended, and how
         self.notes: list[str] = []
 
@@ -65,6 +66,7 @@ class SimulatedSweep:
             plan,
             parallel=self._lanes > 1,
             announce=self.launched.append,
+            record=self.recorded.extend,
             admit=admit,
             rungs=judge.seen,
             note=self.notes.append,

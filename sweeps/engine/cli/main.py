@@ -193,7 +193,11 @@ def _held(
         replayed = replay_offline_queue(sweep.name)
         if replayed:
             say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
-        yield plan.refreshed() if plan else make_plan(sweep, file, options.places, retry=options.retry)
+        if plan is None or isinstance(sweep.base, BestOf):  # the other sweep may have another best cell by now
+            plan = make_plan(sweep, file, options.places, retry=options.retry)
+        else:
+            plan = plan.refreshed()
+        yield plan
 
 
 def _show(

@@ -1,6 +1,7 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class Session:
 
     def __init__(self, console: Console, note: Callable[[str], object]) -> None:
         self._console = console
-        self._note = note
+        self._note = functools.cache(note)  # a line once: price and prepare ask for the same
         self._ray = ExitStack()
         self._lanes = ExitStack()
         self._pool: LanePool | None = None
@@ -123,7 +124,7 @@ class Session:
         )
         try:
             with display.shown():
-                searches = self._tune(plan, pool, events, judge, budget)
+                searches = self._tune(plan, pool, events, ledger, judge, budget)
         finally:
             events.interrupt()
         refusal = pool.refusal()
@@ -132,12 +133,13 @@ class Session:
         return plan.after(searches), display.outcome
 
     def _tune(
-        self, plan: Plan, pool: LanePool, events: TrialEvents, judge: Judge, budget: Budget | None
+        self, plan: Plan, pool: LanePool, events: TrialEvents, ledger: Ledger, judge: Judge, budget: Budget | None
     ) -> list[Search]:
         searcher = CellSearcher(
             plan,
             parallel=pool.num_lanes > 1,
             announce=events.announce,
+            record=ledger.record_cells,
             admit=lambda cell: not pool.refusal() and (budget is None or budget.admits(cell)),
             rungs=judge.seen,
             note=self._note,

@@ -1,7 +1,7 @@
 """Tune's searcher: gives Tune the fixed cells of a plan, then the cells of its searches."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -22,6 +22,7 @@ class CellSearcher(Searcher):
     Args:
         parallel: whether several cells run at once.
         announce: called with every cell when it is suggested.
+        record: takes the keys of a best candidate's cells with the other seeds once it is known, done or not.
         admit: whether a cell may still be launched; after the first refusal nothing more is suggested.
         rungs: a cell's key -> epoch -> score, where early stopping judged it.
         note: takes a line for the user.
@@ -33,6 +34,7 @@ class CellSearcher(Searcher):
         *,
         parallel: bool,
         announce: Callable[[Cell], None],
+        record: Callable[[Sequence[str]], object],
         admit: Callable[[Cell], bool],
         rungs: Callable[[str], Mapping[int, float]],
         note: Callable[[str], object],
@@ -40,6 +42,7 @@ class CellSearcher(Searcher):
         super().__init__()
         self._goals = plan.sweep.goals
         self._announce = announce
+        self._record = record
         self._admit = admit
         self._rungs = rungs
         self._note = note
@@ -80,7 +83,7 @@ class CellSearcher(Searcher):
         status = "failed" if error else result.get("status", "pruned")
         scores = tuple(goal.score(result if status == "finished" else {}, flat) for goal in self._goals)
         search.finish(cell.key, CandidateResult(status=status, scores=scores, rungs=self._rungs(cell.key)))
-        self._note_problem(search)
+        self._tell_choice(search)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store holds the searches' history."""
@@ -99,11 +102,14 @@ class CellSearcher(Searcher):
         while ready := [search for search in self.searches if search.state in startable]:
             search = min(ready, key=lambda search: search.num_started)
             cell = search.next_cell()
+            self._tell_choice(search)
             if cell is not None:
                 return cell, search
-            self._note_problem(search)
         return None
 
-    def _note_problem(self, search: Search) -> None:
+    def _tell_choice(self, search: Search) -> None:
+        """Record the cells of the best candidate: those that have a result are not suggested. Or note that it lacks."""
+        if search.confirmations:
+            self._record([cell.key for cell in search.confirmations])
         if search.problem:
             self._note(search.problem)

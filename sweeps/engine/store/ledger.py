@@ -109,11 +109,11 @@ class Ledger:
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, which tables and status follow."""
+        size, before = len(self._cells), self._cell_tags
         self._cells |= dict.fromkeys(keys)
-        before, self._cell_tags = self._cell_tags, to_tags(self._cells)
-        changed = {name: text for name, text in self._cell_tags.items() if before.get(name) != text}
-        if changed:
-            self._put(tags=changed)
+        if len(self._cells) > size:
+            self._cell_tags = to_tags(self._cells)
+            self._put(tags={name: text for name, text in self._cell_tags.items() if before.get(name) != text})
 
     def knows(self, key: str) -> bool:
         """Whether the cell has a run, whatever became of it."""

@@ -42,7 +42,7 @@ class Entry:
     epoch: int = 0  # the last one that was logged
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
     lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
-    resources: str = ""  # what its trial asked for and ran on, as placement.Request says it
+    resources: str = ""  # what its trial asked for and ran on, as resources.Request says it
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
     start_time: int = 0  # ms since 1970, of the first attempt
     end_time: int | None = None  # of the last one; None while it runs

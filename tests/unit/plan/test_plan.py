@@ -19,6 +19,8 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.cli.args import Options
+from sweeps.engine.cli.main import _held
 from sweeps.engine.cli.status import status as status_of
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
@@ -332,6 +334,18 @@ def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference(listed
     best = make_plan(Sweep(name="other", purpose="", base=BestOf("study"), workers=2), Path("other.py"))
     assert best.base.method.lamb == 0.04
     assert best.base.epochs == DIGITS.epochs
+
+
+def test_a_launch_begins_with_the_best_cell_of_when_it_holds_the_sweep():
+    plan = make_plan(SEARCH, FILE)
+    record(plan, make_cell(SEARCH, plan.base, {"method.lamb": 0.03}), "finished", value=0.6)
+    launch(SEARCH)
+    other = Sweep(name="other", purpose="", base=BestOf("study"))
+    planned = make_plan(other, Path("other.py"))
+    record(plan, make_cell(SEARCH, plan.base, {"method.lamb": 0.04}), "finished", value=0.7)
+    launch(SEARCH)
+    with _held(other, Path("other.py"), planned, Options(), str) as now:
+        assert (planned.base.method.lamb, now.base.method.lamb) == (0.03, 0.04)
 
 
 def test_the_best_cell_of_a_sweep_that_is_not_there():

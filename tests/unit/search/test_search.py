@@ -228,6 +228,25 @@ def test_the_searcher_waits_for_the_last_candidates_before_the_winners_seeds():
     assert first != second
 
 
+def test_confirmations_that_are_done_are_recorded_when_their_candidate_is_the_best_again():
+    """They are not suggested again, and the list of a launch with more trials begins without them."""
+
+    def best_at_base(config: TrainConfig) -> list[dict[str, float]]:
+        good = config.method.lamb == BASE.method.lamb
+        return [report | {"val/probe_top1": 0.9 if good else 0.1} for report in reports(config)]
+
+    search = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), BASE, best_at_base)
+    search.run()
+    (confirmation,) = search.plan().searches[0].confirmations
+    search.sweep = dataclasses.replace(search.sweep, trials=3)
+    assert confirmation not in search.plan().known
+    search.recorded.clear()
+    search.launched.clear()
+    search.run()
+    assert confirmation not in search.launched
+    assert set(search.recorded) == {confirmation.key}
+
+
 class Listed:
     """A sampler that proposes these values of lamb and then no more."""
 
