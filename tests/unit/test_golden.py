@@ -31,7 +31,7 @@ from mlflow import MlflowClient
 
 from analysis.__main__ import main as analysis
 from analysis.runs import load_runs, sweeps_in
-from analysis.tables import names
+from analysis.tables import table_names
 from jepa_train.config import TrainConfig
 from jepa_train.flat import cell_key, unflatten
 from jepa_train.methods import METHODS
@@ -209,7 +209,7 @@ def digests(store: str, words: list[str], capsys: pytest.CaptureFixture[str]) ->
 
 def test_tables(old_store: str, capsys: pytest.CaptureFixture[str]) -> None:
     found: dict[str, str] = {}
-    for name, scale in itertools.product(names(), SCALES):
+    for name, scale in itertools.product(table_names(), SCALES):
         found |= digests(EXPORTS, [name, "--scale", scale], capsys)
     for name in DEMO:
         found |= digests(old_store, [name], capsys)

@@ -1,5 +1,6 @@
 """A sweep file that is wrong is answered in one line that names the file and the line, not with a traceback."""
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -22,7 +23,7 @@ from sweeps.engine.spec import objective, sweep
 _ROOT = Path(__file__).resolve().parents[3]
 _OURS = ("jepa_train", "sweeps")
 _OPTUNA = (distributions.__file__, WARNINGS_FILE)
-_BETWEEN = (*_OPTUNA, dataclasses.__file__, "<string>")  # <string>: a dataclass's generated __init__
+_BETWEEN = (*_OPTUNA, contextlib.__file__, dataclasses.__file__, "<string>")  # <string>: a dataclass's __init__
 _DECLARING = ("sweep.py", "objective.py", "named.py")  # what runs of the engine while a sweep file is read
 _SLIPS = (NameError, AttributeError, ImportError, KeyError, TypeError)  # Python's words for a misspelt name
 

@@ -58,7 +58,7 @@ from sweeps.engine.cli.main import launch
 from sweeps.engine.cli.args import read_words
 with nullcontext() if sys.argv[1:] else ray_session(num_cpus=2):  # one cell at a time, on any machine
     code = launch([(m.SWEEP, Path(m.__file__)) for m in (tiny_grid, tiny_search)], read_words(sys.argv[1:]))
-Path("results/calls.json").write_text(json.dumps(calls))
+Path("results").is_dir() and Path("results/calls.json").write_text(json.dumps(calls))
 sys.exit(code)
 """
 
