@@ -63,7 +63,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def _takes_a_name(file: Path, package: str, known: Collection[str]) -> bool:
-    """Whether a file takes something else than a submodule from a package."""
+    """True where a file takes something else than a submodule from a package."""
     return any(
         isinstance(node, ast.ImportFrom)
         and node.module == package

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """What a launch leaves behind.
+    """Result of a launch.
 
     Args:
         plan: the one that it began with, with what searches have chosen since.

@@ -33,7 +33,7 @@ class Cell:
 
     @property
     def trial_config(self) -> Flat:
-        """What Tune and the workers get: the complete flat config and the key, which is not computed again there."""
+        """Config of the Tune trial and of the workers: the flat config, complete, and the key."""
         return {"cell_key": self.key, **flatten(self.config)}
 
     @property

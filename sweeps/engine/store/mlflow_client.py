@@ -1,4 +1,4 @@
-"""What the store relies on in MLflow beyond its documented calls: settings, error codes and limits. Seen in 3.17."""
+"""Settings, error codes and limits of MLflow that the store relies on beyond documented calls. Written for 3.17."""
 
 import fcntl
 import logging

@@ -79,7 +79,7 @@ def write_list(keys: list[str]) -> None:
 
 
 def remove_list() -> None:
-    """What makes the store one from before the list."""
+    """Store as one from before the list."""
     client = MlflowClient(store_uri())
     client.set_experiment_tag(client.get_experiment_by_name("study").experiment_id, "sweep.cells", "")
 
