@@ -65,7 +65,6 @@ class TrialEvents(tune.Callback):
     def announce(self, cell: Cell) -> None:
         """A cell that is about to become a trial. The ledger decides what is resumed: a new run starts from nothing."""
         self._cells[cell.key] = cell
-        self._ledger.record_cells([cell.key])
         stale = self._checkpoints / cell.key
         try:
             if not self._ledger.knows(cell.key) and stale.names():

@@ -122,10 +122,13 @@ class Ledger:
     def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
 
+        A cell that a search proposed joins the list of those that the sweep asks for.
+
         Args:
             devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
             resources: the same in words, with the kind of device; prices of later cells rest on it.
         """
+        self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
         data = cell.config.data
         new = {
