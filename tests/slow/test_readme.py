@@ -428,7 +428,7 @@ def test_what_other_launchers_are_given_is_there():
     sed 's/name: jepa-sweep$/name: jepa-export/; s/entrypoint: .*/entrypoint: python -m analysis export/' cluster/rayjob.yaml | kubectl apply -f -
     .venv/bin/python -m analysis lejepa_lambda_views --scale lab --store s3://YOUR-BUCKET/jepa/exports
 
-    What they hold is tested in tests/slow/test_cluster_scripts.py and tests/unit/cluster/test_rayjob.py.
+    What they hold is tested in test_cluster_scripts.py and test_rayjob.py.
     """  # noqa: E501
     named = re.findall(r"cluster/\S+", inspect.getdoc(test_what_other_launchers_are_given_is_there))
     assert [name for name in named if not (ROOT / name).is_file()] == []
