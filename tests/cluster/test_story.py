@@ -69,7 +69,7 @@ def test_a_node_with_other_code_stops_a_launch_and_is_named(cluster: Cluster, sw
             machine for machine in cluster.machines.values() if machine is not cluster.head and trains(machine)
         )
         cluster.on_head(f"kill -9 {sweep.driver}")
-    file = machine.home / "jepa-sweeps" / "jepa_train" / "rgg.py"
+    file = machine.home / "jepa-sweeps" / "jepa_train" / "losses" / "rgg.py"
     before = file.read_text()
     file.write_text(before + "# changed\n")
     try:
