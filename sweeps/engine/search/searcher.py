@@ -55,8 +55,7 @@ class CellSearcher(Searcher):
             search.with_sampler(OptunaSampler(search, taken=taken, parallel=parallel)) for search in plan.searches
         ]
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
-        self._closed = False
-        self.not_launched = 0  # cells that were not admitted, and those that would have followed
+        self._closed = False  # after a cell that was not admitted
 
     def suggest(self, trial_id: str) -> dict[str, Scalar] | str | None:
         """The next cell's trial config, None where it depends on cells that run, or FINISHED."""
@@ -69,7 +68,6 @@ class CellSearcher(Searcher):
         cell, _ = following
         if not self._admit(cell):
             self._closed = True
-            self.not_launched = 1 + len(self._fixed) + sum(search.left for search in self.searches)
             return Searcher.FINISHED
         self._running[trial_id] = following
         self._announce(cell)
