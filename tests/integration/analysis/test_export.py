@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import START, StoreWriter
+from stores import START, StoreWriter
 from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
 

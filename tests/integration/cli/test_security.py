@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import StoreWriter
+from stores import StoreWriter
 from mlflow import MlflowClient
 
 from analysis.__main__ import main as analysis_main

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import StoreWriter
+from stores import StoreWriter
 from mlflow import MlflowClient
 from mlflow.entities import Metric, ViewType
 

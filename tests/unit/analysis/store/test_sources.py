@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import StoreWriter
+from stores import StoreWriter
 from mlflow import MlflowClient
 
 from analysis import tables

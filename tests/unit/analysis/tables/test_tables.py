@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import StoreWriter
+from stores import StoreWriter
 from latex import check_latex
 from made_runs import made_runs
 
