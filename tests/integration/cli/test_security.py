@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import StoreWriter
 from mlflow import MlflowClient
+from stores import StoreWriter
 
 from analysis.__main__ import main as analysis_main
 from analysis.html_report import write_report

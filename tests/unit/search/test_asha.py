@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from optuna.distributions import FloatDistribution
 from ray.tune.schedulers import TrialScheduler
+from simulated_sweep import SimulatedSweep
 
-from benchmarks.simulation import SimulatedSweep
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.search.asha import AshaScheduler, Judge

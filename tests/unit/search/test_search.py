@@ -10,8 +10,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
+from simulated_sweep import SimulatedSweep
 
-from benchmarks.simulation import SimulatedSweep
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
