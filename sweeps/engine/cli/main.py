@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.security import hidden
 from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.resolve import storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
+from sweeps.engine.parser import refuse
 from sweeps.engine.spec.scale import Study, about, at_scale
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -77,12 +77,6 @@ def launch(sweeps: Named, options: Options) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on where this one stopped\n")
         return 130
-
-
-def refuse(error: ConfigError | StorageError | str) -> int:
-    """The exit code of bad input, and of a storage that is away, which are answered in one line."""
-    sys.stderr.write(f"error: {hidden(str(error))}\n")
-    return 2
 
 
 def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:

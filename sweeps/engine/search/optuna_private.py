@@ -5,13 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import optuna
-import optuna._warnings
 from optuna.samplers import GPSampler, NSGAIISampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-
-# Hook: the file that raises Optuna's warnings. Without it, one that is turned into an error is no user's mistake.
-WARNINGS_FILE = optuna._warnings.__file__
 
 _GP_TRIALS = 300  # that a Gaussian process is fitted to: 1,000 take it 3 s or more
 
