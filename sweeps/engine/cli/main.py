@@ -183,7 +183,7 @@ def _held(
     from sweeps.engine.store.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
-    with hold(sweep.name, say):
+    with hold(sweep.name, say, take_over=options.take_over):
         replayed = replay_offline_queue(sweep.name)
         if replayed:
             say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")

@@ -1,11 +1,11 @@
 """Settings, error codes and limits of MLflow that the store relies on beyond documented calls. Written for 3.17."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -50,7 +50,12 @@ def open_client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
-    with _one_process() if uri.startswith("sqlite:") else nullcontext():
+    with ExitStack() as stack:
+        if uri.startswith("sqlite:"):
+            locks = results_dir() / "locks"
+            with suppress(OSError):  # a results folder that is read-only has its schema
+                locks.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(locks / "store.lock"))
         try:
             client = MlflowClient(uri)  # its registry gives the file a schema too, already here
         except ImportError as error:
@@ -60,21 +65,6 @@ def open_client(uri: str) -> MlflowClient:
             ) from None
         client.search_experiments(max_results=1)
     return client
-
-
-@contextmanager
-def _one_process() -> Iterator[None]:
-    """Exclude other processes: several that give a fresh sqlite file its schema all fail."""
-    file = results_dir() / "locks" / "store.lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("a")
-    except OSError:  # a results folder that may only be read has its schema
-        yield
-        return
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def root_cause(error: BaseException) -> str:
