@@ -22,9 +22,11 @@ from sweeps.engine.store.experiment import open_experiment
 from sweeps.engine.store.lock import LockOwner, hold, holder_of
 from sweeps.engine.store.reader import store_uri
 
+pytestmark = pytest.mark.usefixtures("results")
+
 
 @pytest.fixture(autouse=True)
-def ends(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The signals that this process would have sent itself; a heartbeat every 0.1 s."""
     sent: list[int] = []
     monkeypatch.setattr(os, "kill", lambda _, number: sent.append(number))
