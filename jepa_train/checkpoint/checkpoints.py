@@ -3,7 +3,7 @@
 Order of this file: the errors, the decision on how a run starts, Checkpoints, the files to delete, one file's content.
 """
 
-import errno
+import io
 import json
 import logging
 import time
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import torch
 
@@ -21,8 +21,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
 from jepa_train.distributed import collectives
-from jepa_train.storage.base import InUse, StorageError, StoragePath
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +30,6 @@ INTERVAL_S = 300.0  # between two checkpoints within an epoch
 WAIT_S = 60.0  # for another process to leave the folder: a worker whose driver died ends within seconds
 _KEEP = 2  # the newest and, should that prove unreadable, the one before
 _FINAL = "final.pt"
-# Errors of a disk that does not answer, which say nothing of the file; a damaged file leads to other errors
-_AWAY = {errno.ESTALE, errno.EIO, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO}
 
 Reports = Sequence[dict[str, float]]
 
@@ -85,7 +82,7 @@ class Checkpoints:
         self._saved = saved
         self._last = time.monotonic()
         self._refused: dict[str, type[CheckpointError]] = {}  # by name; resume does not read older ones
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[bool] | None = None
 
@@ -100,8 +97,7 @@ class Checkpoints:
                 raise
         finally:
             self._thread.shutdown()
-            if self._lock is not None:
-                self._lock.close()
+            self._lock.close()
 
     def resume(self) -> dict[str, Any]:
         """Load the newest checkpoint of this run that can be read, the same on every rank; {} if there is none.
@@ -131,8 +127,8 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
         """Write the state after `step` steps, and drop all but the one before once the file is complete.
 
-        The state is copied to a file before this returns; its way to the bucket, or for good onto the disk, goes on
-        beside the training, one at a time. A full disk, or a store that is away, costs the checkpoint only.
+        The state is copied before this returns and written beside the training, one file at a time. A full disk, or a
+        storage that does not answer, costs the checkpoint only.
         """
         self._last = time.monotonic()
         self._write(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
@@ -179,12 +175,8 @@ class Checkpoints:
         """
         if self._folder is None:
             return "", {}
-        try:
-            # two writers would mix their steps: a worker whose driver was killed trains on until its next report
-            self._lock = self._folder.lock(WAIT_S)
-        except InUse:  # an outage: a server may keep the lock of a machine that died for minutes
-            text = f"checkpoints {self._folder} are being written by another process; wait until it has ended"
-            raise StorageError(text) from None
+        # Two writers would mix their steps: a worker whose driver was killed trains on until its next report.
+        self._lock.enter_context(self._folder.lock(WAIT_S))
         names = self._folder.names()
         _delete(self._folder, (name for name in names if name.endswith(".part")))  # of writers that were killed
         foreign = ""
@@ -241,28 +233,21 @@ class Checkpoints:
         )
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Write the content to a local file now, and let the thread upload it under its name."""
+        """Serialise the content now, and let the thread write it under its name."""
         if self._folder is None or not collectives.is_main():
             return
         self.settle()
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
-        target, taken = self._folder / name, time.monotonic()
-        try:
-            with ExitStack() as stack:
-                local = stack.enter_context(target.written())
-                torch.save(head | content, stack.enter_context(local.open("wb")))
-                rest = stack.pop_all()  # to close the file, too: NFS writes it then
-        except (OSError, RuntimeError) as error:  # torch.save raises either where the disk is full
-            _warn_unwritten(target, error)
-        else:
-            self._upload = self._thread.submit(self._complete, target, rest, taken)
+        taken, buffer = time.monotonic(), io.BytesIO()
+        torch.save(head | content, buffer)
+        self._upload = self._thread.submit(self._complete, self._folder / name, buffer.getbuffer(), taken)
 
-    def _complete(self, target: StoragePath, rest: ExitStack, taken: float) -> bool:
-        """Bring the file under its name and delete older ones, in the thread; returns False on an outage."""
+    def _complete(self, target: StoragePath, content: memoryview, taken: float) -> bool:
+        """Write the file and delete older ones, in the thread; returns False if the storage does not take it."""
         try:
-            rest.close()
+            target.write_bytes(content)
         except OSError as error:
-            _warn_unwritten(target, error)
+            logger.warning("the checkpoint could not be written: %s; training goes on without it", error)
             return False
         self._saved(time.monotonic() - taken)
         self._refused.pop(target.name, None)
@@ -298,20 +283,16 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
         StorageError: the storage is away.
     """
     try:
-        with storage_path(path).local() as file:
-            with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"{damaged} fails its checksum")
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        file = io.BytesIO(storage_path(path).read_bytes())
+        with zipfile.ZipFile(file) as archive:  # torch.save writes one; torch.load does not test its checksums
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} fails its checksum")
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except (StorageError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
-    except OSError as error:
-        if error.errno in _AWAY:
-            raise StorageError(f"checkpoint {path} cannot be read ({error.strerror})") from error
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: it is none, or only a part of one") from error
     except Exception as error:  # a damaged file raises whatever its bytes lead to
@@ -344,10 +325,6 @@ def _delete(folder: StoragePath, names: Iterable[str]) -> None:
     for name in names:
         with suppress(OSError):
             (folder / name).remove()
-
-
-def _warn_unwritten(target: StoragePath, error: Exception) -> None:
-    logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
 
 
 def _steps_newest_first(names: Iterable[str]) -> list[str]:

@@ -10,8 +10,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config import TrainConfig
 from jepa_train.storage import bucket
-from jepa_train.storage.base import StorageError
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, storage_path
 
 CONFIG = TrainConfig()
 

@@ -22,6 +22,7 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
+from jepa_train.storage.local import LocalPath
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint import checkpoints
@@ -36,8 +37,7 @@ from jepa_train.checkpoint.checkpoints import (
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.storage import local
-from jepa_train.storage.base import StorageError
-from jepa_train.storage.local import LocalPath
+from jepa_train.storage.storage import StorageError
 from jepa_train.train.loop import train
 from jepa_train.train.trainer import Trainer
 
