@@ -288,6 +288,7 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"{damaged} fails its checksum")
+        file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (StorageError, MemoryError):
         raise
