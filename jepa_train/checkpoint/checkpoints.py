@@ -1,7 +1,4 @@
-"""Checkpoints of one run: atomic files, written beside the training, read without executing anything, one in reserve.
-
-Order of this file: the errors, the decision on how a run starts, Checkpoints, the files to delete, one file's content.
-"""
+"""Checkpoints of one run: atomic files, written while training goes on, read without executing anything."""
 
 import io
 import json
@@ -56,10 +53,6 @@ class ResumeDecision:
     error: str = ""
     outage: bool = False
 
-    def broadcast(self) -> "ResumeDecision":
-        """Rank 0's decision, on every rank. As JSON: torch's own way to send an object executes what it receives."""
-        return ResumeDecision(**json.loads(collectives.broadcast_text(json.dumps(asdict(self)))))
-
 
 class Checkpoints:
     """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights) at its end.
@@ -110,8 +103,15 @@ class Checkpoints:
             StorageError: the storage is away, and with it what this run may have left there; or another process is
                 using the folder.
         """
-        decision, content = self._decide() if collectives.is_main() else (ResumeDecision(), {})
-        decision = decision.broadcast()
+        decision, content = ResumeDecision(), {}
+        if collectives.is_main():
+            try:
+                name, content = self._newest()
+                decision = ResumeDecision(name)
+            except (ConfigError, StorageError) as error:
+                decision = ResumeDecision(error=str(error), outage=isinstance(error, StorageError))
+        # As JSON: torch's own way to send an object executes what it receives.
+        decision = ResumeDecision(**json.loads(collectives.broadcast_text(json.dumps(asdict(decision)))))
         if decision.error:
             raise (StorageError if decision.outage else ConfigError)(decision.error)
         if self._folder is None or not decision.checkpoint:
@@ -158,14 +158,6 @@ class Checkpoints:
             self.settle()
             self._delete_older(keep=0)
 
-    def _decide(self) -> tuple[ResumeDecision, dict[str, Any]]:
-        """Rank 0's decision, with the content of the checkpoint that it names."""
-        try:
-            name, content = self._newest()
-        except (ConfigError, StorageError) as error:
-            return ResumeDecision(error=str(error), outage=isinstance(error, StorageError)), {}
-        return ResumeDecision(name), content
-
     def _newest(self) -> tuple[str, dict[str, Any]]:
         """Lock the folder and read the newest checkpoint of this run: its name and content; "", {} if there is none.
 
@@ -177,9 +169,7 @@ class Checkpoints:
             return "", {}
         # Two writers would mix their steps: a worker whose driver was killed trains on until its next report.
         self._lock.enter_context(self._folder.lock(WAIT_S))
-        names = self._folder.names()
-        _delete(self._folder, (name for name in names if name.endswith(".part")))  # of writers that were killed
-        foreign = ""
+        names, foreign = self._folder.names(), ""
         for name in [*filter(_FINAL.__eq__, names), *_steps_newest_first(names)]:
             try:
                 return name, self._read(self._folder / name)
@@ -257,14 +247,16 @@ class Checkpoints:
     def _delete_older(self, *, keep: int, saved: str = "") -> None:
         if self._folder is not None:
             with suppress(OSError):  # a file too many is no reason to stop
-                _delete(self._folder, files_to_delete(self._folder.names(), self._refused, keep=keep, saved=saved))
+                for name in files_to_delete(self._folder.names(), self._refused, keep=keep, saved=saved):
+                    (self._folder / name).remove()
 
 
-def files_to_delete(names: Iterable[str], refused: Mapping[str, type], *, keep: int, saved: str = "") -> list[str]:
-    """Names of the step files to delete, newest first: all of this run's except the newest `keep` good ones.
+def files_to_delete(names: Sequence[str], refused: Mapping[str, type], *, keep: int, saved: str = "") -> list[str]:
+    """Names of the files to delete: parts of killed writers, and this run's checkpoints except the newest good ones.
 
     Args:
-        names: of all files in the folder.
+        names: of all files in the folder, in any order.
+        keep: number of good checkpoints that stay.
         refused: by name, AnotherCellError of another run's files, which are never deleted; another CheckpointError of
             bad files, which do not count as kept.
         saved: the newest file to consider; those after it stay. Empty considers all.
@@ -272,7 +264,7 @@ def files_to_delete(names: Iterable[str], refused: Mapping[str, type], *, keep: 
     steps = [name for name in _steps_newest_first(names) if not saved or name <= saved]
     ours = [name for name in steps if refused.get(name) is not AnotherCellError]
     kept = [name for name in ours if name not in refused][:keep]
-    return [name for name in ours if name not in kept]
+    return [name for name in names if name.endswith(".part") or (name in ours and name not in kept)]
 
 
 def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
@@ -292,10 +284,6 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (StorageError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: it is none, or only a part of one") from error
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
@@ -320,12 +308,6 @@ def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> 
             f"the checkpoint does not fit this version of the code ({type(error).__name__}: {reason}); "
             "delete it to train anew"
         ) from error
-
-
-def _delete(folder: StoragePath, names: Iterable[str]) -> None:
-    for name in names:
-        with suppress(OSError):
-            (folder / name).remove()
 
 
 def _steps_newest_first(names: Iterable[str]) -> list[str]:

@@ -72,10 +72,9 @@ def test_the_newest_is_resumed_and_the_one_before_is_kept(saves: Checkpoints, tm
     assert torch.equal(found["trainer"]["network"]["weight"], torch.full((64, 64), 12.0))
 
 
-def test_a_new_run_resumes_nothing_and_removes_parts_of_killed_writers(tmp_path: Path):
+def test_a_new_run_resumes_nothing(tmp_path: Path):
     (tmp_path / "step-000000004.pt.4711.part").write_bytes(b"half")
     assert resumed_step(tmp_path) is None
-    assert names(tmp_path) == []
     assert resumed_step(tmp_path / "missing") is None
     assert Checkpoints(None, CONFIG).resume() == {}
 
@@ -170,7 +169,7 @@ def test_files_to_delete(files: str, keep: int, saved: str, deleted: str):
     refused = {f"step-{file[0]}.pt": kinds[file[1]] for file in files.split() if file[1:]}
     names = ["final.pt", "lock", *(f"step-{file[0]}.pt" for file in files.split()), "step-0.4711.part"]
     found = files_to_delete(names, refused, keep=keep, saved=saved and f"step-{saved}.pt")
-    assert sorted(found) == [f"step-{step}.pt" for step in deleted.split()]
+    assert found == [*(f"step-{step}.pt" for step in deleted.split()), "step-0.4711.part"]
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -275,7 +274,7 @@ def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypa
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read \(FileNotFoundError: "):
         read_checkpoint(tmp_path / "gone.pt")
 
 
