@@ -103,7 +103,8 @@ class Checkpoints:
             StorageError: the storage is away, and with it what this run may have left there; or another process is
                 using the folder.
         """
-        decision, content = ResumeDecision(), {}
+        decision = ResumeDecision()
+        content: dict[str, Any] = {}
         if collectives.is_main():
             try:
                 name, content = self._newest()
