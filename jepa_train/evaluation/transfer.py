@@ -6,9 +6,9 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import DATASETS
-from jepa_train.data.download import beside
+from jepa_train.data.download import sibling_path
 from jepa_train.data.splits import identify
-from jepa_train.storage.base import StorageError
+from jepa_train.storage.storage import StorageError
 
 SHOTS = (1, 10)  # per class, besides all images: LeJEPA's Table 2, Rectified LpJEPA's Tables 3 to 8
 
@@ -18,7 +18,7 @@ def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
 
     The whole training split is meant, and val is carved out of it as out of data's.
     """
-    path = folder or beside(data.path, name)
+    path = folder or sibling_path(data.path, name)
     dataset = name if name in DATASETS else "image_folder"
     return dataclasses.replace(data, name=dataset, path=path, fingerprint="", train_images=0)
 

@@ -18,8 +18,7 @@ from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 

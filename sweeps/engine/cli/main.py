@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
 from sweeps.engine.parser import refuse

@@ -22,7 +22,7 @@ from jepa_train.base.preemption import Host
 from jepa_train.base.security import clean, hidden
 from jepa_train.distributed.collectives import broadcast_flag
 from jepa_train.distributed.torch_private import listen_at_own_address
-from jepa_train.storage.base import StorageError
+from jepa_train.storage.storage import StorageError
 from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
 from sweeps.engine.lanes.tasks import WorkerFailure
@@ -57,7 +57,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Cell
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import unflatten
-    from jepa_train.storage.resolve import storage_path
+    from jepa_train.storage.storage import storage_path
     from jepa_train.train.loop import train
 
     config = unflatten({name: value for name, value in cell.items() if name != "cell_key"})

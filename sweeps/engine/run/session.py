@@ -13,9 +13,8 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from jepa_train.storage.base import has_url_scheme
-from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage.paths import has_url_scheme, results_dir
+from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
 from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials

@@ -42,10 +42,10 @@ from jepa_train.checkpoint.checkpoints import CheckpointError, Checkpoints, read
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
-from jepa_train.data.cache import Making, stored
+from jepa_train.data.cache import ArraySource, cached_array
 from jepa_train.distributed.torch_private import listen_at_own_address
-from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import cache_dir
+from jepa_train.storage.storage import StorageError
 from jepa_train.train.preflight import preflight
 from sweeps.engine.cli.doctor import examine
 from sweeps.engine.cli.main import main
@@ -487,8 +487,8 @@ def test_decoded_images_cannot_execute_anything(
             np.lib.format.write_array_header_1_0(stream, header)
             stream.write(b"A" * 48 * (8 if kind == "addresses" else 4) + b"{}")
     pixels = np.ones((1, 3, 4, 4), np.uint8)
-    made = stored("images", lambda: Making(shape=pixels.shape, parts=(part for part in [pixels]), facts={}))
-    assert torch.equal(made.pixels, torch.ones(1, 3, 4, 4, dtype=torch.uint8))
+    source = ArraySource(shape=pixels.shape, parts=(part for part in [pixels]), facts={})
+    assert torch.equal(cached_array("images", lambda: source)[0], torch.ones(1, 3, 4, 4, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("name", ["../../../../boom", "a/../../../../../boom", "/{marker}"])

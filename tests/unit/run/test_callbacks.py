@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jepa_train.storage.storage import storage_path
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
-from jepa_train.storage.local import LocalPath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
@@ -44,7 +44,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
         display=display,
         judge=Judge(plan),
         request=REQUEST,
-        checkpoints=LocalPath(tmp_path / "checkpoints"),
+        checkpoints=storage_path(tmp_path / "checkpoints"),
         budget=budget,
     )
     events.on_step_end(0, [])
@@ -81,7 +81,7 @@ def test_a_cluster_without_machines_is_told_by_tunes_steps(tmp_path: Path, monke
         display=Display(plan, console=Console(file=screen, width=200)),
         judge=Judge(plan),
         request=REQUEST,
-        checkpoints=LocalPath(tmp_path / "checkpoints"),
+        checkpoints=storage_path(tmp_path / "checkpoints"),
         machines=lambda: 0,
     )
     for _ in range(2):
