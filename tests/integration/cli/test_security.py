@@ -1,7 +1,6 @@
 """Attempts: to get at secrets, to run code by what is read, to leave the results folder, to listen for others."""
 
 import dataclasses
-import importlib
 import json
 import os
 import pickle
@@ -13,9 +12,6 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -42,7 +38,6 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.cache import Making, stored
-from jepa_train.distributed.torch_private import listen_at_own_address
 from jepa_train.storage.paths import cache_dir
 from jepa_train.train.preflight import preflight
 from sweeps.engine.cli.doctor import examine
@@ -306,22 +301,6 @@ def test_a_private_ray_listens_on_loopback_alone_and_asks_for_its_token(
     addresses = {ip.removeprefix("::ffff:") for ip, _ in told["listening"]}
     assert addresses <= {"127.0.0.1", "::1"}
     assert told["with and without token"] == [True, False]
-
-
-def test_the_store_by_which_ranks_meet_listens_at_their_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    rendezvous = importlib.import_module("torch.distributed.rendezvous")
-    monkeypatch.setattr(rendezvous, "_create_c10d_store", rendezvous._create_c10d_store)
-    listen_at_own_address()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    make = partial(rendezvous._create_c10d_store, "127.0.0.1", port, world_size=2, timeout=timedelta(seconds=20))
-    with ThreadPoolExecutor() as pool:  # they wait for each other
-        store, other = (pool.submit(make, rank=rank) for rank in (0, 1))
-    store, other = store.result(), other.result()
-    store.set("word", "said")
-    assert other.get("word") == b"said"
-    heard = [one.laddr for one in psutil.Process().net_connections() if one.status == "LISTEN"]
-    assert [ip for ip, at in heard if at == port] == ["127.0.0.1"]
 
 
 # What others wrote is read, never run.
