@@ -191,7 +191,8 @@ class LaneConfig(TorchConfig):
 class _LaneBackend(TorchConfig().backend_cls):  # type: ignore[misc]  # the base class has no public name
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
-        super().on_start(worker_group, backend_config)
+        if len(worker_group) > 1:  # a single worker needs no process group, and no store that listens for others
+            super().on_start(worker_group, backend_config)
 
 
 class Witness:
