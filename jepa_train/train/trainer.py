@@ -17,7 +17,7 @@ from jepa_train.data.augment import make_views
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std
-from jepa_train.model.device import check_bf16_on_cpu, to_training_device, training_device
+from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, Output, build_network
 from jepa_train.model.optim import build_optimizer
@@ -38,8 +38,6 @@ class Trainer:
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
-        if config.precision == "bf16" and self.device.type == "cpu":
-            check_bf16_on_cpu(self.network.encoder, config)
         if collectives.world_size() > 1:
             convert_batch_norm(self.network)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
