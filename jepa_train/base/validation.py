@@ -57,7 +57,7 @@ def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
     Raises:
         ValueError: a field of another type, or one whose rule does not hold.
     """
-    fields, hints = dataclasses.fields(config), field_hints(type(config))
+    fields, hints = dataclasses.fields(config), field_hints(config.__class__)
     for field in fields:
         try:
             value = conformed(field.name, getattr(config, field.name), hints[field.name])

@@ -1,7 +1,4 @@
-"""Every use of a private part of PyTorch. Each entry names the version it was tested with and the effect of its loss.
-
-Lowest module of the package: it imports nothing of ours.
-"""
+"""Private parts of PyTorch. Each entry names the tested version and the replacement if it disappears."""
 
 import torch
 from torch import Tensor
