@@ -21,7 +21,6 @@ from ray.util import get_current_placement_group, get_node_ip_address
 from jepa_train.base.preemption import Host
 from jepa_train.base.security import clean, hidden
 from jepa_train.distributed.collectives import broadcast_flag
-from jepa_train.distributed.torch_private import listen_at_own_address
 from jepa_train.storage.storage import StorageError
 from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
@@ -192,8 +191,8 @@ class LaneConfig(TorchConfig):
 class _LaneBackend(TorchConfig().backend_cls):  # type: ignore[misc]  # the base class has no public name
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
-        worker_group.execute(listen_at_own_address)
-        super().on_start(worker_group, backend_config)
+        if len(worker_group) > 1:  # a single worker needs no process group, and no store that listens for others
+            super().on_start(worker_group, backend_config)
 
 
 class Witness:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from jepa_train.storage.storage import storage_path
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
+from jepa_train.storage.storage import storage_path
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
