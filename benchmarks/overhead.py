@@ -1,6 +1,6 @@
 """What a trial costs besides its training: one TorchTrainer.fit() per trial against a lane, both under Ray Tune.
 
-    python -m benchmarks.overhead [--quick] [--folder DIR]
+    python -m benchmarks.overhead [--quick]
 
 Start: from Tune's start of the trial to the worker's first training step. Gap: from the end of training in the worker
 to Tune's start of the next trial.
@@ -91,11 +91,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="one worker, digits, few trials; never recorded")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="a real image folder in place of synthetic JPEGs")
     options = parser.parse_args(words)
     rows = []
     with tempfile.TemporaryDirectory() as place, cache_in(Path(place)):
-        for row in _rows(Path(place), options.folder, quick=options.quick):
+        for row in _rows(Path(place), quick=options.quick):
             sys.stderr.write(f"  {'  '.join(row.cells())}\n")
             rows.append(row)
     device = machine.chosen_device()
@@ -108,12 +107,11 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rows(place: Path, folder: Path | None, *, quick: bool) -> Iterator[Timing]:
+def _rows(place: Path, *, quick: bool) -> Iterator[Timing]:
     bases = {"digits": preflight(unflatten(SHORT, base=DIGITS))}
     if not quick:
-        if folder is None:
-            folder = place / "images"
-            write_folder(folder, num=4000, side=32)
+        folder = place / "images"
+        write_folder(folder, num=4000, side=32)
         sizes = {"data.image_size": 32, "views.global_size": 32, "model.encoder": "test_resnet"}
         data = {"data.path": str(folder), "model.small_stem": False}
         bases["image folder"] = preflight(unflatten(SHORT | sizes | data, base=PRESETS["image_folder"]))

@@ -124,7 +124,7 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
 
     note = _printer(Console(stderr=True))
     facts = [
-        preview(sweep, plan, price(plan, note=note, start=False) if plan else None)
+        preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)

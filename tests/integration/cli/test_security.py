@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import StoreWriter
 from mlflow import MlflowClient
+from stores import StoreWriter
 
 from analysis.__main__ import main as analysis_main
 from analysis.html_report import write_report
@@ -45,7 +45,6 @@ from sweeps.engine.cli.main import main
 from sweeps.engine.cluster import nodes
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
-from sweeps.engine.run.calibration import _read_cache
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.ledger import replay_offline_queue
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation
@@ -400,11 +399,7 @@ def test_a_spool_cannot_execute_anything_and_its_files_stay_with_their_run(
     assert [file for file in tmp_path.rglob("*boom*") if not file.is_relative_to(results / "artifacts")] == []
 
 
-def test_calibration_and_cluster_file_cannot_execute_anything(
-    marker: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (results / "calibration.json").write_bytes(pickle.dumps(Bomb(marker)))
-    assert _read_cache() == {}
+def test_a_cluster_file_cannot_execute_anything(marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BOOTSTRAP", str(tmp_path / "joined.yaml"))
     monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
     for tag in ("!!python/object/apply:os.system", "!!python/object/new:os.system"):
