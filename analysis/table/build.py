@@ -7,10 +7,9 @@ import pandas as pd
 
 from analysis.store.runs import load_runs, store_uri
 from analysis.store.sources import RunSource, open_source
-from analysis.table.mixture import mark_mixed
 from analysis.table.render import Links, render
 from analysis.table.significance import embolden, seed_count_note
-from analysis.table.summary import progress_note
+from analysis.table.summary import code_note, progress_note
 
 UI = "http://127.0.0.1:5000"  # where `make ui` serves
 
@@ -72,19 +71,21 @@ class TableSpec:
         runs.attrs["notes"] = notes
         return runs
 
-    def finish(self, runs: pd.DataFrame, *, allow_mixed: bool = True) -> FinishedTable:
-        """The table of these runs with the best marked, and below it what it rests on.
-
-        Raises:
-            MixedRuns: numbers of several code versions or evaluations, unless they are allowed and then marked.
-        """
+    def finish(self, runs: pd.DataFrame) -> FinishedTable:
+        """The table of these runs, the best numbers bold, with notes below: seeds, significance, code, progress."""
         frame = self.build(runs)
         own_notes = frame.attrs.get("notes", [])
-        frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
         frame, bold = embolden(frame, self.within)
-        notes = [*own_notes, seed_count_note(frame), bold, *mixed, *runs.attrs.get("notes", []), progress_note(runs)]
+        notes = [
+            *own_notes,
+            seed_count_note(frame),
+            bold,
+            code_note(frame, runs),
+            *runs.attrs.get("notes", []),
+            progress_note(runs),
+        ]
         return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
 
     def render(self, runs: pd.DataFrame, format: str = "md") -> str:
-        """The table of these runs as md, latex, html or csv; what is mixed is marked."""
+        """The table of these runs as md, latex, html or csv."""
         return self.finish(runs).render(format)

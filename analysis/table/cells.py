@@ -52,7 +52,6 @@ class TableCell:
     Args:
         run_ids, seeds: one per value.
         state_ids: the runs of the states, "" for a run that has not begun.
-        remarks: marks behind the number, which a note below the table explains.
         bold: the best, or not to be told from it.
     """
 
@@ -61,7 +60,6 @@ class TableCell:
     run_ids: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     state_ids: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
     quantity: Quantity | None = None
     bold: bool = False
 
@@ -103,7 +101,7 @@ class TableCell:
         spec = spec if spec is not None else self.quantity.spec if self.quantity else ".4g"
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
         remark = ", ".join(filter(None, [f"n={self.n}" if self._counts(usual) else "", self.status]))
-        return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "") + "".join(self.remarks)
+        return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "")
 
     def _counts(self, usual: int) -> bool:
         """Whether n is to be told."""
