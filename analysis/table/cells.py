@@ -106,8 +106,9 @@ class TableCell:
         return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "") + "".join(self.remarks)
 
     def _counts(self, usual: int) -> bool:
-        """Whether n is to be told."""
-        return bool(self.states) or (self.n != usual and not (self.quantity is not None and self.quantity.theory))
+        """Whether n is to be told: a setting of the sweep, and a value from theory, have no seeds."""
+        seedless = self.quantity is not None and (self.quantity.theory or "/" not in self.quantity.metric)
+        return bool(self.states) or (self.n != usual and not seedless)
 
 
 class CellBuilder:
