@@ -107,7 +107,7 @@ class TableCell:
 
     def _counts(self, usual: int) -> bool:
         """Whether n is to be told: a setting of the sweep, and a value from theory, have no seeds."""
-        seedless = self.quantity is not None and (self.quantity.theory or "/" not in self.quantity.metric)
+        seedless = self.quantity is not None and (self.quantity.theory or "." in self.quantity.metric)
         return bool(self.states) or (self.n != usual and not seedless)
 
 
