@@ -105,7 +105,8 @@ class TableCell:
             return "/".join(sorted(set(self.states))) or "-"
         spec = spec or (self.quantity.spec if self.quantity else ".4g")
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
-        n = f"n={self.n}" if self.states or not (self.n == usual or self.theory) else ""
+        seedless = self.theory or (self.quantity is not None and "." in self.quantity.metric)  # a setting has no seeds
+        n = f"n={self.n}" if self.states or not (self.n == usual or seedless) else ""
         remark = ", ".join(filter(None, [n, self.status]))
         return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "")
 
