@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
 from sweeps.engine.parser import refuse
@@ -125,7 +124,7 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
 
     note = _printer(Console(stderr=True))
     facts = [
-        preview(sweep, plan, price(plan, note=note, start=False) if plan else None)
+        preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)

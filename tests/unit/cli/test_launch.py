@@ -161,7 +161,7 @@ def test_a_dry_run_shows_the_state_of_every_cell(file: Path, capsys: pytest.Capt
     record(GRID, file, second, "interrupted", epoch=3)
     lines = told(capsys, file, "--dry-run").splitlines()
     assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 diverged)"
-    assert [line.split()[0] for line in lines[1:]] == ["diverged", "missing", "missing", "price", "10", "in"]
+    assert [line.split()[0] for line in lines[1:]] == ["diverged", "missing", "missing", "price", "2", "in"]
     assert lines[1].endswith("lamb=0.02  (train/loss is nan)")
     assert lines[2].endswith("lamb=0.05  (begun, epoch 3 of 20)")
     facts = json.loads(told(capsys, file, "--dry-run", "--json"))["sweeps"][0]
