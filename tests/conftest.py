@@ -199,10 +199,8 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture
 def priced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every cell trains an epoch in six minutes; measuring it would take Ray."""
+    """A measurement finds six minutes per epoch for every cell, without Ray."""
     from sweeps.engine.run import price
-    from sweeps.engine.run.calibration import Estimate, name_of
+    from sweeps.engine.run.estimate import Estimate
 
-    known = Estimate(images_per_s=10.0, epoch_s=360.0, once_s=0.0, source="measured")
-    known_for = lambda configs, request, *_, **__: {name_of(config, request): known for config in configs}  # noqa: E731
-    monkeypatch.setattr(price, "_calibrated", known_for)
+    monkeypatch.setattr(price, "measured", lambda *_: Estimate(360.0, "measured"))
