@@ -84,7 +84,7 @@ def digests(store: str, words: list[str], capsys: pytest.CaptureFixture[str]) ->
     found = {}
     for more in itertools.product(([], ["--against-paper"]), ("md", "csv")):
         command = [*words, *more[0], "--format", more[1]]
-        if analysis([*command, "--store", store, "--allow-mixed"]) == 0:
+        if analysis([*command, "--store", store]) == 0:
             found[" ".join(command)] = hashlib.md5(capsys.readouterr().out.encode()).hexdigest()
     capsys.readouterr()
     return found
