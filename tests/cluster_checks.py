@@ -121,7 +121,7 @@ def sweeps() -> Iterator[Sweep]:
 def fits(found: list[Node]) -> None:
     """Every sweep trains on the GPUs of these nodes, and a trial of one worker uses each of them."""
     for sweep in sweeps():
-        gpus = -1.0 if isinstance(sweep.gpus_per_worker, str) else sweep.gpus_per_worker
+        gpus = sweep.gpus_per_worker
         request = Request.of(found, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus)
         assert request.gpus == 1, sweep.name
         total = int(sum(node["Resources"]["GPU"] for node in found))

@@ -6,7 +6,6 @@ a launch copies at its end. Imports no torch.
 
 import contextlib
 import logging
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -15,11 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import StoragePath
-from jepa_train.storage.bucket import listed, patiently
-from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StoragePath, storage_dir, storage_path
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +65,12 @@ def keep() -> str:
             with _opened(_store(), "mode=ro") as store, contextlib.closing(sqlite3.connect(now)) as target:
                 store.backup(target)
             if _copied():
-                with _copy().local() as before:
-                    lacking = len(_runs(before) - _runs(now))
+                before = Path(folder) / "before.db"
+                _copy().copy_to(before)
+                lacking = len(_runs(before) - _runs(now))
                 if lacking:
                     return f"{_copy()} is of another store: {lacking} of its runs are not in this one; move it away"
-            with _copy().written() as file:
-                shutil.copyfile(now, file)
+            _copy().write_bytes(now.read_bytes())
     except (OSError, sqlite3.Error) as error:
         return f"the store cannot be copied to {_copy()} now ({error})"
     return ""
@@ -88,9 +84,8 @@ def restore_store() -> str:
     """
     if _store().exists() or not _copied():
         return ""
-    (found,) = patiently(lambda: listed(_copy()), f"{_copy()} cannot be read")
-    with _copy().local() as copy, LocalPath(_store()).written() as file:
-        shutil.copyfile(copy, file)
+    (found,) = _copy().files()
+    storage_path(_store()).write_bytes(_copy().read_bytes())
     return f"{_store()} was missing: restored from {_copy()}, which is of {found.mtime:%Y-%m-%d %H:%M} UTC\n"
 
 

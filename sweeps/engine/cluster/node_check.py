@@ -85,15 +85,12 @@ def _other_versions(expected: Expected) -> str:
 
 def _no_storage(expected: Expected) -> str:
     """Looks for what the head has written, and writes, too."""
-    from jepa_train.storage.resolve import mark, storage_path, unseen  # the code is the same by now
+    from jepa_train.storage.storage import storage_path  # the code is the same by now
+    from sweeps.engine.cluster.folders import probe_error, storage_problem
 
-    reason = unseen(expected.storage, expected.probe)
+    reason = probe_error(expected.storage, expected.probe)
     if not reason:  # else a folder that is not mounted would be made
-        try:
-            with mark(storage_path(expected.storage)):
-                pass
-        except OSError as error:
-            reason = " ".join(str(error).split())
+        reason = storage_problem(storage_path(expected.storage))
     return f"cannot use the storage: {reason}" if reason else ""
 
 

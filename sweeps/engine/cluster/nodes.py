@@ -14,9 +14,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train.base.errors import ConfigError, short_repr
-from jepa_train.storage.resolve import mark, storage_dir
+from jepa_train.storage.storage import storage_dir
 from sweeps.engine.cluster import node_check
-from sweeps.engine.cluster.folders import check_shared_storage
+from sweeps.engine.cluster.folders import check_shared_storage, probe_file
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.ray_private import draining_nodes, head_age_s
 from sweeps.engine.cluster.resources import Node, alive
@@ -97,7 +97,7 @@ def expected_of_nodes() -> Iterator[Expected]:
     """
     place = storage_dir()
     check_shared_storage(place)
-    with mark(place) as probe:
+    with probe_file(place) as probe:
         yield Expected(
             code=node_check.source_digests(), versions=node_check.installed_versions(), storage=str(place), probe=probe
         )

@@ -23,7 +23,7 @@ from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError
 
-from jepa_train.storage.base import StorageError
+from jepa_train.storage.storage import StorageError
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.session import ray_dir, ray_session
 from sweeps.engine.lanes import mailbox as mailbox_module

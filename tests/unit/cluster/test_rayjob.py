@@ -12,7 +12,7 @@ from cluster_checks import LOCK, ROOT, fits, secretless
 from sweeps.engine.cli.args import read_words
 from sweeps.engine.cluster.nodes import BOOTSTRAP
 from sweeps.engine.cluster.resources import Request
-from sweeps.engine.run.money import rate
+from sweeps.engine.run.price import rate
 
 TEXT = (ROOT / "cluster/rayjob.yaml").read_text()
 

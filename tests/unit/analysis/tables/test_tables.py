@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import StoreWriter
 from latex import check_latex
 from made_runs import made_runs
+from stores import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
