@@ -98,7 +98,8 @@ def driver_code() -> dict[str, Any]:
     file = getattr(sys.modules["__main__"], "__file__", None)
     beside = Path(file).resolve().parent if file else ROOT / "sweeps"
     modules = [] if beside == ROOT / "sweeps" else [str(module) for module in beside.glob("*.py")]
-    excludes = ["/*", *(f"!/{package}" for package in PACKAGES), "__pycache__"]
+    included = [f"!/{package}{below}" for package in PACKAGES for below in ("", "/**")]
+    excludes = ["/[!.]*", "/.?*", *included, "__pycache__"]  # "/*" would exclude the root itself
     return {"working_dir": str(ROOT), "excludes": excludes, "py_modules": modules}
 
 

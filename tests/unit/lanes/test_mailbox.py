@@ -176,7 +176,9 @@ def test_the_loss_of_a_node_does_not_count_as_an_attempt(how: str) -> None:
 
 
 @scenario
-async def test_training_since_the_last_checkpoint_is_lost_and_the_wait_for_a_new_group_is_idle(now: list[float]) -> None:
+async def test_training_since_the_last_checkpoint_is_lost_and_the_wait_for_a_new_group_is_idle(
+    now: list[float],
+) -> None:
     box = Mailbox(1)
     (ticket,) = await submitted(box)
     claim = await started(box, ticket)
