@@ -1,4 +1,4 @@
-"""The Pareto set of a sweep with several goals."""
+"""Pareto set of a sweep with several goals."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from analysis.select.selection import current
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """The finished cells that no other beats.
+    """The finished cells that no other dominates.
 
     Args:
         goals: in the order of the sweep.
-        finished: how many cells compete.
+        finished: number of finished cells.
         keys: the cell keys of the set.
         reference: the worst of each goal among the finished cells.
         volume: the hypervolume between reference and set.
@@ -39,16 +39,14 @@ class Front:
 
 def front_of(runs: pd.DataFrame) -> Front | None:
     """The front of a sweep's present cells; None where it has one goal, or no finished cell with a number for each."""
-    goals = goals_of(runs)
-    finished = current(runs)
-    finished = finished[finished["status"] == "finished"]
+    goals, present = goals_of(runs), current(runs)
+    finished = present[present["status"] == "finished"]
     points = np.column_stack([goal.scores(finished) for goal in goals])
     scored = np.isfinite(points).all(axis=1)
     if len(goals) == 1 or not scored.any():
         return None
     finished, points, directions = finished[scored], points[scored], [goal.direction for goal in goals]
-    reference = worst(points, directions)
-    bend = knee(points, directions)
+    reference, bend = worst(points, directions), knee(points, directions)
     return Front(
         goals=tuple(goals),
         finished=len(points),

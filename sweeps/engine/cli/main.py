@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.security import hidden
-from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
+from sweeps.engine.parser import refuse
 from sweeps.engine.spec.scale import Study, about, at_scale
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -79,12 +78,6 @@ def launch(sweeps: Named, options: Options) -> int:
         return 130
 
 
-def refuse(error: ConfigError | StorageError | str) -> int:
-    """The exit code of bad input, and of a storage that is away, which are answered in one line."""
-    sys.stderr.write(f"error: {hidden(str(error))}\n")
-    return 2
-
-
 def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
     if sweep.study != file.stem:
         raise ConfigError(
@@ -131,7 +124,7 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
 
     note = _printer(Console(stderr=True))
     facts = [
-        preview(sweep, plan, price(plan, note=note, start=False) if plan else None)
+        preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)
@@ -189,7 +182,7 @@ def _held(
     from sweeps.engine.store.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
-    with hold(sweep.name, say):
+    with hold(sweep.name, say, take_over=options.take_over):
         replayed = replay_offline_queue(sweep.name)
         if replayed:
             say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")

@@ -100,7 +100,7 @@ def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], to
     if not lanes or worked <= 0:
         return None
     gpus = sweep.gpus_per_worker
-    devices = sweep.workers * (gpus if isinstance(gpus, float) and gpus > 0 else 1.0)
+    devices = sweep.workers * (gpus if gpus > 0 else 1.0)
     each = sum(entry.device_seconds for entry, _ in trained) / devices / worked
     over = sum(state not in ("missing", "running") for state in states)
     running = sum(fraction for entry, fraction in trained if entry.status == "running")

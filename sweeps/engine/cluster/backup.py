@@ -6,7 +6,6 @@ background; a launch copies at its end. Imports no torch.
 
 import contextlib
 import logging
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -15,10 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import StoragePath
-from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StorageError, StoragePath, storage_dir, storage_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +29,14 @@ def backup(words: Sequence[str]) -> int:
     Raises:
         ConfigError: another word; a storage that cannot be read, while there is no store.
     """
-    if list(words) not in (["restore"], ["watch"]):
-        raise ConfigError(f"backup: got {' '.join(words)!r}; write python -m sweeps backup restore|watch")
     if list(words) == ["restore"]:
         try:
             sys.stdout.write(restore_store())
-        except OSError as error:
+        except StorageError as error:
             raise ConfigError(f"JEPA_STORAGE must say whether it holds a copy of the store, got {error}") from error
         return 0
+    if list(words) != ["watch"]:
+        raise ConfigError(f"backup: got {' '.join(words)!r}; write python -m sweeps backup restore|watch")
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")
     copied = 0
     while True:
@@ -52,7 +49,7 @@ def backup(words: Sequence[str]) -> int:
 
 
 def watched() -> bool:
-    """True if the store in the results folder is copied by a watch, as on a cluster's head."""
+    """True if a watch copies the store in the results folder, as on a cluster's head."""
     return (results_dir() / WATCH).exists()
 
 
@@ -63,16 +60,14 @@ def keep() -> str:
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=results_dir()) as folder:
-            snapshot = Path(folder) / "mlflow.db"  # on a disk that can lock: the storage's may not
+            snapshot, before = Path(folder) / "snapshot", Path(folder) / "before"
             with _opened(_store(), "mode=ro") as store, contextlib.closing(sqlite3.connect(snapshot)) as target:
                 store.backup(target)
-            if _is_copied():
-                with _copy().local() as before:
-                    lacking = len(runs_in(before) - runs_in(snapshot))
-                if lacking:
+            if _copy().files():
+                _copy().copy_to(before)
+                if lacking := len(runs_in(before) - runs_in(snapshot)):
                     return f"{_copy()} is of another store: {lacking} of its runs are not in this one; move it away"
-            with _copy().written() as file:
-                shutil.copyfile(snapshot, file)
+            _copy().write_bytes(snapshot.read_bytes())
     except (OSError, sqlite3.Error) as error:
         return f"the store cannot be copied to {_copy()} now ({error})"
     return ""
@@ -82,13 +77,12 @@ def restore_store() -> str:
     """Restore the store from its copy if it is missing; a line that says so, or "".
 
     Raises:
-        OSError: the storage cannot be read, or the results folder not written.
+        StorageError: the storage cannot be read, or the results folder not written.
     """
-    if _store().exists() or not _is_copied():
+    if _store().exists() or not (found := _copy().files()):
         return ""
-    with _copy().local() as copy, LocalPath(_store()).written() as file:
-        shutil.copyfile(copy, file)
-    return f"{_store()} was missing: restored from {_copy()}\n"
+    storage_path(_store()).write_bytes(_copy().read_bytes())
+    return f"{_store()} was missing: restored from {_copy()}, which is of {found[0].mtime:%Y-%m-%d %H:%M} UTC\n"
 
 
 def runs_in(file: Path) -> set[str]:
@@ -103,10 +97,6 @@ def _store() -> Path:
 
 def _copy() -> StoragePath:
     return storage_dir() / "store" / "mlflow.db"
-
-
-def _is_copied() -> bool:
-    return "mlflow.db" in (storage_dir() / "store").names()
 
 
 def _opened(file: Path, options: str) -> contextlib.closing[sqlite3.Connection]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepa_train.storage.resolve import mark, storage_path, unseen
+from jepa_train.storage.storage import storage_path
+from sweeps.engine.cluster.folders import probe_error, storage_problem
 
 VERSIONS = ("torch", "torchvision", "timm", "numpy")  # they may change results; Ray compares its own
 
@@ -19,7 +20,7 @@ class Expected:
     Args:
         versions: of Python and of the packages in VERSIONS.
         storage: by path or URL, shared by all machines.
-        probe: name of the file that the head has left there (storage.mark).
+        probe: name of the file that the head has left there (folders.probe_file).
         data: folder of images, "" where there is none or each machine copies it from a URL.
     """
 
@@ -56,12 +57,6 @@ def _other_versions(expected: Mapping[str, str]) -> str:
 
 
 def _unusable_storage(expected: Expected) -> str:
-    """Read the head's mark, then write one: a folder that is not mounted must not be created."""
-    reason = unseen(expected.storage, expected.probe)
-    if not reason:
-        try:
-            with mark(storage_path(expected.storage)):
-                pass
-        except OSError as error:
-            reason = " ".join(str(error).split())
+    """Look for the head's file before writing one: a folder that is not mounted must not be created."""
+    reason = probe_error(expected.storage, expected.probe) or storage_problem(storage_path(expected.storage))
     return f"cannot use the storage: {reason}" if reason else ""

@@ -13,8 +13,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train.base.errors import ConfigError, short_repr
-from jepa_train.storage.resolve import mark, storage_dir
-from sweeps.engine.cluster.folders import check_shared_storage
+from jepa_train.storage.storage import storage_dir
+from sweeps.engine.cluster.folders import check_shared_storage, probe_file
 from sweeps.engine.cluster.node_check import Expected, installed_versions, problem
 from sweeps.engine.cluster.ray_private import draining_nodes, head_age_s
 from sweeps.engine.cluster.resources import Node, alive
@@ -83,14 +83,14 @@ def _to_come(spec: Mapping[str, Any], nodes: Sequence[Node]) -> list[Node]:
 
 @contextmanager
 def expected_of_nodes() -> Iterator[Expected]:
-    """Requirements of every node, from this one. The mark in the storage stays while the block lasts.
+    """Requirements of every node, from this one. The probe file stays in the storage while the block lasts.
 
     Raises:
         ConfigError: this node itself cannot use the storage.
     """
     storage = storage_dir()
     check_shared_storage(storage)
-    with mark(storage) as probe:
+    with probe_file(storage) as probe:
         yield Expected(versions=installed_versions(), storage=str(storage), probe=probe)
 
 

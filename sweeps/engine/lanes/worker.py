@@ -18,8 +18,7 @@ from ray.util import get_current_placement_group, get_node_ip_address
 from jepa_train.base.preemption import Host
 from jepa_train.base.security import clean, hidden
 from jepa_train.distributed.collectives import broadcast_flag
-from jepa_train.distributed.torch_private import listen_at_own_address
-from jepa_train.storage.base import StorageError
+from jepa_train.storage.storage import StorageError
 from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
 from sweeps.engine.lanes.tasks import Claim, WorkerFailure, ending
@@ -54,7 +53,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> Cell
     # Here, because the driver and Train's controller import this module too and should not pay for timm.
     from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import unflatten
-    from jepa_train.storage.resolve import storage_path
+    from jepa_train.storage.storage import storage_path
     from jepa_train.train.loop import train
 
     config = unflatten({name: value for name, value in cell.items() if name != "cell_key"})
@@ -179,8 +178,8 @@ class LaneConfig(TorchConfig):
 class _LaneBackend(TorchConfig().backend_cls):  # type: ignore[misc]  # the base class has no public name
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(lambda: use_interface_of(get_node_ip_address()))
-        worker_group.execute(listen_at_own_address)
-        super().on_start(worker_group, backend_config)
+        if len(worker_group) > 1:  # a single worker needs no process group, and no store that listens for others
+            super().on_start(worker_group, backend_config)
 
 
 def failure_of(errors: Mapping[int, Exception]) -> WorkerFailure:

@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from jepa_train.storage.base import StoragePath
+from jepa_train.storage.storage import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display
@@ -82,7 +82,7 @@ class TrialEvents(tune.Callback):
         cell = self._cells[trial.config["cell_key"]]
         self._running.setdefault(trial.trial_id, _Trial(cell))
         if self._budget is not None:
-            self._budget.started(cell.key)
+            self._budget.started(cell)
         self._ledger.start(cell, devices=self._request.devices, resources=str(self._request))
         self._display.started(cell)
 
@@ -130,14 +130,14 @@ class TrialEvents(tune.Callback):
         idle_s = result["idle_s"]
         running.started += idle_s
         if self._budget is not None:
-            self._budget.idled(running.cell.key, idle_s)
+            self._budget.idled(running.cell, idle_s)
         lost = self._ledger.lose(running.cell.key, result["lost_s"], idle_s)
         self._display.lost(running.cell, result["note"], lost, idle_s)
 
     def _end(self, trial: Trial, status: str, reason: str, details: str) -> None:
         running = self._running.pop(trial.trial_id)
         if self._budget is not None:
-            self._budget.ended(running.cell.key)
+            self._budget.ended(running.cell, finished=status == "finished")
         self._ledger.end(running.cell.key, status, reason, details)
         seconds = time.monotonic() - running.started
         self._display.ended(running.cell, status, reason, running.metrics, seconds)

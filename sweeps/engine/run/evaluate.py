@@ -6,8 +6,7 @@ from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import cell_fields, flatten
-from jepa_train.storage.base import StorageError
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage.storage import StorageError, checkpoints_dir
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.store.ledger import Ledger
 

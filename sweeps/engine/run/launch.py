@@ -77,12 +77,9 @@ class Launch:
         self._note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
         session = self._opened() if plan.todo else None
         budget = None
-        if session is not None and self._max_gpu_hours < math.inf:
-            from sweeps.engine.run.budget import Budget, hours_used
-
-            budget = Budget(self._max_gpu_hours, session.price(plan), hours_used(plan))
         if session is not None:
             session.prepare(plan)  # workers need half a minute to start: they do so while the ledger is opened
+            budget = session.budget(plan, self._max_gpu_hours)
         ledger = self._ledger(plan)
         outcome, spooled = LaunchOutcome(), ""
         try:

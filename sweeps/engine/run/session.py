@@ -1,7 +1,6 @@
 """Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Callable
@@ -13,9 +12,8 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from jepa_train.storage.base import has_url_scheme
-from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage.paths import has_url_scheme, results_dir
+from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
 from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials
@@ -29,7 +27,7 @@ from sweeps.engine.plan.searches import Search
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display, LaunchOutcome
-from sweeps.engine.run.price import Price, price, request_for
+from sweeps.engine.run.estimate import Price, finished_estimates
 from sweeps.engine.search.asha import AshaScheduler, Judge
 from sweeps.engine.search.searcher import CellSearcher
 from sweeps.engine.store.ledger import Ledger
@@ -42,7 +40,7 @@ class Session:
 
     def __init__(self, console: Console, note: Callable[[str], object]) -> None:
         self._console = console
-        self._note = functools.cache(note)  # a line once: price and prepare ask for the same
+        self._note = note
         self._ray = ExitStack()
         self._lanes = ExitStack()
         self._pool: LanePool | None = None
@@ -62,7 +60,7 @@ class Session:
             self._ray.close()
 
     def prepare(self, plan: Plan) -> None:
-        """Start Ray and the plan's lanes where they are not up; returns at once, unless something is to be measured.
+        """Start Ray and the plan's lanes where they are not up; returns at once.
 
         Lanes at hand stay where they serve the plan; new ones are as many as fit, at most one per cell.
 
@@ -73,7 +71,8 @@ class Session:
         data = plan.base.data
         self._check_nodes("" if data.download or has_url_scheme(data.path) else data.path)
         nodes = nodes_to_use(self._note)
-        request = request_for(plan, nodes, note=self._note, free=self._close_lanes)
+        sweep = plan.sweep
+        request = Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=sweep.gpus_per_worker)
         lanes = min(room(nodes, request), plan.todo)
         if self._pool is None or request != self._request or lanes > self._pool.num_lanes:
             self._close_lanes()
@@ -87,10 +86,18 @@ class Session:
             )
             self._pool, self._request = self._lanes.enter_context(pool), request
 
-    def price(self, plan: Plan) -> Price:
-        """What the plan costs; lanes that stand in the way of a measurement are closed."""
-        self._start_ray()
-        return price(plan, note=self._note, free=self._close_lanes)
+    def budget(self, plan: Plan, max_gpu_hours: float) -> Budget | None:
+        """Admission of the cells of a prepared plan; None without a limit.
+
+        Raises:
+            ConfigError: the limit allows not even one cell.
+        """
+        assert self._request is not None
+        if max_gpu_hours == math.inf:
+            return None
+        return Budget(
+            max_gpu_hours, Price(plan, self._request, finished_estimates(plan.entries.values(), self._request))
+        )
 
     def run(self, plan: Plan, ledger: Ledger, budget: Budget | None = None) -> tuple[Plan, LaunchOutcome]:
         """Run what the plan lacks, on the lanes that were prepared for it; the plan returns with what searches chose.
@@ -141,6 +148,7 @@ class Session:
             announce=events.announce,
             record=ledger.record_cells,
             admit=lambda cell: not pool.refusal() and (budget is None or budget.admits(cell)),
+            waits=lambda: budget is not None and budget.awaits_price,
             rungs=judge.seen,
             note=self._note,
         )

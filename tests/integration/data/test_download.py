@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from jepa_train.storage.bucket import opened
 from PIL import Image
 from pyarrow import fs
 
@@ -22,10 +23,8 @@ from jepa_train.data.download import _staged, beside, local_folder
 from jepa_train.data.splits import identify, load_splits
 from jepa_train.evaluation.transfer import check_transfer
 from jepa_train.storage import bucket
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.bucket import opened
 from jepa_train.storage.paths import cache_dir
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from sweeps.engine.lanes import worker
 
 

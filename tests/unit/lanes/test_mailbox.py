@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def scenario(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     def test(clock: list[float]) -> None:
-        asyncio.run(play(clock))
+        asyncio.run(play(*[clock][: play.__code__.co_argcount]))
 
     return test
 
@@ -56,7 +56,7 @@ def notes(reports: list[dict[str, Any]]) -> list[str]:
 
 
 @scenario
-async def test_idle_lanes_take_cells_in_order_and_all_ranks_get_the_same(_: Any) -> None:
+async def test_idle_lanes_take_cells_in_order_and_all_ranks_get_the_same() -> None:
     box = Mailbox(2)
     first, second, third = await submitted(box, 3)
     await started(box, first)
@@ -68,7 +68,7 @@ async def test_idle_lanes_take_cells_in_order_and_all_ranks_get_the_same(_: Any)
 
 
 @scenario
-async def test_reports_are_taken_in_order_and_then_the_final_status(_: Any) -> None:
+async def test_reports_are_taken_in_order_and_then_the_final_status() -> None:
     box = Mailbox(1)
     (ticket,) = await submitted(box)
     claim = await started(box, ticket)
@@ -80,7 +80,7 @@ async def test_reports_are_taken_in_order_and_then_the_final_status(_: Any) -> N
 
 
 @scenario
-async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_never_starts(_: Any) -> None:
+async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_never_starts() -> None:
     box = Mailbox(1)
     running, waiting, wanted = await submitted(box, 3)
     claim = await started(box, running)
@@ -95,7 +95,7 @@ async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_neve
 
 
 @scenario
-async def test_a_restarted_trial_finds_its_cell_with_all_reports(_: Any) -> None:
+async def test_a_restarted_trial_finds_its_cell_with_all_reports() -> None:
     box = Mailbox(1)
     (ticket,) = await submitted(box)
     claim = await started(box, ticket)
@@ -107,7 +107,7 @@ async def test_a_restarted_trial_finds_its_cell_with_all_reports(_: Any) -> None
 
 
 @scenario
-async def test_at_a_rung_a_cell_waits_until_tune_continues_or_stops_it(_: Any) -> None:
+async def test_at_a_rung_a_cell_waits_until_tune_continues_or_stops_it() -> None:
     box = Mailbox(1)
     (ticket,) = await submitted(box)
     claim = await started(box, ticket)
@@ -211,7 +211,7 @@ async def test_a_long_wait_in_the_queue_is_reported_as_idle_once(now: list[float
 
 
 @scenario
-async def test_a_node_that_is_not_fit_ends_the_sweep_with_its_name(_: Any) -> None:
+async def test_a_node_that_is_not_fit_ends_the_sweep_with_its_name() -> None:
     box = Mailbox(2)
     running, waiting = await submitted(box, 2)
     await started(box, running)
@@ -240,7 +240,7 @@ async def test_a_lost_lane_leaves_its_cell_to_the_others_and_the_last_one_ends_t
 
 
 @scenario
-async def test_a_cell_does_not_wait_for_a_machine_while_another_lane_is_idle(_: Any) -> None:
+async def test_a_cell_does_not_wait_for_a_machine_while_another_lane_is_idle() -> None:
     box = Mailbox(2)
     first, second = await submitted(box, 2)
     claim = await started(box, first)
@@ -256,7 +256,7 @@ async def test_a_cell_does_not_wait_for_a_machine_while_another_lane_is_idle(_: 
 
 
 @scenario
-async def test_closing_stops_every_cell_and_ends_the_lanes(_: Any) -> None:
+async def test_closing_stops_every_cell_and_ends_the_lanes() -> None:
     box = Mailbox(1)
     (ticket,) = await submitted(box)
     claim = await started(box, ticket)

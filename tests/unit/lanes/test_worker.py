@@ -12,7 +12,7 @@ import torch
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from jepa_train.storage.base import StorageError
+from jepa_train.storage.storage import StorageError
 from sweeps.engine.lanes import worker
 from sweeps.engine.lanes.tasks import WorkerFailure
 

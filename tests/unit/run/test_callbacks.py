@@ -10,16 +10,15 @@ import pytest
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
-from jepa_train.storage.local import LocalPath
+from jepa_train.storage.storage import storage_path
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run import display as display_module
-from sweeps.engine.run.budget import Budget, hours_used
-from sweeps.engine.run.calibration import Estimate, name_of
+from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display
-from sweeps.engine.run.price import Price
+from sweeps.engine.run.estimate import Estimate, Price, kind_of_config
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.spec.sweep import Sweep
 
@@ -34,8 +33,7 @@ LOST = {"note": "worker lost (gone)", "lost_s": 36.0, "idle_s": 1800.0, "at": 2}
 def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) -> None:
     plan = make_plan(STUDY, FILE)
     (cell,) = plan.fixed
-    estimate = Estimate(images_per_s=1.0, epoch_s=60.0, once_s=0.0, source="")
-    budget = Budget(100.0, Price(plan, REQUEST, 1, {name_of(cell.config, REQUEST): estimate}, None), 0.0)
+    budget = Budget(100.0, Price(plan, REQUEST, {kind_of_config(cell.config, REQUEST): Estimate(60.0, "")}))
     screen = io.StringIO()
     display = Display(plan, console=Console(file=screen, width=200), devices=REQUEST.devices)
     ledger = open_ledger(plan, note=lambda _: None, publish=str)
@@ -44,7 +42,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
         display=display,
         judge=Judge(plan),
         request=REQUEST,
-        checkpoints=LocalPath(tmp_path / "checkpoints"),
+        checkpoints=storage_path(tmp_path / "checkpoints"),
         budget=budget,
     )
     events.on_step_end(0, [])
@@ -57,12 +55,12 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
             events.on_trial_result(0, [], trial, report)
     # 1.5 hours of two devices, taken off the moment that the test takes
     assert display.outcome.hours == pytest.approx(-3.0, abs=0.05)
-    assert budget.used_hours == pytest.approx(-3.0, abs=0.05)
+    assert budget.left == pytest.approx(103.0, abs=0.05)
     end = {"status": "finished", "reason": "", "traceback": ""}
     events.on_trial_result(0, [], trial, {"epoch": 1, "train/loss": 2.0} | end)
     assert ledger.close() == ""
     after = make_plan(STUDY, FILE)
-    for hours in (display.outcome.hours, budget.used_hours, hours_used(after)):
+    for hours in (display.outcome.hours, 100 - budget.left, after.entries[cell.key].device_seconds / 3600):
         assert hours == pytest.approx(-3.0, abs=0.05)
     assert after.entries[cell.key].lost_device_seconds == 72.0
     assert display.outcome.lost_hours == pytest.approx(72 / 3600)
@@ -81,7 +79,7 @@ def test_a_cluster_without_machines_is_told_by_tunes_steps(tmp_path: Path, monke
         display=Display(plan, console=Console(file=screen, width=200)),
         judge=Judge(plan),
         request=REQUEST,
-        checkpoints=LocalPath(tmp_path / "checkpoints"),
+        checkpoints=storage_path(tmp_path / "checkpoints"),
         machines=lambda: 0,
     )
     for _ in range(2):
