@@ -9,10 +9,12 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 
@@ -84,50 +86,53 @@ def cluster_address() -> str:
 
 
 @contextmanager
-def ray_session(num_cpus: int | None = None) -> Iterator[None]:
-    """Ray, up and quiet. On this machine it listens on loopback only, writes under results/ray and leaves no process.
+def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[Callable[[], str]]:
+    """Ray for the block, quiet. On this machine it listens on loopback only, writes under results/ray and leaves no
+    process.
 
     SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed. What Ray is told through
     the environment is taken back at the end: the next session of the process may be of another kind.
 
     Args:
         num_cpus: CPUs that lanes may use, all of the machine's by default. A cluster's nodes know theirs.
+        wait: until Ray is up. Otherwise it starts in the background, while slow libraries are imported.
+
+    Yields:
+        A function that waits until Ray is up, and returns the address of the cluster, "" for a Ray of this process.
 
     Raises:
         ConfigError: see cluster_address; or the results cannot be written.
     """
+    if ray.is_initialized():  # by the caller, who also ends it
+        yield lambda: ""
+        return
     address = cluster_address()
     silence_raylets()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
-        if address:
-            stack.callback(ray.shutdown)
-            ray.init(
-                address=address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            )
-        else:
+        options: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": _WORKER_ENVIRONMENT}}
+        if not address:
             check_results_folder(results_dir())
-            options = stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir()))))
-            stack.callback(ray.shutdown)
-            _start_local(num_cpus, options)
+            options = {
+                "address": "local",
+                "num_cpus": num_cpus,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                **stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir())))),
+            }
+        stack.callback(ray.shutdown)
+        background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # leaving it waits for its thread
+        starting = background.submit(ray.init, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+        def ready() -> str:
+            starting.result()
+            return address
+
+        if wait:
+            ready()
         if threading.current_thread() is threading.main_thread():
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
-        yield
-
-
-def _start_local(num_cpus: int | None, options: Mapping[str, str]) -> None:
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        **options,
-    )
+        yield ready
 
 
 @contextmanager

@@ -47,11 +47,20 @@ class Launch:
     Args:
         note: takes a line for the user.
         max_gpu_hours: no cell begins beyond so many hours of a sweep.
+        ready: of a ray_session that the caller has begun; otherwise Ray starts with the first cell.
     """
 
-    def __init__(self, console: Console, note: Callable[[str], object], *, max_gpu_hours: float = math.inf) -> None:
+    def __init__(
+        self,
+        console: Console,
+        note: Callable[[str], object],
+        *,
+        max_gpu_hours: float = math.inf,
+        ready: Callable[[], str] | None = None,
+    ) -> None:
         self._console = console
         self._note = note
+        self._ready = ready
         self._max_gpu_hours = max_gpu_hours
         self._stack = ExitStack()
         self._session: Session | None = None
@@ -110,7 +119,7 @@ class Launch:
         from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
 
         if self._session is None:
-            self._session = self._stack.enter_context(Session(self._console, self._note))
+            self._session = self._stack.enter_context(Session(self._console, self._note, self._ready))
         return self._session
 
     def _ledger(self, plan: Plan) -> Ledger:

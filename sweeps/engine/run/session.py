@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-import ray
 from ray import tune
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
 from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials
 from sweeps.engine.cluster.resources import Request, room
-from sweeps.engine.cluster.session import cluster_address, ray_session
+from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.tasks import MAX_LOSSES
 from sweeps.engine.lanes.trial import make_trial
@@ -36,11 +35,17 @@ _LONG = 1_000_000  # epochs of the longest cell that anybody trains
 
 
 class Session:
-    """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves."""
+    """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves.
 
-    def __init__(self, console: Console, note: Callable[[str], object]) -> None:
+    Args:
+        ready: of a ray_session that the caller has begun.
+    """
+
+    def __init__(self, console: Console, note: Callable[[str], object], ready: Callable[[], str] | None = None) -> None:
         self._console = console
         self._note = note
+        self._ready = ready
+        self._address: str | None = None  # None before Ray is up
         self._ray = ExitStack()
         self._lanes = ExitStack()
         self._pool: LanePool | None = None
@@ -179,12 +184,12 @@ class Session:
         return searcher.searches
 
     def _start_ray(self) -> None:
-        if ray.is_initialized():
+        if self._address is not None:
             return
-        self._ray.enter_context(ray_session())
-        address = cluster_address()
-        if address:
-            self._note(f"joined the Ray cluster at {address}")
+        ready = self._ready or self._ray.enter_context(ray_session())
+        self._address = ready()
+        if self._address:
+            self._note(f"joined the Ray cluster at {self._address}")
             self._expected = self._ray.enter_context(expected_of_nodes())
 
     def _check_nodes(self, data: str) -> None:
