@@ -54,7 +54,7 @@ class RunSource(Protocol):
         """See analysis.store.runs.load_runs."""
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Columns run_id, metric, epoch, value: one row per logged epoch of these runs; all metrics if none is named."""
+        """Columns run_id, metric, epoch, value: one row per logged epoch of these runs; no name: all metrics."""
 
 
 def open_source(store: str | RunSource) -> RunSource:
