@@ -101,4 +101,4 @@ def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], to
     each = sum(entry.device_seconds for entry, _ in trained) / devices / cells
     ended = sum(state not in ("missing", "running") for state in states)
     running = sum(fraction for entry, fraction in trained if entry.status == "running")
-    return seconds_left(each, total - ended - running, lanes)
+    return each * (total - ended - running) / lanes
