@@ -33,7 +33,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from benchmarks import machine
 from benchmarks.image_folder import cache_in, write_folder
 from benchmarks.report import as_markdown
-from jepa_train.base.preemption import Home, Host
+from jepa_train.base.preemption import Host, NoPreemption
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten, unflatten
 from jepa_train.config.presets import DIGITS, PRESETS
@@ -192,7 +192,7 @@ def _fits(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
     folder, gpus = Path(tempfile.mkdtemp(dir=place)), _gpus(workers)
 
     def work(cell: dict[str, Any]) -> None:
-        outcome: Any = timed(cell, lambda _: False, str(folder), Home())
+        outcome: Any = timed(cell, lambda _: False, str(folder), NoPreemption())
         ray.train.report(outcome.metrics)
 
     def trial(cell: dict[str, Any]) -> None:

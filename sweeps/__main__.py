@@ -3,11 +3,11 @@
 import sys
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.security import hidden
+from sweeps.engine.parser import refuse
 
 
 def main(words: list[str]) -> int:
-    """Sweeps by name, or a command: `doctor`, or one of those that know their own words and import no torch."""
+    """Run sweeps by name, or a command. Those that import no torch parse their own words."""
     try:
         if words[:1] == ["fetch"]:
             from sweeps.engine.cli.fetch import fetch
@@ -25,8 +25,7 @@ def main(words: list[str]) -> int:
 
         return by_name(words)
     except ConfigError as error:
-        sys.stderr.write(f"error: {hidden(str(error))}\n")
-        return 2
+        return refuse(error)
 
 
 if __name__ == "__main__":

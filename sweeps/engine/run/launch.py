@@ -13,8 +13,7 @@ from analysis.store.runs import load_runs
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import cell_fields, flatten
-from jepa_train.storage.base import StorageError
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage.storage import StorageError, checkpoints_dir
 from sweeps.engine.cluster.backup import keep, watched
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan
@@ -49,11 +48,20 @@ class Launch:
     Args:
         note: takes a line for the user.
         max_gpu_hours: no cell begins beyond so many hours of a sweep.
+        ready: of a ray_session that the caller has begun; otherwise Ray starts with the first cell.
     """
 
-    def __init__(self, console: Console, note: Callable[[str], object], *, max_gpu_hours: float = math.inf) -> None:
+    def __init__(
+        self,
+        console: Console,
+        note: Callable[[str], object],
+        *,
+        max_gpu_hours: float = math.inf,
+        ready: Callable[[], str] | None = None,
+    ) -> None:
         self._console = console
         self._note = note
+        self._ready = ready
         self._max_gpu_hours = max_gpu_hours
         self._stack = ExitStack()
         self._session: Session | None = None
@@ -77,7 +85,9 @@ class Launch:
         if plan.todo:
             from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
 
-            session = self._session = self._session or self._stack.enter_context(Session(self._console, self._note))
+            if self._session is None:
+                self._session = self._stack.enter_context(Session(self._console, self._note, self._ready))
+            session = self._session
             session.prepare(plan, self._max_gpu_hours)  # workers start while the ledger is opened
         ledger = _open_ledger(plan, self._note)
         try:

@@ -7,18 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-import ray
 from ray import tune
 from rich.console import Console
 
-from jepa_train.storage.base import has_url_scheme
-from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage.paths import has_url_scheme, results_dir
+from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
 from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials
 from sweeps.engine.cluster.resources import Request, room
-from sweeps.engine.cluster.session import cluster_address, ray_session
+from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.tasks import MAX_LOSSES
 from sweeps.engine.lanes.trial import make_trial
@@ -35,11 +33,17 @@ _LONG = 1_000_000  # epochs, more than any cell's
 
 
 class Session:
-    """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves."""
+    """Ray, started with the first plan that has something to run, and the lanes, kept while their shape serves.
 
-    def __init__(self, console: Console, note: Callable[[str], object]) -> None:
+    Args:
+        ready: of a ray_session that the caller has begun.
+    """
+
+    def __init__(self, console: Console, note: Callable[[str], object], ready: Callable[[], str] | None = None) -> None:
         self._console = console
         self._note = note
+        self._ready = ready
+        self._address: str | None = None  # None before Ray is up
         self._ray = ExitStack()
         self._lanes = ExitStack()
         self._pool: LanePool | None = None
@@ -65,11 +69,11 @@ class Session:
                 that are not fit.
         """
         sweep, data = plan.sweep, plan.base.data
-        if not ray.is_initialized():
-            self._ray.enter_context(ray_session())
-            address = cluster_address()
-            if address:
-                self._note(f"joined the Ray cluster at {address}")
+        if self._address is None:
+            ready = self._ready or self._ray.enter_context(ray_session())
+            self._address = ready()
+            if self._address:
+                self._note(f"joined the Ray cluster at {self._address}")
                 self._expected = self._ray.enter_context(expected_of_nodes())
         images = "" if data.download or has_url_scheme(data.path) else data.path
         if self._expected is not None and images not in self._checked_data:

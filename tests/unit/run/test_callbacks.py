@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
-from jepa_train.storage.local import LocalPath
+from jepa_train.storage.storage import storage_path
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
@@ -40,7 +40,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     screen = io.StringIO()
     display = Display(plan, REQUEST, console=Console(file=screen, width=200))
     ledger = open_ledger(plan, note=lambda _: None, publish=str)
-    checkpoints = LocalPath(tmp_path / "checkpoints")
+    checkpoints = storage_path(tmp_path / "checkpoints")
     events = TrialEvents(
         ledger=ledger, display=display, judge=Judge(plan), request=REQUEST, checkpoints=checkpoints, budget=budget,
         machines=lambda: 1,
