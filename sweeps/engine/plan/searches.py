@@ -68,7 +68,7 @@ class Sampler(Protocol):
         """Learn the result of a candidate that was started."""
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class Search:
     """The candidates at one point of the grid, all with the first seed, then the best one with the other seeds.
 
@@ -77,7 +77,7 @@ class Search:
 
     Args:
         point: of the grid; {} for a search alone.
-        entries: what the store has of the sweep, by cell key.
+        entries: the sweep's cells in the store, by key.
         candidates: in the order in which they were begun.
         warm: finished cells of other sweeps that are points of this search.
         rules: which cells a launch runs.
@@ -217,15 +217,7 @@ def searches_of(
     own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
     others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
     return tuple(
-        Search(
-            sweep=sweep,
-            base=base,
-            point=point,
-            entries=entries,
-            candidates=tuple(own[grid_point]),
-            warm=tuple(others[grid_point]),
-            rules=rules,
-        )
+        Search(sweep, base, point, entries, tuple(own[grid_point]), tuple(others[grid_point]), rules)
         for grid_point, point in points.items()
     )
 

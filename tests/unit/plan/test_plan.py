@@ -226,7 +226,7 @@ def test_the_list_of_a_search_decides_which_candidates_count():
     for sweep in (search, narrower):
         assert (status_of(sweep)["total"], status_of(sweep)["states"]) == (5, {"missing": 3, "finished": 2})
     assert set(current(load_runs("study"))["cell_key"]) == {inside.key, outside.key}
-    assert launch(narrower).proposals == 4
+    assert launch(narrower).unknown == 4
     assert (status_of(narrower)["total"], status_of(narrower)["states"]) == (5, {"missing": 4, "finished": 1})
     runs = load_runs("study")
     assert current(runs)["cell_key"].tolist() == [inside.key]
@@ -256,13 +256,13 @@ def test_parameters_come_back_in_the_types_of_their_fields():
 
 def test_a_search_resumes_what_was_begun_before_it_proposes_more():
     plan = make_plan(SEARCH, FILE)
-    assert (plan.total, plan.proposals) == (5, 5)
+    assert (plan.total, plan.unknown) == (5, 5)
     for lamb, status in ((0.02, "finished"), (0.03, "diverged"), (0.04, "interrupted"), (0.05, "failed")):
         record(plan, make_cell(SEARCH, plan.base, {"method.lamb": lamb}), status)
     plan = make_plan(SEARCH, FILE)
     assert [cell.config.method.lamb for cell in plan.missing] == [0.04]
     assert {cell.key for cell in plan.missing} <= set(plan.entries)  # the same cell, so the same run
-    assert (plan.proposals, plan.todo, plan.total) == (1, 2, 5)
+    assert (plan.unknown, plan.todo, plan.total) == (1, 2, 5)
     again = make_plan(SEARCH, FILE, retry=frozenset({"failed"}))
     assert sorted(cell.config.method.lamb for cell in again.missing) == [0.04, 0.05]
     (search,) = plan.searches
@@ -278,13 +278,13 @@ def test_points_outside_an_edited_space_do_not_count():
     plan = make_plan(SEARCH, FILE)
     record(plan, make_cell(SEARCH, plan.base, {"method.lamb": 0.09}), "finished")
     narrower = dataclasses.replace(SEARCH, space={"method.lamb": FloatDistribution(0.01, 0.05)})
-    assert make_plan(narrower, FILE).proposals == 5
-    assert make_plan(SEARCH, FILE).proposals == 4
+    assert make_plan(narrower, FILE).unknown == 5
+    assert make_plan(SEARCH, FILE).unknown == 4
 
 
 def test_a_finite_space_has_no_more_trials_than_points():
     finite = dataclasses.replace(SEARCH, space={"method.num_slices": CategoricalDistribution([64, 128, 256])})
-    assert make_plan(finite, FILE).proposals == 3
+    assert make_plan(finite, FILE).unknown == 3
 
 
 @pytest.mark.parametrize(
