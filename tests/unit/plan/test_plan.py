@@ -1,0 +1,167 @@
+"""Plans on hand-made stores: finished cells stay finished, begun ones are resumed, and search spaces.
+
+Run: python -m pytest tests/unit/plan/test_plan.py
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import DataConfig
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.cell_state import Rules
+from sweeps.engine.plan.plan import Plan, make_plan, resolved_base
+from sweeps.engine.spec.cells import Cell, fixed_cells, make_cell
+from sweeps.engine.spec.search_space import all_points, contains, point_of, size
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
+
+FILE = Path("study.py")
+GRID = Sweep(name="study", purpose="", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
+SPACE = {"method.lamb": FloatDistribution(0.01, 0.1)}
+SEARCH = Sweep(name="study", purpose="", base=DIGITS, space=SPACE, trials=5)
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder without a store."""
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "results"
+
+
+def entry(cell: Cell, status: str) -> Entry:
+    params = {key: str(value) for key, value in flatten(cell.config).items()}
+    return Entry(
+        run_id="", key=cell.key, status=status, role="cell", label=cell.label, params=params, metrics={}, epoch=1
+    )
+
+
+def planned(sweep: Sweep, *entries: Entry, **rules: object) -> Plan:
+    found = {each.key: each for each in entries}
+    return Plan(sweep, DIGITS, tuple(fixed_cells(sweep, DIGITS)), found, rules=Rules(**rules)).with_searches()
+
+
+def at(*lambs: float) -> list[Cell]:
+    return [make_cell(SEARCH, DIGITS, {"method.lamb": lamb}) for lamb in lambs]
+
+
+def test_planning_writes_nothing(results: Path) -> None:
+    plan = make_plan(GRID, FILE)
+    assert (plan.total, plan.todo, results.exists()) == (4, 4, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "rules", "row"),
+    [
+        ("finished", {}, ("finished", "", False)),
+        ("diverged", {}, ("diverged", "", False)),
+        ("collapsed", {}, ("collapsed", "", False)),
+        ("failed", {}, ("failed", "", False)),
+        ("failed", {"retry": frozenset({"failed"})}, ("failed", "runs again", True)),
+        ("interrupted", {}, ("missing", "begun, epoch 1 of 50", True)),
+        ("running", {}, ("missing", "begun, epoch 1 of 50", True)),
+        ("running", {"held": True}, ("running", "epoch 1 of 50", False)),
+        ("pruned", {}, ("pruned", "runs on", True)),  # the sweep has no early stopping any more
+        ("pruned", {"stopping": True}, ("pruned", "", False)),
+    ],
+)
+def test_the_store_and_the_rules_decide_which_cells_run(status: str, rules: dict, row: tuple) -> None:
+    plan = planned(GRID, entry(fixed_cells(GRID, DIGITS)[0], status), **rules)
+    first = plan.rows()[0]
+    assert (first.state, first.note, first.due) == row
+    assert (plan.todo, plan.total) == (3 + first.due, 4)
+
+
+def test_a_longer_grid_runs_the_difference() -> None:
+    longer = dataclasses.replace(GRID, grid={"method.lamb": [0.02, 0.05, 0.1]}, seeds=(0, 1, 2))
+    plan = planned(longer, *(entry(cell, "finished") for cell in fixed_cells(GRID, DIGITS)))
+    labels = ["lamb=0.02 seed=2", "lamb=0.05 seed=2", *(f"lamb=0.1 seed={seed}" for seed in (0, 1, 2))]
+    assert [cell.label for cell in plan.missing] == labels
+
+
+def test_a_search_resumes_begun_candidates_before_it_proposes_more() -> None:
+    cells = at(0.02, 0.03, 0.04, 0.05)
+    entries = list(map(entry, cells, ("finished", "diverged", "interrupted", "failed")))
+    plan = planned(SEARCH, *entries)
+    assert [cell.key for cell in plan.missing] == [cells[2].key]
+    assert (plan.unknown, plan.todo, plan.total) == (1, 2, 5)
+    assert [candidate.cell.key for candidate in plan.searches[0].candidates] == [cell.key for cell in cells]
+    again = planned(SEARCH, *entries, retry=frozenset({"failed"}))
+    assert [cell.key for cell in again.missing] == [cells[2].key, cells[3].key]
+
+
+def test_points_outside_an_edited_space_do_not_count_and_a_finite_space_bounds_the_trials() -> None:
+    (far,) = at(0.09)
+    narrower = dataclasses.replace(SEARCH, space={"method.lamb": FloatDistribution(0.01, 0.05)})
+    finite = dataclasses.replace(SEARCH, space={"method.num_slices": CategoricalDistribution([64, 128, 256])})
+    done = entry(far, "finished")
+    assert [planned(sweep, done).unknown for sweep in (SEARCH, narrower, finite)] == [4, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("domain", "points"),
+    [
+        (CategoricalDistribution([1, 2, 3]), 3),
+        (IntDistribution(2, 10, step=4), 3),
+        (FloatDistribution(0.0, 0.3, step=0.1), 4),
+        (FloatDistribution(0.25, 0.25), 1),
+        (FloatDistribution(0.0, 0.3), math.inf),
+    ],
+)
+def test_size_of_a_space(domain, points: float) -> None:
+    space = {"a": domain, "b": CategoricalDistribution(["x", "y"])}
+    assert size(space) == 2 * points
+    if points < math.inf:
+        listed = all_points(space)
+        assert len({tuple(point.values()) for point in listed}) == 2 * points
+        assert all(contains(domain, point["a"]) for point in listed)
+
+
+def test_points_are_read_back_in_their_types() -> None:
+    space = {"a": CategoricalDistribution([1, 2.5, True]), "b": IntDistribution(1, 9), "c": FloatDistribution(0.0, 1.0)}
+    assert point_of(space, {"a": "2.5", "b": "3", "c": "1"}) == {"a": 2.5, "b": 3, "c": 1.0}
+    assert point_of(space, {"a": "3", "b": "3", "c": "1"}) is None
+    assert point_of(space, {"a": "1", "b": "10", "c": "1"}) is None
+    assert point_of(space, {"a": "1.0", "b": "9", "c": "1"}) == {"a": 1, "b": 9, "c": 1.0}  # the field is a float
+    steps = {"d": FloatDistribution(0.1, 0.7, step=0.2)}
+    assert [point_of(steps, {"d": text}) for text in ("0.5", "0.6")] == [{"d": 0.5}, None]
+    assert point_of({"no.such": SPACE["method.lamb"]}, {"d": "0.6"}) is None
+
+
+def test_other_images_than_the_bases_are_identified_anew(tmp_path: Path) -> None:
+    for name, classes in (("one", "ab"), ("two", "abc")):
+        for folder in (tmp_path / name / split / label for split in ("train", "test") for label in classes):
+            folder.mkdir(parents=True)
+            for image in ("0.png", "1.png"):
+                (folder / image).write_bytes(name.encode())  # never decoded here
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    base = dataclasses.replace(DIGITS, data=DataConfig(name="image_folder", path=one))
+    sweep = dataclasses.replace(GRID, base=base, grid={"data.path": [one, two]}, seeds=(0,))
+    first, second = (cell.config.data.fingerprint for cell in fixed_cells(sweep, resolved_base(sweep, [])))
+    assert first != second
+    assert resolved_base(sweep, [f"data.path={two}"]).data.fingerprint == second
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": {"model.encoder": CategoricalDistribution(["resnet18", "resnet81"])}},
+        {"space": {}, "trials": 0, "grid": {"model.encoder": ["resnet18", "resnet81"]}},
+    ],
+)
+def test_every_encoder_is_checked_before_anything_starts(change: dict) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.encoder must be a timm model, got 'resnet81'"):
+        make_plan(dataclasses.replace(SEARCH, **change), FILE)
+
+
+def test_a_file_that_is_no_store_is_refused(results: Path) -> None:
+    results.mkdir()
+    (results / "mlflow.db").write_text("not a database")
+    with pytest.raises(ConfigError, match="must be an sqlite file"):
+        make_plan(GRID, FILE)
