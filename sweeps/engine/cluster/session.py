@@ -10,7 +10,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def driver_code() -> dict[str, Any]:
 
 
 @contextmanager
-def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[Callable[[], str]]:
     """Start Ray, or join a cluster. A Ray of its own listens on loopback only, writes to results/ray, ends completely.
 
     SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed. The environment variables
@@ -112,38 +113,45 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
 
     Args:
         num_cpus: CPUs that lanes may use, all of the machine's by default. Ignored on a cluster.
+        wait: until Ray is up. Otherwise it starts in the background, while slow libraries are imported.
+
+    Yields:
+        A function that waits until Ray is up, and returns the address of the cluster, "" for a Ray of this process.
 
     Raises:
         ConfigError: see cluster_address; or the results cannot be written.
     """
+    if ray.is_initialized():  # by the caller, who also ends it
+        yield lambda: ""
+        return
     address = cluster_address()
     silence_raylets()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
         if address:
-            stack.callback(ray.shutdown)
-            ray.init(
-                address=address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT} | driver_code(),
-            )
+            options: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": _WORKER_ENVIRONMENT} | driver_code()}
         else:
             check_results_folder(results_dir())
-            options = stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir()))))
-            stack.callback(ray.shutdown)
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **options,
-            )
+            options = {
+                "address": "local",
+                "num_cpus": num_cpus,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                **stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir())))),
+            }
+        stack.callback(ray.shutdown)
+        background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # leaving it waits for its thread
+        starting = background.submit(ray.init, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+        def ready() -> str:
+            starting.result()
+            return address
+
+        if wait:
+            ready()
         if threading.current_thread() is threading.main_thread():
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
-        yield
+        yield ready
 
 
 @contextmanager
