@@ -109,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Ray records in its own folder which cluster is to be joined; a short name, for sockets
     with tempfile.TemporaryDirectory(prefix="jepa-", ignore_cleanup_errors=True) as ray:
         environment = os.environ | {"JEPA_RESULTS": str(made), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": ray}
-        subprocess.run([sys.executable, made / "driver/driver.py", made], check=True, env=environment, timeout=400)
+        subprocess.run([sys.executable, made / "driver/driver.py", made], check=True, env=environment, timeout=600)
     return made
 
 

@@ -3,7 +3,9 @@
 Run: python -m pytest tests/integration/cluster/test_backup.py
 """
 
+import contextlib
 import re
+import sqlite3
 import time
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def test_an_empty_head_gets_the_last_copy_and_another_store_replaces_none(
 
 def test_a_store_is_copied_whole_while_it_is_written(results: Path, shared: Path) -> None:
     new_run(results)
-    with backup._opened(results / "mlflow.db", "mode=rw") as other:
+    with contextlib.closing(sqlite3.connect(results / "mlflow.db")) as other:
         other.execute("begin immediate")
         other.execute("delete from runs")
         assert backup.keep() == ""
