@@ -113,7 +113,8 @@ def _write(target: Path, source: ArraySource) -> None:
         raise _no_room(target, size)
     _log.info("making %s: %d images, %.1f GB", target, source.shape[0], size / 1e9)
     part = target.with_suffix(f".{socket.gethostname()}.part")  # machines may share the folder without its locks
-    progress = Progress(console=Console(stderr=True), transient=True)  # shows nothing where there is no terminal
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:
         # by write(), not through a map: there a full disk would be a signal that kills the process
         with part.open("wb") as file, closing(source.parts) as parts, progress:
