@@ -3,7 +3,6 @@
 Run: python -m pytest tests/unit/data/test_image_folder.py
 """
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,43 +69,29 @@ def test_folder_that_is_not_what_the_fingerprint_names_is_refused(folder):
         load_splits(folder_config(folder, fingerprint="0123"))
 
 
-def emptied(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-
-
 @pytest.mark.parametrize(
-    ("damage", "rule"),
+    ("missing", "rule"),
     [
-        (shutil.rmtree, "must be a folder"),
-        (lambda root: shutil.rmtree(root / "train"), "train/: there is none"),
-        (lambda root: shutil.rmtree(root / "test"), "test/: there is none"),
-        (lambda root: [shutil.rmtree(root / "train" / name) for name in ("ant", "bee")], "it has no folders"),
-        (lambda root: emptied(root / "test" / "bee"), "of every class: test/bee/ has none"),
-        (lambda root: shutil.rmtree(root / "test" / "bee"), "in both splits: 'bee' lies only in train/"),
-        (lambda root: shutil.rmtree(root / "train" / "ant"), "in both splits: 'ant' lies only in test/"),
-        (lambda root: [shutil.rmtree(root / part / "bee") for part in ("train", "test")], "there is only 'ant'"),
-        (lambda root: [(root / "train" / "ant" / f"{n}").unlink() for n in os.listdir(root / "train" / "ant")[1:]],
-         "'ant' has 1"),
+        ([""], "data.path must be a folder"),
+        (["train"], "one of them lacks 'ant'"),
+        (["test/bee"], "one of them lacks 'bee'"),
+        (["train/bee", "test/bee"], "at least 2 classes: there are ['ant']"),
+        (["test/bee/0.png", "test/bee/1.bmp", "test/bee/2.PNG"], "in test/bee/: it has 0"),
+        ([f"train/ant/{n}.{('png', 'bmp', 'PNG')[n % 3]}" for n in range(5)], "in train/ant/: it has 1"),
     ],
-)  # fmt: skip
-def test_broken_folder_is_named_in_one_line(damage, rule, folder):
-    damage(folder)
-    with pytest.raises(ValueError, match=r"^data\.path must ") as caught:
+)
+def test_a_broken_folder_is_named_in_one_line(missing, rule, folder):
+    for name in missing:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    remedy = "(set data.path=DIR|lay it out as train/<class>/ and test/<class>/)"
+    with pytest.raises(ValueError, match=rf"^data\.path must .* got '{folder}'.*; {remedy}$") as found:
         FOLDER.identify(folder, False)
-    message = str(caught.value)
-    assert rule in message
-    assert repr(str(folder)) in message
-    assert message.endswith(("set data.path=DIR", "lay it out as train/<class>/ and test/<class>/"))
-    assert "\n" not in message
+    assert rule in str(found.value)
 
 
-def test_unset_path_and_file_as_path(tmp_path):
+def test_a_path_must_be_set():
     with pytest.raises(ValueError, match=r"^data\.path must be set for an image folder, got ''; set data\.path=DIR$"):
         FOLDER.identify(Path(), False)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"^data\.path must be a folder, got '.*/file'"):
-        FOLDER.identify(tmp_path / "file", False)
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
@@ -163,8 +148,7 @@ def test_corrupt_images_are_skipped_and_counted(folder, caplog):
     spoil(folder, "train/ant/1.bmp", "train/bee/4.bmp", "test/bee/0.png")
     splits = skipping(folder)
     assert splits.skipped == 3
-    assert "skipped 3 of 18 images" in caplog.text
-    assert "cannot be read: train/ant/1.bmp, train/bee/4.bmp, test/bee/0.png\n" in caplog.text
+    assert f"skipped 3 of 18 images of {folder}, the first is train/ant/1.bmp" in caplog.text
     assert splits.test.labels.tolist() == [0, 0, 0, 1, 1]
     assert pixels_of(splits.test)[:, 1, 0, 0].tolist() == [0, 20, 40, 20, 40]
     bees = torch.cat([pixels_of(part)[part.labels == 1] for part in (splits.train, splits.val)])
@@ -186,18 +170,3 @@ def test_a_corrupt_image_is_remembered_and_looked_at_again(folder, decoded_files
     decoded_files.clear()
     assert load_splits(folder_config(folder)).skipped == 0
     assert decoded_files == [], "a complete array serves both"
-
-
-@pytest.mark.parametrize(
-    ("names", "rule"),
-    [
-        ([f"train/bee/{n}.{s}" for n, s in enumerate(["png", "bmp", "PNG", "png", "bmp"])],
-         r"at least 2 train images of each class that can be read: 'bee' has 1 in .*'train/bee/0\.png' for one"),
-        (["test/ant/0.png", "test/ant/1.bmp", "test/ant/2.PNG"],
-         r"at least 1 test images of each class that can be read: 'ant' has 0 in .*'test/ant/0\.png' for one"),
-    ],
-)  # fmt: skip
-def test_a_class_that_skipping_empties_is_refused(names, rule, folder):
-    spoil(folder, *names)
-    with pytest.raises(ConfigError, match=rf"^data\.path must hold {rule} is corrupt; replace it$"):
-        skipping(folder)
