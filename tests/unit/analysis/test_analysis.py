@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import StoreWriter
+from stores import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
@@ -23,6 +23,7 @@ from analysis.table.cells import Quantity
 from analysis.table.pivot import pivot
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
+from analysis.tables import trials
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -319,12 +320,15 @@ def test_two_workers_stand_beside_the_same_cell_on_one(store: str) -> None:
     assert [str(cell) for cell in table.loc["train/sigreg"]] == ["not measured", "not measured", "-"]
 
 
-def test_a_sweep_without_a_table_is_shown_as_trials(store: str) -> None:
+def test_a_grid_without_a_table_shows_means_over_seeds_then_its_references(store: str) -> None:
     table = built("seeds", store)
-    assert table.columns.tolist()[:4] == ["method.p", "method.mu", "seed", "val/probe_top1"]
-    assert table["seed"].tolist() == [0, 1, 0, 1]
-    assert table.index.tolist() == ["-", "-", "-", "diverged"]  # the objective was never logged: no rank
-    assert tables.table("seeds", store).startswith("**seeds: trials ranked")
+    assert table.columns.tolist()[:2] == ["val/probe_top1", "test/linear_top1"]
+    assert [cell.text(".2f") for cell in table["test/linear_top1"]] == ["0.92 ± 0.03 (n=2)", "0.80 (n=1, 1 diverged)"]
+    assert tables.table("seeds", store).startswith("**seeds: results**")
+    runs = load_runs("seeds", store)
+    runs["role"] = ["cell", "cell", "cell", "reference"]
+    runs["epochs"] = [3, 3, 3, 0]
+    assert trials.build(runs).index.tolist() == [(1, 0.0), (2, 0.0), ("random init (diverged)", "")]
 
 
 @pytest.mark.parametrize("name", [name for name in tables.table_names() if name.startswith("demo_")])
