@@ -12,12 +12,11 @@ from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
 from analysis.table.build import UI
-from analysis.table.mixture import MixedRuns
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
 from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
 
-_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--allow-mixed] [--output DIR]
+_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--output DIR]
        python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
 
 
@@ -29,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (NothingToShow, NoFolder) as error:
         sys.stderr.write(f"error: {_first_line(error)}\n")
         return 1
-    except (UnknownTable, MixedRuns, NothingPublished) as error:
+    except (UnknownTable, NothingPublished) as error:
         sys.stderr.write(f"error: {_first_line(error)}\n")
         return 2
     sys.stdout.write(f"{text}\n")
@@ -45,7 +44,6 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say("--sweep", default="", metavar="SWEEP", help="what a figure draws, if not its own sweep")
     say("--format", choices=FORMATS, default="md")
     say("--against-paper", action="store_true", help="the published numbers next to ours")
-    say("--allow-mixed", action="store_true", help="numbers of several code versions or evaluations, marked")
     files = "where to write: a table in all formats, with its provenance; an export by URL too"
     say("--output", metavar="DIR", help=files)
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
@@ -64,7 +62,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 
 def _table(options: argparse.Namespace) -> str:
     found = find_table(options.name, options.store, options.scale)
-    built = found.finish(found.load(options.store), allow_mixed=options.allow_mixed)
+    built = found.finish(found.load(options.store))
     files: list[Path] = []
     folder = Path(options.output or "")
     if options.output is not None:

@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks measures everything and records it; python -m benchmarks NAME ... some."""
+"""Command line: python -m benchmarks runs and records all benchmarks, python -m benchmarks NAME ... some of them."""
 
 import argparse
 import sys
@@ -9,8 +9,6 @@ from benchmarks import image_folder, machine, rdmreg, sigreg, sigreg_table, step
 from benchmarks.report import Row, as_json, as_markdown
 from benchmarks.timing import Setting
 from jepa_train.base.errors import ConfigError, nearest
-from jepa_train.config import DataConfig
-from jepa_train.data.splits import identify
 
 BENCHMARKS: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
     "sigreg": sigreg.run,
@@ -24,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Returns 0, or 2 for what was typed wrong."""
+    """Run the named benchmarks. Returns 0, or 2 for an unknown name."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Speed and memory side by side with the straightforward form. A run of all is recorded in "
@@ -32,12 +30,13 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; without one, all")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, seconds: does it run? Never recorded")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="a real folder for image_folder as well")
     options = parser.parse_args(words)
     names = options.names or [*BENCHMARKS]
-    setting = Setting(device=machine.chosen_device(), quick=options.quick, folder=options.folder)
+    setting = Setting(device=machine.chosen_device(), quick=options.quick)
     try:
-        _check(names, options.folder)
+        for name in names:
+            if name not in BENCHMARKS:
+                raise ConfigError(f"NAME must be a benchmark, got {name!r}{nearest(name, BENCHMARKS)}")
         rows = {name: list(_announced(name, setting)) for name in BENCHMARKS if name in names}
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -54,16 +53,6 @@ def main(words: Sequence[str] | None = None) -> int:
         file.with_suffix(".json").write_text(as_json(rows, described))
         sys.stderr.write(f"recorded in {file}\n")
     return 0
-
-
-def _check(names: Sequence[str], folder: Path | None) -> None:
-    for name in names:
-        if name not in BENCHMARKS:
-            raise ConfigError(f"NAME must be a benchmark, got {name!r}{nearest(name, BENCHMARKS)}")
-    if folder is not None:
-        if "image_folder" not in names:
-            raise ConfigError(f"--folder is of image_folder, which is not among {' '.join(names)}; name it too")
-        identify(DataConfig(name="image_folder", path=str(folder)))
 
 
 def _announced(name: str, setting: Setting) -> Iterator[Row]:

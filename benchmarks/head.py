@@ -1,63 +1,146 @@
-"""What a head carries: memory and processes per trial, reports and store writes per second, bytes of checkpoints.
+"""Memory of a head per trial, by kind of process: python -m benchmarks.head [--quick]
 
-    python -m benchmarks.head [--quick] [--store URI ...]
-
-The constants behind docs/scale.md. Memory is what a process has for itself (USS), which other work on the machine does
-not change; times of Tune, the mailbox and the ledger are CPU time, for the same reason.
+Memory is USS, the memory of a process that no other shares, so other work on the machine does not change it.
 """
 
 import argparse
+import collections
+import dataclasses
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import psutil
+from ray import tune
 
 from benchmarks import machine
-from benchmarks.head_checkpoints import checkpoint_rows
-from benchmarks.head_lanes import Measured, lane_rows, mailbox_rows
-from benchmarks.head_store import store_rows
 from benchmarks.report import as_markdown
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.session import ray_session
+from sweeps.engine.lanes.pool import LanePool
+from sweeps.engine.lanes.trial import make_trial
 
 RESULTS = Path(__file__).parent / "results"
-# resnet18, resnet50, vit_small and vit_large, all with AdamW, which keeps two moments
-PRESETS = ("cifar100", "lejepa_imagenet100_resnet50", "lejepa_imagenette_vit_s8", "lejepa_imagenet1k_vit_l14")
+METRICS = {f"val/metric{number}": 0.5 for number in range(40)}
+REPORTS = 4  # of each trial, before memory is read
+Memory = Mapping[str, Sequence[int]]  # kind of process -> USS in bytes of each
 
 
-def rows(stores: Sequence[str], *, quick: bool) -> Iterator[Measured]:
-    """All of them; the store is an sqlite file, MLflow's server over one, and what is named."""
+@dataclass(frozen=True, kw_only=True)
+class ProcessMemory:
+    """Memory of the processes of one kind."""
+
+    kind: str
+    at: str
+    sizes: Sequence[int]  # USS in bytes
+
+    HEADER: ClassVar[tuple[str, ...]] = ("process", "at", "median, MB", "n")
+    NOTE: ClassVar[str] = "USS: memory that would be free if the process ended."
+
+    def cells(self) -> tuple[str, ...]:
+        """The texts under HEADER."""
+        return self.kind, self.at, f"{median(self.sizes) / 1e6:.4g}", str(len(self.sizes))
+
+    def record(self) -> dict[str, Any]:
+        """The fields."""
+        return dataclasses.asdict(self)
+
+
+def memory_rows(lanes: int, folder: Path) -> Iterator[ProcessMemory]:
+    """Memory by kind of process while every lane runs a trial; "once" for kinds that exist without trials."""
+    before, during = memory_by_kind(), _with_trials(lanes, folder)
+    for kind, sizes in sorted(during.items()):
+        at = f"{len(before[kind])} once" if kind in before else f"{len(sizes)} with {lanes} trials at once"
+        yield ProcessMemory(kind=kind, at=at, sizes=sizes)
+
+
+class _ReadOnce(tune.Callback):
+    """Reads the memory of all processes when every trial has reported several times, then lets the trials end."""
+
+    def __init__(self, lanes: int, end: Path) -> None:
+        self.memory: Memory = {}
+        self._lanes = lanes
+        self._end = end
+        self._reports: collections.Counter[str] = collections.Counter()
+
+    def on_trial_result(self, *_: object, trial: Any, **__: object) -> None:
+        self._reports[trial.trial_id] += 1
+        if not self.memory and len(self._reports) == self._lanes and min(self._reports.values()) >= REPORTS:
+            self.memory = memory_by_kind()
+            self._end.touch()
+
+
+def _with_trials(lanes: int, folder: Path) -> Memory:
+    end = folder / "measured"
+
+    def runner(cell: Any, report: Any, *_: Any) -> Any:  # noqa: ARG001 (the runner's signature)
+        epoch = 0.0
+        while not end.exists():
+            epoch += 1
+            report({"epoch": epoch, **METRICS})
+            time.sleep(0.5)
+        return SimpleNamespace(status="finished", reason="")
+
+    reader = _ReadOnce(lanes, end)
+    one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0}
+    with LanePool(num_lanes=lanes, **one, storage=folder / "train", runner=runner) as pool:  # type: ignore[arg-type]
+        tune.Tuner(
+            make_trial(pool.mailbox, str(folder)),
+            param_space=flatten(DIGITS) | {"seed": tune.grid_search(list(range(lanes)))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=lanes, reuse_actors=True),
+            run_config=tune.RunConfig(storage_path=str(folder / "tune"), callbacks=[reader], verbose=0),
+        ).fit()
+    return reader.memory
+
+
+def memory_by_kind() -> Memory:
+    """Memory of this process and all its descendants."""
+    me, found = psutil.Process(), collections.defaultdict(list)
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            kind = "driver" if process == me else kind_of(process.cmdline(), process.name())
+            found[kind].append(process.memory_full_info().uss)
+        except psutil.NoSuchProcess:
+            continue
+    return dict(found)
+
+
+def kind_of(command: Sequence[str], name: str) -> str:
+    """The role of a process that Ray started."""
+    title = " ".join(command)
+    if title.startswith("ray::"):
+        return f"Ray: {re.split(r'[ .(]', title[5:])[0]}"
+    servers = ("gcs_server", "raylet", "dashboard", "log_monitor", "monitor")
+    return f"Ray: {next((word for word in servers if word in title), name)}"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print; record under benchmarks/results unless quick."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.head", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="one trial; never recorded")
+    quick = parser.parse_args(words).quick
     lanes = 1 if quick else 4
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JEPA_RESULTS"] = folder
         os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "1"  # as on a cluster: one more process per trial
         with ray_session(lanes):
-            yield from lane_rows(lanes, Path(folder))
-            yield from mailbox_rows((2,) if quick else (8, 64, 256), reports=200 if quick else 4000)
-    yield from store_rows(stores, cells=2 if quick else 20)
-    yield from checkpoint_rows(PRESETS[:1] if quick else PRESETS, times=2 if quick else 5)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Measures, prints the table, and records it under benchmarks/results/ unless quick."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.head", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="few lanes, few runs: does it work? Never recorded")
-    parser.add_argument("--store", action="append", default=[], metavar="URI", help="a database to serve as well")
-    options = parser.parse_args(words)
-    measured = []
-    for row in rows(options.store, quick=options.quick):
-        sys.stderr.write(f"  {'  '.join(row.cells())}\n")
-        measured.append(row)
+            rows = list(memory_rows(lanes, Path(folder)))
     device = machine.chosen_device()
-    versions = {name: version(name) for name in ("mlflow", "ray", "psycopg2-binary")}
-    text = as_markdown(measured, versions | machine.described(device))
+    text = as_markdown(rows, {"ray": version("ray")} | machine.described(device))
     sys.stdout.write(text)
-    if not options.quick:
-        file = RESULTS / f"head-{machine.slug(device)}.md"
-        file.write_text(text)
-        sys.stderr.write(f"recorded in {file}\n")
+    if not quick:
+        (RESULTS / f"head-memory-{machine.slug(device)}.md").write_text(text)
     return 0
 
 

@@ -1,6 +1,6 @@
 """What a trial costs besides its training: one TorchTrainer.fit() per trial against a lane, both under Ray Tune.
 
-    python -m benchmarks.overhead [--quick] [--folder DIR]
+    python -m benchmarks.overhead [--quick]
 
 Start: from Tune's start of the trial to the worker's first training step. Gap: from the end of training in the worker
 to Tune's start of the next trial.
@@ -33,7 +33,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from benchmarks import machine
 from benchmarks.image_folder import cache_in, write_folder
 from benchmarks.report import as_markdown
-from jepa_train.base.preemption import Home, Host
+from jepa_train.base.preemption import Host, NoPreemption
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten, unflatten
 from jepa_train.config.presets import DIGITS, PRESETS
@@ -91,11 +91,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="one worker, digits, few trials; never recorded")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="a real image folder in place of synthetic JPEGs")
     options = parser.parse_args(words)
     rows = []
     with tempfile.TemporaryDirectory() as place, cache_in(Path(place)):
-        for row in _rows(Path(place), options.folder, quick=options.quick):
+        for row in _rows(Path(place), quick=options.quick):
             sys.stderr.write(f"  {'  '.join(row.cells())}\n")
             rows.append(row)
     device = machine.chosen_device()
@@ -108,12 +107,11 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rows(place: Path, folder: Path | None, *, quick: bool) -> Iterator[Timing]:
+def _rows(place: Path, *, quick: bool) -> Iterator[Timing]:
     bases = {"digits": preflight(unflatten(SHORT, base=DIGITS))}
     if not quick:
-        if folder is None:
-            folder = place / "images"
-            write_folder(folder, num=4000, side=32)
+        folder = place / "images"
+        write_folder(folder, num=4000, side=32)
         sizes = {"data.image_size": 32, "views.global_size": 32, "model.encoder": "test_resnet"}
         data = {"data.path": str(folder), "model.small_stem": False}
         bases["image folder"] = preflight(unflatten(SHORT | sizes | data, base=PRESETS["image_folder"]))
@@ -194,7 +192,7 @@ def _fits(base: TrainConfig, workers: int, trials: int, place: Path) -> Events:
     folder, gpus = Path(tempfile.mkdtemp(dir=place)), _gpus(workers)
 
     def work(cell: dict[str, Any]) -> None:
-        outcome: Any = timed(cell, lambda _: False, str(folder), Home())
+        outcome: Any = timed(cell, lambda _: False, str(folder), NoPreemption())
         ray.train.report(outcome.metrics)
 
     def trial(cell: dict[str, Any]) -> None:

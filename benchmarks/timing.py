@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -34,11 +33,10 @@ QUICK = Effort(least=3, most=3, seconds=0.0, sample=0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all benchmarks are told."""
+    """Options common to all benchmarks."""
 
     device: torch.device
     quick: bool = False  # tiny shapes, few repeats: a look at whether it runs, no measurement
-    folder: Path | None = None  # train/<class>/* and test/<class>/*: a real image folder to decode as well
 
     @property
     def effort(self) -> Effort:

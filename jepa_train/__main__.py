@@ -16,8 +16,7 @@ from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.glossary import GLOSSARY
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 

@@ -3,7 +3,7 @@
 import sys
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.security import hidden
+from sweeps.engine.parser import refuse
 
 
 def main(words: list[str]) -> int:
@@ -25,8 +25,7 @@ def main(words: list[str]) -> int:
 
         return by_name(words)
     except ConfigError as error:
-        sys.stderr.write(f"error: {hidden(str(error))}\n")
-        return 2
+        return refuse(error)
 
 
 if __name__ == "__main__":

@@ -1,266 +1,171 @@
-"""What several test files share: one small MLflow store, made once per session with MLflow's own API."""
+"""Fixtures of several test files: empty and filled MLflow stores, one Ray session, an S3 server.
 
-import json
+Run: python -m pytest FILE, or everything with `make test` and `make test-slow`.
+"""
+
+import contextlib
+import importlib
 import logging
 import os
+import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling
 
-pytest.register_assert_rewrite("cluster_checks")  # else what fails there says nothing
+pytest.register_assert_rewrite("cluster_checks")  # otherwise its failed assertions show no values
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported: the kernels then run on a CPU
+TESTS = Path(__file__).parent
+MARKED = ("integration", "slow")
+RAY = contextlib.ExitStack()  # holds the Ray session of this process
 
-for name in ("no_proxy", "NO_PROXY"):  # the tests' own servers are asked directly, whatever this machine's proxy is
+for name in ("no_proxy", "NO_PROXY"):  # servers of the tests are on loopback
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
-os.environ["RAY_ADDRESS"] = "local"  # whatever cluster runs on this machine is somebody else's
-START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
+os.environ["RAY_ADDRESS"] = "local"  # never join a cluster that runs on this machine
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare torch in processes that run tests; xdist's controller, which does not, starts faster without it."""
+    if not config.getoption("numprocesses", None):
+        torch = importlib.import_module("torch")
+        torch.set_num_threads(1)  # two workers share two cores; results do not depend on the machine
+        if not torch.cuda.is_available():
+            os.environ["TRITON_INTERPRET"] = "1"  # read at Triton's import: kernels run on the CPU
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Distribute tests by file, with all files that use `shared_ray` on one worker."""
+
+    class OneRaySession(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if "shared_ray" in (config.rootpath / file).read_text() else file
+
+    return OneRaySession(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests below tests/integration and tests/slow by their folder."""
+    """Mark tests by folder. Those that use Ray come first, then integration tests: the longest groups start first."""
     for item in items:
-        tier = item.path.relative_to(Path(__file__).parent).parts[0]
-        if tier in ("integration", "slow"):
-            item.add_marker(tier)
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED:
+            item.add_marker(folder)
+    items.sort(key=lambda item: (not uses_ray(item), item.get_closest_marker("integration") is None))
+
+
+def uses_ray(item: pytest.Item) -> bool:
+    return "shared_ray" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End the Ray session after the last test that uses it: other tests replace parts of Ray, or expect none."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or (nextitem.path != item.path and not uses_ray(nextitem)):
+            RAY.close()
+
+
+@pytest.fixture(scope="session")
+def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Ray session with two CPUs, on loopback, for all tests that ask for it. Launches of a test use it.
+
+    Returns:
+        The results folder of the session. Processes that Ray starts see it as JEPA_RESULTS, whatever a test sets.
+    """
+    from sweeps.engine.cluster.session import ray_session
+
+    results = tmp_path_factory.mktemp("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JEPA_RESULTS", str(results))
+        RAY.enter_context(ray_session(num_cpus=2))
+    return results
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _same_environment() -> Iterator[None]:
-    """Whatever the tests of a file, or what they call, leave in the environment: the next file's start without it."""
+    """Restore the environment after each file, except for the variables of the Ray session."""
     before = dict(os.environ)
     yield
+    ray = {name: text for name, text in os.environ.items() if name.startswith(("RAY_", "TUNE_"))}
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(before | ray)
 
 
 @pytest.fixture(autouse=True)
 def _same_threads() -> Iterator[None]:
-    """Whatever a test does with torch's threads: their number changes the last bits of what the next one computes."""
+    """Restore torch's number of threads, which changes the last bits of results."""
+    import torch
+
     before = torch.get_num_threads()
     yield
     if torch.get_num_threads() != before:
         torch.set_num_threads(before)
 
 
-class StoreWriter:
-    """Writes sweeps and runs the way the engine lays them out."""
+@pytest.fixture(scope="session")
+def empty_store(pytestconfig: pytest.Config) -> Path:
+    """File of an empty store, to be copied. MLflow's migrations take seconds, so it is kept between sessions."""
+    import mlflow
 
-    def __init__(self, uri: str) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self.client = MlflowClient(uri)
-        self._clock = START
-
-    def sweep(
-        self,
-        name: str,
-        *,
-        axes: Sequence[str],
-        kind: str = "grid",
-        objective: str = "val/probe_top1",
-        present: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The id of a new experiment.
-
-        Args:
-            present: further tags sweep.* (goals, grid, searched, seeds, references, base), absent in older stores,
-                which name an objective.
-        """
-        tags = {"sweep.kind": kind, "sweep.axes": json.dumps(axes)}
-        tags |= {f"sweep.{key}": json.dumps(value) for key, value in (present or {}).items()}
-        if "sweep.goals" not in tags:
-            tags["sweep.objective"] = objective
-        return self.client.create_experiment(name, tags=tags)
-
-    def run(
-        self,
-        sweep: str,
-        params: Mapping[str, Any],
-        metrics: Mapping[str, float | Sequence[float]] | None = None,
-        **tags: str,
-    ) -> str:
-        """The id of a new run; a list of values is a curve from epoch 1 on. Tags of the engine's default: finished."""
-        self._clock += 1000
-        common = {"method": "lejepa", "epochs": 3, "seed": 0, "data.path": "", "optim.lr": 0.001}
-        tags = {"role": "cell", "status": "finished", "reason": "", "workers": "1"} | tags
-        name = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-        run = self.client.create_run(sweep, start_time=self._clock, run_name=name)
-        curves = {key: [value] if isinstance(value, float) else value for key, value in (metrics or {}).items()}
-        self.client.log_batch(
-            run.info.run_id,
-            metrics=[
-                Metric(key, value, self._clock, step)
-                for key, values in curves.items()
-                for step, value in enumerate(values, 1)
-            ],
-            params=[Param(key, str(value)) for key, value in (common | dict(params)).items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
-        if tags["status"] != "running":
-            self.client.set_terminated(run.info.run_id, "FAILED" if tags["status"] == "failed" else "FINISHED")
-        return run.info.run_id
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    folder = pytestconfig.cache.mkdir("stores")
+    file = folder / f"mlflow-{mlflow.__version__}.db"
+    with FileLock(f"{file}.lock"):
+        if not file.is_file():
+            part = file.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            mlflow.MlflowClient(f"sqlite:///{part}").search_experiments()
+            part.replace(file)
+    return file
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a store with the demo's sweeps in every state that a cell can be in; read it, write nothing."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-    writer = StoreWriter(uri)
-    _rectified(writer)
-    _lejepa(writer)
-    _seeds(writer)
-    _fair(writer)
-    _front(writer)
-    writer.client.create_experiment("somebody_elses")
-    writer.sweep("planned", axes=["method.lamb"])
-    return uri
-
-
-def _rectified(writer: StoreWriter) -> None:
-    listed = {"method.p": [1, 2], "method.mu": [0.5, 0, -1.0]}
-    sweep = writer.sweep("demo_rectified_lpjepa", axes=[*listed], present={"grid": listed})
-
-    def cell(p: float, mu: float, metrics: Mapping[str, Any], **tags: str) -> str:
-        params = {"method.p": p, "method.mu": mu, "epochs": 5 if tags.get("cell_key") == "old" else 15}
-        return writer.run(sweep, params, metrics, **tags)
-
-    def measured(linear: float, projector: float, nonzero: float, theory: float) -> dict[str, Any]:
-        names = ("test/linear_top1", "test/linear_projector_top1", "test/nonzero_fraction", "target/nonzero_fraction")
-        values = dict(zip(names, (linear, projector, nonzero, theory), strict=True))
-        return values | {"val/probe_top1": [0.5, 0.75, linear]}
-
-    cell(1.0, 0.0, measured(0.11, 0.11, 0.11, 0.5), cell_key="old")  # from before somebody changed the epochs
-    cell(1.0, 0.0, measured(0.9712, 0.9534, 0.61234, 0.5), cell_key="r10")
-    restarted = cell(1.0, 0.5, measured(0.9765, 0.9611, 0.81, 0.7534), cell_key="r105")
-    writer.client.log_metric(restarted, "val/probe_top1", 0.7, timestamp=2 * START, step=2)
-    cell(1.0, -1.0, {"val/probe_top1": [0.4]}, cell_key="r1-1", status="diverged", reason="loss is nan at step 7")
-    cell(2.0, 0.0, {"val/probe_top1": [0.6, 0.8]}, cell_key="r20", status="running")
-    cell(2.0, -1.0, measured(0.9301, 0.8855, 0.2, 0.1587), cell_key="r2-1")
-    cell(4.0, 0.0, measured(0.33, 0.33, 0.33, 0.33), cell_key="r40")  # before p = 4 was taken out of the grid
-    deleted = cell(2.0, 0.5, measured(0.22, 0.22, 0.22, 0.22), cell_key="r205")
-    writer.client.delete_run(deleted)
-    writer.client.create_run(sweep, run_name="somebody's notebook")  # no cell key
-
-
-def _lejepa(writer: StoreWriter) -> None:
-    axes = ["method.lamb", "method.num_slices"]
-    sweep = writer.sweep("demo_lejepa", axes=axes, kind="search")
-
-    def trial(lamb: float, slices: int, metrics: Mapping[str, Any], **tags: str) -> None:
-        params = {"method.lamb": lamb, "method.num_slices": slices, "optim.weight_decay": 1e-5}
-        writer.run(sweep, params, metrics, **tags)
-
-    def scores(val: float, linear: float, knn: float) -> dict[str, Any]:
-        return {"val/probe_top1": val, "test/linear_top1": linear, "test/knn_top1": knn, "train/loss": 0.75}
-
-    writer.run(sweep, {"epochs": 0}, scores(0.1, 0.861, 0.825), cell_key="init", role="reference")
-    trial(0.3, 256, scores(0.95, 0.96, 0.94), cell_key="l3")
-    trial(0.02, 1024, scores(0.98, 0.983, 0.972), cell_key="l1")
-    trial(0.1, 512, {}, cell_key="l5", status="failed", reason="OutOfMemoryError")
-    trial(0.05, 1024, scores(0.95, 0.99, 0.97), cell_key="l2")
-    trial(0.2, 512, scores(0.9, 0.91, 0.92), cell_key="l4")
-    trial(0.001, 256, {"val/probe_top1": [0.99]}, cell_key="l6", status="collapsed", reason="std of z is 0.0001")
-
-    pair = writer.sweep("demo_two_workers", axes=[])
-    params = {"method.lamb": 0.02, "method.num_slices": 1024, "optim.weight_decay": 1e-5}
-    results = scores(0.98, 0.9802, 0.972) | {"train/loss": 0.7500001}
-    writer.run(pair, params, results, cell_key="l1", workers="2")
-
-
-def _seeds(writer: StoreWriter) -> None:
-    sweep = writer.sweep("seeds", axes=["method.p", "method.mu"])
-    for key, seed, accuracy, status in (
-        ("s0", 0, 0.90, "finished"),
-        ("s1", 1, 0.94, "finished"),
-        ("t0", 0, 0.80, "finished"),
-        ("t1", 1, 0.70, "diverged"),
-    ):
-        params = {"method.p": 1 if key[0] == "s" else 2, "method.mu": 0.0, "seed": seed}
-        metrics = {"test/linear_top1": accuracy, "target/nonzero_fraction": 0.5}
-        writer.run(sweep, params, metrics, cell_key=key, status=status)
-
-
-def _fair(writer: StoreWriter) -> None:
-    grids = [{"method.p": [1, 2], "method.mu": [0.0]}, {"method.p": [4], "method.mu": [1.0]}]
-    goals = [{"metric": "val/probe_top1", "direction": "max", "over": "", "power": 0.0}]
-    present = {"goals": goals, "grid": grids, "searched": ["optim.lr"], "seeds": [0, 1, 2]}
-    sweep = writer.sweep("fair", axes=["method.p", "method.mu", "optim.lr"], kind="fair", present=present)
-
-    def cell(key: str, p: int, mu: float, lr: float, seed: int, val: float, test: float, **tags: str) -> None:
-        params = {"method.p": p, "method.mu": mu, "optim.lr": lr, "seed": seed}
-        tags = {"epoch": "3"} | tags
-        writer.run(sweep, params, {"val/probe_top1": val, "test/linear_top1": test}, cell_key=key, **tags)
-
-    cell("a1", 1, 0.0, 0.1, 0, 0.80, 0.70)
-    cell("a2", 1, 0.0, 0.2, 0, 0.90, 0.60)  # the best on val, not on test
-    cell("a3", 1, 0.0, 0.3, 0, 0.95, 0.99, status="pruned", epoch="1")
-    cell("a4", 1, 0.0, 0.4, 0, 0.97, 0.99, status="diverged", reason="loss is nan")
-    cell("a5", 1, 0.0, 0.1, 1, 0.99, 0.99)  # of a former winner
-    cell("a6", 1, 0.0, 0.2, 1, 0.10, 0.64)
-    cell("a7", 1, 0.0, 0.2, 2, 0.99, 0.99, status="running")
-    cell("a8", 1, 0.0, 0.2, 3, 0.99, 0.99)  # a seed that the file no longer lists
-    cell("b2", 2, 0.0, 0.2, 0, 0.50, 0.30)
-    cell("b1", 2, 0.0, 0.1, 0, 0.50, 0.40)
-    cell("c1", 4, 1.0, 0.1, 0, 0.99, 0.99, status="running")
-    cell("c2", 4, 1.0, 0.2, 0, 0.99, 0.99, status="failed", reason="OutOfMemoryError")
-    cell("d1", 1, 1.0, 0.1, 0, 0.99, 0.99)  # p = 1 is not listed with mu = 1
-
-
-def _front(writer: StoreWriter) -> None:
-    goals = [{"metric": "val/probe_top1"}, {"metric": "val/nonzero_fraction", "direction": "min"}]
-    sweep = writer.sweep("front", axes=["method.mu"], present={"goals": goals, "grid": [], "seeds": [0]})
-    for mu, accuracy, fraction, status in (
-        (1.0, 0.90, 0.80, "finished"),
-        (0.5, 0.88, 0.40, "finished"),
-        (0.0, 0.70, 0.30, "finished"),
-        (-1.0, 0.60, 0.90, "finished"),
-        (-2.0, 0.99, 0.01, "pruned"),
-    ):
-        metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
-        writer.run(
-            sweep,
-            {"method.mu": mu},
-            metrics,
-            cell_key=f"f{mu}",
-            status=status,
-            epoch="2" if status == "pruned" else "3",
-        )
-    writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own
+def template(empty_store: Path) -> bytes:
+    """An empty store, as bytes."""
+    return empty_store.read_bytes()
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty store: MLflow takes seconds to make one."""
-    file = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file.read_bytes()
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
+    """URI of a store with the demo's sweeps and cells in every state; read-only."""
+    import stores
+
+    return _filled_once("store", tmp_path_factory, empty_store, lambda file: stores.fill(f"sqlite:///{file}"))
 
 
 @pytest.fixture(scope="session")
-def papers(tmp_path_factory: pytest.TempPathFactory, template: bytes) -> str:
-    """The URI of a store with the papers' sweeps at the scale mini; read it, write nothing."""
-    import paper_store  # which imports this file
+def papers(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
+    """URI of a store with the papers' sweeps at the scale mini; read-only."""
+    import paper_store
 
-    file = tmp_path_factory.mktemp("papers") / "mlflow.db"
-    file.write_bytes(template)
-    paper_store.fill(file)
+    return _filled_once("papers", tmp_path_factory, empty_store, paper_store.fill)
+
+
+def _filled_once(name: str, folders: pytest.TempPathFactory, empty: Path, fill: Callable[[Path], None]) -> str:
+    """URI of a store that the first worker to ask fills and the others read."""
+    shared = folders.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else folders.getbasetemp()
+    file = shared / f"{name}.db"
+    with FileLock(f"{file}.lock"):
+        if not file.is_file():
+            part = file.with_suffix(".part")
+            shutil.copyfile(empty, part)
+            fill(part)
+            part.replace(file)
     return f"sqlite:///{file}"
 
 
 @pytest.fixture
-def results(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A results folder of this test's own, with an empty store."""
+def results(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of this test, with an empty store."""
     folder = tmp_path / "results"
     folder.mkdir()
-    (folder / "mlflow.db").write_bytes(template)
+    shutil.copyfile(empty_store, folder / "mlflow.db")
     monkeypatch.setenv("JEPA_RESULTS", str(folder))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
@@ -268,12 +173,12 @@ def results(tmp_path: Path, template: bytes, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """host:port of a real S3 server in this process, on loopback."""
+    """host:port of an S3 server (moto) in this process, on loopback."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it tells of every request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    starting = threading.Thread(target=server.start, daemon=True)  # which waits for ever where it cannot start
+    starting = threading.Thread(target=server.start, daemon=True)  # never returns if the server cannot start
     starting.start()
     starting.join(timeout=120)
     assert not starting.is_alive()
@@ -284,20 +189,18 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a folder in a new bucket, for which this process and its children have the credentials."""
+    """URL of a folder in a new bucket; this process and its children have the credentials."""
     from buckets import new_bucket
 
-    if "JEPA_RESULTS" not in os.environ:  # in whose cache copies lie
+    if "JEPA_RESULTS" not in os.environ:  # the cache of copies is there
         monkeypatch.setenv("JEPA_RESULTS", str(tmp_path_factory.mktemp("results")))
     return new_bucket(s3_server, monkeypatch)
 
 
 @pytest.fixture
 def priced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every cell trains an epoch in six minutes: to measure that takes Ray."""
+    """A measurement finds six minutes per epoch for every cell, without Ray."""
     from sweeps.engine.run import price
-    from sweeps.engine.run.calibration import Estimate, name_of
+    from sweeps.engine.run.estimate import Estimate
 
-    known = Estimate(images_per_s=10.0, epoch_s=360.0, once_s=0.0, source="measured")
-    told = lambda configs, request, *_, **__: {name_of(config, request): known for config in configs}  # noqa: E731
-    monkeypatch.setattr(price, "_calibrated", told)
+    monkeypatch.setattr(price, "measured", lambda *_: Estimate(360.0, "measured"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import START, StoreWriter
+from stores import START, StoreWriter
 
 BEST_LAMB = {2: 0.01, 4: 0.02, 8: 0.05}
 LAMBS = (0.005, 0.01, 0.02, 0.05, 0.1)

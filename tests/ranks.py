@@ -61,7 +61,7 @@ def _results() -> dict[int, list[dict]]:
 
 def training_step(name: str) -> dict:
     """Loss, terms and parameter gradients of the global batch, by one process or by this rank of several."""
-    views = 3 if STEPS[name].centred else 2  # of which two are global
+    views = 3 if STEPS[name].uses_center else 2  # of which two are global
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]

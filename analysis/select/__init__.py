@@ -1,1 +1,1 @@
-"""Selection of runs: objectives, current cells, Pareto fronts."""
+"""Selection of runs: objectives, current cells, Pareto sets."""

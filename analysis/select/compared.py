@@ -1,4 +1,4 @@
-"""The cells that a table compares: those that the sweep asks for, begun or not, or the best of each point."""
+"""Cells that a table compares: those that the sweep asks for, also before they begin, or the best of each point."""
 
 import itertools
 import json
@@ -32,8 +32,8 @@ from analysis.store.frames import typed
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of a sweep whose numbers a table compares: all of the present grid or search, in the file's order.
 
-    What the grid asks for and no run has begun is a row as well, of status "missing". Of a fair ablation those of the
-    winners; where a point has none yet, its candidates without a result.
+    Cells of the grid that have not begun are rows of status "missing". A fair ablation has the runs of its winners and,
+    where a point has none yet, its candidates without a result.
     """
     if not is_fair(runs):
         return _of_grid(runs)
@@ -47,19 +47,17 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, str]:
-    """Of cells, for each point of the other axes the setting of the free ones that is best by the sweep's first goal.
+    """For each point of the other axes, the setting of the free ones that is best by the sweep's first goal.
 
-    Settings compete with the mean of the goal over seeds, those with the most finished seeds only; equal ones by cell
-    key. A point of which nothing has finished keeps all its cells.
+    Settings compete with the mean of the goal over seeds, and only those with the most finished seeds; ties go to the
+    smallest cell key. A point without a finished cell keeps all its cells.
 
     Returns:
-        The cells of the winners, all seeds; what is to be said of the choice below the table, with the number of runs
-        of those settings that competed.
+        The cells of the winners, all seeds; a note on the choice, with the number of runs that competed.
     """
     goal, keys = goals_of(found)[0], [axis for axis in axes(found) if axis not in free]
-    scored = found.assign(
-        score=goal.scores(found), setting=pd.Series(places_of(found, free), index=found.index, dtype=object)
-    )
+    settings = pd.Series(places_of(found, free), index=found.index, dtype=object)
+    scored = found.assign(score=goal.scores(found), setting=settings)
     parts, judged = [], []
     for positions in positions_by_place(found, keys).values():
         own = scored.iloc[positions]
@@ -82,9 +80,9 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
 
 
 def missing(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row, of status "missing", for each cell that the sweep's grid asks for and that no run has begun.
+    """One row of status "missing" for each cell of the sweep's grid that has not begun; none for a search.
 
-    It has the sweep's tags and the values of its point; a search asks for no point in particular.
+    It has the sweep's tags and the values of its point.
     """
     tags = tags_of(runs)
     requested, begun = recorded_cells(tags), {*column(runs, "cell_key"), *(json_tag(tags, "sweep.references") or [])}
@@ -105,7 +103,7 @@ def _missing_rows(runs: pd.DataFrame, points: Sequence[Mapping[str, Any]]) -> pd
     source = (present if len(present) else runs).iloc[0]
     about: dict[str, Any] = {name: source[name] for name in map(str, runs) if name.startswith("sweep")}
     about |= {name: source[name] for name in ({*texts, "data.path"} & {*runs}) - {*axes(runs)}}
-    if present.empty:  # the runs are of an earlier base
+    if present.empty:  # the runs have an earlier base
         about |= {key: typed(pd.Series([text])).iloc[0] for key, text in texts.items()}
     about |= dict.fromkeys(("reason", "run_id", "cell_key"), "") | {"role": "cell", "status": "missing", "base": base}
     return pd.DataFrame([{**about, **point} for point in points]).reindex(columns=[*dict.fromkeys([*runs, *points[0]])])
@@ -117,9 +115,8 @@ def _of_grid(runs: pd.DataFrame) -> pd.DataFrame:
     found = pd.concat([current(runs).astype(object), lacking.astype(object)]) if len(lacking) else current(runs)
     if "sweep.grid" not in tags_of(runs) or searched(runs):
         return found
-    order: dict[Any, int] = {}
-    for point in _points(runs):
-        order.setdefault(tuple(map(canonical, point)), len(order))
+    points = dict.fromkeys(tuple(map(canonical, point)) for point in _points(runs))
+    order = {point: number for number, point in enumerate(points)}
     positions = [order.get(place, len(order)) for place in places_of(found, _point_keys(runs))]
     return found.iloc[sorted(range(len(found)), key=positions.__getitem__)].copy()
 
@@ -127,13 +124,11 @@ def _of_grid(runs: pd.DataFrame) -> pd.DataFrame:
 def _points(runs: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     """The values of each cell of the grid along _point_keys, in the order of the sweep's file."""
     seeds = {"seed": seeds_of(runs)} if seeds_of(runs) else {}
-    keys = _point_keys(runs)
     for grid in grids_of(runs):
-        if not grid.keys() >= {*axes(runs)}:
-            continue  # a store that does not say which values the file lists
-        yield from itertools.product(*((seeds | grid)[key] for key in keys))
+        if grid.keys() >= {*axes(runs)}:  # else an old store, without the values that the file lists
+            yield from itertools.product(*((seeds | grid)[key] for key in _point_keys(runs)))
 
 
 def _point_keys(runs: pd.DataFrame) -> list[str]:
-    """The axes, and the seed where the sweep says which it runs."""
+    """The axes, and the seed where the store has the sweep's seeds."""
     return [*dict.fromkeys([*axes(runs), *(["seed"] if seeds_of(runs) else [])])]

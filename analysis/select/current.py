@@ -11,7 +11,7 @@ from analysis.store.cell_list import recorded_cells
 
 
 class CellRun(NamedTuple):
-    """One cell's run, as far as the selection reads it.
+    """One cell's run, reduced to the fields that the selection reads.
 
     Args:
         of_present_base: it shares the configuration that the cells of the sweep's last launch have in common.
@@ -27,8 +27,8 @@ class CellRun(NamedTuple):
 def are_current(tags: Mapping[str, str], runs: Iterable[CellRun]) -> list[bool]:
     """For each run, true if the sweep asks for its cell or reference.
 
-    By the recorded list of cells. A store or an export from before that list: references by their own list; cells by
-    base, grid and seeds.
+    The recorded list of cells decides. In a store or an export without that list: for references their own list, for
+    cells base, grid and seeds.
 
     Args:
         tags: of the sweep's experiment.
@@ -54,11 +54,11 @@ def are_current(tags: Mapping[str, str], runs: Iterable[CellRun]) -> list[bool]:
 def recorded_grids(tags: Mapping[str, str]) -> list[dict[str, list[Any]]]:
     """Every grid with values for each axis of any; one empty grid where the sweep has none."""
     grids = json_tag(tags, "sweep.grid") or [{}]
-    return grids if isinstance(grids, list) else [grids]  # a store from before lists of grids has one
+    return grids if isinstance(grids, list) else [grids]  # older stores have one grid, not a list
 
 
 def json_tag(tags: Mapping[str, str], name: str) -> Any:
-    """The value of a JSON tag of the sweep; None in a store from before that tag."""
+    """The value of a JSON tag of the sweep; None in a store without that tag."""
     return json.loads(tags[name]) if name in tags else None
 
 

@@ -1,4 +1,4 @@
-"""Goals: the numbers by which the cells of a sweep are ranked. Shared with the engine, so free of pandas at import."""
+"""Goals: the numbers by which the cells of a sweep are ranked. The engine imports them, so pandas is not loaded."""
 
 import json
 import math
@@ -14,7 +14,7 @@ Direction = Literal["max", "min"]
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """One number of a run to be made large or small: a metric, or a metric / over^power (selection without labels)."""
+    """A number of a run to maximise or minimise: a metric, or metric / over^power (selection without labels)."""
 
     metric: str
     direction: Direction = "max"
@@ -23,11 +23,11 @@ class Goal:
 
     @property
     def name(self) -> str:
-        """Text for people: "val/probe_top1", "train/loss / method.lamb^0.4"."""
+        """Name for display: "val/probe_top1", "train/loss / method.lamb^0.4"."""
         return f"{self.metric} / {self.over}^{self.power:g}" if self.over else self.metric
 
     def score(self, metrics: Mapping[str, float], flat: Mapping[str, Any]) -> float:
-        """The number of a run with these metrics and this flat config; NaN where it is not to be had."""
+        """The number of a run with these metrics and this flat config; NaN where it is undefined."""
         value = metrics.get(self.metric, math.nan)
         if not self.over:
             return float(value)
@@ -35,7 +35,7 @@ class Goal:
         return float(value) / base**self.power if base > 0 else math.nan
 
     def scores(self, runs: "pd.DataFrame") -> "pd.Series":
-        """The number of each run, whatever its status; NaN where it is not to be had."""
+        """The number of each run, whatever its status; NaN where it is undefined."""
         values = _numbers(runs, self.metric)
         if not self.over:
             return values
@@ -49,7 +49,7 @@ class Goal:
         return score > than if self.direction == "max" else score < than
 
     def best_key(self, scores: Mapping[str, float]) -> str:
-        """The cell key with the best score, the smallest of several; "" where there is no number."""
+        """The cell key with the best score, the smallest of equals; "" where there is no number."""
         best = ""
         for key in sorted(scores):
             if self.better(scores[key], scores.get(best, math.nan)):
@@ -57,17 +57,17 @@ class Goal:
         return best
 
     def best_first(self, runs: "pd.DataFrame") -> "pd.DataFrame":
-        """The runs by this goal, equal ones by cell key, those without a number last; the score as column `score`."""
+        """The runs sorted by this goal, ties by cell key, those without a number last; the score as column `score`."""
         scored = runs.assign(score=self.scores(runs))
         return scored.sort_values(["score", "cell_key"], ascending=[self.direction == "min", True])
 
 
 def goals_of(runs: "pd.DataFrame") -> list[Goal]:
-    """The goals of one sweep, the one that ranks first."""
+    """The goals of one sweep; the first one ranks."""
     text = runs["sweep.goals"].iloc[0] if "sweep.goals" in runs else None
     if isinstance(text, str):
         return [Goal(**goal) for goal in json.loads(text)]
-    return [Goal(metric=runs["sweep.objective"].iloc[0])]  # a store from before goals names one metric to maximise
+    return [Goal(metric=runs["sweep.objective"].iloc[0])]  # an older store has one metric to maximise
 
 
 def _numbers(runs: "pd.DataFrame", name: str) -> "pd.Series":

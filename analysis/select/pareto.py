@@ -1,4 +1,4 @@
-"""Several goals at once: which points none beats, how much of the space they cover, and where the bend is."""
+"""Several goals at once: Pareto set, hypervolume and knee."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,25 @@ Points = Sequence[Sequence[float]] | np.ndarray  # (n, goals)
 
 
 def pareto_set(points: Points, directions: Sequence[Direction]) -> np.ndarray:
-    """(n,) bool: the points that no other point equals or beats in every goal and beats in one.
+    """(n,) bool: the points that no other point dominates, that is, equals or beats in every goal and beats in one.
 
-    Equal points are in it together. A point with a number that is not finite is not in it, and beats none.
+    Equal points are in the set together. A point with a number that is not finite is not in it, and dominates none.
     """
     high = _upwards(points, directions)
     finite = np.isfinite(high).all(axis=1)
     inside = finite.copy()
     for number in np.flatnonzero(finite):
-        others = high[inside]  # a point that is out is beaten by one that is in: beating is transitive
+        others = high[inside]  # dominance is transitive: a point outside is dominated by one inside
         beaten = (others >= high[number]).all(axis=1) & (others > high[number]).any(axis=1)
         inside[number] = not beaten.any()
     return inside
 
 
 def hypervolume(points: Points, reference: Sequence[float], directions: Sequence[Direction]) -> float:
-    """The volume between the reference point and the points, exactly: of all that some point equals or beats and that
-    beats the reference. A point that is no better than the reference in every goal adds nothing."""
+    """Exact volume of the region that the points dominate and that dominates the reference point.
+
+    A point that is not better than the reference in every goal adds nothing.
+    """
     (floor,) = _upwards([reference], directions)
     high = _upwards(points, directions)[pareto_set(points, directions)] - floor
     return _volume(np.unique(high[(high > 0).all(axis=1)], axis=0))
@@ -50,7 +52,7 @@ def knee(points: Points, directions: Sequence[Direction]) -> int | None:
 
 
 def worst(points: Points, directions: Sequence[Direction]) -> list[float]:
-    """The worst of each goal among the points that are finite: the reference point unless another is said."""
+    """The worst of each goal among the finite points: the reference point of the hypervolume."""
     high = _upwards(points, directions)
     low = high[np.isfinite(high).all(axis=1)].min(axis=0)
     return [float(value) for value in low * _signs(directions)]
@@ -66,13 +68,11 @@ def _signs(directions: Sequence[Direction]) -> np.ndarray:
 
 
 def _volume(high: np.ndarray) -> float:
-    """Of the union of boxes from 0 to each point; slice by slice of the last goal, from its largest value down."""
+    """Volume of the union of boxes from 0 to each point, in slices of the last goal from its largest value down."""
     if not len(high):
         return 0.0
     if high.shape[1] == 1:
         return float(high.max())
     high = high[np.argsort(-high[:, -1], kind="stable")]
     depths = high[:, -1] - np.append(high[1:, -1], 0.0)
-    if high.shape[1] == 2:
-        return float(np.maximum.accumulate(high[:, 0]) @ depths)
     return sum(float(depth) * _volume(high[:count, :-1]) for count, depth in enumerate(depths, 1) if depth > 0)

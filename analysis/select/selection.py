@@ -1,4 +1,4 @@
-"""The runs of a sweep's frame that count: those that it asks for, and of a fair ablation the winner of each point."""
+"""Runs of a sweep's frame that count: those that it asks for, and of a fair ablation the winner of each point."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from analysis.select.current import CellRun, are_current, canonical, json_tag, r
 from analysis.select.objectives import goals_of
 from analysis.store.cell_list import recorded_cells
 
-JUDGED = ("finished", "diverged", "collapsed", "pruned")  # runs that have had their chance
+JUDGED = ("finished", "diverged", "collapsed", "pruned")  # states of runs that competed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,12 @@ def axes(runs: pd.DataFrame) -> list[str]:
 
 
 def searched(runs: pd.DataFrame) -> list[str]:
-    """Those of its axes that a search proposes."""
+    """The axes whose values a search proposes."""
     return json_tag(tags_of(runs), "sweep.searched") or []
 
 
 def has_winners(runs: pd.DataFrame) -> bool:
-    """True if candidates compete and the best of each point runs with all seeds; of several goals none is best."""
+    """True if candidates compete and the best of each point runs with all seeds: a search with one goal."""
     return bool(searched(runs)) and len(goals_of(runs)) == 1
 
 
@@ -77,8 +77,7 @@ def choices(runs: pd.DataFrame) -> list[Choice]:
 def current(runs: pd.DataFrame) -> pd.DataFrame:
     """The cells, without references, that the sweep asks for: see analysis.select.current.
 
-    Whoever edits a sweep's base and runs it again gets new cells beside the old ones; a table that mixed them would
-    compare different trainings.
+    A sweep whose base was edited has new cells beside the old ones; a table of both would compare different trainings.
     """
     return mark_truncated(runs[(runs["role"] == "cell") & _are_current(runs)])
 
@@ -89,13 +88,13 @@ def references(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_present_base(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells of the sweep's present base configuration, those that it no longer asks for among them."""
+    """The cells of the sweep's present base configuration, including those that it no longer asks for."""
     return mark_truncated(runs[(runs["role"] == "cell") & (runs["base"] == present_base(runs))])
 
 
 def present_base(runs: pd.DataFrame) -> str:
-    """The base of the sweep's last launch, as JSON; in a store without a list of cells that of the latest cell, where
-    no cell has it."""
+    """The base of the sweep's last launch, as JSON. In a store without a list of cells, if no cell has that base, the
+    base of the latest cell."""
     tags, bases = tags_of(runs), runs.loc[runs["role"] == "cell", "base"]
     if "sweep.base" in tags and (recorded_cells(tags) is not None or (bases == tags["sweep.base"]).any()):
         return tags["sweep.base"]
@@ -119,7 +118,7 @@ def records_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def tags_of(runs: pd.DataFrame) -> dict[str, str]:
-    """The tags of the sweep's experiment, which all of its rows have."""
+    """The tags of the sweep's experiment, which are columns with one value."""
     names = [name for name in map(str, runs) if name.startswith("sweep.")] if len(runs) else []
     return {name: text for name in names if isinstance(text := runs[name].iloc[0], str)}
 
@@ -130,18 +129,18 @@ def grids_of(runs: pd.DataFrame) -> list[dict[str, list[Any]]]:
 
 
 def seeds_of(runs: pd.DataFrame) -> list[int]:
-    """The seeds that the sweep runs; none where a store from before that tag does not say."""
+    """The seeds that the sweep runs; none in a store without that tag."""
     return json_tag(tags_of(runs), "sweep.seeds") or []
 
 
 def places_of(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[float | str, ...]]:
-    """For each run its values along some axes."""
+    """The values of each run along some axes."""
     columns = [column(runs, key).map(canonical) for key in keys]
     return [*zip(*columns, strict=True)] if columns else [()] * len(runs)
 
 
 def positions_by_place(runs: pd.DataFrame, keys: Sequence[str]) -> defaultdict[tuple[float | str, ...], list[int]]:
-    """The positions of the runs with the same values along some axes, in the order of the runs."""
+    """Values along some axes -> positions of the runs that have them, in the order of the runs."""
     groups: defaultdict[tuple[float | str, ...], list[int]] = defaultdict(list)
     for position, place in enumerate(places_of(runs, keys)):
         groups[place].append(position)
@@ -149,7 +148,7 @@ def positions_by_place(runs: pd.DataFrame, keys: Sequence[str]) -> defaultdict[t
 
 
 def mark_truncated(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs, those that were cut short with status "truncated" instead of "finished"."""
+    """The runs, with status "truncated" instead of "finished" for those that were cut short."""
     short = truncated(runs)
     return runs.assign(status=runs["status"].mask(short, "truncated")) if short.any() else runs
 

@@ -1,4 +1,4 @@
-"""From the runs of a table's sweeps to the finished table: numbers, bold, and the notes below it."""
+"""Finished tables: numbers, bold, and notes, built from the runs of a table's sweeps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,38 +7,37 @@ import pandas as pd
 
 from analysis.store.runs import load_runs, store_uri
 from analysis.store.sources import RunSource, open_source
-from analysis.table.mixture import mark_mixed
 from analysis.table.render import Links, render
 from analysis.table.significance import embolden, seed_count_note
-from analysis.table.summary import progress_note
+from analysis.table.summary import code_note, progress_note
 
-UI = "http://127.0.0.1:5000"  # where `make ui` serves
+UI = "http://127.0.0.1:5000"  # address of `make ui`
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedTable:
-    """A table with its title and notes, before any format."""
+    """A table with its title and notes, before any format; `runs` are all that were read."""
 
     title: str
     frame: pd.DataFrame
     notes: list[str]
-    runs: pd.DataFrame  # all that were read
+    runs: pd.DataFrame
 
     def render(self, format: str = "md", *, ui: str = UI) -> str:
-        """As md, latex, html or csv; in HTML each number links to its runs in the MLflow UI."""
+        """Text in md, latex, html or csv; in HTML each number links to its runs in the MLflow UI."""
         known = dict(zip(self.runs["run_id"], self.runs.get("experiment_id", []), strict=False))
         return render(self.frame, format, title=self.title, notes=self.notes, links=Links(ui=ui, experiments=known))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """One table file, at one scale of its sweeps.
+    """One table file at one scale of its sweeps.
 
     Args:
         name: the file's stem, or the sweep that the generic table shows.
         sweeps: the experiments that it reads.
-        within: see analysis.tables, WITHIN.
-        build: the file's own.
+        within: see WITHIN in analysis.tables.
+        build: runs -> frame, of the table file.
     """
 
     name: str
@@ -50,11 +49,11 @@ class TableSpec:
 
     @property
     def label(self) -> str:
-        """The name of its files: NAME or NAME-SCALE."""
+        """Stem of the table's output files: NAME or NAME-SCALE."""
         return "-".join(filter(None, [self.name, self.scale]))
 
     def load(self, store: str | RunSource | None = None) -> pd.DataFrame:
-        """The runs of the table's sweeps, one below the other, told apart by the column `sweep`.
+        """The runs of the table's sweeps in one frame; the column `sweep` names the sweep.
 
         Raises:
             NothingToShow: one of the sweeps has no runs in the store.
@@ -64,27 +63,19 @@ class TableSpec:
         source = open_source(store or store_uri())
         known = source.sweeps()
         parts = [load_runs(sweep, source) for sweep in self.sweeps]
-        notes = [note for part in parts for note in part.attrs.get("notes", [])]
         ids = [known[sweep].experiment_id for sweep in self.sweeps]
-        runs = pd.concat(
-            [part.assign(experiment_id=own) for part, own in zip(parts, ids, strict=True)], ignore_index=True
-        )
-        runs.attrs["notes"] = notes
+        runs = pd.concat([part.assign(experiment_id=i) for part, i in zip(parts, ids, strict=True)], ignore_index=True)
+        runs.attrs["notes"] = [note for part in parts for note in part.attrs.get("notes", [])]
         return runs
 
-    def finish(self, runs: pd.DataFrame, *, allow_mixed: bool = True) -> FinishedTable:
-        """The table of these runs with the best marked, and below it what it rests on.
-
-        Raises:
-            MixedRuns: numbers of several code versions or evaluations, unless they are allowed and then marked.
-        """
-        frame = self.build(runs)
-        own_notes = frame.attrs.get("notes", [])
-        frame, mixed = mark_mixed(frame, runs, allow=allow_mixed) if len(runs) else (frame, [])
-        frame, bold = embolden(frame, self.within)
-        notes = [*own_notes, seed_count_note(frame), bold, *mixed, *runs.attrs.get("notes", []), progress_note(runs)]
+    def finish(self, runs: pd.DataFrame) -> FinishedTable:
+        """The table of these runs, the best numbers bold, with notes below: seeds, significance, code, progress."""
+        built = self.build(runs)
+        frame, bold = embolden(built, self.within)
+        notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold, code_note(frame, runs)]
+        notes += [*runs.attrs.get("notes", []), progress_note(runs)]
         return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
 
     def render(self, runs: pd.DataFrame, format: str = "md") -> str:
-        """The table of these runs as md, latex, html or csv; what is mixed is marked."""
+        """The table of these runs as md, latex, html or csv."""
         return self.finish(runs).render(format)

@@ -1,4 +1,4 @@
-"""From runs to the numbers of a table: cells over seeds. A cell without a result is never a number."""
+"""Table cells: mean and spread over seeds, or the states of the runs without a result, which are never a number."""
 
 import math
 from collections import Counter
@@ -14,12 +14,12 @@ from analysis.select.selection import column, truncated
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """What a table shows of its runs: a metric, or a setting.
+    """A metric or setting of runs, as a column of a table.
 
     Args:
         label: the header, without arrow.
         metric: the column of the runs.
-        direction: which numbers are good, as the header's arrow and the bold numbers say; "": neither.
+        direction: whether large or small numbers are good (arrow of the header, bold numbers); "": neither.
         factor: 100 for percent.
     """
 
@@ -31,7 +31,7 @@ class Quantity:
 
     @property
     def theory(self) -> bool:
-        """Whether it was computed from the target, not measured: it has no seeds."""
+        """True if it is computed from the target and not measured: it has no seeds."""
         return self.metric.startswith("target/")
 
     @property
@@ -47,13 +47,12 @@ def percent(label: str, metric: str, spec: str = ".2f") -> Quantity:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell of a table: a value per seed that finished, and the states of those that did not.
+    """One cell of a table: a value per finished seed, and the states of the other runs.
 
     Args:
         run_ids, seeds: one per value.
-        state_ids: the runs of the states, "" for a run that has not begun.
-        remarks: marks behind the number, which a note below the table explains.
-        bold: the best, or not to be told from it.
+        state_ids: one per state, "" for a run that has not begun.
+        bold: the best of its group, or not significantly worse.
     """
 
     values: tuple[float, ...] = ()
@@ -61,13 +60,12 @@ class TableCell:
     run_ids: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     state_ids: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
     quantity: Quantity | None = None
     bold: bool = False
 
     @property
     def n(self) -> int:
-        """How many seeds the mean rests on."""
+        """Number of seeds behind the mean."""
         return len(self.values)
 
     @property
@@ -77,42 +75,48 @@ class TableCell:
 
     @property
     def std(self) -> float:
-        """The sample's (n - 1); NaN below two seeds."""
+        """Sample standard deviation (n - 1); NaN below two seeds."""
         return stdev(self.values) if self.n > 1 else math.nan
 
     @property
     def status(self) -> str:
-        """What the seeds without a value are: "1 diverged, 2 running"."""
+        """Counts of the states: "1 diverged, 2 running"."""
         return ", ".join(f"{count} {state}" for state, count in sorted(Counter(self.states).items()))
+
+    @property
+    def theory(self) -> bool:
+        """See Quantity.theory."""
+        return self.quantity is not None and self.quantity.theory
+
+    @property
+    def setting(self) -> bool:
+        """True for a parameter of the sweep, which has no seeds."""
+        return self.quantity is not None and "." in self.quantity.metric and "/" not in self.quantity.metric
 
     def __float__(self) -> float:
         return self.mean
 
     def __str__(self) -> str:
-        return self.text("")
+        return self.text()
 
-    def text(self, spec: str | None = None, *, usual: int = 1) -> str:
+    def text(self, spec: str = "", *, usual: int = 1) -> str:
         """ "0.912", "0.912 ± 0.003 (n=3)", "0.912 (n=1, 1 diverged)", "diverged", or "-" where no run is.
 
         Args:
             spec: by default the quantity's.
-            usual: the n that goes without saying where no state is to be told.
+            usual: the n that is not printed, unless there are states.
         """
         if not self.values:
             return "/".join(sorted(set(self.states))) or "-"
-        spec = spec if spec is not None else self.quantity.spec if self.quantity else ".4g"
+        spec = spec or (self.quantity.spec if self.quantity else ".4g")
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
-        remark = ", ".join(filter(None, [f"n={self.n}" if self._counts(usual) else "", self.status]))
-        return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "") + "".join(self.remarks)
-
-    def _counts(self, usual: int) -> bool:
-        """Whether n is to be told: a setting of the sweep, and a value from theory, have no seeds."""
-        seedless = self.quantity is not None and (self.quantity.theory or "." in self.quantity.metric)
-        return bool(self.states) or (self.n != usual and not seedless)
+        n = f"n={self.n}" if self.states or not (self.n == usual or self.theory or self.setting) else ""
+        remark = ", ".join(filter(None, [n, self.status]))
+        return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "")
 
 
 class CellBuilder:
-    """What some runs measured, ready to be made into cells: thousands of cells take no time in pandas."""
+    """Columns of some runs as plain lists, so that thousands of cells are built quickly."""
 
     def __init__(self, runs: pd.DataFrame, quantities: Iterable[Quantity]) -> None:
         self._states = states_of(runs)
@@ -124,8 +128,10 @@ class CellBuilder:
         }
 
     def cell(self, positions: Iterable[int], quantity: Quantity) -> TableCell:
-        """The runs at these positions, one per seed, as one TableCell. target/ metrics are theory: one seed tells what
-        it is, without spread; a method without a target has none, and that is no gap in what was measured."""
+        """The runs at these positions, one per seed, as one TableCell.
+
+        Theory needs one finished run, whatever became of the others, and has no gap where a method has no target.
+        """
         theory = quantity.theory
         found: list[tuple[int, float, str]] = []
         lost: list[tuple[str, str]] = []
@@ -139,9 +145,8 @@ class CellBuilder:
             elif not theory:
                 lost.append(("not measured", self._ids[at]))
         seeds, values, ids = zip(*sorted(found), strict=True) if found else ((), (), ())
-        if theory and found:
-            lost = []
-        states, state_ids = zip(*sorted(lost), strict=True) if lost else ((), ())
+        lost = [] if theory and found else sorted(lost)
+        states, state_ids = zip(*lost, strict=True) if lost else ((), ())
         return TableCell(values, states, ids, seeds, state_ids, quantity=quantity)
 
 
@@ -151,15 +156,15 @@ def cell_of(runs: pd.DataFrame, quantity: Quantity) -> TableCell:
 
 
 def states_of(runs: pd.DataFrame) -> list[str]:
-    """What each run is, as people read it: "finished", "diverged", "pruned at 3" with the epoch that was its last.
+    """State of each run for display: "finished", "diverged", "pruned at 3" with its last epoch.
 
-    A run that says that it has finished, and whose last epoch is not the last of its config, is "truncated at 3".
+    A finished run whose last epoch is not the last of its config is "truncated at 3".
     """
-    last = pd.to_numeric(column(runs, "epoch"), errors="coerce")
+    last = pd.to_numeric(column(runs, "epoch"), errors="coerce").astype(float)
     words = runs["status"].astype(object).mask(truncated(runs), "truncated")
     return [
         f"{word} at {epoch:g}" if word in ("pruned", "truncated") and math.isfinite(epoch) else word
-        for word, epoch in zip(words.tolist(), last.astype(float).tolist(), strict=True)
+        for word, epoch in zip(words.tolist(), last.tolist(), strict=True)
     ]
 
 
@@ -169,5 +174,5 @@ def short(key: str, separator: str = ".") -> str:
 
 
 def levels(label: Any) -> tuple[Any, ...]:
-    """The label of a row or column as a tuple, whether it has one level or several."""
+    """The label of a row or column as a tuple, also if it has one level."""
     return label if isinstance(label, tuple) else (label,)

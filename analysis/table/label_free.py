@@ -1,17 +1,18 @@
-"""Selection without labels (LeJEPA, Sec. 6.3): how well train loss / lamb^alpha ranks the runs of a sweep by accuracy.
+"""Selection without labels (LeJEPA, Sec. 6.3): ranking of a sweep's runs by train loss / lamb^alpha.
 
 C(alpha) is Spearman's correlation of -train/loss / lamb^alpha with test accuracy: positive where a lower loss goes with
 a higher accuracy. The paper prints its absolute value.
 
 Failed runs are kept, as in the paper. A run that diverged counts with an infinite loss, one that collapsed with the
-loss of its last epoch; either with the online probe's last accuracy on val, since it was never tested, and with 0,
-below every other, where it did not live to be probed. Runs that infrastructure ended, pruned and running ones say
-nothing of the loss and are left out. A choice is only made among runs that finished: that a run failed takes no labels.
+loss of its last epoch. The accuracy of either is the online probe's last one on val, since it was never tested, or 0,
+below every other, if it was never probed. Pruned and running runs, and those that infrastructure ended, are left out.
+Only finished runs can be chosen: that a run failed is known without labels.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,15 +36,14 @@ _NOTE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What one alpha comes to.
+class Score(NamedTuple):
+    """Ranking at one alpha.
 
     Args:
         spearman: C(alpha), with the failed runs; low, high: 95 % bootstrap interval.
         finished_only: C(alpha) without the failed runs.
         chosen: the setting of least train/loss / lamb^alpha among those that finished, means over its seeds.
-        accuracy: its accuracy, and regret: what the best setting has more.
+        accuracy: of the chosen setting; regret: the best setting's accuracy minus this one.
     """
 
     alpha: float
@@ -58,10 +58,10 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The runs among which losses are compared.
+    """Runs with comparable losses.
 
     Args:
-        name: "" where all are, else the value that they share, as in "num_global=4".
+        name: "" for all runs, else the value that they share, as in "num_global=4".
         points: a row per run: loss, lamb, accuracy, failed, setting, run_name.
         scores: at alpha 0, at the paper's, and at the best in this sample.
         curve: C at ALPHAS; low, high: its 95 % bootstrap interval at each.
@@ -84,7 +84,7 @@ class Group:
 def label_free(
     runs: pd.DataFrame, *, metric: str = "test/linear_top1", by: str = "", draws: int = DRAWS
 ) -> list[Group]:
-    """How well the loss ranks the runs of one sweep, for each value of `by` apart; one group of all without it.
+    """Rankings of the runs of one sweep, one group for each value of `by`; one group of all without it.
 
     Losses of runs with other numbers of views have other scales: there, compare by views.num_global.
 
@@ -93,28 +93,24 @@ def label_free(
         draws: of the bootstrap, which redraws settings, with all of their seeds, and is seeded.
     """
     found = points_of(runs, metric)
-    if not by:
-        return [_group("", metric, found, draws)]
-    values = column(runs, by)[found.index]
-    return [_group(f"{short(by)}={value}", metric, own, draws) for value, own in found.groupby(values)]
+    groups = found.groupby(column(runs, by)[found.index]) if by else [("", found)]
+    return [_group(f"{short(by)}={value}" if by else "", metric, own, draws) for value, own in groups]
 
 
 def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A row per run that says something of the loss, see the head of this file; lamb is positive."""
+    """A row per finished or failed run with a positive lamb, as the head of this file defines loss and accuracy."""
     found = current(runs)
     states = np.array(states_of(found))
     failed = np.isin(states, FAILED)
     loss = np.where(states == "diverged", math.inf, _floats(found, LOSS))
-    last = np.where(np.isfinite(_floats(found, PROBE)), _floats(found, PROBE), 0.0)
     keys = [axis for axis in axes(runs) if axis in found]
-    settings = found[keys].astype(str).agg(" ".join, axis=1) if keys else found["cell_key"]
     points = pd.DataFrame(
         {
             "loss": np.where(failed & np.isnan(loss), math.inf, loss),
             "lamb": _floats(found, LAMB),
-            "accuracy": np.where(failed, last, _floats(found, metric)),
+            "accuracy": np.where(failed, np.nan_to_num(_floats(found, PROBE)), _floats(found, metric)),
             "failed": failed,
-            "setting": settings,
+            "setting": found[keys].astype(str).agg(" ".join, axis=1) if keys else found["cell_key"],
             "run_name": found["run_name"],
         },
         index=found.index,
@@ -131,7 +127,7 @@ def correlations(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
 
 
 def report(groups: Sequence[Group], format: str = "md") -> str:
-    """The numbers as md, latex, html or csv, a line per group and alpha, with what is to be known of them below."""
+    """The scores as md, latex, html or csv, a line per group and alpha, with their meaning in a note below."""
     rows, labels = [], []
     for group in groups:
         failed = int(group.points["failed"].sum())
@@ -144,39 +140,27 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
             rows.append(["best" if score is group.best else "", round(score.spearman, 3), interval, *ours, *points])
     index = pd.MultiIndex.from_tuples(labels, names=["runs", "alpha"])
     frame = pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
-    metric = groups[0].metric if groups else "test accuracy"
-    return render(frame, format, title="Selection without labels", notes=[_NOTE.format(metric=metric)])
+    note = _NOTE.format(metric=groups[0].metric if groups else "test accuracy")
+    return render(frame, format, title="Selection without labels", notes=[note])
 
 
 def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
-    curve = correlations(points, ALPHAS)
-    low, high = _bootstrap(points, draws)
+    curve, (low, high) = correlations(points, ALPHAS), _bootstrap(points, draws)
     highest = np.nanmax(curve) if np.isfinite(curve).any() else math.nan
     equals = [alpha for alpha, value in zip(ALPHAS, curve, strict=True) if np.isclose(value, highest)]
     best = min(equals, key=abs, default=PAPERS)  # of equals the one that changes least
-    scores = []
+    finished, scores = points[~points["failed"]], []
+    alone = correlations(finished, ALPHAS)
     for alpha in (0.0, PAPERS, best):
         at = ALPHAS.index(alpha)
-        alone = correlations(points[~points["failed"]], [alpha])[0]
-        spearman, ends = float(curve[at]), (float(low[at]), float(high[at]))
-        chosen, accuracy, regret = _choice(points[~points["failed"]], alpha)
-        scores.append(
-            Score(
-                alpha=alpha,
-                spearman=spearman,
-                low=ends[0],
-                high=ends[1],
-                finished_only=float(alone),
-                chosen=chosen,
-                accuracy=accuracy,
-                regret=regret,
-            )
-        )
+        chosen, accuracy, regret = _choice(finished, alpha)
+        numbers = float(curve[at]), float(low[at]), float(high[at]), float(alone[at])
+        scores.append(Score(alpha, *numbers, chosen, accuracy, regret))
     return Group(name=name, metric=metric, points=points, scores=tuple(scores), curve=curve, low=low, high=high)
 
 
 def _choice(points: pd.DataFrame, alpha: float) -> tuple[str, float, float]:
-    """The chosen setting's first run, its accuracy and its regret."""
+    """First run of the chosen setting, accuracy of the setting, and its regret."""
     if not len(points):
         return "-", math.nan, math.nan
     scaled = points.assign(scaled=points["loss"] / points["lamb"] ** alpha)
@@ -190,17 +174,16 @@ def _bootstrap(points: pd.DataFrame, draws: int) -> tuple[np.ndarray, np.ndarray
     """2.5 % and 97.5 % of C at ALPHAS over settings drawn with replacement; seeds of one setting stay together."""
     nothing = np.full(len(ALPHAS), math.nan)
     codes = pd.factorize(points["setting"])[0]
-    count = int(codes.max()) + 1 if len(codes) else 0
-    if count < 3:
+    members = [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
+    if len(members) < 3:
         return nothing, nothing
-    members = [np.flatnonzero(codes == code) for code in range(count)]
     scaled, accuracy = _scaled(points, ALPHAS), points["accuracy"].to_numpy()
     random = np.random.default_rng(0)
     found = np.empty((draws, len(ALPHAS)))
     for draw in range(draws):
-        chosen = np.concatenate([members[code] for code in random.integers(count, size=count)])
+        chosen = np.concatenate([members[code] for code in random.integers(len(members), size=len(members))])
         found[draw] = _spearman(scaled[:, chosen], accuracy[chosen])
-    found = found[np.isfinite(found).all(axis=1)]  # a draw of one setting only has no ranks
+    found = found[np.isfinite(found).all(axis=1)]  # a draw of one setting alone has no ranks
     return tuple(np.quantile(found, [0.025, 0.975], axis=0)) if len(found) else (nothing, nothing)
 
 
@@ -210,7 +193,7 @@ def _scaled(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
 
 
 def _spearman(losses: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Of -losses (alphas, runs), row by row, with accuracy (runs,); equal values share their mean rank."""
+    """Correlation of each row of -losses (alphas, runs) with accuracy (runs,); equal values share their mean rank."""
     ranks, other = -rankdata(losses, axis=1), rankdata(accuracy)
     ranks, other = ranks - ranks.mean(axis=1, keepdims=True), other - other.mean()
     size = np.sqrt((ranks**2).sum(axis=1) * (other**2).sum())

@@ -1,5 +1,6 @@
-"""Runs over the axes of a sweep, as the papers lay their tables out: several levels of rows and of columns."""
+"""Layout of runs over the axes of a sweep, as in the papers' tables: several levels of rows and of columns."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from analysis.select.selection import axes, column, is_fair, searched
-from analysis.table.cells import CellBuilder, Quantity, TableCell, short
+from analysis.table.cells import CellBuilder, Quantity, TableCell, percent, short
 
 Key = tuple[Any, ...]
 
@@ -22,14 +23,14 @@ def pivot(
     free: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Cells over seeds. What the sweep's file does not ask for is "-", what it asks for and nobody has run "missing".
+    """Cells over seeds. Places that the sweep does not ask for are "-", those that have not begun "missing".
 
     An axis of the sweep that is neither row nor column becomes a further level of the rows where cells of one place
-    differ in it: no number is ever an average over anything but seeds. Numbers are in ascending order, words in that
-    of the sweep's file.
+    differ in it: a number is an average over seeds and nothing else. Numbers are in ascending order, words in that of
+    the sweep's file.
 
     Args:
-        found: what selection.cells gave, perhaps with columns that the table derives.
+        found: the result of compared.cells, perhaps with columns that the table derives.
         rows, columns: column of the runs -> header, the outermost level first.
         quantities: several become the outermost level of rows or columns.
         free: axes over which a winner was chosen for each place.
@@ -38,50 +39,78 @@ def pivot(
     fixed = {*rows, *columns, *free, *(searched(found) if len(found) and is_fair(found) else ())}
     further = [axis for axis in (axes(found) if len(found) else []) if axis not in fixed]
     further = that_differ(found, [*rows, *columns], further)
-    row_keys, column_keys = [*further, *rows], [*columns]
-    places = [*zip(*(_filled(found, key) for key in [*row_keys, *column_keys]), strict=True)]
+    row_keys = [*further, *rows]
     at: dict[Key, list[int]] = defaultdict(list)
-    for position, place in enumerate(places or [()] * len(found)):
+    for position, place in enumerate(_places(found, [*row_keys, *columns])):
         at[place].append(position)
     measured, depth = CellBuilder(found, quantities), len(row_keys)
     row_places, column_places = _in_order(place[:depth] for place in at), _in_order(place[depth:] for place in at)
-    several_rows: list[Quantity | None] = [*quantities] if quantities_in == "rows" else [None]
-    several_columns: list[Quantity | None] = [*quantities] if quantities_in == "columns" else [None]
+    outer_rows: list[Quantity | None] = [*quantities] if quantities_in == "rows" else [None]
+    outer_columns: list[Quantity | None] = [*quantities] if quantities_in == "columns" else [None]
     table = [
         [
             measured.cell(at[row + place], quantity) if row + place in at else TableCell(quantity=quantity)
-            for other in several_columns
+            for other in outer_columns
             for place in column_places
             if (quantity := one or other)
         ]
-        for one in several_rows
+        for one in outer_rows
         for row in row_places
     ]
-    row_names = [*map(short, further), *rows.values()]
     frame = pd.DataFrame(
         table,
-        index=_labels(several_rows, row_places, row_names),
-        columns=_labels(several_columns, column_places, [*columns.values()]),
+        index=_labels(outer_rows, row_places, [*map(short, further), *rows.values()]),
+        columns=_labels(outer_columns, column_places, [*columns.values()]),
         dtype=object,
     )
     frame.attrs["notes"] = [*notes]
     return frame
 
 
-def that_differ(found: pd.DataFrame, shown: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Those of the other axes that the shown ones do not determine: batches that co-vary with views say nothing new."""
-    shown_values = [*zip(*(_filled(found, key) for key in shown), strict=True)] or [()] * len(found)
-    kept = []
+def transfer(
+    found: pd.DataFrame, *, rows: Mapping[str, str], protocols: Mapping[Any, str], names: Sequence[str]
+) -> pd.DataFrame:
+    """Tables of transfer: a block of rows for each protocol, a column for each data set that the runs were tested on.
+
+    Cells are top-1 accuracies; the last column is their mean, for runs that have all of them.
+
+    Args:
+        found: cells; their metrics are named transfer/<data set>/<protocol>.
+        protocols: labels of a block -> the end of the metric's name.
+        names: of those labels.
+    """
+    matches = [re.fullmatch(r"transfer/(?!avg/)([^/]+)/(.+)", str(name)) for name in found]
+    datasets = sorted({match[1] for match in matches if match and match[2] in protocols.values()})
+    blocks = []
+    for protocol in protocols.values():
+        scores = found.reindex(columns=[f"transfer/{name}/{protocol}" for name in datasets]).astype(float)
+        own = found.assign(**{f"transfer/avg/{protocol}": scores.mean(axis=1, skipna=False)})
+        quantities = {name: percent(name, f"transfer/{name}/{protocol}") for name in [*datasets, "avg"]}
+        block = pivot(own, rows=rows, columns={}, quantities=[*quantities.values()], quantities_in="columns")
+        blocks.append(block.set_axis(pd.Index([*quantities], name="data set"), axis=1))
+    frame = pd.concat(blocks, keys=[*protocols], names=[*names])
+    how = "the sweep's file with --evaluate probe.transfer=NAME=FOLDER,... does it"
+    frame.attrs["notes"] = [] if datasets else [f"no other data set was judged yet: {how}"]
+    return frame
+
+
+def that_differ(found: pd.DataFrame, fixed: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those of the other axes that the fixed ones do not determine, unlike a batch size that depends on the views."""
+    places, kept = _places(found, fixed), []
     for axis in others:
         first: dict[Key, Any] = {}
-        pairs = zip(shown_values, _filled(found, axis), strict=True)
+        pairs = zip(places, _filled(found, axis), strict=True)
         if any(first.setdefault(place, value) != value for place, value in pairs):
             kept.append(axis)
     return kept
 
 
+def _places(found: pd.DataFrame, keys: Sequence[str]) -> list[Key]:
+    return [*zip(*(_filled(found, key) for key in keys), strict=True)] if keys else [()] * len(found)
+
+
 def _filled(found: pd.DataFrame, key: str) -> list[Any]:
-    """The values along an axis, as floats if one is; what a method does not have is "-"."""
+    """The values along an axis, as floats if one is; "-" for methods that do not have it."""
     values = ["-" if pd.isna(value) or value == "" else value for value in column(found, key).astype(object)]
     if any(isinstance(value, float) for value in values):
         return [value if isinstance(value, str | bool) else float(value) for value in values]
@@ -89,11 +118,8 @@ def _filled(found: pd.DataFrame, key: str) -> list[Any]:
 
 
 def _in_order(places: Iterable[Key]) -> list[Key]:
-    """Every place once: level by level, numbers ascending before words as they come."""
-    unique = [*dict.fromkeys(places)]
-    if not unique:
-        return []
-    ranks = []
+    """The distinct places: level by level, numbers in ascending order before words in order of appearance."""
+    unique, ranks = [*dict.fromkeys(places)], []
     for level in zip(*unique, strict=True):
         values = [*dict.fromkeys(level)]
         numbers = sorted(value for value in values if not isinstance(value, str))
@@ -102,15 +128,13 @@ def _in_order(places: Iterable[Key]) -> list[Key]:
 
 
 def _labels(quantities: Sequence[Quantity | None], places: Sequence[Key], names: Sequence[str]) -> pd.Index:
-    """Rows or columns: the quantities outermost, if there are several; before the first cell one empty place."""
-    places = places or [("-",) * len(names)]
+    """Rows or columns: several quantities outermost; before the first cell one empty place."""
     heads: list[Key] = [() if one is None else (one.header,) for one in quantities]
     if len(heads) == 1 and names:
         heads = [()]
+    labels = [(*head, *place) for head in heads for place in places or [("-",) * len(names)]]
     names = [*([""] if heads[0] or not names else []), *names]
-    labels = [(*head, *place) for head in heads for place in places]
-    if not labels[0]:
-        labels = [("",)]
+    labels = labels if labels[0] else [("",)]
     if len(names) == 1:
         return pd.Index([label[0] for label in labels], name=names[0], dtype=None)
     return pd.MultiIndex.from_tuples(labels, names=names)

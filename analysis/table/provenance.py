@@ -1,4 +1,4 @@
-"""Where every number of a table comes from, and the table as files."""
+"""Provenance of every number of a table, and the table as files."""
 
 import html
 import json
@@ -23,10 +23,9 @@ def write_table(built: FinishedTable, label: str, folder: Path, *, store: str, u
     folder.mkdir(parents=True, exist_ok=True)
     texts = {ending: built.render(format, ui=ui) for ending, format in _ENDINGS.items()}
     head = f'<meta charset="utf-8">\n<title>{html.escape(label)}</title>'
-    texts["html"] = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{texts["html"]}\n</body>\n</html>'
-    )
-    texts["provenance.json"] = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)
+    page = f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{texts["html"]}\n</body>\n</html>'
+    numbers = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)
+    texts |= {"html": page, "provenance.json": numbers}
     files = [folder / f"{file_name(label)}.{ending}" for ending in texts]
     for file, text in zip(files, texts.values(), strict=True):
         file.write_text(f"{text}\n", encoding="utf-8")
@@ -34,29 +33,34 @@ def write_table(built: FinishedTable, label: str, folder: Path, *, store: str, u
 
 
 def provenance(built: FinishedTable, label: str, store: str) -> dict[str, Any]:
-    """For every number of a table its runs: id, cell key, seed, value, commit and whether the tree was as committed."""
-    facts = _facts(built.runs)
+    """For every number of a table its runs: id, cell key, seed, value, commit, and a flag for uncommitted changes."""
+    columns = [name for name in ("run_id", "cell_key", "sweep", "commit", "git_dirty") if name in built.runs]
+    facts = {
+        row["run_id"]: {name: None if pd.isna(value) else str(value) for name, value in row.items()}
+        for row in records_of(built.runs[columns])
+    }
     numbers = []
     for row, column, cell, _ in cells_of(built.frame):
+        if not (cell.n or cell.states):
+            continue
         runs = zip(cell.run_ids, cell.seeds, cell.values, strict=True) if cell.run_ids else ()
+        others = zip(cell.state_ids, cell.states, strict=False)
         numbers.append(
             {
-                "row": _named(built.frame.index, row, "row"),
-                "column": _named(built.frame.columns, column, "column"),
+                "row": _place(built.frame.index, row, "row"),
+                "column": _place(built.frame.columns, column, "column"),
                 "quantity": cell.quantity.label if cell.quantity else "",
                 "metric": cell.quantity.metric if cell.quantity else "",
                 **{"text": cell.text(), "bold": cell.bold, "n": cell.n, "status": cell.status},
-                **{"mean": _number(cell.mean), "std": _number(cell.std), "values": [*cell.values]},
+                "mean": cell.mean if math.isfinite(cell.mean) else None,
+                "std": cell.std if math.isfinite(cell.std) else None,
+                "values": [*cell.values],
                 "runs": [facts.get(run, {"run_id": run}) | {"seed": seed, "value": value} for run, seed, value in runs],
-                "without a number": [
-                    facts.get(run, {"run_id": run}) | {"state": state}
-                    for run, state in zip(cell.state_ids, cell.states, strict=False)
-                ],
+                "without a number": [facts.get(run, {"run_id": run}) | {"state": state} for run, state in others],
             }
         )
-    shown = [number for number in numbers if number["n"] or number["status"]]
     sweeps = sorted({*built.runs["sweep"]})
-    return {"table": label, "title": built.title, "store": store_name(store), "sweeps": sweeps, "numbers": shown}
+    return {"table": label, "title": built.title, "store": store_name(store), "sweeps": sweeps, "numbers": numbers}
 
 
 def store_name(store: str) -> str:
@@ -68,23 +72,7 @@ def store_name(store: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def _facts(runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Run id -> what is to be said of the run."""
-    columns = [name for name in ("run_id", "cell_key", "sweep", "commit", "git_dirty") if name in runs]
-    return {
-        row["run_id"]: {name: None if pd.isna(value) else str(value) for name, value in row.items()}
-        for row in records_of(runs[columns])
-    }
-
-
-def _named(labels: pd.Index, position: int, otherwise: str) -> dict[str, Any]:
-    values = levels(labels[position])
-    return {str(name or otherwise): _plain(value) for name, value in zip(labels.names, values, strict=True)}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _place(labels: pd.Index, position: int, otherwise: str) -> dict[str, Any]:
+    """Level name -> value, as a plain Python value."""
+    values = [value.item() if hasattr(value, "item") else value for value in levels(labels[position])]
+    return {str(name or otherwise): value for name, value in zip(labels.names, values, strict=True)}

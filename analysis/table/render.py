@@ -1,12 +1,14 @@
-"""A table as Markdown, LaTeX, HTML or CSV."""
+"""Rendering of a table as Markdown, LaTeX, HTML or CSV.
 
-import csv
+pandas writes the CSV alone: its Styler knows no rule between blocks of rows and none below a header that spans columns,
+no notes, and names column levels in a row of their own; its to_markdown needs another package for the same text.
+"""
+
 import html
-import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -27,8 +29,6 @@ _LATEX = {
     "±": r"$\pm$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 # "RGN_1.0(0, sigma_GN)", as Rectified LpJEPA writes a target
@@ -48,7 +48,7 @@ p.sweep {font: 12px sans-serif; margin: 4px 0; max-width: 110ch}
 
 
 class CellText(NamedTuple):
-    """One text of a table, and the runs behind it."""
+    """Text of one cell, and the ids of the runs behind it."""
 
     text: str
     bold: bool = False
@@ -57,29 +57,33 @@ class CellText(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Every row and every header has one text per column; the first len(stub) are row labels."""
+    """Texts of a table. Every header and every row has one text per column; the first len(stub) are row labels.
 
-    stub: list[str]  # names of the row labels
-    names: list[str]  # of the header's levels, "" where a level has none
-    headers: list[tuple[str, ...]]  # of the other columns, outermost level first
-    labels: list[list[str]]  # per row; repeated outer labels are blank
+    Args:
+        stub: names of the row labels.
+        names: of the header's levels, "" where a level has none.
+        headers: of the other columns, outermost level first.
+        labels: per row; repeated outer labels are blank.
+        blocks: rows at which the outermost of several labels changes.
+        align: l or r per column.
+    """
+
+    stub: list[str]
+    names: list[str]
+    headers: list[tuple[str, ...]]
+    labels: list[list[str]]
     cells: list[list[CellText]]
-    blocks: set[int]  # rows at which the outermost of several labels changes
-    align: str  # l or r per column
-
-    def rows(self) -> Iterator[tuple[list[str], list[CellText]]]:
-        """Labels and cells of each row."""
-        return zip(self.labels, self.cells, strict=True)
-
-    def spans(self, level: int) -> list[tuple[str, int]]:
-        """The texts of one header level with the number of columns that each spans."""
-        groups = groupby(self.headers, key=lambda header: header[: level + 1])
-        return [(outer[-1], len([*columns])) for outer, columns in groups]
+    blocks: set[int]
+    align: str
 
     def upper(self) -> list[tuple[list[str], list[tuple[str, int]]]]:
-        """The header's rows but the last: texts of the stub, of which the last is the level's name, and the spans."""
-        blank = [""] * (len(self.stub) - 1)
-        return [([*blank, self.names[level]], self.spans(level)) for level in range(len(self.headers[0]) - 1)]
+        """The header's rows but the last: texts of the stub, of which the last is the level's name; and each text of
+        the level with the number of columns that it spans."""
+        blank, rows = [""] * (len(self.stub) - 1), []
+        for level in range(len(self.headers[0]) - 1):
+            groups = groupby(header[: level + 1] for header in self.headers)
+            rows.append(([*blank, self.names[level]], [(outer[-1], len([*columns])) for outer, columns in groups]))
+        return rows
 
     def lowest(self) -> list[str]:
         """The header's last row; "p \\ mu" names rows and columns at once."""
@@ -89,10 +93,10 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """Where the MLflow UI shows a run, or several side by side.
+    """Addresses of runs in the MLflow UI.
 
     Args:
-        ui: its address.
+        ui: address of the UI.
         experiments: run id -> experiment id; a run that is not in it has no link.
     """
 
@@ -100,7 +104,7 @@ class Links:
     experiments: Mapping[str, str] = field(default_factory=dict)
 
     def to(self, run_ids: Sequence[str]) -> str:
-        """The address for these runs, "" where there is none."""
+        """The page of a run, or of several side by side; "" without any."""
         known = [run_id for run_id in run_ids if run_id in self.experiments]
         if not self.ui or not known:
             return ""
@@ -126,15 +130,16 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = 
     """A pipe table that lines up in a terminal; header levels are joined, and "p \\ mu" names rows and columns."""
     layout = layout_of(frame)
     names = [*filter(None, frame.columns.names)]
-    joint = " / " if len(names) > 1 else " "
-    first = 1 if frame.columns.nlevels == 1 and names else 0
-    headers = [joint.join(header[first:]) for header in layout.headers]
+    first = 1 if frame.columns.nlevels == 1 and names else 0  # the level's name is in the corner
+    headers = [(" / " if len(names) > 1 else " ").join(header[first:]) for header in layout.headers]
     corner = " \\ ".join(filter(None, [layout.stub[-1], " / ".join(map(str, names))]))
-    body = [[*labels, *map(_markdown, entries)] for labels, entries in layout.rows()]
-    table = [[*layout.stub[:-1], corner, *headers], *body]
+    table = [[*layout.stub[:-1], corner, *headers]]
+    for labels, cells in zip(layout.labels, layout.cells, strict=True):
+        table.append([*labels, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     rows = [[text.replace("|", "\\|") for text in row] for row in table]
-    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    columns = [*zip(layout.align, widths, strict=True)]
+    columns = [
+        (side, max(3, *map(len, texts))) for side, texts in zip(layout.align, zip(*rows, strict=True), strict=True)
+    ]
     rule = "|".join(f":{'-' * (width + 1)}" if side == "l" else f"{'-' * (width + 1)}:" for side, width in columns)
     lines = [
         " | ".join(
@@ -147,98 +152,84 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = 
 
 
 def to_latex(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
-    """A booktabs table: an outer header spans its columns, a rule parts blocks of rows."""
+    """A booktabs table: an outer header spans its columns, a rule separates blocks of rows."""
     layout = layout_of(frame)
-    header = []
+    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    lines += [f"\\caption{{{_latex(title)}}}"] if title else []
+    lines += [f"\\begin{{tabular}}{{{layout.align}}}", r"\toprule"]
     for stub, spans in layout.upper():
         texts, rules, column = [*map(_latex, stub)], [], len(layout.stub) + 1
         for text, span in spans:
             texts.append(f"\\multicolumn{{{span}}}{{c}}{{{_latex(text)}}}")
             rules.append(f"\\cmidrule(lr){{{column}-{column + span - 1}}}")
             column += span
-        header += [" & ".join(texts) + r" \\", " ".join(rules)]
-    body = []
-    for number, (labels, entries) in enumerate(layout.rows()):
-        body += [r"\midrule"] * (number in layout.blocks)
-        texts = [f"\\textbf{{{_latex(one.text)}}}" if one.bold else _latex(one.text) for one in entries]
-        body.append(" & ".join([*map(_latex, labels), *texts]) + r" \\")
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            *(r"\begin{table}", r"\centering"),
-            *([f"\\caption{{{_latex(title)}}}"] if title else []),
-            *(f"\\begin{{tabular}}{{{layout.align}}}", r"\toprule"),
-            *header,
-            *(" & ".join(map(_latex, layout.lowest())) + r" \\", r"\midrule"),
-            *body,
-            *(r"\bottomrule", r"\end{tabular}"),
-            *(f"\\par\\smallskip{{\\small {_latex(note)}}}" for note in notes),
-            r"\end{table}",
-        ]
-    )
+        lines += [" & ".join(texts) + r" \\", " ".join(rules)]
+    lines += [" & ".join(map(_latex, layout.lowest())) + r" \\", r"\midrule"]
+    for number, (labels, cells) in enumerate(zip(layout.labels, layout.cells, strict=True)):
+        lines += [r"\midrule"] * (number in layout.blocks)
+        texts = [f"\\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text) for cell in cells]
+        lines.append(" & ".join([*map(_latex, labels), *texts]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, *(f"\\par\\smallskip{{\\small {_latex(note)}}}" for note in notes), r"\end{table}"])
 
 
 def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = (), links: Links | None = None) -> str:
-    """A fragment that brings its style, in ASCII: right in a notebook and as a file of any encoding."""
-    layout = layout_of(frame)
-    header = []
+    """A fragment with its style, in ASCII: right in a notebook and as a file of any encoding."""
+    layout, links = layout_of(frame), links or Links()
+    lines = [
+        _STYLE,
+        '<table class="sweep">',
+        *([f"<caption>{html.escape(title)}</caption>"] if title else []),
+        "<thead>",
+    ]
     for stub, spans in layout.upper():
         names = "".join(_tag("th", html.escape(name), "l") for name in stub)
-        header.append(f"<tr>{names}{''.join(_tag('th', html.escape(text), 'span', span) for text, span in spans)}</tr>")
-    sides = [*layout.align]
-    lowest = "".join(_tag("th", html.escape(name), side) for name, side in zip(layout.lowest(), sides, strict=True))
-    header.append(f"<tr>{lowest}</tr>")
-    body = []
-    for number, (labels, entries) in enumerate(layout.rows()):
-        texts = "".join(_tag("th", html.escape(label), "l") for label in labels)
-        texts += "".join(
-            _tag("td", _linked(entry, links or Links()), side)
-            for entry, side in zip(entries, sides[len(labels) :], strict=True)
-        )
-        start = '<tr class="block">' if number in layout.blocks else "<tr>"
-        body.append(f"{start}{texts}</tr>")
-    lines = [
-        *(_STYLE, '<table class="sweep">'),
-        *([f"<caption>{html.escape(title)}</caption>"] if title else []),
-        *("<thead>", *header, "</thead>", "<tbody>", *body, "</tbody>"),
-        "</table>",
-        *(_tag("p", html.escape(note), "sweep") for note in notes),
+        lines.append(f"<tr>{names}{''.join(_tag('th', html.escape(text), 'span', span) for text, span in spans)}</tr>")
+    lowest = zip(layout.lowest(), layout.align, strict=True)
+    lines += [
+        f"<tr>{''.join(_tag('th', html.escape(name), side) for name, side in lowest)}</tr>",
+        "</thead>",
+        "<tbody>",
     ]
+    sides = layout.align[len(layout.stub) :]
+    for number, (labels, cells) in enumerate(zip(layout.labels, layout.cells, strict=True)):
+        texts = "".join(_tag("th", html.escape(label), "l") for label in labels)
+        texts += "".join(_tag("td", _linked(cell, links), side) for cell, side in zip(cells, sides, strict=True))
+        lines.append(f'<tr class="block">{texts}</tr>' if number in layout.blocks else f"<tr>{texts}</tr>")
+    lines += ["</tbody>", "</table>", *(_tag("p", html.escape(note), "sweep") for note in notes)]
     return "\n".join(lines).encode("ascii", "xmlcharrefreplace").decode()
 
 
 def to_csv(frame: pd.DataFrame) -> str:
     """Tidy, in full precision: a grid has one line per cell (mean, std, n, status, runs), a list one line per row.
 
-    What is not a number is empty.
+    Missing numbers are empty.
     """
-    stub = [str(name or "quantity") for name in frame.index.names]
-    lines: list[list[Any]]
-    if frame.columns.names != [None]:
-        names = [
-            str(name or ("quantity" if name is not None else f"column{k}"))
-            for k, name in enumerate(frame.columns.names)
+    names = [str(name or "quantity") for name in frame.index.names]
+    rows = [*zip(frame.index, frame.itertuples(index=False, name=None), strict=True)]
+    lines: list[list[Any]] = []
+    if frame.columns.names == [None]:
+        names += map(str, frame.columns)
+        lines = [[*levels(label), *(v.mean if isinstance(v, TableCell) else v for v in row)] for label, row in rows]
+    else:
+        names += [
+            f"column{k}" if name is None else str(name or "quantity") for k, name in enumerate(frame.columns.names)
         ]
-        lines = [[*stub, *names, "mean", "std", "n", "status", "run_ids"]]
-        for label, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
+        names += ["mean", "std", "n", "status", "run_ids"]
+        for label, row in rows:
             for column, value in zip(frame.columns, row, strict=True):
                 cell = value if isinstance(value, TableCell) else TableCell((value,))
                 status = cell.status or ("finished" if cell.n else "none")
-                numbers = [_exact(cell.mean), _exact(cell.std), cell.n, status, " ".join(cell.run_ids)]
+                numbers = [cell.mean, cell.std, cell.n, status, " ".join(cell.run_ids)]
                 lines.append([*levels(label), *levels(column), *numbers])
-    else:
-        lines = [[*stub, *frame.columns]]
-        for label, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
-            lines.append([*levels(label), *map(_exact, row)])
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue().rstrip("\n")
+    text = pd.DataFrame(lines, columns=names, dtype=object).to_csv(index=False, lineterminator="\n")
+    return str(text).rstrip("\n")
 
 
 def layout_of(frame: pd.DataFrame) -> Layout:
     """The frame's texts; the name of a single level of columns becomes an outer header above its values.
 
-    frame.attrs["n"] is the number of seeds that goes without saying.
+    Cells state their number of seeds unless it is frame.attrs["n"], by default 1.
     """
     headers = [tuple(map(_header_text, levels(column))) for column in frame.columns]
     names = [str(name or "") for name in frame.columns.names]
@@ -272,15 +263,11 @@ def _header_text(value: Any) -> str:
 
 
 def _without_repeats(previous: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Blank what the row above says already, as far as all outer labels agree; the innermost always stands."""
+    """Labels of a row; those equal to the row above up to there are blank, the innermost never."""
     same = 0
     while same < len(labels) - 1 and previous and labels[same] == previous[same]:
         same += 1
     return [""] * same + [*labels[same:]]
-
-
-def _markdown(entry: CellText) -> str:
-    return f"**{entry.text}**" if entry.bold else entry.text
 
 
 def _latex(text: str) -> str:
@@ -294,16 +281,10 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _exact(value: Any) -> Any:
-    value = value.mean if isinstance(value, TableCell) else value
-    return "" if isinstance(value, float) and math.isnan(value) else value
-
-
-def _linked(entry: CellText, links: Links) -> str:
-    text = html.escape(entry.text)
-    address = links.to(entry.run_ids)
+def _linked(cell: CellText, links: Links) -> str:
+    text, address = html.escape(cell.text), links.to(cell.run_ids)
     text = f'<a href="{html.escape(address)}">{text}</a>' if address else text
-    return f"<b>{text}</b>" if entry.bold else text
+    return f"<b>{text}</b>" if cell.bold else text
 
 
 def _tag(kind: str, content: str, style: str, span: int = 1) -> str:

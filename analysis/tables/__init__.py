@@ -68,7 +68,7 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
 
 
 def table(name: str, store: str | None = None, format: str = "md", *, scale: str = "") -> str:
-    """A table, or any sweep of the store, as md, latex, html or csv; what is mixed is marked.
+    """A table, or any sweep of the store, as md, latex, html or csv.
 
     Raises:
         UnknownTable: see find_table.

@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.select.compared import cells
 from analysis.select.labels import with_methods
-from analysis.table.transfer import transfer
+from analysis.table.pivot import transfer
 
 TITLE = "Rectified LpJEPA: linear probe top-1 (%) on other data sets"
 SWEEPS = ("rectified_targets",)

@@ -1,4 +1,4 @@
-"""Errors of user input: one line that names key, rule, value and remedy."""
+"""Errors in user input, and the parts of their one-line messages: key, rule, value and remedy."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """User input is wrong; the message is one line that names key, rule, value and remedy."""
+    """Wrong user input. The message is one line that names key, rule, value and remedy."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -18,7 +18,7 @@ def require(holds: bool, message: str) -> None:
 
 @contextmanager
 def config_errors(prefix: str = "") -> Iterator[None]:
-    """Raise a ValueError of the block, or of the function so decorated, as a ConfigError; prefix begins its message."""
+    """Re-raise a ValueError of the block, or of the decorated function, as a ConfigError with the prefix."""
     try:
         yield
     except ConfigError:
@@ -28,7 +28,7 @@ def config_errors(prefix: str = "") -> Iterator[None]:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """'; did you mean ...?' or '; choose one of ...', for the end of an error message."""
+    """End of an error message: '; did you mean ...?', '; choose one of ...', or nothing for many choices."""
     known = sorted(words)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
@@ -37,9 +37,6 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def short_repr(value: Any) -> str:
-    """The value in an error message: on one line, and cut where it is long."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 (a value's own; Python itself refuses to write a number of 5,000 digits)
-        text = f"a {type(value).__name__} that cannot be printed"
+    """The value's repr for an error message: on one line, cut to 80 characters."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,8 @@
-"""Declaration of a config's fields, and validation of frozen dataclasses by their annotations."""
+"""Declaration of a config's fields, and validation of frozen dataclasses by their annotations.
+
+Not pydantic's dataclasses: their import takes longer than `python -m jepa_train --help`, they drop the fields' metadata
+(cell, schema), and a union gives one error per member, so that the one-line messages would need as much code as this.
+"""
 
 import dataclasses
 import functools
@@ -14,54 +18,54 @@ SCHEMA = 1  # of the config. To add a field: raise it once a release, and write 
 
 
 def later(default: Any, *, schema: int) -> Any:
-    """A config field added after schema 1: part of a cell's key only where it differs from its default.
+    """Declare a config field added after schema 1: part of a cell's key only where it differs from its default.
 
-    The default is what cells without the field were trained with, and never changes.
+    The default must be the value with which older cells were trained, and never changes.
 
     Args:
-        schema: the version of SCHEMA that has the field first.
+        schema: the first version of SCHEMA that has the field.
     """
     return dataclasses.field(default=default, metadata={"schema": schema})
 
 
 def ruled(default: Any, holds: Callable[[Any], bool], rule: str, remedy: str) -> Any:
-    """A config field with a rule that conform checks: "<name> <rule>, got <value>; <remedy>" where it does not hold."""
+    """Declare a config field with a rule; conform raises "<name> <rule>, got <value>; <remedy>" unless it holds."""
     return dataclasses.field(default=default, metadata={"rule": (holds, rule, remedy)})
 
 
 def at_least(least: int, default: int, remedy: str) -> Any:
-    """A config field that must be at least so much."""
+    """Declare a config field with a lower bound."""
     return ruled(default, lambda value: value >= least, f"must be at least {least}", remedy)
 
 
 def not_negative(default: float, remedy: str = "0 turns it off") -> Any:
-    """A config field that must be 0 or more."""
+    """Declare a config field that must be 0 or more."""
     return ruled(default, lambda value: value >= 0, "must not be negative", remedy)
 
 
 def positive(default: float, remedy: str) -> Any:
-    """A config field that must be above 0."""
+    """Declare a config field that must be above 0."""
     return ruled(default, lambda value: value > 0, "must be positive", remedy)
 
 
 def conform(config: Any, *, remedies: Mapping[str, str] = {}) -> None:
-    """Give every field of a frozen dataclass its declared type, then check the rules: for __post_init__.
+    """Convert every field of a frozen dataclass to its declared type, then check the rules. Call it in __post_init__.
 
     Args:
-        remedies: by field, how the message about its type ends.
+        remedies: by field, the end of the message about its type.
 
     Raises:
         ValueError: a field of another type, or one whose rule does not hold.
     """
-    hints = field_hints(config.__class__)
-    for field in dataclasses.fields(config):
+    fields, hints = dataclasses.fields(config), field_hints(config.__class__)
+    for field in fields:
         try:
             value = conformed(field.name, getattr(config, field.name), hints[field.name])
         except ValueError as error:
             remedy = f"; {remedies[field.name]}" if field.name in remedies else ""
             raise ValueError(f"{error}{remedy}") from None
         object.__setattr__(config, field.name, value)
-    for field in dataclasses.fields(config):
+    for field in fields:
         if "rule" in field.metadata:
             (holds, rule, remedy), value = field.metadata["rule"], getattr(config, field.name)
             require(holds(value), f"{field.name} {rule}, got {value}; {remedy}")
@@ -74,12 +78,12 @@ def field_hints(kind: type) -> Mapping[str, Any]:
 
 
 def conformed(key: str, value: Any, kind: Any) -> Any:
-    """The value in its field's type: an int serves as a float, so that equal cells have equal keys; nothing else does.
+    """Convert a value to its field's type: an int to a float, so that equal cells have equal keys; nothing else.
 
-    Sequences come back as tuples and mappings as dicts, each element conformed. A Protocol admits everything.
+    Sequences become tuples and mappings dicts, with each element converted. A Protocol admits everything.
 
     Raises:
-        ValueError: another type, a number that is not finite, a word that is no choice of a Literal.
+        ValueError: another type, a number that is not finite, a string that is not in a Literal.
     """
     origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin is Literal:
@@ -87,61 +91,51 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
             near = nearest(value, parts) if type(value) is str else ""
             raise ValueError(f"{key} must be one of {', '.join(parts)}, got {short_repr(value)}{near}")
         return value
-    if origin in (tuple, Sequence) and isinstance(value, _SEQUENCES):
-        return tuple(conformed(f"{key}[{place}]", part, parts[0]) for place, part in enumerate(value))
-    if origin is Mapping and isinstance(value, Mapping):
+    if _has_elements(value, kind):
+        if origin is not Mapping:
+            return tuple(conformed(f"{key}[{index}]", each, parts[0]) for index, each in enumerate(value))
         names = [conformed(f"a key of {key}", name, parts[0]) for name in value]
         return {name: conformed(f"{key}[{name!r}]", value[name], parts[1]) for name in names}
-    if origin in (types.UnionType, typing.Union):
-        return _conformed_to_one(key, value, kind, parts)
-    if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
-        raise ValueError(f"{key} must be a number of at most 63 bits, got {short_repr(value)}")
+    inside: list[ValueError] = []  # of members that have the value's own type: more specific than "must be A or B"
+    for part in parts if origin in _UNIONS else ():
+        try:
+            return conformed(key, value, part)
+        except ValueError as error:
+            inside += [error] if type(value) is part or _has_elements(value, part) else []
+    if inside:
+        raise inside[0]
     if kind is float and type(value) is int:
         value = float(value)
-    if not _fits(value, kind, origin):
+    if not _fits(value, origin):
         raise ValueError(f"{key} must be {_named(kind)}, got {short_repr(value)} ({type(value).__name__})")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}")
     return value
 
 
-def _conformed_to_one(key: str, value: Any, kind: Any, parts: tuple[Any, ...]) -> Any:
-    """The value in the first of several types that takes it; what is wrong within one of them is said of that."""
-    inside: list[ValueError] = []
-    for part in parts:
-        try:
-            return conformed(key, value, part)
-        except ValueError as error:
-            container, given = typing.get_origin(part), type(value)
-            taken_apart = isinstance(value, Mapping if container is Mapping else _SEQUENCES)
-            if (container in _CONTAINERS and taken_apart) or part is given:
-                inside.append(error)
-    if inside:
-        raise inside[0]
-    raise ValueError(f"{key} must be {_named(kind)}, got {short_repr(value)} ({type(value).__name__})")
-
-
-_SEQUENCES = (list, tuple, range)  # text and bytes are sequences too, of what nobody meant
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _CONTAINERS = {tuple: "a tuple", Sequence: "a list", Mapping: "a dict"}
+_UNIONS = (types.UnionType, typing.Union)
 
 
-def _fits(value: Any, kind: Any, origin: Any) -> bool:
-    if getattr(kind, "_is_protocol", False):
-        return True
-    if origin in _CONTAINERS:
-        return False  # the containers that fit have been taken apart
-    if kind in NAMES:
-        return type(value) is kind  # bool is an int, and numpy's float64 a float
-    return isinstance(value, kind)
+def _has_elements(value: Any, kind: Any) -> bool:
+    """True if the value is a container of the kind's sort; text and bytes are not."""
+    origin = typing.get_origin(kind)
+    return origin in _CONTAINERS and isinstance(value, Mapping if origin is Mapping else (list, tuple, range))
+
+
+def _fits(value: Any, origin: Any) -> bool:
+    if origin in NAMES:
+        return type(value) is origin  # bool is an int, and numpy's float64 a float
+    is_protocol = getattr(origin, "_is_protocol", False)
+    return is_protocol or (origin not in (*_CONTAINERS, *_UNIONS) and isinstance(value, origin))
 
 
 def _named(kind: Any) -> str:
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+    origin = typing.get_origin(kind) or kind
+    if origin in _UNIONS:
         return " or ".join(dict.fromkeys(_named(part) for part in typing.get_args(kind)))
-    if typing.get_origin(kind) is Literal:
+    if origin is Literal:
         return " or ".join(repr(word) for word in typing.get_args(kind))
-    if kind is types.NoneType:
-        return "None"
-    names = NAMES | _CONTAINERS
-    return names.get(typing.get_origin(kind) or kind) or f"{kind.__name__}(...)"
+    names = NAMES | _CONTAINERS | {types.NoneType: "None"}
+    return names.get(origin) or f"{kind.__name__}(...)"

@@ -1,9 +1,6 @@
-"""Checkpoints of one run: atomic files, written beside the training, read without executing anything, one in reserve.
+"""Checkpoints of one run: atomic files, written while training goes on, read without executing anything."""
 
-Order of this file: the errors, the decision on how a run starts, Checkpoints, the files to delete, one file's content.
-"""
-
-import errno
+import io
 import json
 import logging
 import time
@@ -13,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import torch
 
@@ -21,8 +18,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
 from jepa_train.distributed import collectives
-from jepa_train.storage.base import InUse, StorageError, StoragePath
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +27,6 @@ INTERVAL_S = 300.0  # between two checkpoints within an epoch
 WAIT_S = 60.0  # for another process to leave the folder: a worker whose driver died ends within seconds
 _KEEP = 2  # the newest and, should that prove unreadable, the one before
 _FINAL = "final.pt"
-# Errors of a disk that does not answer, which say nothing of the file; a damaged file leads to other errors
-_AWAY = {errno.ESTALE, errno.EIO, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO}
 
 Reports = Sequence[dict[str, float]]
 
@@ -59,10 +53,6 @@ class ResumeDecision:
     error: str = ""
     outage: bool = False
 
-    def broadcast(self) -> "ResumeDecision":
-        """Rank 0's decision, on every rank. As JSON: torch's own way to send an object executes what it receives."""
-        return ResumeDecision(**json.loads(collectives.broadcast_text(json.dumps(asdict(self)))))
-
 
 class Checkpoints:
     """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights) at its end.
@@ -85,7 +75,7 @@ class Checkpoints:
         self._saved = saved
         self._last = time.monotonic()
         self._refused: dict[str, type[CheckpointError]] = {}  # by name; resume does not read older ones
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[bool] | None = None
 
@@ -100,8 +90,7 @@ class Checkpoints:
                 raise
         finally:
             self._thread.shutdown()
-            if self._lock is not None:
-                self._lock.close()
+            self._lock.close()
 
     def resume(self) -> dict[str, Any]:
         """Load the newest checkpoint of this run that can be read, the same on every rank; {} if there is none.
@@ -114,8 +103,16 @@ class Checkpoints:
             StorageError: the storage is away, and with it what this run may have left there; or another process is
                 using the folder.
         """
-        decision, content = self._decide() if collectives.is_main() else (ResumeDecision(), {})
-        decision = decision.broadcast()
+        decision = ResumeDecision()
+        content: dict[str, Any] = {}
+        if collectives.is_main():
+            try:
+                name, content = self._newest()
+                decision = ResumeDecision(name)
+            except (ConfigError, StorageError) as error:
+                decision = ResumeDecision(error=str(error), outage=isinstance(error, StorageError))
+        # As JSON: torch's own way to send an object executes what it receives.
+        decision = ResumeDecision(**json.loads(collectives.broadcast_text(json.dumps(asdict(decision)))))
         if decision.error:
             raise (StorageError if decision.outage else ConfigError)(decision.error)
         if self._folder is None or not decision.checkpoint:
@@ -131,8 +128,8 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
         """Write the state after `step` steps, and drop all but the one before once the file is complete.
 
-        The state is copied to a file before this returns; its way to the bucket, or for good onto the disk, goes on
-        beside the training, one at a time. A full disk, or a store that is away, costs the checkpoint only.
+        The state is copied before this returns and written beside the training, one file at a time. A full disk, or a
+        storage that does not answer, costs the checkpoint only.
         """
         self._last = time.monotonic()
         self._write(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
@@ -162,14 +159,6 @@ class Checkpoints:
             self.settle()
             self._delete_older(keep=0)
 
-    def _decide(self) -> tuple[ResumeDecision, dict[str, Any]]:
-        """Rank 0's decision, with the content of the checkpoint that it names."""
-        try:
-            name, content = self._newest()
-        except (ConfigError, StorageError) as error:
-            return ResumeDecision(error=str(error), outage=isinstance(error, StorageError)), {}
-        return ResumeDecision(name), content
-
     def _newest(self) -> tuple[str, dict[str, Any]]:
         """Lock the folder and read the newest checkpoint of this run: its name and content; "", {} if there is none.
 
@@ -179,15 +168,9 @@ class Checkpoints:
         """
         if self._folder is None:
             return "", {}
-        try:
-            # two writers would mix their steps: a worker whose driver was killed trains on until its next report
-            self._lock = self._folder.lock(WAIT_S)
-        except InUse:  # an outage: a server may keep the lock of a machine that died for minutes
-            text = f"checkpoints {self._folder} are being written by another process; wait until it has ended"
-            raise StorageError(text) from None
-        names = self._folder.names()
-        _delete(self._folder, (name for name in names if name.endswith(".part")))  # of writers that were killed
-        foreign = ""
+        # Two writers would mix their steps: a worker whose driver was killed trains on until its next report.
+        self._lock.enter_context(self._folder.lock(WAIT_S))
+        names, foreign = self._folder.names(), ""
         for name in [*filter(_FINAL.__eq__, names), *_steps_newest_first(names)]:
             try:
                 return name, self._read(self._folder / name)
@@ -241,28 +224,21 @@ class Checkpoints:
         )
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Write the content to a local file now, and let the thread upload it under its name."""
+        """Serialise the content now, and let the thread write it under its name."""
         if self._folder is None or not collectives.is_main():
             return
         self.settle()
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
-        target, taken = self._folder / name, time.monotonic()
-        try:
-            with ExitStack() as stack:
-                local = stack.enter_context(target.written())
-                torch.save(head | content, stack.enter_context(local.open("wb")))
-                rest = stack.pop_all()  # to close the file, too: NFS writes it then
-        except (OSError, RuntimeError) as error:  # torch.save raises either where the disk is full
-            _warn_unwritten(target, error)
-        else:
-            self._upload = self._thread.submit(self._complete, target, rest, taken)
+        taken, buffer = time.monotonic(), io.BytesIO()
+        torch.save(head | content, buffer)
+        self._upload = self._thread.submit(self._complete, self._folder / name, buffer.getbuffer(), taken)
 
-    def _complete(self, target: StoragePath, rest: ExitStack, taken: float) -> bool:
-        """Bring the file under its name and delete older ones, in the thread; returns False on an outage."""
+    def _complete(self, target: StoragePath, content: memoryview, taken: float) -> bool:
+        """Write the file and delete older ones, in the thread; returns False if the storage does not take it."""
         try:
-            rest.close()
+            target.write_bytes(content)
         except OSError as error:
-            _warn_unwritten(target, error)
+            logger.warning("the checkpoint could not be written: %s; training goes on without it", error)
             return False
         self._saved(time.monotonic() - taken)
         self._refused.pop(target.name, None)
@@ -272,14 +248,16 @@ class Checkpoints:
     def _delete_older(self, *, keep: int, saved: str = "") -> None:
         if self._folder is not None:
             with suppress(OSError):  # a file too many is no reason to stop
-                _delete(self._folder, files_to_delete(self._folder.names(), self._refused, keep=keep, saved=saved))
+                for name in files_to_delete(self._folder.names(), self._refused, keep=keep, saved=saved):
+                    (self._folder / name).remove()
 
 
-def files_to_delete(names: Iterable[str], refused: Mapping[str, type], *, keep: int, saved: str = "") -> list[str]:
-    """Names of the step files to delete, newest first: all of this run's except the newest `keep` good ones.
+def files_to_delete(names: Sequence[str], refused: Mapping[str, type], *, keep: int, saved: str = "") -> list[str]:
+    """Names of the files to delete: parts of killed writers, and this run's checkpoints except the newest good ones.
 
     Args:
-        names: of all files in the folder.
+        names: of all files in the folder, in any order.
+        keep: number of good checkpoints that stay.
         refused: by name, AnotherCellError of another run's files, which are never deleted; another CheckpointError of
             bad files, which do not count as kept.
         saved: the newest file to consider; those after it stay. Empty considers all.
@@ -287,7 +265,7 @@ def files_to_delete(names: Iterable[str], refused: Mapping[str, type], *, keep: 
     steps = [name for name in _steps_newest_first(names) if not saved or name <= saved]
     ours = [name for name in steps if refused.get(name) is not AnotherCellError]
     kept = [name for name in ours if name not in refused][:keep]
-    return [name for name in ours if name not in kept]
+    return [name for name in names if name.endswith(".part") or (name in ours and name not in kept)]
 
 
 def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
@@ -298,22 +276,15 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
         StorageError: the storage is away.
     """
     try:
-        with storage_path(path).local() as file:
-            with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"{damaged} fails its checksum")
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        file = io.BytesIO(storage_path(path).read_bytes())
+        with zipfile.ZipFile(file) as archive:  # torch.save writes one; torch.load does not test its checksums
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} fails its checksum")
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except (StorageError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from error
-    except OSError as error:
-        if error.errno in _AWAY:
-            raise StorageError(f"checkpoint {path} cannot be read ({error.strerror})") from error
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: it is none, or only a part of one") from error
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
@@ -338,16 +309,6 @@ def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> 
             f"the checkpoint does not fit this version of the code ({type(error).__name__}: {reason}); "
             "delete it to train anew"
         ) from error
-
-
-def _delete(folder: StoragePath, names: Iterable[str]) -> None:
-    for name in names:
-        with suppress(OSError):
-            (folder / name).remove()
-
-
-def _warn_unwritten(target: StoragePath, error: Exception) -> None:
-    logger.warning("checkpoint %s could not be written (%s); training goes on without it", target, error)
 
 
 def _steps_newest_first(names: Iterable[str]) -> list[str]:

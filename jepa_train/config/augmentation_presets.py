@@ -1,8 +1,8 @@
 """Named augmentation recipes: values to put into TrainConfig(views=...), one per kind of images.
 
-All the papers' deviate alike here: crops are resampled bilinearly with antialiasing (Rectified LpJEPA's bicubically),
-the blur's kernel is a tenth of the image wide (LeJEPA's README names none), pixels are normalised to [-2, 2] on every
-dataset, and the flip comes first.
+Deviations from the papers, common to all: crops are resampled bilinearly with antialiasing (Rectified LpJEPA:
+bicubically), the blur's kernel is a tenth of the image wide (LeJEPA's README names none), pixels are normalised to
+[-2, 2] on every dataset, and the flip comes first.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ LEJEPA_VIEWS = dataclasses.replace(
     solarize=0.2,
 )
 
-# The same for images of 32 px, of which neither paper tells: half the side for local views; no blur, as in CIFAR_VIEWS
+# LEJEPA_VIEWS for images of 32 px, which neither paper has: local views of half the side; no blur, as in CIFAR_VIEWS
 LEJEPA_SMALL_VIEWS = dataclasses.replace(LEJEPA_VIEWS, global_size=32, local_size=16, blur=0.0)
 
 # LeJEPA, MINIMAL.md: all views global, stronger jitter. Its blur has a kernel of 7 px; here that is 13 of 128.

@@ -1,12 +1,13 @@
 """The flat form of a config, {"method": "lejepa", "method.lamb": 0.05, ...}, and its hash, the cell key.
 
-This is what Tune, Optuna, MLflow and pandas see. It is complete: every field, not only the swept ones.
+Tune, Optuna, MLflow and pandas see this form. It is complete: every field, not only those of the sweep.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,22 +22,13 @@ Flat = dict[str, Scalar]
 
 def flatten(config: TrainConfig) -> Flat:
     """The complete flat form: {"method": name, "method.lamb": ..., "data.name": ..., "epochs": ...}."""
-    flat: Flat = {}
-    for top in dataclasses.fields(config):
-        value = getattr(config, top.name)
-        if not dataclasses.is_dataclass(value):
-            flat[top.name] = value
-            continue
-        if top.name == "method":
-            flat["method"] = config.method.name
-        for inner in dataclasses.fields(value):
-            flat[f"{top.name}.{inner.name}"] = getattr(value, inner.name)
-    return flat
+    keys = _fields(type(config.method))
+    return {"method": config.method.name} | dict(zip(keys, operator.attrgetter(*keys)(config), strict=True))
 
 
 @config_errors()
 def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> TrainConfig:
-    """The config of a flat form; what it leaves out comes from base, or from the defaults.
+    """The config of a flat form; missing fields come from base, or from the defaults.
 
     A `method` other than the base's starts from that method's own defaults.
 
@@ -58,41 +50,46 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
             continue
         prefix = f"{top.name}."
         inner = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-        with config_errors(prefix):  # a section's message starts with the field's name: complete it to the dotted key
+        with config_errors(prefix):  # completes the field's name, with which the message starts, to the dotted key
             sections[top.name] = dataclasses.replace(current, **inner) if inner else current
     return TrainConfig(**sections)
 
 
 def parse(assignments: Iterable[str], *, base: TrainConfig) -> Flat:
-    """The flat form of command-line words `key=value`; values are read by the type of their field."""
-    words = [word.partition("=") for word in assignments]
-    for key, equals, value in words:
+    """The flat form of command-line assignments "key=value"; each value is read by the type of its field.
+
+    Raises:
+        ConfigError: a word that is no assignment, a key given twice, a value that cannot be read.
+    """
+    texts: dict[str, str] = {}
+    for word in assignments:
+        key, equals, text = word.partition("=")
         if not equals:
-            raise ConfigError(f"{key} is not an assignment; write key=value, as in optim.lr=1e-3 (got {key + value!r})")
-    texts = {key: value for key, _, value in words}
-    if len(texts) < len(words):
-        twice = next(key for key in texts if sum(word[0] == key for word in words) > 1)
-        raise ConfigError(f"{twice} is given twice; keep one")
+            raise ConfigError(f"{key} is not an assignment; write key=value, as in optim.lr=1e-3 (got {word!r})")
+        if key in texts:
+            raise ConfigError(f"{key} is given twice; keep one")
+        texts[key] = text
     types = field_types(type(_method_named(texts.get("method", base.method.name), base)))
-    return {key: _read(key, text, types[key]) if key in types else text for key, text in texts.items()}
+    return {key: _read(key, text, types.get(key)) for key, text in texts.items()}
 
 
 @functools.cache
 def field_types(method: type[Method]) -> Mapping[str, Any]:
-    """Every flat key of a config with this method, and its type."""
+    """Flat keys of a config with this method, with their types."""
     return {"method": str} | {key: kind for key, (_, kind) in _fields(method).items()}
 
 
 def type_names() -> dict[str, str]:
-    """The type of every flat key of any config: "int", "float", "bool" or "str"."""
+    """The type of each flat key of any config: "int", "float", "bool" or "str"."""
     types = {key: kind for method in METHODS.values() for key, kind in field_types(method).items()}
     return {key: kind.__name__ if isinstance(kind, type) else "str" for key, kind in types.items()}
 
 
 def cell_fields(config: TrainConfig) -> Flat:
-    """The flat form without what decides no result: where things lie, how fast they run, what else is measured."""
-    places = _places(type(config.method))
-    return {key: value for key, value in flatten(config).items() if key not in places}
+    """The flat form without fields that do not affect the result: paths, speed, further measurements."""
+    fields = _fields(type(config.method))
+    decides = {key for key, (field, _) in fields.items() if field.metadata.get("cell", True)} | {"method"}
+    return {key: value for key, value in flatten(config).items() if key in decides}
 
 
 def key_fields(config: TrainConfig) -> Flat:
@@ -102,16 +99,16 @@ def key_fields(config: TrainConfig) -> Flat:
 
 
 def cell_key(config: TrainConfig) -> str:
-    """16 hex digits that name the cell: the hash of everything that decides the result, and of nothing else."""
+    """Hash of everything that affects the result, and of nothing else: 16 hex digits that name the cell."""
     text = json.dumps(key_fields(config), sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @functools.cache
 def later_fields() -> Mapping[str, dict[str, str]]:
-    """The fields added after schema 1, by flat key, with their defaults as MLflow stores them.
+    """Fields added after schema 1, by flat key, with their defaults as MLflow stores them.
 
-    Those of every config are listed under "*", a method's own under its name.
+    Fields of every config are listed under "*", a method's own under its name.
     """
     found: dict[str, dict[str, str]] = {}
     for name, method in METHODS.items():
@@ -123,14 +120,8 @@ def later_fields() -> Mapping[str, dict[str, str]]:
 
 
 @functools.cache
-def _places(method: type[Method]) -> frozenset[str]:
-    """The flat keys of a config with this method that are no part of a cell."""
-    return frozenset(key for key, (field, _) in _fields(method).items() if not field.metadata.get("cell", True))
-
-
-@functools.cache
 def _fields(method: type[Method]) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
-    """Every field of a config with this method, by flat key, and its type."""
+    """Fields of a config with this method, by flat key, with their types."""
     fields: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
     for top in dataclasses.fields(TrainConfig):
         section = method if top.name == "method" else field_hints(TrainConfig)[top.name]
@@ -143,20 +134,16 @@ def _fields(method: type[Method]) -> Mapping[str, tuple[dataclasses.Field[Any], 
 
 
 def _method_named(name: Any, base: TrainConfig) -> Method:
-    """The base's own method when it has this name, otherwise that method with its defaults."""
+    """The base's own method if it has this name, otherwise that method with its defaults."""
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method must be a known method, got {name!r}{nearest(str(name), METHODS)}")
     return base.method if name == base.method.name else METHODS[name]()
 
 
 def _read(key: str, text: str, kind: Any) -> Scalar:
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{key} must be true or false, got {text!r}")
-        return text.lower() == "true"
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            raise ConfigError(f"{key} must be {NAMES[kind]}, got {text!r}") from None
-    return text
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (KeyError, ValueError):
+        raise ConfigError(f"{key} must be {NAMES[kind]}, got {text!r}") from None

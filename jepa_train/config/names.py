@@ -1,4 +1,4 @@
-"""Names of datasets and evaluation protocols that a config may hold, and the text lists that hold several.
+"""Names of datasets and evaluation protocols that a config may hold, and parsers of comma-separated lists of them.
 
 The registries data.DATASETS and evaluation.protocols.PROTOCOLS import the config; a test compares the names.
 """
@@ -10,7 +10,7 @@ PROTOCOL_NAMES = ("linear", "sgd", "knn", "kshot", "finetune")
 
 
 def protocol_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list; "" has none.
+    """Parse a comma-separated list of protocols; "" is the empty list.
 
     Raises:
         ValueError: an unknown name, or one given twice.
@@ -24,10 +24,10 @@ def protocol_names(text: str) -> tuple[str, ...]:
 
 
 def transfer_sets(text: str) -> dict[str, str]:
-    """{name: folder} of a comma-separated list; the folder is "" where none is given. "" has none.
+    """Parse a comma-separated list of transfer sets, "cifar100,dtd=FOLDER", to {name: folder}; "" is the empty list.
 
-    "cifar100,dtd=FOLDER": a name alone is one of DATASET_NAMES; with a folder it is that, or any name for a folder of
-    images (train/<class>/*, test/<class>/*). DTD, Flowers-102, Food-101, Pets and the like come as such folders.
+    A name alone is one of DATASET_NAMES, and its folder "". With a folder it is one of them or any name for a folder of
+    images (train/<class>/*, test/<class>/*), as DTD, Flowers-102, Food-101 and Pets come.
 
     Raises:
         ValueError: an unknown name without a folder, a name without letters or given twice.

@@ -1,4 +1,4 @@
-"""Where the command line and the sweeps start from: complete configs, one per dataset and one per recipe of the papers.
+"""Base configs of the command line and the sweeps: complete, one per dataset and one per recipe of the papers.
 
 A paper's preset cites where its numbers are printed and names, after "Missing:", what its authors used and no field
 here expresses. Common to all of them: probes have a LayerNorm and are on AdamW; biases and norms are not decayed; bf16
@@ -208,14 +208,14 @@ _COLOUR = TrainConfig(
 
 
 class _Presets(dict[str, TrainConfig]):
-    """By name; one that is misspelt is answered with the nearest."""
+    """Presets by name. An unknown name raises ConfigError with the nearest one."""
 
     def __missing__(self, name: object) -> TrainConfig:
         remedy = nearest(str(name), self) or "; jepa_train/config/presets.py lists them, try 'digits'"
         raise ConfigError(f"preset must be a known preset, got {name!r}{remedy}")
 
 
-# the first six: by data.name, where the command line starts unless told another
+# the first six are by data.name: the default presets of the command line
 PRESETS = _Presets(
     {
         **{

@@ -1,7 +1,7 @@
-"""The scales of the papers' studies, and what each starts from below the paper's own.
+"""Base configs of the papers' studies at the scales below the paper's own.
 
-A study says for each scale which values it sweeps; its base is the paper's preset at "paper", and one of the ladders
-here at the others. Nothing measured at one scale is comparable with another.
+A study lists the values that it sweeps at each scale; its base is the paper's preset at "paper", and a config from here
+at the others. Results of different scales are not comparable.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ _LAB = dataclasses.replace(
 
 
 def transferred(base: TrainConfig) -> TrainConfig:
-    """Digits 0 to 4, judged on 5 to 9 as well: the one pair of data sets that needs no download."""
+    """Digits 0 to 4 with transfer to 5 to 9: the one pair of datasets that needs no download."""
     data = dataclasses.replace(base.data, name="digits_0_4")
     return dataclasses.replace(base, data=data, probe=dataclasses.replace(base.probe, transfer="digits_5_9"))
 
 
 LEJEPA: dict[Scale, TrainConfig] = {"mini": dataclasses.replace(DIGITS, epochs=12), "small": _SMALL, "lab": _LAB}
 
-# the same with a ViT of 16 patches
+# LEJEPA with a ViT of 16 patches
 VITS: dict[Scale, TrainConfig] = {
     scale: dataclasses.replace(
         base,

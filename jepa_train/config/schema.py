@@ -1,4 +1,4 @@
-"""TrainConfig: frozen dataclasses, one nesting level, that cannot be wrong. flat.py has their flat dotted form."""
+"""TrainConfig and its sections: frozen, validated dataclasses. flat.py has their flat dotted form."""
 
 import functools
 import operator
@@ -10,32 +10,30 @@ from jepa_train.base.validation import at_least, conform, conformed, not_negativ
 from jepa_train.config.names import DATASET_NAMES, protocol_names, transfer_sets
 from jepa_train.methods import METHODS, LeJEPA, Method
 
-# where a thing lies, how fast it is computed, what else is measured: what decides no result is no part of the cell key
+# Fields that do not affect the result (paths, speed, further measurements) are no part of the cell key.
 _NO_CELL = {"cell": False}
 
 
-def _probability(default: float) -> Any:
-    return ruled(default, lambda value: 0 <= value <= 1, "is a probability in [0, 1]", "0 turns it off")
-
-
-def _strength(default: float) -> Any:
-    return ruled(default, lambda value: 0 <= value <= 1, "is a jitter strength in [0, 1]", "0 turns it off")
+def _fraction(default: float, meaning: str, *, most: float = 1) -> Any:
+    return ruled(default, lambda value: 0 <= value <= most, f"is a {meaning} in [0, {most}]", "0 turns it off")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images. Val is carved out of train, stratified and deterministic; test is evaluated once, at the end."""
+    """Dataset and splits. Val is a stratified, deterministic part of train; test is evaluated once, at the end."""
 
     name: str = "digits"
     path: str = field(default="", metadata=_NO_CELL)
     download: bool = field(default=False, metadata=_NO_CELL)
-    fingerprint: str = ""  # hash of an image folder's file list, filled in by preflight: the path is not the identity
-    # pixels; what is stored, before augmentation
+    fingerprint: str = (
+        ""  # hash of an image folder's file list, filled in by preflight; identifies the data in place of the path
+    )
+    # side in pixels of the stored images, before augmentation
     image_size: int = ruled(12, lambda pixels: pixels >= 4, "must be at least 4 px", "try 16")
-    # so many of the training images, stratified, val carved out of them
+    # number of training images, a stratified sample that val is carved out of
     train_images: int = not_negative(0, "0 means all")
     val_frac: float = ruled(0.1, lambda share: 0 < share < 1, "must lie in (0, 1)", "try 0.1")
-    on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # of image files; skip counts them
+    on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # image files; skip counts them
 
     def __post_init__(self) -> None:
         conform(self)
@@ -45,10 +43,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """The augmentation recipe: crops, colour and blur. Sizes in pixels, scales in area, the rest in probability.
+    """Augmentation recipe: crops, colour and blur. Sizes in pixels, scales in area, else probabilities.
 
-    The defaults suit digits, grey strokes: a flip makes another character, colour has no effect, and blur or
-    solarising hide what little there is. augmentation_presets.py has those of other images.
+    The defaults suit digits, which are grey strokes: a flip makes another character, colour has no effect, blur and
+    solarising destroy them. augmentation_presets.py has recipes for other images.
     """
 
     num_global: int = at_least(1, 2, "the papers use 2")
@@ -59,15 +57,15 @@ class ViewsConfig:
     global_scale_max: float = 1.0
     local_scale_min: float = 0.05
     local_scale_max: float = 0.3
-    flip: float = _probability(0.0)
-    jitter: float = _probability(0.8)  # the strengths follow
-    brightness: float = _strength(0.4)
-    contrast: float = _strength(0.4)
-    saturation: float = _strength(0.0)
-    hue: float = ruled(0.0, lambda turn: 0 <= turn <= 0.5, "is a jitter strength in [0, 0.5]", "0 turns it off")
-    grayscale: float = _probability(0.0)
-    blur: float = _probability(0.0)
-    solarize: float = _probability(0.0)
+    flip: float = _fraction(0.0, "probability")
+    jitter: float = _fraction(0.8, "probability")  # its strengths follow
+    brightness: float = _fraction(0.4, "jitter strength")
+    contrast: float = _fraction(0.4, "jitter strength")
+    saturation: float = _fraction(0.0, "jitter strength")
+    hue: float = _fraction(0.0, "jitter strength", most=0.5)
+    grayscale: float = _fraction(0.0, "probability")
+    blur: float = _fraction(0.0, "probability")
+    solarize: float = _fraction(0.0, "probability")
 
     def __post_init__(self) -> None:
         conform(self)
@@ -82,20 +80,20 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; the papers use 3 layers)."""
+    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers)."""
 
     encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
-    small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of 32 px or so
-    patch_size: int = not_negative(0, "0 means the encoder's own")  # pixels, of a ViT's patches
-    register_tokens: int = not_negative(0, "0 means none")  # of a ViT, besides its class token
-    # stochastic depth, where the encoder has it
+    small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of about 32 px
+    patch_size: int = not_negative(0, "0 means the encoder's own")  # ViTs: patch size in pixels
+    register_tokens: int = not_negative(0, "0 means none")  # ViTs: besides the class token
+    # stochastic depth, for encoders that have it
     drop_path: float = ruled(0.0, lambda share: 0 <= share < 1, "is a probability in [0, 1)", "0 turns it off")
     embed_dim: int = not_negative(0, "0 means none")  # width of a linear layer between encoder and projector
     projector_layers: int = at_least(1, 3, "try 3")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
-    predictor: bool = False  # an MLP on z, Linear-BN-ReLU-Linear, that predicts the centre from each view
-    # of the averaged network, which gives the centre and is what is evaluated
+    predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
+    # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
@@ -118,8 +116,8 @@ class OptimConfig:
     weight_decay: float = not_negative(1e-2)
     warmup_epochs: float = not_negative(2.0, "0 means none")
     final_lr_frac: float = ruled(1e-3, lambda share: 0 <= share <= 1, "is a fraction of lr in [0, 1]", "try 1e-3")
-    momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # of LARS
-    # LARS: the largest step as a fraction of a weight's norm, before lr
+    momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # LARS
+    # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
 
     def __post_init__(self) -> None:
@@ -128,12 +126,12 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """How embeddings are judged: by online linear probes (on the schedule of the encoder), and at the end."""
+    """Evaluation: online linear probes, on the learning rate schedule of the encoder, and protocols at the end."""
 
     lr: float = positive(1e-2, "try 1e-2")
     weight_decay: float = not_negative(1e-6)
-    protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # PROTOCOL_NAMES, run at the end
-    transfer: str = field(default="", metadata=_NO_CELL)  # other data sets, judged at the end: cifar100,dtd=FOLDER
+    protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # some of PROTOCOL_NAMES
+    transfer: str = field(default="", metadata=_NO_CELL)  # other datasets for linear probes: cifar100,dtd=FOLDER
 
     def __post_init__(self) -> None:
         conform(self)
@@ -143,7 +141,7 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run, complete. The global batch is the unit; how many workers share it changes no result."""
+    """Complete config of a training run. The batch is global: the number of workers that share it changes no result."""
 
     method: Method = field(default_factory=LeJEPA)
     data: DataConfig = field(default_factory=DataConfig)
@@ -161,11 +159,11 @@ class TrainConfig:
         conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
         self.method.check_views(self.views.num_global, self.views.num_local)
         require(
-            self.method.centred or not self.model.predictor,
-            f"model.predictor must be false for {self.method.name}, got true; its invariance has no centre to predict",
+            self.method.uses_center or not self.model.predictor,
+            f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",
         )
         decay = self.model.swa_decay
         require(
-            decay == 0 or self.method.centred,
-            f"model.swa_decay must be 0 for {self.method.name}, got {decay}; its invariance has no centre",
+            decay == 0 or self.method.uses_center,
+            f"model.swa_decay must be 0 for {self.method.name}, got {decay}; its invariance has no center",
         )

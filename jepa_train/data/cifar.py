@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from jepa_train.data.base import Dataset, Images, LoadedDataset, resized
-from jepa_train.data.cache import Making, one_at_a_time, stored
+from jepa_train.data.cache import ArraySource, cached_array, one_at_a_time
 from jepa_train.data.image_folder import IMAGE_FOLDER
 
 _FORMAT = 1  # part of the cache's name: raise it when the same files would give other pixels
@@ -58,20 +58,20 @@ def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_co
         return IMAGE_FOLDER.load(path, download, size, skip_corrupt)
     if download and _missing(kind, path / folder):
         path.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(path / f".{folder}.lock"):
+        with one_at_a_time(path / f".{folder}"):
             if _missing(kind, path / folder):
                 _open(kind, folder, path, download=True)
     files = [(path / folder / name).stat() for name in _files(kind)]
     text = "".join(f"{file.st_size}\t{file.st_mtime_ns}\n" for file in files)
     name = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}-{size}-{_FORMAT}"
-    found = stored(name, lambda: _making(*_open(kind, folder, path, download=False), size))
-    labels = torch.tensor(found.facts["labels"])
+    pixels, facts = cached_array(name, lambda: _source(*_open(kind, folder, path, download=False), size))
+    labels = torch.tensor(facts["labels"])
     rows = torch.arange(len(labels))
-    cut = found.facts["train"]
+    cut = facts["train"]
     return LoadedDataset(
-        train=Images(pixels=found.pixels, rows=rows[:cut], labels=labels[:cut]),
-        test=Images(pixels=found.pixels, rows=rows[cut:], labels=labels[cut:]),
-        classes=tuple(found.facts["classes"]),
+        train=Images(pixels=pixels, rows=rows[:cut], labels=labels[:cut]),
+        test=Images(pixels=pixels, rows=rows[cut:], labels=labels[cut:]),
+        classes=tuple(facts["classes"]),
     )
 
 
@@ -90,7 +90,7 @@ def _open(kind: str, folder: str, path: Path, *, download: bool) -> tuple[Any, A
     return train, test
 
 
-def _making(train: Any, test: Any, size: int) -> Making:
+def _source(train: Any, test: Any, size: int) -> ArraySource:
     images = np.concatenate([train.data, test.data])  # (M, 32, 32, 3)
 
     def parts() -> Generator[np.ndarray, None, None]:
@@ -98,7 +98,7 @@ def _making(train: Any, test: Any, size: int) -> Making:
             some = torch.from_numpy(images[start : start + _CHUNK]).permute(0, 3, 1, 2).contiguous()
             yield resized(some, size).numpy()
 
-    return Making(
+    return ArraySource(
         shape=(len(images), 3, size, size),
         parts=parts(),
         facts={"labels": [*train.targets, *test.targets], "train": len(train.data), "classes": train.classes},

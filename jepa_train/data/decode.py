@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from jepa_train.data.cache import Making, stored
+from jepa_train.data.cache import ArraySource, cached_array
 
 _FORMAT = 2  # part of the cache's name: raise it when the same files would decode to other pixels
 _CHUNK = 64  # images per task
@@ -22,8 +22,8 @@ _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least so many tim
 def decoded(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -> tuple[Tensor, dict[int, str]]:
     """(M, 3, size, size) uint8 in the order of the files: shorter side resized to size (bilinear), centre crop.
 
-    A read-only memory map, shared by processes (cache.stored). Files that cannot be read are remembered with it, and
-    decoding begins again when one of them has been mended.
+    A read-only memory map, shared by processes (cache.cached_array). Files that cannot be read are remembered with it,
+    and decoding begins again when one of them has been repaired.
 
     Args:
         files: paths; not as Path, of which a million take half a minute to make.
@@ -40,16 +40,16 @@ def decoded(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -
     def still_corrupt(facts: dict[str, Any]) -> bool:
         return all(isinstance(_read(files[int(position)], size), str) for position in facts[_CORRUPT])
 
-    def make() -> Making:
+    def make() -> ArraySource:
         facts: dict[str, Any] = {_CORRUPT: {}}
         parts = _decode(files, size, facts[_CORRUPT], skip_corrupt)
-        return Making(shape=(len(files), 3, size, size), parts=parts, facts=facts)
+        return ArraySource(shape=(len(files), 3, size, size), parts=parts, facts=facts)
 
-    found = stored(f"{name}-{size}-{_FORMAT}", make, current=still_corrupt)
-    corrupt = {int(position): reason for position, reason in found.facts[_CORRUPT].items()}
+    pixels, facts = cached_array(f"{name}-{size}-{_FORMAT}", make, current=still_corrupt)
+    corrupt = {int(position): reason for position, reason in facts[_CORRUPT].items()}
     if corrupt and not skip_corrupt:
         raise _corrupt(files, *next(iter(corrupt.items())))
-    return found.pixels, corrupt
+    return pixels, corrupt
 
 
 def _decode(

@@ -11,7 +11,7 @@ from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Images, Splits
 from jepa_train.data.base import stratified
 from jepa_train.data.download import local_folder
-from jepa_train.storage.base import StorageError
+from jepa_train.storage.storage import StorageError
 
 
 @config_errors()

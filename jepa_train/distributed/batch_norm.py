@@ -1,6 +1,6 @@
 """Batch norm with the statistics of the global batch, on any device; PyTorch's SyncBatchNorm refuses CPU tensors."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +17,14 @@ class GlobalBatchNorm(AnyBatchNorm):
     On one rank it is nn.BatchNorm. On several it normalises with the mean and biased variance of all ranks' samples
     (N equal on every rank), and its running statistics are those of one process on the whole batch. Statistics are
     taken and reduced in fp32 at least, by one collective forward and one backward; the memory format is the input's.
-    PyTorch's SyncBatchNorm refuses CPU tensors.
 
     drop and act run after the normalisation, as in timm's BatchNormAct2d. State-dict names are nn.BatchNorm's.
     """
 
-    def __init__(self, like: AnyBatchNorm):
-        """Take over the settings, parameters and buffers of `like`; nothing is copied."""
-        super().__init__(
-            like.num_features,
-            eps=like.eps,
-            momentum=cast(Any, like.momentum),  # None, a cumulative average, is allowed but not in the stub
-            affine=like.affine,
-            track_running_stats=like.track_running_stats,
-        )
+    def __init__(self, like: Any):
+        """Take over the settings, parameters and buffers of `like`, an affine batch norm; nothing is copied."""
+        assert like.affine, f"batch norm without weight and bias: {like}"
+        super().__init__(like.num_features, eps=like.eps, momentum=like.momentum)
         self.weight, self.bias = like.weight, like.bias
         self.running_mean, self.running_var = like.running_mean, like.running_var
         self.num_batches_tracked = like.num_batches_tracked
@@ -42,26 +36,17 @@ class GlobalBatchNorm(AnyBatchNorm):
         assert input.ndim >= 2, f"batch norm takes (N, C, ...), got {tuple(input.shape)}"
 
     def forward(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
-        alone = world_size() == 1 or not (self.training or self.running_mean is None)
-        return self.act(self.drop(super().forward(input) if alone else self._normalize_globally(input)))
+        globally = self.training and world_size() > 1
+        return self.act(self.drop(self._normalize_globally(input) if globally else super().forward(input)))
 
     def _normalize_globally(self, x: Tensor) -> Tensor:
         mean, variance = _global_statistics(x.detach())
-        if self.training and self.track_running_stats:
-            self._update_running(mean, variance, count=x.numel() // x.shape[1] * world_size())
-        weight = self.weight.to(mean.dtype) if self.affine else torch.ones_like(mean)
-        bias = self.bias.to(mean.dtype) if self.affine else torch.zeros_like(mean)
-        return _Normalize.apply(x, weight, bias, mean, variance, self.eps)
-
-    def _update_running(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
-        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), weight)
+        count = x.numel() // x.shape[1] * world_size()
+        own: Any = self  # in the stub, the buffers and the momentum may be None
+        own.num_batches_tracked.add_(1)
+        own.running_mean.lerp_(mean.to(own.running_mean.dtype), own.momentum)
+        own.running_var.lerp_((variance * (count / (count - 1))).to(own.running_var.dtype), own.momentum)
+        return _Normalize.apply(x, self.weight.to(mean.dtype), self.bias.to(mean.dtype), mean, variance, self.eps)
 
 
 def convert_batch_norm(module: nn.Module) -> nn.Module:
@@ -79,7 +64,7 @@ def convert_batch_norm(module: nn.Module) -> nn.Module:
 class _Normalize(torch.autograd.Function):
     """Batch norm with given statistics (C,) of all ranks' x; its backward includes their dependence on every rank's x.
 
-    By nn.BatchNorm's own kernels: elementary operations under autograd take about 10 times as long on a CPU.
+    Uses nn.BatchNorm's kernels: elementary operations under autograd take about 10 times as long on a CPU.
     """
 
     @staticmethod
@@ -93,13 +78,13 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_deviation = ctx.saved_tensors
-        if grad.stride() != x.stride():  # of global pooling, say; the kernels are slow on a mixture
+        if grad.stride() != x.stride():  # e.g. after global pooling; the kernels are slow with mixed memory formats
             grad = torch.empty_like(x).copy_(grad)
-        only_sums = [False, True, True]  # its gradient of x would be by this rank's sums alone
+        only_sums = [False, True, True]  # its gradient of x would use this rank's sums alone
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, None, None, mean, inverse_deviation, True, 0.0, only_sums
         )
-        sums = all_gather(torch.stack([grad_weight, grad_bias])[None])  # on gloo one exchange, an all-reduce two
+        sums = all_gather(torch.stack([grad_weight, grad_bias])[None])  # one exchange on gloo; an all-reduce takes two
         means = sums.sum(0) / (x.numel() // x.shape[1] * world_size())
         # scale * (grad - mean(grad) - normalized * mean(grad * normalized)), as a multiple of grad, one of x and a rest
         scale = weight * inverse_deviation
@@ -112,7 +97,7 @@ class _Normalize(torch.autograd.Function):
 
 def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,) over all ranks' x (N, C, ...), in fp32 at least."""
-    # The kernel takes its precision from the running statistics, which it overwrites: these are for that alone.
+    # The kernel takes its precision from the running statistics, which it overwrites: these serve that purpose alone.
     unused = torch.ones(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     # on a CPU 60 times as fast as var_mean
     local = torch.stack(torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0))

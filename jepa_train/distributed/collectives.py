@@ -1,8 +1,8 @@
-"""The only use of torch.distributed but for its private parts: ranks, differentiable reductions, DDP.
+"""Ranks, differentiable reductions and DDP: the package's only use of torch.distributed.
 
 Convention: every rank computes the same global loss. A collective's backward is its transpose, summed over the
 ranks' losses, so a gradient on rank r is world_size times its share of the one-process gradient; DDP's averaging
-then gives exactly the gradient of one process on the global batch. Without a process group all of it is the identity.
+then gives exactly the gradient of one process on the global batch. Without a process group all is the identity.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, the one that reports and writes."""
+    """True on rank 0, which reports and writes."""
     return rank() == 0
 
 
@@ -49,8 +49,8 @@ def gather_over_ranks(x: Tensor) -> Tensor:
 def require_equal_batches(n: int) -> None:
     """Refuse, on every rank, a global batch that the ranks do not share equally: a mean over ranks would be skewed.
 
-    With NCCL an assertion on the device ends the run instead, without these words: to read the sizes here would make
-    the host wait for the device at each step.
+    With NCCL an assertion on the device ends the run instead, without this message: reading the sizes would synchronise
+    host and device at each step.
 
     Args:
         n: the number of images on this rank.
@@ -110,25 +110,22 @@ def broadcast_int(number: int) -> int:
 
 
 def fair_slice(n: int) -> slice:
-    """This rank's contiguous part of n pieces of work, at most one more than another's; empty where n is too small."""
+    """This rank's contiguous part of n pieces of work; parts differ by one at most, and may be empty."""
     return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on some rank; the same answer on every rank."""
+    """True if the flag is set on any rank; equal on all ranks."""
     return bool(gather_rows(torch.tensor([flag], device=_collective_device())).any().item())
 
 
 def broadcast_text(text: str) -> str:
-    """Rank 0's text, on every rank. As bytes: torch's own way to send an object executes what it receives."""
+    """Rank 0's text, on every rank. Sent as bytes: torch's broadcast of objects unpickles what it receives."""
     if world_size() == 1:
         return text
-    told = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
-    size = broadcast_int(len(told))
-    if not size:
-        return ""
-    mine = told if is_main() else torch.empty(size, dtype=torch.uint8)
-    return bytes(broadcast(mine.to(_collective_device())).cpu().tolist()).decode()
+    size = broadcast_int(len(text.encode()))
+    content = list(text.encode()) if is_main() else [0] * size
+    return bytes(broadcast(torch.tensor(content, dtype=torch.uint8, device=_collective_device())).tolist()).decode()
 
 
 def rank_slice(n: int) -> slice:
@@ -183,7 +180,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(_ctx: Any, grad: Tensor) -> Tensor:
-        # Not a reduce-scatter, which gloo lacks for some types: its saving is small beside the loss itself.
+        # Not a reduce-scatter, which gloo lacks for some types and which saves little beside the loss itself.
         return _all_reduce_sum(grad)[rank_slice(len(grad))]
 
 

@@ -29,21 +29,21 @@ logger = logging.getLogger(__name__)
 
 
 class Embeddings(NamedTuple):
-    """What the network makes of the un-augmented images of a split, in their order, equal on all ranks.
+    """Network outputs on the un-augmented images of a split, in their order, equal on all ranks.
 
     fp32, on the network's device: 1.2 M images at E = D = 2048 take 20 GB, and final_evaluation as much again.
     """
 
-    features: Tensor  # (N, E), the encoder's
-    z: Tensor  # (N, D), the projector's
-    probe_predicted: Tensor  # (N,), the class that the online probe on features says
-    projector_predicted: Tensor  # (N,), the one on z
+    features: Tensor  # (N, E), of the encoder
+    z: Tensor  # (N, D), of the projector
+    probe_predicted: Tensor  # (N,), class by the online probe on features
+    projector_predicted: Tensor  # (N,), class by the online probe on z
     labels: Tensor  # (N,)
 
 
 @torch.inference_mode()
 def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
-    """Embed a split in evaluation mode and the config's precision: each rank takes a contiguous part, all get all."""
+    """Embed a split in evaluation mode and the config's precision. Each rank embeds a part; all get all rows."""
     device = next(network.parameters()).device
     network.eval()
     images = images.on(device)
@@ -60,16 +60,16 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
 
 
 def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:
-    """The cheap metrics of a split, as {"<prefix>/probe_top1": ...}."""
+    """Cheap metrics of a split, as {"<prefix>/probe_top1": ...}."""
     return _cheap_metrics(embed(network, images, config), prefix)
 
 
 def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
-    """The cheap metrics of test, entropy and hsic, and what config.probe asks for; equal on all ranks.
+    """Cheap metrics of test, entropy and hsic, and the protocols and transfer sets of config.probe; equal on all ranks.
 
-    Needs nothing but a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each
-    split serves all of them; without protocols train and val are left alone. Where an embedding is not finite the
-    protocols are left out and the split's embedding_std is reported as NaN.
+    Needs only a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each split
+    serves all of them; without protocols train and val are not embedded. If an embedding is not finite the protocols
+    are skipped and the split's embedding_std is reported as NaN.
     """
     test = embed(network, splits.test, config)
     metrics = _cheap_metrics(test, "test") | _of_z(test.z)
@@ -89,7 +89,7 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
 
 
 def _transfer_metrics(network: Network, name: str, data: DataConfig, config: TrainConfig) -> dict[str, float]:
-    """{"transfer/<name>/linear_top1": ..}: linear probes on another data set's images, on its test split."""
+    """Linear probes on another dataset, scored on its test split: {"transfer/<name>/linear_top1": ..}."""
     splits = load_splits(data)
     parts = [embed(network, images, config) for images in (splits.train, splits.val, splits.test)]
     if not all(map(_is_finite, parts)):
@@ -108,7 +108,7 @@ def _is_finite(split: Embeddings) -> bool:
 
 
 def _of_z(z: Tensor) -> dict[str, float]:
-    """What z says, where it is finite; hsic where two dimensions vary."""
+    """Entropy and hsic of a finite z; no hsic unless two dimensions vary."""
     if not z.isfinite().all():
         return {}
     values = {"test/entropy": float(entropy(z)), "test/hsic": float(hsic(z))}
@@ -118,7 +118,7 @@ def _of_z(z: Tensor) -> dict[str, float]:
 def _protocol_metrics(
     protocols: Sequence[Protocol], train: Embeddings, val: Embeddings, test: Embeddings, *, num_classes: int
 ) -> dict[str, float]:
-    """On encoder features and, the name's "_top1" then being "_projector_top1", on z."""
+    """Protocols on encoder features and, named "_projector_top1" in place of "_top1", on z."""
     metrics: dict[str, float] = {}
     for part, top1_of_part in (("features", "_top1"), ("z", "_projector_top1")):
         train_part, val_part, test_part = (Labelled(getattr(split, part), split.labels) for split in (train, val, test))
@@ -126,15 +126,15 @@ def _protocol_metrics(
         for protocol in protocols:
             found = protocol(frozen)
             metrics |= {metric.replace("_top1", top1_of_part): value for metric, value in found.items()}
-    # Rank 0's: all computed these of the same embeddings, but two GPUs may round differently, and a tie tip over
+    # Rank 0's values: from the same embeddings two GPUs may round differently, which decides ties
     values = torch.tensor([[*metrics.values()]], dtype=torch.float64, device=train.labels.device)
     return dict(zip(metrics, collectives.gather_rows(values)[0].tolist(), strict=True))
 
 
 def _whole(chunks: list[Tensor]) -> Tensor:
-    """All ranks' rows."""
+    """Rows of all ranks."""
     mine = torch.cat(chunks)
-    chunks.clear()  # the copy is all that is needed
+    chunks.clear()  # frees memory: the copy is enough
     return collectives.gather_rows(mine)
 
 

@@ -24,7 +24,7 @@ RATES = (3e-4, 1e-3, 3e-3)
 WEIGHT_DECAY = 1e-2
 BATCH = 128
 EPOCHS = 10
-STEPS = (100, 1000)  # at least and at most: one image per class is no epoch, 1.2 M images are too many
+STEPS = (100, 1000)  # lower and upper bound
 WARMUP = 0.1  # of the steps
 
 _CHUNK = 512  # images per forward pass of the evaluation
@@ -36,17 +36,17 @@ class _Job(NamedTuple):
 
 
 def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
-    """{"test/finetune1_top1": .., "test/finetune_top1": ..} and the same on val: 1 ... 1000 images per class, and all.
+    """Top-1 after fine-tuning on 1 ... 1000 images per class, and on all: {"test/finetune1_top1": .., "val/..": ..}.
 
-    LeJEPA prints no recipe; this one: a copy of the encoder, LayerNorm and a linear layer on what it pools;
+    LeJEPA prints no recipe. This one: a copy of the encoder, LayerNorm and a linear layer on its pooled features;
     cross-entropy, AdamW with weight decay .01; batches of 128, or of all images if fewer; 10 epochs, but at least 100
     and at most 1,000 steps, a tenth of them warm-up, then cosine to 0. Each batch is one global view by the run's own
-    augmentation. The learning rate, one for encoder and head, is that of 3e-4, 1e-3 and 3e-3 which is best on the whole
-    of val, the smallest of equals. The images are those of kshot's draw number config.seed modulo 5, so that a table's
-    spread over seeds holds that of the draws. A class with fewer images gives all; numbers that
-    no class has are left out.
+    augmentation. The learning rate, one for encoder and head, is the one of 3e-4, 1e-3 and 3e-3 that is best on all of
+    val, the smallest of equals. The images are kshot's draw number config.seed modulo 5, so that the spread over seeds
+    in a table includes that of the draws. A class with fewer images gives all of them; numbers that no class has are
+    left out.
 
-    Each fit is of one process: the ranks share the fits, and their number changes no result. At most 21 fits.
+    Each fit runs in one process: the ranks divide the fits, and their number changes no result. At most 21 fits.
     """
     counts = _counts(splits)
     jobs = [_Job(shots, rate) for shots in counts for rate in RATES]
@@ -79,13 +79,13 @@ def _steps(size: int) -> int:
 
 
 def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tuple[float, float]:
-    """Top-1 on val and on test after one fit."""
+    """Fit once and return top-1 on val and on test."""
     device = next(network.parameters()).device
     train = splits.train
     if job.shots:
         train = train.take(shots_of(train.labels, job.shots, draw=config.seed % DRAWS))
     train = train.on(device)
-    seed = derive_seed(config.seed, "finetune", job.shots)  # all rates meet the same batches and begin alike
+    seed = derive_seed(config.seed, "finetune", job.shots)  # the same batches and initial head for all rates
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _copied(network, config, len(splits.classes))
@@ -108,7 +108,7 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
 
 
 def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Sequential:
-    """The encoder anew with the network's weights, and a head. Anew: a copy's batch norm might speak to other ranks."""
+    """A new encoder with the network's weights, and a head. Not a copy, whose batch norm may be global."""
     encoder = build_encoder(config.model, config.views.global_size)
     encoder.load_state_dict(network.encoder.state_dict())
     size = config.views.global_size

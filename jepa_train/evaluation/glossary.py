@@ -1,4 +1,4 @@
-"""Names of the reported metrics: their meaning, and which of them are reported on val."""
+"""Glossary of the reported metrics, and the names of those reported on val."""
 
 SHOTS = (1, 2, 5, 10, 100, 1000)  # images per class, as in LeJEPA's Tables 2 and 3
 
@@ -36,7 +36,7 @@ GLOSSARY: dict[str, str] = {
     "std": "standard deviation of a dimension of z in the target distribution",
     "loss": "the method's objective, without the probes' cross-entropies",
     "invariance": "distance between the views of an image, unweighted; the definition is the method's own",
-    "sigreg": "SIGReg: distance of the law of z to an isotropic Gaussian, unweighted",
+    "sigreg": "SIGReg: distance of the distribution of z to an isotropic Gaussian, unweighted",
     "variance": "VICReg's hinge on the standard deviations of z, unweighted",
     "covariance": "VICReg's penalty on covariances between dimensions of z, unweighted",
     "rdmreg": "RDMReg: sliced Wasserstein distance of z to the target distribution, unweighted",
@@ -46,7 +46,7 @@ GLOSSARY: dict[str, str] = {
     "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
 }
 
-# Reported on val after every epoch, and at the end by protocol: these a sweep may rank by.
+# Reported on val, after every epoch and at the end by protocol: the metrics by which a sweep may rank.
 ON_VAL = (
     "probe_top1",
     "projector_top1",

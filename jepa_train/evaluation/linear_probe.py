@@ -9,23 +9,23 @@ from torch import Tensor
 from jepa_train.evaluation.metrics import spread_rows
 from jepa_train.evaluation.probes import ROWS, Labelled, ProbeScore, heads_top1, softmax_minus_target
 
-L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at its predecessor's solution
+L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at the previous solution
 
-_SPECTRUM_ROWS = 8192  # a sample will do: it steers the solver, and does not decide where it arrives
+_SPECTRUM_ROWS = 8192  # a sample suffices: the preconditioner does not change the solution
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """Eigenvalues (E,) and eigenvectors (E, E), in columns, of standardised embeddings' second moments."""
+    """Eigenvalues (E,) and eigenvectors (E, E), in columns, of the second moments of standardised embeddings."""
 
     variances: Tensor
     axes: Tensor
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
-        """Of at most 8,192 rows, spread evenly over x (N, E).
+        """Spectrum of at most 8,192 rows, evenly spaced in x (N, E).
 
-        In fp64: with many dead dimensions LAPACK's fp32 eigh gives NaN, or gives up, one time in ten.
+        In fp64: with many dead dimensions LAPACK's fp32 eigh fails or returns NaN one time in ten.
         """
         x = spread_rows(x, _SPECTRUM_ROWS)
         variances, axes = torch.linalg.eigh((x.T @ x / len(x)).double())
@@ -43,12 +43,12 @@ def linear_probe(
 ) -> list[ProbeScore]:
     """Multinomial logistic regression on each training set, one L2 strength for all, chosen by their mean top-1 on val.
 
-    Of equal strengths the strongest is taken. The search, from strong to weak, ends after two strengths in a row that
-    are worse than the best: what is weaker still overfits more, and takes longest to fit.
+    Ties go to the strongest. The search, from strong to weak, ends after two strengths in a row that are worse than the
+    best: weaker ones overfit more and take longest to fit.
 
     Args:
-        trainings: standardised embeddings, as val's and test's.
-        spectrum: of embeddings like these; it changes the time, not the result.
+        trainings: standardised embeddings, as val and test.
+        spectrum: of similar embeddings; it changes the time, not the result.
 
     Returns:
         One score per training set.
@@ -84,11 +84,11 @@ def fit_logistic(
 ) -> Tensor:
     """The minimum of mean cross-entropy + l2 / 2 * |W|^2 by full-batch L-BFGS; the bias is not penalised.
 
-    scikit-learn's LogisticRegression(C=1 / (l2 * N)) minimises the same. The solver sees the weights in coordinates in
-    which the Hessian at W = 0 is about the identity: half the iterations, and a tolerance that means the same for all.
+    The objective of scikit-learn's LogisticRegression(C=1 / (l2 * N)). The solver works in coordinates in which the
+    Hessian at W = 0 is about the identity: half the iterations, and a tolerance independent of the data's scale.
 
     Args:
-        x: (N, E), centred.
+        x: (N, E), centered.
         labels: (N,).
         l2: positive.
         start: (C, E + 1), weights and, in the last column, biases; not changed.

@@ -5,36 +5,36 @@ from torch import Tensor
 
 from jepa_train.distributed.collectives import at_least_fp32
 
-# Of the target's standard deviation. Healthy runs on digits stay above 0.1 from the second epoch's middle on; in the
-# first steps a target as narrow as mu = -3 lets one fall to 0.02 for two steps, so one batch alone proves nothing.
+# Of the target's standard deviation. Healthy runs on digits stay above 0.1 from the middle of the second epoch; with a
+# target as narrow as mu = -3 the first steps fall to 0.02 for two steps, so a single batch does not decide.
 COLLAPSE_FRACTION = 0.05
-# Where the loss is free of scale (SimCLR, NCL), theory names no spread of z: this is near what a projector begins with
-# (0.3 or so), and a twentieth of it is reached by networks alone whose z no longer depends on the image.
+# For losses free of scale (SimCLR, NCL) theory gives no spread of z. A projector begins with about 0.3; only networks
+# whose z no longer depends on the image reach a twentieth of this value.
 UNSCALED_STD = 0.1
 RANK_ROWS = 8192  # of effective_rank: float64 products of 45,000 rows of 2048 take seconds an epoch
 
 
 def nonzero_fraction(z: Tensor) -> Tensor:
-    """The share of entries that are not exactly 0: ||z||_0 / D, averaged; 1 is dense. Scalar."""
+    """Share of entries that are not exactly 0: ||z||_0 / D, averaged; 1 is dense. Scalar."""
     return torch.count_nonzero(z) / z.numel()
 
 
 def l1_sparsity(z: Tensor) -> Tensor:
     """(||z||_1 / ||z||_2)^2 / D, averaged over rows; 1 is dense, 1 / D one active entry, 2 / pi Gaussian. Scalar.
 
-    A row of zeros counts as 0, sparser than any other: it has nothing active, and the ratio no limit.
+    A row of zeros counts as 0, sparser than any other; the ratio has no limit there.
 
     Args:
         z: (N, D).
     """
     size = z.float().abs()
-    size = size / size.amax(dim=1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)  # squares of tiny rows are 0
+    size = size / size.amax(dim=1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)  # squares underflow
     ratio = size.sum(dim=1).square() / size.square().sum(dim=1).clamp(min=torch.finfo(size.dtype).tiny)
     return (ratio / z.shape[1]).mean()
 
 
 def dead_fraction(z: Tensor) -> Tensor:
-    """The share of the D dimensions that are constant over the N rows, such as always 0. Scalar.
+    """Share of the D dimensions that are constant over the N rows, such as always 0. Scalar.
 
     Args:
         z: (N, D).
@@ -43,7 +43,7 @@ def dead_fraction(z: Tensor) -> Tensor:
 
 
 def constant_dimensions(x: Tensor) -> Tensor:
-    """(E,), true where the N rows of x (N, E) have all the same value, up to rounding."""
+    """(E,), true for dimensions in which all N rows of x (N, E) have the same value, up to rounding."""
     x = at_least_fp32(x)
     return x.std(dim=0, correction=0) <= 1e-6 * x.mean(dim=0).abs()
 
@@ -51,8 +51,8 @@ def constant_dimensions(x: Tensor) -> Tensor:
 def effective_rank(x: Tensor) -> Tensor:
     """RankMe (Garrido et al. 2023): exp of the entropy of the singular values divided by their sum. Scalar.
 
-    As in the paper the embeddings are not centred, and a sample stands for the split: at most 8,192 rows (there:
-    25,600), spread evenly. Between 1 and min(N, E); 0 if all are zero; NaN if not all of them are finite.
+    As in the paper the embeddings are not centered, and a sample represents the split: at most 8,192 rows (paper:
+    25,600), evenly spaced. Between 1 and min(N, E); 0 if all are zero; NaN if not all are finite.
 
     Args:
         x: (N, E).
@@ -71,14 +71,14 @@ def effective_rank(x: Tensor) -> Tensor:
 
 
 def spread_rows(x: Tensor, count: int) -> Tensor:
-    """x (N, ...), or `count` of its rows at equal distances where it has more: fair even if x is sorted by class."""
+    """At most `count` rows of x (N, ...), evenly spaced, which is balanced even if x is sorted by class."""
     if len(x) <= count:
         return x
     return x[torch.arange(count, device=x.device) * len(x) // count]
 
 
 def embedding_std(z: Tensor) -> Tensor:
-    """The standard deviation over the N rows, averaged over the D dimensions. Scalar.
+    """Standard deviation over the N rows, averaged over the D dimensions. Scalar.
 
     Args:
         z: (N, D).
@@ -87,14 +87,14 @@ def embedding_std(z: Tensor) -> Tensor:
 
 
 def collapse_reason(std: float, expected_std: float) -> str:
-    """Why the embedding counts as collapsed, in words; "" while it does not.
+    """Message if the embedding counts as collapsed, else "".
 
-    The bound is relative to the target's standard deviation, because a healthy embedding may be small: a rectified
-    Gaussian of mean -3 has a standard deviation of 0.014. A std that is not finite is not collapse but divergence: "".
+    The bound is relative to the target's standard deviation, as a healthy embedding may be small: a rectified Gaussian
+    of mean -3 has a standard deviation of 0.014. A std that is not finite is divergence, not collapse: "".
 
     Args:
         std: embedding_std.
-        expected_std: the same of the target distribution, in closed form.
+        expected_std: of the target distribution, in closed form.
     """
     if not std < COLLAPSE_FRACTION * expected_std:
         return ""

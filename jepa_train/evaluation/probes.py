@@ -1,6 +1,6 @@
-"""Probes of frozen embeddings: linear heads by SGD at many learning rates, and a nearest-neighbour vote.
+"""Probes of frozen embeddings: linear heads by SGD at many learning rates, and nearest neighbours.
 
-Deterministic and in plain tensor operations, without autograd. linear_probe.py has the full linear probe.
+Deterministic, in plain tensor operations without autograd. linear_probe.py has logistic regression.
 """
 
 import math
@@ -15,10 +15,10 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.evaluation.metrics import constant_dimensions
 
-SGD_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # of batches of 256 standardised embeddings
+SGD_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # for batches of 256 standardised embeddings
 KNN_KS = (1, 5, 10, 20, 50, 100, 200)
 KNN_TEMPERATURE = 0.07  # of the vote, as in the kNN protocol of Wu et al. 2018 that the field uses
-ROWS = 65536  # of logits at a time: those of 1.2 M rows and 1000 classes would take 5 GB
+ROWS = 65536  # of logits at a time: 1.2 M rows and 1000 classes would take 5 GB
 
 
 class Labelled(NamedTuple):
@@ -29,7 +29,7 @@ class Labelled(NamedTuple):
 
 
 class ProbeScore(NamedTuple):
-    """Top-1 of the probe that was chosen on val, and what was chosen: an L2 strength or a learning rate."""
+    """Top-1 of the probe chosen on val, and the chosen L2 strength, learning rate or k."""
 
     val: float
     test: float
@@ -37,15 +37,14 @@ class ProbeScore(NamedTuple):
 
 
 def top1(predicted: Tensor, labels: Tensor) -> Tensor:
-    """The share of correct predictions, a scalar in [0, 1]; both (N,)."""
+    """Share of correct predictions, a scalar in [0, 1]; both (N,)."""
     return (predicted == labels).float().mean()
 
 
 def standardised(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Copies of (N, E) embeddings with the first one's mean and standard deviation made 0 and 1.
+    """Copies of (N, E) embeddings, standardised by the mean and standard deviation of the first.
 
-    A dimension that is constant there (a dead ReLU) carries nothing and is 0 everywhere: dividing by its rounding
-    error would make it loud.
+    A dimension that is constant there (a dead ReLU) becomes 0: division by its rounding error would amplify noise.
     """
     scale = torch.where(constant_dimensions(train), torch.inf, train.std(dim=0, correction=0))
     mean = train.mean(dim=0)
@@ -55,7 +54,7 @@ def standardised(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 def sgd_probe(
     train: Labelled, val: Labelled, test: Labelled, *, num_classes: int, rates: Sequence[float] = SGD_RATES
 ) -> ProbeScore:
-    """The linear probe of fit_sgd at the learning rate that is best on val; of equal ones the smallest.
+    """Linear probe by fit_sgd at the learning rate that is best on val; ties go to the smallest.
 
     Args:
         train, val, test: standardised embeddings.
@@ -78,13 +77,13 @@ def fit_sgd(
     batch: int = 256,
     momentum: float = 0.9,
 ) -> Tensor:
-    """L linear heads from zero, each as if alone, on the same minibatches: one matrix product serves all of them.
+    """Train L independent linear heads from zero on the same minibatches, with one matrix product for all.
 
     SGD with momentum, cosine decay to 0, no weight decay, as DINOv2's linear evaluation; the last, incomplete batch of
-    an epoch is left out, and the order is the same for everybody.
+    an epoch is left out, and the order is the same for all runs.
 
     Args:
-        x: (N, E); with fewer than `batch` rows all are one batch.
+        x: (N, E); fewer than `batch` rows are one batch.
         rates: L learning rates.
 
     Returns:
@@ -113,16 +112,16 @@ def fit_sgd(
 
 @torch.no_grad()
 def knn_top1(train: Labelled, queries: Labelled, *, num_classes: int, ks: Sequence[int] = KNN_KS) -> dict[int, float]:
-    """Top-1 by k: the vote of the k most cosine-similar training embeddings, each weighing exp(similarity / 0.07).
+    """Top-1 by k: votes of the k most cosine-similar training embeddings, weighted by exp(similarity / 0.07).
 
-    All k share one pass over the similarities. Where train has fewer than k rows all vote.
+    All k share one pass over the similarities. If train has fewer than k rows, all vote.
     """
     bank = functional.normalize(train.x, dim=1)
     chunk = max(1, min(1024, 2**28 // len(bank)))  # at most 1 GiB of similarities
     correct = {k: torch.zeros((), dtype=torch.int64, device=bank.device) for k in sorted(ks)}
     for x, labels in zip(queries.x.split(chunk), queries.labels.split(chunk), strict=True):
         similarity, index = (functional.normalize(x, dim=1) @ bank.T).topk(min(max(ks), len(bank)), dim=1)
-        # float64: so the order in which a GPU happens to add equal votes does not decide between them
+        # float64, so that the order of a GPU's additions does not decide between equal votes
         weights, voters = (similarity / KNN_TEMPERATURE).double().exp(), train.labels[index]  # (n, k), by similarity
         votes = weights.new_zeros(len(x), num_classes)
         for fewer, k in pairwise([0, *correct]):
@@ -143,6 +142,6 @@ def heads_top1(heads: Tensor, split: Labelled) -> list[float]:
 
 
 def softmax_minus_target(logits: Tensor, target: Tensor) -> Tensor:
-    """The gradient of the cross-entropy in the logits (..., C); target (..., 1), their classes."""
+    """Gradient of the cross-entropy with respect to logits (..., C); target: (..., 1), the classes."""
     error = logits.softmax(dim=-1)
     return error.scatter_add_(-1, target, error.new_full((), -1.0).expand(target.shape))

@@ -1,11 +1,10 @@
-"""The evaluation protocols: what can be asked of frozen embeddings, by name; config.probe.protocols lists some.
+"""Evaluation protocols on frozen features, by name: linear probes, kNN, k-shot. config.probe.protocols lists some.
 
-A protocol is a pure function of the embeddings and their labels, without a seed: runs that are compared meet the same
-shots and the same minibatches. The metric's name says which protocol it comes from; GLOSSARY explains each.
+A protocol is a pure function of the embeddings and their labels, without a seed: all runs have the same shots and
+minibatches. The metric's name contains the protocol's; GLOSSARY explains each.
 """
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +17,12 @@ from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
 from jepa_train.evaluation.probes import Labelled, ProbeScore, knn_top1, sgd_probe, standardised
 
 DRAWS = 5
-FIXED_KS = (20, 200)  # of neighbours: what papers report without choosing
-
-logger = logging.getLogger(__name__)
+FIXED_KS = (20, 200)  # numbers of neighbours that papers report without a choice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """The embeddings of the un-augmented images of all splits, equal on all ranks, as the network made them."""
+    """Embeddings of the un-augmented images of all splits, equal on all ranks, not standardised."""
 
     train: Labelled
     val: Labelled
@@ -34,7 +31,7 @@ class Frozen:
 
     @functools.cached_property
     def standardised(self) -> "Frozen":
-        """The same with train's mean 0 and standard deviation 1 in every dimension; a copy, made once."""
+        """Copy with mean 0 and standard deviation 1 of train in every dimension; cached."""
         parts = self.train, self.val, self.test
         xs = standardised(*(part.x for part in parts))
         train, val, test = (part._replace(x=x) for part, x in zip(parts, xs, strict=True))
@@ -42,7 +39,7 @@ class Frozen:
 
     @functools.cached_property
     def spectrum(self) -> Spectrum:
-        """Of the training embeddings."""
+        """Spectrum of the training embeddings."""
         return Spectrum.of(self.train.x)
 
 
@@ -57,13 +54,13 @@ def linear(frozen: Frozen) -> dict[str, float]:
 
 
 def sgd(frozen: Frozen) -> dict[str, float]:
-    """The field's offline linear probe: SGD, many learning rates side by side, the one chosen on val."""
+    """Offline linear probe as in the literature: SGD at many learning rates in parallel, chosen on val."""
     data = frozen.standardised
     return _reported("sgd", sgd_probe(data.train, data.val, data.test, num_classes=data.num_classes))
 
 
 def knn(frozen: Frozen) -> dict[str, float]:
-    """A similarity-weighted vote of the k nearest: at the k that is best on val, the smallest of equals; at fixed k."""
+    """Similarity-weighted vote of the k nearest: at the k that is best on val, and at fixed k."""
     on_val, on_test = (
         knn_top1(frozen.train, queries, num_classes=frozen.num_classes) for queries in (frozen.val, frozen.test)
     )
@@ -75,11 +72,11 @@ def knn(frozen: Frozen) -> dict[str, float]:
 
 
 def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
-    """The linear probe on so many training images per class: mean and, on test, spread over 5 draws.
+    """Linear probe on few training images per class: mean and, on test, standard deviation over 5 draws.
 
-    The L2 strength is chosen on the whole of val, one per number of shots. Embeddings are standardised by the training
-    split's statistics, which take no labels. A class with fewer images gives all; numbers that no
-    class has are left out.
+    The L2 strength is chosen on all of val, one per number of shots. Embeddings are standardised by the statistics of
+    the whole training split, which needs no labels. A class with fewer images gives all of them; numbers that no class
+    has are left out.
     """
     data = frozen.standardised
     metrics: dict[str, float] = {}
@@ -103,35 +100,23 @@ PROTOCOLS: dict[str, Protocol] = {"linear": linear, "sgd": sgd, "knn": knn, "ksh
 
 
 def possible_shots(labels: Tensor, shots: Sequence[int]) -> list[int]:
-    """Those of the numbers per class that the largest class has; smaller ones give all that they have.
-
-    What is left out is said in the log, once per process.
-    """
+    """The numbers of shots per class that at least the largest class has."""
     most = int(labels.bincount().max())
-    missing = tuple(count for count in shots if count > most)
-    if missing:
-        _say_left_out(most, missing)
     return [count for count in shots if count <= most]
 
 
-@functools.cache
-def _say_left_out(most: int, missing: tuple[int, ...]) -> None:
-    numbers = ", ".join(map(str, missing))
-    logger.warning("no class has more than %d training images, so %s shots per class are left out", most, numbers)
-
-
 def shots_of(labels: Tensor, shots: int, *, draw: int) -> Tensor:
-    """Positions of `shots` images of every class, the first ones in an order that depends on the draw alone.
+    """Indices of `shots` images of every class: the first ones in an order that depends on the draw alone.
 
-    Fewer shots are thus among the more, and every run on this split gets the same.
+    Fewer shots are a subset of more shots, and all runs on this split get the same.
 
     Args:
-        labels: (N,); on any device, where the positions will lie too.
+        labels: (N,), on any device; the indices are on the same.
     """
     order = torch.randperm(len(labels), generator=generator("kshot", draw)).to(labels.device)
     order = order[labels[order].argsort(stable=True)]  # class by class
     counts = labels.bincount()
-    starts = (counts.cumsum(0) - counts)[labels[order]]  # (N,), where each one's class begins
+    starts = (counts.cumsum(0) - counts)[labels[order]]  # (N,), start of each one's class
     return order[torch.arange(len(order), device=order.device) - starts < shots]
 
 

@@ -1,4 +1,4 @@
-"""exp(i t x) of every sample at equally spaced knots t: its means over the samples, and trigonometric series in it.
+"""Empirical characteristic function: means over samples of exp(i t x) at equally spaced knots t, and series in it.
 
 Nothing of size samples * knots is ever stored. As the knots are equally spaced, exp(i t x) at all of them are powers of
 its value at one: one sine and one cosine per sample. Powers rather than Chebyshev's three-term recurrence, which needs
@@ -23,7 +23,7 @@ class Knots:
     num: int
 
     def on(self, x: Tensor) -> Tensor:
-        """The t_k, (num,) in the type and on the device of x; made there, so that nothing waits for a copy."""
+        """The t_k, (num,), in the type and on the device of x; created there, which avoids a blocking copy."""
         return self.first * torch.arange(1, 1 + self.stride * self.num, self.stride, dtype=x.dtype, device=x.device)
 
 
@@ -38,12 +38,12 @@ class Waves(Protocol):
 
 
 def waves(x: Tensor, knots: Knots) -> Waves:
-    """The waves of x: (..., N, K), in fp32 or float64, in the form that is fastest where x lies.
+    """The waves of x: (..., N, K), in fp32 or float64, in the fastest form for its device.
 
-    Fused kernels for fp32 on a GPU; elsewhere, and where there is no Triton, eager PyTorch. No gradient flows.
+    Fused kernels for fp32 on a GPU with Triton, else eager PyTorch. No gradient flows.
     """
     if x.is_cuda and x.dtype == torch.float32 and _has_triton():
-        from jepa_train.losses.ecf_triton import TritonWaves  # here: elsewhere it costs start-up, or is missing
+        from jepa_train.losses.ecf_triton import TritonWaves  # start-up time; Triton may be missing
 
         return TritonWaves(x, first=knots.first, stride=knots.stride, num=knots.num)
     return EagerWaves(x, knots)
@@ -51,11 +51,11 @@ def waves(x: Tensor, knots: Knots) -> Waves:
 
 @functools.cache
 def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None  # torch's builds for Windows and macOS come without
+    return importlib.util.find_spec("triton") is not None  # torch's builds for Windows and macOS lack it
 
 
 class EagerWaves:
-    """Waves in eager PyTorch, in complex arithmetic: on a CPU twice as fast as sines and cosines by themselves."""
+    """Waves in eager PyTorch, in complex arithmetic: on a CPU twice as fast as separate sines and cosines."""
 
     def __init__(self, x: Tensor, knots: Knots) -> None:
         angle = knots.first * x
@@ -77,4 +77,4 @@ class EagerWaves:
         total = highest.expand_as(self._unit).clone()
         for coefficient in lower:
             total.mul_(self._ratio).add_(coefficient)
-        return total.mul_(self._unit).imag.contiguous()  # what comes next is a matrix product
+        return total.mul_(self._unit).imag.contiguous()  # for the matrix product that follows

@@ -1,4 +1,4 @@
-"""The waves of ecf.py on a GPU: two fused Triton kernels, each of which reads x once.
+"""Waves of ecf.py on a GPU: two fused Triton kernels, each of which reads x once.
 
 Neither uses atomics: a sum over the samples is one partial sum per tile of samples, added up afterwards in a fixed
 order, so results repeat bit for bit.
@@ -11,14 +11,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_COLUMNS = 32  # of a tile: 128 bytes of a row
-_ROWS = 256  # of a tile at most: a tile more is a partial sum of all knots more
-_PER_WARP = 512  # entries of a tile: 16 per thread, whose six numbers each fit in registers; 32 would not twice
+_COLUMNS = 32  # per tile: 128 bytes of a row
+_ROWS = 256  # at most per tile: each further tile adds a partial sum at all knots
+_PER_WARP = 512  # entries per warp: 16 per thread, whose six values each fit in registers
 
 
 class TritonWaves:
-    """Waves of an fp32 x by fused kernels; on a CPU only in Triton's interpreter. The sines are taken again by series,
-    which is cheaper than to store them. For first, stride and num see Knots."""
+    """Waves of an fp32 x by fused kernels; on a CPU only in Triton's interpreter. series computes the sines again, as
+    storing them costs more. For first, stride and num see Knots."""
 
     def __init__(self, x: Tensor, *, first: float, stride: int, num: int) -> None:
         assert x.dtype == torch.float32, f"the kernels are written for fp32, not for {x.dtype}"
@@ -58,8 +58,8 @@ class TritonWaves:
 
 @triton.jit
 def _tile(n, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where this program's tile of x begins, the (ROWS, COLUMNS) offsets from there, and which of them are inside x;
-    then the same of the tile's columns in a row per leading index. Only beginnings may pass 2^31."""
+    """Start of this program's tile of x, the (ROWS, COLUMNS) offsets from there, and the mask of those inside x; then
+    start and mask of the tile's columns in a row per leading index. Only the starts may exceed 2^31."""
     row = tl.program_id(1) * ROWS
     column = tl.program_id(0) * COLUMNS
     lead = tl.program_id(2).to(tl.int64)
@@ -71,7 +71,7 @@ def _tile(n, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignor
 
 @triton.jit
 def _wave(x_ptr, offsets, inside, first, SQUARED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """exp(i first x) and the ratio of neighbouring knots' waves: two real and two imaginary parts."""
+    """exp(i first x) and the ratio between neighbouring knots: real and imaginary parts of both."""
     angle = first * tl.load(x_ptr + offsets, mask=inside, other=0.0)
     re, im = tl.cos(angle), tl.sin(angle)
     if SQUARED:
@@ -87,7 +87,7 @@ def _sums(  # type: ignore[no-untyped-def]
     """out[tile of rows, knot, leading index, column, re or im]: the sum over the tile's rows."""
     start, offsets, inside, place, kept = _tile(n, columns, ROWS, COLUMNS)
     re, im, ratio_re, ratio_im = _wave(x_ptr + start, offsets, inside, first, SQUARED)
-    re = tl.where(inside, re, 0.0)  # and 0 it stays, whatever it is multiplied by
+    re = tl.where(inside, re, 0.0)  # 0 stays 0 under the products below
     im = tl.where(inside, im, 0.0)
     per_knot = tl.num_programs(2).to(tl.int64) * columns
     out = out_ptr + 2 * (tl.program_id(1) * num * per_knot + place)
@@ -103,7 +103,7 @@ def _sums(  # type: ignore[no-untyped-def]
 def _series(  # type: ignore[no-untyped-def]
     x_ptr, in_ptr, out_ptr, n, columns, num, first, SQUARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """out[leading index, row, column]: the series' imaginary part, of in[knot, leading index, column, re or im]."""
+    """out[leading index, row, column]: imaginary part of the series in[knot, leading index, column, re or im]."""
     start, offsets, inside, place, kept = _tile(n, columns, ROWS, COLUMNS)
     re, im, ratio_re, ratio_im = _wave(x_ptr + start, offsets, inside, first, SQUARED)
     per_knot = tl.num_programs(2).to(tl.int64) * columns

@@ -1,4 +1,4 @@
-"""Products of tall matrices: on a CPU by oneDNN, twice as fast as torch.matmul where MKL is not at home."""
+"""Products of tall matrices: on a CPU by oneDNN, twice as fast as torch.matmul with MKL on AMD."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from jepa_train.distributed.torch_private import HAS_ONEDNN_MATMUL, onednn_matmu
 
 @torch.no_grad()
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b.T of (M, D) and (N, D): (M, N), in their dtype. Takes no gradient; fastest where a and b are contiguous.
+    """a @ b.T of (M, D) and (N, D): (M, N), in their dtype. No gradient; fastest if a and b are contiguous.
 
-    On AMD's CPUs MKL, behind torch.matmul, leaves the widest vector units idle: 11.6 against 5.3 ms for (8192, 512) by
+    On AMD's CPUs MKL, behind torch.matmul, does not use the widest vector units: 11.6 against 5.3 ms for (8192, 512) by
     (256, 512) on two cores of an EPYC 9005.
     """
     if HAS_ONEDNN_MATMUL and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() and b.numel():
@@ -19,5 +19,5 @@ def products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x, copied unless it or its transpose is contiguous: with other strides oneDNN did not end within minutes."""
+    """x, copied unless it or its transpose is contiguous: with other strides oneDNN takes minutes."""
     return x if x.is_contiguous() or x.mT.is_contiguous() else x.contiguous()

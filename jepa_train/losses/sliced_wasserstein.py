@@ -10,16 +10,16 @@ from jepa_train.distributed.collectives import at_least_fp32
 from jepa_train.losses.matmul import products
 from jepa_train.losses.rank_matching import differences_by_rank
 
-# Projections held at a time: what a CPU's last cache holds, what keeps a GPU busy.
+# Projections held at a time: as many as a CPU's last cache holds, or enough to keep a GPU busy.
 _BLOCK = {"cpu": 2**20, "cuda": 2**26}
 
 
 def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     """Two-sample sliced W2^2: mean over N and K of (sort(z @ c) - sort(target @ c))^2, over the columns c of slices.
 
-    Against sort(dim=0) under autograd: projections come out with the samples of a slice side by side and are sorted
-    there, and the gradient is taken on the way, slice by slice, so that memory does not grow with K. It is that of
-    the sorted form, each sample's order held fixed; no second derivative.
+    Unlike sort(dim=0) under autograd, it projects to rows of samples, sorts these, and accumulates the gradient
+    slice by slice, so that memory does not grow with K. The gradient is that of the sorted form, each sample's rank
+    held fixed; no second derivative.
 
     Args:
         z: (N, D); leading dimensions are averaged over.
@@ -27,8 +27,8 @@ def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
         slices: (D, K), unit columns; fastest where each column is contiguous, as unit_slices makes them.
 
     Returns:
-        Scalar of these samples alone, in fp32 at least, under autocast too; 0 without slices, not finite where z
-        is not. No communication between ranks.
+        Scalar of this rank's samples, in fp32 at least, under autocast too; 0 without slices, not finite if z is
+        not. No communication between ranks.
     """
     assert z.shape[-2:] == target.shape[-2:], f"as many targets as samples: {tuple(z.shape)}, {tuple(target.shape)}"
     assert target.ndim == 2 or target.shape == z.shape, f"{tuple(z.shape)}, {tuple(target.shape)}"

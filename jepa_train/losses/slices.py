@@ -1,4 +1,4 @@
-"""Slices: the unit directions along which both methods compare laws."""
+"""Slices: unit directions along which LeJEPA and Rectified LpJEPA compare distributions."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from jepa_train.distributed.collectives import broadcast
 def unit_slices(dim: int, num: int, seed: int, *, device: torch.device | str = "cpu") -> Tensor:
     """(dim, num) fp32 unit columns, uniform on the sphere; a function of the arguments, so equal on all ranks.
 
-    Each column is contiguous, which the fast products want. Drawn and normalised in fp32 whatever the training
+    Each column is contiguous, which makes the products fast. Drawn and normalised in fp32 whatever the training
     precision: in bf16 a norm can round to zero, and its column to NaN.
     """
     directions = torch.randn(
@@ -23,17 +23,16 @@ def unit_slices(dim: int, num: int, seed: int, *, device: torch.device | str = "
 def singular_slices(z: Tensor, num: int, seed: int) -> Tensor:
     """(D, num) unit columns: z's right singular vectors, the largest first, then unit_slices to make up num.
 
-    z is not centred, so that in its first direction lies mostly its mean where that is not 0. A vector counts as
-    singular where its value exceeds the largest one's max(M, D) fp32 roundings; for a z that is zero or not finite
-    none does. Rectified LpJEPA's App. I and its code ("torch_svd_and_random") say that singular vectors of the batch
-    come with random ones; how many of each, of which matrix (centred or not, each view's or both's) and how often
-    they are taken, we do not know.
+    z is not centered, so the first direction is mostly its mean unless that is 0. A vector counts as singular if its
+    value exceeds the largest one times max(M, D) fp32 roundings; none does if z is zero or not finite. Rectified
+    LpJEPA's App. I and its code ("torch_svd_and_random") combine singular vectors of the batch with random ones; the
+    number of each, the matrix (centered or not, of one view or both) and the interval are not published.
 
     Args:
         z: (M, D), the global batch, equal on all ranks; takes no gradient.
 
     Returns:
-        In fp32 at least, equal on all ranks. The decomposition makes a GPU's host wait for it.
+        In fp32 at least, equal on all ranks. The decomposition synchronises with the GPU.
     """
     slices = unit_slices(z.shape[1], num, seed, device=z.device)
     vectors, values = _right_singular(z.detach())

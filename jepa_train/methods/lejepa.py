@@ -1,4 +1,4 @@
-"""LeJEPA (arXiv 2511.08544): invariance to the centre of the global views, and SIGReg towards N(0, I)."""
+"""LeJEPA (arXiv 2511.08544): invariance to the center of the global views, and SIGReg towards N(0, I)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,7 +13,7 @@ from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, r
 from jepa_train.losses.ecf import Knots, waves
 from jepa_train.losses.matmul import products
 from jepa_train.losses.slices import unit_slices
-from jepa_train.methods.base import Link, Objective
+from jepa_train.methods.base import Activation, Objective
 
 Domain = Literal["symmetric", "half"]
 
@@ -22,7 +22,7 @@ Domain = Literal["symmetric", "half"]
 class LeJEPA:
     """(1 - lamb) * invariance + lamb * SIGReg (Eq. 7, convex form), for any number of views from two on.
 
-    Invariance is the mean over views, images and dimensions of (z - centre)^2, the centre being the mean of an
+    Invariance is the mean over views, images and dimensions of (z - center)^2, the center being the mean of an
     image's global views. With two global views it is exactly a quarter of Rectified LpJEPA's mse(z1, z2). The text
     of Eq. 7 sums over dimensions; the authors' code, followed here, takes the mean.
 
@@ -37,14 +37,14 @@ class LeJEPA:
     domain: Domain = "symmetric"
 
     name: ClassVar[str] = "lejepa"
-    centred: ClassVar[bool] = True
-    link: ClassVar[Link] = "none"
+    uses_center: ClassVar[bool] = True
+    output_activation: ClassVar[Activation] = "none"
 
     def __post_init__(self) -> None:
         conform(self)
 
     def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError for a single view, which leaves nothing to be invariant to."""
+        """Raise ValueError for a single view, which has no other view to be invariant to."""
         if num_global + num_local < 2:
             raise ValueError(
                 f"views.num_global + views.num_local must be at least 2 for lejepa, got {num_global} + {num_local}; "
@@ -52,7 +52,7 @@ class LeJEPA:
             )
 
     def expected(self) -> dict[str, float]:
-        """The standard normal's standard deviation and fraction of non-zeros."""
+        """Standard deviation and fraction of non-zeros of a standard normal."""
         return {"std": 1.0, "nonzero_fraction": 1.0}
 
     def __call__(
@@ -62,17 +62,17 @@ class LeJEPA:
         num_global: int,
         step: int,
         seed: int,
-        centre: Tensor | None = None,
+        center: Tensor | None = None,
         predicted: Tensor | None = None,
     ) -> Objective:
         """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D).
 
-        With a predictor the invariance is that of what it predicts to the centre of z, through which gradient flows as
-        without one; SIGReg stays on z.
+        With a predictor the invariance compares its output with the center of z, through which gradient flows too;
+        SIGReg stays on z.
         """
         require_equal_batches(z.shape[1])
         slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
-        target = at_least_fp32(z)[:num_global].mean(0) if centre is None else at_least_fp32(centre)
+        target = at_least_fp32(z)[:num_global].mean(0) if center is None else at_least_fp32(center)
         distance = at_least_fp32(z if predicted is None else predicted) - target
         invariance = mean_over_ranks(distance.square().mean())
         regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
@@ -81,7 +81,7 @@ class LeJEPA:
 
 
 def epps_pulley(x: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: Domain = "symmetric") -> Tensor:
-    """Distance of each slice's law to N(0, 1), by characteristic functions (LeJEPA, Alg. 1).
+    """Epps-Pulley distance of each slice's distribution to N(0, 1), by characteristic functions (LeJEPA, Alg. 1).
 
     N * integral of |ecf(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt over [-t_max, t_max], by the trapezoid rule with equally
     spaced knots, both ends among them. N is the global sample count, so lamb keeps its meaning when the number of ranks
@@ -107,8 +107,8 @@ def sigreg(
 ) -> Tensor:
     """SIGReg: the mean of epps_pulley over slices and views, each view on its own (LeJEPA, Alg. 2).
 
-    The gradient is found along with the value, for a few slices at a time, so that the extra memory is a gradient of z
-    and a bounded number of projections, however many slices and knots there are.
+    The gradient is computed along with the value, for a few slices at a time, so that the extra memory is a gradient of
+    z and a bounded number of projections for any number of slices and knots.
 
     Args:
         z: (V, N, D), the N samples of this rank in V views; the same shape on every rank.
@@ -137,22 +137,22 @@ def sigreg(
 
 
 def _slices_at_a_time(rows: Tensor) -> int:
-    # On a CPU some MB of temporaries, which stay in its cache; on a GPU few launches, and some hundred MB.
+    # CPU: a few MB of temporaries, which stay in cache; GPU: few kernel launches and a few hundred MB.
     projections = 2**17 if rows.device.type == "cpu" else 2**24
     return max(projections // len(rows), 64)
 
 
 def _knots(num_knots: int, t_max: float, domain: Domain) -> Knots:
-    """The positive knots: the negative ones count the same, and at t = 0 both characteristic functions are 1."""
+    """The positive knots: negative ones contribute the same, and at t = 0 both characteristic functions are 1."""
     if domain == "half":
         num_knots = 2 * num_knots - 1
     spacing = 2 * t_max / (num_knots - 1)
-    odd = num_knots % 2  # then t = 0 is a knot, otherwise half a spacing lies between it and the next
+    odd = num_knots % 2  # then t = 0 is a knot; otherwise the first positive knot is half a spacing from it
     return Knots(first=spacing if odd else spacing / 2, stride=1 if odd else 2, num=num_knots // 2)
 
 
 def _epps_pulley(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
-    """epps_pulley of x: (..., N, K) and its derivative by x, of the same shape, if wanted."""
+    """epps_pulley of x: (..., N, K) and, if differentiate, its derivative by x, of the same shape."""
     with torch.no_grad():
         t = knots.on(x).view(-1, *[1] * (x.ndim - 1))  # (T, ..., 1)
         gaussian = (-t.square() / 2).exp()
@@ -171,7 +171,7 @@ def _is_differentiated(x: Tensor) -> bool:
 
 
 class _Differentiated(torch.autograd.Function):
-    """(x, value, gradient) -> value, equal on all ranks, whose derivative by this rank's x is known.
+    """(x, value, gradient) -> value, equal on all ranks, with the given derivative by this rank's x.
 
     The value is a scalar, or it is (..., K) of x: (..., N, K), each derived by its own column. gradient: as x.
     """
@@ -185,5 +185,5 @@ class _Differentiated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        everyones = world_size() * mean_over_ranks(grad)  # the ranks' losses are summed: see distributed.py
-        return torch.atleast_1d(everyones).unsqueeze(-2) * gradient, None, None
+        summed = world_size() * mean_over_ranks(grad)  # over the ranks' losses: see collectives.py
+        return torch.atleast_1d(summed).unsqueeze(-2) * gradient, None, None

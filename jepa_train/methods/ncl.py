@@ -6,30 +6,30 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from jepa_train.base.validation import conform, positive
-from jepa_train.methods.base import Link, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, objective_of_pair, require_two_global_views
 from jepa_train.methods.simclr import nt_xent
 
 
 @dataclass(frozen=True, kw_only=True)
 class NCL:
-    """SimCLR's nt_xent on features that "relu", or its authors' "rep_relu" (gradient of GELU), makes non-negative.
+    """SimCLR's nt_xent on features made non-negative by "relu" or the authors' "rep_relu" (gradient of GELU).
 
     Rectified LpJEPA's rows NCL-ReLU and NCL-RepReLU; temperature 0.2 and rep_relu in scripts/pretrain/cifar/ncl.yaml.
-    Here z is what comes out of the ReLU: the authors probe what goes into it.
+    Here z is the output of the ReLU; the authors probe its input.
     """
 
     temperature: float = positive(0.2, "the papers use 0.2")
     nonneg: Literal["relu", "rep_relu"] = "relu"
 
     name: ClassVar[str] = "ncl"
-    centred: ClassVar[bool] = False
+    uses_center: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         conform(self)
 
     @property
-    def link(self) -> Link:
-        """What the projector ends in."""
+    def output_activation(self) -> Activation:
+        """Output activation of the projector."""
         return self.nonneg
 
     def check_views(self, num_global: int, num_local: int) -> None:
@@ -37,10 +37,10 @@ class NCL:
         require_two_global_views(num_global, num_local, name=self.name, reason="each view has one positive")
 
     def expected(self) -> dict[str, float]:
-        """Nothing: the loss has no target."""
+        """Empty: the loss has no target distribution."""
         return {}
 
     @objective_of_pair
     def __call__(self, z: Tensor) -> Objective:
-        """The loss; it has no terms: see Method. z: (2, N, D), non-negative."""
+        """The loss, without terms: see Method. z: (2, N, D), non-negative."""
         return nt_xent(z, temperature=self.temperature), {}

@@ -11,7 +11,7 @@ from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather
 from jepa_train.losses.rgg import RGG, SigmaMode
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import singular_slices, unit_slices
-from jepa_train.methods.base import Link, Objective, require_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, require_two_global_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,8 @@ class RectifiedLpJEPA:
     """lamb_inv * mse(z1, z2) + lamb_reg * RDMReg, for exactly two global views.
 
     mse is the mean over images and dimensions of (z1 - z2)^2: exactly four times LeJEPA's invariance. The target
-    "rgg" is ReLU(mu + sigma * G), "gg" the same before ReLU; rectified says whether the projector ends in ReLU. The
-    two together are the paper's 2x2 ablation. The paper's recipes use 8192 slices; its authors report 512 to suffice.
+    "rgg" is ReLU(mu + sigma * G), "gg" the same before ReLU; with rectified the projector ends in ReLU. The two
+    together are the paper's 2x2 ablation. The paper's recipes use 8192 slices; its authors report 512 to suffice.
     slice_kind "singular" puts the batch's singular vectors first among the slices (App. I): see singular_slices.
     """
 
@@ -35,20 +35,20 @@ class RectifiedLpJEPA:
     rectified: bool = True
 
     name: ClassVar[str] = "rectified_lpjepa"
-    centred: ClassVar[bool] = False
+    uses_center: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         conform(self)
-        RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)  # checks p, mu and sigma_mode
+        _ = self.target_distribution  # checks p, mu and sigma_mode
 
     @property
-    def link(self) -> Link:
-        """What the projector ends in."""
+    def output_activation(self) -> Activation:
+        """Output activation of the projector."""
         return "relu" if self.rectified else "none"
 
     @property
-    def law(self) -> RGG:
-        """The target's law; target "gg" is this before rectification."""
+    def target_distribution(self) -> RGG:
+        """Target distribution; target "gg" is this before rectification."""
         return RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)
 
     def check_views(self, num_global: int, num_local: int) -> None:
@@ -56,10 +56,11 @@ class RectifiedLpJEPA:
         require_two_global_views(num_global, num_local, name=self.name, reason="its loss is mse(z1, z2)")
 
     def expected(self) -> dict[str, float]:
-        """The target law's standard deviation and fraction of non-zeros, whether or not the projector can match it."""
+        """Standard deviation and fraction of non-zeros of the target, even where the projector cannot match it."""
+        distribution = self.target_distribution
         if self.target == "gg":
-            return {"std": self.law.gn_variance**0.5, "nonzero_fraction": 1.0}
-        return {"std": self.law.variance**0.5, "nonzero_fraction": self.law.nonzero_fraction}
+            return {"std": distribution.gn_variance**0.5, "nonzero_fraction": 1.0}
+        return {"std": distribution.variance**0.5, "nonzero_fraction": distribution.nonzero_fraction}
 
     def __call__(
         self,
@@ -68,22 +69,23 @@ class RectifiedLpJEPA:
         num_global: int,
         step: int,
         seed: int,
-        centre: Tensor | None = None,
+        center: Tensor | None = None,
         predicted: Tensor | None = None,
     ) -> Objective:
         """The loss and its unweighted terms `invariance` and `rdmreg`: see Method. z: (2, N, D).
 
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
-        require_pair(z, num_global, centre, predicted)
+        assert len(z) == num_global == 2, "check_views admits two global views only"
+        assert center is predicted is None, "TrainConfig refuses both for a method without a center"
         draws = generator(seed, step, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
-        target = self.law.sample(shape, draws) if self.target == "rgg" else self.law.gn_sample(shape, draws)
+        sample = self.target_distribution.sample if self.target == "rgg" else self.target_distribution.gn_sample
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
         slices = self._slices(everyone.detach(), derive_seed(seed, step, "slices"))
-        regularizer = rdmreg(everyone, target, slices)
+        regularizer = rdmreg(everyone, sample(shape, draws), slices)
         loss = self.lamb_inv * invariance + self.lamb_reg * regularizer
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}
 
@@ -97,7 +99,7 @@ class RectifiedLpJEPA:
 def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     """RDMReg: sliced_wasserstein of each view's global batch to the target, mean over views.
 
-    The ranks share out the slices: each takes its part of them, of all samples.
+    The slices are divided among the ranks; each rank projects all samples on its share.
 
     Args:
         z: (V, N, D), the global batch's N samples in V views, gathered over the ranks: equal on all of them.
@@ -107,6 +109,6 @@ def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
     """
-    share = slices[:, fair_slice(slices.shape[1])]  # possibly none, whose distance is 0
+    share = slices[:, fair_slice(slices.shape[1])]  # may be empty, with distance 0
     weight = share.shape[1] * world_size() / slices.shape[1]
     return mean_over_ranks(sliced_wasserstein(z, target, share) * weight)

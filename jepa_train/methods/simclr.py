@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020, arXiv 2002.05709): each view is to find the other one of its image among all others."""
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709): each view identifies the other view of its image among all others."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from jepa_train.base.validation import conform, positive
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks, rank, world_size
-from jepa_train.methods.base import Link, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, objective_of_pair, require_two_global_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class SimCLR:
     temperature: float = positive(0.2, "the papers use 0.2")
 
     name: ClassVar[str] = "simclr"
-    centred: ClassVar[bool] = False
-    link: ClassVar[Link] = "none"
+    uses_center: ClassVar[bool] = False
+    output_activation: ClassVar[Activation] = "none"
 
     def __post_init__(self) -> None:
         conform(self)
@@ -34,17 +34,17 @@ class SimCLR:
         require_two_global_views(num_global, num_local, name=self.name, reason="each view has one positive")
 
     def expected(self) -> dict[str, float]:
-        """Nothing: the loss has no target."""
+        """Empty: the loss has no target distribution."""
         return {}
 
     @objective_of_pair
     def __call__(self, z: Tensor) -> Objective:
-        """The loss; it has no terms: see Method. z: (2, N, D)."""
+        """The loss, without terms: see Method. z: (2, N, D)."""
         return nt_xent(z, temperature=self.temperature), {}
 
 
 def nt_xent(z: Tensor, *, temperature: float) -> Tensor:
-    """The mean over all 2 N views of -log softmax(cosines / temperature) at the other view of the same image.
+    """Mean over all 2 N views of -log softmax(cosines / temperature) at the other view of the same image.
 
     The softmax is over the 2 N - 1 other views of the global batch (SimCLR, Eq. 1 and Alg. 1); each rank takes the
     views of its own images. A view whose z is all zeros (a dead ReLU) has cosine 0 with all others.
@@ -68,6 +68,6 @@ def nt_xent(z: Tensor, *, temperature: float) -> Tensor:
 
 
 def _directions(z: Tensor) -> Tensor:
-    """a row of zeros stays, and is not divided: functional.normalize divides its gradient by 1e-12."""
+    """Rows of unit length; rows of zeros stay, as functional.normalize would divide their gradient by 1e-12."""
     norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     return z / torch.where(norm > 0, norm, 1)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from jepa_train.base.validation import conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks
-from jepa_train.methods.base import Link, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, objective_of_pair, require_two_global_views
 
 _VARIANCE_FLOOR = 1e-4  # added under the root, as in the authors' code
 
@@ -21,25 +21,25 @@ class VICReg:
     The conventions are the authors' code's (facebookresearch/vicreg): mse is the mean over images and dimensions;
     `variance` is the mean over dimensions of max(0, 1 - std), averaged over the two views; `covariance` is the sum of
     the squared off-diagonal covariances divided by D, summed over the views. solo-learn, on which Rectified LpJEPA's
-    baselines run, sums the variance over the views as well: its 25 / 25 / 1 is 25 / 50 / 1 here.
+    baselines run, sums the variance over the views too: its 25 / 25 / 1 is 25 / 50 / 1 here.
 
-    nonneg is what the projector ends in: with "relu" or "rep_relu" this is Rectified LpJEPA's NVICReg.
+    nonneg is the output activation of the projector: with "relu" or "rep_relu" this is Rectified LpJEPA's NVICReg.
     """
 
     lamb_inv: float = not_negative(25.0, "the paper uses 25")
     lamb_var: float = not_negative(25.0, "the paper uses 25")
     lamb_cov: float = not_negative(1.0, "the paper uses 1")
-    nonneg: Link = "none"
+    nonneg: Activation = "none"
 
     name: ClassVar[str] = "vicreg"
-    centred: ClassVar[bool] = False
+    uses_center: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         conform(self)
 
     @property
-    def link(self) -> Link:
-        """What the projector ends in."""
+    def output_activation(self) -> Activation:
+        """Output activation of the projector."""
         return self.nonneg
 
     def check_views(self, num_global: int, num_local: int) -> None:
@@ -47,7 +47,7 @@ class VICReg:
         require_two_global_views(num_global, num_local, name=self.name, reason="its loss is of a pair z1, z2")
 
     def expected(self) -> dict[str, float]:
-        """The hinge's standard deviation; of how many entries are not 0, with a rectifier, VICReg says nothing."""
+        """Standard deviation of the hinge; the fraction of non-zeros is unknown behind a rectifier."""
         return {"std": 1.0} | ({"nonzero_fraction": 1.0} if self.nonneg == "none" else {})
 
     @objective_of_pair
@@ -69,8 +69,8 @@ def variance_hinge(z: Tensor) -> Tensor:
 
 def covariance_penalty(z: Tensor) -> Tensor:
     """The sum of the squared off-diagonal entries of the unbiased covariance (D, D), over D. (..., N, D) -> (...)."""
-    centred = z - z.mean(dim=-2, keepdim=True)
+    centered = z - z.mean(dim=-2, keepdim=True)
     with torch.autocast(z.device.type, enabled=False):
-        covariance = centred.mT @ centred / (z.shape[-2] - 1)  # (..., D, D)
+        covariance = centered.mT @ centered / (z.shape[-2] - 1)  # (..., D, D)
     diagonal = covariance.diagonal(dim1=-2, dim2=-1)
     return (covariance.square().sum(dim=(-2, -1)) - diagonal.square().sum(dim=-1)) / z.shape[-1]

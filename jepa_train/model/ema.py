@@ -16,7 +16,7 @@ class Average:
 
     Normalised over the steps there were, which is Adam's bias correction: the initial weights have no part in it, there
     is no warm-up to choose, and towards decay = 1 it is the plain mean of stochastic weight averaging. LeJEPA's Table 4
-    uses it for the encoder that gives the centre; of decay and warm-up it says nothing.
+    uses it for the encoder that gives the center; of decay and warm-up it says nothing.
 
     Batch-norm buffers are no mean: they follow the averaged network's own forward passes. No gradient reaches it. It
     is the same on every rank where the network is, given global batch norm (convert_batch_norm, before or after).

@@ -4,20 +4,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa_train.config import ModelConfig
-from jepa_train.methods import Link
+from jepa_train.methods import Activation
 
 
-def build_projector(num_features: int, config: ModelConfig, *, link: Link) -> nn.Sequential:
+def build_projector(num_features: int, config: ModelConfig, *, output_activation: Activation) -> nn.Sequential:
     """(N, E) -> (N, D): a Linear to embed_dim if there is one, then Linear-BN-ReLU for all layers but the last, which
-    is a Linear, then what link says."""
+    is a Linear, then the output activation."""
     layers: list[nn.Module] = [nn.Linear(num_features, config.embed_dim)] if config.embed_dim else []
     width = config.embed_dim or num_features
     for _ in range(config.projector_layers - 1):
         layers += _hidden_layer(width, config.projector_hidden)
         width = config.projector_hidden
     layers.append(nn.Linear(width, config.projector_dim))
-    if link != "none":  # not in place: the sign pattern of z is what methods and metrics read
-        layers.append(nn.ReLU() if link == "relu" else RepReLU())
+    if output_activation != "none":  # not in place: the sign pattern of z is what methods and metrics read
+        layers.append(nn.ReLU() if output_activation == "relu" else RepReLU())
     return nn.Sequential(*layers)
 
 

@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
     features: Tensor  # (V, N, P), of the encoder: what is probed and evaluated; no gradient
     z: Tensor  # (V, N, D), the projector's
-    predicted: Tensor  # (V, N, D), of each image's centre, by the predictor; z itself where there is none
+    predicted: Tensor  # (V, N, D), of each image's center, by the predictor; z itself where there is none
     probe_logits: Tensor  # (V, N, C), of the online probe on the features
     projector_logits: Tensor  # (V, N, C), of the online probe on the detached z
 
@@ -40,7 +40,7 @@ class Network(nn.Module):
     """Encoder -> projector -> z, with a linear probe on the encoder's features and one on z; neither sends gradient.
 
     Args:
-        predictor: of the centre from z; only training asks for it.
+        predictor: of the center from z; only training asks for it.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         return Network(
             encoder=build_encoder(model, config.views.global_size),
-            projector=build_projector(widths.pooled, model, link=config.method.link),
+            projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
             predictor=build_predictor(model),
             probe=build_probe(widths.features, num_classes),
             projector_probe=build_probe(model.projector_dim, num_classes),

@@ -1,1 +1,1 @@
-"""Folders and files by path or URL."""
+"""Folders and files on a disk or in an object store, by path or URL."""

@@ -1,52 +1,48 @@
-"""Folders of this machine: results/ in the current directory or as the environment says, and the cache."""
+"""Local folders: results/ in the current directory or as the environment says, and the cache."""
 
 import os
-import stat
+import re
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import expanded
 
 
 def results_dir() -> Path:
-    """The absolute results folder, of JEPA_RESULTS; it need not exist yet.
+    """The absolute results folder, from JEPA_RESULTS; it need not exist.
 
     Raises:
-        ConfigError: it begins with ~ and no user of this machine.
+        ConfigError: see absolute_path.
     """
-    return expanded(os.environ.get("JEPA_RESULTS") or "results", named="JEPA_RESULTS")
+    return absolute_path(os.environ.get("JEPA_RESULTS") or "results", named="JEPA_RESULTS")
 
 
 def cache_dir() -> Path:
-    """Where this machine keeps decoded images and copies of data: JEPA_CACHE, or cache/ in the results folder.
+    """The folder of decoded images and copies of data: JEPA_CACHE, or cache/ in the results folder; need not exist.
 
     Raises:
-        ConfigError: it begins with ~ and no user, or another user has made it, who may exchange what lies there.
+        ConfigError: see absolute_path.
     """
-    named = os.environ.get("JEPA_CACHE")
-    folder = expanded(named, named="JEPA_CACHE") if named else results_dir() / "cache"
-    for path in (folder, *folder.parents):
-        if path.exists() and _is_anybodys(path.parent) and path.lstat().st_uid not in (os.getuid(), 0):
-            raise ConfigError(
-                f"JEPA_CACHE must be a folder that no other user has made, got {str(folder)!r} of user "
-                f"{path.lstat().st_uid}; name one of your own"
-            )
-    return folder
+    folder = os.environ.get("JEPA_CACHE")
+    return absolute_path(folder, named="JEPA_CACHE") if folder else results_dir() / "cache"
 
 
-def made_cache_dir() -> Path:
-    """cache_dir(), which is there from now on: this user's alone where anybody may make folders, as in /tmp.
+def has_url_scheme(where: str) -> bool:
+    """True for a URL, also one with a single slash: `s3:/bucket` is a mistyped URL, not a folder."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", where) is not None
+
+
+def absolute_path(text: str, *, named: str) -> Path:
+    """The absolute local path of user input.
+
+    Args:
+        named: the variable or option, for the message.
 
     Raises:
-        ConfigError: see cache_dir.
-        OSError: it cannot be made.
+        ConfigError: it is a URL, or begins with the ~ of an unknown user.
     """
-    folder = cache_dir()
-    folder.mkdir(mode=0o700 if _is_anybodys(folder.parent) else 0o777, parents=True, exist_ok=True)
-    return cache_dir()  # another user may have been faster
-
-
-def _is_anybodys(folder: Path) -> bool:
-    """Whether all users may make folders there, and each rename and remove only his own."""
-    anybodys = stat.S_ISVTX | stat.S_IWOTH
-    return folder.is_dir() and folder.stat().st_mode & anybodys == anybodys
+    if has_url_scheme(text):
+        raise ConfigError(f"{named} must be a folder on a disk, got {text!r}; set JEPA_STORAGE or data.path to a URL")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(f"{named} must be a folder, got {text!r}, the home of an unknown user; correct it") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.preemption import Home, Host, Watch
+from jepa_train.base.preemption import Host, NoPreemption, Watch
 from jepa_train.checkpoint.checkpoints import CheckpointError, Checkpoints, read_checkpoint, restore
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, parse, unflatten
@@ -18,8 +18,7 @@ from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 
@@ -72,7 +71,7 @@ def train(
         ConfigError: the global batch does not fit the training split or the number of ranks.
         StorageError: the storage of the checkpoints is away at the start.
     """
-    host = host or Home()
+    host = host or NoPreemption()
     with Checkpoints(checkpoints, config, saved=host.saved) as saves:
         resumed = saves.resume()
         reports: list[dict[str, float]] = resumed.get("reports", [])

@@ -17,7 +17,7 @@ from jepa_train.data.augment import make_views
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std
-from jepa_train.model.device import check_bf16_on_cpu, to_training_device, training_device
+from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, Output, build_network
 from jepa_train.model.optim import build_optimizer
@@ -38,8 +38,6 @@ class Trainer:
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
-        if config.precision == "bf16" and self.device.type == "cpu":
-            check_bf16_on_cpu(self.network.encoder, config)
         if collectives.world_size() > 1:
             convert_batch_norm(self.network)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
@@ -83,14 +81,14 @@ class Trainer:
         )
         # stochastic depth and dropout draw from the global generators, and on every rank for other images
         torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
-        averaged, centre = None, None
+        averaged, center = None, None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             if self._average is not None:
                 self._average.train()
                 averaged = self._average.embed(views[:1])  # of the global views
-                centre = collectives.at_least_fp32(averaged[1]).mean(0)
+                center = collectives.at_least_fp32(averaged[1]).mean(0)
             output = self._model(views, averaged)
-        objective, terms = training_loss(config, output, labels, step, centre)
+        objective, terms = training_loss(config, output, labels, step, center)
         self._optimizer.step(objective)
         if self._average is not None:
             self._average.update()
@@ -154,13 +152,13 @@ class Trainer:
 
 
 def training_loss(
-    config: TrainConfig, output: Output, labels: Tensor, step: int, centre: Tensor | None = None
+    config: TrainConfig, output: Output, labels: Tensor, step: int, center: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What one step minimises: the method's objective plus the cross-entropies of the detached online probes.
 
     Args:
         labels: (N,), of this rank's images.
-        centre: (N, D), of each image, from the averaged network.
+        center: (N, D), of each image, from the averaged network.
 
     Returns:
         The scalar to call backward on, and the detached terms to report; loss and terms are of the global batch.
@@ -170,7 +168,7 @@ def training_loss(
         num_global=config.views.num_global,
         step=step,
         seed=config.seed,
-        centre=centre,
+        center=center,
         predicted=output.predicted if config.model.predictor else None,
     )
     labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)

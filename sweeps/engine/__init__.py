@@ -23,9 +23,9 @@ def __getattr__(name: str) -> Any:
     """What sweep files import, when they do: the modules here that train nothing start without torch."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sweeps.engine.cli.errors import install
+    from sweeps.engine.parser import report_config_errors
 
-    install()
+    report_config_errors()
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 

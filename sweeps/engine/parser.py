@@ -1,10 +1,13 @@
-"""Parser of command lines. What is wrong with one is answered in one line."""
+"""Bad input on a command line or in a sweep file: one line on stderr and exit code 2."""
 
 import argparse
 import re
+import sys
+from types import TracebackType
 from typing import NoReturn
 
 from jepa_train.base.errors import ConfigError
+from jepa_train.base.security import hidden
 
 
 class LineParser(argparse.ArgumentParser):
@@ -16,3 +19,20 @@ class LineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         problem = re.sub(": expected (one|at least one) argument", " needs a value", message.removeprefix("argument "))
         raise ConfigError(f"{self.command}{problem.removesuffix(', NAME')}; {self.remedy}")
+
+
+def refuse(error: Exception | str) -> int:
+    """Print an error in one line, without secrets. Returns the exit code of bad input."""
+    sys.stderr.write(f"error: {hidden(str(error))}\n")
+    return 2
+
+
+def report_config_errors() -> None:
+    """Let `python sweeps/NAME.py` answer a ConfigError of the file in one line; other errors keep their traceback."""
+    sys.excepthook = _report
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, ConfigError):
+        sys.exit(refuse(error))
+    sys.__excepthook__(kind, error, trace)

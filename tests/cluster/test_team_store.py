@@ -17,8 +17,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from team import COMMANDS, START_S, documented, exported, free_port, here, mlflow_server, postgres
 
-from jepa_train.storage.bucket import listed
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import storage_path
 
 DOCTOR, LAUNCH, STATUS, TABLE, EXPORT = COMMANDS[-5:]
 SWEEP = """
@@ -98,7 +97,7 @@ def test_a_sweep_runs_through_the_teams_store(team: Team):
     assert [run.data.tags["status"] for run in cells] == ["finished"] * 2
     text = Path(download_artifacts(run_id=own.info.run_id, artifact_path="table.md", tracking_uri=uri)).read_text()
     assert text.strip() == table
-    kept = [info.path for info in listed(storage_path(team.environment["JEPA_STORAGE"].replace("/jepa?", "?")))]
+    kept = [info.path for info in storage_path(team.environment["JEPA_STORAGE"].replace("/jepa?", "?")).files()]
     assert any(path.startswith(f"{team.bucket}/artifacts/") and path.endswith("/table.md") for path in kept)
     finals = [path for path in kept if path.endswith("/final.pt")]
     assert sorted(path.split("/")[-2] for path in finals) == sorted(run.data.tags["cell_key"] for run in cells)

@@ -1,8 +1,12 @@
-"""What the benchmarks compute from times, and that both sides of each comparison do the same work. Nothing is timed."""
+"""Benchmarks: statistics of samples, and equal work on both sides of each comparison. No speed is asserted.
+
+Run: python -m pytest tests/slow/test_benchmarks.py
+"""
 
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,14 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import __main__ as command_line
-from benchmarks import image_folder, machine
-from benchmarks.comparison import Comparison, in_bytes, in_time
+from benchmarks import head, image_folder, machine, plan
+from benchmarks.comparison import Comparison
 from benchmarks.gradients import check_agreement, forward_backward
 from benchmarks.memory import peak_extra
 from benchmarks.rdmreg import plain_sliced_wasserstein, three_products
 from benchmarks.report import as_json, as_markdown
 from benchmarks.sigreg import plain_sigreg
-from benchmarks.sigreg_table import RUNS, PaperTiming
+from benchmarks.sigreg_table import PaperTiming
 from benchmarks.timing import QUICK, Effort, Setting, interleaved
 from benchmarks.views import per_image
 from jepa_train.base.seeds import generator
@@ -73,15 +77,8 @@ def test_a_short_call_is_repeated_and_its_time_divided():
     assert "".join(clock.log) == "abab" + 2 * (5 * "a" + "b"), "a's first call of each sample does not count"
 
 
-@pytest.mark.parametrize(("per_round", "rounds"), [(100.0, 5), (2.0, 10), (0.0, 30)])
-def test_as_many_rounds_as_fit_the_time_within_bounds(per_round: float, rounds: int):
-    assert Effort().rounds(per_round) == rounds
-
-
-def test_the_papers_table_has_ten_runs_timed_one_by_one():
-    clock = Clock()
-    (times,) = interleaved([clock.call("a", 1.0, 1.0, *range(10))], RUNS, CPU, clock=lambda: clock.now)
-    assert times == tuple(range(10))
+def test_as_many_rounds_as_fit_the_time_within_bounds():
+    assert [Effort().rounds(seconds) for seconds in (100.0, 2.0, 0.0)] == [5, 10, 30]
 
 
 def test_the_ratio_is_of_the_medians_and_the_quartiles_are_of_neighbours():
@@ -98,22 +95,6 @@ def test_the_ratio_is_of_the_medians_and_the_quartiles_are_of_neighbours():
 )
 def test_a_speed_up_must_reach_its_target_and_a_cost_must_not_exceed_it(is_cost: bool, target: float, met: bool):
     assert replace(ROW, is_cost=is_cost, target=target).met is met
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        (in_time(12.345), "12.3 s"),
-        (in_time(0.0123), "12.3 ms"),
-        (in_time(9e-6), "9 µs"),
-        (in_time(3e-8), "0.03 µs"),
-        (in_time(1234.5), "1234 s"),
-        (in_bytes(1_234_567), "1.23 MB"),
-        (in_bytes(0), "0 kB"),
-    ],
-)
-def test_numbers_have_three_digits_and_a_unit(text: str, wanted: str):
-    assert text == wanted
 
 
 def test_rows_of_one_type_make_one_table_and_the_machine_stands_below():
@@ -197,15 +178,6 @@ def test_a_new_cache_is_cold(tmp_path: Path):
     assert dict(os.environ) == before
 
 
-def test_a_real_folder_is_taken_at_its_first_images_size_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(image_folder, "QUICK_FOLDERS", ())
-    image_folder.write_folder(tmp_path / "mine", num=20, side=24)
-    setting = Setting(device=CPU, quick=True, folder=tmp_path / "mine")
-    assert [row.shape for row in image_folder.run(setting)] == 2 * ["20 files of mine, at 24 px"]
-    monkeypatch.setattr(image_folder, "LARGEST", 16)
-    assert [row.shape for row in image_folder.run(setting)] == 2 * ["20 files of mine, at 16 px"]
-
-
 @pytest.mark.parametrize("name", command_line.BENCHMARKS)
 def test_every_benchmark_runs_and_its_numbers_hang_together(name: str):
     rows = list(command_line.BENCHMARKS[name](Setting(device=machine.chosen_device(), quick=True)))
@@ -220,8 +192,8 @@ def test_every_benchmark_runs_and_its_numbers_hang_together(name: str):
 
 
 @pytest.fixture
-def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where a run of two stand-ins is recorded."""
+def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Folder of the results of two stand-in benchmarks."""
 
     def one_row(setting: Setting) -> Iterator[Comparison]:
         yield replace(ROW, shape="quick" if setting.quick else "full")
@@ -231,10 +203,10 @@ def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_a_run_of_all_is_printed_and_recorded(results: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_of_all_is_printed_and_recorded(recorded: Path, capsys: pytest.CaptureFixture[str]):
     assert command_line.main([]) == 0
     printed = capsys.readouterr().out
-    (text,) = results.glob("*.md")
+    (text,) = recorded.glob("*.md")
     assert text.stem == machine.slug(machine.chosen_device())
     assert text.read_text() == printed
     assert printed.count("full") == 2
@@ -242,31 +214,26 @@ def test_a_run_of_all_is_printed_and_recorded(results: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("words", [["--quick"], ["sigreg"]])
-def test_a_look_and_a_part_are_not_recorded(words: list[str], results: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_look_and_a_part_are_not_recorded(words: list[str], recorded: Path, capsys: pytest.CaptureFixture[str]):
     assert command_line.main(words) == 0
     assert "at least 2" in capsys.readouterr().out
-    assert not results.exists()
+    assert not recorded.exists()
 
 
-@pytest.mark.usefixtures("results")
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["sigerg"], "NAME must be a benchmark, got 'sigerg'; did you mean 'sigreg'?"),
-        (["sigreg", "--folder", "x"], "--folder is of image_folder, which is not among sigreg; name it too"),
-        (["--folder", "nowhere"], "data.path must be a folder, got 'nowhere', which is none; set data.path=DIR"),
-    ],
-)
-def test_what_is_typed_wrong_is_answered_in_one_line(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
-    assert command_line.main(words) == 2
-    assert capsys.readouterr().err == f"error: {message}\n"
+@pytest.mark.usefixtures("recorded")
+def test_an_unknown_name_is_answered_in_one_line(capsys: pytest.CaptureFixture[str]):
+    assert command_line.main(["sigerg"]) == 2
+    assert capsys.readouterr().err == "error: NAME must be a benchmark, got 'sigerg'; did you mean 'sigreg'?\n"
 
 
-def test_the_machine_is_named_by_what_a_reader_needs():
-    device = machine.chosen_device()
-    assert {"python", "torch", "numpy", "timm", "pillow", "CPU", "cores", "threads", "GPU"} <= set(
-        machine.described(device)
-    )
-    assert set(machine.slug(device)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+def test_planning_a_filled_store_finds_every_cell_done(capsys: pytest.CaptureFixture[str]):
+    assert plan.main(["--quick"]) == 0
+    assert "81 cells, all in the store" in capsys.readouterr().out
+
+
+def test_memory_of_a_head_by_kind_of_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert head.main(["--quick"]) == 0
+    table = capsys.readouterr().out
+    for kind, at in (("driver", "1 once"), ("Ray: raylet", "1 once"), ("Ray: Mailbox", "1 with 1 trials at once")):
+        assert re.search(rf"\| {kind} +\| {at} ", table), table

@@ -12,7 +12,7 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
-from sweeps.engine.run.calibration import name_of, ran
+from sweeps.engine.run.estimate import finished_estimates, kind_of_config
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.ledger import Ledger
@@ -109,4 +109,4 @@ def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
     book.close()
     (entry,) = make_plan(SEEDS, FILE).entries.values()
     assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
-    assert [*ran([entry], REQUEST)] == [name_of(cell.config, REQUEST)]
+    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)]

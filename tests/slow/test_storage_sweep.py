@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jepa_train.storage import bucket
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import storage_path
 from sweeps.engine.cli.main import main
 from sweeps.engine.spec.sweep import Sweep
 

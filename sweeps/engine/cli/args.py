@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,14 @@ class Options:
     evaluate: bool = False
     retry: frozenset[str] = frozenset()  # states that run again although they are over
     max_gpu_hours: float = math.inf
+    take_over: bool = False
     json: bool = False
+
+    def announce(self, names: Sequence[str]) -> None:
+        """Print a first line at once for what takes seconds to begin: a launch or an evaluation."""
+        if not (self.dry_run or self.status or self.explain):
+            sys.stderr.write(f"{', '.join(names)}: importing PyTorch, MLflow and Ray, reading the store\n")
+            sys.stderr.flush()
 
 
 def read_words(
@@ -63,6 +71,7 @@ def read_words(
         evaluate=options.evaluate,
         retry=frozenset(options.retry),
         max_gpu_hours=options.max_gpu_hours,
+        take_over=options.take_over,
         json=options.json,
     )
 
@@ -84,6 +93,7 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
     say("--evaluate", action="store_true", help="finished cells once more (probe.protocols=...); train nothing")
     say("--retry", choices=["failed"], action="append", default=[], help="run failed cells again")
     say("--max-gpu-hours", type=float, default=math.inf, metavar="X", help="begin no cell beyond so many GPU-hours")
+    say("--take-over", action="store_true", help="end the launch that runs the sweep elsewhere, and go on here")
     say("--json", action="store_true", help="the same facts as one JSON document; progress goes to stderr")
     say("words", nargs="*", metavar="data.path=DIR", help="where the data lies on this machine")
     return parser

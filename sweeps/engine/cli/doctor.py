@@ -29,10 +29,8 @@ from packaging.specifiers import SpecifierSet
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.local import LocalPath
 from jepa_train.storage.paths import cache_dir, results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StorageError, StoragePath, storage_dir
 from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.lock import holder_of
@@ -161,7 +159,7 @@ def _storage() -> Iterator[Finding]:
         return
     if not os.environ.get("JEPA_STORAGE"):
         yield Finding("ok", "checkpoints", _size(results_dir() / "checkpoints"))
-    elif isinstance(place, LocalPath) and not place.path.exists() and _may_be_made(place.path):
+    elif not place.root and not Path(place.key).exists() and _may_be_made(Path(place.key)):
         remedy = "where machines share it, mount it; else the first sweep makes it"
         yield Finding("warning", "storage", f"{place} is not there", remedy)
     else:
@@ -196,12 +194,10 @@ def _size(folder: Path) -> str:
 
 
 def _size_in_storage(place: StoragePath) -> str:
-    from jepa_train.storage.bucket import listed
-
-    if isinstance(place, LocalPath):
-        return _size(place.path)
+    if not place.root:
+        return _size(Path(place.key))
     try:
-        sizes = [info.size for info in listed(place)]
+        sizes = [info.size for info in place.files()]
     except OSError as error:
         return f"cannot be listed ({error})"
     return f"{sum(sizes) / 1e9:.2f} GB in {len(sizes)} files" if sizes else "nothing yet"

@@ -9,8 +9,7 @@ from mlflow.entities import Run
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage.storage import StorageError, StoragePath, checkpoints_dir
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.store.mlflow_client import open_client

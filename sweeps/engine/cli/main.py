@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.base.security import hidden
-from jepa_train.storage.base import StorageError
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
+from sweeps.engine.parser import refuse
 from sweeps.engine.spec.scale import Study, about, at_scale
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -34,6 +33,7 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
         options = read_words(sys.argv[1:] if words is None else words, about=about(study))
         if options.names:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+        options.announce([Path(file).stem])
         sweep = at_scale(study, options.scale)
     except ConfigError as error:
         return refuse(error)
@@ -77,12 +77,6 @@ def launch(sweeps: Named, options: Options) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on where this one stopped\n")
         return 130
-
-
-def refuse(error: ConfigError | StorageError | str) -> int:
-    """The exit code of bad input, and of a storage that is away, which are answered in one line."""
-    sys.stderr.write(f"error: {hidden(str(error))}\n")
-    return 2
 
 
 def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
@@ -131,7 +125,7 @@ def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options)
 
     note = _printer(Console(stderr=True))
     facts = [
-        preview(sweep, plan, price(plan, note=note, start=False) if plan else None)
+        preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
     ]
     return _show(facts, preview_lines, options)
@@ -149,13 +143,18 @@ def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
 
 
 def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
-    """Run and show each sweep; Ray starts only when a cell is missing."""
-    from sweeps.engine.cli.summary import summary, summary_lines
-    from sweeps.engine.run.launch import Launch
-    from sweeps.engine.store.reader import shown_uri
+    """Run and show each sweep. Ray starts only when a cell is missing, while the other libraries are imported."""
+    from sweeps.engine.cluster.session import ray_session
 
     all_facts, say = [], _printer(console)
-    with Launch(console, say, max_gpu_hours=options.max_gpu_hours) as launch:
+    with ExitStack() as stack:
+        missing = any(plan is not None and plan.todo for plan in plans)
+        ready = stack.enter_context(ray_session(wait=False)) if missing else None
+        from sweeps.engine.cli.summary import summary, summary_lines
+        from sweeps.engine.run.launch import Launch
+        from sweeps.engine.store.reader import shown_uri
+
+        launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
         for (sweep, file), plan in zip(sweeps, plans, strict=True):
             with _held(sweep, file, plan, options, say) as current:
                 facts = summary(launch.run(current))
@@ -189,7 +188,7 @@ def _held(
     from sweeps.engine.store.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
-    with hold(sweep.name, say):
+    with hold(sweep.name, say, take_over=options.take_over):
         replayed = replay_offline_queue(sweep.name)
         if replayed:
             say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")

@@ -34,7 +34,9 @@ def by_name(words: Sequence[str]) -> int:
         problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
         sys.stderr.write(f"{problem}usage: {usage}\n")
         return 2
-    sweeps = _load_all(names, options.scale)
+    if not doctor:
+        options.announce(names)
+    sweeps = [_load(name, options.scale) for name in names]
     if doctor:
         from sweeps.engine.cli.doctor import examine
 
@@ -42,19 +44,6 @@ def by_name(words: Sequence[str]) -> int:
     from sweeps.engine.cli.main import launch
 
     return launch(sweeps, options)
-
-
-def _load_all(names: Sequence[str], scale: Scale | None) -> "list[tuple[Sweep, Path]]":
-    from sweeps.engine.cli.errors import answer_line, install
-
-    install()
-    try:
-        return [_load(name, scale) for name in names]
-    except (ValueError, TypeError) as error:
-        line = answer_line(error)
-        if line is None:
-            raise
-        raise ConfigError(line) from error
 
 
 def _load(name: str, scale: Scale | None) -> "tuple[Sweep, Path]":

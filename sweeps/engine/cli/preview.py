@@ -3,7 +3,7 @@
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
 from sweeps.engine.plan.plan import Plan, Row
-from sweeps.engine.run.price import Price
+from sweeps.engine.run.estimate import Price
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 

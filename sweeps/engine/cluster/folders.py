@@ -1,11 +1,12 @@
-"""Checks of the folders that a launch writes to, made before anything starts."""
+"""Checks of the folders that a launch writes to, made before anything starts, and of the storage on every node."""
 
-import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.base import StoragePath
-from jepa_train.storage.resolve import mark, unseen
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
 
 def check_results_folder(folder: Path) -> None:
@@ -14,23 +15,10 @@ def check_results_folder(folder: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 16))
-    except OSError as error:
+    if reason := storage_problem(storage_path(folder)):
         raise ConfigError(
-            f"results must go where they can be written, got {folder} ({error.strerror}); make room or set JEPA_RESULTS"
-        ) from None
-
-
-def storage_problem(place: StoragePath) -> str:
-    """Why checkpoints cannot be kept in a storage, "" if they can."""
-    try:
-        with mark(place) as name:
-            return unseen(str(place), name)
-    except OSError as error:
-        return str(error)
+            f"results must go where they can be written, got {folder}: {reason}; make room or set JEPA_RESULTS"
+        )
 
 
 def check_shared_storage(place: StoragePath) -> None:
@@ -41,3 +29,39 @@ def check_shared_storage(place: StoragePath) -> None:
     """
     if reason := storage_problem(place):
         raise ConfigError(f"JEPA_STORAGE must be where checkpoints can be kept: {reason}; see doctor")
+
+
+def storage_problem(place: StoragePath) -> str:
+    """The reason why files cannot be kept in a storage; "" if they can."""
+    try:
+        with probe_file(place) as name:
+            return probe_error(str(place), name)
+    except OSError as error:
+        return str(error)
+
+
+@contextmanager
+def probe_file(folder: StoragePath) -> Iterator[str]:
+    """The name of a small file in the folder, for probe_error on other machines; removed at the end of the block.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    probe.write_bytes(bytes(1 << 16))  # a full disk takes an empty file
+    try:
+        yield probe.name
+    finally:
+        with suppress(OSError):
+            probe.remove()
+
+
+def probe_error(where: str, name: str) -> str:
+    """The reason why this machine does not see the probe file in the folder of this path or URL; "" if it does.
+
+    Asks for the file by its name: a listing of a folder on NFS may be seconds old.
+    """
+    try:
+        return "" if (storage_path(where) / name).files() else f"{where} is another folder here"
+    except (StorageError, ConfigError) as error:
+        return str(error)

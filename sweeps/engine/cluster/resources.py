@@ -1,4 +1,4 @@
-"""Where trials run: what one asks for, how many fit at once, and how many of them a GPU's memory holds."""
+"""Where trials run: what one asks for, and how many fit at once."""
 
 import math
 import os
@@ -16,8 +16,6 @@ from sweeps.engine.spec.sweep import Sweep
 Node = Mapping[str, Any]  # one of ray.nodes()
 
 _FINE = 10_000  # Ray counts resources in ten-thousandths
-_FREE = 0.9  # share of a GPU's memory that packed trials may take: what they ask for varies from step to step
-_CONTEXT_GB = 0.5  # of a GPU's memory, for each process on it, beyond what torch's allocator counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ def check_machine(sweep: Sweep) -> None:
 
     if not cluster_address():
         nodes = this_machine()
-        gpus = -1.0 if isinstance(sweep.gpus_per_worker, str) else sweep.gpus_per_worker
+        gpus = sweep.gpus_per_worker
         room(nodes, Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus))
 
 
@@ -101,32 +99,6 @@ def room(nodes: Sequence[Node], request: Request) -> int:
 def workers_on(nodes: Sequence[Node], request: Request) -> int:
     """How many workers the nodes hold."""
     return sum(_workers_on(node, request) for node in nodes)
-
-
-def packed(nodes: Sequence[Node], *, cpus: int, peak_gb: float, device_gb: float) -> float:
-    """The fraction of a GPU that each trial asks for, so that as many share one as its memory and its CPUs allow.
-
-    Args:
-        cpus: of each trial.
-        peak_gb: what torch's allocator took for one trial.
-        device_gb: a GPU's whole memory.
-
-    Raises:
-        ConfigError: not even one trial fits into the memory.
-    """
-    held = int(_FREE * device_gb / (peak_gb + _CONTEXT_GB))
-    if held < 1:
-        raise ConfigError(
-            f"global_batch must fit the GPU's memory, got a trial of {peak_gb:.1f} + {_CONTEXT_GB:g} GB for "
-            f"{_FREE:.0%} of {device_gb:.1f} GB; lower it, or set precision='bf16'"
-        )
-    served = max(_has(node, "CPU") / cpus / _has(node, "GPU") for node in nodes if _has(node, "GPU"))
-    return fraction(max(1, min(held, int(served))))
-
-
-def fraction(trials: int) -> float:
-    """1 / trials, rounded down to what Ray takes, so that so many fit."""
-    return _FINE // trials / _FINE
 
 
 def _workers_on(node: Node, request: Request) -> int:

@@ -136,11 +136,6 @@ class Search:
         return (len(self.sweep.seeds) - 1) * (self.state in (SearchState.PROPOSING, SearchState.WAITING))
 
     @property
-    def left(self) -> int:
-        """Cells that are still to be started, known or not."""
-        return len(self.resumed) + self.proposals + self.pending_confirmations + len(self._unconfirmed)
-
-    @property
     def problem(self) -> str:
         """A line for the user where the search ends without a single finished candidate, else ""."""
         if len(self.sweep.seeds) == 1 or self.state is not SearchState.DONE or self.best is not None:

@@ -1,103 +1,78 @@
-"""Budget: what a launch may still begin. A cell in flight is never killed, so real hours are counted as they run."""
+"""Budget of a launch: admission of cells within --max-gpu-hours. A cell in flight is never killed."""
 
 import math
 import time
 from collections.abc import Callable
 
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.price import Price
+from sweeps.engine.run.estimate import Estimate, Price, epochs_left, kind_of_config
 from sweeps.engine.spec.cells import Cell
 
 
 class Budget:
-    """Admits cells while used + running + the next one stay within the limit.
+    """Admits cells while used hours, those of running cells and those of the next one stay within the limit.
+
+    While no price is known, one cell runs at a time: the first that finishes sets the price of its kind.
 
     Args:
-        limit_hours: of the whole sweep, in the price's unit.
-        used_hours: what the sweep's cells took before this launch.
+        limit_hours: device-hours of the whole sweep, earlier launches included; infinite admits every cell.
+        price: by finished cells alone.
         now: a clock in seconds.
 
     Raises:
-        ConfigError: no limit at all, no cell whose price is known, or not even the cheapest one fits.
+        ConfigError: not even the cheapest cell fits.
     """
 
-    def __init__(
-        self, limit_hours: float, price: Price, used_hours: float, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.limit_hours = limit_hours
-        self._price = price
-        self._ended = used_hours  # of cells that are over
-        self._now = now
-        self._expected: dict[str, float] = {}  # hours of the cells admitted and not yet over, by key
+    def __init__(self, limit_hours: float, price: Price, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._limit, self._price, self._now = limit_hours, price, now
+        self._ended = sum(entry.device_seconds for entry in price.plan.entries.values()) / 3600
+        self._admitted: dict[str, Cell] = {}  # cells that have not ended, by key
         self._began: dict[str, float] = {}
-        self.refused: set[str] = set()  # keys of cells that there was no budget for
-        self._check()
-
-    @property
-    def used_hours(self) -> float:
-        """Really used so far, by running cells too."""
-        return self._ended + sum(self._spent(key) for key in self._began)
+        cheapest = min([*map(price.hours, price.plan.missing), *price.unnamed], default=0.0) if price.estimates else 0.0
+        if price.plan.todo and self._ended + cheapest > limit_hours:
+            raise ConfigError(
+                f"--max-gpu-hours must allow one more cell, got {limit_hours:g} {price.request.unit}: "
+                f"{price.plan.sweep.name} has used {self._ended:.3g}, and its cheapest cell takes {cheapest:.3g}; "
+                f"raise it to {1.01 * (self._ended + cheapest):.3g}"
+            )
 
     @property
     def left(self) -> float:
-        """Hours that the sweep may still use."""
-        return self.limit_hours - self.used_hours
+        """Device-hours that the sweep may still use."""
+        return self._limit - self._ended - sum(map(self._spent, self._began))
+
+    @property
+    def awaits_price(self) -> bool:
+        """True while the cell runs that sets the first price."""
+        return self._limit < math.inf and bool(self._admitted) and not self._price.estimates
 
     def admits(self, cell: Cell) -> bool:
-        """Whether the cell may begin; if so, its hours are set aside for it."""
-        cost, key = self._price.hours(cell), cell.key
-        others = sum(max(hours, self._spent(name)) for name, hours in self._expected.items() if name != key)
-        fits = self._ended + others + cost <= self.limit_hours
+        """True where the cell may begin; its hours are then reserved."""
+        reserved = sum(max(self._price.hours(other), self._spent(key)) for key, other in self._admitted.items())
+        fits = self._ended + reserved + self._price.hours(cell) <= self._limit
         if fits:
-            self._expected[key] = cost
-            self.refused.discard(key)
-        else:
-            self.refused.add(key)
+            self._admitted[cell.key] = cell
         return fits
 
-    def started(self, key: str) -> None:
-        """A cell has begun, or goes on after its trial was lost."""
-        self._expected.setdefault(key, 0.0)
-        self._began.setdefault(key, self._now())
+    def started(self, cell: Cell) -> None:
+        """Begin an admitted cell, or continue it after its trial was lost."""
+        self._began.setdefault(cell.key, self._now())
 
-    def idled(self, key: str, seconds: float) -> None:
-        """A running cell had no device for so long."""
-        self._began[key] += seconds
+    def idled(self, cell: Cell, seconds: float) -> None:
+        """Take time without a device off a running cell."""
+        self._began[cell.key] += seconds
 
-    def ended(self, key: str) -> None:
-        """A cell is over: what it took replaces what was expected."""
-        self._ended += self._spent(key)
-        self._expected.pop(key, None)
-        self._began.pop(key, None)
+    def ended(self, cell: Cell, *, finished: bool) -> None:
+        """Replace the expected hours of a cell by those it took."""
+        hours, epochs, request = self._spent(cell.key), epochs_left(self._price.plan, cell), self._price.request
+        self._ended += hours
+        self._admitted.pop(cell.key, None)
+        self._began.pop(cell.key, None)
+        if finished and epochs:
+            estimate = Estimate(3600 * hours / request.devices / epochs, "as in this launch")
+            self._price.estimates.setdefault(kind_of_config(cell.config, request), estimate)
 
     def _spent(self, key: str) -> float:
-        """Hours of a running cell so far."""
+        """Device-hours of a running cell so far."""
         began = self._began.get(key)
         return 0.0 if began is None else (self._now() - began) * self._price.request.devices / 3600
-
-    def _check(self) -> None:
-        unit, plan = self._price.request.unit, self._price.plan
-        if not (0 < self.limit_hours < math.inf):
-            raise ConfigError(f"--max-gpu-hours must be a positive number, got {self.limit_hours:g}; try 10")
-        estimates = self._price.estimates.values()
-        if plan.todo and not any(one.known for one in estimates):
-            why = next((one.problem for one in estimates), "nothing is measured")
-            raise ConfigError(
-                f"--max-gpu-hours needs the price of a cell, got none ({why}); "
-                "launch without it until a cell has finished, which gives the price"
-            )
-        costs = [self._price.hours(cell) for cell in plan.missing]
-        if plan.todo > len(plan.missing):
-            costs.append(self._price.unnamed[0])
-        if costs and self._ended + min(costs) > self.limit_hours:
-            raise ConfigError(
-                f"--max-gpu-hours must allow one more cell, got {self.limit_hours:g} {unit}: {plan.sweep.name} has "
-                f"used {self._ended:.3g}, and its cheapest cell takes {min(costs):.3g}; "
-                f"raise it to {1.01 * (self._ended + min(costs)):.3g}"
-            )
-
-
-def hours_used(plan: Plan) -> float:
-    """By all cells of the sweep that the store has, in all their attempts."""
-    return sum(entry.device_seconds for entry in plan.entries.values()) / 3600

@@ -1,226 +1,120 @@
-"""What a plan costs before it runs: hours of its cells, and money where the cluster's file says what a node costs."""
+"""Price of a plan for display: without a finished cell, from a few training steps in Ray; with dollars on a cluster."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import ray
 import torch
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from jepa_train.base.errors import ConfigError
+from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import flatten
+from jepa_train.data.splits import load_splits
+from jepa_train.evaluation.evaluate import evaluate
+from jepa_train.train.trainer import Trainer
 from sweeps.engine.cluster.nodes import autoscaling, nodes_to_use
-from sweeps.engine.cluster.resources import Node, Request, packed, room, this_machine
+from sweeps.engine.cluster.resources import Request, alive, room, this_machine, workers_on
 from sweeps.engine.cluster.session import cluster_address, ray_session
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.calibration import NOT_UP, Estimate, calibrated, kind_of, name_of, ran, unmeasured
-from sweeps.engine.run.money import rate
-from sweeps.engine.spec.cells import Cell, changed
+from sweeps.engine.run.estimate import Estimate, Price, configs_left, finished_estimates, kind_of_config
+
+LIMIT_S = 120.0  # of a measurement, the preparation of the data included
+STEPS_S = 3.0  # training time that is measured, after two steps that compile and allocate
 
 
-@dataclass(frozen=True)
-class Price:
-    """What the cells that a plan lacks will take, in the request's unit. Early stopping is not counted on.
-
-    Args:
-        at_once: trials that fit the cluster.
-        estimates: by name (calibration.name_of), for every kind of cell that is known beforehand.
-        rate: dollars per hour of the unit, None where nobody said.
-    """
-
-    plan: Plan
-    request: Request
-    at_once: int
-    estimates: Mapping[str, Estimate]
-    rate: float | None
-
-    def hours(self, cell: Cell) -> float:
-        """Of one cell, without the epochs that it has behind it."""
-        entry = self.plan.entries.get(cell.key)
-        return self._hours(cell.config, begun=0 if entry is None or entry.done else entry.epoch)
-
-    @cached_property
-    def unnamed(self) -> tuple[float, float, float]:
-        """Hours of a cell that a search has still to name: least, mean and most over the ends of the space."""
-        hours = [self._hours(config) for config in ends(self.plan)] or [0.0]
-        return min(hours), sum(hours) / len(hours), max(hours)
-
-    @cached_property
-    def total(self) -> float:
-        """Hours of all that is left to run; a cell not named yet counts as the mean of the space's ends."""
-        named = sum(self.hours(cell) for cell in self.plan.missing)
-        return named + (self.plan.todo - len(self.plan.missing)) * self.unnamed[1]
-
-    @property
-    def dollars(self) -> float | None:
-        """What the total costs."""
-        return None if self.rate is None else self.rate * self.total
-
-    @property
-    def wall_hours(self) -> float:
-        """By the clock, with as many trials at once as fit; never less than the longest cell."""
-        longest = max([self.hours(cell) for cell in self.plan.missing] + [self.unnamed[2]])
-        return max(longest, self.total / max(1, min(self.at_once, self.plan.todo))) / self.request.devices
-
-    def lines(self) -> list[str]:
-        """The price, to be read; [] when nothing is left to run."""
-        plan, unit = self.plan, self.request.unit
-        if not plan.todo:
-            return []
-        at_once = min(self.at_once, plan.todo)
-        lines = [f"price of {plan.todo} cells, {at_once} at once, each on {self.request}:", *self._rows()]
-        unnamed = plan.todo - len(plan.missing)
-        least, _, most = self.unnamed
-        if unnamed:
-            lines.append(f"  {unnamed} still to be proposed, each {span(least, most)} {unit}: the ends of the space")
-        money = "" if self.dollars is None else f", {self.dollars:,.2f} dollars"
-        least_of_all = "at least " if any(one.problem for one in self.estimates.values()) else ""
-        bound = " at most, for early stopping ends some" if plan.sweep.early_stopping else ""
-        wall = f"about {clock(self.wall_hours)} by the clock"
-        lines.append(f"  in all {least_of_all}{self.total:.2g} {unit}{bound}{money}; {wall}")
-        return lines
-
-    def _rows(self) -> list[str]:
-        """One line per kind of cell: what tells it from the others, its speed, its hours."""
-        cells: dict[str, list[TrainConfig]] = {}
-        for config in (*(cell.config for cell in self.plan.missing), *ends(self.plan)):
-            cells.setdefault(name_of(config, self.request), []).append(config)
-        flat = {name: kind_of(flatten(configs[0])) for name, configs in cells.items()}
-        common = set.intersection(*(set(kind.items()) for kind in flat.values()))
-        rows = []
-        for name, configs in cells.items():
-            estimate = self.estimates[name]
-            hours = [self._hours(config) for config in configs]
-            what = " ".join(f"{key}={text}" for key, text in flat[name].items() if (key, text) not in common)
-            known = f"{estimate.images_per_s:,.0f} images/s" if not estimate.problem else f"({estimate.problem})"
-            told = f"{span(min(hours), max(hours))} {self.request.unit} each, {estimate.source}"
-            rows.append(f"  {known}, {told}" + (f": {what}" if what else ""))
-        return rows
-
-    def _hours(self, config: TrainConfig, begun: int = 0) -> float:
-        """Of a kind that was not foreseen, as a search may propose, or not measured: the slowest that is known."""
-        estimate = self.estimates.get(name_of(config, self.request))
-        known = [one for one in self.estimates.values() if one.known]
-        known = [estimate] if estimate is not None and estimate.known else known
-        seconds = max((one.seconds(config.epochs - begun) for one in known), default=0.0)
-        return seconds * self.request.devices / 3600
-
-
-def silent(_: str = "") -> None:
-    """Tells nobody and does nothing."""
-
-
-def price(
-    plan: Plan,
-    *,
-    note: Callable[[str], object] = silent,
-    free: Callable[[], object] = silent,
-    start: bool = True,
-) -> Price:
-    """The plan's price. What neither the store nor results/calibration.json knows is measured now, in Ray.
-
-    Args:
-        note: told what happens.
-        free: called before something is measured, to end what occupies the cluster.
-        start: whether the cluster may start machines for a measurement.
+def price(plan: Plan, note: Callable[[str], object]) -> Price:
+    """The price of a plan, by finished cells of the sweep, else by a measurement of its first cell.
 
     Raises:
-        ConfigError: a trial that cannot be placed; prices in the cluster's file that are wrong.
-    """
-    with ExitStack() as stack:
-        if plan.todo and not ray.is_initialized() and (cluster_address() or torch.cuda.device_count()):
-            stack.enter_context(ray_session())  # knows the nodes and what GPUs they have
-        nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
-        request = request_for(plan, nodes, note=note, free=free, start=start)
-        known = ran(plan.entries.values(), request)
-        others = [config for config in kinds(plan) if name_of(config, request) not in known]
-        return Price(
-            plan=plan,
-            request=request,
-            at_once=room(nodes, request),
-            estimates=known | _calibrated(others, request, nodes, note, free, start=start),
-            rate=rate(autoscaling(), request),  # none on one's own machine
-        )
-
-
-def request_for(
-    plan: Plan,
-    nodes: Sequence[Node],
-    *,
-    note: Callable[[str], object] = silent,
-    free: Callable[[], object] = silent,
-    start: bool = True,
-) -> Request:
-    """What each of the plan's trials asks for; the share of a GPU is measured where the sweep says so. See price.
-
-    Raises:
-        ConfigError: a trial that does not fit a GPU, or could not be measured.
+        ConfigError: a trial that cannot be placed; wrong prices in the cluster's file.
     """
     sweep = plan.sweep
-    asked = -1.0 if isinstance(sweep.gpus_per_worker, str) else sweep.gpus_per_worker
-    request = Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=asked)
-    if sweep.gpus_per_worker != "measured":
-        return request
-    if not request.gpus:
-        note("gpus_per_worker='measured' finds no GPU here: trials run on CPUs")
-        return request
-    found = _calibrated(kinds(plan), request, nodes, note, free, start=start).values()
-    if any(estimate.problem == NOT_UP for estimate in found):
-        note(f"how many trials share a GPU is measured at the launch: {NOT_UP}; here each has its own")
-        return request
-    for estimate in found:
-        if estimate.problem:
-            raise ConfigError(
-                f"gpus_per_worker='measured' needs the memory of a trial, but it could not be measured: "
-                f"{estimate.problem}; set gpus_per_worker=1"
-            )
-    if not found:  # nothing is left to run
-        return request
-    largest = max(found, key=lambda estimate: estimate.peak_gb)
-    gpus = packed(nodes, cpus=request.cpus, peak_gb=largest.peak_gb, device_gb=largest.device_gb)
-    note(f"{round(1 / gpus)} trials share a GPU: each takes {largest.peak_gb:.1f} of {largest.device_gb:.0f} GB")
-    return dataclasses.replace(request, gpus=gpus)
-
-
-def kinds(plan: Plan) -> list[TrainConfig]:
-    """Configs that stand for all cells that are left to run."""
-    return [cell.config for cell in plan.missing] + ends(plan)
-
-
-def ends(plan: Plan) -> list[TrainConfig]:
-    """What cells that a search has still to name may be: every value of the grid, both ends of every domain."""
-    if plan.todo == len(plan.missing):
-        return []
-    return [changed(plan.base, point) for point in plan.sweep.corners()]
-
-
-def span(low: float, high: float) -> str:
-    """ "0.25", or "0.25 to 1"."""
-    return f"{low:.2g}" if high <= low * 1.05 else f"{low:.2g} to {high:.2g}"
-
-
-def clock(hours: float) -> str:
-    """ "40 s", "12 min", "3.5 h"."""
-    if hours < 1:
-        return f"{hours * 3600:.0f} s" if hours < 1 / 60 else f"{hours * 60:.0f} min"
-    return f"{hours:.1f} h"
-
-
-def _calibrated(
-    configs: Sequence[TrainConfig],
-    request: Request,
-    nodes: Sequence[Node],
-    note: Callable[[str], object],
-    free: Callable[[], object],
-    *,
-    start: bool,
-) -> dict[str, Estimate]:
     with ExitStack() as stack:
-        if unmeasured(configs, request):
-            free()
-            if not ray.is_initialized():
-                stack.enter_context(ray_session())
-        return calibrated(configs, request, nodes, note=note, start=start)
+        if plan.todo and not ray.is_initialized() and (cluster_address() or torch.cuda.device_count()):
+            stack.enter_context(ray_session())  # for the nodes and the names of their GPUs
+        nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
+        request = Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=sweep.gpus_per_worker)
+        at_once = room(nodes, request)
+        estimates = finished_estimates(plan.entries.values(), request)
+        if plan.todo and not estimates:
+            first = configs_left(plan)[0]
+            note("no cell has finished yet: a few steps are measured for the price")
+            estimates = {kind_of_config(first, request): measured(first, request)}
+        return Price(plan, request, estimates, at_once, rate(autoscaling(), request))
+
+
+def measured(config: TrainConfig, request: Request) -> Estimate:
+    """Estimate from a task with the resources of one worker; on a cluster it starts no machine."""
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.enter_context(ray_session())
+        if not workers_on(alive(ray.nodes()), request):
+            return Estimate(0.0, "not measured: no machine that could run it is up")
+        task = ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=0)(seconds_per_epoch)
+        seconds = task.remote(config, workers=request.workers, threads=request.cpus)
+        try:
+            return Estimate(ray.get(seconds, timeout=LIMIT_S), "measured")
+        except GetTimeoutError:
+            ray.cancel(seconds, force=True)
+            problem = f"it takes longer than {LIMIT_S:.0f} s"
+        except RayError as error:
+            problem = f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else str(error)
+        return Estimate(0.0, f"not measured: {problem.strip().splitlines()[0]}")
+
+
+def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1) -> float:
+    """Seconds of an epoch and its evaluation on val, from a few steps.
+
+    This process does the share of one worker. Communication, start-up and the final evaluation are not counted.
+
+    Raises:
+        ConfigError: as train.
+    """
+    torch.set_num_threads(threads)
+    splits = load_splits(config.data)
+    batch, endless = max(2, config.global_batch // workers), max(config.epochs, 1_000_000)  # also for epochs=0
+    trainer = Trainer(dataclasses.replace(config, global_batch=batch, epochs=endless), splits)
+    step_s = _seconds_per_call(trainer.train_step)
+    part = splits.val.take(torch.arange(min(len(splits.val), max(64, int(batch / step_s)))))
+    val_s = _seconds_per_call(lambda: evaluate(trainer.evaluated, part, config, prefix="val")) / len(part)
+    return len(splits.train) // config.global_batch * step_s + len(splits.val) * val_s / workers
+
+
+def _seconds_per_call(work: Callable[[], object]) -> float:
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    for _ in range(2):
+        work()
+    synchronize()
+    start, calls = time.perf_counter(), 0
+    while not calls or time.perf_counter() - start < STEPS_S:
+        work()
+        calls += 1
+    synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+@config_errors()
+def rate(spec: Mapping[str, Any], request: Request) -> float | None:
+    """Dollars per device-hour, by `metadata: {prices: {node_type: dollars per hour}}` in the cluster's file.
+
+    A node's price is shared among its GPUs; on a cluster without any, among the workers that its CPUs hold. Of several
+    types of node that could hold a worker the dearest counts.
+
+    Raises:
+        ConfigError: prices that cannot be read.
+    """
+    prices = (spec.get("metadata") or {}).get("prices", {})
+    types = {name: about.get("resources") or {} for name, about in (spec.get("available_node_types") or {}).items()}
+    rule = "metadata.prices in the cluster's file must give dollars per hour by node type, as {gpu_worker: 3.06}"
+    require(isinstance(prices, Mapping), f"{rule}, got {short_repr(prices)}")
+    for name, dollars in prices.items():
+        require(name in types, f"{rule}, got the type {name!r}{nearest(str(name), map(str, types))}")
+        require(isinstance(dollars, int | float) and dollars >= 0, f"{rule}, got {short_repr(dollars)} for {name}")
+    unit, each = ("GPU", 1) if request.gpus else ("CPU", request.cpus)
+    held = {name: node.get(unit, 0) / each for name, node in types.items()}
+    if not request.gpus and any(node.get("GPU") for node in types.values()):  # a cluster for GPUs
+        return None
+    return max((dollars / held[name] for name, dollars in prices.items() if held[name]), default=None)

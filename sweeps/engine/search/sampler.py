@@ -3,18 +3,17 @@
 import math
 import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.searches import Candidate, CandidateResult, Search
-from sweeps.engine.search.optuna_private import BoundedGPSampler, generation_attribute
 from sweeps.engine.spec.cells import Cell, changed
 from sweeps.engine.spec.search_space import all_points, contains, size
 from sweeps.engine.spec.sweep import Sweep
@@ -32,9 +31,9 @@ class OptunaSampler:
     would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
     failure, or a score that is not a number, says nothing about the point.
 
-    A proposal depends on what Optuna knows and on how many points there were before, not on who asked for those: a
-    search that was interrupted goes on as if it had not been (where several candidates run at once, as far as they end
-    in the same order).
+    A proposal depends on what Optuna knows and on how many points there were before, not on who asked for those: an
+    interrupted search with "tpe", "gp" or "random" goes on as if it had not been (where several candidates run at once,
+    as far as they end in the same order). Optuna rebuilds no state of "nsga2" and "qmc".
 
     Args:
         search: as the store has it.
@@ -59,111 +58,82 @@ class OptunaSampler:
         study = optuna.create_study(directions=directions, sampler=sampler)
         resumed = {candidate.cell.key for candidate in self._search.resumed}
         known = (*self._search.warm, *self._search.candidates)
-        study.add_trials(self._rebuilt([candidate for candidate in known if candidate.cell.key not in resumed]))
+        study.add_trials([self._rebuilt(candidate) for candidate in known if candidate.cell.key not in resumed])
         return study
 
     def resume(self, candidate: Candidate) -> None:
         """Start a candidate of an earlier launch."""
-        self._started(candidate.cell, self._adopt(candidate.point))
+        self._start(candidate.cell, candidate.point)
 
     def propose(self, number: int) -> Cell | None:
         """Start a candidate whose cell is new, after so many others; None where there is none left."""
-        if number == 0 and (cell := self._first_new(self._base_point())) is not None:
-            return cell
+        if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
+            flat = flatten(changed(self._search.base, self._search.point))
+            own = {key: flat[key] for key in self._space}
+            if all(contains(self._space[key], value) for key, value in own.items()) and (
+                cell := self._first_new([own])
+            ):
+                return cell
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
         self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self._parallel)
         countable = size(self._space) <= _COUNTABLE
-        repeats = _REPEATS if countable else _COUNTABLE
-        if self._sweep.sampler == "qmc":  # which goes along its sequence anew, past what it proposed before
-            repeats += len(self._search.candidates)
-        for _ in range(repeats):
-            trial = self._ask()
+        for _ in range(_REPEATS if countable else _COUNTABLE):
+            trial = self.study.ask(self._space)
             cell = self._search.cell_at(trial.params)
             if cell.key not in self._taken:
-                return self._started(cell, trial)
-            self.study.tell(trial, state=TrialState.FAIL)  # what it gave has been told already
+                self._taken.add(cell.key)
+                self._trials[cell.key] = trial
+                return cell
+            self.study.tell(trial, state=TrialState.FAIL)  # the result of that point is known
         rest = all_points(self._space) if countable else []
         return self._first_new(random.Random(seed).sample(rest, len(rest)))
 
     def tell(self, key: str, result: CandidateResult) -> None:
         """Learn the result of a candidate that was started."""
         trial = self._trials.pop(key)
-        state, values = self._verdict(result)
-        for epoch, score in self._intermediate(result).items():
+        state, values, rungs = self._optuna_result(result)
+        for epoch, score in rungs.items():
             trial.report(score, epoch)
         self.study.tell(trial, list(values) or None, state=state)
-
-    def _base_point(self) -> list[dict[str, Scalar]]:
-        """The base's own point, where it lies in the space: what a new search is to improve on."""
-        flat = flatten(changed(self._search.base, self._search.point))
-        point = {key: flat[key] for key in self._space}
-        return [point] if all(contains(self._space[key], value) for key, value in point.items()) else []
 
     def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Cell | None:
         """Start the first of the points whose cell is new."""
         for point in points:
             cell = self._search.cell_at(point)
             if cell.key not in self._taken:
-                return self._started(cell, self._adopt(point))
+                self._start(cell, point)
+                return cell
         return None
 
-    def _started(self, cell: Cell, trial: Trial) -> Cell:
-        self._taken.add(cell.key)
-        self._trials[cell.key] = trial
-        return cell
-
-    def _adopt(self, point: Mapping[str, Scalar]) -> Trial:
-        """Optuna's trial of a point that it did not choose."""
+    def _start(self, cell: Cell, point: Mapping[str, Scalar]) -> None:
+        """Start a cell that Optuna did not choose."""
         self.study.enqueue_trial(dict(point))
-        return self._ask()
+        self._taken.add(cell.key)
+        self._trials[cell.key] = self.study.ask(self._space)
 
-    def _ask(self) -> Trial:
-        trial = self.study.ask(self._space)
-        if isinstance(self.study.sampler, NSGAIISampler):  # which leaves its first trials without a generation
-            self.study.sampler.get_trial_generation(self.study, self.study.trials[trial.number])
-        return trial
+    def _rebuilt(self, candidate: Candidate) -> FrozenTrial:
+        entry = candidate.entry
+        result = CandidateResult(status=entry.status, scores=entry.scores(self._sweep.goals), rungs=entry.rungs)
+        state, values, rungs = self._optuna_result(result)
+        if state is TrialState.PRUNED and rungs:
+            values = (rungs[max(rungs)],)  # as Optuna itself does at tell
+        return create_trial(
+            state=state,
+            values=values or None,
+            params=candidate.point,
+            distributions=self._space,
+            intermediate_values=rungs,
+        )
 
-    def _rebuilt(self, candidates: Sequence[Candidate]) -> list[FrozenTrial]:
-        trials: list[FrozenTrial] = []
-        complete = 0
-        for candidate in candidates:
-            entry = candidate.entry
-            result = CandidateResult(status=entry.status, scores=entry.scores(self._sweep.goals), rungs=entry.rungs)
-            state, values = self._verdict(result)
-            rungs = self._intermediate(result)
-            if state is TrialState.PRUNED and rungs:
-                values = (rungs[max(rungs)],)  # as Optuna itself does at tell
-            evolves = self._sweep.sampler == "nsga2"
-            trials.append(
-                create_trial(
-                    state=state,
-                    values=values or None,
-                    params=candidate.point,
-                    distributions=self._space,
-                    intermediate_values=rungs,
-                    system_attrs=generation_attribute(complete // _population(self._sweep)) if evolves else {},
-                )
-            )
-            complete += state is TrialState.COMPLETE
-        return trials
-
-    def _verdict(self, result: CandidateResult) -> tuple[TrialState, tuple[float, ...]]:
+    def _optuna_result(self, result: CandidateResult) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
+        """State, values and intermediate values, which Optuna takes with one objective only, of a candidate's end."""
+        judged = result.status in ("finished", "pruned") and len(self._sweep.goals) == 1
+        rungs = dict(sorted(result.rungs.items())) if judged else {}
         if result.status == "finished" and all(map(math.isfinite, result.scores)):
-            return TrialState.COMPLETE, result.scores
-        if result.status in ("pruned", "diverged", "collapsed"):
-            return TrialState.PRUNED, ()
-        return TrialState.FAIL, ()
-
-    def _intermediate(self, result: CandidateResult) -> dict[int, float]:
-        """Optuna takes them with one objective only, and a value that led to no judgement is none."""
-        known = result.status in ("finished", "pruned") and len(self._sweep.goals) == 1
-        return dict(sorted(result.rungs.items())) if known else {}
-
-
-def _population(sweep: Sweep) -> int:
-    """Population of NSGA-II: small enough for some generations."""
-    return max(4, min(50, sweep.trials // 5))
+            return TrialState.COMPLETE, result.scores, rungs
+        stopped = result.status in ("pruned", "diverged", "collapsed")
+        return TrialState.PRUNED if stopped else TrialState.FAIL, (), rungs
 
 
 def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
@@ -173,11 +143,10 @@ def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
         if sweep.sampler == "tpe":
             # group=True is of conditional spaces; here every trial has every key
             return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=parallel)
-        if sweep.sampler == "nsga2":
-            return NSGAIISampler(seed=seed, population_size=_population(sweep))
+        if sweep.sampler == "nsga2":  # a population small enough for some generations
+            return NSGAIISampler(seed=seed, population_size=max(4, min(50, sweep.trials // 5)))
         if sweep.sampler == "gp":
-            return BoundedGPSampler(seed=seed, n_startup_trials=startup)
+            return GPSampler(seed=seed, n_startup_trials=startup)
         if sweep.sampler == "qmc":  # a sequence has one seed
-            fixed = derive_seed(sweep.name, sweep.seeds[0]) % 2**32
-            return QMCSampler(seed=fixed, scramble=True, warn_independent_sampling=False)
+            return QMCSampler(seed=derive_seed(sweep.name, sweep.seeds[0]) % 2**32, scramble=True)
         return RandomSampler(seed=seed)

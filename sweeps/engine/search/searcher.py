@@ -24,6 +24,7 @@ class CellSearcher(Searcher):
         announce: called with every cell when it is suggested.
         record: takes the keys of a best candidate's cells with the other seeds once it is known, done or not.
         admit: whether a cell may still be launched; after the first refusal nothing more is suggested.
+        waits: True while nothing is to be suggested until a running cell ends.
         rungs: a cell's key -> epoch -> score, where early stopping judged it.
         note: takes a line for the user.
     """
@@ -36,6 +37,7 @@ class CellSearcher(Searcher):
         announce: Callable[[Cell], None],
         record: Callable[[Sequence[str]], object],
         admit: Callable[[Cell], bool],
+        waits: Callable[[], bool] = lambda: False,
         rungs: Callable[[str], Mapping[int, float]],
         note: Callable[[str], object],
     ) -> None:
@@ -44,6 +46,7 @@ class CellSearcher(Searcher):
         self._announce = announce
         self._record = record
         self._admit = admit
+        self._waits = waits
         self._rungs = rungs
         self._note = note
         self._fixed = deque(cell for cell in plan.fixed if plan.due(cell))
@@ -52,11 +55,12 @@ class CellSearcher(Searcher):
             search.with_sampler(OptunaSampler(search, taken=taken, parallel=parallel)) for search in plan.searches
         ]
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
-        self._closed = False
-        self.not_launched = 0  # cells that were not admitted, and those that would have followed
+        self._closed = False  # after a cell that was not admitted
 
     def suggest(self, trial_id: str) -> dict[str, Scalar] | str | None:
         """The next cell's trial config, None where it depends on cells that run, or FINISHED."""
+        if self._waits():
+            return None
         following = None if self._closed else self._next()
         if following is None:
             waiting = not self._closed and any(search.state is SearchState.WAITING for search in self.searches)
@@ -64,7 +68,6 @@ class CellSearcher(Searcher):
         cell, _ = following
         if not self._admit(cell):
             self._closed = True
-            self.not_launched = 1 + len(self._fixed) + sum(search.left for search in self.searches)
             return Searcher.FINISHED
         self._running[trial_id] = following
         self._announce(cell)

@@ -27,6 +27,7 @@ _REMEDIES = {
     "seeds": "write seeds=(0, 1, 2)",
     "objective": "try 'val/probe_top1', {'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'} or LabelFree()",
     "early_stopping": "write early_stopping=Asha(first=6)",
+    "gpus_per_worker": "leave it out, or write the share of each trial, as gpus_per_worker=0.25",
     "warm_start": "write warm_start=('other_sweep',), with the comma",
     "references": "write references=({'epochs': 0},), with the comma",
 }
@@ -70,8 +71,7 @@ class Sweep:
         workers: DDP processes per trial; the global batch is shared among them.
         cpus_per_worker: CPU threads of each.
         gpus_per_worker: GPUs of each, a fraction to let one-worker trials share one; -1 means one each where the
-            cluster has enough for all workers, else none; "measured" lets as many trials share a GPU as its memory
-            holds.
+            cluster has enough for all workers, else none.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Sweep:
     early_stopping: Asha | None = None
     workers: int = at_least(1, 1, "1 is the default")
     cpus_per_worker: int = at_least(1, 1, "1 is the default")
-    gpus_per_worker: float | Literal["measured"] = -1.0
+    gpus_per_worker: float = -1.0
 
     @config_errors()
     def __post_init__(self) -> None:
@@ -252,12 +252,6 @@ def _check_goals(sweep: Sweep) -> None:
 
 def _check_resources(sweep: Sweep) -> None:
     gpus = sweep.gpus_per_worker
-    if isinstance(gpus, str):
-        require(
-            sweep.workers == 1,
-            f"gpus_per_worker='measured' packs trials of one worker, got {sweep.workers} workers; leave it out",
-        )
-        return
     require(
         gpus == -1 or gpus >= 0,
         f"gpus_per_worker must be -1 (one each where there are enough), 0 or more, got {gpus:g}; leave it out",

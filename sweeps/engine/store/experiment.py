@@ -1,4 +1,4 @@
-"""A sweep's MLflow experiment: made where it is missing, and its description."""
+"""A sweep's MLflow experiment: creation and description."""
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
@@ -10,7 +10,7 @@ from sweeps.engine.store.reader import find_experiment, store_uri
 
 
 def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
-    """A client of the store and the sweep's experiment, which is created where it is missing.
+    """A client of the store and the sweep's experiment, created if it is missing.
 
     Raises:
         MlflowException: the store cannot be reached; ConfigError: the experiment has been deleted.
@@ -33,12 +33,12 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
 
 
 def shortened(description: str) -> str:
-    """A description that MLflow takes, cut at a line's end where it is too long."""
+    """Cut a description at the end of a line to the length that MLflow takes."""
     if len(description) <= LONGEST_DESCRIPTION:
         return description
     return description[:LONGEST_DESCRIPTION].rpartition("\n")[0] + "\n\n(cut here)"
 
 
 def escape_html(table: str) -> str:
-    """A Markdown table without HTML and images, which a label or a reason may hold and the UI would load."""
+    """Escape HTML and images in a Markdown table, which the UI would load from a label or a reason."""
     return table.replace("<", "&lt;").replace("![", "!&#91;")

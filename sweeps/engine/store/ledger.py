@@ -1,4 +1,4 @@
-"""The ledger: one MLflow experiment per sweep, one flat run per cell, found or created by its cell key."""
+"""Ledger: one MLflow experiment per sweep, one flat run per cell, found or created by its cell key."""
 
 import json
 import logging
@@ -48,18 +48,18 @@ class _Progress:
 
 
 class Ledger:
-    """Writes one sweep's experiment. After its construction nobody waits for the store, and no failure of it is raised.
+    """Writes one sweep's experiment. After its construction no method waits for the store or raises its failures.
 
     Args:
         source: the sweep's file.
         known: what the store has of the sweep, by cell key.
         roles: the roles of the sweep's fixed cells, by cell key.
-        cells: the keys of all cells that the sweep asks for by now, in the order of the plan.
-        tags: of the experiment: what analysis must know of the sweep.
-        files: what the sweep's own run keeps, name -> text.
-        note: told when the store goes and when it comes back, in one line; called in another thread.
-        publish: makes the sweep's table, as Markdown, after cells have ended; called in another thread.
-        products: makes the files that the sweep's own run keeps, name -> content, at the end; called there too.
+        cells: the keys of the cells that the sweep asks for so far, in the order of the plan.
+        tags: of the experiment: the facts of the sweep that analysis needs.
+        files: artifacts of the sweep's own run, name -> text.
+        note: takes a line for the user; called in another thread.
+        publish: returns the sweep's table as Markdown, after cells have ended; called in another thread.
+        products: returns further artifacts of the sweep's own run, name -> content, at the end; called there too.
 
     Raises:
         MlflowException: the store cannot be reached now.
@@ -80,8 +80,7 @@ class Ledger:
         products: Callable[[], Mapping[str, str | bytes]] = dict,
     ) -> None:
         self._purpose = sweep.purpose.strip()
-        self._workers = str(sweep.workers)
-        self._code = code_tags(source)
+        self._code = {"workers": str(sweep.workers), **code_tags(source)}
         self._scale = {"scale": sweep.scale} if sweep.scale else {}
         self._note = note
         self._publish = publish
@@ -104,11 +103,11 @@ class Ledger:
         run_ids = {key: entry.run_id for key, entry in known.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, note)
         self._queue = WriteQueue(self._writer, sweep.name, note=note, flushed=self._publish_table)
-        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **self._code}}
+        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code_tags(source)}}
         self._put(new=new, status="FINISHED", files=files)
 
     def record_cells(self, keys: Iterable[str]) -> None:
-        """Append cells to the list of those that the sweep asks for, which tables and status follow."""
+        """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
         size, before = len(self._cells), self._cell_tags
         self._cells |= dict.fromkeys(keys)
         if len(self._cells) > size:
@@ -116,7 +115,7 @@ class Ledger:
             self._put(tags={name: text for name, text in self._cell_tags.items() if before.get(name) != text})
 
     def knows(self, key: str) -> bool:
-        """Whether the cell has a run, whatever became of it."""
+        """Return True if the cell has a run, in any state."""
         return key in self._progress
 
     def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
@@ -125,8 +124,8 @@ class Ledger:
         A cell that a search proposed joins the list of those that the sweep asks for.
 
         Args:
-            devices: what the cell occupies: workers x GPUs of each (on CPUs, x 1).
-            resources: the same in words, with the kind of device; prices of later cells rest on it.
+            devices: number that the cell occupies: workers x GPUs of each (on CPUs, x 1).
+            resources: the same as text, with the kind of device; prices of later cells rest on it.
         """
         self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
@@ -142,17 +141,16 @@ class Ledger:
                 "source": data.path,
             },
         }
-        tags = {"status": "running", "reason": "", "workers": self._workers, "resources": resources, **self._code}
-        tags["group"] = cell.group
+        tags = {"status": "running", "reason": "", "resources": resources, "group": cell.group, **self._code}
         self._put(key=cell.key, new=new, tags=tags, status="RUNNING")
 
     def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
-        """One epoch's metrics of a cell; those without a prefix, as epoch itself, are not logged.
+        """Log one epoch's metrics of a cell, except those without a prefix, as epoch itself.
 
-        What the cell's run holds of an epoch already stays as it is: a cell that goes on reports its past again.
+        Metrics of an epoch that the run already holds stay as they are: a resumed cell reports its past again.
 
         Args:
-            rungs: epoch -> objective, of the places so far at which early stopping judged the cell.
+            rungs: epoch -> objective, of the rungs at which early stopping has judged the cell so far.
         """
         run, epoch = self._progress[key], int(metrics["epoch"])
         run.epoch = max(run.epoch, epoch)
@@ -161,10 +159,10 @@ class Ledger:
         self._put(key=key, step=epoch, metrics=_rows(metrics), tags=tags)
 
     def lose(self, key: str, lost_s: float, idle_s: float) -> float:
-        """A cell's workers were lost, and others have taken it: what it trained in vain, and waited for the others.
+        """Record that a cell lost its workers, with the seconds of training to repeat and of waiting for new ones.
 
         Returns:
-            The device-seconds that were lost. Those of waiting are nobody's: its devices were free, or gone.
+            The device-seconds that were lost; those of waiting do not count.
         """
         run = self._progress[key]
         run.started += idle_s
@@ -174,7 +172,7 @@ class Ledger:
         return run.devices * lost_s
 
     def end(self, key: str, status: str, reason: str, details: str = "") -> None:
-        """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which is run again)."""
+        """Close a cell's run: finished, diverged, collapsed, pruned, failed, or interrupted (which runs again)."""
         self._progress[key].run_on(0)
         seconds = f"{self._progress[key].device_seconds:.1f}"
         tags = {"status": status, "reason": reason[:500], "device_seconds": seconds}
@@ -182,7 +180,7 @@ class Ledger:
         self._put(key=key, tags=tags, status=_MLFLOW_STATUS.get(status, "KILLED"), files=files)
 
     def amend(self, entry: Entry, metrics: Mapping[str, float]) -> None:
-        """Add metrics of a later evaluation to a cell that is over; at once, and only what its run does not say yet.
+        """Add the metrics of a later evaluation that a finished cell's run does not hold; waits for the store.
 
         Raises:
             MlflowException: the store cannot be reached.
@@ -193,12 +191,8 @@ class Ledger:
         by = RunTag("evaluated_by", self._code["mlflow.source.git.commit"])
         self._client.log_batch(entry.run_id, metrics=rows, tags=[by] if rows else [])
 
-    def describe(self, text: str) -> None:
-        """Set the experiment's description, which the UI renders as Markdown above the runs."""
-        self._put(description=shortened(text))
-
     def close(self) -> str:
-        """Write what is left, for as long as the store answers; "" or one line that says how much waits where."""
+        """Write what is left, for as long as the store answers. Returns "" or one line on what waits in which file."""
         return self._queue.close()
 
     def _put(self, **parts: Any) -> None:
@@ -206,34 +200,27 @@ class Ledger:
         self._queue.put(Operation(at=_now(), **hidden(parts)))
 
     def _publish_table(self, ended: bool, closing: bool) -> None:
-        """Publish the table when it has changed, a twentieth of the time at most: reading a big store takes seconds."""
+        """Publish the table when it has changed, in a twentieth of the time: reading a big store takes seconds."""
         self._stale |= ended
         began = time.monotonic()
         if not closing and not (self._stale and began >= self._publish_at):
             return
         try:
             self.table = self._publish()
-        except Exception as error:  # noqa: BLE001 (a table is a file of the user's; its mistakes lose no metrics)
-            self._note(f"the table cannot be made now: {root_cause(error)}")
-        else:
-            self.describe(f"{self._purpose}\n\n{escape_html(self.table)}")
+            self._put(description=shortened(f"{self._purpose}\n\n{escape_html(self.table)}"))  # the UI renders it
             self._stale = False
-        if closing:
-            self._keep()
+            if closing:
+                self._writer.keep(hidden(self._products()))
+        except Exception as error:  # noqa: BLE001 (an error in a user's table or figure must lose no metrics)
+            self._note(f"tables and figures cannot be made now: {root_cause(error)}")
         now = time.monotonic()
         self._publish_at = now + 19 * (now - began)
 
-    def _keep(self) -> None:
-        try:
-            self._writer.keep(hidden(self._products()))
-        except Exception as error:  # noqa: BLE001 (tables and figures are the user's; the store may be away: next time)
-            self._note(f"tables and figures cannot be kept now: {root_cause(error)}")
-
 
 def replay_offline_queue(sweep: str) -> int:
-    """Write what earlier launches of the sweep could not tell the store; how many records that were.
+    """Write the operations that earlier launches of the sweep left offline. Returns their number.
 
-    To be called before the ledger is read, by the launch that holds the sweep.
+    Call it before the ledger is read, in the launch that holds the sweep.
 
     Raises:
         MlflowException: the store cannot be reached; the offline queue stays.
@@ -247,7 +234,7 @@ def replay_offline_queue(sweep: str) -> int:
             try:
                 writer.write(key, [one for one in operations if one.key == key])
             except Refused as error:
-                logger.warning("the store refuses what %s says of cell %s: %s", file, key, error)
+                logger.warning("the store refuses what %s holds for cell %s: %s", file, key, error)
         file.unlink()
         count += len(operations)
     return count

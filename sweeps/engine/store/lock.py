@@ -1,12 +1,10 @@
-"""Lock of a sweep: one launch at a time, on this machine or on another; one that died is taken over.
+"""Lock of a sweep: one launch at a time, on this machine or on another; a dead launch is taken over.
 
-Two kinds of evidence. A lock on a file under results/locks is exact wherever the folder is shared: the kernel frees it
-when its process dies. A lease in the store, refreshed by a heartbeat every few seconds, serves launches that share only
-a server: a lock owner on another machine whose heartbeat is a minute old is dead.
+A file lock under results/locks excludes launches that share the folder; the kernel frees it when its process dies. A
+tag of the experiment, refreshed by a heartbeat, excludes launches that share only the store: an owner whose heartbeat
+is a minute old is dead.
 """
 
-import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -15,12 +13,12 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mlflow import MlflowClient
+from filelock import FileLock, Timeout
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
@@ -33,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 _TAG = "sweep.holder"
 _HEARTBEAT_S = 10.0  # between two heartbeats
-_STALE_S = 60.0  # without one, an owner on another machine is taken for dead; their clocks agree within this
-_TAKE_OVER = signal.SIGUSR1  # interrupts the launch whose sweep another has taken over
-_POLL_S = 1.0  # between two looks at the lease of another machine
-_SETTLE_S = 0.5  # between writing a lease and trusting it, at least
+_FIRST_S = 1.0  # before the first, at which all but one of several simultaneous launches end
+_STALE_S = 60.0  # age of a heartbeat at which its owner is dead; clocks agree within this
+_POLL_S = 1.0  # between two looks at another owner's tag
+_STOP_S = 30.0  # for a living owner to read that it has been taken over, and as much to end
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockOwner:
-    """Lock owner: the launch that runs a sweep."""
+    """Launch that runs a sweep."""
 
     host: str
     pid: int
@@ -53,193 +51,131 @@ class LockOwner:
 
     @property
     def description(self) -> str:
-        """User and process, since when, and the age of the last heartbeat."""
+        """User and process, start time, and the age of the last heartbeat."""
         began, today = time.localtime(self.since), time.localtime()[:3]
         since = time.strftime("%H:%M" if began[:3] == today else "%Y-%m-%d %H:%M", began)
         ago = max(0.0, time.time() - self.beat)
         return f"{self.user}@{self.host} (process {self.pid}) since {since}, last heard of {ago:.0f} s ago"
 
-    @property
-    def text(self) -> str:
-        """JSON, for the lock file and the store."""
-        return json.dumps(dataclasses.asdict(self))
-
 
 def holder_of(sweep: str) -> LockOwner | None:
-    """The lock owner of a sweep, by either evidence, or None where there is no living one. Creates nothing.
-
-    Raises:
-        MlflowException: the store cannot be reached, and the lock says nothing.
-    """
-    file = _lock_file(sweep)
-    with suppress(FileNotFoundError, NotADirectoryError), file.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _parsed(stream.read())
-            if holder is not None:
-                return dataclasses.replace(holder, beat=time.time())  # its lock is its life
+    """The launch that runs a sweep, by its heartbeat, or None. Raises MlflowException if the store is away."""
     experiment = find_experiment(sweep, store_uri())
-    lease = _parsed(experiment.tags.get(_TAG, "")) if experiment is not None else None
-    return lease if lease is not None and _is_alive(lease, file) else None
+    return _living_owner(experiment.tags) if experiment is not None else None
 
 
 @contextmanager
-def hold(sweep: str, note: Callable[[str], object] = logger.info) -> Iterator[None]:
-    """Hold the sweep for the block. Its experiment is created where it is missing.
+def hold(sweep: str, note: Callable[[str], object] = logger.info, *, take_over: bool = False) -> Iterator[None]:
+    """Hold the sweep for the block. Its experiment is created if it is missing.
 
-    A launch on another machine that was heard of in the last minute is waited for until it gives a sign of life, or the
-    minute is over: nobody sends a batch job once more that was killed, began again elsewhere and was refused.
-
-    To be called in the main thread. Should another launch take it over, which did not hear of this one for a minute,
-    the block is interrupted as by Ctrl-C.
+    An owner on another machine is refused when it gives a sign of life, and taken over when its heartbeat is a minute
+    old, so that a batch job which was killed and begins again elsewhere needs nobody. A launch that has lost the sweep
+    says so and ends by SIGTERM.
 
     Args:
-        note: told what is waited for.
+        note: takes a line for the user.
+        take_over: take the sweep from a living owner as well.
 
     Raises:
-        ConfigError: another launch holds the sweep, or has taken it over; MlflowException: the store cannot be reached.
+        ConfigError: another launch holds the sweep; MlflowException: the store cannot be reached.
     """
-    now, file = time.time(), _lock_file(sweep)
-    me = LockOwner(
-        host=platform.node(), pid=os.getpid(), user=user(), since=now, beat=now, lock=str(file), id=uuid.uuid4().hex
-    )
-    with _locked(sweep, me):
-        client, experiment = open_experiment(sweep)
-        lease = _Lease(client, experiment.experiment_id, sweep, me)
-        lease.acquire(note)
-        # not SIGINT: in a script's background jobs that is ignored
-        before = signal.signal(_TAKE_OVER, signal.default_int_handler)
-        try:
-            yield
-        except KeyboardInterrupt:
-            if lease.taken_by is None:
-                raise
-        finally:
-            lease.release()
-            signal.signal(_TAKE_OVER, before)
-        if lease.taken_by is not None:
-            raise ConfigError(
-                f"sweep {sweep} was taken over by {lease.taken_by.description}, which had not heard of this launch for "
-                f"{_STALE_S:.0f} s; it goes on there"
-            )
-
-
-@contextmanager
-def _locked(sweep: str, me: LockOwner) -> Iterator[None]:
-    file = _lock_file(sweep)
+    file = results_dir() / "locks" / f"{sweep}.lock"
+    lease, lock = _Lease(sweep, file, note), FileLock(file)
+    other = lease.take_over() if take_over else lease.owner()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("a+")
+        lock.acquire(timeout=_STOP_S if take_over else 0)
+    except Timeout:
+        raise _held_error(sweep, other) from None
     except OSError as error:
         raise ConfigError(f"the results folder must be writable, but {file} is not ({error.strerror})") from None
-    with stream:
-        for attempt in range(10):  # holder_of takes the lock for a moment, and a new holder needs one to write its name
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                stream.seek(0)
-                other = _parsed(stream.read())
-                if attempt == 9:
-                    raise _held_error(sweep, dataclasses.replace(other, beat=time.time()) if other else None) from None
-                time.sleep(0.05)
-        stream.truncate(0)
-        with suppress(OSError):  # a full disk: the lock holds without a name
-            stream.write(me.text)
-            stream.flush()
+    try:
+        lease.acquire()
         yield
+    finally:
+        lease.release()
+        lock.release()
 
 
 class _Lease:
-    """Lease: the lock owner's tag on the sweep's experiment, and the heartbeat thread that refreshes it."""
+    """Tag of the owner on the sweep's experiment, and the thread that refreshes it."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, me: LockOwner) -> None:
-        self.taken_by: LockOwner | None = None
-        self._client = client
-        self._experiment_id = experiment_id
+    def __init__(self, sweep: str, file: Path, note: Callable[[str], object]) -> None:
+        now = time.time()
+        self._me = LockOwner(
+            host=platform.node(), pid=os.getpid(), user=user(), since=now, beat=now, lock=str(file), id=uuid.uuid4().hex
+        )
         self._sweep = sweep
-        self._me = me
+        self._note = note
+        self._client, experiment = open_experiment(sweep)
+        self._experiment_id = experiment.experiment_id
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._heartbeat, name="lease", daemon=True)
 
-    def acquire(self, note: Callable[[str], object]) -> None:
-        """Write the lease where there is no living one, and check that it stays."""
-        first, told = self._read(), False
-        began = time.monotonic()
-        while (other := self._read()) is not None and _is_alive(other, Path(self._me.lock)):
-            if other.host == platform.node() or other != first:  # it has given a sign of life
-                raise _held_error(self._sweep, other)
-            if not told:
-                note(f"sweep {self._sweep} is held by {other.description}; waiting {_STALE_S:.0f} s for a sign of life")
-            told = True
-            time.sleep(_POLL_S)
-            began = time.monotonic()
-        try:
-            self._write()
-        except TROUBLE:  # another launch made the tag between the store's look and its insertion
-            if self._read() is None:
-                raise
-        # Another launch that read before this one wrote has written by the end of this
-        time.sleep(max(_SETTLE_S, 2 * (time.monotonic() - began)))
-        other = self._read()
-        if other is not None and other.id != self._me.id:
-            raise _held_error(self._sweep, other)
+    def owner(self) -> LockOwner | None:
+        """The living launch whose tag is in the store."""
+        return _living_owner(self._client.get_experiment(self._experiment_id).tags)
+
+    def take_over(self) -> LockOwner | None:
+        """Write the tag again and again, until a living owner has read it. Returns that owner."""
+        other = self.owner()
+        if other is not None:
+            self._note(f"taking sweep {self._sweep} over, in {_STOP_S:.0f} s, from {other.description}")
+            for _ in range(round(_STOP_S / _POLL_S)):
+                self._write()
+                time.sleep(_POLL_S)
+        return other
+
+    def acquire(self) -> None:
+        """Write the tag. The lock file is held, so that an owner of this machine with the same one is dead."""
+        other = self.owner()
+        mine = (self._me.host, self._me.lock)
+        if other is not None and other.id != self._me.id and (other.host, other.lock) != mine:
+            self._note(
+                f"waiting {_STALE_S:.0f} s for a sign of life; sweep {self._sweep} is run by {other.description}"
+            )
+            while (now := self.owner()) == other:
+                time.sleep(_POLL_S)
+            if now is not None:
+                raise _held_error(self._sweep, now)
+        self._write()
         self._thread.start()
 
     def release(self) -> None:
-        """Delete the lease, if it can be done at once."""
+        """Remove the tag, if it is still this launch's and the store answers at once."""
         self._over.set()
-        self._thread.join(timeout=_SETTLE_S)
+        if self._thread.is_alive():
+            self._thread.join(timeout=_FIRST_S)
         with suppress(*TROUBLE):
-            lease = self._read()
-            if lease is not None and lease.id == self._me.id:
+            owner = self.owner()
+            if owner is not None and owner.id == self._me.id:
                 self._client.delete_experiment_tag(self._experiment_id, _TAG)
 
     def _heartbeat(self) -> None:
-        while not self._over.wait(_HEARTBEAT_S):
+        pause = _FIRST_S
+        while not self._over.wait(pause):
+            pause = _HEARTBEAT_S
             with suppress(*TROUBLE):  # the store is away, and may come back
-                other = self._read()
-                if other is not None and other.id != self._me.id and _is_alive(other, Path(self._me.lock)):
-                    self.taken_by = other
-                    if not self._over.is_set():
-                        signal.pthread_kill(threading.main_thread().ident or 0, _TAKE_OVER)
+                other = self.owner()
+                if other is not None and other.id != self._me.id:
+                    self._note(f"sweep {self._sweep} was taken over by {other.description}; this launch ends")
+                    os.kill(os.getpid(), signal.SIGTERM)
                     return
                 self._write()
 
-    def _read(self) -> LockOwner | None:
-        return _parsed(self._client.get_experiment(self._experiment_id).tags.get(_TAG, ""))
-
     def _write(self) -> None:
-        text = dataclasses.replace(self._me, beat=time.time()).text
+        text = json.dumps(asdict(replace(self._me, beat=time.time())))
         self._client.set_experiment_tag(self._experiment_id, _TAG, text)
 
 
-def _is_alive(lease: LockOwner, free: Path) -> bool:
-    """Check that a lease's owner lives, given that no other process has the lock file `free`."""
-    if lease.host == platform.node():
-        if lease.lock == str(free):
-            return False
-        try:
-            os.kill(lease.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-    return abs(time.time() - lease.beat) < _STALE_S
+def _held_error(sweep: str, owner: LockOwner | None) -> ConfigError:
+    who = owner.description if owner is not None else "another launch"
+    return ConfigError(f"sweep {sweep} is being run by {who}; watch it with --status, or end it with --take-over")
 
 
-def _held_error(sweep: str, holder: LockOwner | None) -> ConfigError:
-    who = holder.description if holder is not None else "another launch"
-    return ConfigError(f"sweep {sweep} is being run by {who}; watch it with --status, or stop it first")
-
-
-def _lock_file(sweep: str) -> Path:
-    return results_dir() / "locks" / f"{sweep}.lock"
-
-
-def _parsed(text: str) -> LockOwner | None:
+def _living_owner(tags: Mapping[str, str]) -> LockOwner | None:
     try:
-        return LockOwner(**json.loads(text))
+        owner = LockOwner(**json.loads(tags.get(_TAG, "")))
     except (ValueError, TypeError):
         return None
+    return owner if abs(time.time() - owner.beat) < _STALE_S else None

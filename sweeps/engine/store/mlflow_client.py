@@ -1,11 +1,11 @@
 """Settings, error codes and limits of MLflow that the store relies on beyond documented calls. Written for 3.17."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,21 +14,21 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.storage.paths import results_dir
 
-# What a store raises that cannot be reached or does not answer: a server by HTTP, a database, a file
+# Errors of a store that cannot be reached or does not answer: a server by HTTP, a database, a file
 TROUBLE = (MlflowException, SQLAlchemyError, OSError)
-# Error codes by which a store that answers says that it will never take a write; all others may pass
+# Error codes of a store that answers and will never take a write; all others may pass
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 BATCH = 900  # rows of one log_batch: MLflow takes 1,000 metrics, params and tags together
 LONGEST_DESCRIPTION = 19_000  # characters: MLflow takes 20,000 in an experiment's tag
 
 
 class Refused(Exception):
-    """The store answers, and will never take this: its run was deleted, or MLflow's rules forbid it."""
+    """Write that the store will never take: its run was deleted, or MLflow's rules forbid it."""
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raise Refused where the store rejects a write for good, so that it is not taken for one that is away."""
+    """Raise Refused if the store rejects a write for good, as opposed to a store that is away."""
     try:
         yield
     except MlflowException as error:
@@ -41,16 +41,21 @@ def open_client(uri: str) -> MlflowClient:
     """A client of the store; a fresh sqlite file gets its schema now, by one process after the other.
 
     Raises:
-        ConfigError: it is a database for which there is no driver.
+        ConfigError: a database without an installed driver.
     """
-    # No retry by MLflow: it would repeat a creation that was carried out but not acknowledged, and make two runs. Set
-    # whatever was said before, by the user or by analysis, which only reads
+    # MLflow's own retry would repeat a creation that was carried out but not acknowledged, and make two runs.
+    # Overrides the user's value, and that of analysis, which only reads
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
-    with _one_process() if uri.startswith("sqlite:") else nullcontext():
+    with ExitStack() as stack:
+        if uri.startswith("sqlite:"):
+            locks = results_dir() / "locks"
+            with suppress(OSError):  # a results folder that is read-only has its schema
+                locks.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(locks / "store.lock"))
         try:
             client = MlflowClient(uri)  # its registry gives the file a schema too, already here
         except ImportError as error:
@@ -62,23 +67,8 @@ def open_client(uri: str) -> MlflowClient:
     return client
 
 
-@contextmanager
-def _one_process() -> Iterator[None]:
-    """Exclude other processes: several that give a fresh sqlite file its schema all fail."""
-    file = results_dir() / "locks" / "store.lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("a")
-    except OSError:  # a results folder that may only be read has its schema
-        yield
-        return
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def root_cause(error: BaseException) -> str:
-    """The innermost cause of an error in one short line: what the socket or the database says."""
+    """The innermost cause of an error in one short line, as of a socket or a database."""
     inner: BaseException | None = error
     while inner is not None:
         error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error

@@ -1,4 +1,4 @@
-"""Which code, on which machine, by whom: the tags that say so in every run."""
+"""Provenance tags of every run: code, versions, machine, user."""
 
 import getpass
 import importlib.metadata
@@ -9,22 +9,23 @@ import sys
 from functools import cache
 from pathlib import Path
 
-# What a run's numbers depend on: neither a filled-in cluster.yaml nor edited docs, tests or tables make other numbers.
+# Code that numbers depend on; a filled-in cluster.yaml, docs, tests and tables do not change them.
 _COUNTS = ("jepa_train", "sweeps", "search_spaces", "pyproject.toml", "requirements.lock")
 
 
 def user() -> str:
+    """Name of the user, or the id of one without a name, as in a container."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user id has no name
+    except (KeyError, OSError):
         return str(os.getuid())
 
 
 @cache
 def code_tags(source: Path) -> dict[str, str]:
-    """Which code made a run: source file, git commit and dirtiness, versions."""
+    """Tags of the code that makes a run: source file, git commit and dirtiness, versions."""
     root = Path(__file__).resolve().parents[3]
-    packages = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow")
+    packages = ("jepa-sweeps", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
     return {
         "mlflow.source.name": str(source),
         "mlflow.source.type": "LOCAL",
@@ -33,13 +34,20 @@ def code_tags(source: Path) -> dict[str, str]:
         "command": " ".join(sys.argv),
         "host": platform.node(),
         "version.python": platform.python_version(),
-        **{f"version.{name}": importlib.metadata.version(name) for name in packages},
+        **{f"version.{name}": _version(name) for name in packages},
     }
 
 
 def dirty(root: Path) -> bool:
-    """Whether the code that numbers depend on differs from the commit."""
+    """Return True if the code that numbers depend on differs from the commit."""
     return bool(_git(root, "status", "--porcelain", "--", *_COUNTS))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # this project, in a working directory that Ray has sent
+        return "not installed"
 
 
 def _git(root: Path, *words: str) -> str:

@@ -13,23 +13,23 @@ from analysis.select.current import CellRun, are_current
 from analysis.select.objectives import Goal
 from analysis.store.records import Record, base_of, one_per_cell, read_records, with_later
 from analysis.store.uri import sqlite_file
-from analysis.store.uri import store_uri as store_uri  # one name for all who read or write the store
+from analysis.store.uri import store_uri as store_uri  # one name for all readers and writers of the store
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import cell_fields, flatten, later_fields, parse, unflatten
+from jepa_train.config.flat import later_fields, parse, unflatten
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.mlflow_client import open_client
 
-# What MLflow's tag `status` of a cell's run may say. "running" is what a driver leaves that was killed.
+# Values of the tag `status` of a cell with a result. A driver that was killed leaves "running".
 RESULTS = ("finished", "diverged", "collapsed")
-_CELL_KEY = re.compile(r"[0-9a-f]{16}")  # it names a folder of checkpoints: a store may hold anything
+_CELL_KEY = re.compile(r"[0-9a-f]{16}")  # names a folder of checkpoints, and a store may hold anything
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the ledger knows of one cell."""
+    """The record of one cell in the store."""
 
     run_id: str
     key: str
@@ -42,39 +42,33 @@ class Entry:
     epoch: int = 0  # the last one that was logged
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
     lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
-    resources: str = ""  # what its trial asked for and ran on, as resources.Request says it
+    resources: str = ""  # of its trial, in the words of resources.Request
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
     start_time: int = 0  # ms since 1970, of the first attempt
     end_time: int | None = None  # of the last one; None while it runs
     commit: str = ""  # of the source at the last attempt
 
-    def config(self, base: TrainConfig) -> TrainConfig:
-        """The cell's config; where its data lies comes from the base, not from the machine that began the cell."""
-        places = flatten(base).keys() - cell_fields(base).keys()
-        words = [f"{key}={text}" for key, text in self.params.items() if key not in places]
-        return unflatten(parse(words, base=base), base=base)
-
     def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
-        """What a finished cell reached, one number per goal; NaN where there is none."""
+        """The scores of a finished cell, one per goal; NaN where there is none."""
         metrics = self.metrics if self.status == "finished" else {}
         return tuple(goal.score(metrics, self.params) for goal in goals)
 
     @property
     def done(self) -> bool:
-        """Whether the cell has a result; divergence and collapse are results."""
+        """True if the cell has a result; divergence and collapse are results."""
         return self.status in RESULTS
 
 
 def shown_uri() -> str:
-    """The store as messages name it, without a password."""
+    """URI of the store for messages, without a password."""
     return hidden(store_uri())
 
 
 def find_experiment(name: str, uri: str) -> Experiment | None:
-    """A sweep's experiment, or None; MLflow itself would create a sqlite file that is not there.
+    """A sweep's experiment, or None. Unlike MLflow, it creates no sqlite file.
 
     Raises:
-        ConfigError: it has been deleted, and its name cannot be used until it is restored.
+        ConfigError: the experiment has been deleted, or the file is no sqlite file.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
@@ -91,13 +85,13 @@ def find_experiment(name: str, uri: str) -> Experiment | None:
 
 
 def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
-    """Every cell of an experiment, once; runs without a cell key are somebody else's."""
+    """Every cell of an experiment, once; runs without a cell key are not the engine's."""
     records = read_records(open_client(uri), experiment.experiment_id, uri)
     return [_entry(record) for record in one_per_cell(filter(_is_cell, records))]
 
 
 def current_entries(experiment: Experiment, uri: str) -> list[Entry]:
-    """The cells and references that the sweep's last launch asked for: its file may have changed since."""
+    """The cells and references that the sweep's last launch asked for."""
     entries, base = read_entries(experiment, uri), base_of(experiment.tags, later_fields())
     runs = (
         CellRun(entry.key, entry.role, base.items() <= entry.params.items(), values=entry.params) for entry in entries
@@ -106,9 +100,9 @@ def current_entries(experiment: Experiment, uri: str) -> list[Entry]:
 
 
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
-    """The cells that the store has of a sweep, by key; those of another base are left out. Creates nothing.
+    """The cells of a sweep in the store, by key, without those of another base. Creates nothing.
 
-    The sweep's file may have changed since its last launch: the plan picks by key those that it asks for now.
+    The sweep's file may have changed since its last launch: the plan selects by key.
 
     Args:
         base: the sweep's base, with its data identified.
@@ -135,8 +129,8 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
 
 
 def _origin(file: Path) -> Path:
-    """The path by which a sweep's file is recognised: `ray submit` runs a copy in the home folder, `ray job submit` one
-    in a copy of the project, and both are the project's own sweeps/NAME.py."""
+    """Path that identifies a sweep's file: sweeps/NAME.py for the copies that `ray submit` makes in the home folder and
+    `ray job submit` in a copy of the project."""
     project = file.parent.parent
     copied = file.parent == Path.home() or (file.parent.name == "sweeps" and (project / "jepa_train").is_dir())
     return Path("sweeps") / file.name if copied else file

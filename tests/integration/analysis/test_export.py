@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import START, StoreWriter
 from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
+from stores import START, StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main

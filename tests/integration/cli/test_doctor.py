@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from jepa_train.storage import bucket
-from jepa_train.storage.base import StorageError
-from jepa_train.storage.resolve import checkpoints_dir
+from jepa_train.storage import storage
+from jepa_train.storage.storage import StorageError, checkpoints_dir
 from sweeps.__main__ import main
 from sweeps.engine.cli import doctor
 from sweeps.engine.cluster import nodes
@@ -71,7 +70,7 @@ def test_a_sweep_whose_data_is_away_is_a_problem(capsys: pytest.CaptureFixture[s
     def away(*_: object) -> None:
         raise StorageError("data.path 's3://bucket/x' cannot be read (no network)")
 
-    monkeypatch.setattr("jepa_train.data.download.patiently", away)
+    monkeypatch.setattr("jepa_train.storage.storage.StoragePath.files", away)
     assert main(["doctor", "colour_folder", "data.path=s3://bucket/x"]) == 1
     assert "problem  colour_folder data.path 's3://bucket/x' cannot be read (no network)" in capsys.readouterr().out
 
@@ -172,14 +171,13 @@ def test_results_on_a_full_or_closed_disk(results: Path, monkeypatch: pytest.Mon
 
 
 def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bucket, "_PAUSES_S", ())
+    monkeypatch.setattr(storage, "PAUSES_S", ())
     monkeypatch.setenv("JEPA_STORAGE", s3)
     assert told(doctor._storage) == {
         "storage": ("ok", f"{s3} can be written to; "),
         "checkpoints": ("ok", "nothing yet; "),
     }
-    with (checkpoints_dir("study") / "cell" / "final.pt").written() as file:
-        file.write_bytes(bytes(20_000_000))
+    (checkpoints_dir("study") / "cell" / "final.pt").write_bytes(bytes(20_000_000))
     assert told(doctor._storage)["checkpoints"][1].startswith("0.02 GB in 1 files")
     for where, level, words in (
         (s3.replace("s3://", "s3://no-"), "problem", "NO_SUCH_BUCKET"),
@@ -190,7 +188,6 @@ def test_the_storage_by_url_and_the_cache(s3: str, tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("JEPA_STORAGE", where)
         (found, text) = told(doctor._storage)["storage"]
         assert (found, words in text, "hunter2" in text) == (level, True, False)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["results"], "for copies on their way to the bucket"
     assert told(doctor._cache) == {}
     monkeypatch.setenv("JEPA_CACHE", f"{tmp_path}/cache")
     assert told(doctor._cache)["cache"][1].startswith(f"{tmp_path}/cache: nothing yet, ")

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.storage.resolve import storage_dir
+from jepa_train.storage.storage import storage_dir
 from sweeps.__main__ import main
 from sweeps.engine.cluster import backup
 from sweeps.engine.run.launch import Launch

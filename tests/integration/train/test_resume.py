@@ -18,9 +18,8 @@ from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.config.flat import cell_fields
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
-from jepa_train.storage import bucket
-from jepa_train.storage.base import StorageError, StoragePath
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage import storage
+from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
@@ -227,7 +226,7 @@ def test_a_killed_process_is_resumed_by_the_same_command(
 DYING = """
 import os, runpy, signal, sys, time
 from jepa_train.checkpoint.checkpoints import Checkpoints
-from jepa_train.storage.resolve import storage_path
+from jepa_train.storage.storage import storage_path
 save, folder = Checkpoints.save, storage_path(sys.argv[-1])
 def dying(*given):
     save(*given)
@@ -251,18 +250,19 @@ def test_a_store_that_goes_away_costs_the_checkpoint_and_is_not_taken_for_an_emp
     undisturbed: Undisturbed, s3: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     """The bucket of the run is another one, which is not there: at the start, and while it trains."""
-    monkeypatch.setattr(bucket, "_PAUSES_S", ())
+    monkeypatch.setattr(storage, "PAUSES_S", ())
     config, folder, gone = CONFIGS["averaged"], storage_path(s3), storage_path(s3.replace("s3://", "s3://no-"))
     with pytest.raises(Killed):
         run(config, folder, kill_at=3)
-    with pytest.raises(StorageError, match="cannot be listed"):
+    with pytest.raises(StorageError, match="NO_SUCH_BUCKET"):
         run(config, gone)
     whole = Trainer.train_step
-    monkeypatch.setattr(bucket.BucketPath, "path", property(lambda place: f"{place.bucket}/{place.key}".rstrip("/")))
+    path = StoragePath.path.fget
+    assert path is not None
 
     def leaving(trainer: Trainer) -> None:
         if trainer.step == 4:
-            monkeypatch.setattr(bucket.BucketPath, "path", property(lambda place: f"no-{place.bucket}/{place.key}"))
+            monkeypatch.setattr(StoragePath, "path", property(lambda place: f"no-{path(place)}"))
         whole(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", leaving)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import StoreWriter
+from stores import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main

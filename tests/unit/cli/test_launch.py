@@ -1,6 +1,7 @@
 """The command line: its words, what it tells of a store that the ledger wrote, and its exit codes. Nothing trains."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -95,6 +96,60 @@ def test_a_sweep_file_takes_no_names(file: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("error: 'statsu' is no option and no assignment")
 
 
+def test_names_of_sweeps_are_checked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def error(*words: str) -> str:
+        assert sweeps_main([*words]) == 2
+        return capsys.readouterr().err
+
+    assert error("demo_lejpa").startswith("error: 'demo_lejpa' is no sweep; did you mean 'demo_lejepa'?")
+    assert error("demo_lejepa", "demo_lejepa") == "error: sweep demo_lejepa is given twice; name it once\n"
+    monkeypatch.delattr(importlib.import_module("sweeps.demo_lejepa"), "SWEEP")
+    assert "demo_lejepa.py: SWEEP must be Sweep(...), got None" in error("demo_lejepa")
+
+
+def test_a_config_error_of_a_sweep_file_is_one_line_by_name_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Other errors of the file are raised."""
+    monkeypatch.setattr("sweeps.__path__", [str(tmp_path)])
+    for name, body in (("wrong_base", "Sweep(name='wrong_base', purpose='', base=1)"), ("wrong_name", "Swep()")):
+        (tmp_path / f"{name}.py").write_text(f"from sweeps.engine import Sweep\nSWEEP = {body}\n")
+    assert sweeps_main(["wrong_base"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: base must")
+    assert error.count("\n") == 1
+    with pytest.raises(NameError, match="Swep"):
+        sweeps_main(["wrong_name"])
+
+
+def test_a_sweep_named_otherwise_than_its_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(GRID, str(tmp_path / "other.py"), []) == 2
+    assert capsys.readouterr().err.startswith("error: name must be the stem of the sweep's file, got 'study' in other")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("JEPA_RESULTS", "{file}", ("study.py", "JEPA_RESULTS")),
+        ("JEPA_RESULTS", "~nobody-of-that-name/x", ("JEPA_RESULTS", "~nobody-of-that-name/x")),
+        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", ("store", "sqlite file")),
+    ],
+)
+def test_places_that_cannot_hold_results_or_a_store_are_refused(
+    name: str,
+    value: str,
+    words: tuple[str, ...],
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv(name, value.format(file=file))
+    assert main(GRID, str(file), []) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in ("error: ", *words)), error
+
+
 def test_the_value_of_an_option_is_no_sweep(capsys: pytest.CaptureFixture[str]):
     assert sweeps_main(["demo_rectified_lpjepa", "--explain", "demo_lejepa"]) == 2
     assert capsys.readouterr().err.startswith("error: --explain demo_lejepa fits no cell")
@@ -106,7 +161,7 @@ def test_a_dry_run_shows_the_state_of_every_cell(file: Path, capsys: pytest.Capt
     record(GRID, file, second, "interrupted", epoch=3)
     lines = told(capsys, file, "--dry-run").splitlines()
     assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 diverged)"
-    assert [line.split()[0] for line in lines[1:]] == ["diverged", "missing", "missing", "price", "10", "in"]
+    assert [line.split()[0] for line in lines[1:]] == ["diverged", "missing", "missing", "price", "2", "in"]
     assert lines[1].endswith("lamb=0.02  (train/loss is nan)")
     assert lines[2].endswith("lamb=0.05  (begun, epoch 3 of 20)")
     facts = json.loads(told(capsys, file, "--dry-run", "--json"))["sweeps"][0]

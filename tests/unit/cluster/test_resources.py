@@ -3,7 +3,7 @@
 import pytest
 
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.cluster.resources import Node, Request, alive, fraction, packed, room
+from sweeps.engine.cluster.resources import Node, Request, alive, room
 
 
 def node(cpus: float, gpus: float = 0, name: str = "n", kind: str = "H100") -> Node:
@@ -69,8 +69,8 @@ def test_one_gpu_each_where_there_are_enough_and_none_otherwise() -> None:
 
 
 def test_a_request_says_what_its_time_is_counted_in() -> None:
-    packed_ = Request.of(CLUSTER, workers=1, cpus=2, gpus=0.25)
-    assert (str(packed_), packed_.devices, packed_.unit) == ("1 x (2 CPU, 0.25 H100)", 0.25, "GPU-hours")
+    shared = Request.of(CLUSTER, workers=1, cpus=2, gpus=0.25)
+    assert (str(shared), shared.devices, shared.unit) == ("1 x (2 CPU, 0.25 H100)", 0.25, "GPU-hours")
     pair = Request.of(CLUSTER, workers=2, cpus=4, gpus=2)
     assert (str(pair), pair.devices) == ("2 x (4 CPU, 2 H100)", 4)
     mixed = [node(8, 1, kind="L4"), *CLUSTER]
@@ -81,27 +81,3 @@ def test_a_request_says_what_its_time_is_counted_in() -> None:
 
 def test_nodes_that_died_are_not_counted() -> None:
     assert alive([*LAPTOP, {**node(64), "Alive": False}]) == LAPTOP
-
-
-def test_as_many_share_a_gpu_as_its_memory_holds() -> None:
-    # 0.9 * 80 = 72 GB, of which a trial takes 7.5 + 0.5: nine
-    gpus = packed([node(64, 1)], cpus=1, peak_gb=7.5, device_gb=80)
-    assert gpus == 0.1111
-    assert room([node(64, 1)], asked(gpus=gpus)) == 9
-
-
-def test_no_more_share_a_gpu_than_cpus_are_there_for() -> None:
-    assert packed([node(8, 2)], cpus=2, peak_gb=0.5, device_gb=80) == 0.5
-    assert packed([node(2, 8)], cpus=1, peak_gb=0.5, device_gb=80) == 1.0
-    assert packed([node(96), node(16, 4)], cpus=1, peak_gb=0.5, device_gb=80) == 0.25  # a head's CPUs serve no GPU
-
-
-def test_a_trial_larger_than_the_gpu_is_refused_with_the_numbers() -> None:
-    with pytest.raises(ConfigError, match=r"got a trial of 72\.0 \+ 0\.5 GB for 90% of 80\.0 GB; lower it"):
-        packed([node(64, 1)], cpus=1, peak_gb=72, device_gb=80)
-
-
-def test_a_fraction_is_rounded_so_that_all_fit() -> None:
-    for trials in range(1, 101):
-        assert room([node(200, 1)], asked(gpus=fraction(trials))) >= trials
-        assert round(fraction(trials) * 10_000, 6) == int(round(fraction(trials) * 10_000, 6)), "Ray takes 4 decimals"

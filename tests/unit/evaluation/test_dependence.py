@@ -96,7 +96,7 @@ def test_hsic_is_0_for_independent_dimensions_and_1_for_the_same() -> None:
 def test_hsic_leaves_out_dimensions_that_do_not_vary() -> None:
     z = gaussian(HSIC_ROWS, 3) @ gaussian(3, 3, seed=1)
     alone = torch.zeros(HSIC_ROWS, 2)
-    alone[7, 0] = 1.0  # a single row apart: centred, nothing is left
+    alone[7, 0] = 1.0  # a single row apart: centered, nothing is left
     together = torch.cat([torch.ones(HSIC_ROWS, 1), z, alone], dim=1)
     assert hsic(together).item() == pytest.approx(hsic(z).item(), rel=1e-4)
     assert hsic(torch.ones(50, 3)).isnan()

@@ -11,11 +11,11 @@ from jepa_train.evaluation.probes import KNN_KS, Labelled, fit_sgd, heads_top1, 
 
 
 def blobs(count: int, *, seed: int, width: int = 6, classes: int = 4, noise: float = 1.5) -> Labelled:
-    """float64, of classes that overlap, around the same centres whatever the seed."""
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    """float64, of classes that overlap, around the same centers whatever the seed."""
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     draws = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (count,), generator=draws)
-    return Labelled(centres[labels] + noise * torch.randn(count, width, generator=draws, dtype=torch.float64), labels)
+    return Labelled(centers[labels] + noise * torch.randn(count, width, generator=draws, dtype=torch.float64), labels)
 
 
 def test_each_head_equals_the_same_head_trained_alone() -> None:

@@ -16,12 +16,12 @@ from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, shots_of
 
 def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:
     """Three overlapping classes in 5 dimensions, the splits disjoint draws; fp32, of a scale of its own."""
-    centres = torch.randn(3, 5, generator=torch.Generator().manual_seed(7))
+    centers = torch.randn(3, 5, generator=torch.Generator().manual_seed(7))
 
     def split(seed: int, count: int) -> Labelled:
         labels = torch.arange(3).repeat(count)
         draws = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(seed))
-        return Labelled(30 * (centres[labels] + noise * draws) + 100, labels)
+        return Labelled(30 * (centers[labels] + noise * draws) + 100, labels)
 
     return Frozen(train=split(0, per_class), val=split(1, 50), test=split(2, 100), num_classes=3)
 

@@ -209,12 +209,12 @@ def test_a_predictor_is_compared_with_the_centre_of_z_and_sigreg_sees_z():
     z, predicted = (torch.randn(3, 16, 4, requires_grad=True) for _ in range(2))
     alone = LeJEPA()(z, num_global=2, step=0, seed=0)[1]
     loss, terms = LeJEPA()(z, num_global=2, step=0, seed=0, predicted=predicted)
-    centre = (z[0] + z[1]) / 2
-    assert terms["invariance"].item() == pytest.approx((predicted - centre).square().mean().item(), rel=1e-6)
+    center = (z[0] + z[1]) / 2
+    assert terms["invariance"].item() == pytest.approx((predicted - center).square().mean().item(), rel=1e-6)
     assert terms["sigreg"].item() == alone["sigreg"].item()
     from_predicted, from_z = torch.autograd.grad(loss, [predicted, z])
-    torch.testing.assert_close(from_predicted, 0.95 * 2 * (predicted - centre) / predicted.numel())
-    assert from_z[0].abs().sum() > from_z[2].abs().sum() > 0  # through the centre too, of which view 2 is no part
+    torch.testing.assert_close(from_predicted, 0.95 * 2 * (predicted - center) / predicted.numel())
+    assert from_z[0].abs().sum() > from_z[2].abs().sum() > 0  # through the center too, of which view 2 is no part
 
 
 def test_two_view_invariance_is_a_quarter_of_rectified_lpjepas():

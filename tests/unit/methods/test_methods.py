@@ -59,7 +59,9 @@ def test_twenty_steps_on_digits_teach_it_something(name: str) -> None:
     x, labels = torch.tensor(bunch.data, dtype=torch.float32) / 16, torch.tensor(bunch.target)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_projector(64, ModelConfig(projector_hidden=128, projector_dim=16), link=method.link)
+        model = build_projector(
+            64, ModelConfig(projector_hidden=128, projector_dim=16), output_activation=method.output_activation
+        )
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         held_out = views(x[1280:])
         before = objective(method, model, held_out, step=0)[0].item()

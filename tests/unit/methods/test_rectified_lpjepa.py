@@ -107,8 +107,8 @@ def test_expected_is_what_the_target_shows(target, sigma_mode):
 
 
 def test_the_projector_is_rectified_unless_told_otherwise():
-    assert RectifiedLpJEPA().link == "relu"
-    assert RectifiedLpJEPA(rectified=False).link == "none"
+    assert RectifiedLpJEPA().output_activation == "relu"
+    assert RectifiedLpJEPA(rectified=False).output_activation == "none"
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ def test_ncl_is_simclr_behind_a_rectifier():
     z = ranks.draw("z", 2, 7, 4).relu()  # no view of which is all zeros
     for nonneg in ("relu", "rep_relu"):
         method = NCL(temperature=0.3, nonneg=nonneg)
-        assert method.link == nonneg
+        assert method.output_activation == nonneg
         assert method(z, num_global=2, step=0, seed=0)[0].item() == pytest.approx(by_loops(z, 0.3), rel=1e-12)
-    assert SimCLR().link == "none"
+    assert SimCLR().output_activation == "none"
     with pytest.raises(ValueError, match=r"^nonneg must be one of relu, rep_relu, got 'none'"):
         NCL(nonneg="none")

@@ -41,7 +41,11 @@ def test_covariance_keeps_fp32_when_nearly_white():
 
 
 def test_the_link_is_what_nonneg_says():
-    assert [VICReg(nonneg=link).link for link in ("none", "relu", "rep_relu")] == ["none", "relu", "rep_relu"]
+    assert [VICReg(nonneg=link).output_activation for link in ("none", "relu", "rep_relu")] == [
+        "none",
+        "relu",
+        "rep_relu",
+    ]
     assert VICReg().expected() == {"std": 1.0, "nonzero_fraction": 1.0}
     assert VICReg(nonneg="relu").expected() == {"std": 1.0}
 

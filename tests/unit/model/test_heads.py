@@ -25,7 +25,7 @@ def linears_of(module: nn.Module) -> list[nn.Linear]:
 def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(projector_layers=layers, projector_hidden=10, projector_dim=4, embed_dim=embed_dim)
-    projector = build_projector(6, config, link="relu").train()
+    projector = build_projector(6, config, output_activation="relu").train()
     x = hidden = torch.randn(32, 6)
     linears = linears_of(projector)
     if embed_dim:
@@ -64,5 +64,8 @@ def test_zeros_of_rep_relu_are_exact_in_fp32() -> None:
 
 def test_the_projector_ends_in_what_the_link_says() -> None:
     model = ModelConfig(projector_hidden=8, projector_dim=4)
-    ends = {link: type(build_projector(6, model, link=link)[-1]).__name__ for link in ("none", "relu", "rep_relu")}
+    ends = {
+        link: type(build_projector(6, model, output_activation=link)[-1]).__name__
+        for link in ("none", "relu", "rep_relu")
+    }
     assert ends == {"none": "Linear", "relu": "ReLU", "rep_relu": "RepReLU"}

@@ -1,13 +1,17 @@
-"""Early stopping: verdicts against a table made by hand, and a judge that a restart does not change."""
+"""Early stopping: verdicts against a hand-made table, and restarts that change none of them.
+
+Run: python -m pytest tests/unit/search/test_asha.py
+"""
 
 import dataclasses
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 from optuna.distributions import FloatDistribution
 from ray.tune.schedulers import TrialScheduler
+from simulated_sweep import SimulatedSweep
 
-from benchmarks.simulation import SimulatedSweep
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.search.asha import AshaScheduler, Judge
@@ -67,79 +71,48 @@ def test_verdicts_are_those_of_a_table_made_by_hand():
     assert judge.seen(make_cell(SWEEP, BASE, {"method.lamb": 0.04}).key) == {2: 0.4, 6: 0.6, 18: 0.01}
 
 
-def test_a_repeated_report_counts_once_and_changes_no_verdict():
-    judge, again = fresh(), fresh()
-    verdicts = [asked(judge, *row[:3]) for row in TABLE]
-    for row, verdict in zip(TABLE, verdicts, strict=True):
-        assert asked(again, *row[:3]) == verdict
-        assert asked(again, *row[:3]) == verdict
-    assert [asked(judge, *row[:3]) for row in TABLE] == verdicts  # long after, when better ones have come
-
-
-def test_a_restart_judges_as_if_nothing_had_happened():
+def test_a_restart_and_repeated_reports_change_no_verdict():
     judge = fresh()
     verdicts = [asked(judge, *row[:3]) for row in TABLE]
     for count in range(len(TABLE)):
         before = fresh()
         search = SimulatedSweep(SWEEP, BASE, lambda config: [])  # noqa: ARG005
         for lamb, epoch, score, goes_on in TABLE[:count]:
-            asked(before, lamb, epoch, score)
+            assert asked(before, lamb, epoch, score) == asked(before, lamb, epoch, score)
             cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
             status = "running" if goes_on else "pruned"
             search.write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
         after = fresh(search.entries)
         assert [asked(after, *row[:3]) for row in TABLE[count:]] == verdicts[count:]
-        for lamb, epoch, score, goes_on in TABLE[:count]:  # a resumed cell repeats its reports
-            cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
-            if goes_on and epoch < search.entries[cell.key].epoch:
-                assert asked(after, lamb, epoch, score) == ""
 
 
-def test_references_and_other_seeds_are_never_stopped_and_count_for_nothing():
+def test_references_other_seeds_and_nan_are_never_stopped_and_count_for_nothing():
     judge = fresh()
     assert asked(judge, 0.02, 2, 0.9) == ""
     assert asked(judge, 0.02, 2, 0.1, seed=1) == ""
     reference = make_cell(SWEEP, BASE, SWEEP.references[0])
     assert judge.judge(reference.key, flatten(reference.config), {"epoch": 2.0, "val/probe_top1": 0.1}) == ""
+    assert asked(judge, 0.04, 2, float("nan")) == ""
     assert asked(judge, 0.03, 2, 0.8).endswith("of 2")
 
 
-def test_a_score_that_is_no_number_is_not_judged():
-    judge = fresh()
-    assert asked(judge, 0.02, 2, 0.9) == ""
-    assert asked(judge, 0.03, 2, float("nan")) == ""
-    assert judge.seen(make_cell(SWEEP, BASE, {"method.lamb": 0.03}).key) == {}
-
-
-def test_candidates_of_a_fair_ablation_compete_at_their_own_grid_point():
-    judge = fresh(sweep=dataclasses.replace(SWEEP, grid={"optim.lr": [1e-3, 1e-2]}, references=()))
-    assert asked(judge, 0.02, 2, 0.9, optim_lr=1e-3) == ""
-    assert asked(judge, 0.02, 2, 0.5, optim_lr=1e-2) == ""
+def test_candidates_of_a_fair_ablation_compete_at_their_own_grid_point_to_minimise_a_loss():
+    sweep = dataclasses.replace(SWEEP, grid={"optim.lr": [1e-3, 1e-2]}, references=())
+    judge = fresh(sweep=dataclasses.replace(sweep, objective={"val/probe_top1": "min"}))
+    assert asked(judge, 0.02, 2, 0.5, optim_lr=1e-3) == ""
+    assert asked(judge, 0.02, 2, 0.9, optim_lr=1e-2) == ""
     assert asked(judge, 0.03, 2, 0.6, optim_lr=1e-3) != ""
 
 
-def test_a_small_objective_is_better_where_it_is_minimised():
-    judge = fresh(sweep=dataclasses.replace(SWEEP, objective={"val/probe_top1": "min"}))
-    assert [bool(asked(judge, lamb, 2, score)) for lamb, score in ((0.01, 0.5), (0.02, 0.6), (0.03, 0.4))] == [
-        False,
-        True,
-        False,
-    ]
-
-
 @pytest.mark.parametrize(("asha", "stops"), [(Asha(first=2, eta=3), True), (None, False)])
-def test_tune_is_told_to_stop_what_the_judge_gives_up(asha: Asha | None, stops: bool):
+def test_the_scheduler_stops_trials_that_the_judge_gives_up(asha: Asha | None, stops: bool):
     scheduler = AshaScheduler(fresh(sweep=dataclasses.replace(SWEEP, early_stopping=asha)))
 
-    class Stub:
-        """A Tune trial, as far as the scheduler looks."""
+    def decision(lamb: float, score: float, **report: object) -> str:
+        trial = SimpleNamespace(config=make_cell(SWEEP, BASE, {"method.lamb": lamb}).trial_config)
+        return scheduler.on_trial_result(None, trial, {"epoch": 2.0, "val/probe_top1": score, **report})
 
-        def __init__(self, lamb: float) -> None:
-            self.config = make_cell(SWEEP, BASE, {"method.lamb": lamb}).trial_config
-
-    first = scheduler.on_trial_result(None, Stub(0.01), {"epoch": 2.0, "val/probe_top1": 0.5})
-    second = scheduler.on_trial_result(None, Stub(0.02), {"epoch": 2.0, "val/probe_top1": 0.4})
-    last = scheduler.on_trial_result(None, Stub(0.03), {"epoch": 2.0, "val/probe_top1": 0.1, "status": "collapsed"})
-    lost = scheduler.on_trial_result(None, Stub(0.04), {"note": "its worker died"})  # before its first epoch
-    assert {first, last, lost} == {TrialScheduler.CONTINUE}
-    assert second == (TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
+    assert decision(0.01, 0.5) == TrialScheduler.CONTINUE
+    assert decision(0.02, 0.4) == (TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
+    assert decision(0.03, 0.1, status="collapsed") == TrialScheduler.CONTINUE
+    assert decision(0.04, 0.1, note="its worker died") == TrialScheduler.CONTINUE

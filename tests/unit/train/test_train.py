@@ -129,11 +129,6 @@ def test_one_narrow_look_is_no_collapse_but_two_in_a_row_are(
     assert next(looks, None) is None
 
 
-def test_bf16_on_a_cpu_is_refused_where_its_gradients_are_wrong():
-    with pytest.raises(ConfigError, match=r"^precision must be fp32 on a CPU where test_resnet .* views of 12 px"):
-        run(dataclasses.replace(SMALL["lejepa"], precision="bf16"))
-
-
 def test_report_can_stop_a_run():
     outcome, reports = run(dataclasses.replace(SMALL["lejepa"], epochs=3), stop_after=1)
     assert outcome.status == "stopped"

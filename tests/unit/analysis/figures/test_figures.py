@@ -11,13 +11,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import StoreWriter
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from paper_store import BEST_LAMB, LAMBS, accuracy_of, nonzero_of
 from PIL import Image
 from scipy.stats import gennorm, spearmanr
+from stores import StoreWriter
 
 from analysis import figures
 from analysis.figures.architectures import family

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import StoreWriter
 from mlflow import MlflowClient
 from mlflow.entities import Metric, ViewType
+from stores import StoreWriter
 
 from analysis.store.mlflow_sql import SCHEMA
 from analysis.store.records import Record, read_records

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import StoreWriter
 from mlflow import MlflowClient
+from stores import StoreWriter
 
 from analysis import tables
 from analysis.select.selection import current

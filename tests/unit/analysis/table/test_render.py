@@ -20,7 +20,7 @@ def columns_of(markdown_row: str) -> list[str]:
 
 def example() -> pd.DataFrame:
     columns = pd.MultiIndex.from_tuples([("1024", "a_b"), ("1024", "50 %"), ("4096", "a_b")])
-    first = TableCell((-1.5,), (), ("r1",), (0,), quantity=TWO, remarks=("†",))
+    first = TableCell((-1.5,), (), ("r1",), (0,), quantity=TWO)
     half = TableCell((0.1,), ("running",), ("r2",), (0,), ("r3",), quantity=TWO)
     pair = TableCell((0.5, 0.75), (), ("r4", "r5"), (0, 1), quantity=TWO, bold=True)
     rows = [[0.25, pair, TableCell()], [first, TableCell((), ("diverged",), state_ids=("r6",)), half]]
@@ -40,7 +40,7 @@ def test_markdown_lines_up_joins_header_levels_and_escapes_pipes() -> None:
     rows = lines[2:6]
     assert len({len(row) for row in rows}) == 1
     assert columns_of(rows[0]) == ["proj", "1024 a_b", "1024 50 %", "4096 a_b"]
-    assert columns_of(rows[3]) == ["z & z", "-1.50†", "diverged", "0.10 (n=1, 1 running)"]
+    assert columns_of(rows[3]) == ["z & z", "-1.50", "diverged", "0.10 (n=1, 1 running)"]
     assert "| x\\|y " in rows[2]
     assert "| **0.62 ± 0.18 (n=2)** |" in rows[2]  # 0.625 to the even digit
 
@@ -62,7 +62,7 @@ def test_latex_spans_outer_headers_escapes_and_sets_the_best_bold() -> None:
         "proj & a\\_b & 50 \\% & a\\_b \\\\",
         "\\midrule",
         "x$|$y & 0.25 & \\textbf{0.62 $\\pm$ 0.18 (n=2)} & -- \\\\",
-        "z \\& z & -1.50$\\dagger$ & diverged & 0.10 (n=1, 1 running) \\\\",
+        "z \\& z & $-1.50$ & diverged & 0.10 (n=1, 1 running) \\\\",
         "\\bottomrule",
         "\\end{tabular}",
         "\\end{table}",
@@ -100,7 +100,7 @@ def test_html_is_ascii_and_escaped_and_its_numbers_are_links() -> None:
     assert '<th colspan="2" class="span">1024</th>' in text
     several = f"{ui}/#/compare-runs?runs=%5B%22r4%22%2C%22r5%22%5D&amp;experiments=%5B%223%22%2C%224%22%5D"
     assert f'<td><b><a href="{several}">0.62 &#177; 0.18 (n=2)</a></b></td>' in text
-    assert f'<td><a href="{ui}/#/experiments/3/runs/r1">-1.50&#8224;</a></td>' in text
+    assert f'<td><a href="{ui}/#/experiments/3/runs/r1">-1.50</a></td>' in text
     assert f'<td><a href="{ui}/#/experiments/3/runs/r6">diverged</a></td>' in text
     assert "<td>0.10 (n=1, 1 running)</td>" in text  # a run of which no experiment is known
     assert '<th class="l">z &amp; z</th>' in text

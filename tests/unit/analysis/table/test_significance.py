@@ -112,7 +112,7 @@ def test_the_usual_number_of_seeds_is_told_once_and_another_in_its_cell() -> Non
     three, theory = cell(1.0, 2.0, 3.0), cell(0.5, quantity=Quantity(label="theory", metric="target/nonzero_fraction"))
     frame = pd.DataFrame([[three, three], [cell(1.0, 2.0), theory]], columns=["a", "b"], dtype=object)
     assert seed_count_note(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
-    texts = [[entry.text for entry in entries] for _, entries in layout_of(frame).rows()]
+    texts = [[entry.text for entry in entries] for entries in layout_of(frame).cells]
     assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7071 (n=2)", "0.5"]]
     single = pd.DataFrame([[cell(1.0)]], dtype=object)
     assert seed_count_note(single) == ""

@@ -5,22 +5,21 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import StoreWriter
 from latex import check_latex
 from made_runs import made_runs
+from stores import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
 from analysis.select.compared import best_over, cells
 from analysis.table.build import FinishedTable
-from analysis.table.mixture import MixedRuns
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 SWINGS = {0: -0.01, 1: 0.0, 2: 0.01}  # of a seed
 
 
-def built(name: str, runs: pd.DataFrame, *, allow_mixed: bool = False) -> FinishedTable:
-    return tables.find_table(name, NOWHERE).finish(runs, allow_mixed=allow_mixed)
+def built(name: str, runs: pd.DataFrame) -> FinishedTable:
+    return tables.find_table(name, NOWHERE).finish(runs)
 
 
 def texts(frame: pd.DataFrame) -> dict[Any, list[str]]:
@@ -203,41 +202,27 @@ def test_sigreg_times_are_the_recorded_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "note"),
     [
         ({"commit": "b" * 40}, "code versions: aaaaaaa (5 runs), bbbbbbb (1 run)"),
         ({"git_dirty": "true"}, "code versions: aaaaaaa (5 runs), aaaaaaa with uncommitted changes (1 run)"),
-        (
-            {"data.val_frac": 0.2},
-            "evaluations of test/linear_top1: data.val_frac=0.1 (5 runs), data.val_frac=0.2 (1 run)",
-        ),
+        ({"evaluated_by": "c" * 40}, "code versions: aaaaaaa (5 runs), aaaaaaa evaluated by ccccccc (1 run)"),
     ],
 )
-def test_what_is_mixed_is_refused_in_one_line_or_marked(change: dict[str, Any], told: str) -> None:
+def test_several_code_versions_are_a_footnote_with_their_commits(change: dict[str, Any], note: str) -> None:
     def measure(config: dict[str, Any]) -> dict[str, Any]:
         other = config["global_batch"] == 64 and config["seed"] == 2
         return top1(0.5, config) | (change if other else {})
 
-    runs = made_runs({"global_batch": [32, 64]}, measure)
-    with pytest.raises(MixedRuns) as refused:
-        built("lejepa_batch", runs)
-    assert str(refused.value) == f"the table would mix {told}; --allow-mixed shows it all the same, marked"
-    table = built("lejepa_batch", runs, allow_mixed=True)
-    mark = "‡" if "evaluations" in told else "†"
-    assert [*texts(table.frame).values()] == [["50.00 ± 1.00 (n=3)", f"50.00 ± 1.00 (n=3){mark}"]]
-    assert f"{mark} another than the first of these {told}" in table.notes
-    assert (
-        tables.find_table("lejepa_batch", NOWHERE).render(runs) == table.render()
-    )  # the engine's live table never fails
+    table = built("lejepa_batch", made_runs({"global_batch": [32, 64]}, measure))
+    assert [*texts(table.frame).values()] == [["50.00 ± 1.00 (n=3)"] * 2]
+    assert note in table.notes
 
 
-def test_runs_that_give_no_number_and_protocols_that_nothing_shows_mix_nothing() -> None:
-    def measure(config: dict[str, Any]) -> Any:
-        if config["global_batch"] == 64:
-            return "diverged"
-        return top1(0.5, config) | {"probe.protocols": "linear" if config["seed"] else "linear,knn"}
-
-    runs = made_runs({"global_batch": [32, 64]}, measure)
+def test_only_runs_behind_a_number_count_as_code_versions() -> None:
+    runs = made_runs(
+        {"global_batch": [32, 64]}, lambda config: "diverged" if config["global_batch"] == 64 else top1(0.5, config)
+    )
     runs.loc[runs["status"] == "diverged", "commit"] = "b" * 40
     assert not any("code" in note for note in built("lejepa_batch", runs).notes)
     dirty = built("lejepa_batch", runs.assign(git_dirty="True"))

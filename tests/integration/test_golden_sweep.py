@@ -1,0 +1,114 @@
+"""Names that a launch writes to the store, and a launch on an old store, against the golden files.
+
+See tests/golden_files.py for what these are and how to renew them.
+
+Run: python -m pytest tests/integration/test_golden_sweep.py
+"""
+
+import importlib
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_files import DEMO, hold, write_old_store
+from mlflow import MlflowClient
+
+from jepa_train.methods import METHODS
+from sweeps.__main__ import main as sweeps
+from sweeps.engine import main
+
+FILE = '''"""Every method, a reference, a candidate that fails, early stopping, and the seeds of the winners."""
+import dataclasses
+from optuna.distributions import FloatDistribution
+from jepa_train.methods import METHODS
+from jepa_train.presets import DIGITS
+from sweeps.engine import Asha, Sweep
+data = dataclasses.replace(DIGITS.data, name="digits_0_4")
+probe = dataclasses.replace(DIGITS.probe, protocols="linear,knn", transfer="digits_5_9")
+BASE = dataclasses.replace(DIGITS, data=data, probe=probe, epochs=2, global_batch=256)
+def sweep(scale):
+    return Sweep(name=f"golden_{scale}", scale=scale, purpose=__doc__, base=BASE, trials=1, seeds=(0, 1),
+        grid=[{"method": [*METHODS]}, {"method": ["lejepa"], "global_batch": [2048]}],
+        space={"optim.lr": FloatDistribution(1e-4, 1e-3)}, references=({"epochs": 0},), early_stopping=Asha(first=1))
+'''
+
+
+def form(text: str) -> str:
+    """Format of a value in the store."""
+    if re.fullmatch(r"[\[{].*[\]}]", text, flags=re.DOTALL):
+        value = json.loads(text)
+        fields = sorted({key for item in value if isinstance(item, dict) for key in item})
+        return f"JSON {type(value).__name__}" + (f" of {', '.join(fields)}" if fields else "")
+    for pattern, name in (
+        (r"-?\d+", "integer"),
+        (r"-?\d+(\.\d+)?(e[-+]\d+)?", "number"),
+        ("True|False", "True, False"),
+        ("true|false", "true, false"),
+    ):
+        if re.fullmatch(pattern, text):
+            return name
+    return "text"
+
+
+def stored_names(client: MlflowClient, sweep: str) -> dict[str, str]:
+    """Names in the store of a sweep -> formats of their values, or the few values; and the methods that have them."""
+    found: dict[str, set[str]] = defaultdict(set)
+    experiment = client.get_experiment_by_name(sweep)
+    for tag, text in experiment.tags.items():
+        found[f"experiment tag {tag}"].add(text if tag in ("sweep.kind", "sweep.scale") else form(text))
+    methods: dict[str, set[str]] = defaultdict(set)
+    for run in client.search_runs([experiment.experiment_id]):
+        kind = "plan" if run.data.tags["role"] == "plan" else "cell"
+        for tag, text in run.data.tags.items():
+            literal = tag in ("role", "status", "mlflow.source.type")
+            free = re.search(r"key|version|commit|host|user", tag)  # which may look like a number
+            found[f"{kind} tag {tag}"].add(text if literal else "text" if free else form(text))
+        for file in client.list_artifacts(run.info.run_id):
+            found[f"{kind} artifact {file.path}"].add("file")
+        for dataset in run.inputs.dataset_inputs:
+            found[f"{kind} data set"] |= {f"{tag.key}={tag.value}" for tag in dataset.tags}
+        for name, text in run.data.params.items():
+            found[f"{kind} parameter {name}"].add(form(text))
+            methods[f"{kind} parameter {name}"].add(run.data.params["method"])
+        for name in run.data.metrics:
+            found[f"{kind} metric {name}"].add("number")
+            methods[f"{kind} metric {name}"].add(run.data.params["method"])
+    formats = {name: ", ".join(sorted(forms)) for name, forms in found.items() if "lost_device_seconds" not in name}
+    some = {name: f" ({', '.join(sorted(of))})" for name, of in methods.items() if of != {*METHODS}}
+    return {name: text + some.get(name, "") for name, text in formats.items()}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has metrics of its own")
+@pytest.mark.usefixtures("shared_ray")
+def test_names_and_formats_that_a_sweep_writes_to_the_store(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not covered: the tag sweep.holder, which exists only during a launch, and evaluated_by, which --evaluate adds."""
+    file = tmp_path / "golden.py"
+    file.write_text(FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = importlib.import_module("golden").sweep
+    assert main(study, str(file), ["--scale", "mini"]) == 1  # one candidate fails
+    client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
+    hold("stored_names.json", stored_names(client, "golden_mini"))
+
+
+def test_the_old_store_counts_as_done(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_old_store(results)
+
+    def asked(*words: str) -> dict[str, Any]:
+        assert sweeps([*words, "--json"]) == 0
+        return {sweep["sweep"]: sweep for sweep in json.loads(capsys.readouterr().out)["sweeps"]}
+
+    assert {name: facts["states"] for name, facts in asked(*DEMO, "--status").items()} == {
+        name: {"finished": count} for name, count in DEMO.items()
+    }
+    for name, count in DEMO.items():  # one by one: the base of the last is the first's best cell
+        facts = asked(name, "--dry-run")[name]
+        assert (facts["total"], facts["done"], facts["to_run"]) == (count, count, 0)
+    launched = {name: (facts["total"], facts["ran"]) for name, facts in asked(*DEMO).items()}
+    assert launched == {name: (count, 0) for name, count in DEMO.items()}

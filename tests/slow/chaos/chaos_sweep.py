@@ -1,0 +1,142 @@
+"""A small sweep in its own folder, launched as a command, with access to its processes, checkpoints and store."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+NAME = "chaos_digits"
+MARK = "JEPA_CHAOS"  # environment variable that Ray hands on to every process that it starts
+CURVES = "SELECT key, step, value FROM metrics WHERE run_uuid = ? AND key NOT LIKE 'system/%' ORDER BY key, step"
+CELLS = (
+    "SELECT k.value, s.value, r.run_uuid FROM runs r JOIN tags k USING (run_uuid) JOIN tags s USING (run_uuid) "
+    "WHERE k.key = 'cell_key' AND s.key = 'status' AND r.lifecycle_stage = 'active'"
+)
+TIMED = ("train/images_per_s", "train/peak_memory_gb")  # differ between runs
+Points = dict[str, list[tuple[int, float | None]]]  # metric -> (epoch, value), without the values of TIMED
+
+SWEEP = '''"""Digits under faults: every cell ends finished, once."""
+
+import dataclasses
+import sys
+
+from jepa_train.methods import LeJEPA
+from jepa_train.config.presets import DIGITS
+from sweeps.engine import Sweep, main
+
+SWEEP = Sweep(
+    name="chaos_digits",
+    purpose=__doc__,
+    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=8, global_batch=256),
+    grid={"method.lamb": [0.01, 0.02], "optim.lr": [1e-3, 5e-3]},
+    references=({"epochs": 0},),
+)
+
+if __name__ == "__main__":
+    sys.exit(main(SWEEP, __file__))
+'''
+
+
+@dataclass(frozen=True)
+class Process:
+    """A living process of the sweep."""
+
+    pid: int
+    title: str  # the command line; Ray's workers replace it by their role
+
+    def send(self, number: signal.Signals) -> bool:
+        """Send a signal. Returns False if the process has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+            return True
+        return False
+
+
+class ChaosSweep:
+    """The sweep's file, results and launches in one folder. One thread per process, for equal sums."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.log = folder / "launches.log"
+        self.database = folder / "results" / "mlflow.db"
+        self._file = folder / f"{NAME}.py"
+        self._file.write_text(SWEEP)
+        self._mark = uuid.uuid4().hex
+        kept = {name: text for name, text in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        own = {"JEPA_RESULTS": str(folder / "results"), MARK: self._mark, "PYTHONPATH": str(ROOT)}
+        self._environment = kept | own | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"}
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the command, which resumes what is there."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(self._file)],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def processes(self, title: str = "") -> list[Process]:
+        """Living processes of this sweep whose title contains a text, whatever their parents are."""
+        wanted = f"{MARK}={self._mark}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                is_zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                if wanted in (folder / "environ").read_bytes().split(b"\0") and not is_zombie:
+                    words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                    if title in words:
+                        found.append(Process(int(folder.name), words))
+        return found
+
+    def end(self) -> list[str]:
+        """Kill all processes. Returns the titles of those still alive half a minute after the last command."""
+        until = time.monotonic() + 30
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(0.2)
+        for process in left:
+            process.send(signal.SIGKILL)
+        return [process.title for process in left]
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint of an unfinished cell."""
+        folders = (self.folder / "results" / "checkpoints" / NAME).glob("*")
+        files = [file for cell in folders if not (cell / "final.pt").exists() for file in cell.glob("step-*.pt")]
+        return max(files, key=_written, default=None)
+
+    def last_epoch(self) -> float:
+        """Time at which an epoch was last completed, from the newest checkpoint; 0 without one."""
+        return max(map(_written, (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt")), default=0.0)
+
+    def table(self, form: str) -> str:
+        """The output of `python -m analysis`."""
+        command = [sys.executable, "-m", "analysis", NAME, "--format", form]
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
+        return done.stdout or done.stderr
+
+    def cells(self) -> list[tuple[str, str, Points]]:
+        """Key, status and metrics of each run of a cell, ordered by key."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=60)) as store:
+            found = []
+            for key, status, run in store.execute(CELLS).fetchall():
+                points: Points = {}
+                for metric, step, value in store.execute(CURVES, [run]):
+                    points.setdefault(metric, []).append((step, None if metric in TIMED else value))
+                found.append((key, status, points))
+        return sorted(found, key=lambda cell: cell[0])
+
+
+def _written(file: Path) -> float:
+    with contextlib.suppress(FileNotFoundError):
+        return file.stat().st_mtime
+    return 0.0

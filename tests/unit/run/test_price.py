@@ -1,0 +1,198 @@
+"""Price of a plan and budget of a launch, by hand-made stores and clocks.
+
+Run: python -m pytest tests/unit/run/test_price.py
+"""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.presets import DIGITS
+from jepa_train.methods import LeJEPA
+from jepa_train.train.trainer import Trainer
+from sweeps.engine.cluster.resources import Request
+from sweeps.engine.plan.cell_state import Rules
+from sweeps.engine.plan.plan import Plan, laid_out
+from sweeps.engine.run import price as price_module
+from sweeps.engine.run.budget import Budget
+from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of, kind_of_config
+from sweeps.engine.run.price import rate, seconds_per_epoch
+from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
+
+BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=10, global_batch=256)
+CPU = Request(workers=1, cpus=1, gpus=0, device="X")
+GPUS = Request(workers=2, cpus=4, gpus=2, device="H100")
+SIX_MINUTES = {kind_of_config(BASE, CPU): Estimate(36.0, "measured")}  # per cell of 10 epochs
+
+
+def planned(**fields: Any) -> Plan:
+    sweep = Sweep(**({"name": "study", "purpose": "", "base": BASE} | fields))
+    return laid_out(sweep, BASE, tuple(fixed_cells(sweep, BASE)), {}, (), Rules())
+
+
+def entry(config: TrainConfig, request: Request = CPU, **fields: Any) -> Entry:
+    values = {"run_id": "r", "key": cell_key(config), "status": "finished", "role": "cell", "label": "", "metrics": {}}
+    params = {key: str(value) for key, value in flatten(config).items()}
+    return Entry(**(values | {"params": params, "device_seconds": 100.0, "resources": str(request)} | fields))
+
+
+@pytest.mark.parametrize(
+    ("change", "alike"),
+    [
+        ({"seed": 3, "epochs": 99, "optim": dataclasses.replace(BASE.optim, lr=0.1)}, True),
+        ({"method": LeJEPA(num_slices=16, lamb=0.5)}, True),
+        ({"method": LeJEPA(num_slices=17)}, False),
+        ({"global_batch": 128}, False),
+        ({"views": dataclasses.replace(BASE.views, blur=0.5)}, False),
+    ],
+)
+def test_a_kind_is_what_decides_the_speed_in_a_config_and_in_the_store(change: dict[str, Any], alike: bool) -> None:
+    other = dataclasses.replace(BASE, **change)
+    assert (kind_of_config(BASE, CPU) == kind_of_config(other, CPU)) == alike
+    assert kind_of(entry(other).params, str(CPU)) == kind_of_config(other, CPU) != kind_of_config(other, GPUS)
+
+
+def test_the_price_is_the_median_of_finished_cells_on_these_resources() -> None:
+    seconds = {1: 4 * 3600.0, 2: 4 * 7200.0, 3: 4 * 7200.0}  # of four GPUs
+    found = [entry(dataclasses.replace(BASE, seed=seed), GPUS, device_seconds=each) for seed, each in seconds.items()]
+    others = [entry(BASE), entry(BASE, GPUS, status="diverged"), entry(BASE, GPUS, device_seconds=0.0)]
+    estimates = finished_estimates([*found, *others], GPUS)
+    assert estimates == {kind_of_config(BASE, GPUS): Estimate(720.0, "as in 3 finished cells")}
+    assert Price(planned(seeds=(0, 1)), GPUS, estimates).total == pytest.approx(2 * 4 * 2)
+
+
+def test_hours_count_the_epochs_that_are_left_and_an_unknown_kind_is_as_slow_as_the_slowest() -> None:
+    plan = planned(grid={"global_batch": [256, 128]}, references=({"epochs": 0},))
+    reference, first, second = plan.fixed
+    plan.entries[first.key] = entry(first.config, status="interrupted", epoch=7)
+    price = Price(plan, CPU, SIX_MINUTES, at_once=4)
+    assert [price.hours(cell) for cell in (reference, first, second)] == pytest.approx([0, 0.03, 0.1])
+    assert price.lines() == [
+        "price of 3 cells, 3 at once, each on 1 x (1 CPU, X):",
+        "  0 to 0.1 CPU-worker-hours each, measured: global_batch=256",
+        "  0.1 CPU-worker-hours each, like the slowest known kind: global_batch=128",
+        "  in all 0.13 CPU-worker-hours; about 6 min by the clock",
+    ]
+
+
+def test_points_to_be_proposed_cost_the_mean_of_the_spaces_ends() -> None:
+    space = {"method.num_slices": IntDistribution(16, 64), "method.lamb": FloatDistribution(0.01, 0.1)}
+    dear = kind_of_config(dataclasses.replace(BASE, method=LeJEPA(num_slices=64)), CPU)
+    plan = planned(space=space, trials=6, early_stopping=Asha(first=1))
+    price = Price(plan, CPU, SIX_MINUTES | {dear: Estimate(72.0, "measured")}, at_once=2, rate=2.5)
+    assert price.unnamed == pytest.approx([0.1, 0.2, 0.1])  # the lower ends, the upper of slices, the upper of lamb
+    assert price.total == pytest.approx(6 * 0.4 / 3)
+    *_, proposed, total = price.lines()
+    assert proposed == "  6 still to be proposed, each 0.1 to 0.2 CPU-worker-hours: the ends of the space"
+    assert total.endswith(
+        "0.8 CPU-worker-hours at most, for early stopping ends some, 2.00 dollars; about 24 min by the clock"
+    )
+
+
+TYPES = {
+    "bare": {"node_config": {}},
+    "head": {"resources": {"CPU": 8}},
+    "big": {"resources": {"CPU": 96, "GPU": 8}},
+    "small": {"resources": {"CPU": 8, "GPU": 1}},
+}
+
+
+@pytest.mark.parametrize(
+    ("prices", "request_", "dollars"),
+    [
+        ({"big": 32.0, "small": 3.0}, GPUS, 4.0),  # 32 / 8 per GPU, dearer than 3 / 1
+        ({"head": 0.5, "bare": 1.0}, GPUS, None),
+        ({"big": 32.0}, CPU, None),  # a cluster for GPUs
+    ],
+)
+def test_a_node_costs_what_its_gpus_share(prices: dict[str, float], request_: Request, dollars: float | None) -> None:
+    assert rate({"available_node_types": TYPES, "metadata": {"prices": prices}}, request_) == dollars
+    cpus = {"available_node_types": {"cpu": {"resources": {"CPU": 16}}}, "metadata": {"prices": {"cpu": 0.8}}}
+    assert rate(cpus, dataclasses.replace(CPU, cpus=4)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"), [(3.0, "got 3.0"), ({"bigg": 3.0}, "did you mean 'big'?"), ({"big": "3"}, "got '3' for big")]
+)
+def test_wrong_prices_are_answered_in_one_line(prices: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=r"^metadata\.prices in the cluster's file must give dollars per") as caught:
+        rate({"available_node_types": TYPES, "metadata": {"prices": prices}}, GPUS)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_measurement_counts_steps_and_the_evaluation_of_val(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that steps (10 ms per image) and evaluations (1 ms per image) move: 1222 and 216 images."""
+    clock = SimpleNamespace(now=0.0)
+
+    def move(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(Trainer, "train_step", lambda trainer: move(trainer.config.global_batch * 0.01))
+    monkeypatch.setattr(price_module, "evaluate", lambda _, images, *__, **___: move(len(images) * 0.001))
+    monkeypatch.setattr(price_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    expected = (4 * 256 * 0.01 + 216 * 0.001) / workers
+    assert seconds_per_epoch(dataclasses.replace(BASE, epochs=0), workers=workers) == pytest.approx(expected)
+
+
+def budgeted(limit: float, used: float = 0.0, estimates: dict[str, Estimate] | None = None) -> tuple[Budget, Any, Any]:
+    """A budget for six cells of 0.1 hours, its cells, and its clock in hours."""
+    clock, plan = SimpleNamespace(hours=0.0), planned(seeds=(0, 1, 2, 3, 4, 5))
+    plan.entries["x"] = entry(BASE, GPUS, device_seconds=3600 * used)
+    price = Price(plan, CPU, dict(SIX_MINUTES) if estimates is None else estimates)
+    return Budget(limit, price, now=lambda: clock.hours * 3600), plan.fixed, clock
+
+
+def test_a_budget_admits_what_fits_beside_what_was_used_and_what_runs() -> None:
+    budget, cells, _ = budgeted(0.55, used=0.3)
+    assert [budget.admits(cell) for cell in cells] == [True, True, False, False, False, False]
+    budget.started(cells[0])
+    budget.ended(cells[0], finished=False)  # at once: it diverged
+    assert budget.admits(cells[2])
+
+
+def test_real_hours_count_while_a_cell_runs_longer_than_its_price() -> None:
+    budget, cells, clock = budgeted(0.55)
+    assert budget.admits(cells[0])
+    budget.started(cells[0])
+    clock.hours = 0.4
+    assert budget.left == pytest.approx(0.15)
+    assert [budget.admits(cell) for cell in cells[1:3]] == [True, False]  # 0.4 + 0.1
+    budget.started(cells[1])
+    clock.hours = 0.5
+    budget.ended(cells[0], finished=True)
+    budget.started(cells[1])  # its trial was lost and came back: its time goes on
+    assert budget.left == pytest.approx(0.55 - 0.5 - 0.1)
+
+
+def test_without_a_price_one_cell_runs_at_a_time_until_one_has_finished() -> None:
+    budget, cells, clock = budgeted(0.55, estimates={})
+    assert not budget.awaits_price
+    for finished in (False, True):  # a cell that diverges sets no price
+        cell, cells = cells[0], cells[1:]
+        assert budget.admits(cell)
+        assert budget.awaits_price
+        budget.started(cell)
+        clock.hours += 0.15
+        budget.ended(cell, finished=finished)
+        assert not budget.awaits_price
+    assert [budget.admits(cell) for cell in cells[:2]] == [True, False]  # 0.3 + 0.15
+
+
+def test_a_budget_for_not_even_one_cell_is_refused_with_the_arithmetic_and_its_remedy_works() -> None:
+    with pytest.raises(ConfigError) as caught:
+        budgeted(0.35, used=0.3)
+    assert str(caught.value) == (
+        "--max-gpu-hours must allow one more cell, got 0.35 CPU-worker-hours: study has used 0.3, "
+        "and its cheapest cell takes 0.1; raise it to 0.404"
+    )
+    assert budgeted(0.404, used=0.3)
