@@ -21,12 +21,12 @@ from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices, unit_slices
-from jepa_train.methods import NCL, LeJEPA, Method, RectifiedLpJEPA, SimCLR, VICReg
+from jepa_train.methods import METHODS, NCL, LeJEPA, Method, RectifiedLpJEPA, SimCLR, VICReg
 from jepa_train.model.network import build_network
 from jepa_train.train.loop import train
 
 BATCH = 12
-STEPS: dict[str, Method] = {
+STEPS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
     "lejepa": LeJEPA(lamb=0.3, num_slices=16),
     "rectified_lpjepa": RectifiedLpJEPA(p=0.5, mu=-0.5, num_slices=17),  # shared unequally by 2 and by 3 ranks
     "one slice": RectifiedLpJEPA(num_slices=1),  # none for some ranks
