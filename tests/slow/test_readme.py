@@ -1,4 +1,4 @@
-"""Commands and code of README.md, CONTRIBUTING.md and docs/: every `$` line is a row of a table below, and is run.
+"""Commands of README.md, CONTRIBUTING.md and docs/: every `$` line is a row of a table below, and is run.
 
 Rows call the command lines in this process, in a folder like the project's whose store holds finished cells, so that
 only single trainings take time. Other tables name the checks, or the test files that run a whole page.
@@ -6,8 +6,6 @@ only single trainings take time. Other tables name the checks, or the test files
 Run: python -m pytest tests/slow/test_readme.py
 """
 
-import dataclasses
-import importlib.util
 import os
 import re
 import runpy
@@ -16,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,17 +22,15 @@ from PIL import Image
 
 import sweeps
 from analysis.tables import table
-from jepa_train.config.flat import flatten
-from jepa_train.presets import PRESETS
-from sweeps.engine import Sweep
+from jepa_train.base.scale_names import Scale
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
-from sweeps.engine.spec.cells import Cell, make_cell
+from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.scale import at_scale
 
 ROOT = Path(__file__).parents[2]
 PAGES = {file.relative_to(ROOT).as_posix(): file.read_text() for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
-README, SWEEPS_PAGE = PAGES["README.md"], PAGES["docs/sweeps.md"]
+README = PAGES["README.md"]
 ELSEWHERE = {"docs/team.md": "tests/cluster/test_team_store.py", "docs/extending.md": "tests/slow/test_extending.py"}
 COMMANDS = {
     command
@@ -100,29 +95,29 @@ ROWS = [
     ),
     *(Row(f"-m benchmarks{part} --quick", r"\d") for part in ("", ".overhead", ".plan", ".head")),
 ]
-MAKE = {
-    "make demo": ["-r requirements.lock", "--no-deps --no-build-isolation --editable .", f"python {ROWS[0].command}"],
+RECIPES = {  # command -> parts of the recipe of that target, or of `make demo` for users without make
+    "make demo": [ROWS[0].command],
     "make test": ["ruff check", "ruff format --check", "mypy", "tests/unit tests/integration"],
     "make test-slow": ["tests/slow", "tests/cluster"],
     "make ui": ["python -m analysis.ui --port 5000"],
+    "python3 -m venv .venv": ["-m venv .venv"],
+    ".venv/bin/pip install -r requirements.lock": ["-r requirements.lock"],
+    ".venv/bin/pip install --no-deps --no-build-isolation -e .": ["--no-deps --no-build-isolation --editable ."],
 }
-RAY = """up --yes cluster/local.yaml
-    submit cluster/local.yaml sweeps/my_lambda.py
-    submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab data.path=/nfs/cifar10.tar
-    submit --tmux cluster/local.yaml sweeps/lejepa_views.py -- --scale lab data.path=/nfs/cifar10.tar
-    submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab --status
-    dashboard cluster/local.yaml --port 5000 --remote-port 5000
-    dashboard cluster/local.yaml
-    down --yes cluster/local.yaml"""
+RAY = [
+    "up --yes cluster/local.yaml",
+    "submit cluster/local.yaml sweeps/my_lambda.py",
+    "submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab data.path=/nfs/cifar10.tar",
+    "submit --tmux cluster/local.yaml sweeps/lejepa_views.py -- --scale lab data.path=/nfs/cifar10.tar",
+    "submit cluster/local.yaml sweeps/lejepa_views.py -- --scale lab --status",
+    "dashboard cluster/local.yaml --port 5000 --remote-port 5000",
+    "dashboard cluster/local.yaml",
+    "down --yes cluster/local.yaml",
+]
 JOB = "job submit --address http://localhost:8265 --no-wait --working-dir . -- python sweeps/lejepa_views.py --scale lab data.path=/nfs/cifar10.tar"  # noqa: E501
-IN_RECIPE = {  # what `make demo` does for users without make
-    "python3 -m venv .venv": "-m venv .venv",
-    ".venv/bin/pip install -r requirements.lock": "-r requirements.lock",
-    ".venv/bin/pip install --no-deps --no-build-isolation -e .": "--no-deps --no-build-isolation --editable .",
-}
 TOKEN = ".venv/bin/ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token"
 CLONE = "git clone REPOSITORY_URL jepa-sweeps"
-EDIT = "sed 's/name: jepa-sweep$/name: jepa-export/; s/entrypoint: .*/entrypoint: python -m analysis export/'"
+EDIT = "sed 's/name: jepa-sweep$/name: jepa-export/; s/entrypoint: .*/entrypoint: python -m analysis export/' cluster/rayjob.yaml"  # noqa: E501
 LAUNCHERS = {  # of other programs, whose files tests/slow/test_cluster_scripts.py and test_rayjob.py test
     "sbatch cluster/slurm.sh lejepa_views --scale lab data.path=/nfs/cifar10.tar",
     "docker build -f cluster/Dockerfile -t REGISTRY/jepa-sweeps:0.1.0 . && docker push REGISTRY/jepa-sweeps:0.1.0",
@@ -140,26 +135,17 @@ def with_python(row: Row) -> str:
     return f"{variables}=http://localhost:5000 .venv/bin/python {rest}" if variables else f".venv/bin/python {rest}"
 
 
-def fill(file: Path, searched: Sequence[dict[str, float]] = (), *, scale: str = "") -> None:
+def fill(name: str, proposed: Sequence[dict[str, float]] = (), *, scale: Scale | None = None) -> None:
     """Record the cells of a sweep file, and points that a search proposed, as finished."""
-    module = load(file)
-    sweep = at_scale(module.sweep if scale else module.SWEEP, scale or None)
-    plan = make_plan(sweep, file)
+    names = runpy.run_path(name)
+    sweep = at_scale(names["sweep" if scale else "SWEEP"], scale)
+    plan = make_plan(sweep, Path(name).resolve())
     ledger = open_ledger(plan, note=print, publish=lambda: "")
-    cells: list[Cell] = [*plan.fixed, *(make_cell(sweep, sweep.base, point) for point in searched)]
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate([*plan.fixed, *(make_cell(sweep, sweep.base, point) for point in proposed)]):
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": 0.5 + number / 100})
         ledger.end(cell.key, "finished", "")
     assert ledger.close() == ""
-
-
-def load(file: Path) -> ModuleType:
-    """A sweep file as a module."""
-    spec = importlib.util.spec_from_file_location(f"documented_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -185,28 +171,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setattr(sweeps, "__path__", [str(folder / "sweeps")])
         lambs = [{"method.lamb": 0.01 * (number + 1), "optim.lr": 1e-3} for number in range(9)]
-        fill(folder / "sweeps/my_lambda.py")
-        fill(folder / "sweeps/my_search.py", [*lambs, {**lambs[-1], "seed": 1}, {**lambs[-1], "seed": 2}])
-        fill(
-            ROOT / "sweeps/demo_lejepa.py",
-            [{**lamb, "method.num_slices": 256, "optim.weight_decay": 1e-3} for lamb in lambs[:8]],
-        )
-        fill(ROOT / "sweeps/demo_rectified_lpjepa.py")
-        fill(ROOT / "sweeps/demo_two_workers.py")
-        fill(ROOT / "sweeps/lejepa_lambda_views.py", scale="mini")
-        fill(ROOT / "sweeps/rectified_sparsity.py", scale="mini")
+        further = {"method.num_slices": 256, "optim.weight_decay": 1e-3}
+        for name in ("my_lambda", "demo_rectified_lpjepa"):
+            fill(f"sweeps/{name}.py")
+        fill("sweeps/my_search.py", [*lambs, {**lambs[-1], "seed": 1}, {**lambs[-1], "seed": 2}])
+        fill("sweeps/demo_lejepa.py", [lamb | further for lamb in lambs[:8]])
+        fill("sweeps/demo_two_workers.py")  # whose base is the best cell of the search
+        for name in ("lejepa_lambda_views", "rectified_sparsity"):
+            fill(f"sweeps/{name}.py", scale="mini")
         yield folder
 
 
 def test_every_command_is_a_row() -> None:
-    rows = {*map(with_python, ROWS), *MAKE, *IN_RECIPE, *LAUNCHERS, TOKEN, CLONE, f"{CLONE} && cd jepa-sweeps"}
-    rows |= {f".venv/bin/ray {line.strip()}" for line in RAY.splitlines()}
-    rows |= {
-        f"RAY_AUTH_MODE=token .venv/bin/ray {JOB}",
-        f"{EDIT} cluster/rayjob.yaml | kubectl apply -f -",
-        "cd jepa-sweeps",
-    }
-    assert {*COMMANDS} == rows
+    rows = {*map(with_python, ROWS), *RECIPES, *LAUNCHERS, TOKEN, f"{CLONE} && cd jepa-sweeps", CLONE, "cd jepa-sweeps"}
+    rows |= {f".venv/bin/ray {line}" for line in RAY}
+    assert rows | {f"RAY_AUTH_MODE=token .venv/bin/ray {JOB}", f"{EDIT} | kubectl apply -f -"} == COMMANDS
+    assert [page for page, file in ELSEWHERE.items() if page not in (ROOT / file).read_text()] == []
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.command)
@@ -226,16 +206,14 @@ def test_a_command_of_ours(row: Row, capfd: pytest.CaptureFixture[str], monkeypa
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("target", MAKE)
-def test_a_target_of_make(target: str) -> None:
-    recipe = subprocess.run(
-        ["make", "--dry-run", "--always-make", target.split()[1]], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert [text for text in MAKE[target] if text not in recipe] == []
-    assert target != "make demo" or [text for text in IN_RECIPE.values() if text not in recipe] == []
+@pytest.mark.parametrize("command", RECIPES)
+def test_a_command_is_the_recipe_of_a_target(command: str) -> None:
+    target = command.removeprefix("make ") if command.startswith("make ") else "demo"
+    recipe = shell(f"make --dry-run --always-make {target}")
+    assert [part for part in RECIPES[command] if part not in recipe] == []
 
 
-@pytest.mark.parametrize("line", [line.strip() for line in (*RAY.splitlines(), JOB)])
+@pytest.mark.parametrize("line", [*RAY, JOB])
 def test_a_command_of_ray_is_parsed_by_ray_and_by_the_sweeps(line: str) -> None:
     """tests/cluster runs them on machines."""
     from ray.scripts.scripts import cli
@@ -252,42 +230,22 @@ def test_a_command_of_ray_is_parsed_by_ray_and_by_the_sweeps(line: str) -> None:
     assert read_words([word for word in after.split() if word not in ("python", *files)]).names == ()
 
 
-def test_commands_of_the_shell(tmp_path: Path) -> None:
-    line = f"{TOKEN} && {CLONE.replace('REPOSITORY_URL', str(ROOT))} && ls jepa-sweeps".replace(
-        ".venv/bin/", f"{Path(sys.executable).parent}/"
-    )
-    done = subprocess.run(
-        ["bash", "-c", line],
-        cwd=tmp_path,
-        env=os.environ | {"HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Makefile" in done.stdout
-    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
-    job = subprocess.run(
-        ["bash", "-c", f"{EDIT} cluster/rayjob.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
+def shell(line: str, home: Path = ROOT) -> str:
+    """Output of a command line in a folder that is also HOME."""
+    line = line.replace(".venv/bin/", f"{Path(sys.executable).parent}/").replace("REPOSITORY_URL", str(ROOT))
+    environment = os.environ | {"HOME": str(home)}
+    return subprocess.run(
+        ["bash", "-c", line], cwd=home, env=environment, capture_output=True, text=True, check=True
     ).stdout
+
+
+def test_commands_of_the_shell(tmp_path: Path) -> None:
+    assert "Makefile" in shell(f"{TOKEN} && {CLONE} && ls jepa-sweeps", tmp_path)
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    job = shell(EDIT)
     assert re.search(r"name: jepa-export$(?s:.*)entrypoint: python -m analysis export$", job, flags=re.MULTILINE)
     named = re.findall(r"cluster/[\w.]+", " ".join(LAUNCHERS))
     assert [name for name in named if not (ROOT / name).is_file()] == []
-
-
-@pytest.mark.parametrize(("page", "file"), ELSEWHERE.items())
-def test_pages_that_a_test_of_their_own_runs(page: str, file: str) -> None:
-    assert page in (ROOT / file).read_text()
-
-
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 200
-    assert max(map(len, README.splitlines())) <= 120
-
-
-def test_links_lead_to_files() -> None:
-    for page, text in PAGES.items():
-        targets = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-        assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == [], page
 
 
 def test_the_tables_are_of_the_runs_in_docs_results_store() -> None:
@@ -297,35 +255,3 @@ def test_the_tables_are_of_the_runs_in_docs_results_store() -> None:
         built = table(name, str(ROOT / "docs/results/store"), scale=scale)
         compact, rows = (re.sub(r"\s*\|\s*", "|", part) for part in (text, built))
         assert compact == rows or [line for line in compact.split("\n")[2:] if line not in rows] == [], name
-
-
-def test_the_benchmarks_shown_are_the_recorded_ones() -> None:
-    shown = PAGES["docs/performance.md"].split("<!-- benchmarks -->")[1].split("<!-- end of benchmarks -->")[0]
-    recorded = (ROOT / "benchmarks/results/amd-epyc-2-cores.md").read_text()
-    cells = [{cell.strip() for cell in line.split("|")} for line in recorded.splitlines() if line.startswith("|")]
-    rows = [{cell.strip() for cell in line.split("|")} for line in shown.splitlines() if re.match(r"\| .*\d", line)]
-    assert len(rows) > 20
-    assert all(any(row <= recorded_row for recorded_row in cells) for row in rows if "points" not in row)
-
-
-def test_the_sweep_page_shows_the_file_and_an_example_of_every_field() -> None:
-    file, *examples = re.findall(r"```python\n(.*?)```", SWEEPS_PAGE, flags=re.DOTALL)
-    assert file.strip() == (ROOT / DEMO).read_text().strip()
-    names: dict[str, object] = {}
-    for example in examples:
-        exec(example, names)  # each raises where a field is refused
-    headings = " ".join(re.findall(r"^### (.+)$", SWEEPS_PAGE, flags=re.MULTILINE))
-    assert [field.name for field in dataclasses.fields(Sweep) if f"`{field.name}`" not in headings] == []
-    with pytest.raises(ValueError, match=r"method\.lamda is not a field") as refused:
-        exec(examples[1].replace("purpose", 'grid={"method.lamda": [0.1]}, purpose'), names)
-    assert f"error: {refused.value}" in SWEEPS_PAGE
-
-
-def test_keys_in_the_pages_exist() -> None:
-    known = {key for preset in PRESETS.values() for key in flatten(preset)}
-    keys = {
-        key
-        for text in PAGES.values()
-        for key in re.findall(r"\b((?:method|data|views|model|optim|probe)\.[a-z_]+)=", text)
-    }
-    assert keys <= known
