@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep with its base resolved, its cells laid out, and the ledger read.
+    """A sweep with its base resolved, its cells listed, and the ledger read.
 
     Args:
         fixed: references and grid cells, done or not.
@@ -95,11 +95,11 @@ class Plan:
         return replace(self, entries=entries, rules=replace(self.rules, held=False)).with_searches(warm)
 
     def with_searches(self, warm: Iterable[Entry] = ()) -> "Plan":
-        """The plan with its searches, as its entries and finished cells of other sweeps have them."""
+        """The plan with its searches, from its entries and finished cells of other sweeps."""
         return replace(self, searches=searches_of(self.sweep, self.base, self.entries, warm, self.rules))
 
     def after(self, searches: Sequence[Search]) -> "Plan":
-        """The plan with its searches as a launch has moved them on."""
+        """The plan with the searches of a launch."""
         return replace(self, searches=tuple(searches))
 
     def rows(self) -> list[Row]:
@@ -113,11 +113,11 @@ class Plan:
 def make_plan(
     sweep: Sweep, file: Path, places: Sequence[str] = (), *, retry: frozenset[str] = frozenset(), held: bool = False
 ) -> Plan:
-    """Resolve the base, check everything that can be checked, lay out the cells and read the ledger.
+    """Resolve the base, check every field, list the cells and read the ledger.
 
     Args:
-        places: command-line words that say where the data lies.
-        retry: states that are run again although they are over: "failed".
+        places: command-line words with the place of the data.
+        retry: states of ended cells that run again: "failed".
         held: a living launch holds the sweep.
 
     Raises:

@@ -87,9 +87,9 @@ def make_cell(
 
 
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
-    """The base changed at a point, after preflight; other images than the base's are identified anew."""
-    anew = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
-    return preflighted(unflatten({**anew, **point}, base=base))
+    """The base changed at a point, after preflight; other images than the base's get a fingerprint of their own."""
+    identity = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
+    return preflighted(unflatten({**identity, **point}, base=base))
 
 
 def preflighted(config: TrainConfig) -> TrainConfig:
@@ -112,7 +112,7 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
 
 
 def label_of(point: Mapping[str, Any]) -> str:
-    """A run name a person can read: "p=1 mu=-0.5 seed=0"; keys that end alike are written out."""
+    """A readable run name: "p=1 mu=-0.5 seed=0"; keys that end alike are written out."""
     ends = [key.rpartition(".")[2] for key in point]
     names = [end if ends.count(end) == 1 else key for key, end in zip(point, ends, strict=True)]
     texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in point.values()]

@@ -26,7 +26,7 @@ class Asha:
     among the best 1 / eta of those that came so far (Li et al. 2020). It judges by the objective, never by test.
 
     Args:
-        first: epochs that every trial gets: let them outlast the warm-up, before which nobody can be judged.
+        first: epochs of every trial; more than the warm-up, before which trials cannot be compared.
         eta: of so many trials one goes on.
     """
 

@@ -1,4 +1,4 @@
-"""Sweep: what to run, as one frozen value that cannot be wrong."""
+"""Sweep: the definition of a study, as one frozen value that is checked."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -55,19 +55,19 @@ class Sweep:
     Args:
         name: the file's stem, the MLflow experiment and the table; ends in the scale where the file has scales.
         scale: which of the file's scales this is: see jepa_train.config.scales.
-        purpose: what the sweep is for and what to expect; the experiment's description. Usually __doc__.
+        purpose: aim and expected result; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
         space: dotted key -> domain; `trials` points are proposed by Optuna.
         trials: points of each search.
-        sampler: who proposes them.
-        warm_start: sweeps of this store whose finished cells each search knows from the start, where they lie in its
-            space and differ in nothing else but what is searched.
+        sampler: source of these points.
+        warm_start: sweeps of this store whose finished cells each search knows from the start, where they are points
+            of its space and differ in no other field.
         seeds: every grid cell, or winner of a search, runs once per seed.
         references: changes to the base that run besides, to compare with: ({"epochs": 0},) is the untrained encoder.
         objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
             or LabelFree().
-        early_stopping: when a trial is given up before its last epoch; None (for ablations) never.
+        early_stopping: rule that stops trials before their last epoch; None (for ablations) stops none.
         workers: DDP processes per trial; the global batch is shared among them.
         cpus_per_worker: CPU threads of each.
         gpus_per_worker: GPUs of each, a fraction to let one-worker trials share one; -1 means one each where the
