@@ -1,40 +1,20 @@
 """Pareto set of a sweep with several goals."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.select.objectives import Goal, goals_of
+from analysis.select.objectives import goals_of
 from analysis.select.pareto import hypervolume, knee, pareto_set, worst
 from analysis.select.selection import current
 
 
-@dataclass(frozen=True, kw_only=True)
-class Front:
-    """The finished cells that no other dominates.
+class Front(NamedTuple):
+    """The cell keys of the Pareto set, and a note on its size, hypervolume and knee."""
 
-    Args:
-        goals: in the order of the sweep.
-        finished: number of finished cells.
-        keys: the cell keys of the set.
-        reference: the worst of each goal among the finished cells.
-        volume: the hypervolume between reference and set.
-        knee: the run's name, "" where there is none.
-    """
-
-    goals: tuple[Goal, ...]
-    finished: int
     keys: frozenset[str]
-    reference: tuple[float, ...]
-    volume: float
-    knee: str
-
-    def __str__(self) -> str:
-        ends = ", ".join(f"{goal.name} {value:.4g}" for goal, value in zip(self.goals, self.reference, strict=True))
-        covered = f", hypervolume {self.volume:.4g} from {ends} (the worst of each)"
-        bend = f", knee at {self.knee}" if self.knee else ""
-        return f"Pareto set of {len(self.keys)} among {self.finished} finished{covered}{bend}"
+    note: str
 
 
 def front_of(runs: pd.DataFrame) -> Front | None:
@@ -46,12 +26,10 @@ def front_of(runs: pd.DataFrame) -> Front | None:
     if len(goals) == 1 or not scored.any():
         return None
     finished, points, directions = finished[scored], points[scored], [goal.direction for goal in goals]
-    reference, bend = worst(points, directions), knee(points, directions)
-    return Front(
-        goals=tuple(goals),
-        finished=len(points),
-        keys=frozenset(finished["cell_key"][pareto_set(points, directions)]),
-        reference=tuple(reference),
-        volume=hypervolume(points, reference, directions),
-        knee="" if bend is None else str(finished["run_name"].iloc[bend]),
-    )
+    inside, reference, bend = pareto_set(points, directions), worst(points, directions), knee(points, directions)
+    volume = hypervolume(points, reference, directions)
+    ends = ", ".join(f"{goal.name} {value:.4g}" for goal, value in zip(goals, reference, strict=True))
+    note = f"Pareto set of {inside.sum()} among {len(points)} finished"
+    note += f", hypervolume {volume:.4g} from {ends} (the worst of each)"
+    note += "" if bend is None else f", knee at {finished['run_name'].iloc[bend]}"
+    return Front(frozenset(finished["cell_key"][inside]), note)

@@ -68,7 +68,7 @@ def _signs(directions: Sequence[Direction]) -> np.ndarray:
 
 
 def _volume(high: np.ndarray) -> float:
-    """Volume of the union of boxes from 0 to each point, slice by slice from the last goal's largest value down."""
+    """Volume of the union of boxes from 0 to each point, in slices of the last goal from its largest value down."""
     if not len(high):
         return 0.0
     if high.shape[1] == 1:

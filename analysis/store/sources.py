@@ -1,4 +1,4 @@
-"""Sources of sweeps: an MLflow store, or a folder of exports. Reading creates nothing."""
+"""Sources of sweeps: an MLflow store, or a folder of exports. Reading creates no file."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from analysis.store.records import read_records
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.uri import sqlite_file
 
-ABOUT = "sweep.json"  # of an export: written last, so that it vouches for the other files
+ABOUT = "sweep.json"  # of an export: written last, with the digests of the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
 _PAGE = 1000  # experiments per query
 _LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]+|[^\s/@:'\"]+)@")  # user:password, or a token alone
@@ -35,17 +35,17 @@ _DAMAGED = "write it again with python -m analysis export"
 
 
 class NothingToShow(LookupError):
-    """The store or the sweep is not there yet, or cannot be read; the message is one line with the remedy."""
+    """The store or the sweep does not exist yet or cannot be read; the message is one line with the remedy."""
 
 
 class RunSource(Protocol):
     """A store or a folder of exports. Both kinds give equal frames of the same sweep.
 
-    Every method raises NothingToShow, those of one sweep also where the sweep is not there or has no runs.
+    Every method raises NothingToShow, those of one sweep also if the sweep does not exist or has no runs.
     """
 
     def sweeps(self) -> dict[str, Experiment]:
-        """By name; other people's experiments lack the sweep tags."""
+        """Sweeps by name; experiments without sweep tags are left out."""
 
     def has_runs(self, experiment: Experiment) -> bool:
         """True if a sweep holds the run of any cell."""
@@ -54,11 +54,11 @@ class RunSource(Protocol):
         """See analysis.store.runs.load_runs."""
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Columns run_id, metric, epoch, value: one row per logged epoch of these runs; of all metrics without any."""
+        """Columns run_id, metric, epoch, value, one row per logged epoch; all metrics if none is named."""
 
 
 def open_source(store: str | RunSource) -> RunSource:
-    """The store of an MLflow URI, or the exports in a folder, by path or URL; one that is open already as it is."""
+    """The store of an MLflow URI, or the exports in a folder, by path or URL; an open source is returned as it is."""
     if not isinstance(store, str):
         return store
     remote = not is_url(store) and (":" in store or store.startswith("databricks"))
@@ -72,9 +72,9 @@ class Store:
         self._uri = uri
         file = sqlite_file(uri)
         if file is not None:
-            _check_file(file)  # MLflow itself would create one that is missing
+            _check_file(file)  # MLflow would create a missing one
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
-        for name in ("mlflow", "alembic"):  # they tell of every connection, and log a traceback of what they raise
+        for name in ("mlflow", "alembic"):  # they log every connection, and a traceback of each error
             logging.getLogger(name).setLevel(logging.CRITICAL)
         with self._answering():
             self.client = MlflowClient(uri)
@@ -123,7 +123,7 @@ class Store:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Turn the errors of a store that is away or damaged into one line."""
+        """Turn the errors of an unreachable or damaged store into one line."""
         try:
             yield
         except (MlflowException, sqlite3.Error, ImportError) as error:
@@ -163,7 +163,7 @@ class Export:
         return [name for name in self._folder.folders() if (self._folder / name).has(ABOUT)]
 
     def _checked(self, sweep: str, name: str) -> IO[bytes]:
-        """One of a sweep's files, which is the one that its sweep.json knows: a copy may have been cut off."""
+        """One of a sweep's files, if its digest is that in sweep.json: a copy may be incomplete."""
         folder = self._folder / file_name(sweep)
         if not folder.has(ABOUT):
             raise NothingToShow(
@@ -176,12 +176,12 @@ class Export:
 
 
 def shown(store: str) -> str:
-    """A store as messages name it, without a password: neither before the host nor in the query."""
+    """A store as messages name it, without passwords before the host or in the query."""
     return _WORD.sub(r"\1***", _LOGIN.sub("", store))
 
 
 def file_name(name: str) -> str:
-    """The name of a file or folder for a sweep: "a/b" would lie elsewhere, and so would "..", dots alone."""
+    """The name of a file or folder for a sweep. "a/b" and "..", which lead elsewhere, are quoted."""
     return quote(name, safe=" ") if name.strip(".") else name.replace(".", "%2E")
 
 
@@ -224,7 +224,7 @@ def _no_runs_yet(sweep: str, store: str) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost cause of an error in one line: what the socket or the database says."""
+    """The innermost cause of an error in one line: the message of the socket or the database."""
     inner: BaseException | None = error
     while inner is not None:
         error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error

@@ -88,6 +88,11 @@ class TableCell:
         """See Quantity.theory."""
         return self.quantity is not None and self.quantity.theory
 
+    @property
+    def setting(self) -> bool:
+        """True for a parameter of the sweep, which has no seeds."""
+        return self.quantity is not None and "." in self.quantity.metric and "/" not in self.quantity.metric
+
     def __float__(self) -> float:
         return self.mean
 
@@ -105,8 +110,7 @@ class TableCell:
             return "/".join(sorted(set(self.states))) or "-"
         spec = spec or (self.quantity.spec if self.quantity else ".4g")
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
-        seedless = self.theory or (self.quantity is not None and "." in self.quantity.metric)  # a setting has no seeds
-        n = f"n={self.n}" if self.states or not (self.n == usual or seedless) else ""
+        n = f"n={self.n}" if self.states or not (self.n == usual or self.theory or self.setting) else ""
         remark = ", ".join(filter(None, [n, self.status]))
         return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "")
 

@@ -153,8 +153,9 @@ def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
     alone = correlations(finished, ALPHAS)
     for alpha in (0.0, PAPERS, best):
         at = ALPHAS.index(alpha)
-        numbers = (float(values[at]) for values in (curve, low, high, alone))
-        scores.append(Score(alpha, *numbers, *_choice(finished, alpha)))
+        chosen, accuracy, regret = _choice(finished, alpha)
+        numbers = float(curve[at]), float(low[at]), float(high[at]), float(alone[at])
+        scores.append(Score(alpha, *numbers, chosen, accuracy, regret))
     return Group(name=name, metric=metric, points=points, scores=tuple(scores), curve=curve, low=low, high=high)
 
 

@@ -81,7 +81,7 @@ class Layout:
         the level with the number of columns that it spans."""
         blank, rows = [""] * (len(self.stub) - 1), []
         for level in range(len(self.headers[0]) - 1):
-            groups = groupby(self.headers, key=lambda header, end=level + 1: header[:end])
+            groups = groupby(header[: level + 1] for header in self.headers)
             rows.append(([*blank, self.names[level]], [(outer[-1], len([*columns])) for outer, columns in groups]))
         return rows
 

@@ -72,7 +72,7 @@ def _choice_note(runs: pd.DataFrame) -> str:
     """The Pareto set of several goals; or the choice of winners among candidates, if they run with several seeds."""
     front = front_of(runs)
     if front is not None:
-        return str(front)
+        return front.note
     if not has_winners(runs) or not (is_fair(runs) or current(runs)["seed"].nunique() > 1):
         return ""
     candidates = [choice.candidates["status"] for choice in choices(runs) if len(choice.winner)]

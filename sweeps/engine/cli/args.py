@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ class Options:
     max_gpu_hours: float = math.inf
     take_over: bool = False
     json: bool = False
+
+    def announce(self, names: Sequence[str]) -> None:
+        """Print a first line at once for what takes seconds to begin: a launch or an evaluation."""
+        if not (self.dry_run or self.status or self.explain):
+            sys.stderr.write(f"{', '.join(names)}: importing PyTorch, MLflow and Ray, reading the store\n")
+            sys.stderr.flush()
 
 
 def read_words(words: Sequence[str], *, about: str = "", usage: str | None = None) -> Options:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
         options = read_words(sys.argv[1:] if words is None else words, about=about(study))
         if options.names:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+        options.announce([Path(file).stem])
         sweep = at_scale(study, options.scale)
     except ConfigError as error:
         return refuse(error)
@@ -142,13 +143,18 @@ def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
 
 
 def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
-    """Run and show each sweep; Ray starts only when a cell is missing."""
-    from sweeps.engine.cli.summary import summary, summary_lines
-    from sweeps.engine.run.launch import Launch
-    from sweeps.engine.store.reader import shown_uri
+    """Run and show each sweep. Ray starts only when a cell is missing, while the other libraries are imported."""
+    from sweeps.engine.cluster.session import ray_session
 
     all_facts, say = [], _printer(console)
-    with Launch(console, say, max_gpu_hours=options.max_gpu_hours) as launch:
+    with ExitStack() as stack:
+        missing = any(plan is not None and plan.todo for plan in plans)
+        ready = stack.enter_context(ray_session(wait=False)) if missing else None
+        from sweeps.engine.cli.summary import summary, summary_lines
+        from sweeps.engine.run.launch import Launch
+        from sweeps.engine.store.reader import shown_uri
+
+        launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
         for (sweep, file), plan in zip(sweeps, plans, strict=True):
             with _held(sweep, file, plan, options, say) as current:
                 facts = summary(launch.run(current))

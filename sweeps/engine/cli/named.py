@@ -34,6 +34,8 @@ def by_name(words: Sequence[str]) -> int:
         problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
         sys.stderr.write(f"{problem}usage: {usage}\n")
         return 2
+    if not doctor:
+        options.announce(names)
     sweeps = [_load(name, options.scale) for name in names]
     if doctor:
         from sweeps.engine.cli.doctor import examine

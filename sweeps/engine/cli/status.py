@@ -7,7 +7,7 @@ from typing import Any
 from analysis.select.objectives import Goal
 from analysis.store.cell_list import recorded_cells
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of
-from sweeps.engine.run.eta import duration, seconds_left
+from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
@@ -101,4 +101,4 @@ def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], to
     each = sum(entry.device_seconds for entry, _ in trained) / devices / cells
     ended = sum(state not in ("missing", "running") for state in states)
     running = sum(fraction for entry, fraction in trained if entry.status == "running")
-    return seconds_left(each, total - ended - running, lanes)
+    return each * (total - ended - running) / lanes
