@@ -146,12 +146,12 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
 
         def ready() -> str:
             starting.result()
+            if threading.current_thread() is threading.main_thread():  # Ray has set a handler of its own
+                stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
             return address
 
         if wait:
             ready()
-        if threading.current_thread() is threading.main_thread():
-            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
         yield ready
 
 
