@@ -1,4 +1,4 @@
-"""Runs as load_runs gives them, made by hand: no store, and every number known."""
+"""Frames of runs in the form of load_runs, made without a store from known numbers."""
 
 import itertools
 import json

@@ -1,8 +1,8 @@
 """One figure per file, found by looking into this folder; draw.py, points.py, style.py and theory.py are shared.
 
-A figure file has a docstring whose first line describes it; SWEEP, the one that it draws by default ("" for any);
-`lacks(runs)`, why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`. One that needs
-learning curves has `curves(runs)`, their metrics, and `draw(runs, histories)`.
+A figure file has a docstring whose first line describes it; SWEEP, its default sweep ("" for any); `lacks(runs)`, the
+reason why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`. One that needs learning
+curves has `curves(runs)`, their metrics, and `draw(runs, histories)`.
 """
 
 import difflib
@@ -51,7 +51,7 @@ def pictures(runs: pd.DataFrame, store: str, format: str, *, own: bool = False) 
     """Every figure that has something to draw of one sweep's runs, the sweep's own first.
 
     Args:
-        own: leave out those that were made for other sweeps or need long; learning curves stay.
+        own: only the sweep's own figures and its learning curves.
     """
     study = runs["sweep.name"].iloc[0] if "sweep.name" in runs else runs["sweep"].iloc[0]
     drawings = sorted(map(find, names()), key=lambda drawing: drawing.sweep != study)
@@ -64,7 +64,7 @@ def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "",
     """Draw a figure from the store, or an export of it, into folder/<name>[-<sweep>].pdf and .png.
 
     Args:
-        sweep: what to draw instead of the figure's own sweep: an experiment of the store, scale included.
+        sweep: an experiment of the store, scale included, in place of the figure's own sweep.
 
     Raises:
         UnknownFigure: see there.

@@ -1,16 +1,15 @@
-"""Rectified LpJEPA Fig. 3 c: accuracy against sparsity, with the Pareto set and where theory puts each target."""
+"""Rectified LpJEPA Fig. 3 c: accuracy against sparsity, with the Pareto set and theory's sparsity of each target."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said, varied
+from analysis.figures.points import TOP1, finished, grouped, label_of, lacking, over_seeds, seed_range, varied
 from analysis.figures.style import crosses, panels, series
 from analysis.select.pareto import pareto_set
 
 SWEEP = "rectified_sparsity"
 NONZERO, THEORY = "test/nonzero_fraction", "target/nonzero_fraction"
-P = "method.p"
 
 
 def lacks(runs: pd.DataFrame) -> str:
@@ -31,11 +30,11 @@ def draw(runs: pd.DataFrame) -> Figure:
     targets = 1 - table[THEORY].to_numpy()
     axes.hlines(accuracy, zeros, targets, color="0.75", linewidth=0.7, zorder=1)
     axes.plot(targets, accuracy, "|", color="0.45", label="fraction of zeros in theory")
-    groups = [*table.groupby(keys, dropna=False)] if keys else [((), table)]
+    groups = grouped(table, keys)
     for look, (_, group) in zip(series(len(groups)), groups, strict=True):
         x, y, xerr, yerr = 1 - group[NONZERO], 100 * group[TOP1], group[f"{NONZERO} std"], 100 * group[f"{TOP1} std"]
         crosses(axes, look, x, y, xerr=xerr, yerr=yerr, label=label_of(group.iloc[0], keys))
     axes.set(xlabel="sparsity: fraction of zeros in z on test (1 - L0)", ylabel="test top-1, linear probe (%)")
-    axes.set_title(f"one point per target; mean ± std, {seeds_said(table, TOP1)}")
+    axes.set_title(f"one point per target; mean ± std, {seed_range(table, TOP1)}")
     axes.legend()
     return figure

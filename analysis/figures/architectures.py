@@ -1,4 +1,4 @@
-"""LeJEPA Fig. 9: every run of every architecture, grouped by family, the best on val of each marked."""
+"""LeJEPA Fig. 9: every run of every architecture, grouped by family, the best on val marked."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, best_setting, finished, lacking, numbers, over_seeds, seeds_said, varied
+from analysis.figures.points import TOP1, best_setting, finished, lacking, numbers, over_seeds, seed_range, varied
 from analysis.figures.style import panels, series
 
 SWEEP = "lejepa_architectures"
@@ -21,7 +21,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Chosen over all other axes by the sweep's goal on val; the families stand in the order of their best."""
+    """The best is chosen over all other axes by the sweep's goal on val; families are in the order of their best."""
     runs = finished(runs)
     best, points = {}, {}
     for encoder, own in runs.groupby(ENCODER):
@@ -38,27 +38,21 @@ def draw(runs: pd.DataFrame) -> Figure:
         for place in places:
             values = points[order[place]]
             axes.plot(np.full(len(values), place), values, ".", color=look["color"], alpha=0.45, markersize=4)
-        chosen_places = [place for place in places if order[place] in best]
-        axes.errorbar(
-            chosen_places,
-            [100 * best[order[place]][TOP1] for place in chosen_places],
-            yerr=[100 * best[order[place]][f"{TOP1} std"] for place in chosen_places],
-            label=kind,
-            markersize=8,
-            markeredgecolor="0.1",
-            **look | {"linestyle": "none"},
-        )
+        chosen = {place: best[order[place]] for place in places if order[place] in best}
+        means, stds = ([100 * row[name] for row in chosen.values()] for name in (TOP1, f"{TOP1} std"))
+        look |= {"linestyle": "none", "markersize": 8, "markeredgecolor": "0.1"}
+        axes.errorbar([*chosen], means, yerr=stds, label=kind, **look)
     axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=7)
     axes.set_ylabel("test top-1, linear probe (%)")
     counts = sorted(len(values) for values in points.values())
     few = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    said = seeds_said(pd.DataFrame([*best.values()]), TOP1) if best else "n=0"
-    axes.set_title(f"dots: runs ({few} each); large: best on val, mean ± std, {said}")
+    seeds = seed_range(pd.DataFrame([*best.values()]), TOP1) if best else "n=0"
+    axes.set_title(f"dots: runs ({few} each); large: best on val, mean ± std, {seeds}")
     axes.legend(ncols=2)
     return figure
 
 
 def family(encoder: str) -> str:
-    """ "resnet" of resnet18, "vit" of vit_small_patch8_224, "convnextv2" of convnextv2_nano: timm's own first word."""
+    """ "resnet" of resnet18, "vit" of vit_small_patch8_224, "convnextv2" of convnextv2_nano: timm's first word."""
     word = encoder.partition("_")[0] if not encoder.startswith("test_") else encoder.split("_")[1]
     return re.sub(r"\d+\w*$", "", word) if not re.search(r"v\d$", word) else word

@@ -1,4 +1,4 @@
-"""Training curves of any sweep: what ranks its cells, and the loss, epoch by epoch, with bands over seeds."""
+"""Training curves of any sweep: its first goal and the loss, epoch by epoch, with bands over seeds."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.points import label_of, lacking
+from analysis.figures.points import grouped, label_of, lacking
 from analysis.figures.style import panels, series
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes as axes_of
@@ -16,7 +16,7 @@ from analysis.select.selection import current
 from analysis.table.cells import states_of
 
 SWEEP = ""
-MOST = 6  # lines with a name; the others are drawn thin
+MOST = 6  # lines with a name; the others are thin
 LOSS = "train/loss"
 
 
@@ -29,14 +29,13 @@ def curves(runs: pd.DataFrame) -> Sequence[str]:
 
 
 def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-    """One line per setting, the mean over those of its seeds that have reached the epoch, whatever became of them.
+    """One line per setting, the mean over those of its seeds that have reached the epoch, also of failed runs.
 
-    The best settings have names, in the order of their last value, after them those of which no run has finished;
-    where there are more than a few, the others are thin.
+    The MOST best settings have names, ordered by their last value, settings without a finished run last.
     """
     runs, goal, metrics = current(runs), goals_of(runs)[0], curves(runs)
     keys = axes_of(runs)
-    groups = [*runs.groupby(keys, dropna=False)] if keys else [((), runs)]
+    groups = grouped(runs, keys)
     labels: dict[str, str] = {}
     for _, own in groups:
         name = label_of(own.iloc[0], keys) or str(own["run_name"].iloc[0])
@@ -51,14 +50,14 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     handles, names = places[0].get_legend_handles_labels()
     if names:
         figure.legend(handles[::-1], names[::-1], loc="outside lower center", ncols=2)
-    seeds = int(runs.groupby(keys, dropna=False)["seed"].nunique().max()) if keys else runs["seed"].nunique()
+    seeds = max(own["seed"].nunique() for _, own in groups)
     thin = f"; thin: the other {len(order) - MOST}" if len(order) > MOST else ""
     figure.suptitle(f"bands: ± std over up to {seeds} seeds{thin}" if seeds > 1 else f"one seed{thin}", fontsize=9)
     return figure
 
 
 def _order(history: pd.DataFrame, done: set[str], *, descending: bool) -> list[str]:
-    """The settings by the mean of their last value, unfinished ones last; equal ones by name."""
+    """The settings by the mean of their last value, unfinished ones last; ties by name."""
     last = history.sort_values("epoch").groupby("run_id").last()
     means = last.groupby("label")["value"].mean().reset_index()
     means["unfinished"] = ~means["label"].isin(done)

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.points import finished, label_of, lacking, over_seeds, seeds_said, varied
+from analysis.figures.points import finished, label_of, lacking, over_seeds, seed_range, varied
 from analysis.figures.style import crosses, panels, series
 
 SWEEP = "rectified_targets"
@@ -18,7 +18,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Sparsity is the fraction of zeros; entropy that of a dimension of z, in nats; of several data sets a bar each."""
+    """Sparsity is the fraction of zeros; entropy is that of a dimension of z, in nats. Each data set has a bar."""
     runs = finished(runs)
     keys = ["method", *(axis for axis in varied(runs) if axis not in (DATA, "method"))]
     table = over_seeds(runs, [NONZERO, ENTROPY, HSIC], [*keys, DATA])
@@ -32,7 +32,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     plane.set(xlabel="fraction of zeros in z", ylabel="entropy per dimension (nats)", title="entropy and sparsity")
     plane.legend()
     _bars(dependence, table, table[HSIC], table[f"{HSIC} std"])
-    dependence.set(xlabel="normalised HSIC between dimensions", title=f"mean ± std, {seeds_said(table, NONZERO)}")
+    dependence.set(xlabel="normalised HSIC between dimensions", title=f"mean ± std, {seed_range(table, NONZERO)}")
     _bars(sparsity, table, 1 - table[NONZERO], table[f"{NONZERO} std"])
     sparsity.set(xlabel="fraction of zeros in z", title="sparsity by data set")
     sparsity.legend()
@@ -48,8 +48,7 @@ def _bars(axes: Axes, table: pd.DataFrame, values: pd.Series, spreads: pd.Series
         own = (table[DATA] == name).to_numpy()
         places = np.array([labels.index(label) for label in table["label"][own]])
         shift = (number - (len(sets) - 1) / 2) * thick
-        axes.barh(
-            places + shift, values[own], thick, xerr=spreads[own], color=look["color"], alpha=0.75, label=str(name)
-        )
+        bars = {"color": look["color"], "alpha": 0.75, "label": str(name)}
+        axes.barh(places + shift, values[own], thick, xerr=spreads[own], **bars)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)

@@ -1,4 +1,4 @@
-"""One figure drawn from the runs of one sweep: what a figure file provides, and which experiment it reads."""
+"""A figure file as a value, and the experiment that it reads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from analysis.tables import UnknownTable
 
 
 class UnknownFigure(UnknownTable):
-    """No such figure or scale, several scales, or a figure of any sweep and none is named; one line with the remedy."""
+    """No such figure or scale, several scales, or no sweep for a figure of any sweep; one line with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Drawing:
     make: Callable[..., Figure]
 
     def draw(self, runs: pd.DataFrame, store: str) -> Figure:
-        """The figure of one sweep's runs, in the one style; its curves are read from the store.
+        """The figure of one sweep's runs in the common style; curves are read from the store.
 
         Raises:
             NothingToShow: the runs lack what it draws.
@@ -36,14 +36,13 @@ class Drawing:
         lack = self.lacks(runs)
         if lack:
             raise NothingToShow(f"{self.name} has nothing to draw of {runs['sweep'].iloc[0]}: {lack}")
+        curves = [load_histories(runs["sweep"].iloc[0], self.curves(runs), store)] if self.curves else []
         with styled():
-            if self.curves is None:
-                return self.make(runs)
-            return self.make(runs, load_histories(runs["sweep"].iloc[0], self.curves(runs), store))
+            return self.make(runs, *curves)
 
 
 def experiment_of(sweep: str, store: str, scale: str = "") -> str:
-    """The experiment of a sweep at a scale; without a scale the only one that the store has.
+    """The experiment of a sweep at a scale, by default the only one in the store.
 
     Raises:
         UnknownFigure: the store has several, and none is named.

@@ -1,11 +1,13 @@
 """Rectified LpJEPA Fig. 3 a: rectified and plain targets with rectified and plain features, accuracy and L0."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, finished, lacking, over_seeds, seeds_said
+from analysis.figures.points import TOP1, finished, lacking, over_seeds, seed_range
 from analysis.figures.style import panels, series
 
 SWEEP = "rectified_features"
@@ -24,7 +26,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Bars from zero, with their numbers above: their lengths may be compared."""
+    """Bars from zero, so that lengths compare, with their numbers above."""
     runs = finished(runs)
     runs = runs[runs[TARGET].notna()]
     table = over_seeds(runs, [metric for metric, _ in QUANTITIES.values()], [TARGET, FEATURES])
@@ -33,7 +35,7 @@ def draw(runs: pd.DataFrame) -> Figure:
         _bars(axes, table, metric, factor)
         axes.set_title(name)
     figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle(f"mean ± std, {seeds_said(table, TOP1)}", fontsize=9)
+    figure.suptitle(f"mean ± std, {seed_range(table, TOP1)}", fontsize=9)
     return figure
 
 
@@ -43,16 +45,14 @@ def _bars(axes: Axes, table: pd.DataFrame, metric: str, factor: float) -> None:
             found = table[(table[TARGET] == target) & (table[FEATURES] == rectified)]
             if not len(found) or not np.isfinite(found[metric].iloc[0]):
                 continue
-            bars = axes.bar(
-                place + (-0.2 if rectified else 0.2),
-                factor * found[metric],
-                yerr=factor * found[f"{metric} std"],
-                width=0.36,
-                color=look["color"] if rectified else "0.85",
-                edgecolor="0.2",
-                hatch=hatch,
-                label=("features z+" if rectified else "features z") if place == 0 else None,
-            )
+            x, y, yerr = place + (-0.2 if rectified else 0.2), factor * found[metric], factor * found[f"{metric} std"]
+            style: dict[str, Any] = {
+                "color": look["color"] if rectified else "0.85",
+                "edgecolor": "0.2",
+                "hatch": hatch,
+            }
+            label = ("features z+" if rectified else "features z") if place == 0 else None
+            bars = axes.bar(x, y, yerr=yerr, width=0.36, label=label, **style)
             axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.2f", padding=2, fontsize=8)
     axes.set_xticks(range(len(TARGETS)), [*TARGETS.values()])
     axes.margins(y=0.15)

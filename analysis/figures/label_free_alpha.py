@@ -1,4 +1,4 @@
-"""LeJEPA Fig. 11: |C(alpha)|, how well train loss / lamb^alpha ranks runs by accuracy, with its bootstrap band."""
+"""LeJEPA Fig. 11: |C(alpha)|, rank correlation of train loss / lamb^alpha with accuracy, with a bootstrap band."""
 
 import numpy as np
 import pandas as pd
@@ -10,14 +10,12 @@ from analysis.figures.style import panels, series
 from analysis.table.label_free import ALPHAS, PAPERS, label_free
 
 SWEEP = "lejepa_label_free"
-
-
 lacks = label_free_scatter.lacks
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """A panel per group of comparable losses, titled C(0) → C(best) as in the paper. Dotted: of the wrong sign, a lower
-    loss goes with a lower accuracy."""
+    """A panel per group of comparable losses, titled C(0) → C(best) as in the paper. Dotted lines have the wrong sign:
+    a lower loss goes with a lower accuracy."""
     groups = label_free(runs, by=groups_by_views(runs))
     figure, places = panels(1, len(groups), width=5.2 if len(groups) == 1 else 3.4, height=3.2)
     alphas, (look,) = np.array(ALPHAS), series(1)
@@ -25,13 +23,13 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.plot(alphas, np.where(group.curve >= 0, group.curve, np.nan), color=look["color"])
         axes.plot(alphas, np.where(group.curve < 0, -group.curve, np.nan), color=look["color"], linestyle=":")
         ends = np.sort(np.abs(np.stack([group.low, group.high])), axis=0)
-        ends[0] = np.where(group.low * group.high < 0, 0, ends[0])  # the interval has 0 in it
+        ends[0] = np.where(group.low * group.high < 0, 0, ends[0])  # the interval contains 0
         axes.fill_between(alphas, ends[0], ends[1], color=look["color"], alpha=0.15, linewidth=0)
         axes.plot(group.best.alpha, abs(group.best.spearman), color=look["color"], marker=look["marker"], markersize=8)
         axes.axvline(PAPERS, color="0.6", linewidth=0.8, linestyle="--")
         axes.annotate(f" paper: {PAPERS:g}", (PAPERS, 0.02), fontsize=8, color="0.4")
-        ends_said = f"{group.scores[0].spearman:.2f} → {group.best.spearman:.2f} at {group.best.alpha:g}"
-        axes.set_title(": ".join(filter(None, [group.name, ends_said])))
+        ends_text = f"{group.scores[0].spearman:.2f} → {group.best.spearman:.2f} at {group.best.alpha:g}"
+        axes.set_title(": ".join(filter(None, [group.name, ends_text])))
         axes.set(xlabel="alpha", ylim=(0, 1.02), xlim=(-3, 3))
     places[0].set_ylabel("|Spearman| of loss / lamb^alpha, accuracy")
     figure.suptitle("band: 95 % bootstrap; dotted: of the wrong sign", fontsize=9)

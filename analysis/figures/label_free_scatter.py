@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analysis.figures.points import groups_by_views, lacking
-from analysis.figures.style import log_axis, panels
+from analysis.figures.style import HOLLOW, log_axis, panels
 from analysis.table.label_free import LAMB, LOSS, Group, Score, label_free
 
 SWEEP = "lejepa_label_free"
@@ -19,7 +19,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 def draw(runs: pd.DataFrame) -> Figure:
     """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best, if it is another.
-    Hollow: failed; a run that diverged stands at the right edge, for an infinite loss."""
+    Failed runs are hollow; those that diverged are at the right edge, for an infinite loss."""
     groups = label_free(runs, by=groups_by_views(runs), draws=1)
     shown = [{score.alpha: score for score in group.scores} for group in groups]
     columns = max(map(len, shown))
@@ -50,14 +50,7 @@ def _scatter(axes: Axes, group: Group, score: Score, norm: LogNorm) -> None:
     if failed.any():
         finite = x[np.isfinite(x)]
         end = 2 * finite.max() if len(finite) else 1.0
-        axes.scatter(
-            np.where(np.isfinite(x[failed]), x[failed], end),
-            y[failed],
-            facecolor="none",
-            edgecolor="0.35",
-            marker="v",
-            s=28,
-            label="failed (at the right edge: diverged)",
-        )
+        places = np.where(np.isfinite(x[failed]), x[failed], end)
+        axes.scatter(places, y[failed], label="failed (at the right edge: diverged)", s=28, **HOLLOW)
     log_axis(axes, "x")
     axes.set_title(f"Spearman {100 * score.spearman:.1f} %, n={len(points)}")

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import lacking, numbers
-from analysis.figures.style import log_axis, panels
+from analysis.figures.style import HOLLOW, log_axis, panels
 from analysis.table.label_free import points_of
 
 SWEEP = "lejepa_label_free"
@@ -17,7 +17,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Hollow: runs that collapsed or diverged, at their last finite losses; those without any are counted."""
+    """Hollow points are failed runs at their last finite losses; the title counts runs without any."""
     found = points_of(runs, "test/linear_top1")
     own = runs.loc[found.index]
     x, y = numbers(own, SIGREG), numbers(own, INVARIANCE)
@@ -29,7 +29,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     figure.colorbar(shown, ax=axes, label="test top-1 (%)")
     lost = finite & failed
     if lost.any():
-        axes.scatter(x[lost], y[lost], facecolor="none", edgecolor="0.35", marker="v", s=30, label="failed")
+        axes.scatter(x[lost], y[lost], s=30, label="failed", **HOLLOW)
         axes.legend()
     axes.set(xlabel=SIGREG, ylabel=INVARIANCE)
     log_axis(axes, "x")

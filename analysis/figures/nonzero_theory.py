@@ -1,17 +1,17 @@
-"""Rectified LpJEPA Fig. 3 b: the measured fraction of non-zeros over mu, on the line that theory draws for each p."""
+"""Rectified LpJEPA Fig. 3 b: the measured fraction of non-zeros over mu, with theory's line for each p."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import finished, lacking, over_seeds, seeds_said
+from analysis.figures.points import finished, lacking, over_seeds, seed_range
 from analysis.figures.style import panels, series
 from analysis.figures.theory import expected_nonzero_fraction
 
 SWEEP = "rectified_sparsity"
 NONZERO = "test/nonzero_fraction"
 KEYS = ("method.p", "method.mu", "method.sigma_mode")
-FURTHER = ("method.target", "method.rectified")  # points of their own at the same mu
+FURTHER = ("method.target", "method.rectified")  # axes with several points at the same mu
 
 
 def lacks(runs: pd.DataFrame) -> str:
@@ -23,7 +23,7 @@ def lacks(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame) -> Figure:
     """L0 as in the paper's Table 1: lower is sparser."""
     runs = finished(runs)
-    runs = runs[runs["method.p"].notna()]  # of other methods there is no target
+    runs = runs[runs["method.p"].notna()]  # other methods have no target
     table = over_seeds(runs, [NONZERO], [*KEYS, *FURTHER])
     figure, (axes,) = panels()
     low, high = table["method.mu"].min(), table["method.mu"].max()
@@ -32,15 +32,10 @@ def draw(runs: pd.DataFrame) -> Figure:
     several = table["method.sigma_mode"].nunique() > 1
     for look, ((p, mode), group) in zip(series(len(groups)), groups, strict=True):
         axes.plot(wide, expected_nonzero_fraction(p, wide, mode), **look | {"marker": "none"})
-        axes.errorbar(
-            group["method.mu"],
-            group[NONZERO],
-            yerr=group[f"{NONZERO} std"],
-            label=f"p={p:g}" + (f" sigma {mode}" if several else ""),
-            **look | {"linestyle": "none"},
-        )
+        label, look = f"p={p:g}" + (f" sigma {mode}" if several else ""), look | {"linestyle": "none"}
+        axes.errorbar(group["method.mu"], group[NONZERO], yerr=group[f"{NONZERO} std"], label=label, **look)
     axes.set(xlabel="mu", ylabel="fraction of non-zeros in z (L0)", ylim=(0, 1))
     modes = "/".join(sorted(table["method.sigma_mode"].unique()))
-    axes.set_title(f"lines: theory (sigma {modes}); points: mean ± std, {seeds_said(table, NONZERO)}")
+    axes.set_title(f"lines: theory (sigma {modes}); points: mean ± std, {seed_range(table, NONZERO)}")
     axes.legend()
     return figure

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seeds_said
+from analysis.figures.points import TOP1, finished, label_of, lacking, over_seeds, seed_range
 from analysis.figures.style import panels, series
 from analysis.select.selection import axes as axes_of
 
@@ -19,7 +19,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Numbers of images that were not measured (a class has too few) leave a gap."""
+    """Shots without a metric, since a class has too few images, leave a gap."""
     runs = finished(runs)
     keys = axes_of(runs)
     sides = {"frozen": FROZEN, "fine-tuned": TUNED}
@@ -39,5 +39,5 @@ def draw(runs: pd.DataFrame) -> Figure:
     places[0].sharey(places[1])
     places[0].set_ylabel("test top-1 (%)")
     places[0].legend()
-    figure.suptitle(f"mean ± std, {seeds_said(top, 'test/shot1_top1')}", fontsize=9)
+    figure.suptitle(f"mean ± std, {seed_range(top, 'test/shot1_top1')}", fontsize=9)
     return figure

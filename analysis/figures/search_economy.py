@@ -1,4 +1,4 @@
-"""What a search cost: the best finished run so far against the epochs trained, pruned and failed trials included."""
+"""Cost of a search: the best finished run so far against the epochs of all trials, pruned and failed ones included."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """One line per point of the grid, of its candidates in the order of their end; those that still run come last."""
+    """One line per point of the grid over its candidates in the order of their end, running ones last."""
     goal = goals_of(runs)[0]
     points = choices(runs)
     figure, (axes,) = panels(width=5.2)

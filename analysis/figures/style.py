@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes a file: one style, readable in grey, the same bytes every time."""
+"""Style and files of figures: readable in grey, the same bytes every time."""
 
 import io
 from collections.abc import Iterator
@@ -30,11 +30,12 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "image.cmap": "viridis",
-    "pdf.fonttype": 42,  # letters as text, embedded as TrueType: what journals ask for
+    "pdf.fonttype": 42,  # text embedded as TrueType, as journals require
     "ps.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "figures",
 }
+HOLLOW: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.35", "marker": "v"}  # points of failed runs
 _MARKERS = "os^Dv*PX<>"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _UNDATED: dict[str, dict[str, None]] = {
@@ -46,7 +47,7 @@ _UNDATED: dict[str, dict[str, None]] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it figures are made and saved in the one style; without touching the user's."""
+    """Context in which figures are made and saved in this style; the user's settings stay."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -54,8 +55,8 @@ def styled() -> Iterator[None]:
 
 
 def series(count: int) -> list[dict[str, Any]]:
-    """Keywords for plot(): that many lines, told apart by lightness, marker and line style, so in grey as well."""
-    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 2)))  # its yellow end is too light for a line
+    """Keywords of plot() for lines that differ in lightness, marker and line style, so also in grey."""
+    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 2)))  # the yellow end is too light for a line
     return [
         {"color": shades[k], "marker": _MARKERS[k % len(_MARKERS)], "linestyle": _LINES[k % len(_LINES)]}
         for k in range(count)
@@ -63,7 +64,7 @@ def series(count: int) -> list[dict[str, Any]]:
 
 
 def panels(rows: int = 1, columns: int = 1, *, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """A figure with axes of that size in inches each, row by row. Without pyplot: nothing stays open."""
+    """A figure with axes of that size in inches each, row by row. Without pyplot, which would keep it open."""
     figure = Figure(figsize=(width * columns, height * rows))
     return figure, [*figure.subplots(rows, columns, squeeze=False).flat]
 
@@ -71,15 +72,12 @@ def panels(rows: int = 1, columns: int = 1, *, width: float = 4.6, height: float
 def crosses(
     axes: Axes, look: dict[str, Any], x: pd.Series, y: pd.Series, *, xerr: pd.Series, yerr: pd.Series, label: str
 ) -> None:
-    """Points with thin error bars in both directions and no line between them; look is one of series()."""
+    """Points with thin error bars in both directions and no line between them; look is an item of series()."""
     axes.errorbar(x, y, xerr=xerr, yerr=yerr, label=label, linewidth=0.8, **look | {"linestyle": "none"})
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic axis with few, plain labels; within a decade matplotlib's own overlap or are none at all.
-
-    To be called once everything is drawn.
-    """
+    """A logarithmic axis with few, plain labels, also within a decade, where matplotlib's overlap. Call it last."""
     getattr(axes, f"set_{which}scale")("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
@@ -90,7 +88,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def as_bytes(figure: Figure, format: str) -> bytes:
-    """The figure as pdf, svg or png; the same bytes for the same figure, since nothing in them is dated."""
+    """The figure as pdf, svg or png, without dates: the same bytes for the same figure."""
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format=format, metadata=_UNDATED[format])

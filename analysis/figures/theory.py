@@ -1,4 +1,4 @@
-"""What theory says of the targets of Rectified LpJEPA, to be drawn beside what was measured."""
+"""Expected sparsity of the targets of Rectified LpJEPA, for figures."""
 
 import math
 

@@ -1,4 +1,7 @@
-"""What becomes a point of a figure: means over seeds and nothing else, and the winner that the table names."""
+"""Points of figures: means over seeds and nothing else, and the same winner as in the table.
+
+Run: python -m pytest tests/unit/analysis/figures/test_points.py
+"""
 
 import json
 from typing import Any
@@ -8,10 +11,10 @@ import pytest
 from made_runs import made_runs
 
 from analysis import figures, tables
-from analysis.figures.points import over_seeds
 from analysis.figures.style import styled
 
 P, MU, REG = "method.p", "method.mu", "method.lamb_reg"
+BARS = {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}
 
 
 def sparse(config: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +23,7 @@ def sparse(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_search(runs: pd.DataFrame, searched: list[str], kind: str = "search") -> pd.DataFrame:
-    """Its grid is of the other axes; searched values lie anywhere."""
+    """The runs of a grid as those of a search over some of its axes."""
     (grid,) = json.loads(runs["sweep.grid"].iloc[0])
     grid = {key: values for key, values in grid.items() if key not in searched}
     return runs.assign(**{"sweep.searched": json.dumps(searched), "sweep.kind": kind, "sweep.grid": json.dumps([grid])})
@@ -36,55 +39,42 @@ def drawn(name: str, runs: pd.DataFrame) -> Any:
         return figures.find(name).make(runs)
 
 
-def test_what_a_search_proposed_is_no_axis_to_draw_along() -> None:
+def test_a_searched_axis_is_not_drawn_along() -> None:
     runs = as_search(made_runs({P: [1.0, 2.0], MU: [-1.0, -0.5, 0.0, 0.5]}, sparse, seeds=(0,)), [P, MU])
     for name in ("accuracy_sparsity", "nonzero_theory"):
         assert lack(name, runs) == "a search proposed method.mu: no grid varies it"
-    trials = over_seeds(runs, ["test/linear_top1"])
-    assert (len(trials), {*trials["test/linear_top1 n"]}) == (8, {1})
 
 
-def test_a_figure_that_tells_some_axes_apart_refuses_the_others() -> None:
+def test_a_figure_refuses_axes_over_which_it_would_average() -> None:
     base = {"method.sigma_mode": "gn"}
     runs = made_runs({P: [1.0, 2.0], MU: [-1.0, 0.0], REG: [0.1, 0.2]}, sparse, seeds=(0,), base=base)
     assert lack("nonzero_theory", runs) == "it would average over method.lamb_reg"
     assert lack("nonzero_theory", runs[runs[REG] == 0.1]) == ""
     assert lack("accuracy_sparsity", runs) == ""  # it draws each
-    bars = {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}
-    assert lack("features", made_runs(bars | {MU: [0.0, 1.0]}, sparse)) == "it would average over method.mu"
+    assert lack("features", made_runs(BARS | {MU: [0.0, 1.0]}, sparse)) == "it would average over method.mu"
+    others = made_runs([BARS, {"method.nonneg": ["none", "relu"]}], sparse)  # of a method that is not drawn
+    assert lack("features", others.assign(**{"method.target": others["method.target"].replace("", None)})) == ""
+    bound = [{MU: [mu], REG: [reg]} for mu, reg in ((-1.0, 0.1), (0.0, 0.2))]  # determined by a drawn axis
+    assert lack("nonzero_theory", made_runs(bound, sparse, base=base | {P: 1.0})) == ""
+    encoders = made_runs({"model.encoder": ["a", "b"], "data.name": ["digits", "cifar10"]}, sparse)
+    assert lack("architectures", encoders) == "it would choose among data sets"
 
 
-def test_methods_that_are_not_drawn_may_vary_what_they_like() -> None:
-    bars = {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}
-    runs = made_runs([bars, {"method.nonneg": ["none", "relu"]}], sparse)
-    assert lack("features", runs.assign(**{"method.target": runs["method.target"].replace("", None)})) == ""
-
-
-def test_an_axis_that_goes_with_a_drawn_one_is_no_average() -> None:
-    grids = [{MU: [mu], REG: [reg]} for mu, reg in ((-1.0, 0.1), (0.0, 0.2))]
-    runs = made_runs(grids, sparse, base={P: 1.0, "method.sigma_mode": "gn"})
-    assert lack("nonzero_theory", runs) == ""
-
-
-def test_samples_have_a_line_per_setting_of_a_search() -> None:
+def test_settings_have_lines_of_their_own() -> None:
     runs = made_runs({"model.encoder": ["a"], "optim.lr": [0.1, 0.2, 0.3]}, sparse, seeds=(0,))
     frozen, _ = drawn("samples", as_search(runs, ["optim.lr"])).axes
     assert [bars.get_label() for bars in frozen.containers] == ["a lr=0.1", "a lr=0.2", "a lr=0.3"]
-
-
-def test_the_winners_of_a_fair_ablation_are_points_whatever_was_found_for_them() -> None:
-    runs = as_search(made_runs({MU: [-1.0, 0.0], "optim.lr": [0.1, 0.2]}, sparse), ["optim.lr"], "fair")
-    (axes,) = drawn("accuracy_sparsity", runs).axes
-    assert axes.get_title().endswith("n=3")
-    assert len(axes.containers) == 1  # not one for each lr
-
-
-def test_equally_many_views_of_other_crops_are_lines_of_their_own() -> None:
     grids = [{"views.num_global": [g], "views.num_local": [n], "method.lamb": [0.1, 0.2]} for g, n in ((2, 2), (4, 0))]
     (axes,) = drawn("lambda_views", made_runs(grids, sparse)).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["4 views num_global=2 num_local=2", "4 views num_global=4 num_local=0"]
+
+
+def test_the_winners_of_a_fair_ablation_are_its_points() -> None:
+    runs = as_search(made_runs({MU: [-1.0, 0.0], "optim.lr": [0.1, 0.2]}, sparse), ["optim.lr"], "fair")
+    (axes,) = drawn("accuracy_sparsity", runs).axes
     assert axes.get_title().endswith("n=3")
+    assert len(axes.containers) == 1  # not one for each lr
 
 
 def half_run(key: str) -> pd.DataFrame:
@@ -98,7 +88,7 @@ def half_run(key: str) -> pd.DataFrame:
     return made_runs({"model.encoder": ["a", "b"], key: [0.001, 0.005]}, measure)
 
 
-def test_the_table_and_its_figure_name_one_winner() -> None:
+def test_a_table_and_its_figure_have_the_same_winner() -> None:
     runs = half_run("optim.lr")
     table = tables.find_table("lejepa_architectures", "sqlite:////nowhere/mlflow.db").finish(runs)
     assert [cell.mean for cell in table.frame.to_numpy().ravel()] == pytest.approx([70, 70])
@@ -108,20 +98,5 @@ def test_the_table_and_its_figure_name_one_winner() -> None:
     (axes,) = drawn("lambda_views", half_run("method.lamb")).axes
     rings = [line.get_xdata()[0] for line in axes.get_lines() if line.get_fillstyle() == "none"]
     assert rings == [0.005, 0.005]
-
-
-def test_without_a_score_nothing_is_the_best() -> None:
-    (axes,) = drawn("architectures", half_run("optim.lr").assign(**{"val/probe_top1": None})).axes
-    assert axes.get_title().endswith("n=0")
-
-
-def test_encoders_on_several_data_sets_have_no_one_best_setting() -> None:
-    runs = made_runs({"model.encoder": ["a", "b"], "data.name": ["digits", "cifar10"]}, sparse)
-    assert lack("architectures", runs) == "it would choose among data sets"
-
-
-def test_a_study_shows_the_seed_that_competed() -> None:
-    grid = {"optim.lr": [0.1, 0.2, 0.3, 0.4]}
-    runs = made_runs(grid, lambda config: {"val/probe_top1": config["optim.lr"] + config["seed"]}, seeds=(2, 0, 1))
-    *_, parallel = drawn("study", as_search(runs, ["optim.lr"])).axes
-    assert {text.get_text() for text in parallel.texts} == {"0.1", "0.4", "2.1", "2.4"}
+    (axes,) = drawn("architectures", runs.assign(**{"val/probe_top1": None})).axes
+    assert axes.get_title().endswith("n=0")  # without a score nothing is the best

@@ -1,4 +1,7 @@
-"""Expected non-zeros against scipy's generalized normal law, quadrature, and the table of the papers' notes."""
+"""Expected fraction of non-zeros against scipy's generalized normal distribution, quadrature, and published values.
+
+Run: python -m pytest tests/unit/analysis/figures/test_theory.py
+"""
 
 import math
 
@@ -20,7 +23,7 @@ def test_unit_variance_before_rectification(p: float):
 @pytest.mark.parametrize("p", [0.5, 1, 2])
 @pytest.mark.parametrize("mu", [-3.0, -1.0, 0.0, 1.0])
 def test_unit_variance_after_rectification(p: float, mu: float):
-    """The sigma that gives this fraction makes the variance of ReLU(mu + sigma G) one."""
+    """The sigma of this fraction makes the variance of ReLU(mu + sigma G) one."""
     law = gennorm(p, scale=p ** (1 / p))
     fraction = expected_nonzero_fraction(p, mu, "rgn")[0]
     sigma = -mu / law.isf(fraction) if mu else {0.5: 0.56011, 1: 1.15470, 2: 1.71286}[p]
@@ -34,7 +37,7 @@ def test_unit_variance_after_rectification(p: float, mu: float):
 
 
 def pieces(start: float) -> list[tuple[float, float]]:
-    """From start on; for p below 1 the density has a cusp at 0."""
+    """Intervals from start to infinity; for p below 1 the density has a cusp at 0."""
     inner = [(start, 0.0), (0.0, 5.0)] if start < 0 else [(start, max(start, 0) + 5.0)]
     return [*inner, (inner[-1][1], math.inf)]
 

@@ -1,8 +1,9 @@
-"""Which runs count: by the list of cells, and in a store from before it by base, grid, seeds and references."""
+"""Runs that a sweep asks for: by the recorded list of cells, else by base, grid, seeds and references.
+
+Run: python -m pytest tests/unit/analysis/select/test_current.py
+"""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -30,7 +31,7 @@ RUNS = [
         ({"grid": [{"method.lamb": ["0.2"]}, {"method.lamb": [1e-1]}], "seeds": [1], "references": []}, "c"),
     ],
 )
-def test_without_a_list_the_description_of_the_sweep_decides(tags: dict[str, object], keys: str) -> None:
+def test_without_a_list_the_tags_of_the_sweep_decide(tags: dict[str, object], keys: str) -> None:
     texts = {f"sweep.{name}": json.dumps(value) for name, value in tags.items()}
     assert [run.key for run, kept in zip(RUNS, are_current(texts, RUNS), strict=True) if kept] == [*keys]
 
@@ -45,8 +46,3 @@ def test_values_are_equal_as_numbers_or_as_words() -> None:
     assert canonical(1) == canonical("1.0") == canonical(1.0) == 1.0
     assert canonical(None) == canonical(float("nan")) == canonical("") == ""
     assert canonical(True) == canonical("True") != canonical(1)
-
-
-def test_the_engine_needs_no_pandas_for_it() -> None:
-    script = "import sys, analysis.select.current; assert not {'pandas', 'numpy', 'torch'} & {*sys.modules}"
-    subprocess.run([sys.executable, "-c", script], check=True)

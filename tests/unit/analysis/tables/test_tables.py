@@ -1,4 +1,7 @@
-"""The papers' tables from runs made by hand: layouts, states, what is averaged and what is refused."""
+"""Tables of the papers from runs without a store: layouts, states, averages over seeds, scales, code versions.
+
+Run: python -m pytest tests/unit/analysis/tables/test_tables.py
+"""
 
 import json
 from typing import Any
@@ -7,7 +10,6 @@ import pandas as pd
 import pytest
 from latex import check_latex
 from made_runs import made_runs
-from stores import StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
@@ -15,7 +17,9 @@ from analysis.select.compared import best_over, cells
 from analysis.table.build import FinishedTable
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
+EXPORTS = "docs/results/store"
 SWINGS = {0: -0.01, 1: 0.0, 2: 0.01}  # of a seed
+FULL = "50.00 ± 1.00 (n=3)"
 
 
 def built(name: str, runs: pd.DataFrame) -> FinishedTable:
@@ -23,20 +27,20 @@ def built(name: str, runs: pd.DataFrame) -> FinishedTable:
 
 
 def texts(frame: pd.DataFrame) -> dict[Any, list[str]]:
-    return {label: [str(cell.text()) for cell in row] for label, row in zip(frame.index, frame.to_numpy(), strict=True)}
+    return {label: [str(cell) for cell in row] for label, row in zip(frame.index, frame.to_numpy(), strict=True)}
 
 
 def top1(value: float, config: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"test/linear_top1": value + SWINGS[config["seed"]], "val/probe_top1": value, **more}
 
 
-def test_lamb_and_views_every_state_a_cell_can_be_in_shows_and_none_is_a_number() -> None:
-    states = {
-        (2, 0.02): "diverged",
-        (4, 0.02): "running",
-        (4, 0.05): None,
-        (4, 0.1): {"epoch": 5, "test/linear_top1": 1.0},
-    }
+def half(config: dict[str, Any]) -> dict[str, Any]:
+    return top1(0.5, config)
+
+
+def test_every_state_of_a_cell_is_shown_and_none_is_a_number() -> None:
+    states = {(2, 0.02): "diverged", (4, 0.02): "running", (4, 0.05): None}
+    states |= {(4, 0.1): {"epoch": 5, "test/linear_top1": 1.0}}
 
     def measure(config: dict[str, Any]) -> Any:
         place = (config["views.num_global"], config["method.lamb"])
@@ -55,18 +59,10 @@ def test_lamb_and_views_every_state_a_cell_can_be_in_shows_and_none_is_a_number(
         4: ["-", "-", "52.50 ± 0.71 (n=2, 1 running)", "missing", "60.50 ± 0.71 (n=2, 1 truncated at 5)"],
     }
     assert [[cell.bold for cell in row] for row in table.frame.to_numpy()] == [
-        [False, False, True, False, False],  # of each number of views
+        [False, False, True, False, False],  # the best of each number of views
         [False, False, False, False, True],
     ]
     assert table.notes[-1] == "study: 12 finished, 1 diverged, 1 running, 1 truncated, 3 missing"
-
-
-def test_one_running_cell_is_enough_for_a_table_in_every_format() -> None:
-    runs = made_runs({"views.num_global": [2], "method.lamb": [0.01, 0.02]}, lambda _: "running", seeds=(0,))
-    runs = runs[runs["method.lamb"] == 0.02]
-    assert texts(built("lejepa_lambda_views", runs).frame) == {2: ["missing", "running"]}
-    for format in ("md", "latex", "html", "csv"):
-        assert "running" in built("lejepa_lambda_views", runs).render(format)
 
 
 def test_levels_of_rows_and_columns_are_the_papers() -> None:
@@ -77,40 +73,35 @@ def test_levels_of_rows_and_columns_are_the_papers() -> None:
     frame = built("lejepa_dims", made_runs(axes, value)).frame
     assert frame.columns.tolist() == [(1024, 512), (1024, 2048), (4096, 512), (4096, 2048)]
     assert texts(frame)[64] == [*["7.42 ± 1.00 (n=3)"] * 2, *["10.50 ± 1.00 (n=3)"] * 2]
-
     axes = {"method.t_max": [1.0, 3.0], "method.num_slices": [64], "method.num_knots": [5, 17]}
-    frame = built("lejepa_sigreg", made_runs(axes, lambda config: top1(0.5, config))).frame
+    frame = built("lejepa_sigreg", made_runs(axes, half)).frame
     assert (frame.index.tolist(), frame.columns.tolist()) == ([("[-1, 1]", 64), ("[-3, 3]", 64)], [5, 17])
 
 
-def test_batches_that_go_with_the_views_are_told_and_add_no_rows() -> None:
+def test_batches_that_depend_on_the_views_are_a_note_and_other_axes_are_rows() -> None:
     grid = [
         {"views.num_global": [g], "views.num_local": [v - g], "global_batch": [b]}
         for v, g, b in ((4, 1, 32), (6, 1, 48), (4, 2, 32), (6, 4, 48))
     ]
-    table = built("lejepa_views", made_runs(grid, lambda config: top1(0.5, config)))
-    full = "50.00 ± 1.00 (n=3)"
-    assert texts(table.frame) == {4: [full, full, "-"], 6: [full, "-", full]}
+    table = built("lejepa_views", made_runs(grid, half))
+    assert texts(table.frame) == {4: [FULL, FULL, "-"], 6: [FULL, "-", FULL]}
     assert table.notes[0].startswith("global batch: 32 with 4 views, 1 global, 32 with 4 views, 2 global, 48 with 6")
-
-
-def test_an_axis_that_nothing_shows_becomes_rows() -> None:
     grid = {"global_batch": [32, 64], "optim.lr": [0.1, 0.2]}
     frame = built("lejepa_batch", made_runs(grid, lambda config: top1(config["optim.lr"], config))).frame
     assert texts(frame) == {0.1: ["10.00 ± 1.00 (n=3)"] * 2, 0.2: ["20.00 ± 1.00 (n=3)"] * 2}
 
 
-def test_predictor_rows_and_the_patches_that_a_vit_really_has() -> None:
+def test_predictor_rows_and_the_patch_size_of_a_vit() -> None:
     axes = {
         **{"model.predictor": [False, True], "model.swa_decay": [0.0, 0.9], "model.encoder": ["vit_tiny_patch16_224"]},
         **{"model.patch_size": [8], "model.projector_layers": [1, 3]},
     }
-    frame = built("lejepa_predictor", made_runs(axes, lambda config: top1(0.5, config))).frame
+    frame = built("lejepa_predictor", made_runs(axes, half)).frame
     assert frame.index.tolist() == [("no", "no"), ("no", "yes"), ("yes", "no"), ("yes", "yes")]
     assert frame.columns.tolist() == [("vit_tiny_patch8_224", "1L"), ("vit_tiny_patch8_224", "3L")]
 
 
-def test_the_best_setting_is_chosen_on_val_with_all_its_seeds_and_the_choice_is_told() -> None:
+def test_the_best_setting_is_chosen_on_val_with_all_its_seeds() -> None:
     scores = {  # (encoder, lr) -> (val, test)
         ("a", 0.1): (0.8, 0.9),
         ("a", 0.2): (0.9, 0.7),  # the best on val, not on test
@@ -145,36 +136,28 @@ def test_methods_with_different_axes_stand_in_one_table_in_groups() -> None:
         {"method": ["lejepa"]},
         {"method": ["rectified_lpjepa"], "method.p": [1.0], "method.mu": [0.25, -3.0]},
     ]
+    target = {"method.sigma_mode": "gn", "method.target": "rgg", "method.rectified": True}
 
     def measure(config: dict[str, Any]) -> Any:
-        ours = {
-            "method.sigma_mode": "gn",
-            "method.target": "rgg",
-            "method.rectified": True,
-            "target/nonzero_fraction": 0.65,
-        }
-        if config["method"] == "ncl":
-            return None
+        ours = target | {"target/nonzero_fraction": 0.65} if config["method"] == "rectified_lpjepa" else {}
         more = {"test/linear_projector_top1": 0.4, "test/l1_sparsity": 0.3, "test/nonzero_fraction": 0.7}
-        return top1(0.5, config, **more) | (ours if config["method"] == "rectified_lpjepa" else {})
+        return None if config["method"] == "ncl" else half(config) | more | ours
 
     table = built("rectified_targets", made_runs(grid, measure))
     assert table.frame.columns.tolist() == ["encoder top-1 ↑", "projector top-1 ↑", "L1 ↓", "L0 ↓", "L0, theory"]
-    assert table.frame.index.tolist() == [
-        ("ours", "RGN_1.0(0.25, sigma_GN)"),
-        ("ours", "RGN_1.0(-3, sigma_GN)"),
-        ("sparse", "NVICReg-RepReLU"),
-        ("sparse", "NCL-ReLU"),
-        ("dense", "VICReg"),
-        ("dense", "LeJEPA"),
-    ]
-    rows = [*texts(table.frame).values()]
-    assert [row[0] for row in rows] == [*["50.00 ± 1.00 (n=3)"] * 3, "missing", *["50.00 ± 1.00 (n=3)"] * 2]
-    assert [row[4] for row in rows] == ["0.6500", "0.6500", "-", "missing", "-", "-"]  # theory has no spread
+    rows = texts(table.frame)
+    assert {label: (row[0], row[4]) for label, row in rows.items()} == {
+        ("ours", "RGN_1.0(0.25, sigma_GN)"): (FULL, "0.6500"),  # theory has no spread
+        ("ours", "RGN_1.0(-3, sigma_GN)"): (FULL, "0.6500"),
+        ("sparse", "NVICReg-RepReLU"): (FULL, "-"),
+        ("sparse", "NCL-ReLU"): ("missing", "missing"),
+        ("dense", "VICReg"): (FULL, "-"),
+        ("dense", "LeJEPA"): (FULL, "-"),
+    }
     check_latex(table.render("latex"))
 
 
-def test_transfer_has_a_block_per_protocol_and_a_mean_only_of_what_is_whole() -> None:
+def test_transfer_has_a_block_per_protocol_and_means_of_complete_rows() -> None:
     def measure(config: dict[str, Any]) -> dict[str, Any]:
         scores = {f"transfer/{name}/shot1_top1": 0.1 * k for k, name in enumerate(("cifar10", "dtd"), 1)}
         return scores | ({"transfer/dtd/linear_top1": 0.8} if config["model.encoder"] == "a" else {})
@@ -197,8 +180,7 @@ def test_sigreg_times_are_the_recorded_ones() -> None:
     found = tables.find_table("lejepa_sigreg_time", NOWHERE)
     frame = found.finish(found.load(NOWHERE)).frame
     cell = frame["amd-epyc-2-cores"].loc[(512, 512, 16)]
-    assert (cell.n, cell.text(".1f")) == (10, "8.1 ± 0.7 (n=10)")  # as README's table of benchmarks
-    assert len(frame) == 9
+    assert (len(frame), cell.n, cell.text(".1f")) == (9, 10, "8.1 ± 0.7 (n=10)")  # as in the table of benchmarks
 
 
 @pytest.mark.parametrize(
@@ -207,74 +189,40 @@ def test_sigreg_times_are_the_recorded_ones() -> None:
         ({"commit": "b" * 40}, "code versions: aaaaaaa (5 runs), bbbbbbb (1 run)"),
         ({"git_dirty": "true"}, "code versions: aaaaaaa (5 runs), aaaaaaa with uncommitted changes (1 run)"),
         ({"evaluated_by": "c" * 40}, "code versions: aaaaaaa (5 runs), aaaaaaa evaluated by ccccccc (1 run)"),
+        ({"status": "diverged", "commit": "b" * 40}, ""),  # no number comes from it
     ],
 )
 def test_several_code_versions_are_a_footnote_with_their_commits(change: dict[str, Any], note: str) -> None:
     def measure(config: dict[str, Any]) -> dict[str, Any]:
-        other = config["global_batch"] == 64 and config["seed"] == 2
-        return top1(0.5, config) | (change if other else {})
+        return half(config) | (change if config["global_batch"] == 64 and config["seed"] == 2 else {})
 
-    table = built("lejepa_batch", made_runs({"global_batch": [32, 64]}, measure))
-    assert [*texts(table.frame).values()] == [["50.00 ± 1.00 (n=3)"] * 2]
-    assert note in table.notes
-
-
-def test_only_runs_behind_a_number_count_as_code_versions() -> None:
-    runs = made_runs(
-        {"global_batch": [32, 64]}, lambda config: "diverged" if config["global_batch"] == 64 else top1(0.5, config)
-    )
-    runs.loc[runs["status"] == "diverged", "commit"] = "b" * 40
-    assert not any("code" in note for note in built("lejepa_batch", runs).notes)
-    dirty = built("lejepa_batch", runs.assign(git_dirty="True"))
-    assert "made by code aaaaaaa with uncommitted changes" in dirty.notes
+    runs = made_runs({"global_batch": [32, 64]}, measure)
+    assert [line for line in built("lejepa_batch", runs).notes if "code" in line] == [note] * bool(note)
+    dirty = built("lejepa_batch", runs.assign(git_dirty="True", commit="a" * 40, evaluated_by=""))
+    assert "made by code aaaaaaa with uncommitted changes" in dirty.notes[2]
 
 
-@pytest.fixture(scope="module")
-def scales(tmp_path_factory: pytest.TempPathFactory, template: bytes) -> str:
-    """A store with one study at two scales and another at one."""
-    file = tmp_path_factory.mktemp("scales") / "mlflow.db"
-    file.write_bytes(template)
-    uri = f"sqlite:///{file}"
-    writer = StoreWriter(uri)
-    for name, scale in (("lejepa_batch", "mini"), ("lejepa_batch", "small"), ("lejepa_registers", "mini")):
-        sweep = writer.sweep(
-            f"{name}_{scale}", axes=["global_batch"], present={"grid": [{"global_batch": [32]}], "seeds": [0]}
-        )
-        for key, value in {"sweep.name": name, "sweep.scale": scale}.items():
-            writer.client.set_experiment_tag(sweep, key, value)
-        accuracy = {"mini": 0.25, "small": 0.75}[scale]
-        metrics = {"test/linear_top1": accuracy, "val/probe_top1": accuracy}
-        params = {"global_batch": 32, "method.num_slices": 64, "model.register_tokens": 0}
-        writer.run(sweep, params, metrics, cell_key=f"{name}-{scale}", scale=scale)
-    return uri
-
-
-def test_scales_never_mix(scales: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lejepa_batch", "--store", scales]) == 2
+def test_scales_never_mix(papers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lejepa_lambda_views", "--store", EXPORTS]) == 2
     assert capsys.readouterr().err == (
-        "error: the store has lejepa_batch at the scales mini, small, which never mix in one table; "
+        "error: the store has lejepa_lambda_views at the scales mini, small, which never mix in one table; "
         "choose one with --scale\n"
     )
-    assert main(["lejepa_batch", "--store", scales, "--scale", "small"]) == 0
+    assert main(["lejepa_lambda_views", "--store", EXPORTS, "--scale", "small"]) == 0
     out = capsys.readouterr().out
-    assert ("75.00" in out, "25.00" in out) == (True, False)
-    assert out.startswith("**LeJEPA: batch; frozen linear probe (small)**")
-    assert tables.table("lejepa_batch_mini", scales).startswith("**LeJEPA: batch; frozen linear probe (mini)**")
-    assert tables.find_table("lejepa_registers", scales).label == "lejepa_registers-mini"  # the only one
-    assert main(["lejepa_batch", "--store", scales, "--scale", "lab"]) == 1
-    assert "sweep lejepa_batch_lab has no runs in" in capsys.readouterr().err
-
-
-def test_the_listing_says_which_scales_the_store_has(scales: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--store", scales]) == 0
+    assert out.startswith("**LeJEPA: lamb against views; frozen linear probe top-1 (%) (small)**")
+    assert "lejepa_lambda_views_mini" not in out
+    assert tables.table("lejepa_lambda_views_mini", EXPORTS).partition("\n")[0].endswith("(mini)**")
+    assert tables.find_table("lejepa_lambda_views", papers).label == "lejepa_lambda_views-mini"  # the only one
+    assert main(["lejepa_lambda_views", "--store", EXPORTS, "--scale", "lab"]) == 1
+    assert "sweep lejepa_lambda_views_lab is not in the exports" in capsys.readouterr().err
+    assert main(["--store", EXPORTS]) == 0
     listed = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "  mini, small  LeJEPA, Table 1 c" in listed["lejepa_batch"]
-    assert "lejepa_batch_mini" not in listed
+    assert "  mini, small  LeJEPA, Table 7" in listed["lejepa_lambda_views"]
+    assert "lejepa_lambda_views_mini" not in listed
 
 
 @pytest.mark.parametrize("name", tables.table_names())
-def test_every_table_file_says_what_it_is(name: str) -> None:
-    about, sweeps = tables.describe_table(name)
-    assert about.endswith(".")
-    assert isinstance(sweeps, tuple)
+def test_every_table_file_has_a_description_and_a_title(name: str) -> None:
+    assert tables.describe_table(name)[0].endswith(".")
     assert tables.find_table(name, NOWHERE).title
