@@ -150,18 +150,6 @@ def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage:
     assert sizes == {True: (32, 32), False: (8, 8)}
 
 
-def test_drop_path_reaches_the_last_block_in_full_and_works_in_training_alone() -> None:
-    config = config_for("test_vit", drop_path=0.3)
-    network = build_network(config, num_classes=5)
-    assert network.encoder.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
-    x = random_views()[0][0]
-    torch.manual_seed(0)
-    once, again = (network.encoder(x) for _ in range(2))
-    assert not torch.equal(once, again)
-    network.eval()
-    assert torch.equal(network.encoder(x), network.encoder(x))
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [
