@@ -41,7 +41,7 @@ def probe(data: dict[str, Tensor], *, l2_grid: tuple[float, ...] = L2_GRID) -> P
 
 @pytest.mark.parametrize("l2", [1e-1, 1e-3])
 def test_logistic_fit_equals_scikit_learn(digits: dict[str, Tensor], l2: float) -> None:
-    x, y = by_numpy(digits)["train"], digits["train_y"]
+    x, y = by_numpy(digits)["train"][:, 1::5], digits["train_y"]  # 13 pixels
     reference = LogisticRegression(C=1 / (l2 * len(y)), solver="newton-cholesky", tol=1e-10).fit(x, y.numpy())
     start = torch.zeros(10, x.shape[1] + 1, dtype=torch.float64)
     x = torch.tensor(x)

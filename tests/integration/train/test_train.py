@@ -1,7 +1,7 @@
 """Whole runs of train(): reports, divergence, collapse, stopping, and repeatability in one process.
 
 Learning is in tests/slow/test_learning.py, rank equality in tests/integration/distributed/test_distributed.py.
-Run: python -m pytest tests/unit/train/test_train.py
+Run: python -m pytest tests/integration/train/test_train.py
 """
 
 import dataclasses
@@ -12,13 +12,14 @@ import ranks
 import torch
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import TrainConfig
+from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.flat import unflatten
 from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
-SMALL = ranks.SMALL
+SMALL = ranks.SMALL["lejepa"]
+QUICK = dataclasses.replace(SMALL, probe=ProbeConfig(protocols=""))
 
 
 def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[TrainingResult, list[dict[str, float]]]:
@@ -34,7 +35,7 @@ def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[TrainingR
 
 @pytest.fixture(scope="module")
 def finished() -> tuple[TrainingResult, list[dict[str, float]]]:
-    return run(dataclasses.replace(SMALL["lejepa"], epochs=2))
+    return run(dataclasses.replace(SMALL, epochs=2))
 
 
 def test_every_epoch_is_reported_and_test_only_at_the_end(finished):
@@ -56,21 +57,21 @@ def test_metrics_on_val_are_those_that_a_sweep_may_rank_by(finished):
 
 
 def test_the_loss_is_the_methods_convex_sum(finished):
-    metrics, lamb = finished[0].metrics, SMALL["lejepa"].method.lamb
+    metrics, lamb = finished[0].metrics, SMALL.method.lamb
     expected = (1 - lamb) * metrics["train/invariance"] + lamb * metrics["train/sigreg"]
     assert metrics["train/loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_second_run_in_the_same_process_is_bit_for_bit_the_first(finished):
     torch.manual_seed(123)  # what another cell left behind
-    _, again = run(dataclasses.replace(SMALL["lejepa"], epochs=2))
+    _, again = run(dataclasses.replace(SMALL, epochs=2))
     for first, second in zip(finished[1], again, strict=True):
         unlike = {"train/images_per_s": 0, "train/peak_memory_gb": 0}
         assert first | unlike == second | unlike
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason():
-    outcome, reports = run(unflatten({"optim.lr": 1e20, "epochs": 3}, base=SMALL["lejepa"]))
+    outcome, reports = run(unflatten({"optim.lr": 1e20, "epochs": 3}, base=QUICK))
     assert outcome.status == "diverged"
     assert outcome.reason == "train/loss is nan in epoch 1"
     assert len(reports) == 1
@@ -79,7 +80,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason():
 def test_an_embedding_that_is_not_finite_ends_the_run_even_if_the_loss_is_finite():
     """One step an epoch: the loss is measured before the step that ruins the weights."""
     ruin = {"optim.lr": 1e20, "optim.warmup_epochs": 0.0, "global_batch": 1200, "epochs": 2}
-    outcome, reports = run(unflatten(ruin, base=SMALL["lejepa"]))
+    outcome, reports = run(unflatten(ruin, base=QUICK))
     assert math.isfinite(reports[0]["train/loss"])
     assert outcome.status == "diverged"
     assert len(reports) == 1
@@ -88,7 +89,7 @@ def test_an_embedding_that_is_not_finite_ends_the_run_even_if_the_loss_is_finite
 def test_a_collapsed_embedding_ends_the_run_with_its_reason():
     """Nothing but invariance: the embedding shrinks to a point."""
     collapsing = {"method.lamb": 0.0, "optim.lr": 1e-2, "epochs": 30, "global_batch": 128}
-    outcome, reports = run(unflatten(collapsing, base=SMALL["lejepa"]))
+    outcome, reports = run(unflatten(collapsing, base=QUICK))
     assert outcome.status == "collapsed"
     assert "embedding_std" in outcome.reason
     assert len(reports) < 30
@@ -99,7 +100,7 @@ def test_divergence_is_seen_within_the_epoch(monkeypatch: pytest.MonkeyPatch):
     steps = []
     whole = Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", lambda trainer: steps.append(whole(trainer)))
-    outcome, _ = run(unflatten({"optim.lr": 1e20, "optim.warmup_epochs": 0.0}, base=SMALL["lejepa"]))
+    outcome, _ = run(unflatten({"optim.lr": 1e20, "optim.warmup_epochs": 0.0}, base=QUICK))
     assert outcome.status == "diverged"
     assert len(steps) == 2
 
@@ -113,12 +114,12 @@ def test_two_narrow_spreads_in_a_row_are_a_collapse(
     """Two looks an epoch; the target's spread is 1."""
     looks = iter(spreads)
     monkeypatch.setattr("jepa_train.train.trainer.embedding_std", lambda _: torch.tensor(next(looks)))
-    assert run(dataclasses.replace(SMALL["lejepa"], epochs=2))[0].status == status
+    assert run(dataclasses.replace(QUICK, epochs=2))[0].status == status
     assert next(looks, None) is None
 
 
 def test_report_can_stop_a_run():
-    outcome, reports = run(dataclasses.replace(SMALL["lejepa"], epochs=3), stop_after=1)
+    outcome, reports = run(dataclasses.replace(QUICK, epochs=3), stop_after=1)
     assert outcome.status == "stopped"
     assert len(reports) == 1
 
@@ -127,4 +128,4 @@ def test_a_batch_larger_than_the_training_split_is_refused():
     with pytest.raises(
         ConfigError, match=r"^global_batch must not exceed the 1222 training images of digits, got 2048"
     ):
-        run(dataclasses.replace(SMALL["lejepa"], global_batch=2048))
+        run(dataclasses.replace(QUICK, global_batch=2048))
