@@ -1,4 +1,4 @@
-"""Runs as load_runs gives them, made by hand: no store, and every number known."""
+"""Frames of runs as load_runs returns them, without a store and with known numbers."""
 
 import itertools
 import json

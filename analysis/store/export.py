@@ -55,8 +55,8 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
     """Write folder/<sweep>/: runs (a row per cell, see load_runs) and history (a row per cell, metric and epoch), each
     as Parquet, which analysis reads in place of a store, and as CSV for other programs; and sweep.json.
 
-    The CSV of the runs leaves out the tags of the sweep, which sweep.json has. The same store gives the same bytes. Each
-    file appears whole; sweep.json comes last and has the digests of the others.
+    The CSV of the runs leaves out the tags of the sweep, which sweep.json has. The same store gives the same bytes.
+    Each file appears whole; sweep.json comes last and has the digests of the others.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.

@@ -45,7 +45,7 @@ class Record:
 def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Record]:
     """Every run of an experiment that is not deleted, oldest first. Writes nothing.
 
-    Where plain SQL fails (tables of a later MLflow, a long lock), the slower client reads the store or raises the error.
+    Where plain SQL fails (tables of a later MLflow, a long lock), the slower client reads it or raises the error.
     """
     file = sqlite_file(uri)
     if file is not None:

@@ -65,7 +65,7 @@ def load_history(sweep: str, metric: str, store: str | RunSource | None = None) 
 
 
 def load_histories(sweep: str, metrics: Sequence[str] = (), store: str | RunSource | None = None) -> pd.DataFrame:
-    """The curves of several metrics (no name: all) for every run, long: run_id, cell_key, run_name, metric, epoch, value.
+    """Curves of several metrics (no name: all) of every run, long: run_id, cell_key, run_name, metric, epoch, value.
 
     Sorted by the order of load_runs, of the named metrics, and of the epochs.
 
