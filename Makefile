@@ -1,15 +1,16 @@
 # make demo           two real sweeps on scikit-learn's digits, their tables, and where to browse them
 # make test           linter, type checker, unit and integration tests
-# make test-slow      chaos, kills, whole sweeps, documented commands, notebooks
+# make test-slow      chaos, kills, whole sweeps, documented commands, notebooks; then the tests of test-cluster
+# make test-cluster   a cluster on hosts made of network namespaces; skipped unless root, on Linux
 # make ui             the MLflow UI on loopback
-# make test-cluster   the tests on hosts of their own, made of network namespaces; root, Debian
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
 INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-cluster ui clean
+.PHONY: demo test types fast test-slow test-cluster ui clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m sweeps demo_lejepa demo_rectified_lpjepa demo_two_workers
@@ -17,14 +18,20 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 types fast
+
+types: $(INSTALLED)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+fast: $(INSTALLED)
+	$(PYTEST) --durations 10 tests/unit tests/integration
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --durations 10 tests/slow
+	@$(MAKE) --no-print-directory test-cluster
 
 test-cluster: $(INSTALLED)
-	@tests/cluster/needs.sh
+	@[ "$$(id -u)" -ne 0 ] || tests/cluster/needs.sh
 	$(BIN)/python -m pytest -rs --durations=0 --durations-min=1 tests/cluster
 
 ui: $(INSTALLED)

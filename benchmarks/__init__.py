@@ -1,1 +1,1 @@
-"""Speed and memory, measured side by side in one process: python -m benchmarks. See timing.py for how."""
+"""Speed and memory, measured side by side in one process: python -m benchmarks. timing.py has the method."""

@@ -1,4 +1,4 @@
-"""One row of the main table: a reference and ours, on the same work."""
+"""Row of the main table: samples of a reference and of ours, on the same work."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Samples of both sides, in seconds per call, neighbours in time at the same place.
+    """Samples of both sides in seconds per call; samples with the same index are neighbours in time.
 
     Args:
         against: what the reference is.
@@ -51,25 +51,25 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
+        """Ratio of the medians."""
         return self._ratio(median(self.reference), median(self.ours))
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and third of the ratios of neighbours: the middle half of what a single repeat shows."""
+        """First and third quartile of the ratios of neighbouring samples."""
         ratios = [self._ratio(*pair) for pair in zip(self.reference, self.ours, strict=True)]
         low, _, high = quantiles(ratios, n=4, method="inclusive")
         return low, high
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio reaches the target; None without one."""
+        """True if the ratio reaches the target; None without a target."""
         if self.target is None:
             return None
         return self.ratio <= self.target if self.is_cost else self.ratio >= self.target
 
     def cells(self) -> tuple[str, ...]:
-        """The texts under HEADER."""
+        """One text per column of HEADER."""
         low, high = self.quartiles
         bound = "at most" if self.is_cost else "at least"
         floor = "floor" if self.is_cost else ""
@@ -89,7 +89,7 @@ class Comparison:
         )
 
     def record(self) -> dict[str, Any]:
-        """For the JSON file: the fields and what follows from them."""
+        """Fields and derived numbers, for the JSON file."""
         derived = {
             "reference_median": median(self.reference),
             "ours_median": median(self.ours),
@@ -108,12 +108,12 @@ class Comparison:
 
 
 def in_time(seconds: float) -> str:
-    """Three digits and a unit: 12.3 ms."""
+    """Format seconds with three digits and a unit: 12.3 ms."""
     return _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)))
 
 
 def in_bytes(count: float) -> str:
-    """Three digits and a unit: 1.23 GB."""
+    """Format bytes with three digits and a unit: 1.23 GB."""
     return _scaled(count, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
 
 

@@ -1,4 +1,4 @@
-"""Forward and backward of a loss, and whether two forms of it agree."""
+"""Forward and backward of a loss, and a check that two forms of it agree."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ _TOLERANCES = {"value": 1e-4, "gradient": 1e-2}
 
 
 def forward_backward(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of z and its gradient there."""
+    """Loss at z, and its gradient with respect to z."""
     z = z.detach().requires_grad_()
     value = loss(z)
     (gradient,) = torch.autograd.grad(value, z)
@@ -19,7 +19,7 @@ def forward_backward(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tenso
 
 
 def check_agreement(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], z: Tensor) -> None:
-    """Raise AssertionError unless both have the same value and gradient: what differs is not worth comparing."""
+    """Raise AssertionError unless both have the same value and gradient at z."""
     pairs = zip(forward_backward(loss, z), forward_backward(reference, z), strict=True)
     for (name, tolerance), (ours, wanted) in zip(_TOLERANCES.items(), pairs, strict=True):
         error = (ours - wanted).abs().max() / wanted.abs().max()

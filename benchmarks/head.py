@@ -48,7 +48,7 @@ class ProcessMemory:
     NOTE: ClassVar[str] = "USS: memory that would be free if the process ended."
 
     def cells(self) -> tuple[str, ...]:
-        """The texts under HEADER."""
+        """One text per column of HEADER."""
         return self.kind, self.at, f"{median(self.sizes) / 1e6:.4g}", str(len(self.sizes))
 
     def record(self) -> dict[str, Any]:

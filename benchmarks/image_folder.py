@@ -38,7 +38,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 def write_folder(root: Path, *, num: int, side: int) -> None:
-    """num JPEGs of two classes, four fifths of them for training: coloured clouds, which compress as photographs do."""
+    """Write num JPEGs of two classes, four fifths for training: coloured clouds, which compress like photographs."""
     draws = generator(0, "files")
     for number in range(num):
         folder = root / ("test" if number % 5 == 4 else "train") / ("a" if number // 5 % 2 else "b")
@@ -50,7 +50,7 @@ def write_folder(root: Path, *, num: int, side: int) -> None:
 
 
 def decode_every_file(folder: Path, size: int, device: torch.device) -> int:
-    """torchvision's way: shorter side to size, centre crop; batches of uint8 on the device. How many images."""
+    """Read all images by torchvision: resize, centre crop, batches of uint8 on the device. Returns their number."""
     transform = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
     total = 0
     for split in ("train", "test"):
@@ -62,8 +62,8 @@ def decode_every_file(folder: Path, size: int, device: torch.device) -> int:
 
 
 def load_and_fetch(folder: Path, size: int, device: torch.device) -> int:
-    """Ours: load_splits as a new trial calls it, and every image fetched once in batches. How many images."""
-    load_splits.cache_clear()  # what the process remembers, a new trial's process does not know
+    """Read all images by load_splits, as a new trial does, in batches on the device. Returns their number."""
+    load_splits.cache_clear()  # a new trial's process has none
     splits = load_splits(DataConfig(name="image_folder", path=str(folder), image_size=size))
     total = 0
     for images in (splits.train, splits.val, splits.test):

@@ -1,4 +1,4 @@
-"""What the numbers were measured with: versions, hardware, threads."""
+"""Description of the machine: versions, hardware, threads."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _PACKAGES = ("torch", "numpy", "timm", "torchvision", "pillow")
 
 
 def chosen_device() -> torch.device:
-    """The GPU where there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -43,5 +43,5 @@ def _cpu() -> str:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, beyond what was in use before it."""
+"""Peak memory of a call, beyond the memory in use before it."""
 
 import gc
 import re
@@ -12,15 +12,15 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def peaks(calls: tuple[Call, Call], device: torch.device) -> tuple[int, int] | None:
-    """peak_extra of (reference, ours); None where it cannot be measured."""
+    """peak_extra of (reference, ours); None if it cannot be measured."""
     reference, ours = (peak_extra(call, device) for call in calls)
     return None if reference is None or ours is None else (reference, ours)
 
 
 def peak_extra(call: Call, device: torch.device) -> int | None:
-    """Bytes that the call adds at its peak: of PyTorch's allocator on a GPU, else of the process (Linux alone).
+    """Bytes that a call adds at its peak: in PyTorch's allocator on a GPU, else in the process (Linux only).
 
-    Call it after a warm-up, which has made what stays.
+    Warm up before, so that allocations that stay are not counted.
     """
     gc.collect()
     if device.type == "cuda":
@@ -32,8 +32,8 @@ def peak_extra(call: Call, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not _CLEAR.exists():
         return None
-    give_back()  # what is kept for later counts as in use: a call that takes from there would seem to need none
-    _CLEAR.write_text("5")  # the peak starts again from what is in use now
+    give_back()  # memory that the C library keeps counts as in use; a call that reuses it would seem to need none
+    _CLEAR.write_text("5")  # reset the peak to the memory in use
     before = _resident("VmRSS")
     call()
     return max(0, _resident("VmHWM") - before)

@@ -1,4 +1,4 @@
-"""What a trial costs besides its training: one TorchTrainer.fit() per trial against a lane, both under Ray Tune.
+"""Overhead of a trial: one TorchTrainer.fit() per trial against a lane, both under Ray Tune.
 
     python -m benchmarks.overhead [--quick]
 
@@ -50,15 +50,15 @@ RESULTS = Path(__file__).parent / "results"
 STEP_S, GAP_S, SWEEP_S = 0.3, 0.3, 30.0  # the targets
 SHORT = {"epochs": 1, "probe.protocols": "knn"}
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not pay for the driver's imports
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # spares workers the driver's imports
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of several trials of one kind.
+    """Samples of one kind of trial, in seconds.
 
     Args:
-        target: that the median is to reach; None where none is set.
+        target: upper bound of the median; None if there is none.
     """
 
     what: str
@@ -74,7 +74,7 @@ class Timing:
     )
 
     def cells(self) -> tuple[str, ...]:
-        """The texts under HEADER."""
+        """One text per column of HEADER."""
         middle = median(self.samples)
         low, _, high = quantiles(self.samples, n=4, method="inclusive") if len(self.samples) > 1 else (middle,) * 3
         target = ("", "") if self.target is None else (f"{self.target:g}", "yes" if middle <= self.target else "no")
@@ -87,7 +87,7 @@ class Timing:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measures, prints the table, and records it under benchmarks/results/ unless quick."""
+    """Measure and print; record under benchmarks/results unless quick."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="one worker, digits, few trials; never recorded")
@@ -129,7 +129,7 @@ def _rows(place: Path, *, quick: bool) -> Iterator[Timing]:
 
 
 def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> CellOutcome:
-    """The runner of real sweeps, which notes when the first step begins and when it is over."""
+    """Run a cell as real sweeps do, and log the times of its first step and its end."""
     from jepa_train.distributed import collectives
     from jepa_train.train.trainer import Trainer
 
@@ -152,7 +152,7 @@ def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host)
 
 
 class _Starts(tune.Callback):
-    """When Tune started each trial."""
+    """Times at which Tune started each trial."""
 
     def __init__(self) -> None:
         self.at: dict[int, float] = {}
@@ -161,7 +161,7 @@ class _Starts(tune.Callback):
         self.at[trial.config["seed"]] = time.time()
 
 
-Events = tuple[dict[int, float], list[dict[str, Any]]]  # when each trial started, and what timed noted
+Events = tuple[dict[int, float], list[dict[str, Any]]]  # start of each trial, and the events that timed() logged
 
 
 def _tuned(trainable: Callable[[dict[str, Any]], Any], base: TrainConfig, trials: int, folder: Path) -> Events:
@@ -220,7 +220,7 @@ def _timings(what: str, way: str, starts: Mapping[int, float], events: Sequence[
 
 
 def _whole_sweep(results: Path) -> Timing:
-    """From the command to the first step of its first cell, in a process of its own."""
+    """Time from the command to the first step of its first cell, in a new process."""
     results.mkdir()
     events = results / "checkpoints" / "overhead" / "events.jsonl"
     started = time.time()
@@ -235,7 +235,7 @@ def _whole_sweep(results: Path) -> Timing:
 
 
 def sweep() -> None:
-    """A sweep of one cell, as its file would run it."""
+    """Run a sweep of one cell, as its file would."""
     study = Sweep(name="overhead", purpose=str(__doc__), base=unflatten(SHORT, base=DIGITS))
     with mock.patch.object(session, "LanePool", partial(LanePool, runner=timed)):
         sys.exit(launch(study, __file__, []))

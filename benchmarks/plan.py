@@ -50,7 +50,7 @@ class PlanTiming:
     NOTE: ClassVar[str] = "Median of n plans in one process."
 
     def cells(self) -> tuple[str, ...]:
-        """The texts under HEADER."""
+        """One text per column of HEADER."""
         seconds, size = median(self.samples), f"{self.cells_in_store:,} cells, all in the store"
         met = "yes" if seconds <= TARGET_S else "no"
         return "plan", size, in_time(seconds), str(len(self.samples)), f"at most {TARGET_S:g} s", met

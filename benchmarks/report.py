@@ -1,4 +1,4 @@
-"""The rows as one text and as one JSON value."""
+"""Rows of benchmarks as Markdown and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,22 @@ from typing import Any, ClassVar, Protocol
 
 
 class Row(Protocol):
-    """A line of a table. Rows of one type, one after the other, make one table."""
+    """Row of a table; consecutive rows of one type make one table."""
 
     HEADER: ClassVar[tuple[str, ...]]
     NOTE: ClassVar[str]
 
     def cells(self) -> tuple[str, ...]:
-        """One text per word of HEADER."""
+        """One text per column of HEADER."""
         ...
 
     def record(self) -> dict[str, Any]:
-        """The same in numbers."""
+        """Numbers of the row, for the JSON file."""
         ...
 
 
 def as_markdown(rows: Sequence[Row], machine: Mapping[str, str]) -> str:
-    """A pipe table for each type of row, which lines up in a terminal, its note below, and last the machine."""
+    """Pipe table per type of row, each followed by its note; the machine comes last."""
     parts = []
     for (header, note), group in groupby(rows, key=lambda row: (row.HEADER, row.NOTE)):
         parts += [_table(header, [row.cells() for row in group]), note]

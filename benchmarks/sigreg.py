@@ -29,7 +29,7 @@ SHAPES = (
 )
 QUICK_SHAPES = ((2, 16, 8, 32, 17), (2, 16, 8, 32, 65))
 TARGETS = {"cpu": 10.0, "cuda": 5.0}
-TARGET_KNOTS = 17  # what the targets are set for
+TARGET_KNOTS = 17  # to which the targets apply
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
@@ -39,7 +39,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 def plain_sigreg(z: Tensor, slices: Tensor, *, num_knots: int = 17, t_max: float = T_MAX) -> Tensor:
-    """SIGReg as LeJEPA's Alg. 1 writes it: z (V, N, D), slices (D, K) -> scalar, the mean over slices and views.
+    """SIGReg in the form of LeJEPA's Alg. 1: z (V, N, D), slices (D, K) -> scalar, the mean over slices and views.
 
     View by view, which is twice as fast on a CPU as all views at once; with a cosine and a sine instead of a complex
     exponential, as in the authors' minimal example.

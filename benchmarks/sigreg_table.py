@@ -21,7 +21,7 @@ from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.lejepa import sigreg
 
 DIM = 512
-RUNS = Effort(least=10, most=10, sample=0.0)  # as the paper: every run is timed on its own
+RUNS = Effort(least=10, most=10, sample=0.0)  # every run is timed alone, as in the paper
 
 # N, M, points -> mean, std in ms, on a V100 with 16 GB: LeJEPA, Table 6
 PAPER = {
@@ -35,7 +35,7 @@ PAPER = {
     (512, 2048, 16): (0.465614, 0.005274),
     (512, 8192, 16): (0.670379, 0.006854),
 }
-QUICK_LIMIT = 512 * 512 * 16  # entries (N, M, points): what a look at the table may cost
+QUICK_LIMIT = 512 * 512 * 16  # largest N * M * points of a quick run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class PaperTiming:
         return 1e3 * mean(self.ours), 1e3 * stdev(self.ours)
 
     def cells(self) -> tuple[str, ...]:
-        """The texts under HEADER."""
+        """One text per column of HEADER."""
         times = (*self.ours_ms, self.paper_mean_ms, self.paper_std_ms)
         return *map(str, (self.num, self.num_slices, self.num_knots)), *(f"{value:.3f}" for value in times)
 

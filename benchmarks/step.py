@@ -1,7 +1,7 @@
 """A whole training step, against the bare encoder's forward + backward on views that already lie on the device.
 
-ResNet-18 with the small stem, 32 px, batch 256, 2 views; in bf16 on a GPU, fp32 on a CPU. What the ratio is above 1 is
-the price of everything else: fetching, views, projector, loss, probes, optimiser.
+ResNet-18 with the small stem, 32 px, batch 256, 2 views; in bf16 on a GPU, fp32 on a CPU. The
+excess of the ratio over 1 is the cost of fetching, views, projector, loss, probes and optimizer.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ CONFIGS: dict[str, TrainConfig] = {
     "Rectified LpJEPA": PRESETS["rectified_lpjepa_cifar100_resnet18"],
 }
 NUM_CLASSES = 10
-NUM_BATCHES = 8  # of random images; what they show changes no time
+NUM_BATCHES = 8  # of random images
 TARGETS = {"cpu": 1.15, "cuda": 1.10}
 
 
@@ -68,7 +68,7 @@ def bare_step(config: TrainConfig, images: Images, device: torch.device) -> Call
 
 
 def _fitted(config: TrainConfig, setting: Setting) -> TrainConfig:
-    """In the precision that suits the device; when quick, a toy."""
+    """Set the precision for the device; if quick, shrink the config to a toy."""
     config = replace(config, precision="bf16" if setting.device.type == "cuda" else "fp32")
     if not setting.quick:
         return config

@@ -1,4 +1,4 @@
-"""How long things take: calls interleaved (A B A B ...), so that what else the machine does falls on all alike."""
+"""Timing by interleaved calls (A B A B ...), so that other load on the machine affects all alike."""
 
 import contextlib
 import ctypes
@@ -16,15 +16,15 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How many repeats: as many rounds of all calls as fit into so many seconds, within bounds."""
+    """Number of repeats: as many rounds of all calls as fit into a time, within bounds."""
 
     least: int = 5
     most: int = 30
     seconds: float = 20.0
-    sample: float = 0.05  # seconds that one sample takes at least: a short call is repeated and its time divided
+    sample: float = 0.05  # minimum seconds per sample; a shorter call is repeated and its time divided
 
     def rounds(self, seconds_per_round: float) -> int:
-        """How often to go round calls that together take so long."""
+        """Number of rounds, given the time of one round of all calls."""
         return min(max(int(self.seconds / max(seconds_per_round, 1e-9)), self.least), self.most)
 
 
@@ -36,22 +36,22 @@ class Setting:
     """Options common to all benchmarks."""
 
     device: torch.device
-    quick: bool = False  # tiny shapes, few repeats: a look at whether it runs, no measurement
+    quick: bool = False  # tiny shapes and few repeats, to see that it runs
 
     @property
     def effort(self) -> Effort:
-        """The repeats of a comparison."""
+        """Repeats of a comparison."""
         return QUICK if self.quick else Effort()
 
     def target(self, targets: Mapping[str, float]) -> float | None:
-        """That of the device's type; none when quick: the targets are for the full shapes."""
+        """Target of the device's type; None if quick, since targets are for full shapes."""
         return None if self.quick else targets[self.device.type]
 
 
 def interleaved(
     calls: Sequence[Call], effort: Effort, device: torch.device, *, clock: Callable[[], float] = time.perf_counter
 ) -> list[tuple[float, ...]]:
-    """Seconds per call, one tuple of samples for each of the calls, in step: samples of the same place are neighbours.
+    """Time calls in turn. Returns a tuple of samples per call, in seconds; equal indices are neighbours in time.
 
     Each call runs twice before it counts, once to warm up and once to see how long it takes. The collector of
     reference cycles runs before and rests meanwhile; a GPU is synchronised at both ends of a sample.
@@ -82,7 +82,7 @@ def _sample(call: Call, count: int, device: torch.device, clock: Callable[[], fl
 
 
 def give_back() -> None:
-    """Have the C library return the memory that it keeps for later; otherwise it does so in somebody's next call."""
+    """Return freed memory to the system, which the C library would otherwise do within a later call."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

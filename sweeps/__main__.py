@@ -7,7 +7,7 @@ from sweeps.engine.parser import refuse
 
 
 def main(words: list[str]) -> int:
-    """Sweeps by name, or a command: `doctor`, or one of those that know their own words and import no torch."""
+    """Run sweeps by name, or a command. Those that import no torch parse their own words."""
     try:
         if words[:1] == ["fetch"]:
             from sweeps.engine.cli.fetch import fetch

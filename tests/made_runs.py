@@ -1,4 +1,4 @@
-"""Frames of runs as load_runs returns them, without a store and with known numbers."""
+"""Frames of runs in the form of load_runs, made without a store from known numbers."""
 
 import itertools
 import json

@@ -1,7 +1,7 @@
 """A sweep without Ray, training and MLflow: the real plan, searcher and early stopping, over reports from a function.
 
-Every lane takes an epoch per turn; the store is a dict. A sweep that is stopped after some turns leaves what a killed
-driver leaves, and a later run goes on from there.
+Every lane takes an epoch per turn; the store is a dict. A sweep that is stopped after some turns leaves the store of a
+killed driver, and a later run resumes it.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from sweeps.engine.plan.cell_state import Rules
-from sweeps.engine.plan.plan import Plan, laid_out
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.search.searcher import CellSearcher
 from sweeps.engine.spec.cells import Cell, fixed_cells
@@ -33,7 +33,7 @@ class SimulatedSweep:
     """The runs of one sweep.
 
     Args:
-        reports: what a config's training reports; a shorter list than its epochs ends as diverged, an empty one failed.
+        reports: of a config's training; a list shorter than its epochs ends as diverged, an empty one as failed.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class SimulatedSweep:
         self.notes: list[str] = []
 
     def plan(self) -> Plan:
-        """The plan that a launch would make now."""
+        """Plan of a launch at this moment."""
         rules = Rules(stopping=self.sweep.early_stopping is not None)
         fixed = tuple(fixed_cells(self.sweep, self._base))
-        return laid_out(self.sweep, self._base, fixed, self.entries, self._warm, rules)
+        return Plan(self.sweep, self._base, fixed, dict(self.entries), rules=rules).with_searches(self._warm)
 
     def run(self, *, turns: int | None = None, admit: Callable[[Cell], bool] = lambda cell: True) -> CellSearcher:  # noqa: ARG005
-        """Launch the sweep, and kill it after so many turns."""
+        """Launch the sweep, and kill it after a number of turns."""
         plan = self.plan()
         judge = Judge(plan)
         busy: list[_Lane] = []
@@ -91,7 +91,7 @@ class SimulatedSweep:
         return _Lane(trial, cell, self._reports(cell.config))
 
     def _advanced(self, lane: _Lane, searcher: CellSearcher, judge: Judge) -> bool:
-        """One epoch of one lane, and what an earlier launch had trained of it before; whether the cell has ended."""
+        """Advance a lane by one epoch beyond those of earlier launches. Returns True if the cell has ended."""
         flat = flatten(lane.cell.config)
         before = self.entries[lane.cell.key].epoch
         while lane.done < len(lane.reports):
@@ -122,8 +122,8 @@ class SimulatedSweep:
         entry = dataclasses.replace(self.entries[lane.cell.key], status=status, reason=reason)
         self.entries[lane.cell.key] = entry
         self.ends.append((self.epochs, entry))
-        said = {} if status == "pruned" else {"status": status}
-        searcher.on_trial_complete(lane.trial, {**metrics, **said})
+        ended = {} if status == "pruned" else {"status": status}
+        searcher.on_trial_complete(lane.trial, {**metrics, **ended})
         return True
 
     def write(
@@ -135,7 +135,7 @@ class SimulatedSweep:
         rungs: Mapping[int, float],
         metrics: Mapping[str, float] = {},
     ) -> Entry:
-        """Put a cell into the store."""
+        """Write a cell to the store."""
         entry = Entry(
             run_id=cell.key,
             key=cell.key,

@@ -1,4 +1,4 @@
-"""Running sweeps: plan the cells, read the ledger, train the missing ones, publish the table."""
+"""Sweeps: plan the cells, read the ledger, train the missing ones, publish the table."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """What sweep files import, when they do: the modules here that train nothing start without torch."""
+    """Import a public name when a sweep file asks for it: modules here that train nothing start without torch."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sweeps.engine.parser import report_config_errors

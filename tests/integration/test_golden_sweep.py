@@ -32,6 +32,7 @@ probe = dataclasses.replace(DIGITS.probe, protocols="linear,knn", transfer="digi
 BASE = dataclasses.replace(DIGITS, data=data, probe=probe, epochs=2, global_batch=256)
 def sweep(scale):
     return Sweep(name=f"golden_{scale}", scale=scale, purpose=__doc__, base=BASE, trials=1, seeds=(0, 1),
+        cpus_per_worker=2,
         grid=[{"method": [*METHODS]}, {"method": ["lejepa"], "global_batch": [2048]}],
         space={"optim.lr": FloatDistribution(1e-4, 1e-3)}, references=({"epochs": 0},), early_stopping=Asha(first=1))
 '''
@@ -100,15 +101,15 @@ def test_names_and_formats_that_a_sweep_writes_to_the_store(
 def test_the_old_store_counts_as_done(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_old_store(results)
 
-    def asked(*words: str) -> dict[str, Any]:
+    def facts_of(*words: str) -> dict[str, Any]:
         assert sweeps([*words, "--json"]) == 0
         return {sweep["sweep"]: sweep for sweep in json.loads(capsys.readouterr().out)["sweeps"]}
 
-    assert {name: facts["states"] for name, facts in asked(*DEMO, "--status").items()} == {
+    assert {name: facts["states"] for name, facts in facts_of(*DEMO, "--status").items()} == {
         name: {"finished": count} for name, count in DEMO.items()
     }
     for name, count in DEMO.items():  # one by one: the base of the last is the first's best cell
-        facts = asked(name, "--dry-run")[name]
+        facts = facts_of(name, "--dry-run")[name]
         assert (facts["total"], facts["done"], facts["to_run"]) == (count, count, 0)
-    launched = {name: (facts["total"], facts["ran"]) for name, facts in asked(*DEMO).items()}
+    launched = {name: (facts["total"], facts["ran"]) for name, facts in facts_of(*DEMO).items()}
     assert launched == {name: (count, 0) for name, count in DEMO.items()}

@@ -95,7 +95,7 @@ def test_a_failure_of_tables_and_figures_does_not_end_a_sweep() -> None:
 
     notes: list[str] = []
     assert ledger(SEEDS, notes, products=broken).close() == ""
-    assert notes == ["tables and figures cannot be kept now: 'no column'"]
+    assert notes == ["tables and figures cannot be made now: 'no column'"]
     tags = MlflowClient(store_uri()).get_experiment_by_name("study").tags
     assert tags["mlflow.note.content"] == "A study.\n\na table"
 

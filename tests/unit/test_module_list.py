@@ -1,4 +1,4 @@
-"""The module list of docs/architecture.md is what the docstrings say.
+"""Module list of docs/architecture.md, generated from docstrings.
 
 Run: python -m pytest tests/unit/test_module_list.py
 Renew the list: python tests/unit/test_module_list.py
@@ -18,7 +18,7 @@ def first_line(file: Path) -> str:
 
 
 def module_list() -> str:
-    """A heading per folder, an entry per module, with the first line of each docstring."""
+    """Headings of folders and entries of modules, with the first line of each docstring."""
     lines: list[str] = []
     for package in PACKAGES:
         for init in sorted((ROOT / package).rglob("__init__.py")):
@@ -37,7 +37,7 @@ def test_the_module_list_is_current():
     assert PAGE.read_text() == page_with_list(), "run python tests/unit/test_module_list.py"
 
 
-def test_every_module_and_folder_says_what_it_holds():
+def test_every_module_and_folder_has_a_docstring():
     silent = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py") if not first_line(file)]
     assert silent == []
 

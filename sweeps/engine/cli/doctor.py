@@ -3,44 +3,36 @@
 A check is a function without arguments that yields findings; CHECKS, at the end, lists them in the order of printing.
 """
 
-import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
 import sqlite3
 import sys
-import time
-import tomllib
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import mlflow
+import psutil
 import torch
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from analysis.store.uri import sqlite_file
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.storage.paths import cache_dir, results_dir
-from jepa_train.storage.storage import StorageError, StoragePath, storage_dir
+from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.lock import holder_of
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import shown_uri, store_uri
 
-_ROOT = Path(__file__).resolve().parents[3]
 _FREE_GB = 5.0  # of disk, below which checkpoints or decoded images may not fit
-_WALK_S = 1.0  # for adding up a folder
-_SLOW_S = 0.5  # for one read of the store: each ended cell takes several
+_FREE_MEMORY_GIB = 4.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Finding:
 
 
 def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
-    """Print the findings of all checks and of the sweeps' data; 1 when one of them is a problem, else 0."""
+    """Print the findings of all checks and of the sweeps' data. Returns 1 if one of them is a problem, else 0."""
     problems = 0
     for check in (*CHECKS, *((lambda sweep=sweep: _dataset(sweep, places)) for sweep in sweeps)):
         for found in check():
@@ -66,112 +58,93 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
 
 
 def _python() -> Iterator[Finding]:
-    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
-    version, asked = platform.python_version(), project["requires-python"]
-    fits = version in SpecifierSet(asked)
-    yield Finding(
-        "ok" if fits else "problem", "Python", version, "" if fits else f"it must be {asked}; make a .venv with it"
-    )
-    wrong, found = [], []
-    for line in project["dependencies"]:
-        needed = Requirement(line)
-        try:
-            have = importlib.metadata.version(needed.name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{needed.name} is missing ({line})")
+    try:
+        project = importlib.metadata.metadata("jepa-sweeps")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("problem", "packages", "jepa-sweeps is not installed", "pip install -e .")
+        return
+    version, required = platform.python_version(), project["Requires-Python"]
+    if version in SpecifierSet(required):
+        yield Finding("ok", "Python", version)
+    else:
+        yield Finding("problem", "Python", version, f"it must be {required}; make a .venv with it")
+    wrong, found = [], {}
+    for needed in map(Requirement, project.get_all("Requires-Dist") or ()):
+        if needed.marker is not None:  # of an extra
             continue
-        found.append(f"{needed.name} {have}")
-        if not needed.specifier.contains(have, prereleases=True):
-            wrong.append(f"{needed.name} is {have}, not {needed.specifier}")
+        try:
+            found[needed.name] = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{needed.name} is missing")
+            continue
+        if not needed.specifier.contains(found[needed.name], prereleases=True):
+            wrong.append(f"{needed.name} is {found[needed.name]}, not {needed.specifier}")
     if wrong:
         yield Finding("problem", "packages", ", ".join(wrong), "pip install -r requirements.lock")
     else:
-        shown = ", ".join(name for name in found if name.split()[0] in ("torch", "timm", "ray", "optuna", "mlflow"))
-        yield Finding("ok", "packages", f"{shown} and {len(found) - 5} more")
-
-
-def _torch() -> Iterator[Finding]:
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
-    if not torch.cuda.is_available():
-        yield Finding("ok", "GPUs", f"none: training runs on the CPU (torch is built for {build})")
-        return
-    for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        yield Finding("ok", f"GPU {number}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB (torch for {build})")
+        main = ("torch", "timm", "ray", "optuna", "mlflow")
+        yield Finding("ok", "packages", ", ".join(f"{name} {found[name]}" for name in main))
 
 
 def _machine() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0))
-    threads = os.environ.get("OMP_NUM_THREADS", "")
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    if not torch.cuda.is_available():
+        yield Finding("ok", "GPUs", f"none: training runs on the CPU (torch is built for {build})")
+    for number in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(number)
+        yield Finding("ok", f"GPU {number}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB (torch for {build})")
+    cores, threads = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) > cores:
-        yield Finding(
-            "warning",
-            "CPU",
-            f"{cores} cores for OMP_NUM_THREADS={threads}",
-            f"threads that wait make a run many times slower: set it to {cores} or less",
-        )
+        remedy = f"threads that wait make a run many times slower: set it to {cores} or less"
+        yield Finding("warning", "CPU", f"{cores} cores for OMP_NUM_THREADS={threads}", remedy)
     else:
         yield Finding("ok", "CPU", f"{cores} cores, OMP_NUM_THREADS {threads or 'not set'}")
-    memory = {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo")}
-    limit = [int(line) / 2**30 for line in _lines("/sys/fs/cgroup/memory.max") if line.strip().isdigit()]
-    total, free = min([memory["MemTotal"], *limit]), memory["MemAvailable"]
-    level: Literal["ok", "warning"] = "warning" if free < 4 else "ok"
-    remedy = "" if free >= 4 else "a lane takes 2 to 3 GiB: end other programs"
-    yield Finding(level, "memory", f"{min(free, total):.0f} of {total:.0f} GiB free", remedy)
+    free = psutil.virtual_memory().available / 2**30
+    yield _enough(free >= _FREE_MEMORY_GIB, "memory", f"{free:.0f} GiB free", "a trial takes 3: end other programs")
 
 
-def _lines(file: str) -> list[str]:
-    try:
-        return Path(file).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _results() -> Iterator[Finding]:
-    yield _folder("results", results_dir(), "JEPA_RESULTS")
-
-
-def _cache() -> Iterator[Finding]:
-    """This machine's folder of decoded images and copies of data, where it has one of its own."""
+def _folders() -> Iterator[Finding]:
+    """The folders on this machine: writable, with free space."""
+    folders = {"results": (results_dir(), "JEPA_RESULTS")}
     if os.environ.get("JEPA_CACHE"):
         try:
-            yield _folder("cache", cache_dir(), "JEPA_CACHE")
+            folders["cache"] = (cache_dir(), "JEPA_CACHE")
         except ConfigError as error:
             yield Finding("problem", "cache", str(error))
-
-
-def _folder(name: str, folder: Path, variable: str) -> Finding:
-    """A folder on this machine: writable, how full it and its disk are. `variable` names another one."""
-    if not _may_be_made(folder):
-        return Finding("problem", name, f"{folder} cannot be written to", f"set {variable} to a folder of yours")
-    free = shutil.disk_usage(_nearest(folder)).free / 1e9
-    level: Literal["ok", "warning"] = "ok" if free >= _FREE_GB else "warning"
-    remedy = "" if free >= _FREE_GB else f"remove what is not needed, or set {variable} to a larger disk"
-    return Finding(level, name, f"{folder}: {_size(folder)}, {free:.0f} GB free", remedy)
+    for name, (folder, variable) in folders.items():
+        if not _may_be_made(folder):
+            yield Finding("problem", name, f"{folder} cannot be written to", f"set {variable} to a folder of yours")
+            continue
+        free = shutil.disk_usage(_nearest(folder)).free / 1e9
+        remedy = f"remove what is not needed, or set {variable} to a larger disk"
+        yield _enough(free >= _FREE_GB, name, f"{folder}: {free:.0f} GB free", remedy)
 
 
 def _storage() -> Iterator[Finding]:
-    """The storage: reachable, writable, what is there."""
+    """The storage of checkpoints, if it is not the results folder: reachable and writable."""
+    if not os.environ.get("JEPA_STORAGE"):
+        return
     try:
         place = storage_dir()
     except ConfigError as error:
         yield Finding("problem", "storage", str(error))
         return
-    if not os.environ.get("JEPA_STORAGE"):
-        yield Finding("ok", "checkpoints", _size(results_dir() / "checkpoints"))
-    elif not place.root and not Path(place.key).exists() and _may_be_made(Path(place.key)):
-        remedy = "where machines share it, mount it; else the first sweep makes it"
-        yield Finding("warning", "storage", f"{place} is not there", remedy)
+    folder = None if place.root else Path(place.key)
+    if folder is not None and not folder.exists() and _may_be_made(folder):
+        remedy = "mount it if machines share it; otherwise the first sweep makes it"
+        yield Finding("warning", "storage", f"{place} does not exist", remedy)
+    elif reason := storage_problem(place):
+        yield Finding("problem", "storage", reason, "see that it is up, and that this machine has the credentials")
     else:
-        reason = storage_problem(place)
-        remedy = "see that it is up, and that this machine has the credentials" if reason else ""
-        yield Finding("problem" if reason else "ok", "storage", reason or f"{place} can be written to", remedy)
-        if not reason:
-            yield Finding("ok", "checkpoints", _size_in_storage(place / "checkpoints"))
+        yield Finding("ok", "storage", f"{place} can be written to")
+
+
+def _enough(holds: bool, name: str, text: str, remedy: str) -> Finding:
+    return Finding("ok", name, text) if holds else Finding("warning", name, text, remedy)
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the first above it that is there."""
+    """The folder, or the first existing one above it."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
@@ -180,81 +153,35 @@ def _may_be_made(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def _size(folder: Path) -> str:
-    """The files below a folder: how many, how large; a folder of very many is not added up to the end."""
-    size = count = 0
-    deadline = time.monotonic() + _WALK_S
-    for at, _, names in os.walk(folder):
-        for name in names:
-            size += os.lstat(os.path.join(at, name)).st_size if os.path.lexists(os.path.join(at, name)) else 0
-            count += 1
-        if time.monotonic() > deadline:
-            return f"more than {size / 1e9:.2f} GB in more than {count} files"
-    return f"{size / 1e9:.2f} GB in {count} files" if count else "nothing yet"
-
-
-def _size_in_storage(place: StoragePath) -> str:
-    if not place.root:
-        return _size(Path(place.key))
-    try:
-        sizes = [info.size for info in place.files()]
-    except OSError as error:
-        return f"cannot be listed ({error})"
-    return f"{sum(sizes) / 1e9:.2f} GB in {len(sizes)} files" if sizes else "nothing yet"
-
-
 def _store() -> Iterator[Finding]:
-    """The store, holders that are gone, and metrics that wait for the store."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a server that is down: one try
+    """The MLflow store, and the metrics that wait for it."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    uri = store_uri()
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    uri, shown = store_uri(), shown_uri()
+    file = sqlite_file(uri)
     if file is not None and not file.is_file():
-        yield Finding("ok", "store", f"{shown_uri()} is not there yet: the first sweep makes it")
-    else:
-        yield from _opened(uri, file)
-    waiting = sorted(path for path in (results_dir() / "spool").glob("**/*") if path.is_file())
-    if waiting:
-        size = sum(path.stat().st_size for path in waiting) / 1e6
-        remedy = "the next launch of their sweeps writes them"
-        yield Finding("warning", "spool", f"{len(waiting)} files, {size:.1f} MB of metrics wait for the store", remedy)
-    else:
-        yield Finding("ok", "spool", "empty")
-
-
-def _opened(uri: str, file: Path | None) -> Iterator[Finding]:
-    unwritable, shown = _unwritable(file) if file is not None else "", shown_uri()
-    if unwritable:
+        yield Finding("ok", "store", f"{shown} does not exist yet: the first sweep makes it")
+    elif file is not None and (reason := _unwritable(file)):
         remedy = "set JEPA_RESULTS to a folder of yours, or MLFLOW_TRACKING_URI to another store"
-        yield Finding("problem", "store", f"{shown} cannot be written to: {unwritable}", remedy)
-        return
-    try:
-        client = open_client(uri)
-        began = time.monotonic()
-        client.search_experiments(max_results=1)
-        seconds = time.monotonic() - began
-    except ConfigError as error:
-        yield Finding("problem", "store", str(error))
-        return
-    except MlflowException as error:
-        remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {shown}"
-        yield Finding("problem", "store", f"{shown} cannot be used: {str(error).partition(chr(10))[0]}", remedy)
-        return
-    size = f", {file.stat().st_size / 1e6:.1f} MB" if file is not None else ""
-    slow = seconds > _SLOW_S
-    remedy = "move the store to a faster or nearer disk, or server" if slow else ""
-    yield Finding("warning" if slow else "ok", "store", f"{shown}{size}, a read takes {1000 * seconds:.0f} ms", remedy)
-    if uri.startswith("http"):
-        yield from _server_version(uri)
-    yield from _holders(client)
+        yield Finding("problem", "store", f"{shown} cannot be written to: {reason}", remedy)
+    else:
+        try:
+            open_client(uri)
+            yield Finding("ok", "store", shown)
+        except ConfigError as error:
+            yield Finding("problem", "store", str(error))
+        except MlflowException as error:
+            remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {shown}"
+            yield Finding("problem", "store", f"{shown} cannot be used: {str(error).partition(chr(10))[0]}", remedy)
+    waiting = sum(file.stat().st_size for file in (results_dir() / "spool").glob("*.jsonl")) / 1e6
+    if waiting:
+        remedy = "the next launch of their sweeps writes them"
+        yield Finding("warning", "offline queue", f"{waiting:.1f} MB of metrics wait for the store", remedy)
 
 
 def _unwritable(file: Path) -> str:
-    """Why the sqlite file cannot be written to, "" where it can: asks for the write lock and gives it back."""
-    if not os.access(file.parent, os.W_OK):
-        return f"{file.parent} is read-only"
-    if not os.access(file, os.W_OK):
-        return "the file is read-only"
+    """The reason why an sqlite file cannot be written to, or "": takes its write lock for a moment."""
+    if not (os.access(file.parent, os.W_OK) and os.access(file, os.W_OK)):
+        return "it is read-only"
     try:
         with closing(sqlite3.connect(file, timeout=2, isolation_level=None)) as connection:
             connection.execute("begin immediate")
@@ -264,91 +191,31 @@ def _unwritable(file: Path) -> str:
     return ""
 
 
-def _server_version(uri: str) -> Iterator[Finding]:
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=3) as response:
-            server = response.read(100).decode(errors="replace").strip()
-    except (OSError, ValueError) as error:
-        yield Finding("warning", "MLflow server", f"does not tell its version ({error})")
-        return
-    same = server == mlflow.__version__
-    remedy = "" if same else "install the same version on both sides"
-    text = f"{server}, here {mlflow.__version__}"
-    yield Finding("ok" if same else "warning", "MLflow server", text, remedy)
-
-
-def _holders(client: MlflowClient) -> Iterator[Finding]:
-    """Sweeps that a launch runs, and those whose launch died."""
-    for experiment in client.search_experiments(max_results=1000):
-        tag = experiment.tags.get("sweep.holder", "")
-        if not tag or not json.loads(tag):
-            continue
-        holder = holder_of(experiment.name)
-        if holder is not None:
-            yield Finding("ok", "running", f"{experiment.name}, by {holder.description}")
-        else:
-            yield Finding("warning", "left", f"{experiment.name}: its launch is gone", "the next launch takes it over")
-
-
 def _ray() -> Iterator[Finding]:
-    try:
-        version = importlib.import_module("ray").__version__
-    except ImportError as error:
-        yield Finding("problem", "Ray", f"cannot be imported: {error}", "pip install -r requirements.lock")
-        return
+    import ray
     from ray.exceptions import RayError
 
+    from sweeps.engine.cluster.nodes import expected_of_nodes, problems_of_nodes
     from sweeps.engine.cluster.session import cluster_address, ray_session
 
     try:
         address = cluster_address()
     except ConfigError as error:
-        yield Finding("problem", "Ray", f"{version}, {error}")
+        yield Finding("problem", "Ray", f"{ray.__version__}, {error}")
         return
     if not address:
-        yield Finding("ok", "Ray", f"{version}, started on this machine for each launch")
+        yield Finding("ok", "Ray", f"{ray.__version__}, started on this machine for each launch")
         return
-    yield Finding("ok", "Ray", f"{version}, the cluster at {address} answers")
+    yield Finding("ok", "Ray", f"{ray.__version__}, the cluster at {address} answers")
     try:
-        with ray_session():
-            yield from _nodes()
-    except (ConfigError, RayError, RuntimeError, ConnectionError) as error:  # whatever ray.init raises
+        with ray_session(), expected_of_nodes() as expected:
+            for node, problem in problems_of_nodes(expected).items():
+                if problem:
+                    yield Finding("problem", f"node {node}", problem, "update it (ray up CLUSTER.yaml)")
+                else:
+                    yield Finding("ok", f"node {node}", "runs the head's code and sees its storage")
+    except (ConfigError, RayError, RuntimeError, ConnectionError) as error:  # as ray.init raises
         yield Finding("problem", "Ray", f"the cluster at {address} lets nobody in: {str(error).partition(chr(10))[0]}")
-
-
-def _nodes() -> Iterator[Finding]:
-    """Every node that is up: has it the head's code, and does it see the storage?"""
-    from sweeps.engine.cluster.nodes import expected_of_nodes, problems_of_nodes
-
-    with expected_of_nodes() as expected:
-        for address, problem in problems_of_nodes(expected).items():
-            if problem:
-                yield Finding("problem", f"node {address}", problem, "update it (ray up CLUSTER.yaml)")
-            else:
-                yield Finding("ok", f"node {address}", "has the head's code and sees its storage")
-
-
-def _cluster_file() -> Iterator[Finding]:
-    """Of the cluster whose head this is, or else the one that `ray up` would make."""
-    from sweeps.engine.cluster.nodes import BOOTSTRAP
-
-    files = (Path(BOOTSTRAP).expanduser(), Path("cluster.yaml"), _ROOT / "cluster.yaml")
-    file = next((path for path in files if path.is_file()), None)
-    if file is None:
-        yield Finding("ok", "cluster file", "none: sweeps run on this machine")
-        return
-    yaml = importlib.import_module("yaml")
-    try:
-        cluster: Any = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        yield Finding("problem", "cluster file", f"{file} is no YAML: {' '.join(str(error).split())}", "mend that line")
-        return
-    if not isinstance(cluster, dict) or "provider" not in cluster:
-        yield Finding("problem", "cluster file", f"{file} has no provider", "see Ray's cluster YAML reference")
-        return
-    types = list(cluster.get("available_node_types") or {}) or ["the machines of provider local"]
-    prices = "with" if "price" in str(cluster.get("metadata") or {}) else "without"
-    yield Finding("ok", "cluster file", f"{file}: {', '.join(types)}; {prices} prices in its metadata")
 
 
 def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
@@ -365,4 +232,4 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
     yield Finding("ok", sweep.name, f"data {base.data.name} {where}, encoder {base.model.encoder}")
 
 
-CHECKS = [_python, _torch, _machine, _results, _storage, _cache, _store, _ray, _cluster_file]
+CHECKS = [_python, _machine, _folders, _storage, _store, _ray]

@@ -1,15 +1,13 @@
-"""Why a cell is in its state, and what it is made of."""
+"""--explain: the state of a cell with its reason, config, code and checkpoints."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from datetime import datetime
 
 from mlflow.entities import Run
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
-from jepa_train.storage.storage import StorageError, StoragePath, checkpoints_dir
+from jepa_train.storage.storage import StorageError, checkpoints_dir
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.store.mlflow_client import open_client
@@ -25,10 +23,10 @@ _MADE_BY = {
 
 
 def explain(plan: Plan, word: str) -> Facts | None:
-    """The facts of --explain, or None when the sweep has no such cell.
+    """The facts of --explain, or None if the sweep has no such cell.
 
     Args:
-        word: the cell's key, the beginning of it, or its label.
+        word: the cell's key, the beginning of the key, or the label.
 
     Raises:
         ConfigError: the word fits several cells, or the storage of the checkpoints is away.
@@ -38,39 +36,37 @@ def explain(plan: Plan, word: str) -> Facts | None:
     entries = {entry.key: entry for entry in (read_entries(experiment, uri) if experiment is not None else [])}
     rows = {row.cell.key: row for row in plan.rows()}
     labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
-    key = _found(labels, word, rows.keys())
+    key = _key_of(labels, word, rows.keys())
     if key is None:
         return None
     entry = entries.get(key)
     run = open_client(uri).get_run(entry.run_id) if entry is not None else None
     base = {name: str(value) for name, value in flatten(plan.base).items()}
     config = {n: str(v) for n, v in flatten(rows[key].cell.config).items()} if key in rows else entries[key].params
+    folder = checkpoints_dir(plan.sweep.name) / key
+    try:
+        checkpoints = [str(folder / name) for name in folder.names() if name.endswith(".pt")]
+    except StorageError as error:
+        raise ConfigError(f"JEPA_STORAGE must be a storage that answers: {error}; see doctor") from error
     return {
         "sweep": plan.sweep.name,
         "key": key,
         "label": labels[key],
-        "state": rows[key].state if key in rows else plan.rules.state(entry),
+        "state": plan.rules.state(entry),
         "why": _why(plan, entry, run, in_file=key in rows),
         "in_file": key in rows,
         "run_id": entry.run_id if entry else None,
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
         "lost_device_hours": entry.lost_device_seconds / 3600 if entry else 0.0,
         "code": {name: run.data.tags[tag] for tag, name in _MADE_BY.items() if tag in run.data.tags} if run else {},
-        "checkpoints": _checkpoints(checkpoints_dir(plan.sweep.name) / key),
+        "checkpoints": checkpoints,
         "config": config,
         "base": {name: base.get(name) for name, text in config.items() if base.get(name) != text},
     }
 
 
-def _checkpoints(folder: StoragePath) -> list[str]:
-    try:
-        return [str(folder / name) for name in folder.names() if name.endswith(".pt")]
-    except StorageError as error:
-        raise ConfigError(f"JEPA_STORAGE must be a storage that answers: {error}; see doctor") from error
-
-
 def explain_lines(facts: Facts) -> list[str]:
-    """The same, to be read."""
+    """The facts of --explain as lines of text."""
     lines = [f"{facts['sweep']}: {facts['label']} ({facts['key']})", f"  {facts['state']}: {facts['why']}"]
     if facts["run_id"]:
         lost = f", {facts['lost_device_hours']:.2g} of them lost with workers" if facts["lost_device_hours"] else ""
@@ -80,59 +76,49 @@ def explain_lines(facts: Facts) -> list[str]:
     lines.append("  config, * where it differs from the sweep's base:")
     width = max(len(name) for name in facts["config"])
     for name, text in facts["config"].items():
-        changed = name in facts["base"]
-        told = f"  (base: {facts['base'][name] or 'nothing'})" if changed else ""
-        lines.append(f"  {'*' if changed else ' '} {name:<{width}}  {text}{told}".rstrip())
+        mark, of_base = ("*", f"  (base: {facts['base'][name] or 'nothing'})") if name in facts["base"] else (" ", "")
+        lines.append(f"  {mark} {name:<{width}}  {text}{of_base}".rstrip())
     return lines
 
 
-def _found(labels: dict[str, str], word: str, asked: Collection[str]) -> str | None:
-    """The key of the one cell that the word means; of equal labels, the one that the file asks for."""
+def _key_of(labels: dict[str, str], word: str, in_file: Collection[str]) -> str | None:
+    """The key of the one cell that the word fits; of equal labels, the one that the sweep's file asks for."""
     if word in labels:
         return word
     fitting = [key for key, label in labels.items() if label == word] or [key for key in labels if key.startswith(word)]
-    fitting = [key for key in fitting if key in asked] or fitting
+    fitting = [key for key in fitting if key in in_file] or fitting
     if len(fitting) > 1:
-        shown = ", ".join(f"{key} ({labels[key]})" for key in sorted(fitting)[:5])
-        raise ConfigError(f"--explain {word} fits {len(fitting)} cells: {shown}; write more of the key")
+        cells = ", ".join(f"{key} ({labels[key]})" for key in sorted(fitting)[:5])
+        raise ConfigError(f"--explain {word} fits {len(fitting)} cells: {cells}; write more of the key")
     return fitting[0] if fitting else None
 
 
 def unknown_cell(word: str, labels: list[str]) -> ConfigError:
-    """What is answered when no sweep of the command line has the cell."""
+    """The error if no sweep of the command line has the cell."""
     return ConfigError(f"--explain {word} fits no cell{nearest(word, labels) or '; --dry-run lists them'}")
 
 
 def _why(plan: Plan, entry: Entry | None, run: Run | None, *, in_file: bool) -> str:
-    """One sentence."""
+    """The reason of the state, in one sentence."""
     if entry is None or run is None:
         return "never begun; the next launch runs it"
     state, note = plan.rules.state(entry), plan.rules.note(entry, int(entry.params.get("epochs", 0)))
     gone = "" if in_file else "; the sweep's file does not ask for it any more"
-    ended = _when(run.info.end_time)
+    ended = _time(run.info.end_time)
     if state == "running":
-        return f"{note}, since {_when(run.info.start_time)}{gone}"
+        return f"{note}, since {_time(run.info.start_time)}{gone}"
     if state == "missing":
         how = "interrupted" if entry.status == "interrupted" else "by a launch that is gone"
-        return f"{note}, {how}; {gone.removeprefix('; ') or 'the next launch goes on with it'}"
+        return f"{note}, {how}{gone or '; the next launch goes on with it'}"
     if state == "pruned":
         rung = f" at epoch {max(entry.rungs)}: {entry.rungs[max(entry.rungs)]:.4g}" if entry.rungs else ""
         return f"given up {ended} by early stopping{rung} for {plan.sweep.goals[0].name}{gone}"
     if state == "failed":
-        place = _traceback(run)
-        return f"{note} ({ended}; {place}); it runs again with --retry failed{gone}"
+        place = f"{run.info.artifact_uri}/traceback.txt".removeprefix("file://")
+        return f"{note} ({ended}; traceback in {place}); it runs again with --retry failed{gone}"
     return f"{ended}, {note or f'all {entry.epoch} epochs'}{gone}"
 
 
-def _when(milliseconds: Any) -> str:
-    if not milliseconds:
-        return "at an unknown time"
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone():%Y-%m-%d %H:%M}"
-
-
-def _traceback(run: Run) -> str:
-    uri = str(run.info.artifact_uri)
-    if not uri.startswith("file://"):
-        return "traceback.txt among the run's artifacts"
-    file = Path(uri.removeprefix("file://")) / "traceback.txt"
-    return f"traceback in {file}" if file.is_file() else "no traceback"
+def _time(milliseconds: int | None) -> str:
+    """Local time; an interrupted server may have left none."""
+    return f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d %H:%M}" if milliseconds else "at an unknown time"

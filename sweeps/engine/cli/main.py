@@ -1,9 +1,9 @@
-"""Launching: the command line of a sweep file, from its plan to the printed table and an honest exit code."""
+"""Command line of a sweep file: plan, launch, printed table and exit code."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from sweeps.engine.parser import refuse
 from sweeps.engine.spec.scale import Study, about, at_scale
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
-# MLflow, pandas, timm and Ray take seconds to import: each where it is needed, so that --help and mistakes are fast.
+# MLflow, pandas, timm and Ray take seconds to import: each only where it is needed, so that --help and errors are fast.
 if TYPE_CHECKING:
     from sweeps.engine.cli.status import Facts
     from sweeps.engine.plan.plan import Plan
@@ -33,6 +33,7 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
         options = read_words(sys.argv[1:] if words is None else words, about=about(study))
         if options.names:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+        options.announce([Path(file).stem])
         sweep = at_scale(study, options.scale)
     except ConfigError as error:
         return refuse(error)
@@ -40,11 +41,11 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
 
 
 def launch(sweeps: Named, options: Options) -> int:
-    """Do what the command line asks for with sweeps, one after another; cells run in one Ray session.
+    """Run a command line on sweeps, one after another; cells run in one Ray session.
 
     Returns:
-        0 when every cell has a result (divergence, collapse and early stopping are results), 1 when some have none or
-        metrics wait in the spool, 2 for bad input or a storage that is away, 130 after Ctrl-C.
+        0 if every cell has a result (divergence, collapse and early stopping are results), 1 if some have none or
+        metrics wait in the offline queue, 2 for bad input or a storage that is away, 130 after Ctrl-C.
     """
     from mlflow.exceptions import MlflowException
 
@@ -54,10 +55,10 @@ def launch(sweeps: Named, options: Options) -> int:
     try:
         for number, (sweep, file) in enumerate(sweeps):
             _check_name(sweep, file, [before.name for before, _ in sweeps[:number]])
-        results_dir()  # a folder that is none is answered before the store in it is read
+        results_dir()  # refuses a bad folder before the store in it is read
         if options.status:
             return _show_status(sweeps, options)
-        storage_dir()  # a URL that is none is answered before anything is planned
+        storage_dir()  # refuses a bad URL before anything is planned
         plans = _planned(sweeps, options)
         if options.dry_run:
             return _show_plans(sweeps, plans, options)
@@ -89,9 +90,9 @@ def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
 
 
 def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
-    """Every plan that can be made now: all mistakes are answered before the first sweep starts.
+    """Every plan that can be made now, so that bad input is refused before the first sweep starts.
 
-    The base of a sweep may be the best cell of one before it on the same command line: None until that has run.
+    None for a sweep whose base is the best cell of one before it on the same command line, which has to run first.
     """
     from sweeps.engine.plan.plan import make_plan
     from sweeps.engine.store.lock import holder_of
@@ -142,13 +143,18 @@ def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
 
 
 def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
-    """Run and show each sweep; Ray starts only when a cell is missing."""
-    from sweeps.engine.cli.summary import summary, summary_lines
-    from sweeps.engine.run.launch import Launch
-    from sweeps.engine.store.reader import shown_uri
+    """Run and show each sweep. Ray starts only when a cell is missing, while the other libraries are imported."""
+    from sweeps.engine.cluster.session import ray_session
 
     all_facts, say = [], _printer(console)
-    with Launch(console, say, max_gpu_hours=options.max_gpu_hours) as launch:
+    with ExitStack() as stack:
+        missing = any(plan is not None and plan.todo for plan in plans)
+        ready = stack.enter_context(ray_session(wait=False)) if missing else None
+        from sweeps.engine.cli.summary import summary, summary_lines
+        from sweeps.engine.run.launch import Launch
+        from sweeps.engine.store.reader import shown_uri
+
+        launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
         for (sweep, file), plan in zip(sweeps, plans, strict=True):
             with _held(sweep, file, plan, options, say) as current:
                 facts = summary(launch.run(current))
@@ -160,7 +166,7 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
 
 
 def _evaluate(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
-    """Finished cells through other protocols; the metrics join their runs."""
+    """Evaluate finished cells by other protocols and add the metrics to their runs."""
     from sweeps.engine.run.launch import Launch
 
     facts, say = [], _printer(console)
@@ -177,7 +183,7 @@ def _evaluate(sweeps: Named, plans: Sequence["Plan | None"], options: Options, c
 def _held(
     sweep: Sweep, file: Path, plan: "Plan | None", options: Options, say: Callable[[str], None]
 ) -> Iterator["Plan"]:
-    """Hold the sweep for the block. Its plan, with what earlier launches wrote, or could not write until now."""
+    """Hold the sweep for the block. Yields its plan, after the operations that earlier launches left offline."""
     from sweeps.engine.plan.plan import make_plan
     from sweeps.engine.store.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
@@ -185,7 +191,7 @@ def _held(
     with hold(sweep.name, say, take_over=options.take_over):
         replayed = replay_offline_queue(sweep.name)
         if replayed:
-            say(f"{sweep.name}: {replayed} records of an earlier launch that waited are in the store now")
+            say(f"{sweep.name}: {replayed} records that an earlier launch left offline are in the store now")
         if plan is None or isinstance(sweep.base, BestOf):  # the other sweep may have another best cell by now
             plan = make_plan(sweep, file, options.places, retry=options.retry)
         else:
@@ -196,7 +202,7 @@ def _held(
 def _show(
     facts: Sequence["Facts"], lines_of: Callable[["Facts"], list[str]], options: Options, *, of: str = "sweeps"
 ) -> int:
-    """The facts, as one JSON document or to be read."""
+    """Print the facts, as one JSON document or as text."""
     _write_json(facts, options, of=of)
     if not options.json:
         sys.stdout.write("\n\n".join("\n".join(lines_of(each)) for each in facts) + "\n")
@@ -209,5 +215,5 @@ def _write_json(facts: Sequence["Facts"], options: Options, *, of: str = "sweeps
 
 
 def _printer(console: Console) -> Callable[[str], None]:
-    """Prints a line as it is, however long."""
+    """Print lines unwrapped and without markup."""
     return partial(console.print, highlight=False, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Sweeps by their names: what python -m sweeps does with them, and doctor."""
+"""Sweeps by name: python -m sweeps NAME, and doctor."""
 
 import importlib
 import sys
@@ -11,7 +11,7 @@ from jepa_train.base.errors import ConfigError, nearest, short_repr
 from jepa_train.base.scale_names import Scale
 from sweeps.engine.cli.args import read_words
 
-# torch and Optuna take seconds to import: where a sweep is loaded, so that --help and a misspelt name are fast.
+# torch and Optuna take seconds to import: only where a sweep is loaded, so that --help and a misspelt name are fast.
 if TYPE_CHECKING:
     from sweeps.engine.spec.sweep import Sweep
 
@@ -19,14 +19,14 @@ _USAGE = "python -m sweeps NAME [NAME ...] [options], or doctor [NAME], or fetch
 
 
 def by_name(words: Sequence[str]) -> int:
-    """The words that are no option and no assignment are sweeps, or `doctor` and the sweep to look at.
+    """Run the sweeps that a command line names, or doctor with the sweeps to check. Returns the exit code.
 
     Raises:
-        ConfigError: an unknown option, or a mistake in a sweep's file.
+        ConfigError: an unknown option, or bad input in a sweep's file.
     """
     known = sorted(path.stem for path in Path(package.__path__[0]).glob("*.py") if not path.stem.startswith("_"))
     usage = f"{_USAGE}; sweeps: {', '.join(known)}"
-    options = read_words(words, usage=usage, names=known)
+    options = read_words(words, usage=usage)
     doctor, names = options.names[:1] == ("doctor",), options.names
     names = names[1:] if doctor else names
     unknown = next((name for name in names if name not in known), None)
@@ -34,6 +34,8 @@ def by_name(words: Sequence[str]) -> int:
         problem = f"error: {unknown!r} is no sweep{nearest(unknown, known)}\n" if unknown else ""
         sys.stderr.write(f"{problem}usage: {usage}\n")
         return 2
+    if not doctor:
+        options.announce(names)
     sweeps = [_load(name, options.scale) for name in names]
     if doctor:
         from sweeps.engine.cli.doctor import examine

@@ -1,4 +1,4 @@
-"""The dry run: every cell of a sweep with its state, and its price where that is known."""
+"""--dry-run: every cell of a sweep with its state, and its price if that is known."""
 
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
@@ -11,7 +11,7 @@ def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
     """The facts of --dry-run.
 
     Args:
-        plan: None when the sweep's base is the best cell of a sweep that runs before it.
+        plan: None if the sweep's base is the best cell of a sweep that runs before it.
         price: of the plan; None with it.
     """
     if plan is None:
@@ -35,7 +35,7 @@ def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
 
 
 def preview_lines(facts: Facts) -> list[str]:
-    """The same, to be read."""
+    """The facts of --dry-run as lines of text."""
     if "waits_for" in facts:
         return [f"{facts['sweep']}: to be planned when {facts['waits_for']} has a best cell"]
     lines = [f"{facts['sweep']}: {facts['done']} of {facts['total']} cells done ({counted(facts['states'])})"]
@@ -43,8 +43,8 @@ def preview_lines(facts: Facts) -> list[str]:
         hours = "" if not facts["hours"] else f"{cell['hours']:>8.2g} h  " if cell["hours"] else " " * 12
         notes = [cell["note"]] if cell["note"] else []
         notes += ["to compare with"] if cell["role"] == "reference" else []
-        told = f"  ({'; '.join(notes)})" if notes else ""
-        lines.append(f"  {cell['state']:<12}{hours}{cell['key']}  {cell['label']}{told}")
+        detail = f"  ({'; '.join(notes)})" if notes else ""
+        lines.append(f"  {cell['state']:<12}{hours}{cell['key']}  {cell['label']}{detail}")
     if facts["to_be_proposed"]:
         lines.append(f"  {'missing':<12}{facts['to_be_proposed']} points, to be proposed by Optuna")
     return lines + facts["price"]

@@ -1,20 +1,20 @@
-"""The state of a sweep, from the store alone: from another terminal, or through a remote server."""
+"""--status: the state of a sweep, from the store alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.select.objectives import Goal
 from analysis.store.cell_list import recorded_cells
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of
-from sweeps.engine.run.eta import duration, seconds_left
+from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
 from sweeps.engine.store.reader import Entry, current_entries, find_experiment, shown_uri, store_uri
 
-Facts = dict[str, Any]  # printed by --json; the text is made of the same
+Facts = dict[str, Any]  # printed by --json, and the source of the text
 
 
 def status(sweep: Sweep) -> Facts:
@@ -73,11 +73,11 @@ def _running(entry: Entry, goal: Goal) -> Facts:
 
 
 def _total(sweep: Sweep, requested: Sequence[str] | None, begun: int) -> int:
-    """The number of all cells, counted without looking at the data, which may lie on another machine.
+    """The number of all cells, without access to the data, which may be on another machine.
 
     Args:
         requested: the list that the last launch recorded; a search has still to propose the rest.
-        begun: how many of the cells have a run.
+        begun: number of the cells that have a run.
     """
     if requested is not None and not sweep.space:
         return len(requested)
@@ -88,24 +88,17 @@ def _total(sweep: Sweep, requested: Sequence[str] | None, begun: int) -> int:
 
 
 def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:
-    """From the mean time of a cell so far, a running one counted by its epochs; None when nothing runs or is known."""
-    weights = {"running": None, "finished": 1.0, "diverged": 1.0, "collapsed": 1.0, "pruned": 1.0}
+    """Seconds by the mean time of a cell so far, running ones counted by their epochs; None if that is unknown."""
     trained = [
-        (entry, weights[state] or _fraction(entry.params, entry.epoch))
+        (entry, entry.epoch / max(1, int(entry.params["epochs"])) if state == "running" else 1.0)
         for entry, state in zip(entries, states, strict=True)
-        if state in weights and entry.params.get("epochs") != "0"
+        if state not in ("missing", "failed") and entry.params.get("epochs") != "0"
     ]
-    lanes = states.count("running")
-    worked = sum(fraction for _, fraction in trained)
-    if not lanes or worked <= 0:
+    lanes, cells = states.count("running"), sum(fraction for _, fraction in trained)
+    if not lanes or cells <= 0:
         return None
-    gpus = sweep.gpus_per_worker
-    devices = sweep.workers * (gpus if gpus > 0 else 1.0)
-    each = sum(entry.device_seconds for entry, _ in trained) / devices / worked
-    over = sum(state not in ("missing", "running") for state in states)
+    devices = sweep.workers * (sweep.gpus_per_worker if sweep.gpus_per_worker > 0 else 1.0)
+    each = sum(entry.device_seconds for entry, _ in trained) / devices / cells
+    ended = sum(state not in ("missing", "running") for state in states)
     running = sum(fraction for entry, fraction in trained if entry.status == "running")
-    return seconds_left(each, total - over - running, lanes)
-
-
-def _fraction(params: Mapping[str, str], epoch: int) -> float:
-    return epoch / max(1, int(params["epochs"]))
+    return each * (total - ended - running) / lanes

@@ -1,4 +1,4 @@
-"""What a launch leaves behind: every cell's state, and what to do about those without a result."""
+"""Summary of a launch: the number of cells in each state, and the remedy for those without a result."""
 
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
@@ -7,7 +7,7 @@ from sweeps.engine.run.launch import Launched
 
 
 def summary(launched: Launched) -> Facts:
-    """The facts of the end of a launch, from its plan and what became of its cells."""
+    """The facts at the end of a launch."""
     plan, outcome = launched.plan, launched.outcome
     rows = plan.rows()
     cells = {
@@ -34,7 +34,7 @@ def summary(launched: Launched) -> Facts:
 
 
 def summary_lines(facts: Facts) -> list[str]:
-    """The same without the table, to be read."""
+    """The facts as lines of text, without the table."""
     hours = f", which took {facts['hours']:.2f} {facts['unit']}" if facts["ran"] else ""
     lost = f", {facts['lost_hours']:.2g} of them lost with workers" if facts["lost_hours"] else ""
     ran = f"{facts['ran']} ended in this launch{hours}{lost}"

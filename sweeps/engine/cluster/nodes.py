@@ -1,4 +1,4 @@
-"""The nodes of the cluster that a launch has joined: those that are up, those that may come, whether they are fit."""
+"""Nodes of the cluster that a launch has joined: those that are up, those that may come, and checks of both."""
 
 import time
 from collections import Counter
@@ -8,40 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.cloudpickle
 import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train.base.errors import ConfigError, short_repr
 from jepa_train.storage.storage import storage_dir
-from sweeps.engine.cluster import node_check
 from sweeps.engine.cluster.folders import check_shared_storage, probe_file
-from sweeps.engine.cluster.node_check import Expected
+from sweeps.engine.cluster.node_check import Expected, installed_versions, problem
 from sweeps.engine.cluster.ray_private import draining_nodes, head_age_s
 from sweeps.engine.cluster.resources import Node, alive
 from sweeps.engine.cluster.session import cluster_address
 
-ARRIVAL_S = 300.0  # after its head, the machines of a cluster that starts all of them at once are there, or will not be
-ANSWER_S = 120.0  # for a node to be looked at: it starts a process for that
+ARRIVAL_S = 300.0  # after its head, the machines that start with a cluster are there, or have failed to start
+ANSWER_S = 120.0  # for the check of a node, which starts a process there
 
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # which `ray up` leaves on the head: what the autoscaler goes by
-_GROUP = "ray.io/node-group"  # the label of a node that the autoscaler has started: its type
-
-ray.cloudpickle.register_pickle_by_value(node_check)
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # the autoscaler's settings, which `ray up` leaves on the head
+_GROUP = "ray.io/node-group"  # label of a node that the autoscaler has started: its type
 
 
 def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
-    """The nodes that are up, and on a cluster those that the autoscaler may still start, as ray.nodes() will list them.
+    """The nodes that are up, and on a cluster those that the autoscaler may still start, as ray.nodes() lists them.
 
-    Machines that start with the cluster are waited for while it is young. Ray must be running.
+    Waits for machines that start with the cluster while it is young. Ray must be running.
     """
     spec = autoscaling()
-    told = False
-    while (late := _late(spec, nodes := alive(ray.nodes()))) and head_age_s() < ARRIVAL_S:
-        if not told:
+    waiting = False
+    while (late := _num_late(spec, nodes := alive(ray.nodes()))) and head_age_s() < ARRIVAL_S:
+        if not waiting:
             note(f"waiting for {late} of the cluster's machines")
-        told = True
+        waiting = True
         time.sleep(1.0)
     if late:
         note(f"{late} of the cluster's machines have not come up yet; going on without them")
@@ -49,90 +45,84 @@ def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
 
 
 def autoscaling() -> Mapping[str, Any]:
-    """What the autoscaler of the cluster that this launch joins goes by; {} where there is none, or no cluster.
+    """Settings of the autoscaler of the cluster that this launch joins; {} if there is none, or no cluster.
 
     Raises:
-        ConfigError: its file cannot be read.
+        ConfigError: its file is no YAML.
     """
     file = Path(BOOTSTRAP).expanduser()
     if not cluster_address() or not file.is_file():
         return {}
     try:
-        spec = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        return yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
         raise ConfigError(f"{file} must be YAML, got {short_repr(str(error))}; start the cluster anew") from error
-    if not isinstance(spec, Mapping):
-        raise ConfigError(f"{file} must be a cluster's file, got {short_repr(spec)}; start the cluster anew")
-    return spec
 
 
 def _worker_types(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     types = spec.get("available_node_types") or {}
-    return {name: about for name, about in types.items() if name != spec.get("head_node_type")}
+    return {name: settings for name, settings in types.items() if name != spec.get("head_node_type")}
 
 
-def _late(spec: Mapping[str, Any], nodes: Sequence[Node]) -> int:
-    """How many machines are missing of those that start with the cluster. Provider local has one type for all."""
+def _num_late(spec: Mapping[str, Any], nodes: Sequence[Node]) -> int:
+    """Number of missing machines of those that start with the cluster. Provider local has one type for all."""
     own = (spec.get("provider") or {}).get("type") == "local"
-    least = (spec.get("available_node_types") or {}).values() if own else _worker_types(spec).values()
-    return max(0, sum(about.get("min_workers", 0) for about in least) + bool(spec) - len(nodes))
+    types = (spec.get("available_node_types") or {}).values() if own else _worker_types(spec).values()
+    return max(0, sum(settings.get("min_workers", 0) for settings in types) + bool(spec) - len(nodes))
 
 
 def _to_come(spec: Mapping[str, Any], nodes: Sequence[Node]) -> list[Node]:
-    """Of every type as many as are not up, within what the cluster may have in all."""
+    """The nodes of each type that are not up, within the cluster's limit."""
     up = Counter(node.get("Labels", {}).get(_GROUP) for node in nodes)
     found: list[Node] = []
-    for name, about in _worker_types(spec).items():
-        missing = about.get("max_workers", 0) - up[name]
-        found += [{"NodeName": name, "Resources": about.get("resources") or {}}] * max(0, missing)
+    for name, settings in _worker_types(spec).items():
+        missing = settings.get("max_workers", 0) - up[name]
+        found += [{"NodeName": name, "Resources": settings.get("resources") or {}}] * max(0, missing)
     return found[: max(0, spec.get("max_workers", 0) + 1 - len(nodes))]
 
 
 @contextmanager
 def expected_of_nodes() -> Iterator[Expected]:
-    """What every node must have in common with this one, while the block lasts.
+    """Requirements of every node, from this one. The probe file stays in the storage while the block lasts.
 
     Raises:
         ConfigError: this node itself cannot use the storage.
     """
-    place = storage_dir()
-    check_shared_storage(place)
-    with probe_file(place) as probe:
-        yield Expected(
-            code=node_check.source_digests(), versions=node_check.installed_versions(), storage=str(place), probe=probe
-        )
+    storage = storage_dir()
+    check_shared_storage(storage)
+    with probe_file(storage) as probe:
+        yield Expected(versions=installed_versions(), storage=str(storage), probe=probe)
 
 
 def check_nodes(expected: Expected) -> None:
-    """Look at every node that is up. Those that come later are looked at when their first worker starts.
+    """Check every node that is up. Those that come later are checked when their first worker starts.
 
     Raises:
-        ConfigError: naming the nodes that differ.
+        ConfigError: naming the nodes that are not fit.
     """
-    problems = [f"{address}: {problem}" for address, problem in problems_of_nodes(expected).items() if problem]
+    problems = [f"{address}: {reason}" for address, reason in problems_of_nodes(expected).items() if reason]
     if problems:
         raise unfit_nodes_error(problems)
 
 
 def problems_of_nodes(expected: Expected) -> dict[str, str]:
-    """What is wrong with every node that is up and stays, by its address; "" where nothing is.
+    """The problem of every node that is up and stays, by its address; "" for a node without one.
 
-    One that drains, as spot machines do on a notice, takes no task: neither a look nor a cell.
+    A node that drains, as spot machines do on a notice, takes no task: neither a check nor a cell.
     """
-    look = ray.remote(num_cpus=0, max_retries=0)(node_check.problem)
-    looks = [
-        (node, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)))
-        for node in _staying()
-    ]
-    answers = [(node["NodeManagerAddress"], look.remote(expected)) for node, look in looks]
+    check = ray.remote(num_cpus=0, max_retries=0)(problem)
+    answers = {}
+    for node in _staying():
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        answers[node["NodeManagerAddress"]] = check.options(scheduling_strategy=here).remote(expected)
     problems = {}
-    for address, answer in answers:
+    for address, answer in answers.items():
         try:
             problems[address] = str(ray.get(answer, timeout=ANSWER_S))
         except (RayError, TimeoutError) as error:
-            problems[address] = f"cannot be looked at ({type(error).__name__})"
-    still = {node["NodeManagerAddress"] for node in _staying()}
-    return {address: problem for address, problem in problems.items() if address in still}  # spot machines go
+            problems[address] = f"cannot be checked ({type(error).__name__})"
+    staying = {node["NodeManagerAddress"] for node in _staying()}
+    return {address: reason for address, reason in problems.items() if address in staying}
 
 
 def _staying() -> list[Node]:
@@ -141,8 +131,8 @@ def _staying() -> list[Node]:
 
 
 def unfit_nodes_error(problems: Sequence[str]) -> ConfigError:
-    """Error that names every node that is not fit, and what is wrong with it."""
+    """Error that names every node that is not fit, and its problem."""
     return ConfigError(
-        f"every node must run the head's code and see its storage, got {'; '.join(sorted(problems))}; "
+        f"every node must have the head's versions and see its storage, got {'; '.join(sorted(problems))}; "
         "update the nodes (ray up CLUSTER.yaml), then launch again"
     )

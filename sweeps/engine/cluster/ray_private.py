@@ -1,7 +1,6 @@
 """Private hooks into Ray, written for version 2.60. No other module uses a private name of Ray.
 
-A process that only drains its node imports this, so Ray Train and Tune, which take seconds to import, are imported
-inside the functions that need them, and torch not at all.
+Ray Train and Tune, which take seconds to import, are imported inside the functions that need them.
 """
 
 import logging
@@ -12,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import ray_constants, services, state, worker
+from ray._private import ray_constants, state, worker
 from ray._private.utils import read_ray_address
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks most of it
-from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
-from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -77,33 +73,6 @@ def draining_nodes() -> Mapping[str, int]:
     in vain.
     """
     return dict(state.state.get_draining_nodes())
-
-
-def drain_this_machine(reason: str, deadline: float, *, timeout_s: float) -> list[str]:
-    """Drain every node of the cluster that runs on this machine, except the head, which all others need.
-
-    Hooks: GcsClient.drain_node and get_all_node_info, services.find_node_ids. Without them, a spot machine that is
-    taken away still gets new work, and its workers save no checkpoint.
-
-    Args:
-        deadline: when the machine goes, in seconds since the epoch.
-        timeout_s: of the question for the cluster's nodes.
-
-    Returns:
-        The hex ids of the nodes.
-
-    Raises:
-        RuntimeError, OSError, RpcError: the cluster cannot be asked, or refuses.
-    """
-    client = GcsClient(address=services.canonicalize_bootstrap_address_or_die(None))
-    here = services.find_node_ids()
-    nodes = client.get_all_node_info(timeout=timeout_s, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
-    found = [node.hex() for node, info in nodes.items() if node.hex() in here and not info.is_head_node]
-    for node in found:
-        taken, why = client.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, reason, int(deadline * 1000))
-        if not taken:
-            raise RuntimeError(f"node {node} refuses: {why}")
-    return found
 
 
 def keep_aws_keys_from_trials() -> None:

@@ -1,18 +1,20 @@
-"""ray_session: Ray for one command. The cluster that there is, or else a quiet one of its own on this machine."""
+"""ray_session: Ray for one command. It joins a running cluster, or starts a quiet Ray of its own on this machine."""
 
 import contextlib
+import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import ray
 
@@ -22,9 +24,11 @@ from sweeps.engine.cluster.folders import check_results_folder
 from sweeps.engine.cluster.ray_private import address_of_this_machine, on_loopback, silence_raylets
 
 OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel through files
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("analysis", "jepa_train", "search_spaces", "sweeps")  # the code that the nodes of a cluster need
 
 _ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: a dead worker is noticed and a lane ends sooner
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: to notice a dead worker, and to end a lane, sooner
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots, and one that fails ends the sweep
@@ -39,7 +43,7 @@ _CLUSTER_ENVIRONMENT = {
     _START_S: "600",  # a machine may have to be found, started and set up first; then it is tried again
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # 5 by default; of the 30 s to 2 min that a notice gives
 }
-_WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # which workers of a cluster do not have from here
+_WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # workers of a cluster do not inherit it
 _LOCAL_ENVIRONMENT = {
     _START_S: "300",  # the machine may be loaded
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only machines of a cluster would miss
@@ -50,89 +54,110 @@ _LOCAL_ENVIRONMENT = {
 
 
 def ray_dir() -> Path:
-    """Where Ray, Train and Tune keep their files."""
+    """Folder of the files of Ray, Train and Tune."""
     return results_dir() / "ray"
 
 
 def cluster_address() -> str:
-    """The cluster that a launch on this machine joins, as host:port; "" where it starts a Ray of its own.
+    """Address of the cluster that a launch on this machine joins, as host:port; "" if it starts a Ray of its own.
 
-    That is the one that RAY_ADDRESS names, or else the one that `ray start` has begun or joined here: on the head of a
-    cluster a sweep needs no word of it. RAY_ADDRESS=local keeps a launch away from it.
+    RAY_ADDRESS names it; otherwise it is the one that `ray start` has begun or joined on this machine, so that a sweep
+    on the head of a cluster needs no setting. RAY_ADDRESS=local prevents that.
 
     Raises:
         ConfigError: it does not answer, or it is no address of Ray's own protocol.
     """
     named = os.environ.get("RAY_ADDRESS", "")
-    address = "" if named == "local" else named if named not in ("", "auto") else address_of_this_machine()
-    remedy = "start it again (ray up CLUSTER.yaml), or set RAY_ADDRESS=local for a Ray of its own"
-    if not address and named == "auto":
-        raise ConfigError(f"RAY_ADDRESS=auto needs a Ray that was started on this machine, got none; {remedy}")
+    address = address_of_this_machine() if named in ("", "auto") else named
+    if named == "local" or not (address or named):
+        return ""
     host, _, port = address.rpartition(":")
-    if address and (not host or not port.isdigit() or "/" in host):
+    if not host or not port.isdigit() or "/" in host:
         raise ConfigError(
-            f"RAY_ADDRESS must be host:port of a cluster's head, got {address!r}; from another machine, submit to it: "
-            "ray submit CLUSTER.yaml FILE, or ray job submit"
+            f"RAY_ADDRESS must be host:port of a cluster's head, or auto where Ray was started, got {named!r}; from "
+            "another machine, submit to it: ray submit CLUSTER.yaml FILE, or ray job submit"
         )
-    if address:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError as error:
-            whose = "RAY_ADDRESS" if named not in ("", "auto") else "the Ray that was started on this machine"
-            raise ConfigError(f"{whose} must answer, got nothing from {address} ({error}); {remedy}") from error
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(
+            f"the Ray cluster must answer, got nothing from {address} ({error}); start it again (ray up CLUSTER.yaml), "
+            "or set RAY_ADDRESS=local for a Ray of its own"
+        ) from error
     return address
 
 
-@contextmanager
-def ray_session(num_cpus: int | None = None) -> Iterator[None]:
-    """Ray, up and quiet. On this machine it listens on loopback only, writes under results/ray and leaves no process.
+def driver_code() -> dict[str, Any]:
+    """Runtime environment that gives a cluster's nodes the driver's packages, and the modules beside the sweep file.
 
-    SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed. What Ray is told through
-    the environment is taken back at the end: the next session of the process may be of another kind.
+    Empty inside `ray job submit --working-dir`, whose folder already is the code of driver and nodes, and for a project
+    installed without its checkout.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))  # set by Ray's job manager
+    if "working_dir" in (job.get("runtime_env") or {}) or not (ROOT / "pyproject.toml").is_file():
+        return {}
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    beside = Path(file).resolve().parent if file else ROOT / "sweeps"
+    modules = [] if beside == ROOT / "sweeps" else [str(module) for module in beside.glob("*.py")]
+    included = [f"!/{package}{below}" for package in PACKAGES for below in ("", "/**")]
+    excludes = ["/[!.]*", "/.?*", *included, "__pycache__"]  # "/*" would exclude the root itself
+    return {"working_dir": str(ROOT), "excludes": excludes, "py_modules": modules}
+
+
+@contextmanager
+def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[Callable[[], str]]:
+    """Start Ray, or join a cluster. A Ray of its own listens on loopback only, writes to results/ray, ends completely.
+
+    SIGTERM ends the command like Ctrl-C does: by an exception, so that everything is closed. The environment variables
+    are restored at the end: the next session of the process may be of another kind.
 
     Args:
-        num_cpus: CPUs that lanes may use, all of the machine's by default. A cluster's nodes know theirs.
+        num_cpus: CPUs that lanes may use, all of the machine's by default. Ignored on a cluster.
+        wait: until Ray is up. Otherwise it starts in the background, while slow libraries are imported.
+
+    Yields:
+        A function that waits until Ray is up, and returns the address of the cluster, "" for a Ray of this process.
 
     Raises:
         ConfigError: see cluster_address; or the results cannot be written.
     """
+    if ray.is_initialized():  # by the caller, who also ends it
+        yield lambda: ""
+        return
     address = cluster_address()
     silence_raylets()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
         if address:
-            stack.callback(ray.shutdown)
-            ray.init(
-                address=address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            )
+            runtime_env = {"env_vars": _WORKER_ENVIRONMENT} | driver_code()
+            options: dict[str, Any] = {"address": address, "runtime_env": runtime_env}
         else:
             check_results_folder(results_dir())
-            options = stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir()))))
-            stack.callback(ray.shutdown)
-            _start_local(num_cpus, options)
-        if threading.current_thread() is threading.main_thread():
-            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
-        yield
+            options = {
+                "address": "local",
+                "num_cpus": num_cpus,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                **stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir())))),
+            }
+        stack.callback(ray.shutdown)
+        background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # leaving it waits for its thread
+        starting = background.submit(ray.init, logging_level=logging.ERROR, log_to_driver=False, **options)
 
+        def ready() -> str:
+            starting.result()
+            if threading.current_thread() is threading.main_thread():  # Ray has set a handler of its own
+                stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
+            return address
 
-def _start_local(num_cpus: int | None, options: Mapping[str, str]) -> None:
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        **options,
-    )
+        if wait:
+            ready()
+        yield ready
 
 
 @contextmanager
 def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Variables for this process and those that it starts, but for the ones that somebody has set."""
+    """Set variables for this process and its children, except those that the user has set."""
     ours = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -144,17 +169,14 @@ def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _short_path(directory: Path) -> Iterator[Path]:
-    """A short name for a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
+    """A short link to a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
     directory.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="jepa-"))
-    try:
-        link = home / "ray"
+    with tempfile.TemporaryDirectory(prefix="jepa-") as home:
+        link = Path(home) / "ray"
         link.symlink_to(directory, target_is_directory=True)
         yield link
-    finally:
-        shutil.rmtree(home)
-        (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short name
+    (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short link
 
 
-def _exit(signum: int, _: FrameType | None) -> None:
+def _exit(signum: int, _: object) -> None:
     raise SystemExit(128 + signum)

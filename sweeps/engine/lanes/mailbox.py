@@ -1,11 +1,12 @@
-"""Mailbox: hands cells from trials to lanes, and the lanes' reports back to the trials.
+"""Mailbox: passes cells from trials to lanes, and the lanes' reports back to the trials.
 
-Plain Python, no Ray and no torch: the one mailbox of a LanePool runs in an actor of its own, which must start fast.
-Lanes pull: a lane asks for its next cell when its workers are idle, so nobody ever has to give a lane back. What a
-worker says carries its claim: what is of a cell that has ended, or of a group that was replaced, is dropped.
+Plain Python, without Ray and torch: the one mailbox of a LanePool runs in an actor of its own, which must start fast.
+A lane asks for its next cell when its workers are idle. Messages of workers carry a claim (lane, worker group, ticket):
+those about a cell that has ended, or from a group that was replaced, are dropped.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,12 +14,11 @@ from typing import Any
 
 from sweeps.engine.lanes.tasks import Cell, Claim, End, Lane, Report, Task, WorkerFailure, ending
 
-POLL_S = 5.0  # longest wait inside one call, so that a waiting caller notices when the other side is gone
-STATEMENTS_S = 5.0  # how long a failed rank waits for the others to fail likewise
+POLL_S = 5.0  # longest wait inside one call, so that a waiting caller notices the loss of the mailbox
 
 
 class Mailbox:
-    """Cells wait in one queue; each of num_lanes lanes takes the next when all it had is done."""
+    """One queue of cells. Each of num_lanes lanes takes the next cell when its last one has ended."""
 
     def __init__(self, num_lanes: int) -> None:
         self._lanes = [Lane() for _ in range(num_lanes)]
@@ -29,158 +29,133 @@ class Mailbox:
         self._refusal = ""
         self._changed = asyncio.Condition()
 
-    # The trial's side.
+    # Calls of a trial.
 
     async def submit(self, owner: str, cell: Cell) -> int:
-        """Queue a cell and return its ticket: the one that it has, where the owner's process died and is back."""
+        """Queue a cell and return its ticket; a trial that was restarted gets the ticket that it had."""
         for task in self._tasks.values():
             if task.owner == owner and not task.stop:
-                task.asked = time.monotonic()
                 return task.ticket
         self._tickets += 1
-        task = Task(self._tickets, owner, cell, time.monotonic())
+        task = Task(self._tickets, owner, cell, queued=time.monotonic())
         self._tasks[task.ticket] = task
         self._queue.append(task)
         await self._notify()
         return task.ticket
 
     async def take(self, ticket: int, start: int) -> tuple[list[Report], End | None]:
-        """The reports from the start-th on, waiting a while for one, and how the cell ended, once it has.
+        """The reports from the start-th on, after a wait of up to POLL_S for one, and the cell's final status.
 
-        To ask for the start-th says that Tune has heard those before it and wants more.
+        A request for the start-th report confirms that Tune has judged those before it.
         """
         task = self._tasks.get(ticket)
         if task is None:
             return [], ending("stopped", "the lanes were closed")
-        task.asked, task.taken = time.monotonic(), start
+        task.taken = start
         await self._notify()
-        await self._wait(lambda: task.end is not None or len(task.reports) > start or not self._alive(), POLL_S)
-        task.asked = time.monotonic()
-        if task.end is None and not self._alive():
-            why = self._refusal or f"no lane is left to run cells: {self._lanes[-1].lost}"
+        await self._wait(lambda: task.end is not None or len(task.reports) > start or not self._usable())
+        if task.end is None and not self._usable():
             task.dequeue()
+            why = self._refusal or f"no lane is left to run cells: {self._lanes[-1].lost}"
             self._end(task, ending("interrupted", why))
         return task.reports[start:], task.end
 
-    async def beat(self, ticket: int) -> None:
-        """The trial lives, even if Tune keeps it waiting."""
-        if ticket in self._tasks:
-            self._tasks[ticket].asked = time.monotonic()
-
     async def abandon(self, ticket: int) -> None:
-        """The trial is gone: a cell that runs is stopped at its next report, one that waits is never started."""
+        """Give a cell up: one that runs is stopped at its next report, one that waits is never started."""
         task = self._tasks.get(ticket)
         if task is not None:
             task.stop = True
-        if task is not None and task.end is not None:
-            del self._tasks[ticket]
+            if task.end is not None:
+                del self._tasks[ticket]
         await self._notify()
 
-    # The lane's side.
+    # Calls of a lane's workers.
 
     async def refuse(self, why: str) -> None:
-        """A node must run no cells: no lane gets any from now on, and the driver is told."""
+        """Give out no more cells: a node of the cluster is not fit."""
         self._refusal = self._refusal or why
         await self._notify()
 
-    async def begin(self, lane: int, place: Any, alive: Sequence[str]) -> int:
-        """A new worker group introduces itself and gets its number. The cell its forerunner had in hand was lost.
+    async def begin(self, lane: int, placement: Any, alive: Sequence[str]) -> int:
+        """Register a new worker group and return its number. The cell of the group before it was lost.
 
         Args:
-            place: what the group occupies; the driver must free it where Train's controller dies.
+            placement: its placement group, for the driver to remove if Train's controller dies.
             alive: ids of the cluster's nodes.
         """
         mine = self._lanes[lane]
         mine.group += 1
-        mine.place = place
-        self._lose(mine, alive)
+        mine.placement = placement
+        self._lose_group(mine, alive)
         await self._notify()
         return mine.group
 
     async def join(self, lane: int, group: int, node: str, address: str) -> None:
-        """A rank says where it runs."""
+        """Record the node of a rank."""
         if group == self._lanes[lane].group:
             self._lanes[lane].nodes[node] = address
 
-    async def controlled(self, lane: int, controller: Any) -> None:
-        """Who keeps the lane's worker groups: a handle of its actor."""
-        self._lanes[lane].controller = controller
-
-    async def blame(self, lane: int, *failure: Any) -> None:
-        """Why the lane's worker group is about to be replaced: the fields of a WorkerFailure."""
-        self._lanes[lane].failure, self._lanes[lane].failed_at = WorkerFailure(*failure), time.monotonic()
-
     async def saved(self, claim: Claim, age_s: float) -> None:
-        """A checkpoint of the cell is safe: what its workers did until so many seconds ago will not be lost."""
-        lane, group, ticket = claim
-        task = self._lanes[lane].claimed(group, ticket)
-        if task is not None:
+        """Record that a checkpoint of the state so many seconds ago is safe."""
+        if task := self._claimed(claim):
             task.kept = max(task.kept, time.monotonic() - age_s)
 
     async def leave(self, claim: Claim, nodes: Sequence[str]) -> None:
-        """The worker group gives its cell up, to go on elsewhere: these nodes are about to be taken away."""
-        lane, group, ticket = claim
-        if self._lanes[lane].claimed(group, ticket) is not None:
-            self._lanes[lane].leaving = frozenset(nodes)
+        """Record that the worker group gives up its cell because these nodes are about to be taken away."""
+        if self._claimed(claim):
+            self._lanes[claim[0]].leaving = frozenset(nodes)
 
     async def next(self, lane: int, group: int, seen: int) -> tuple[int, Cell] | tuple[()] | None:
-        """(ticket, cell) for a rank that is done with ticket `seen`, () where there is none yet, None to end."""
+        """(ticket, cell) for a rank whose last ticket was `seen`, () where there is none yet, None to end."""
         mine = self._lanes[lane]
-        await self._wait(lambda: self._closed or group != mine.group or self._offer(mine, seen), POLL_S)
+        await self._wait(lambda: self._closed or group != mine.group or self._offer(mine, seen))
         if self._closed or group != mine.group:
             return None
         return (mine.task.ticket, mine.task.cell) if mine.task and self._offer(mine, seen) else ()
 
     async def report(self, claim: Claim, metrics: Report, wait: bool) -> bool:
-        """Rank 0's metrics of one epoch. True when the cell is to stop: its trial does not want it any more.
+        """Rank 0's metrics of one epoch. Returns True to stop the cell.
 
         Args:
-            wait: until Tune has judged these metrics; else the cell goes on meanwhile.
+            wait: for Tune's judgement of these metrics; otherwise the cell continues meanwhile.
         """
-        lane, group, ticket = claim
-        task = self._lanes[lane].claimed(group, ticket)
-        if task is None or task.unwanted:
+        task = self._claimed(claim)
+        if task is None or task.stop:
             return True
         task.reports.append(metrics)
-        told = len(task.reports)
+        number = len(task.reports)
         await self._notify()
-        while wait and task.taken < told and not task.unwanted:
-            await self._wait(lambda: task.taken >= told or task.unwanted, POLL_S)
-        return wait and task.unwanted
+        while wait and task.taken < number and not task.stop:
+            await self._wait(lambda: task.taken >= number or task.stop)
+        return wait and task.stop
 
     async def finish(self, claim: Claim, end: End) -> None:
-        """The cell has ended; the first ending counts."""
-        lane, group, ticket = claim
-        task = self._lanes[lane].claimed(group, ticket)
-        if task is not None:
+        """Record the final status of a cell; the first one counts."""
+        if task := self._claimed(claim):
             self._end(task, end)
         await self._notify()
 
-    async def alike(self, claim: Claim, rank: int, reason: str, workers: int) -> bool:
-        """Whether all ranks failed in the same way, asked by each rank that did; waits a while for the others.
+    # Calls of Ray Train's controller.
 
-        If so, no rank hangs in a collective and the worker group can go on with the next cell.
+    async def set_controller(self, lane: int, controller: Any) -> None:
+        """Record the handle of the lane's controller."""
+        self._lanes[lane].controller = controller
+
+    async def fail(self, lane: int, *failure: Any) -> None:
+        """Record why the lane's worker group is about to be replaced: the fields of a WorkerFailure."""
+        self._lanes[lane].failure, self._lanes[lane].failed_at = WorkerFailure(*failure), time.monotonic()
+
+    # Calls of the driver.
+
+    async def release(self, lane: int, alive: Sequence[str], lost: str = "") -> None:
+        """Requeue the lane's cell at the front: no machine comes for the lane now.
+
+        Args:
+            lost: why the lane has ended for good, "" where it may come back.
         """
-        lane, group, ticket = claim
-        task = self._lanes[lane].task  # it may have ended: by the first rank that failed
-        if task is None or (self._lanes[lane].group, task.ticket) != (group, ticket):
-            return False
-        task.errors[rank] = reason
-        await self._notify()
-        await self._wait(lambda: len(task.errors) == workers, STATEMENTS_S)
-        return len(task.errors) == workers and len(set(task.errors.values())) == 1
-
-    # The driver's side.
-
-    async def lose_lane(self, lane: int, reason: str, alive: Sequence[str]) -> None:
-        """The lane will not come back; the cell it had goes to another one."""
-        self._lanes[lane].lost = reason
-        await self.give_back(lane, alive)
-
-    async def give_back(self, lane: int, alive: Sequence[str]) -> None:
-        """No machine comes for the lane now: the cell it had goes to whichever lane is free first."""
         mine = self._lanes[lane]
-        self._lose(mine, alive)
+        mine.lost = lost
+        self._lose_group(mine, alive)
         if mine.task is not None and mine.task.end is None:
             mine.task.queued = time.monotonic()
             self._queue.appendleft(mine.task)
@@ -191,29 +166,28 @@ class Mailbox:
         """Why a node was refused, "" where none was."""
         return self._refusal
 
-    async def groups(self) -> list[int]:
-        """How many worker groups each lane has had so far; 0 while its first one starts."""
-        return [lane.group for lane in self._lanes]
-
-    async def place(self, lane: int) -> Any:
-        """What the lane's latest worker group said that it occupies, None before the first."""
-        return self._lanes[lane].place
-
-    async def controller(self, lane: int) -> Any:
-        """The actor that keeps the lane's worker groups, None before it has started."""
-        return self._lanes[lane].controller
+    async def lanes(self) -> list[tuple[int, Any, Any]]:
+        """For each lane the number of its worker groups so far, its controller, and its latest placement group."""
+        return [(lane.group, lane.controller, lane.placement) for lane in self._lanes]
 
     async def close(self) -> None:
-        """No more cells: lanes end, at their next report if they are running one."""
+        """End the lanes: an idle one now, a busy one at its next report."""
         self._closed = True
         for task in self._tasks.values():
             task.stop = True
         await self._notify()
 
+    def _claimed(self, claim: Claim) -> Task | None:
+        """The cell that a worker reports on; None if it has ended or another worker group has it."""
+        number, group, ticket = claim
+        lane = self._lanes[number]
+        task = lane.task
+        return task if task and task.end is None and (lane.group, task.ticket) == (group, ticket) else None
+
     def _offer(self, mine: Lane, seen: int) -> bool:
-        """Whether the lane has a cell for a rank that has done with `seen`; takes one from the queue where it may."""
+        """True if the lane has a cell other than `seen`; an idle lane takes one from the queue."""
         if mine.task is None or mine.task.end is not None:
-            while self._queue and self._queue[0].unwanted:
+            while self._queue and self._queue[0].stop:
                 self._end(self._queue.popleft(), ending("stopped"))
             if not self._queue:
                 return False
@@ -222,27 +196,25 @@ class Mailbox:
             mine.task.kept = time.monotonic()
         return mine.task.ticket != seen
 
-    def _lose(self, mine: Lane, alive: Sequence[str]) -> None:
-        task, end = mine.task, mine.lose(alive)
-        if task is not None:
-            task.kept = time.monotonic()  # the new group takes it now
-        if task is not None and end is not None:
-            self._end(task, end)
+    def _lose_group(self, mine: Lane, alive: Sequence[str]) -> None:
+        end = mine.lose_group(alive)
+        if mine.task is not None:
+            mine.task.kept = time.monotonic()  # a new group takes it now
+            if end is not None:
+                self._end(mine.task, end)
 
     def _end(self, task: Task, end: End) -> None:
         task.end = task.end or end
         if task.stop:  # nobody will fetch it
             self._tasks.pop(task.ticket, None)
 
-    def _alive(self) -> bool:
+    def _usable(self) -> bool:
         return not self._refusal and not all(lane.lost for lane in self._lanes)
 
-    async def _wait(self, holds: Callable[[], bool], timeout_s: float) -> None:
+    async def _wait(self, holds: Callable[[], bool]) -> None:
         async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(holds), timeout_s)
-            except TimeoutError:
-                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(holds), POLL_S)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -1,4 +1,4 @@
-"""FreshProcess: every run in a process that serves many starts from the state in which the first one started."""
+"""FreshProcess: each run in a process that serves many starts from the state in which the first one started."""
 
 import gc
 import os
@@ -6,34 +6,31 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.backends import cuda, cudnn, mkldnn
 
-# What a run may have set, whether in our code or in that of a model: how it is read, how it is set again.
+# Settings that a run, or the code of its model, may change: a reader and a writer of each.
+_FLAGS: list[tuple[Any, str]] = [(cudnn, name) for name in ("benchmark", "deterministic", "allow_tf32")]
+_FLAGS += [(cuda.matmul, "allow_tf32"), (mkldnn, "enabled")]
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, lambda _: torch.set_default_device(None)),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    (lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
-    (lambda: torch.is_autocast_enabled("cuda"), lambda on: torch.set_autocast_enabled("cuda", on)),
-    (lambda: cudnn.benchmark, lambda on: setattr(cudnn, "benchmark", on)),
-    (lambda: cudnn.deterministic, lambda on: setattr(cudnn, "deterministic", on)),
-    (lambda: cudnn.allow_tf32, lambda on: setattr(cudnn, "allow_tf32", on)),
-    (lambda: cuda.matmul.allow_tf32, lambda on: setattr(cuda.matmul, "allow_tf32", on)),
-    (lambda: mkldnn.enabled, lambda on: setattr(mkldnn, "enabled", on)),
+    *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
 )
 
 
 class FreshProcess:
-    """Remembers the process's state when it is made, before the first run.
+    """Records the process's state when it is made, before the first run.
 
     Args:
-        threads: of torch on the CPU: they change the last bits, so they come from the sweep, not from the machine.
+        threads: of torch on the CPU. They change the last bits, so the sweep sets them, not the machine.
     """
 
     def __init__(self, threads: int) -> None:
@@ -43,9 +40,9 @@ class FreshProcess:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """For one run: that state again, with the memory of the runs before given back."""
+        """Restore that state for one run, and free the memory of the runs before."""
         gc.collect()
-        gc.freeze()  # what survives is modules: looking through them again would take 0.2 s per run
+        gc.freeze()  # what survives is modules: scanning them again would take 0.2 s per run
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,7 @@
-"""Tasks: cells on their way through the mailbox, and what becomes of one whose worker group is lost. Plain Python."""
+"""Cells in the mailbox, the worker groups that run them, and the decision to run a cell again after a loss.
+
+Plain Python: the mailbox's process imports neither Ray Train nor torch.
+"""
 
 import time
 from collections.abc import Sequence
@@ -7,93 +10,78 @@ from typing import Any, NamedTuple
 
 MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
 MAX_FAULTS = 2  # the same where it raised the error itself: others may have taken the memory, but hardly twice
-QUEUED_S = 5.0  # a shorter wait for a lane is not worth a word
-LEASE_S = 120.0  # a trial speaks every BEAT_S at least; one that is silent for so long has died
+QUEUED_S = 5.0  # shorter waits for a lane are not reported
 
-Cell = dict[str, Any]  # and where its checkpoints lie; whatever the trial says and the worker understands
-Report = dict[str, Any]  # the metrics of an epoch; or a "note" for people, "" for none: see Task.tell
+Cell = dict[str, Any]  # the flat config, the folder of its checkpoints, and the rungs
+Report = dict[str, Any]  # the metrics of an epoch, or a note: see Task.add_note
 Claim = tuple[int, int, int]  # lane, worker group, ticket
 End = dict[str, str]
 
 
 def ending(status: str, reason: str = "", traceback: str = "") -> End:
-    """How a cell ended, in the words that its trial reports and MLflow stores."""
+    """Final status of a cell, as its trial reports it and MLflow stores it."""
     return {"status": status, "reason": reason, "traceback": traceback}
 
 
 @dataclass
 class Task:
-    """A cell on its way through the mailbox."""
+    """A cell in the mailbox."""
 
     ticket: int
-    owner: str
+    owner: str  # the id of its trial
     cell: Cell
-    asked: float  # when its trial was last heard of
+    queued: float | None  # start of its wait for a lane
     reports: list[Report] = field(default_factory=list)
-    taken: int = 0  # reports that the trial has told Tune, and Tune goes on
-    errors: dict[int, str] = field(default_factory=dict)  # rank -> reason, while its worker group lives
+    taken: int = 0  # reports that Tune has judged
     end: End | None = None
-    stop: bool = False
+    stop: bool = False  # its trial gave it up
     losses: list[frozenset[str]] = field(default_factory=list)  # the nodes of each worker group that was lost with it
-    queued: float | None = field(default_factory=time.monotonic)  # since when it waits for a lane
-    kept: float = 0.0  # when a worker group took it, or the state of its last checkpoint: what came since would be lost
+    kept: float = 0.0  # time of the state that a new worker group would resume from
 
-    @property
-    def unwanted(self) -> bool:
-        """Whether its trial gave it up, or died."""
-        return self.stop or time.monotonic() - self.asked > LEASE_S
+    def add_note(self, note: str, *, lost_s: float, idle_s: float) -> None:
+        """Report an event with the seconds of training that were lost and those without a device.
 
-    def tell(self, note: str, *, lost_s: float, idle_s: float) -> None:
-        """A report of seconds of training that were lost, and of those in which no device was the cell's.
-
-        It says which report it is: a trial whose process died relays all of them again, and these must count once.
+        `at` numbers the report: a trial that restarts relays all reports again, and these must count once.
         """
-        self.reports.append(
-            {"note": note, "lost_s": max(0.0, lost_s), "idle_s": max(0.0, idle_s), "at": len(self.reports)}
-        )
+        seconds = {"lost_s": max(0.0, lost_s), "idle_s": max(0.0, idle_s)}
+        self.reports.append({"note": note, **seconds, "at": len(self.reports)})
 
     def dequeue(self) -> None:
-        """It waits no longer: a lane takes it, or there is none left. A lane's machine may have had to start first."""
+        """End the wait for a lane, and report a long one: the lane's machine may have had to start first."""
         waited = 0.0 if self.queued is None else time.monotonic() - self.queued
         self.queued = None
         if waited > QUEUED_S:
-            self.tell("", lost_s=0.0, idle_s=waited)
+            self.add_note("", lost_s=0.0, idle_s=waited)
 
 
 class WorkerFailure(NamedTuple):
-    """Why a worker group was lost, as Train's controller saw it."""
+    """Cause of the loss of a worker group, as Ray Train's controller reports it."""
 
     reason: str = "its worker group died"  # one line
     traceback: str = ""
     is_fault: bool = False  # the cell raised it itself: memory, the device, or the storage
-    is_outage: bool = False  # it was the storage, which says nothing about the cell: the next launch goes on with it
+    is_outage: bool = False  # it was the storage: the cell is not to blame, and the next launch resumes it
 
 
 @dataclass
 class Lane:
-    """A worker group, and those that take its place."""
+    """A worker group, and those that replace it."""
 
     group: int = 0  # counts the worker groups that this lane has had
-    controller: Any = None  # the actor that keeps its worker groups
-    place: Any = None  # what the worker group occupies
-    nodes: dict[str, str] = field(default_factory=dict)  # of its worker group: id -> address
+    controller: Any = None  # handle of the actor that starts them
+    placement: Any = None  # placement group of the latest one
+    nodes: dict[str, str] = field(default_factory=dict)  # of the latest one: id -> address
     leaving: frozenset[str] = frozenset()  # those of its nodes that are about to be taken away
     failure: WorkerFailure | None = None
     failed_at: float = 0.0
     task: Task | None = None
-    lost: str = ""  # why it will never come back
+    lost: str = ""  # why it has ended for good
 
-    def claimed(self, group: int, ticket: int) -> Task | None:
-        """The cell that a worker speaks of; None where it has ended or another worker group has it."""
-        task = self.task
-        return task if task and task.end is None and (self.group, task.ticket) == (group, ticket) else None
+    def lose_group(self, alive: Sequence[str]) -> End | None:
+        """Handle the loss of the worker group. Returns the final status of its cell, or None to run it again.
 
-    def lose(self, alive: Sequence[str]) -> End | None:
-        """The worker group is no more: the end of its cell, or None, and it runs again.
-
-        That is not for ever, but where machines were taken away, with notice or without: that says nothing about the
-        cell. All losses so far are looked at anew, because Ray notices that a node is gone some seconds after its
-        workers.
+        The loss of a node, with a preemption notice or without, does not count as an attempt. All losses so far are
+        judged again, because Ray notices a lost node some seconds after its workers.
 
         Args:
             alive: ids of the nodes that the cluster still has.
@@ -104,9 +92,8 @@ class Lane:
         self.nodes, self.leaving, self.failure = {}, frozenset(), None
         if task is None or task.end is not None:
             return None
-        task.errors.clear()
         task.losses += [] if leaving else [frozenset(nodes)]
-        if task.unwanted:
+        if task.stop:
             return ending("stopped")
         gone = [address for node, address in nodes.items() if node not in alive]
         attempts = sum(lost.issubset(alive) for lost in task.losses)
@@ -118,6 +105,5 @@ class Lane:
             cause = f"node {' and '.join(nodes.get(node, node) for node in sorted(leaving))} is about to be taken away"
         epoch = max((int(report.get("epoch", 0)) for report in task.reports), default=0)
         note = f"worker lost ({cause}); goes on after epoch {epoch}"
-        lost, idle = failed_at - task.kept, time.monotonic() - failed_at
-        task.tell(note, lost_s=lost, idle_s=idle)
+        task.add_note(note, lost_s=failed_at - task.kept, idle_s=time.monotonic() - failed_at)
         return None

@@ -1,5 +1,6 @@
 """Budget of a launch: admission of cells within --max-gpu-hours. A cell in flight is never killed."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ class Budget:
     While no price is known, one cell runs at a time: the first that finishes sets the price of its kind.
 
     Args:
-        limit_hours: device-hours of the whole sweep, earlier launches included.
+        limit_hours: device-hours of the whole sweep, earlier launches included; infinite admits every cell.
         price: by finished cells alone.
         now: a clock in seconds.
 
@@ -27,7 +28,7 @@ class Budget:
         self._ended = sum(entry.device_seconds for entry in price.plan.entries.values()) / 3600
         self._admitted: dict[str, Cell] = {}  # cells that have not ended, by key
         self._began: dict[str, float] = {}
-        cheapest = min([*map(price.hours, price.plan.missing), *price.unnamed], default=0.0)
+        cheapest = min([*map(price.hours, price.plan.missing), *price.unnamed], default=0.0) if price.estimates else 0.0
         if price.plan.todo and self._ended + cheapest > limit_hours:
             raise ConfigError(
                 f"--max-gpu-hours must allow one more cell, got {limit_hours:g} {price.request.unit}: "
@@ -43,7 +44,7 @@ class Budget:
     @property
     def awaits_price(self) -> bool:
         """True while the cell runs that sets the first price."""
-        return bool(self._admitted) and not self._price.estimates
+        return self._limit < math.inf and bool(self._admitted) and not self._price.estimates
 
     def admits(self, cell: Cell) -> bool:
         """True where the cell may begin; its hours are then reserved."""

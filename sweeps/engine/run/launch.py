@@ -1,22 +1,23 @@
-"""One launch: runs what the store lacks, sweep by sweep, in one Ray session that starts when it is needed."""
+"""One launch: runs the cells that the store lacks, sweep by sweep, in one Ray session that starts when it is needed."""
 
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
 from analysis.store.runs import load_runs
 from analysis.tables import table
+from jepa_train.base.errors import ConfigError
+from jepa_train.config.flat import cell_fields, flatten
+from jepa_train.storage.storage import StorageError, checkpoints_dir
 from sweeps.engine.cluster.backup import keep, watched
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.display import LaunchOutcome
-from sweeps.engine.run.evaluate import reevaluate
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
@@ -30,7 +31,7 @@ class Launched:
     """Result of a launch.
 
     Args:
-        plan: the one that it began with, with what searches have chosen since.
+        plan: the one that it began with, with the points that searches have chosen since.
         table: as Markdown.
         spooled: "" or one line about the metrics that have not reached the store.
     """
@@ -41,82 +42,95 @@ class Launched:
     spooled: str
 
 
+@dataclass(eq=False)
 class Launch:
     """Runs plans of sweeps that the caller holds. Leaving it ends Ray and its lanes, and copies the store of a cluster.
 
     Args:
         note: takes a line for the user.
         max_gpu_hours: no cell begins beyond so many hours of a sweep.
+        ready: of a ray_session that the caller has begun; otherwise Ray starts with the first cell.
     """
 
-    def __init__(self, console: Console, note: Callable[[str], object], *, max_gpu_hours: float = math.inf) -> None:
-        self._console = console
-        self._note = note
-        self._max_gpu_hours = max_gpu_hours
-        self._stack = ExitStack()
-        self._session: Session | None = None
+    console: Console
+    note: Callable[[str], object]
+    max_gpu_hours: float = math.inf
+    ready: Callable[[], str] | None = None
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+    _session: "Session | None" = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
-        if watched():  # so that a head may go after its launch
-            problem = keep()
-            if problem:
-                self._note(problem)
+        if watched() and (problem := keep()):  # so that a head may go after its launch
+            self.note(problem)
 
     def run(self, plan: Plan) -> Launched:
-        """Run what a sweep lacks.
+        """Run the cells that a sweep lacks.
 
         Raises:
             ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
         """
-        self._note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
-        session = self._opened() if plan.todo else None
-        budget = None
-        if session is not None:
-            session.prepare(plan)  # workers need half a minute to start: they do so while the ledger is opened
-            budget = session.budget(plan, self._max_gpu_hours)
-        ledger = self._ledger(plan)
-        outcome, spooled = LaunchOutcome(), ""
+        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
+        session, outcome = None, LaunchOutcome()
+        if plan.todo:
+            from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
+
+            if self._session is None:
+                self._session = self._stack.enter_context(Session(self.console, self.note, self.ready))
+            session = self._session
+            session.prepare(plan, self.max_gpu_hours)  # workers start while the ledger is opened
+        ledger = _open_ledger(plan, self.note)
         try:
             if session is not None:
-                plan, outcome = session.run(plan, ledger, budget)
+                plan, outcome = session.run(plan, ledger)
         finally:
             spooled = ledger.close()
             if spooled:
-                self._note(spooled)
+                self.note(spooled)
         return Launched(plan=plan, outcome=outcome, table=ledger.table, spooled=spooled)
 
     def evaluate(self, plan: Plan) -> tuple[int, int, str]:
-        """Evaluate a sweep's finished cells once more.
+        """Evaluate a sweep's finished cells again, in this process, and add the metrics to their runs.
+
+        The protocols and the data are those of the plan's base, not of the checkpoint.
 
         Returns:
-            How many were evaluated, how many had no checkpoint, and Launched.spooled.
+            Number of evaluated cells, number of cells without a readable checkpoint, and Launched.spooled.
         """
-        finished = sum(entry.status == "finished" for entry in plan.entries.values())
-        self._note(f"{plan.sweep.name}: {finished} finished cells to evaluate")
-        ledger = self._ledger(plan)
+        from jepa_train.train.loop import evaluate_checkpoint  # torch and timm
+
+        fields = flatten(plan.base)
+        words = [f"{key}={fields[key]}" for key in fields.keys() - cell_fields(plan.base).keys() - set(plan.sweep.axes)]
+        finished = [entry for entry in plan.entries.values() if entry.status == "finished"]
+        self.note(f"{plan.sweep.name}: {len(finished)} finished cells to evaluate")
+        ledger, lost = _open_ledger(plan, self.note), 0
         try:
-            without = reevaluate(plan, ledger, self._console)
+            for number, entry in enumerate(finished, 1):
+                try:
+                    metrics = evaluate_checkpoint(checkpoints_dir(plan.sweep.name) / entry.key / "final.pt", words)
+                    ledger.amend(entry, metrics)
+                    result = ", ".join(f"{name} {metrics[name]:.3f}" for name in metrics if _is_evaluation(name))
+                except (ConfigError, StorageError) as error:
+                    lost, result = lost + 1, str(error)
+                self.note(f"  {number}/{len(finished)}  {entry.label}: {result}")
         finally:
             spooled = ledger.close()
-        return finished - without, without, spooled
+        self.note("all metrics are in the cells' MLflow runs; browse them with: make ui")
+        return len(finished) - lost, lost, spooled
 
-    def _opened(self) -> "Session":
-        from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
 
-        if self._session is None:
-            self._session = self._stack.enter_context(Session(self._console, self._note))
-        return self._session
+def _is_evaluation(name: str) -> bool:
+    """True for an accuracy of a protocol on encoder features, on test or another data set."""
+    online = ("test/probe_top1", "test/projector_top1")
+    on_encoder = name.startswith(("test/", "transfer/")) and name.endswith("_top1") and "_projector_" not in name
+    return on_encoder and name not in online
 
-    def _ledger(self, plan: Plan) -> Ledger:
-        sweep = plan.sweep
-        publish, products = partial(_table, sweep), partial(_products, sweep)
-        return open_ledger(plan, note=self._note, publish=publish, products=products)
+
+def _open_ledger(plan: Plan, note: Callable[[str], object]) -> Ledger:
+    return open_ledger(plan, note=note, publish=partial(_table, plan.sweep), products=partial(_products, plan.sweep))
 
 
 def _table(sweep: Sweep) -> str:
@@ -128,7 +142,7 @@ def _table(sweep: Sweep) -> str:
 
 
 def _products(sweep: Sweep) -> dict[str, str | bytes]:
-    """What the sweep's own run keeps besides its plan: the table, to be looked at and to be computed with; figures."""
+    """Files of the sweep's own run besides its plan: its table in three formats, and its figures."""
     from analysis.figures import pictures  # matplotlib takes a second to import
 
     try:

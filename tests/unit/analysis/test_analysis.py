@@ -21,6 +21,7 @@ from analysis.store.runs import NothingToShow, load_history, load_runs, store_ur
 from analysis.table.cells import Quantity
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
+from analysis.tables import trials
 
 
 def built(name: str, store: str) -> pd.DataFrame:
@@ -226,6 +227,17 @@ def test_selection_without_labels_ranks_by_loss_over_a_power_of_lamb() -> None:
     assert ranked(runs, [Quantity(label="lamb", metric="method.lamb")])["lamb"].iloc[0].mean == 0.4
     assert math.isnan(found.scores(study(**{"method.lamb": 0.0}))[0])
     assert "chosen by train/loss / method.lamb^0.5 from 3" in progress_note(runs)
+
+
+def test_a_grid_without_a_table_shows_means_over_seeds_then_its_references(store: str) -> None:
+    table = built("seeds", store)
+    assert table.columns.tolist()[:2] == ["val/probe_top1", "test/linear_top1"]
+    assert [cell.text(".2f") for cell in table["test/linear_top1"]] == ["0.92 ± 0.03 (n=2)", "0.80 (n=1, 1 diverged)"]
+    assert tables.table("seeds", store).startswith("**seeds: results**")
+    runs = load_runs("seeds", store)
+    runs["role"] = ["cell", "cell", "cell", "reference"]
+    runs["epochs"] = [3, 3, 3, 0]
+    assert trials.build(runs).index.tolist() == [(1, 0.0), (2, 0.0), ("random init (diverged)", "")]
 
 
 def test_listing_has_the_tables_and_sweeps_of_the_store(store: str, capsys: pytest.CaptureFixture[str]) -> None:

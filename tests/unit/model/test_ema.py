@@ -1,6 +1,9 @@
-import copy
+"""Averaged network: weights against the closed form, batch norm, probes.
+
+Run: python -m pytest tests/unit/model/test_ema.py
+"""
+
 import dataclasses
-import io
 
 import numpy as np
 import pytest
@@ -8,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
-from jepa_train.distributed.batch_norm import GlobalBatchNorm, convert_batch_norm
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, build_network
 
@@ -96,47 +98,3 @@ def test_centre_is_constant_and_probes_learn_from_the_averages_features() -> Non
     encoded = average.network.encode(global_views()[0][0])  # what is evaluated: averaged features, the shared probe
     torch.testing.assert_close(encoded.probe_logits, network.probe(encoded.features))
     assert not torch.equal(encoded.features, network.eval().encode(global_views()[0][0]).features)
-
-
-def test_state_goes_on_bit_for_bit_from_a_file_read_without_pickled_code() -> None:
-    network = network_of()
-    average = Average(network, 0.9)
-    average.train()
-    for step in range(3):
-        shake(network, step)
-        average.update()
-        average.embed(global_views(step))
-    file = io.BytesIO()
-    torch.save(average.state_dict(), file)
-    file.seek(0)
-    other = copy.deepcopy(network)
-    restored = Average(other, 0.9)
-    restored.load_state_dict(torch.load(file, weights_only=True))
-    restored.train()
-    for net, mean in ((network, average), (other, restored)):
-        shake(net, 3)
-        mean.update()
-        mean.embed(global_views(3))
-    first, second = (mean.network.state_dict() for mean in (average, restored))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_global_batch_norm_may_come_before_or_after(when: str) -> None:
-    network, plain = network_of(), network_of()
-    if when == "before":
-        convert_batch_norm(network)
-    average, expected = Average(network, 0.5), Average(plain, 0.5)
-    if when == "after":
-        convert_batch_norm(network)
-        convert_batch_norm(average.network)
-    assert isinstance(average.network.encoder.bn1, GlobalBatchNorm)
-    for net, mean in ((network, average), (plain, expected)):
-        mean.train()
-        for step in range(2):
-            shake(net, step)
-            mean.update()
-        mean.embed(global_views())
-    first, second = (mean.network.state_dict() for mean in (average, expected))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)

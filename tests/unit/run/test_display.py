@@ -1,17 +1,19 @@
-"""What a tired researcher reads while a sweep runs."""
+"""Live view of a sweep, its estimate of the time left, and the summary of a launch.
+
+Run: python -m pytest tests/unit/run/test_display.py
+"""
 
 import dataclasses
 import io
 import math
-import re
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.summary import summary, summary_lines
+from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import display as display_module
 from sweeps.engine.run.display import CellEnd, Display, LaunchOutcome
@@ -23,182 +25,132 @@ from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=10)
 SWEEP = Sweep(name="study", purpose="", base=BASE, grid={"method.lamb": [0.1, 0.2, 0.3, 0.4]})
-TWO = dataclasses.replace(SWEEP, objective={"val/probe_top1": "max", "val/nonzero_fraction": "min"})
 A, B, C, D = (make_cell(SWEEP, BASE, {"method.lamb": lamb}) for lamb in SWEEP.grids[0]["method.lamb"])
 UNTRAINED = make_cell(SWEEP, BASE, {"epochs": 0}, role="reference")
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The display's clock, to be set."""
+    """The display's clock."""
     now = [0.0]
     monkeypatch.setattr(display_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
 def entry(cell: Cell, status: str, *, epoch: int = 10, value: float = math.nan) -> Entry:
-    """What the store has of a cell."""
-    return Entry(
-        run_id="", key=cell.key, status=status, role=cell.role, label=cell.label, params={"epochs": "10"},
-        metrics={"val/probe_top1": value}, epoch=epoch,
-    )  # fmt: skip
+    names = {"run_id": "", "key": cell.key, "role": cell.role, "label": cell.label, "params": {"epochs": "10"}}
+    return Entry(**names, status=status, metrics={"val/probe_top1": value}, epoch=epoch)
 
 
-def plan(*entries: Entry, sweep: Sweep = SWEEP, cells: tuple[Cell, ...] = (A, B, C, D)) -> Plan:
-    """A plan over these cells, of which the store has some."""
-    return Plan(sweep, BASE, cells, {each.key: each for each in entries})
+def plan(*entries: Entry, cells: tuple[Cell, ...] = (A, B, C, D)) -> Plan:
+    return Plan(SWEEP, BASE, cells, {each.key: each for each in entries})
 
 
-def shown(of: Plan, *, terminal: bool = False, height: int = 25, **options) -> Display:
-    """A display that writes to a buffer instead of the screen."""
+def display_of(of: Plan, *, terminal: bool = False, height: int = 25, gpus: int = 0, **options) -> Display:
+    """A display that writes to a buffer."""
     console = Console(file=io.StringIO(), width=100, height=height, force_terminal=terminal)
-    return Display(of, console=console, **options)
+    return Display(of, Request(workers=2 if gpus else 1, cpus=1, gpus=gpus, device=""), console=console, **options)
 
 
-def printed(display: Display) -> str:
-    """What it has written so far."""
-    return display._console.file.getvalue()
+def printed(display: Display) -> list[str]:
+    return display._console.file.getvalue().splitlines()
+
+
+def rendered(display: Display) -> list[str]:
+    return display._render().plain.splitlines()
 
 
 def test_before_the_first_report_the_worker_groups_are_starting(clock):
-    display = shown(plan(entry(A, "finished", value=0.5)))
+    display = display_of(plan(entry(A, "finished", value=0.5)))
     display.started(B)
     clock[0] = 12.0
-    assert display._render().plain.splitlines() == [
+    assert rendered(display) == [
         "study  1/4 done  starting the workers (12 s)",
         "best val/probe_top1 0.500 (lamb=0.1)",
         "running: lamb=0.2",
     ]
 
 
-def test_machines_that_do_not_come_are_told_once(clock):
-    display = shown(plan())
-    machines = [0]
-    display.started(A)
+@pytest.mark.parametrize(("machines", "lines"), [(0, 1), (1, 0)])
+def test_machines_that_do_not_come_are_noted_once(clock, machines: int, lines: int):
+    display = display_of(plan())
     for clock[0] in (0.0, 599.0, 600.0, 900.0):
-        display.waits(lambda: machines[0])
-    assert " ".join(printed(display).split()) == (
-        "no machine in 10 minutes; waiting on; `ray status` on the head says why (ray exec CLUSTER.yaml 'ray status')"
-    )
-    other = shown(plan())
-    machines[0] = 1
-    clock[0] += 601.0
-    other.waits(lambda: machines[0])
-    machines[0] = 0  # asked once
-    other.waits(lambda: machines[0])
-    assert printed(other) == ""
+        display.waits(lambda: machines)
+    notes = [line for line in printed(display) if line.startswith("no machine in 10 minutes; waiting on; `ray status`")]
+    assert len(notes) == lines
 
 
 def test_counts_hours_best_and_time_left(clock):
-    display = shown(plan(), devices=2.0, unit="GPU-hours", budget=8.0)
+    display = display_of(plan(entry(D, "failed"), cells=(UNTRAINED, A, B, C, D)), gpus=1, budget=8.0)
+    display.started(UNTRAINED)
+    display.ended(UNTRAINED, "finished", "", {"val/probe_top1": 0.9}, 0.0)  # a reference does not compete
     display.started(A)
     display.started(B)
     clock[0] = 3600.0  # the start of the worker groups says nothing of the pace
     display.progressed(A, 1)
     display.progressed(B, 1)
-    assert "time left: measuring" in display._render().plain
+    assert "time left: measuring" in rendered(display)[0]
     clock[0] = 3690.0
     display.progressed(A, 10)
-    display.progressed(B, 4)
+    display.progressed(B, 5)
     display.ended(A, "finished", "", {"val/probe_top1": 0.75}, 3690.0)
-    # 0.9 and 0.3 of a cell in 90 s each: 150 s per cell; 2.6 are left, two at once
-    assert display._render().plain.splitlines() == [
-        "study  1/4 done  1 running  4.10 of 8 GPU-hours  3 min left",
+    # 0.9 and 0.4 of a cell in 90 s each: 138 s per cell; 1.5 are left, two at once
+    assert rendered(display) == [
+        "study  2/5 done  1 running  1 failed  4.10 of 8 GPU-hours  2 min left",
         "best val/probe_top1 0.750 (lamb=0.1)",
-        "running: lamb=0.2 4/10",
+        "running: lamb=0.2 5/10",
     ]
-    clock[0] = 3690.0 + 150.0
-    assert "45 s left" in display._render().plain  # 195 s, counted down
-
-
-def test_failures_of_this_launch_and_of_others_are_no_results():
-    display = shown(plan(entry(A, "finished", value=0.5), cells=(UNTRAINED, A, B, C)))
-    display.started(UNTRAINED)
-    display.progressed(UNTRAINED, 0)
-    display.ended(UNTRAINED, "finished", "", {"val/probe_top1": 0.9}, 1)
-    display.started(B)
+    clock[0] = 3690.0 + 55.0
+    assert "50 s left" in rendered(display)[0]  # 104 s, counted down
     display.ended(B, "failed", "ConfigError: no", {}, 2)
-    text = display._render().plain
-    assert text.startswith("study  2/4 done  0 running  1 failed  0.00 CPU-hours  time left: measuring\n")
-    assert "best val/probe_top1 0.500 (lamb=0.1)" in text  # a reference does not compete
+    assert "2/5 done  0 running  2 failed" in rendered(display)[0]
     assert display.outcome.ends[B.key] == CellEnd(label="lamb=0.2", status="failed", reason="ConfigError: no")
 
 
-def test_on_a_pipe_every_cell_that_ends_has_a_line():
-    display = shown(plan(entry(A, "finished")))
-    with display.shown():
-        for cell in (B, C):
+def test_on_a_pipe_cells_that_go_on_cells_that_end_and_long_silences_have_a_line(clock):
+    display = display_of(plan(entry(A, "running", epoch=4)))
+    with display.live():
+        for cell in (A, B, C):
             display.started(cell)
         display.ended(B, "diverged", "train/loss is nan in epoch 1", {}, 3)
         display.ended(C, "finished", "", {"val/probe_top1": 0.75}, 4)
-    assert printed(display).splitlines() == [
-        "study      2/4  lamb=0.2  diverged: train/loss is nan in epoch 1  (3 s)",
-        "study      3/4  lamb=0.3  val/probe_top1 0.750  (4 s)",
+        display.progressed(A, 4)
+        clock[0] = 21.0
+        display.progressed(A, 5)
+    assert printed(display) == [
+        "lamb=0.1: begun before, goes on from its last checkpoint (epoch 4 of 10)",
+        "study      1/4  lamb=0.2  diverged: train/loss is nan in epoch 1  (3 s)",
+        "study      2/4  lamb=0.3  val/probe_top1 0.750  (4 s)",
+        # 21 s for a tenth of a cell; 1.5 cells are left, of four that ran at most three at once
+        "study  2/4 done  1 running  0.01 CPU-worker-hours  3 min left  best val/probe_top1 0.750 (lamb=0.3)",
     ]
 
 
-def test_on_a_pipe_a_long_silence_is_broken(clock):
-    display = shown(plan())
-    display.started(A)
-    display.progressed(A, 1)
-    clock[0] = 21.0
-    display.progressed(A, 2)
-    # 21 s for a tenth of a cell; 3.8 cells are left
-    assert printed(display).splitlines() == ["study  0/4 done  1 running  0.01 CPU-hours  13 min left"]
-
-
-def test_on_a_terminal_only_what_went_wrong_keeps_a_line_of_one_line():
-    display = shown(plan(), terminal=True)
-    with display.shown():
+def test_on_a_terminal_failures_alone_keep_a_line_which_is_cut():
+    display = display_of(plan(), terminal=True)
+    with display.live():
         for cell in (A, B):
             display.started(cell)
         display.ended(A, "finished", "", {"val/probe_top1": 0.75}, 3)
         display.ended(B, "failed", "x" * 300, {}, 3)
-    kept = [line for line in printed(display).split("\n") if "(3 s)" in line or "xxx" in line]
-    assert len(kept) == 1
-    assert "lamb=0.2  failed: xxx" in kept[0]
-    assert "…" in kept[0]
+    (kept,) = [line for line in printed(display) if "(3 s)" in line or "xxx" in line]
+    assert "lamb=0.2  failed: xxx" in kept
+    assert "…" in kept
 
 
-@pytest.mark.parametrize(("rows", "height", "shown_rows"), [(3, 25, 3), (40, 25, 19), (40, 5, 0)])
-def test_the_table_is_cut_to_the_terminal_and_the_status_stays_in_sight(rows: int, height: int, shown_rows: int):
-    display = shown(plan(), height=height, table=lambda: "\n".join(f"| row {n} |" for n in range(rows)))
+@pytest.mark.parametrize(("rows", "height", "visible"), [(3, 25, 3), (40, 25, 19), (40, 5, 0)])
+def test_the_table_is_cut_to_the_terminal_and_the_status_stays_in_sight(rows: int, height: int, visible: int):
+    display = display_of(plan(), height=height, table=lambda: "\n".join(f"| row {n} |" for n in range(rows)))
     display.started(A)
-    lines = display._render().plain.splitlines()
-    assert sum(line.startswith("| row") for line in lines) == shown_rows
+    lines = rendered(display)
+    assert sum(line.startswith("| row") for line in lines) == visible
     assert lines[-2:] == ["study  0/4 done  starting the workers (0 s)", "running: lamb=0.1"]
     assert len(lines) < height
-    if shown_rows < rows:
-        assert f"... {rows - shown_rows} more lines (python -m analysis study)" in lines
+    assert visible == rows or f"... {rows - visible} more lines (python -m analysis study)" in lines
 
 
-def test_a_cell_that_was_begun_says_from_where_it_goes_on():
-    display = shown(plan(entry(A, "running", epoch=4), entry(B, "finished")))
-    display.started(A)
-    display.started(C)
-    assert printed(display) == "lamb=0.1: begun before, goes on from its last checkpoint (epoch 4 of 10)\n"
-
-
-def test_several_goals_show_the_size_of_the_pareto_set():
-    display = shown(plan(sweep=TWO))
-    for cell, accuracy, nonzero in ((A, 0.9, 0.5), (B, 0.8, 0.2), (C, 0.7, 0.3)):
-        display.started(cell)
-        display.ended(cell, "finished", "", {"val/probe_top1": accuracy, "val/nonzero_fraction": nonzero}, 1)
-    assert "Pareto set of 2; best val/probe_top1 0.900 (lamb=0.1)" in display._render().plain
-
-
-def test_the_pareto_set_grows_and_shrinks():
-    display = shown(plan(sweep=TWO))
-    sizes = []
-    for accuracy, nonzero in ((1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (0.5, 3.0), (math.nan, 0.0), (3.0, 0.5)):
-        display.started(A)
-        display.ended(A, "finished", "", {"val/probe_top1": accuracy, "val/nonzero_fraction": nonzero}, 1)
-        sizes.append(re.findall(r"Pareto set of (\d+)", display._render().plain))
-    assert sizes == [["1"], ["2"], ["3"], ["3"], ["3"], ["1"]]
-
-
-def test_what_a_resumed_cell_repeats_is_not_its_pace():
-    pace = Pace(0.0)
+def test_reports_that_a_resumed_cell_repeats_are_not_its_pace():
+    pace = Pace()
     pace.started("a", 0.0, 0.5)
     for epoch in range(1, 6):  # at once, from the checkpoint
         pace.progressed("a", 100.0, epoch / 10)
@@ -207,34 +159,16 @@ def test_what_a_resumed_cell_repeats_is_not_its_pace():
     assert pace.seconds_left(110.0, 1) == pytest.approx(40.0)  # 10 s per epoch; 4 are left
 
 
-def test_cells_of_one_epoch_are_timed_from_start_to_end():
-    pace = Pace(0.0)
-    for key, start in (("a", 0.0), ("b", 30.0)):  # the first waits for its worker group
-        pace.started(key, start, 0.0)
-        pace.progressed(key, start + 9.0 + 20.0 * (key == "a"), 1.0)
-        pace.ended(key, start + 10.0 + 20.0 * (key == "a"), counts=True)
-    assert pace.seconds_left(40.0, 3) == pytest.approx(3 * (10.0 + 1.0))
-
-
-def facts_of(before: Plan, outcome: LaunchOutcome, *, spooled: str = "") -> dict[str, Any]:
-    return summary(Launched(plan=before, outcome=outcome, table="", spooled=spooled))
-
-
-def test_a_launch_is_complete_when_every_cell_has_a_result():
-    before = plan(entry(A, "finished"), entry(B, "diverged"))
+def test_a_launch_is_complete_when_every_cell_has_a_result_and_failures_name_their_remedy():
+    before = plan(entry(A, "failed"), entry(B, "diverged"))
     ended = {C.key: CellEnd(label=C.label, status="pruned", reason="")}
-    facts = facts_of(before, LaunchOutcome(ends=ended, hours=0.5))
-    assert facts["states"] == {"missing": 1, "finished": 1, "diverged": 1, "pruned": 1}
-    assert not facts["complete"]
-    assert summary_lines(facts)[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 CPU-hours")
-    ended[D.key] = CellEnd(label=D.label, status="collapsed", reason="std")
-    assert facts_of(before, LaunchOutcome(ends=ended))["complete"]
-    assert not facts_of(before, LaunchOutcome(ends=ended), spooled="7 records wait")["complete"]
-
-
-def test_failures_of_earlier_launches_count_and_their_remedy_is_named():
-    facts = facts_of(plan(entry(A, "failed"), cells=(A,)), LaunchOutcome())
-    assert not facts["complete"]
+    facts = summary(Launched(plan=before, outcome=LaunchOutcome(ends=ended, hours=0.5), table="", spooled=""))
+    assert facts["states"] == {"missing": 1, "diverged": 1, "pruned": 1, "failed": 1}
     lines = summary_lines(facts)
+    assert lines[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 CPU-hours")
     assert lines[1].startswith(f"  failed: lamb=0.1 ({A.key})")
     assert "--retry failed" in lines[2]
+    ended |= {cell.key: CellEnd(label="", status="collapsed", reason="std") for cell in (A, D)}
+    for spooled, complete in (("", True), ("7 records wait", False)):
+        launched = Launched(plan=before, outcome=LaunchOutcome(ends=ended), table="", spooled=spooled)
+        assert (facts["complete"], summary(launched)["complete"]) == (False, complete)

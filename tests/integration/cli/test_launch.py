@@ -1,0 +1,237 @@
+"""Command lines of a sweep on a store with cells in every state: text, JSON and exit codes. Nothing trains.
+
+Run: python -m pytest tests/integration/cli/test_launch.py
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from optuna.distributions import FloatDistribution
+
+from analysis.store.cell_list import to_tags
+from jepa_train.config.flat import flatten
+from jepa_train.config.presets import DIGITS
+from sweeps.__main__ import main as sweeps_main
+from sweeps.engine.cli import status as status_module
+from sweeps.engine.cli.main import main
+from sweeps.engine.cli.status import status
+from sweeps.engine.plan.describe import experiment_tags
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.eta import duration
+from sweeps.engine.spec.cells import Cell
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import store_uri
+
+pytestmark = pytest.mark.usefixtures("priced")
+BASE = dataclasses.replace(DIGITS, epochs=20)
+GRID = Sweep(name="study", purpose="A study.", base=BASE, grid={"method.lamb": [0.02, 0.05, 0.1]})
+
+
+@pytest.fixture(autouse=True)
+def file(results: Path) -> Path:
+    """A sweep's file, beside its results."""
+    file = results.parent / "study.py"
+    file.touch()
+    return file
+
+
+def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID) -> dict[str, Cell]:
+    """Write runs as a launch of the sweep leaves them: label -> (status, epoch, reason, device seconds), the last three
+    optional. Returns the sweep's cells by label."""
+    plan, client = make_plan(sweep, file), MlflowClient(store_uri())
+    cells = {cell.label: cell for cell in plan.fixed}
+    found = client.get_experiment_by_name(sweep.name)
+    experiment = found.experiment_id if found else client.create_experiment(sweep.name)
+    for name, text in (experiment_tags(plan) | to_tags([cell.key for cell in plan.known])).items():
+        client.set_experiment_tag(experiment, name, text)
+    for label, values in runs.items():
+        status, epoch, reason, seconds = (*values, *("", 20, "", 0)[len(values) :])
+        tags = {"cell_key": cells[label].key, "role": cells[label].role, "status": status, "epoch": epoch}
+        tags |= {"reason": reason, "device_seconds": seconds, "host": "here", "version.torch": "3"}
+        run = client.create_run(experiment, run_name=label).info.run_id
+        client.log_batch(
+            run,
+            metrics=[Metric("val/probe_top1", 0.5 + epoch / 100, int(time.time() * 1000), epoch)],
+            params=[Param(key, str(value)) for key, value in flatten(cells[label].config).items()],
+            tags=[RunTag(key, str(value)) for key, value in tags.items()],
+        )
+        if status != "running":
+            client.set_terminated(run)
+    return cells
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line on stderr; a launch prints one before it imports the libraries."""
+    return capsys.readouterr().err.splitlines(keepends=True)[-1]
+
+
+class Command:
+    """The sweep's command line in this process."""
+
+    def __init__(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.file = file
+        self._capsys = capsys
+
+    def __call__(self, *words: str, code: int = 0, sweep: Sweep = GRID) -> str:
+        """Run it. Returns stdout, or stderr of a command that fails."""
+        self._capsys.readouterr()
+        assert main(sweep, str(self.file), words) == code
+        return last_line(self._capsys) if code else self._capsys.readouterr().out
+
+
+@pytest.fixture
+def command(file: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The sweep's command line."""
+    return Command(file, capsys)
+
+
+def test_a_dry_run_shows_the_state_of_every_cell(file: Path, command: Command) -> None:
+    runs = {"lamb=0.02": ("diverged", 2, "train/loss is nan"), "lamb=0.05": ("interrupted", 3)}
+    cells = record(file, runs)
+    lines = command("--dry-run").splitlines()
+    assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 diverged)"
+    assert [line.split()[0] for line in lines[1:4]] == ["diverged", "missing", "missing"]
+    assert lines[1].endswith("lamb=0.02  (train/loss is nan)")
+    assert lines[2].endswith("lamb=0.05  (begun, epoch 3 of 20)")
+    (facts,) = json.loads(command("--dry-run", "--json"))["sweeps"]
+    assert {name: facts[name] for name in ("total", "done", "to_run")} == {"total": 3, "done": 1, "to_run": 2}
+    assert [cell["key"] for cell in facts["cells"]] == [cell.key for cell in cells.values()]
+
+
+def test_status_of_a_sweep_that_runs(file: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Owner:
+        description = "me on this machine"
+
+    record(file, {"lamb=0.02": ("finished", 20, "", 400), "lamb=0.05": ("running", 5, "", 100)})
+    monkeypatch.setattr(status_module, "holder_of", lambda _: Owner)
+    facts = status(GRID)
+    assert facts["states"] == {"missing": 1, "running": 1, "finished": 1}
+    assert facts["running"][0] | {"key": ""} == {
+        "key": "", "label": "lamb=0.05", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55
+    }  # fmt: skip
+    assert facts["device_hours"] == pytest.approx(500 / 3600)
+    assert facts["seconds_left"] == pytest.approx(400 * 1.75)  # 500 s for 1.25 cells; 1.75 are left, one at a time
+    text = command("--status")
+    assert text.splitlines()[0].endswith("of 3 cells; run by me on this machine")
+    assert "epoch 5 of 20  val/probe_top1 0.550" in text
+    assert text.endswith("0.14 device-hours used, 12 min left\n")
+
+
+def test_status_of_a_sweep_whose_launch_died(file: Path, command: Command) -> None:
+    runs = {"lamb=0.02": ("running", 5), "lamb=0.05": ("failed", 20, "OutOfMemoryError: 80 GiB")}
+    cells = record(file, runs)
+    text = command("--status")
+    assert text.startswith("study: 2 missing, 1 failed of 3 cells; no launch runs it\n")
+    assert f"failed      {cells['lamb=0.05'].key}  lamb=0.05: OutOfMemoryError: 80 GiB" in text
+    assert json.loads(command("--status", "--json"))["sweeps"][0]["seconds_left"] is None
+
+
+def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> None:
+    (file.parent / "results" / "mlflow.db").unlink()
+    far = dataclasses.replace(BASE, data=dataclasses.replace(BASE.data, name="cifar10", path="/nowhere"))
+    space = {"optim.lr": FloatDistribution(1e-4, 1e-2)}
+    search = dataclasses.replace(GRID, base=far, space=space, trials=4, seeds=(0, 1))
+    assert command("--status", sweep=search).startswith("study: 15 missing of 15 cells")  # 3 x (4 + 1)
+    assert not (file.parent / "results" / "mlflow.db").exists()
+
+
+def test_status_counts_the_cells_of_the_last_launch(file: Path) -> None:
+    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
+    smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02]}, references=({"method.lamb": 0.1},))
+    record(file, {}, smaller)
+    assert status(smaller)["states"] == {"finished": 2}
+    longer = dataclasses.replace(GRID, base=dataclasses.replace(BASE, epochs=30))
+    record(file, {}, longer)
+    assert status(longer)["states"] == {"missing": 3}
+
+
+def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -> None:
+    sweep = dataclasses.replace(GRID, grid={"method.lamb": [lamb / 100 for lamb in range(1, 8)]})
+    expected = {
+        "lamb=0.01": ((), "missing", "never begun"),
+        "lamb=0.02": (("running", 3), "missing", "begun, epoch 3 of 20, by a launch that is gone"),
+        "lamb=0.03": (("interrupted", 3), "missing", "epoch 3 of 20, interrupted; the next launch goes on"),
+        "lamb=0.04": (("finished",), "finished", "all 20 epochs"),
+        "lamb=0.05": (("collapsed", 2, "std is 0"), "collapsed", "std is 0"),
+        "lamb=0.06": (("failed", 20, "RuntimeError: no"), "failed", "it runs again with --retry failed"),
+        "lamb=0.07": (("pruned", 4), "pruned", "by early stopping"),
+    }
+    cells = record(file, {label: values for label, (values, *_) in expected.items() if values}, sweep)
+    for label, (_, state, why) in expected.items():
+        (facts,) = json.loads(command("--explain", cells[label].key[:8], "--json", sweep=sweep))["cells"]
+        assert (facts["key"], facts["state"]) == (cells[label].key, state)
+        assert why in facts["why"]
+    assert command("--explain", label, sweep=sweep).splitlines()[1] == f"  {state}: {facts['why']}"
+
+
+def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command) -> None:
+    cell = record(file, {"lamb=0.1": ("failed", 20, "RuntimeError: no")})["lamb=0.1"]
+    checkpoint = file.parent / "results/checkpoints/study" / cell.key / "step-000000010.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    (facts,) = json.loads(command("--explain", "lamb=0.1", "--json"))["cells"]
+    assert facts["checkpoints"] == [str(checkpoint)]
+    assert facts["base"] == {"method.lamb": "0.02"}
+    assert facts["config"] == {name: str(value) for name, value in flatten(cell.config).items()}
+    assert facts["code"] == {"on": "here", "torch": "3"}
+    assert facts["why"].partition("traceback in ")[2].partition(")")[0].endswith("/artifacts/traceback.txt")
+    starred = [line for line in command("--explain", "lamb=0.1").splitlines() if line.startswith("  *")]
+    assert [line.split() for line in starred] == [["*", "method.lamb", "0.1", "(base:", "0.02)"]]
+    smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02, 0.05]})
+    assert "does not ask for it any more" in command("--explain", "lamb=0.1", sweep=smaller)
+
+
+def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command: Command) -> None:
+    assert "fits no cell; did you mean 'lamb=0.0" in command("--explain", "lamb=0.03", code=2)
+    several = dataclasses.replace(GRID, grid={"epochs": [*range(1, 18)]})
+    keys = [cell.key[0] for cell in make_plan(several, file).fixed]
+    twice = next(first for first in keys if keys.count(first) > 1)  # 17 keys, 16 digits
+    assert f"fits {keys.count(twice)} cells" in command("--explain", twice, sweep=several, code=2)
+
+
+def test_a_finished_sweep_is_a_summary_and_exit_code_0(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
+    assert main(GRID, str(file), ["--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["sweeps"][0]["complete"] is True
+    assert "study: 3 of 3 cells done before" in printed.err
+    assert "study: 3 finished of 3 cells; 0 ended in this launch" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parts"),
+    [
+        ("JEPA_RESULTS", "{file}", ("study.py", "JEPA_RESULTS")),
+        ("JEPA_RESULTS", "~nobody-of-that-name/x", ("JEPA_RESULTS", "~nobody-of-that-name/x")),
+        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", ("store", "sqlite file")),
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", ("the store http://127.0.0.1:9 cannot be used",)),
+    ],
+)
+def test_results_and_stores_that_cannot_be_used_are_one_line(
+    name: str, value: str, parts: tuple[str, ...], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value.format(file=command.file))
+    error = command(code=2)
+    assert error.startswith("error: ")
+    assert all(part in error for part in parts), error
+
+
+def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("statsu", code=2).startswith("error: 'statsu' is no option and no assignment")
+    assert main(GRID, str(file.with_name("other.py")), []) == 2
+    assert last_line(capsys).startswith("error: name must be the stem of the sweep's file, got 'study' in other")
+    assert sweeps_main(["demo_rectified_lpjepa", "--explain", "demo_lejepa"]) == 2
+    assert last_line(capsys).startswith("error: --explain demo_lejepa fits no cell")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (1, "5 s"), (59, "60 s"), (89, "1 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min")],
+)
+def test_durations_are_rounded(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,59 @@
+"""docs/extending.md, applied to a copy of the project: its files and edits are made there and its commands run.
+
+Run: python -m pytest tests/slow/test_extending.py
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/extending.md").read_text()
+SHORTENED = {  # the other golden files take a sweep of every method
+    "tests/unit/test_golden.py": " -k cell_keys",
+    "tests/integration/test_golden_sweep.py": " --collect-only",
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with every block of the page applied."""
+    copy = tmp_path_factory.mktemp("extending") / "project"
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, files):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((ROOT / name).read_bytes())
+    for name, language, text in re.findall(r"^`(\S+)`\n\n```(python|diff)\n(.*?)```$", PAGE, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            (copy / name).write_text(text)
+            continue
+        for place in text.split("\n\n"):
+            lines = place.strip("\n").split("\n")
+            old, new = ("\n".join(line[1:] for line in lines if line[:1] in kept) for kept in (" -", " +"))
+            assert (copy / name).read_text().count(f"{old}\n") == 1, f"{name}: {old}"
+            (copy / name).write_text((copy / name).read_text().replace(f"{old}\n", f"{new}\n"))
+    return copy
+
+
+def run(command: str, project: Path) -> str:
+    """Output of a command of the page, with this Python's programs; the cells of no other test are touched."""
+    environment = os.environ | {"PYTHONPATH": str(project), "JEPA_RESULTS": str(project / "results")}
+    line = command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\$ (.+)$", PAGE, flags=re.MULTILINE))
+def test_a_command_of_the_page_succeeds(command: str, project: Path) -> None:
+    run(command + "".join(words for file, words in SHORTENED.items() if file in command), project)
+
+
+def test_the_code_of_the_page_passes_the_linter(project: Path) -> None:
+    run(".venv/bin/ruff check . && .venv/bin/ruff format --check .", project)
