@@ -1,10 +1,13 @@
-"""A fair ablation with early stopping, as a user launches it; then without, when what had been given up runs on."""
+"""A fair ablation with early stopping, then without: candidates that were stopped early run on.
+
+Run: python -m pytest tests/slow/test_search_sweep.py
+"""
 
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -32,8 +35,8 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Both launches."""
+def launched(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Both launches in one process, and the runs of all cells with their curves."""
     folder = tmp_path_factory.mktemp("fair")
     (folder / "tiny_fair.py").write_text(SWEEP)
     environment = {**os.environ, "JEPA_RESULTS": str(folder / "results")}
@@ -42,40 +45,33 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
     )
-    return folder, done
-
-
-@pytest.fixture(scope="module")
-def runs(done: tuple[Path, subprocess.CompletedProcess[str]]) -> list:
-    """Of all cells, with their curves."""
-    client = MlflowClient(f"sqlite:///{done[0] / 'results' / 'mlflow.db'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = MlflowClient(f"sqlite:///{folder / 'results' / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("tiny_fair").experiment_id])
     cells = [run for run in found if "cell_key" in run.data.tags]
-    return [(run, client.get_metric_history(run.info.run_id, "val/probe_top1")) for run in cells]
+    curves = [(run, client.get_metric_history(run.info.run_id, "val/probe_top1")) for run in cells]
+    return SimpleNamespace(first=done.stdout.partition("=" * 20)[0], runs=curves)
 
 
-def test_candidates_are_given_up_by_early_stopping_and_say_so(done):
-    _, process = done
-    assert process.returncode == 0, process.stdout + process.stderr
-    first, _ = process.stdout.split("=" * 20)
-    assert "early stopping at epoch 1: " in first
-    assert "is not among the best 1/3 of" in first
+def test_candidates_are_given_up_by_early_stopping_and_say_so(launched):
+    assert "early stopping at epoch 1: " in launched.first
+    assert "is not among the best 1/3 of" in launched.first
 
 
-def test_every_cell_ends_finished_in_one_run_with_each_epoch_once(runs):
-    assert len({run.data.tags["cell_key"] for run, _ in runs}) == len(runs)
-    assert {run.data.tags["status"] for run, _ in runs} == {"finished"}
-    assert {tuple(sorted(point.step for point in curve)) for _, curve in runs} == {(1, 2, 3)}
+def test_every_cell_ends_finished_in_one_run_with_each_epoch_once(launched):
+    assert len({run.data.tags["cell_key"] for run, _ in launched.runs}) == len(launched.runs)
+    assert {run.data.tags["status"] for run, _ in launched.runs} == {"finished"}
+    assert {tuple(sorted(point.step for point in curve)) for _, curve in launched.runs} == {(1, 2, 3)}
 
 
-def test_each_grid_point_has_its_search_and_its_winner_the_other_seed(runs):
+def test_each_grid_point_has_its_search_and_its_winner_the_other_seed(launched):
     for slices in ("16", "32"):
-        mine = [run for run, _ in runs if run.data.params["method.num_slices"] == slices]
+        mine = [run for run, _ in launched.runs if run.data.params["method.num_slices"] == slices]
         candidates = [run for run in mine if run.data.params["seed"] == "0"]
         assert len(candidates) == 3
         best = min(candidates, key=lambda run: (-run.data.metrics["val/probe_top1"], run.data.tags["cell_key"]))
         others = {run.data.params["optim.lr"] for run in mine if run.data.params["seed"] == "1"}
         assert best.data.params["optim.lr"] in others
-    rungs = [json.loads(run.data.tags.get("rungs", "{}")) for run, _ in runs if run.data.params["seed"] == "0"]
-    for (run, curve), seen in zip([r for r in runs if r[0].data.params["seed"] == "0"], rungs, strict=True):
+    rungs = [json.loads(run.data.tags.get("rungs", "{}")) for run, _ in launched.runs if run.data.params["seed"] == "0"]
+    for (run, curve), seen in zip([r for r in launched.runs if r[0].data.params["seed"] == "0"], rungs, strict=True):
         assert seen == {"1": min(curve, key=lambda point: point.step).value}, run.info.run_name
