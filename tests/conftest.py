@@ -27,6 +27,7 @@ RAY = contextlib.ExitStack()  # holds the Ray session of this process
 for name in ("no_proxy", "NO_PROXY"):  # servers of the tests are on loopback
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 os.environ["RAY_ADDRESS"] = "local"  # never join a cluster that runs on this machine
+os.environ["OMP_NUM_THREADS"] = "1"  # also for Ray's workers: threads that wait for each other crawl on busy cores
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: Ray's workers would wait for all other tests
 
 

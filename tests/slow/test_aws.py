@@ -1,4 +1,7 @@
-"""cluster.yaml on AWS: what Ray makes of it there, against moto's stand-in for EC2 and IAM."""
+"""cluster.yaml on AWS: the resources that Ray creates, in moto's imitation of EC2 and IAM.
+
+Run: python -m pytest tests/slow/test_aws.py
+"""
 
 import copy
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ FILE = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty account; a home for the key pair that Ray makes. Nothing leaves this machine."""
+    """Home folder for the key pair of Ray, with an empty imitated account. Nothing leaves this machine."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("HOME", str(home))
@@ -31,14 +34,14 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(account: Path) -> dict[str, Any]:
-    """What `ray up` goes by: the file, with what Ray looks up and makes."""
+    """Configuration that `ray up` uses: the file, completed by Ray."""
     (account / ".ssh").mkdir()
     return bootstrap_aws(prepare_config(copy.deepcopy(FILE)))
 
 
 @pytest.fixture(scope="module")
 def started(cluster: dict[str, Any]) -> dict[str, Any]:
-    """The head and one worker, as EC2 knows them; the user has made the two roles."""
+    """EC2's description of the head and one worker, after the user has created the two roles."""
     iam, ec2 = boto3.client("iam"), boto3.client("ec2")
     for about in FILE["available_node_types"].values():
         iam.create_instance_profile(InstanceProfileName=about["node_config"]["IamInstanceProfile"]["Name"])
@@ -80,7 +83,7 @@ def test_machines_have_roles_encrypted_disks_and_metadata_for_themselves_alone(s
 
 
 def test_the_resources_written_are_those_of_the_instance_type(cluster: dict[str, Any]) -> None:
-    """Prices and room are reckoned with them before any machine is up."""
+    """Prices and room are computed from them before any machine is up."""
     bare = copy.deepcopy(cluster)
     for about in bare["available_node_types"].values():
         about["resources"] = {}

@@ -1,4 +1,7 @@
-"""What somebody finds who browses the store: links, groups of seeds, the sweep's files, what a cell ran on."""
+"""Content of a store for MLflow's UI: links, groups of seeds, files of the sweep, resources of a cell.
+
+Run: python -m pytest tests/integration/store/test_browse.py
+"""
 
 import json
 import time
@@ -43,7 +46,7 @@ def test_cells_that_differ_in_their_seed_are_one_group() -> None:
     }
 
 
-def test_a_run_says_its_group_and_the_experiment_the_view_that_averages_them() -> None:
+def test_runs_have_a_group_and_the_experiment_a_view_that_averages_groups() -> None:
     notes: list[str] = []
     book = ledger(SEEDS, notes)
     cell = make_plan(SEEDS, FILE).missing[0]
@@ -67,12 +70,12 @@ def test_a_run_says_its_group_and_the_experiment_the_view_that_averages_them() -
     assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
 
 
-def test_a_sweep_with_one_seed_has_nothing_to_average() -> None:
+def test_a_sweep_with_one_seed_has_no_view_of_means() -> None:
     ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
     assert len(links("http://h:1", store_uri()).splitlines()) == 1
 
 
-def test_a_sweep_from_before_there_were_views_has_a_link(store: str) -> None:
+def test_an_old_sweep_without_views_has_a_link(store: str) -> None:
     line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
     assert line.endswith("/runs?workflowType=machine_learning")
 
@@ -100,7 +103,7 @@ def test_files_that_cannot_be_made_end_no_sweep() -> None:
     assert tags["mlflow.note.content"] == "A study.\n\na table"
 
 
-def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
+def test_prices_come_from_finished_cells_of_the_store() -> None:
     book = ledger(SEEDS, [])
     cell = make_plan(SEEDS, FILE).missing[0]
     book.start(cell, devices=1.0, resources=str(REQUEST))
