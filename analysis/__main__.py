@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
-from analysis.store.folders import Folder, NoFolder, is_url
+from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
@@ -94,7 +94,7 @@ def _export(options: argparse.Namespace) -> str:
     from analysis.store.export import export_to, sweeps_to_export
 
     storage = os.environ.get("JEPA_STORAGE") or os.environ.get("JEPA_RESULTS") or "results"
-    where = options.output or str(Folder(storage) / "exports")
+    where = options.output or below(storage, "exports")
     sweeps = sweeps_to_export(options.of, options.scale, options.store)
     return "\n".join(file for sweep in sweeps for file in export_to(where, sweep, options.store))
 

@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from analysis.store.folders import Folder, is_url
+from pyarrow import fs
+
+from analysis.store.folders import below, is_url, opened_folder
 from analysis.store.runs import NothingToShow, has_runs, load_histories, load_runs, notes_of, sweeps_in
 from analysis.store.sources import ABOUT, POINTS, RUNS, digest_of, file_name, open_source, shown
 
@@ -27,7 +29,11 @@ def export_to(where: str, sweep: str, store: str) -> list[str]:
     if not is_url(where) or parts.scheme == "file":
         return [*map(str, write_export(sweep, store, Path(unquote(parts.path) if is_url(where) else where)))]
     with tempfile.TemporaryDirectory() as made:
-        return (Folder(where) / file_name(sweep)).take(write_export(sweep, store, Path(made)))
+        written, name = write_export(sweep, store, Path(made)), file_name(sweep)
+        with opened_folder(where) as files:
+            for file in written:  # one after the other: sweep.json comes last
+                fs.copy_files(str(file), f"{name}/{file.name}", destination_filesystem=files)
+        return [below(where, name, file.name) for file in written]
 
 
 def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:

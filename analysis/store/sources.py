@@ -1,6 +1,7 @@
 """Sources of sweeps: an MLflow store, or a folder of exports. Reading creates no file."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -9,16 +10,17 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, ExperimentTag
 from mlflow.exceptions import MlflowException
+from pyarrow import fs
 
 from analysis.store.curves import read_points
-from analysis.store.folders import Folder, is_url
+from analysis.store.folders import below, is_url, opened_folder
 from analysis.store.frames import frame_of
 from analysis.store.mlflow_sql import has_mlflow_tables
 from analysis.store.records import read_records
@@ -135,44 +137,57 @@ class Export:
     """A folder of exports, one folder per sweep, as analysis.store.export writes them; by path or URL."""
 
     def __init__(self, where: str) -> None:
-        self._folder = Folder(where)
-        if not self._sweep_folders():
-            remedy = "python -m analysis export SWEEP --output DIR writes one"
-            if self._folder.has(ABOUT):
-                remedy = f"it is one sweep's: name {self._folder.parent}"
-            raise NothingToShow(f"{self._folder} is no folder of exports; {remedy}")
+        self._where = where
+        with opened_folder(where) as files:
+            found = files.get_file_info(fs.FileSelector("", allow_not_found=True))
+            names = [info.path for info in found if info.type == fs.FileType.Directory]
+            abouts = files.get_file_info([f"{name}/{ABOUT}" for name in names])
+            self._names = sorted(name for name, about in zip(names, abouts, strict=True) if about.is_file)
+        if not self._names:
+            raise NothingToShow(
+                f"{where} is no folder of exports; python -m analysis export SWEEP --output DIR writes one"
+            )
 
     def sweeps(self) -> dict[str, Experiment]:
-        abouts = [_read_about(self._folder / name) for name in self._sweep_folders()]
+        abouts = [self._about(name) for name in self._names]
         return {about["sweep"]: _experiment_of(about) for about in abouts}
 
     def has_runs(self, experiment: Experiment) -> bool:
-        return _read_about(self._folder / file_name(experiment.name))["runs"] > 0
+        return self._about(file_name(experiment.name))["runs"] > 0
 
     def runs(self, sweep: str) -> pd.DataFrame:
-        with self._checked(sweep, RUNS) as file:
-            return pd.read_parquet(file)
+        return pd.read_parquet(self._checked(sweep, RUNS))
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
         asked = [("metric", "in", [*metrics])] if metrics else None
-        with self._checked(sweep, POINTS) as file:
-            points = pd.read_parquet(file, filters=asked)
+        points = pd.read_parquet(self._checked(sweep, POINTS), filters=asked)
         return points[points["run_id"].isin(run_ids)]
 
-    def _sweep_folders(self) -> list[str]:
-        return [name for name in self._folder.folders() if (self._folder / name).has(ABOUT)]
+    def _read(self, name: str, file: str) -> bytes:
+        with opened_folder(self._where) as files:
+            return files.open_input_file(f"{name}/{file}").read()
 
-    def _checked(self, sweep: str, name: str) -> IO[bytes]:
+    def _about(self, name: str) -> dict[str, Any]:
+        """The sweep.json of one sweep's export."""
+        try:
+            about = json.loads(self._read(name, ABOUT))
+            return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
+        except (ValueError, KeyError, TypeError) as error:
+            file = below(self._where, name, ABOUT)
+            raise NothingToShow(f"{file} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
+
+    def _checked(self, sweep: str, file: str) -> io.BytesIO:
         """One of a sweep's files, if its digest is that in sweep.json: a copy may be incomplete."""
-        folder = self._folder / file_name(sweep)
-        if not folder.has(ABOUT):
+        name = file_name(sweep)
+        if name not in self._names:
             raise NothingToShow(
-                f"sweep {sweep} is not in the exports of {self._folder}; it has {', '.join(self.sweeps())}"
+                f"sweep {sweep} is not in the exports of {self._where}; it has {', '.join(self.sweeps())}"
             )
-        digests = _read_about(folder)["digests"]
-        if not folder.has(name) or folder.digest(name) != digests[name]:
-            raise NothingToShow(f"{folder.path(name)} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
-        return folder.open(name)
+        content = self._read(name, file)
+        if hashlib.sha256(content).hexdigest() != self._about(name)["digests"][file]:
+            where = below(self._where, name, file)
+            raise NothingToShow(f"{where} is not what its {ABOUT} says it is; {_DAMAGED} {sweep}")
+        return io.BytesIO(content)
 
 
 def shown(store: str) -> str:
@@ -188,16 +203,6 @@ def file_name(name: str) -> str:
 def digest_of(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_about(folder: Folder) -> dict[str, Any]:
-    """The sweep.json of one sweep's export."""
-    try:
-        with folder.open(ABOUT) as file:
-            about = json.loads(file.read())
-        return {key: about[key] for key in ("sweep", "experiment_id", "tags", "runs", "digests")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise NothingToShow(f"{folder.path(ABOUT)} is damaged ({type(error).__name__}: {error}); {_DAMAGED}") from error
 
 
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:

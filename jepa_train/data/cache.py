@@ -109,12 +109,13 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
 
 def _write(target: Path, source: ArraySource) -> None:
     size = math.prod(source.shape)
-    if size > shutil.disk_usage(target.parent).free:
-        raise _no_room(target, size)
     _log.info("making %s: %d images, %.1f GB", target, source.shape[0], size / 1e9)
     part = target.with_suffix(f".{socket.gethostname()}.part")  # machines may share the folder without its locks
-    progress = Progress(console=Console(stderr=True), transient=True)  # shows nothing where there is no terminal
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:
+        if size > shutil.disk_usage(target.parent).free:
+            raise OSError(errno.ENOSPC, "too small")
         # by write(), not through a map: there a full disk would be a signal that kills the process
         with part.open("wb") as file, closing(source.parts) as parts, progress:
             task = progress.add_task("decoding images", total=source.shape[0])
@@ -130,16 +131,12 @@ def _write(target: Path, source: ArraySource) -> None:
             os.fsync(file.fileno())
         part.replace(target)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(target, size) from error
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise ValueError(
+            f"JEPA_CACHE must have room for decoded images: {str(target.parent)!r} needs {size / 1e9:.2f} GB and has "
+            f"{free / 1e9:.2f} GB free; free some, or set JEPA_CACHE to a folder on another disk"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _no_room(target: Path, size: int) -> ValueError:
-    free = shutil.disk_usage(target.parent).free
-    return ValueError(
-        f"JEPA_CACHE must have room for the decoded images: {str(target.parent)!r} needs {size / 1e9:.2f} GB and has "
-        f"{free / 1e9:.2f} GB free; free some, or set JEPA_CACHE to a folder on another disk"
-    )

@@ -1,10 +1,9 @@
 """Image files -> one uint8 array, decoded once per machine and memory-mapped by everybody after that."""
 
-import itertools
+import functools
 import os
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from jepa_train.data.cache import ArraySource, cached_array
 
 _FORMAT = 2  # part of the cache's name: raise it when the same files would decode to other pixels
-_CHUNK = 64  # images per task
+_CHUNK = 1024  # images that are decoded, and then written, together
 _CORRUPT = "corrupt"  # the fact: {position: why the file cannot be read}
 _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least so many times the size that is wanted
 
@@ -55,35 +54,19 @@ def decoded(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -
 def _decode(
     files: Sequence[str], size: int, corrupt: dict[int, str], skip_corrupt: bool
 ) -> Generator[np.ndarray, None, None]:
-    """The array in parts, (n, 3, size, size) each. Adds what cannot be read to `corrupt`."""
-    workers = os.cpu_count() or 1
-    position = 0
-    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the GIL
-        starts = iter(range(0, len(files), _CHUNK))
-
-        def submitted(count: int) -> list[Future[list[np.ndarray | str]]]:
-            return [
-                pool.submit(lambda some: [_read(file, size) for file in some], files[start : start + _CHUNK])
-                for start in itertools.islice(starts, count)
-            ]
-
-        tasks = deque(submitted(2 * workers))  # not all: what is decoded waits in memory
-        try:
-            while tasks:
-                part = tasks.popleft().result()  # in order, so that the first corrupt file is the one named
-                tasks += submitted(1)
-                rows = np.zeros((len(part), 3, size, size), np.uint8)
-                for row, image in zip(rows, part, strict=True):
-                    if isinstance(image, str):
-                        corrupt[position] = image
-                        if not skip_corrupt:
-                            raise _corrupt(files, position, image)
-                    else:
-                        row[:] = image
-                    position += 1
-                yield rows
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """The array in parts, (n, 3, size, size) each. Adds unreadable files to `corrupt`."""
+    read = functools.partial(_read, size=size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
+        for start in range(0, len(files), _CHUNK):
+            rows = np.zeros((min(_CHUNK, len(files) - start), 3, size, size), np.uint8)
+            for row, image in enumerate(pool.map(read, files[start : start + _CHUNK])):
+                if not isinstance(image, str):
+                    rows[row] = image
+                elif skip_corrupt:
+                    corrupt[start + row] = image
+                else:
+                    raise _corrupt(files, start + row, image)
+            yield rows
 
 
 def _read(file: str, size: int) -> np.ndarray | str:

@@ -30,10 +30,6 @@ def identify(config: DataConfig) -> str:
         raise ConfigError(
             f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
         ) from error
-    if config.fingerprint and not found:
-        raise ConfigError(
-            f"data.fingerprint is of image folders, and {config.name} is none, got {config.fingerprint!r}; leave it out"
-        )
     if config.fingerprint not in ("", found):
         raise ConfigError(
             f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "

@@ -63,12 +63,6 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
     return metrics
 
 
-def views_seen(splits: Splits) -> int:
-    """Views of images on which finetune trains, in all its fits: what it costs."""
-    sizes = [count * len(splits.classes) or len(splits.train) for count in _counts(splits)]
-    return len(RATES) * sum(_steps(size) * min(BATCH, size) for size in sizes)
-
-
 def _counts(splits: Splits) -> list[int]:
     """Images per class; 0 is all."""
     return [*possible_shots(splits.train.labels, SHOTS), 0]

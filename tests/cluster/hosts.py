@@ -1,7 +1,7 @@
-"""Hosts made of namespaces: own network, processes, mounts and name each, on one switch. Needs root, nothing else.
+"""Hosts made of Linux namespaces: each has a network, processes, mounts and a name of its own, on one switch.
 
-A host is a process tree below an init of its own: to kill the init is to pull the plug. What a host writes to /root,
-/tmp, /mnt, /run and /dev/shm is its own; /mnt/shared is the same folder on all of them, as NFS would be.
+A host is a process tree below its own init: killing the init is a power cut. /root, /tmp, /mnt, /run and /dev/shm are
+its own; /mnt/shared is the same folder on all of them, like NFS. Needs root.
 """
 
 import os
@@ -9,55 +9,52 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 _INIT = Path(__file__).with_name("init.sh")
-_TIED = ("setpriv", "--pdeathsig", "KILL")  # what this starts ends with this process, however that ends
+_TIED = ("setpriv", "--pdeathsig", "KILL")  # children end with this process, however it ends
 _NEW = ("unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
 _ENVIRONMENT = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "TERM": "xterm", "LANG": "C.UTF-8"}
+_SUBNET = "10.77.0"
 _TOOL_S = 60.0
 RUN_S = 600.0
 
 
 class HostError(RuntimeError):
-    """A command failed on a host, with what it said."""
+    """A command failed on a host; the message has its output."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A command that was started on a host; stdout and stderr come together."""
+    """A command on a host; stdout and stderr go to one log."""
 
-    told: str  # host and command line
+    command: str
     process: subprocess.Popen[bytes]
     log: Path
 
     @property
-    def said(self) -> str:
-        """What it has said so far."""
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     def wait(self, timeout: float, *, check: bool = True) -> int:
-        """Its exit code, once it has ended.
+        """Its exit code.
 
         Raises:
-            HostError: the code is not 0 and check is on, or it does not end in time.
+            HostError: the code is not 0 and check is on, or the command does not end in time.
         """
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise HostError(f"{self.told}\nstill runs after {timeout:.0f} s\n{self.said}") from None
+            raise HostError(f"{self.command}\nstill runs after {timeout:.0f} s\n{self.output}") from None
         if check and code:
-            raise HostError(f"{self.told}\nexit code {code}\n{self.said}")
+            raise HostError(f"{self.command}\nexit code {code}\n{self.output}")
         return code
 
     def stop(self) -> None:
-        """End what does not end by itself, such as a tunnel."""
         if self.process.poll() is None:
             os.kill(_child_of(self.process.pid), signal.SIGTERM)
             self.process.wait(_TOOL_S)
@@ -69,8 +66,8 @@ class Host:
 
     name: str
     address: str
-    folder: Path  # its files: root, tmp, and what its commands said
-    init: int  # the id of its first process, seen from outside
+    folder: Path  # its files: root, tmp, and the output of its commands
+    init: int  # id of its first process, seen from outside
     commands: list[Running] = field(default_factory=list)
 
     @property
@@ -78,28 +75,19 @@ class Host:
         """Its /root, seen from outside."""
         return self.folder / "root"
 
-    @property
-    def lives(self) -> bool:
-        """Whether it was not killed."""
-        return Path(f"/proc/{self.init}").exists()
-
     def run(self, command: str, *, timeout: float = RUN_S) -> str:
-        """What a command line says, run in a login shell to its end.
-
-        Raises:
-            HostError: it failed, or takes too long.
-        """
+        """Output of a command line, run in a login shell to its end. Raises HostError if it fails."""
         running = self.start(command, timeout=timeout)
         running.wait(timeout + _TOOL_S)
-        return running.said
+        return running.output
 
     def start(self, command: str, *, timeout: float = 1800.0) -> Running:
-        """The same without waiting; after the time-out it is killed."""
-        said = self.folder / "said"
-        log = said / f"{len(list(said.iterdir())):03d}.log"
+        """Start a command without waiting; it is killed after the time-out."""
+        log = self.folder / "output" / f"{len(self.commands):03d}-{self.init}.log"
+        inside = [*_TIED, *_inside(self.init), "timeout", "-k", "5", str(timeout), "bash", "--login", "-c", command]
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [*_TIED, *_inside(self.init), "timeout", "-k", "5", str(timeout), "bash", "--login", "-c", command],
+                inside,
                 env=_ENVIRONMENT | {"PATH": os.environ["PATH"]},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -109,10 +97,10 @@ class Host:
         return self.commands[-1]
 
     def kill(self) -> None:
-        """Pull the plug: every process is gone at once, nobody says goodbye."""
+        """Cut the power: every process ends at once."""
         os.kill(self.init, signal.SIGKILL)
         until = time.monotonic() + _TOOL_S
-        while self.lives:
+        while Path(f"/proc/{self.init}").exists():
             assert time.monotonic() < until, f"{self.name} does not die"
             time.sleep(0.05)
 
@@ -121,16 +109,14 @@ class Hosts:
     """A network of hosts; leaving the block ends all that runs on them.
 
     Args:
-        folder: where their files lie, a folder for each, and `shared`, which they see as /mnt/shared.
-        subnet: the first three numbers of their addresses; .1 is the router's.
-        visible: folders that the hosts need in the same place, such as this Python's, wherever they are.
+        folder: of their files, one folder for each, and `shared`, which they see as /mnt/shared.
+        visible: folders that the hosts need at the same path, such as this Python's.
     """
 
-    def __init__(self, folder: Path, *, subnet: str = "10.77.0", visible: Iterable[Path] = ()) -> None:
+    def __init__(self, folder: Path, *, visible: Iterable[Path]) -> None:
         self.shared = folder / "shared"
         self._folder = folder
-        self._subnet = subnet
-        # a link leads there, and it is seen from there
+        # as the links and as the folders that they lead to
         self._visible = list(dict.fromkeys(str(seen) for path in visible for seen in (path, path.resolve())))
         self._inits: list[subprocess.Popen[str]] = []
         self._hosts: list[Host] = []
@@ -143,21 +129,19 @@ class Hosts:
         assert self._switch.stdout is not None
         self._switch.stdout.readline()
         self._on_switch("ip link add br0 type bridge")
-        self._on_switch(f"ip addr add {self._subnet}.1/24 dev br0")
+        self._on_switch(f"ip addr add {_SUBNET}.1/24 dev br0")
         self._on_switch("ip link set br0 up")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         commands = [command.process for host in self._hosts for command in host.commands]
         for process in [*self._inits, self._switch, *commands]:
             process.kill()
             process.wait()
 
     def boot(self, name: str, number: int) -> Host:
-        """A host at address .number, or the same one again after it was killed; it finds its files as they were."""
-        folder, address = self._folder / name, f"{self._subnet}.{number}"
+        """A host at address .number, or the same one again with its files after it was killed."""
+        folder, address = self._folder / name, f"{_SUBNET}.{number}"
         if not folder.exists():
             self._lay_out(folder, name)
         with (folder / "init.log").open("ab") as log:
@@ -177,22 +161,22 @@ class Hosts:
         return host
 
     def _lay_out(self, folder: Path, name: str) -> None:
-        for part in ("root", "tmp", "mnt", "run", "said", "profile.d", "ssh"):
+        for part in ("root", "tmp", "mnt", "run", "output", "profile.d", "ssh"):
             (folder / part).mkdir(parents=True)
-        # as Debian writes it: a host's own name leads to its loopback
+        # like Debian: a host's own name leads to its loopback
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
-        # a root that is locked, as after some installations, may not log in with a key either
+        # root may log in with a key only if its password is not locked
         (folder / "shadow").write_text(re.sub(r"^root:[^:]*", "root:*", Path("/etc/shadow").read_text(), flags=re.M))
         (folder / "shadow").chmod(0o600)
 
     def _connect(self, host: Host, *, port: str) -> None:
-        """Plug it in; docker0 is a network that leads to no other host, as many machines have one."""
+        """Connect the host to the switch, and add docker0, a network that leads to no other host."""
         self._on_switch(f"ip link add {port} type veth peer name lan0 netns {host.init}")
         self._on_switch(f"ip link set {port} master br0 up")
         for command in (
             f"ip addr add {host.address}/24 dev lan0",
             "ip link set lan0 up",
-            f"ip route add default via {self._subnet}.1",
+            f"ip route add default via {_SUBNET}.1",
             "ip link add docker0 type bridge",
             "ip link add inner type veth peer name outer",
             "ip link set outer master docker0 up",
@@ -208,15 +192,12 @@ class Hosts:
 
 
 def missing() -> str:
-    """Why hosts cannot be made here, '' where they can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "hosts are made of Linux namespaces by root; run it as root"
-    for tool in ("ip", "unshare", "nsenter", "setpriv"):
-        if shutil.which(tool) is None:
-            return f"{tool} is not installed (Debian's iproute2 and util-linux have it)"
+    """Why hosts cannot be made here, "" where they can."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter", "setpriv", "sshd"))):
+        return "hosts are made of Linux namespaces by root, with the packages of tests/cluster/needs.sh"
     probe = "ip link add br0 type bridge && ip link add one type veth peer name two && mount -t tmpfs tmpfs /mnt"
     tried = subprocess.run([*_NEW, "sh", "-c", probe], capture_output=True, text=True, check=False, timeout=_TOOL_S)
-    return "" if tried.returncode == 0 else f"namespaces are not allowed here: {tried.stderr.strip()}"
+    return f"namespaces are not allowed here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 def _inside(init: int) -> tuple[str, ...]:

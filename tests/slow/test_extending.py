@@ -13,7 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/extending.md").read_text()
-SHORTENED = {"tests/unit/test_golden.py": " -k cell_keys"}  # the other golden files take a sweep of every method
+SHORTENED = {  # the other golden files take a sweep of every method
+    "tests/unit/test_golden.py": " -k cell_keys",
+    "tests/integration/test_golden_sweep.py": " --collect-only",
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 # In a process of its own: the nodes' environment is that of their driver, and ray.init is of the whole process.
-DRIVER = """
-import dataclasses, json, os, subprocess, sys, time
+DRIVER = '''
+import dataclasses, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,8 +70,12 @@ def reports_of(pool, cell, disturb):
     ray.get(pool.mailbox.abandon.remote(ticket))
     return [report for report in heard if report.get("note") != ""], end  # without the wait for its lane
 
+def new_node():
+    """With files of its own, as on a machine of its own: each unpacks the driver's code."""
+    return cluster.add_node(num_cpus=1, temp_dir=tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"]))
+
 def remove():
-    cluster.add_node(num_cpus=1)
+    new_node()
     cluster.remove_node(nodes.pop(), allow_graceful=False)
 
 def give_notice():
@@ -81,19 +85,19 @@ def give_notice():
 
 if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1)]
+    nodes = [new_node()]
     os.environ["RAY_ADDRESS"] = cluster.address
     one = {"num_lanes": 1, "workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0}
     with ray_session(), expected_of_nodes() as expected:
         check_nodes(expected)
         with LanePool(**one, storage=folder, runner=runner, expected=expected) as pool:
             found = {"removed": reports_of(pool, {"kind": "removed"}, remove)}
-            cluster.add_node(num_cpus=1)  # to go to
+            new_node()  # to go to
             config = dataclasses.replace(DIGITS, epochs=3)
             found["noticed"] = reports_of(pool, {"cell_key": "a", **flatten(config)}, give_notice)
     cluster.shutdown()
     (folder / "reports.json").write_text(json.dumps(found))
-"""
+'''
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Ray records in its own folder which cluster is to be joined; a short name, for sockets
     with tempfile.TemporaryDirectory(prefix="jepa-", ignore_cleanup_errors=True) as ray:
         environment = os.environ | {"JEPA_RESULTS": str(made), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": ray}
-        subprocess.run([sys.executable, made / "driver/driver.py", made], check=True, env=environment, timeout=400)
+        subprocess.run([sys.executable, made / "driver/driver.py", made], check=True, env=environment, timeout=600)
     return made
 
 

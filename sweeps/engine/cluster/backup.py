@@ -42,8 +42,7 @@ def backup(words: Sequence[str]) -> int:
     while True:
         changed = _store().stat().st_mtime_ns if _store().exists() else 0
         if changed != copied:
-            problem = keep()
-            logger.info("%s", problem or f"copied to {_copy()}")
+            logger.info("%s", (problem := keep()) or f"copied to {_copy()}")
             copied = copied if problem else changed
         time.sleep(EVERY_S)
 
@@ -61,7 +60,8 @@ def keep() -> str:
     try:
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=results_dir()) as folder:
             snapshot, before = Path(folder) / "snapshot", Path(folder) / "before"
-            with _opened(_store(), "mode=ro") as store, contextlib.closing(sqlite3.connect(snapshot)) as target:
+            source = contextlib.closing(sqlite3.connect(f"{_store().absolute().as_uri()}?mode=ro", uri=True))
+            with source as store, contextlib.closing(sqlite3.connect(snapshot)) as target:
                 store.backup(target)
             if _copy().files():
                 _copy().copy_to(before)
@@ -86,8 +86,8 @@ def restore_store() -> str:
 
 
 def runs_in(file: Path) -> set[str]:
-    """Ids of the runs in a store that nobody writes, deleted ones included."""
-    with _opened(file, "immutable=1") as store:
+    """Ids of the runs in a copy of a store, deleted ones included."""
+    with contextlib.closing(sqlite3.connect(file)) as store:
         return {run for (run,) in store.execute("select run_uuid from runs")}
 
 
@@ -97,7 +97,3 @@ def _store() -> Path:
 
 def _copy() -> StoragePath:
     return storage_dir() / "store" / "mlflow.db"
-
-
-def _opened(file: Path, options: str) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?{options}", uri=True))

@@ -1,25 +1,21 @@
-"""The network interface by which the ranks of a run reach each other: found on each machine, not asked for."""
+"""Network interface by which the ranks of a run reach each other, found on each machine."""
 
 import os
-import socket
 
 import psutil
 
 
 def interface_of(address: str) -> str:
-    """The name of this machine's interface that has the IP address; "" where none has, as behind a translated one."""
-    for name, addresses in psutil.net_if_addrs().items():
-        for found in addresses:
-            same_kind = found.family in (socket.AF_INET, socket.AF_INET6)
-            if same_kind and found.address.partition("%")[0] == address:  # fe80::1%eth0
-                return name
-    return ""
+    """Name of this machine's interface with the IP address; "" if none has it, as behind address translation."""
+    interfaces = psutil.net_if_addrs().items()
+    names = [name for name, found in interfaces if address in {one.address.partition("%")[0] for one in found}]
+    return names[0] if names else ""  # an IPv6 address ends in %eth0
 
 
 def use_interface_of(address: str) -> None:
-    """Let gloo and NCCL talk through the interface that has the address; what the user has set stays.
+    """Make gloo and NCCL use the interface with the address, unless the user has set one.
 
-    Left alone, gloo takes the address that the machine's own name resolves to, which is often loopback, and NCCL the
+    By default gloo takes the address that the machine's own name resolves to, which is often loopback, and NCCL the
     first interface that it finds, which may be a container's bridge.
     """
     name = interface_of(address)

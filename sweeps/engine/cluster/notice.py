@@ -46,8 +46,7 @@ def watch(words: Sequence[str]) -> int:
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:  # it is away, or answers nonsense
             state = f"no notice yet ({error})"
         if state != before:
-            logger.info(state)
-        before = state
+            logger.info(before := state)
         time.sleep(0 if deadline else every_s)
     while (left := deadline - time.time()) > 0:
         logger.info("notice of %s: %.0f s left", words[0], left)

@@ -1,4 +1,4 @@
-"""Where trials run: what one asks for, and how many fit at once."""
+"""Resources of trials: the request of one trial, and the number of trials that fit at once."""
 
 import math
 import os
@@ -20,10 +20,10 @@ _FINE = 10_000  # Ray counts resources in ten-thousandths
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one trial asks for.
+    """Resources of one trial.
 
     Args:
-        device: what it trains on: "H200", as Ray names accelerators, or the CPU's name.
+        device: "H200", as Ray names accelerators, or the CPU's name.
     """
 
     workers: int
@@ -40,16 +40,16 @@ class Request:
 
     @property
     def devices(self) -> float:
-        """What a trial occupies, in the unit of its price: GPUs, or workers on CPUs."""
+        """Devices of a trial, in the unit of its price: GPUs, or workers on CPUs."""
         return self.workers * (self.gpus or 1.0)
 
     @property
     def unit(self) -> str:
-        """In which its time is counted."""
+        """Unit of its time."""
         return "GPU-hours" if self.gpus else "CPU-worker-hours"
 
     def __str__(self) -> str:
-        """As the ledger keeps it: "2 x (4 CPU, 1 H200)"."""
+        """Text that the ledger stores: "2 x (4 CPU, 1 H200)"."""
         return f"{self.workers} x ({self.cpus} CPU, {f'{self.gpus:g} ' if self.gpus else ''}{self.device})"
 
 
@@ -59,12 +59,12 @@ def alive(nodes: Sequence[Node]) -> list[Node]:
 
 
 def this_machine() -> list[Node]:
-    """What ray.nodes() would say here but for the GPUs' names: for what does not wait for Ray."""
+    """This machine as ray.nodes() would list it, without the names of GPUs; does not need Ray."""
     return [{"NodeName": "this machine", "Resources": {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}}]
 
 
 def check_machine(sweep: Sweep) -> None:
-    """Refuse, before Ray starts on this machine, a trial that it can never hold. A cluster is asked when it is joined.
+    """Refuse a trial that this machine can never hold, before Ray starts. A cluster is checked when it is joined.
 
     Raises:
         ConfigError: it cannot be placed, or there is a cluster that does not answer.
@@ -72,13 +72,12 @@ def check_machine(sweep: Sweep) -> None:
     from sweeps.engine.cluster.session import cluster_address  # Ray takes a second to import
 
     if not cluster_address():
-        nodes = this_machine()
-        gpus = sweep.gpus_per_worker
-        room(nodes, Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus))
+        nodes, workers, cpus = this_machine(), sweep.workers, sweep.cpus_per_worker
+        room(nodes, Request.of(nodes, workers=workers, cpus=cpus, gpus=sweep.gpus_per_worker))
 
 
 def room(nodes: Sequence[Node], request: Request) -> int:
-    """How many trials fit at once: a worker lies on one node, the workers of a trial may lie on several.
+    """Number of trials that fit at once: a worker runs on one node, the workers of a trial on one or several.
 
     Raises:
         ConfigError: not even one trial fits.
@@ -97,7 +96,7 @@ def room(nodes: Sequence[Node], request: Request) -> int:
 
 
 def workers_on(nodes: Sequence[Node], request: Request) -> int:
-    """How many workers the nodes hold."""
+    """Number of workers that fit on the nodes."""
     return sum(_workers_on(node, request) for node in nodes)
 
 
@@ -123,7 +122,7 @@ def _accelerators(nodes: Sequence[Node]) -> str:
 
 
 def _cpu_name() -> str:
-    """Of the driver's machine; its cluster's are taken to be alike."""
+    """CPU of the driver's machine, which stands for those of its cluster."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), flags=re.MULTILINE) if info.exists() else None
     return found[1].strip() if found else "CPU"

@@ -129,10 +129,8 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
         if address:
-            options: dict[str, Any] = {
-                "address": address,
-                "runtime_env": {"env_vars": _WORKER_ENVIRONMENT} | driver_code(),
-            }
+            runtime_env = {"env_vars": _WORKER_ENVIRONMENT} | driver_code()
+            options: dict[str, Any] = {"address": address, "runtime_env": runtime_env}
         else:
             check_results_folder(results_dir())
             options = {

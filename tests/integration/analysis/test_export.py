@@ -197,8 +197,6 @@ def test_what_is_no_export_or_is_damaged_is_answered_in_one_line(store: str, tmp
     with pytest.raises(NothingToShow, match=r"none is no folder of exports; python -m analysis export .* writes one"):
         load_runs("seeds", str(tmp_path / "none"))
     runs, *_, about = write_export("seeds", store, tmp_path)
-    with pytest.raises(NothingToShow, match=f"it is one sweep's: name {tmp_path}"):
-        load_runs("seeds", str(tmp_path / "seeds"))
     with pytest.raises(NothingToShow, match=r"sweep sead is not in the exports of .*; it has seeds"):
         load_runs("sead", str(tmp_path))
     runs.write_bytes(runs.read_bytes()[:-9])  # a copy that was cut off
@@ -225,34 +223,10 @@ def test_an_export_that_is_cut_off_leaves_the_one_before(
     assert len([*(tmp_path / "seeds").iterdir()]) == 5
 
 
-def test_an_export_goes_to_an_object_store_and_is_read_from_there(
-    store: str, s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JEPA_STORAGE", s3)
-    assert main(["export", "demo_lejepa", "--store", store]) == 0
-    below = s3.replace("?", "/exports?")
-    told = capsys.readouterr().out.split()
-    assert told == [
-        below.replace("?", f"/demo_lejepa/{name}?")
-        for name in ("runs.parquet", "runs.csv", "history.parquet", "history.csv", "sweep.json")
-    ]
-    assert_frame_equal(load_runs("demo_lejepa", below), load_runs("demo_lejepa", store))
-    metrics = ["val/probe_top1", "test/linear_top1"]
-    assert_frame_equal(load_histories("demo_lejepa", metrics, below), load_histories("demo_lejepa", metrics, store))
-    assert tables.table("demo_lejepa", below) == tables.table("demo_lejepa", store)
-    assert main(["--store", below]) == 0
-    assert main(["export", "seeds", "--store", store, "--output", f"file://{tmp_path}/by%20URL"]) == 0
-    assert_frame_equal(load_runs("seeds", str(tmp_path / "by URL")), load_runs("seeds", f"file://{tmp_path}/by%20URL"))
-
-
 def test_exports_by_url_that_cannot_be_used_are_answered_in_one_line(
-    store: str, s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    away = "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http"
     bad = [
-        (["demo_lejepa", "--store", s3], "is no folder of exports; python -m analysis export SWEEP --output DIR"),
-        (["demo_lejepa", "--store", away], "cannot be used (When "),
-        (["export", "seeds", "--store", store, "--output", away], "cannot be used (When "),
         (["export", "seeds", "--store", store, "--output", "s3://me:hunter2@b/x"], "s3://b/x must hold no credentials"),
         (["demo_lejepa", "--store", "s3://b/x?secret_key=hunter2"], "s3://b/x must hold no credentials; leave them"),
         (["export", "seeds", "--store", store, "--output", "s3:///x"], "Missing bucket name"),
@@ -264,5 +238,5 @@ def test_exports_by_url_that_cannot_be_used_are_answered_in_one_line(
         assert reason in line
         assert "hunter2" not in line
     with pytest.raises(SystemExit):
-        main(["demo_lejepa", "--store", store, "--output", f"{tmp_path.as_uri()}"])
+        main(["demo_lejepa", "--store", store, "--output", "file:///folder"])
     assert "only export writes to a URL" in capsys.readouterr().err

@@ -1,9 +1,11 @@
-"""Views: crops and whole recipes against torchvision per image, distributions against the recipe."""
+"""Views: crops and whole recipes against torchvision per image, distributions against the recipe.
+
+Run: python -m pytest tests/unit/data/test_augment.py
+"""
 
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -33,10 +35,10 @@ def drawn(config: ViewsConfig, *, num: int = 20_000, scale: tuple[float, float] 
 
 @pytest.mark.parametrize(
     ("stored", "size"),
-    [(32, 12), (32, 16), (32, 32), (32, 40), (96, 32), (96, 96), (224, 96), (256, 224), (224, 224)],
+    [(32, 12), (32, 32), (32, 40), (96, 32)],
 )  # shrinks, mixed, enlarges
 def test_crop_and_flip_equal_torchvision_per_image(stored, size):
-    num = 40 if stored == 32 else 8
+    num = 16 if stored == 32 else 4
     images = photos(num, stored)
     config = dataclasses.replace(PLAIN, flip=0.5)
     values = drawn(config, num=num, scale=(0.05, 1.0), size=stored)
@@ -48,7 +50,7 @@ def test_crop_and_flip_equal_torchvision_per_image(stored, size):
         torch.testing.assert_close(result, expected, rtol=0, atol=3e-6 if stored == 32 else 3e-5)
 
 
-@pytest.mark.parametrize(("size", "num"), [(32, 64), (96, 12), (224, 6)])
+@pytest.mark.parametrize(("size", "num"), [(32, 16), (96, 3)])
 def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
     images = photos(num, size)
     values = drawn(COLOUR, num=num, size=size)
@@ -80,9 +82,8 @@ def happens(chosen: torch.Tensor, probability: float) -> bool:
     return scipy.stats.binomtest(int(chosen.sum()), len(chosen), probability).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("scale", [(0.05, 0.3), (0.2, 0.7)])  # every crop fits: nothing is drawn anew
-def test_crops_follow_their_laws(scale):
-    size = 10**7  # whole pixels do not show
+def test_crops_follow_their_distributions():
+    size, scale = 10**7, (0.05, 0.3)  # whole pixels do not show, and every crop fits: nothing is drawn again
     values = drawn(PLAIN, scale=scale, size=size)
     height, width = values.height, values.width
     assert uniform((height * width / size**2).clamp(*scale), *scale)
@@ -93,12 +94,12 @@ def test_crops_follow_their_laws(scale):
     assert (torch.corrcoef(draws) - torch.eye(4)).abs().max() < 0.03  # independent
 
 
-@pytest.mark.parametrize(("size", "scale"), [(32, (0.2, 1.0)), (224, (0.3, 1.0)), (96, (0.05, 0.3)), (224, (0.9, 1.0))])
+@pytest.mark.parametrize(("size", "scale"), [(32, (0.2, 1.0)), (224, (0.9, 1.0))])
 def test_crops_are_distributed_as_torchvisions(size, scale):
-    """Also where crops do not fit and are drawn anew, which changes their law."""
+    """Crops that do not fit are drawn again, which changes the distribution."""
     torch.manual_seed(0)
     image = torch.empty(3, size, size)
-    theirs = torch.tensor([RandomResizedCrop.get_params(image, scale, (3 / 4, 4 / 3)) for _ in range(4000)]).T
+    theirs = torch.tensor([RandomResizedCrop.get_params(image, scale, (3 / 4, 4 / 3)) for _ in range(1000)]).T
     values = drawn(PLAIN, scale=scale, size=size)
     ours = (values.top, values.left, values.height, values.width)
     for name, mine, other in zip(("top", "left", "height", "width"), ours, theirs, strict=True):
@@ -113,9 +114,7 @@ def test_crop_that_never_fits_is_the_whole_image():
     assert whole.all()  # area 1 fits only with aspect 1
 
 
-@pytest.mark.parametrize(
-    "config", [CIFAR_VIEWS, COLOUR, DIGITS_VIEWS, dataclasses.replace(COLOUR, jitter=0.3, hue=0.5)]
-)
+@pytest.mark.parametrize("config", [DIGITS_VIEWS, dataclasses.replace(COLOUR, jitter=0.3, hue=0.5)])
 def test_probabilities_and_strengths_follow_the_recipe(config):
     values = drawn(config)
     jittered = values.brightness != 1
@@ -153,14 +152,12 @@ def test_turning_one_operation_off_leaves_the_others_alone():
     assert 0.5 < same.float().mean() < 0.9
 
 
-@pytest.mark.parametrize("shares", [(8, 8), (4, 4, 4, 4), (1,) * 16, (5, 11)])
-def test_ranks_together_make_the_views_of_one_process(shares):
-    images = photos(16)
+def test_ranks_together_make_the_views_of_one_process():
+    images = photos(6)
     whole = views_of(images, BUSY, seed=3, step=7)
-    starts = [sum(shares[:rank]) for rank in range(len(shares))]
     parts = [
-        make_views(images[s : s + n], BUSY, seed=3, step=7, batch=slice(s, s + n), global_batch=16)
-        for s, n in zip(starts, shares, strict=True)
+        make_views(images[batch], BUSY, seed=3, step=7, batch=batch, global_batch=6)
+        for batch in (slice(0, 1), slice(1, 3), slice(3, 6))
     ]
     for resolution, expected in enumerate(whole):
         assert torch.equal(torch.cat([part[resolution] for part in parts], dim=1), expected)
@@ -177,51 +174,26 @@ def test_views_depend_on_seed_step_view_and_position_only():
     assert len(flat.unique(dim=0)) == 8  # 2 views x 4 positions, all different
 
 
-@pytest.mark.parametrize(("stored", "global_size", "local_size"), [(224, 224, 96), (32, 32, 16)])
-def test_two_global_and_six_local_views_show_the_parts_they_should(stored, global_size, local_size):
-    """Red is the column and green the row, so a view tells which part of the image it is: torchvision's crop of it."""
-    step = 256 // stored
-    images = photos(3, stored)
-    images[:, 0] = torch.arange(stored) * step
-    images[:, 1] = torch.arange(stored)[:, None] * step
-    config = dataclasses.replace(
-        PLAIN, flip=0.5, num_local=6, global_size=global_size, local_size=local_size, global_scale_min=0.3
-    )
-    resolutions = views_of(images, config, seed=2)
-    assert [part.shape[:2] for part in resolutions] == [(2, 3), (6, 3)]
-    flipped, boxes = [], []
-    for part, size, scale in zip(resolutions, (global_size, local_size), ((0.3, 1.0), (0.05, 0.3)), strict=True):
-        middle = slice(size // 4, size - size // 4)  # towards the ends, where the filter is cut off, it is no ramp
-        place = (np.arange(size)[middle] + 0.5) / size
-        for view, image in zip(part.flatten(0, 1) / 4 + 0.5, as_float(images).repeat(len(part), 1, 1, 1), strict=True):
-            column, row = (view[:2, middle, middle] * 255 / step).unbind()
-            across, left = np.polyfit(place, column.mean(0), 1)
-            height, top = np.polyfit(place, row.mean(1), 1)
-            flipped.append(across < 0)
-            corner = top + 0.5, min(left, left + across) + 0.5
-            box = [round(side) for side in (*corner, height, abs(across))]
-            assert box == pytest.approx([*corner, height, abs(across)], abs=0.2)  # whole pixels
-            assert min(box[:2]) >= 0
-            assert max(box[0] + box[2], box[1] + box[3]) <= stored
-            rounded = (box[2] + box[3]) / 2  # what half a pixel more or less makes of the area
-            assert scale[0] * stored**2 - rounded <= box[2] * box[3] <= scale[1] * stored**2 + rounded
-            expected = tv.resized_crop(image, *box, size=[size, size], antialias=True)
-            expected = tv.horizontal_flip(expected) if flipped[-1] else expected
-            torch.testing.assert_close(view, expected, rtol=0, atol=3e-5)
-            boxes.append(tuple(box))
-    assert len(set(boxes)) == 24
-    assert 4 <= sum(flipped) <= 20
+def test_global_and_local_views_show_shares_of_the_image_in_their_ranges():
+    """Red is the column and green the row, so the range of a view's colours is the size of its crop."""
+    images = photos(8)
+    images[:, 0] = torch.arange(32) * 8
+    images[:, 1] = torch.arange(32)[:, None] * 8
+    resolutions = views_of(images, dataclasses.replace(PLAIN, flip=0.5, num_local=6, local_size=16), seed=2)
+    assert [part.shape[:3] for part in resolutions] == [(2, 8, 3), (6, 8, 3)]
+    for part, (low, high) in zip(resolutions, ((PLAIN.global_scale_min, 1.0), (0.05, 0.3)), strict=True):
+        sides = (part.amax((-2, -1)) - part.amin((-2, -1)))[..., :2] / 4 * 256 / 8 + 1  # pixels, up to one
+        area = sides.prod(-1) / 32**2
+        assert (sides <= 33).all()
+        assert low * 0.7 <= area.min() < area.max() <= high * 1.3
+        assert len(area.unique()) > 10
 
 
 def test_parts_change_no_view(monkeypatch):
-    images = photos(11)
-    values = drawn(COLOUR, num=33, size=32)
+    images = photos(5)
+    values = drawn(COLOUR, num=15, size=32)
     whole = augmented(images, values, size=24)
-    monkeypatch.setitem(
-        augment._AT_ONCE, "cpu", 4 * 3 * 3 * 32 * 32 // torch.get_num_threads()
-    )  # 4 + 4 + 3 images, 3 views each
-    torch.testing.assert_close(augmented(images, values, size=24), whole, rtol=0, atol=1e-5)
-    monkeypatch.setitem(augment._AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(augment._AT_ONCE, "cpu", 2 * 3 * 3 * 32 * 32 // torch.get_num_threads())  # 2 + 2 + 1 images
     torch.testing.assert_close(augmented(images, values, size=24), whole, rtol=0, atol=1e-5)
 
 
@@ -262,14 +234,6 @@ def test_to_input_resizes_as_torchvision():
         expected = tv.normalize(tv.resize(as_float(images), [size, size], antialias=True), [0.5] * 3, [0.25] * 3)
         torch.testing.assert_close(to_input(images, size), expected)
     assert images.max() == 255  # the stored images are not written to
-
-
-def test_digits_are_never_flipped_nor_coloured():
-    ramp = torch.arange(16, dtype=torch.uint8).mul(16).expand(200, 3, 16, 16)  # brighter to the right
-    views = views_of(ramp, DIGITS_VIEWS)[0]
-    assert (views[..., -1] > views[..., 0]).all()
-    assert (views[:, :, 0] == views[:, :, 1]).all()
-    assert (views_of(ramp, dataclasses.replace(DIGITS_VIEWS, flip=0.5))[0][..., -1] < -1).any()
 
 
 def test_cifar_recipe_is_the_papers():

@@ -1,4 +1,7 @@
-"""Data: stratified splits, the bundled digits, CIFAR's files, and what a user gets wrong about them."""
+"""Data: stratified splits, the bundled digits, CIFAR's files, devices, and refused configs.
+
+Run: python -m pytest tests/unit/data/test_data.py
+"""
 
 import dataclasses
 import hashlib
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from folders_of_images import batch_of, pixels_of, write_folder
 from sklearn.datasets import load_digits
 
 from jepa_train.base.errors import ConfigError
@@ -29,10 +32,6 @@ def _nothing_loaded_before(tmp_path, monkeypatch):
     load_splits.cache_clear()
 
 
-def pixels_of(images: Images) -> torch.Tensor:
-    return images.batch(torch.arange(len(images)))[0]
-
-
 def test_stratified_holds_out_the_fraction_of_every_class():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 2)[torch.randperm(82, generator=torch.Generator().manual_seed(0))]
     rest, held_out = stratified(labels, 0.2, purpose="a")
@@ -41,9 +40,6 @@ def test_stratified_holds_out_the_fraction_of_every_class():
     assert torch.equal(stratified(labels, 0.2, purpose="a")[1], held_out)
     assert not torch.equal(stratified(labels, 0.2, purpose="b")[1], held_out)
     assert labels[stratified(labels, 0.99, purpose="a")[0]].bincount().tolist() == [1, 1, 1]
-
-
-def test_stratified_refuses_a_class_of_one_image():
     with pytest.raises(ValueError, match=r"^data\.path must hold at least 2 images of each class, number 1 has 1"):
         stratified(torch.tensor([0, 0, 1]), 0.5, purpose="a")
 
@@ -55,17 +51,15 @@ def test_digits_are_scikit_learns_split_without_overlap():
         (np.round(image * 255 / 16).astype(np.uint8).tobytes(), int(label))
         for image, label in zip(bunch.images, bunch.target, strict=True)
     }
-    parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
     seen = [
-        {(pixels[0].numpy().tobytes(), int(label)) for pixels, label in zip(pixels_of(part), part.labels, strict=True)}
-        for part in parts.values()
+        (pixels[0].numpy().tobytes(), int(label))
+        for part in (splits.train, splits.val, splits.test)
+        for pixels, label in zip(pixels_of(part), part.labels, strict=True)
     ]
-    assert set.union(*seen) == known
-    assert sum(len(part) for part in seen) == len(known)  # all 1,797 differ: no image lies in two parts
-    assert sum(len(part.labels) for part in parts.values()) == 1797
-    for part, share in (("test", 0.2), ("val", 0.08)):
-        counts = parts[part].labels.bincount().numpy()
-        assert np.abs(counts - share * np.bincount(bunch.target)).max() <= 1
+    assert len(seen) == len(known) == 1797  # all differ: no image lies in two parts
+    assert {*seen} == known
+    for part, share in ((splits.test, 0.2), (splits.val, 0.08)):
+        assert np.abs(part.labels.bincount().numpy() - share * np.bincount(bunch.target)).max() <= 1
     assert splits.classes == tuple("0123456789")
 
 
@@ -78,47 +72,29 @@ def test_the_halves_of_digits_are_its_classes_and_keep_its_split():
     assert torch.equal(high.test.labels, full.test.labels[full.test.labels >= 5] - 5)
 
 
-def test_digits_enlarge_as_pillow_does():
-    small, large = (load_splits(DataConfig(name="digits", image_size=size)) for size in (8, 16))
-    assert torch.equal(large.train.pixels[:, 0], large.train.pixels[:, 2])
-    for image, result in zip(pixels_of(small.test)[:20], pixels_of(large.test)[:20], strict=True):
-        expected = Image.fromarray(image[0].numpy()).resize((16, 16), Image.Resampling.BILINEAR)
-        assert np.abs(np.asarray(expected).astype(int) - result[0].numpy()).max() <= 1
-
-
 def test_some_of_the_training_images_keep_the_proportions_and_the_test_split():
     full, some = (load_splits(DataConfig(train_images=count, val_frac=0.2)) for count in (0, 300))
-    assert len(some.train) + len(some.val) == 300
-    assert len(some.val) == pytest.approx(60, abs=5)
-    assert torch.equal(some.test.rows, full.test.rows)
     rows = torch.cat([some.train.rows, some.val.rows])
-    assert len(rows.unique()) == len(rows)
+    assert len(rows.unique()) == len(some.train) + len(some.val) == 300
+    assert torch.equal(some.test.rows, full.test.rows)
     assert torch.isin(rows, torch.cat([full.train.rows, full.val.rows])).all()
-    shares = torch.cat([some.train.labels, some.val.labels]).bincount() / len(rows)
+    shares = torch.cat([some.train.labels, some.val.labels]).bincount() / 300
     everyone = torch.cat([full.train.labels, full.val.labels]).bincount()
     torch.testing.assert_close(shares, everyone / everyone.sum(), atol=0.005, rtol=0)
-    with pytest.raises(ConfigError, match=r"data.train_images must not exceed the \d+ training images, got 5000"):
-        load_splits(DataConfig(train_images=5000))
-    with pytest.raises(ConfigError, match=r"data.train_images must be two for each of 10 classes at least, got 19"):
-        load_splits(DataConfig(train_images=19))
-    for count in (20, 25, 250, 1000):
-        fewer = load_splits(DataConfig(train_images=count))
-        assert len(fewer.train) + len(fewer.val) == count
+    for count, rule in ((5000, r"not exceed the \d+ training images"), (19, "be two for each of 10 classes at least")):
+        with pytest.raises(ConfigError, match=rf"data.train_images must {rule}, got {count}"):
+            load_splits(DataConfig(train_images=count))
 
 
 def test_val_depends_on_val_frac_alone():
-    a = load_splits(DataConfig(name="digits", image_size=8, val_frac=0.1))
+    config = DataConfig(name="digits", image_size=8, val_frac=0.1)
+    first = load_splits(config)
     load_splits.cache_clear()
     torch.manual_seed(5)
-    b = load_splits(DataConfig(name="digits", image_size=8, val_frac=0.1))
-    assert a is not b
-    assert torch.equal(pixels_of(a.val), pixels_of(b.val))
-    assert len(load_splits(DataConfig(name="digits", image_size=8, val_frac=0.3)).val.labels) == pytest.approx(
-        0.3 * 1438, abs=5
-    )
-    assert load_splits(DataConfig(name="digits", image_size=8, val_frac=0.3)) is load_splits(
-        DataConfig(name="digits", image_size=8, val_frac=0.3)
-    )
+    again = load_splits(config)
+    assert first is not again
+    assert batch_of(first.val) == batch_of(again.val)
+    assert len(load_splits(dataclasses.replace(config, val_frac=0.3)).val) == pytest.approx(0.3 * 1438, abs=5)
 
 
 def write_cifar(root: Path, monkeypatch) -> np.ndarray:
@@ -176,48 +152,39 @@ def test_a_config_may_name_every_dataset_and_no_other():
     assert {*DATASET_NAMES} == DATASETS.keys()
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_downloads_only_when_asked(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "folder", "files"),
+    [
+        ("cifar10", "cifar-10-batches-py", ["data_batch_1", "data_batch_2"]),
+        ("cifar100", "cifar-100-python", ["train", "test"]),
+    ],
+)
+def test_missing_cifar_files_are_named_and_downloaded_only_when_asked(name, folder, files, tmp_path):
     with pytest.raises(ValueError, match=r"^data\.path must be set, got ''; set data\.path=DIR"):
         DATASETS[name].identify(Path(), True)
-    with pytest.raises(ValueError, match=r"^data\.path must hold cifar-10.*; set .* or data\.download=true$"):
-        DATASETS[name].identify(tmp_path, False)
-    with pytest.raises(ValueError, match=r"or data\.download=true$"):
-        DATASETS[name].load(tmp_path, False, 32, False)
-    assert DATASETS[name].identify(tmp_path, True) == ""  # to be fetched by load
-    assert list(tmp_path.iterdir()) == []
+    assert DATASETS[name].identify(tmp_path, True) == ""  # load downloads it
+    for file in files:
+        with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{file}, .* or data\.download=true$"):
+            DATASETS[name].load(tmp_path, False, 32, False)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / file).write_bytes(b"there")
 
 
-@pytest.mark.parametrize(("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
-def test_an_empty_or_incomplete_cifar_folder_is_refused_before_anything_starts(name, folder, tmp_path):
-    (tmp_path / folder).mkdir()
-    first, *rest = {"cifar10": ["data_batch_1", "data_batch_2"], "cifar100": ["train", "test"]}[name]
-    with pytest.raises(
-        ValueError, match=rf"^data\.path must hold {folder}/{first}, or images as .*data\.download=true$"
-    ):
-        DATASETS[name].identify(tmp_path, False)
-    (tmp_path / folder / first).write_bytes(b"there")
-    with pytest.raises(ValueError, match=rf"^data\.path must hold {folder}/{rest[0]}, or images as "):
-        DATASETS[name].identify(tmp_path, False)
-
-
-def test_cifar_as_folders_of_images_is_told_from_the_authors_files_by_its_fingerprint(tmp_path):
-    for split in ("train", "test"):
-        for label in ("cat", "dog"):
-            (tmp_path / split / label).mkdir(parents=True)
-            for number in range(4):
-                Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(tmp_path / split / label / f"{number}.png")
-    fingerprint = DATASETS["cifar10"].identify(tmp_path, False)
-    assert fingerprint == DATASETS["image_folder"].identify(tmp_path, False) != ""
-    source = DATASETS["cifar10"].load(tmp_path, False, 32, False)
-    assert source.classes == ("cat", "dog")
-    assert len(source.train) == len(source.test) == 8
+def test_cifar_as_folders_of_images_has_a_fingerprint(tmp_path):
+    write_folder(tmp_path / "cifar")
+    fingerprint = DATASETS["cifar10"].identify(tmp_path / "cifar", False)
+    assert fingerprint == DATASETS["image_folder"].identify(tmp_path / "cifar", False) != ""
+    source = DATASETS["cifar10"].load(tmp_path / "cifar", False, 32, False)
+    assert (source.classes, len(source.train), len(source.test)) == (("ant", "bee"), 12, 6)
 
 
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (DataConfig(fingerprint="0123"), "data.fingerprint is of image folders, and digits is none, got '0123'; leave"),
+        (
+            DataConfig(fingerprint="0123"),
+            "data.fingerprint must name what data.path holds, got '0123', but '' ho",
+        ),
         (DataConfig(name="image_folder", path="~nobody_of_that_name"), "data.path must be a folder that can be read"),
         (DataConfig(name="image_folder", path="x" * 5000), "data.path must be a folder that can be read"),
         (DataConfig(name="cifar10"), "data.path must be set, got ''"),
@@ -257,8 +224,7 @@ def test_trials_of_a_node_share_cifar_in_one_map(tmp_path, monkeypatch):
         patch.setattr(cifar, "_open", lambda *_, **__: pytest.fail("read again"))
         again = load_splits(config)
     for part in ("train", "val", "test"):
-        assert torch.equal(pixels_of(getattr(again, part)), pixels_of(getattr(first, part)))
-        assert torch.equal(getattr(again, part).labels, getattr(first, part).labels)
+        assert batch_of(getattr(again, part)) == batch_of(getattr(first, part))
     assert again.classes == first.classes
     os.utime(tmp_path / "root" / "cifar-10-batches-py" / "data_batch_1", (1, 1))
     load_splits.cache_clear()

@@ -1,19 +1,20 @@
-"""Image folders: round trip, identity, shared cache, and every way in which a folder can be wrong."""
+"""Image folders: round trip, fingerprint, one decoding for all, broken folders and corrupt images.
 
-import os
+Run: python -m pytest tests/unit/data/test_image_folder.py
+"""
+
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from folders_of_images import folder_config, pixels_of, write_folder
 from PIL import Image
 
-from jepa_train.__main__ import main as command_line
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS, Images
+from jepa_train.data import DATASETS
 from jepa_train.data.splits import load_splits
 from jepa_train.storage.paths import cache_dir
 
@@ -26,26 +27,9 @@ def _own_results(tmp_path, monkeypatch):
     load_splits.cache_clear()
 
 
-def pixels_of(images: Images) -> torch.Tensor:
-    return images.batch(torch.arange(len(images)))[0]
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """2 classes, 6 train and 3 test images each, uniform colours in several formats: red = class, green = number."""
-    root = tmp_path / "photos"
-    for split, count in (("train", 6), ("test", 3)):
-        for label, name in enumerate(("ant", "bee")):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                suffix = ("png", "bmp", "PNG")[number % 3]
-                colour = (100 * label, 20 * number, 200 if split == "train" else 0)
-                Image.new("RGB", (24, 16), colour).save(root / split / name / f"{number}.{suffix}")
-    return root
-
-
-def folder_config(root: Path, **fields) -> DataConfig:
-    return DataConfig(name="image_folder", path=str(root), **{"image_size": 8, "val_frac": 0.34} | fields)
+    return write_folder(tmp_path / "photos")
 
 
 def test_folder_round_trip(folder):
@@ -85,77 +69,44 @@ def test_folder_that_is_not_what_the_fingerprint_names_is_refused(folder):
         load_splits(folder_config(folder, fingerprint="0123"))
 
 
-def emptied(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-
-
 @pytest.mark.parametrize(
-    ("damage", "rule"),
+    ("missing", "rule"),
     [
-        (shutil.rmtree, "must be a folder"),
-        (lambda root: shutil.rmtree(root / "train"), "train/: there is none"),
-        (lambda root: shutil.rmtree(root / "test"), "test/: there is none"),
-        (lambda root: [shutil.rmtree(root / "train" / name) for name in ("ant", "bee")], "it has no folders"),
-        (lambda root: emptied(root / "test" / "bee"), "of every class: test/bee/ has none"),
-        (lambda root: shutil.rmtree(root / "test" / "bee"), "in both splits: 'bee' lies only in train/"),
-        (lambda root: shutil.rmtree(root / "train" / "ant"), "in both splits: 'ant' lies only in test/"),
-        (lambda root: [shutil.rmtree(root / part / "bee") for part in ("train", "test")], "there is only 'ant'"),
-        (lambda root: [(root / "train" / "ant" / f"{n}").unlink() for n in os.listdir(root / "train" / "ant")[1:]],
-         "'ant' has 1"),
+        ([""], "data.path must be a folder"),
+        (["train"], "one of them lacks 'ant'"),
+        (["test/bee"], "one of them lacks 'bee'"),
+        (["train/bee", "test/bee"], "at least 2 classes: there are ['ant']"),
+        (["test/bee/0.png", "test/bee/1.bmp", "test/bee/2.PNG"], "in test/bee/: it has 0"),
+        ([f"train/ant/{n}.{('png', 'bmp', 'PNG')[n % 3]}" for n in range(5)], "in train/ant/: it has 1"),
     ],
-)  # fmt: skip
-def test_broken_folder_is_named_in_one_line(damage, rule, folder):
-    damage(folder)
-    with pytest.raises(ValueError, match=r"^data\.path must ") as caught:
+)
+def test_a_broken_folder_is_named_in_one_line(missing, rule, folder):
+    for name in missing:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    remedy = "(set data.path=DIR|lay it out as train/<class>/ and test/<class>/)"
+    with pytest.raises(ValueError, match=rf"^data\.path must .* got '{folder}'.*; {remedy}$") as found:
         FOLDER.identify(folder, False)
-    message = str(caught.value)
-    assert rule in message
-    assert repr(str(folder)) in message
-    assert message.endswith(("set data.path=DIR", "lay it out as train/<class>/ and test/<class>/"))
-    assert "\n" not in message
+    assert rule in str(found.value)
 
 
-def test_unset_path_and_file_as_path(tmp_path):
+def test_a_path_must_be_set():
     with pytest.raises(ValueError, match=r"^data\.path must be set for an image folder, got ''; set data\.path=DIR$"):
         FOLDER.identify(Path(), False)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"^data\.path must be a folder, got '.*/file'"):
-        FOLDER.identify(tmp_path / "file", False)
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
-def test_corrupt_image_is_named_and_leaves_no_cache(damage, folder, capsys):
+def test_a_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
     image = folder / "train" / "bee" / "3.png"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(image)
     whole = image.read_bytes()
     image.write_bytes({"cut": whole[: len(whole) // 2], "foreign": b"hello" * 100, "empty": b""}[damage])
-    with pytest.raises(
-        ValueError,
-        match=r"^data\.path holds a file .*train/bee/3\.png' \(.+\); delete or replace it, or .*on_corrupt=skip$",
-    ):
+    rule = r"^data\.path holds a file .*train/bee/3\.png' \(.+\); delete or replace it, or .*on_corrupt=skip$"
+    with pytest.raises(ConfigError, match=rule):
         load_splits(folder_config(folder))
     assert not [file for file in cache_dir().iterdir() if file.suffix != ".lock"]
-    assert (
-        command_line([f"data.path={folder}", "data.name=image_folder", "data.image_size=8", "data.val_frac=0.34"]) == 2
-    )
-    assert capsys.readouterr().err.startswith("error: data.path holds a file that cannot be read as an image: ")
     image.write_bytes(whole)
     assert len(load_splits(folder_config(folder)).test.labels) == 6
-
-
-def test_second_load_decodes_nothing(folder, monkeypatch):
-    first = load_splits(folder_config(folder))
-    load_splits.cache_clear()  # as a new process would start
-    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("decoded again"))
-    again = load_splits(folder_config(folder))
-    assert torch.equal(pixels_of(first.train), pixels_of(again.train))
-    assert torch.equal(pixels_of(first.test), pixels_of(again.test))
-    monkeypatch.undo()
-    assert (
-        pixels_of(load_splits(folder_config(folder, image_size=12)).test).shape[-1] == 12
-    )  # another size, another array
 
 
 def test_writing_into_a_batch_leaves_the_images_alone(folder):
@@ -165,25 +116,27 @@ def test_writing_into_a_batch_leaves_the_images_alone(folder):
     assert torch.equal(pixels_of(test), expected)
 
 
-def test_concurrent_loads_decode_once(folder, monkeypatch):
-    opened = []
-    real = Image.open
-    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real(file))
-    results = []
-    threads = [threading.Thread(target=lambda: results.append(FOLDER.load(folder, False, 8, False))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(opened) == 18
+@pytest.fixture
+def decoded_files(monkeypatch) -> list[str]:
+    found, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file: found.append(file) or real(file))
+    return found
+
+
+def test_concurrent_and_later_loads_decode_once(folder, decoded_files):
+    with ThreadPoolExecutor(4) as threads:
+        results = [*threads.map(lambda _: FOLDER.load(folder, False, 8, False), range(4))]
+    assert len(decoded_files) == 18
     assert all(torch.equal(pixels_of(result.train), pixels_of(results[0].train)) for result in results)
+    load_splits(folder_config(folder))
+    assert len(decoded_files) == 18
+    assert pixels_of(load_splits(folder_config(folder, image_size=12)).test).shape[-1] == 12
+    assert len(decoded_files) == 36, "another size, another array"
 
 
-def spoilt(folder: Path, *names: str) -> list[Path]:
-    files = [folder / name for name in names]
-    for file in files:
-        file.write_bytes(b"no image")
-    return files
+def spoil(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_bytes(b"no image")
 
 
 def skipping(folder: Path):
@@ -192,68 +145,28 @@ def skipping(folder: Path):
 
 
 def test_corrupt_images_are_skipped_and_counted(folder, caplog):
-    spoilt(folder, "train/ant/1.bmp", "train/bee/4.bmp", "test/bee/0.png")
+    spoil(folder, "train/ant/1.bmp", "train/bee/4.bmp", "test/bee/0.png")
     splits = skipping(folder)
     assert splits.skipped == 3
-    assert "skipped 3 of 18 images" in caplog.text
-    assert "cannot be read: train/ant/1.bmp, train/bee/4.bmp, test/bee/0.png\n" in caplog.text
+    assert f"skipped 3 of 18 images of {folder}, the first is train/ant/1.bmp" in caplog.text
     assert splits.test.labels.tolist() == [0, 0, 0, 1, 1]
     assert pixels_of(splits.test)[:, 1, 0, 0].tolist() == [0, 20, 40, 20, 40]
-    greens = [
-        sorted(
-            torch.cat([pixels_of(part)[part.labels == label] for part in (splits.train, splits.val)])[
-                :, 1, 0, 0
-            ].tolist()
-        )
-        for label in (0, 1)
-    ]
-    assert greens == [[0, 40, 60, 80, 100], [0, 20, 40, 60, 100]]
+    bees = torch.cat([pixels_of(part)[part.labels == 1] for part in (splits.train, splits.val)])
+    assert sorted(bees[:, 1, 0, 0].tolist()) == [0, 20, 40, 60, 100]
 
 
-def test_skipping_decodes_once_and_is_no_excuse_for_failing(folder, monkeypatch):
-    (file,) = spoilt(folder, "train/bee/3.png")
-    skipping(folder)
-    opened = []
-    real = Image.open
-    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real(file))
-    load_splits.cache_clear()
+def test_a_corrupt_image_is_remembered_and_looked_at_again(folder, decoded_files):
+    file = folder / "train" / "bee" / "3.png"
+    repaired = file.read_bytes()
+    file.write_bytes(b"x" * len(repaired))  # the same size, and so the same fingerprint
+    assert skipping(folder).skipped == 1
+    decoded_files.clear()
     with pytest.raises(ConfigError, match=r"train/bee/3\.png' .*; delete or replace it, or set data\.on_corrupt=skip$"):
         load_splits(folder_config(folder))
     assert skipping(folder).skipped == 1
-    assert set(opened) == {str(file)}  # looked at again, and nothing else
-    Image.new("RGB", (1, 1)).save(file)
-    mended = file.read_bytes()
-    spoilt(folder, "train/bee/3.png")
-    file.write_bytes(b"x" * len(mended))
-    assert skipping(folder).skipped == 1
-    file.write_bytes(mended)  # of the same size, and so the same fingerprint
+    assert {*decoded_files} == {str(file)}
+    file.write_bytes(repaired)
     assert skipping(folder).skipped == 0
-    del opened[:]
-    load_splits.cache_clear()
+    decoded_files.clear()
     assert load_splits(folder_config(folder)).skipped == 0
-    assert opened == []  # a complete array serves both
-
-
-@pytest.mark.parametrize(
-    ("names", "rule"),
-    [
-        ([f"train/bee/{n}.{s}" for n, s in enumerate(["png", "bmp", "PNG", "png", "bmp"])],
-         r"at least 2 train images of each class that can be read: 'bee' has 1 in .*'train/bee/0\.png' for one"),
-        (["test/ant/0.png", "test/ant/1.bmp", "test/ant/2.PNG"],
-         r"at least 1 test images of each class that can be read: 'ant' has 0 in .*'test/ant/0\.png' for one"),
-    ],
-)  # fmt: skip
-def test_a_class_that_skipping_empties_is_refused(names, rule, folder):
-    spoilt(folder, *names)
-    with pytest.raises(ConfigError, match=rf"^data\.path must hold {rule} is corrupt; replace it$"):
-        skipping(folder)
-
-
-@pytest.mark.skipif("JEPA_CIFAR10" not in os.environ, reason="set JEPA_CIFAR10 to CIFAR-10 as an image folder")
-def test_cifar10_as_an_image_folder():
-    splits = load_splits(folder_config(Path(os.environ["JEPA_CIFAR10"]), image_size=32, val_frac=0.1))
-    assert splits.train.labels.bincount().tolist() == [4500] * 10
-    assert splits.val.labels.bincount().tolist() == [500] * 10
-    assert splits.test.labels.bincount().tolist() == [1000] * 10
-    channel_means = pixels_of(splits.train).float().mean((0, 2, 3)) / 255
-    torch.testing.assert_close(channel_means, torch.tensor([0.4914, 0.4822, 0.4465]), rtol=0, atol=2e-3)  # well known
+    assert decoded_files == [], "a complete array serves both"

@@ -1,4 +1,7 @@
-"""Entropy and dependence against scipy, closed forms and the printed estimator."""
+"""Entropy and HSIC of embedding dimensions against SciPy and the printed estimator.
+
+Run: python -m pytest tests/unit/evaluation/test_dependence.py
+"""
 
 import math
 
@@ -8,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from jepa_train.evaluation.dependence import ENTROPY_ROWS, HSIC_ROWS, entropy, hsic
+from jepa_train.evaluation.dependence import HSIC_ROWS, entropy, hsic
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -23,7 +26,7 @@ def of_column(x: np.ndarray) -> float:
     return phi * spacings + stats.bernoulli(phi).entropy()
 
 
-def test_entropy_is_scipys_column_by_column() -> None:
+def test_entropy_matches_scipy_by_column() -> None:
     z = gaussian(301, 6) * torch.tensor([0.1, 1.0, 30.0, 1.0, 1.0, 1.0]) + torch.tensor(
         [0.0, 2.0, 0.0, 0.0, -1.5, -2.6]
     )
@@ -33,27 +36,13 @@ def test_entropy_is_scipys_column_by_column() -> None:
     assert entropy(z).item() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("mu", [-1.0, 0.0, 1.0])
-def test_entropy_of_a_rectified_gaussian_is_the_closed_form(mu: float) -> None:
-    phi = stats.norm.cdf(mu)
-    # of the Gaussian above 0
-    of_the_rest = math.log(math.sqrt(2 * math.pi * math.e) * phi) - mu * stats.norm.pdf(mu) / (2 * phi)
-    expected = phi * of_the_rest + stats.bernoulli(phi).entropy()
-    assert entropy((gaussian(ENTROPY_ROWS, 200) + mu).relu()).item() == pytest.approx(expected, abs=0.02)
-
-
-def test_entropy_counts_scale_and_knows_its_extremes() -> None:
+def test_entropy_depends_on_scale_and_is_finite_for_constants() -> None:
     z = gaussian(500, 20)
     assert entropy(3 * z).item() == pytest.approx(entropy(z).item() + math.log(3), abs=1e-4)
     assert entropy(torch.zeros(100, 4)).item() == 0
     constant = entropy(torch.ones(100, 4)).item()
     assert math.isfinite(constant)
     assert constant < -10
-
-
-def test_entropy_of_many_rows_is_that_of_an_even_sample() -> None:
-    z = gaussian(3 * ENTROPY_ROWS, 5)
-    assert entropy(z).item() == entropy(z[::3]).item()
 
 
 def printed(x: np.ndarray, y: np.ndarray) -> float:
@@ -70,7 +59,7 @@ def printed(x: np.ndarray, y: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_hsic_is_the_printed_estimator_over_all_pairs(*, sparse: bool) -> None:
+def test_hsic_matches_the_printed_estimator(*, sparse: bool) -> None:
     z = gaussian(31, 4) @ gaussian(4, 4, seed=1)
     if sparse:
         z = (z - 0.8).relu()
@@ -93,7 +82,7 @@ def test_hsic_is_0_for_independent_dimensions_and_1_for_the_same() -> None:
     assert hsic(squares).item() > 0.2
 
 
-def test_hsic_leaves_out_dimensions_that_do_not_vary() -> None:
+def test_hsic_ignores_constant_dimensions() -> None:
     z = gaussian(HSIC_ROWS, 3) @ gaussian(3, 3, seed=1)
     alone = torch.zeros(HSIC_ROWS, 2)
     alone[7, 0] = 1.0  # a single row apart: centered, nothing is left
@@ -101,11 +90,3 @@ def test_hsic_leaves_out_dimensions_that_do_not_vary() -> None:
     assert hsic(together).item() == pytest.approx(hsic(z).item(), rel=1e-4)
     assert hsic(torch.ones(50, 3)).isnan()
     assert hsic(torch.cat([z[:, :1], alone], dim=1)).isnan()
-
-
-def test_hsic_takes_few_rows_and_dimensions_of_many_alike_every_time() -> None:
-    z = gaussian(4 * HSIC_ROWS, 100) @ gaussian(100, 100, seed=1)
-    assert hsic(z).item() == hsic(z).item() == hsic(z[::4]).item()
-    state = torch.get_rng_state()
-    hsic(z)
-    assert torch.equal(state, torch.get_rng_state())

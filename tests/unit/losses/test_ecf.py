@@ -1,8 +1,7 @@
-"""The waves in both forms. The Triton kernels run for real where there is a GPU, in Triton's interpreter elsewhere."""
+"""Waves in both forms against NumPy. The Triton kernels run on a GPU if there is one, else in Triton's interpreter.
 
-import os
-import subprocess
-import sys
+Run: python -m pytest tests/unit/losses/test_ecf.py
+"""
 
 import numpy as np
 import pytest
@@ -17,19 +16,6 @@ from jepa_train.losses.ecf import EagerWaves, Knots, Waves, waves
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORMS = ["eager", "triton"]
 KNOTS = [Knots(first=0.625, stride=1, num=8), Knots(first=0.3, stride=2, num=5), Knots(first=2.5, stride=2, num=1)]
-TO_COMPILE = """
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, compile
-from jepa_train.losses import ecf_triton as kernels
-
-numbers = {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
-fixed = {"SQUARED": True, "ROWS": 256, "COLUMNS": 32}
-for name in ("_sums", "_series"):
-    kernel = getattr(kernels, name)
-    pointers = {argument: "*fp32" for argument in kernel.arg_names if argument.endswith("_ptr")}
-    source = ASTSource(kernel, pointers | numbers | dict.fromkeys(fixed, "constexpr"), constexprs=fixed)
-    compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 16})
-"""
 
 
 def make(form: str, x: Tensor, knots: Knots) -> Waves:
@@ -42,7 +28,7 @@ def make(form: str, x: Tensor, knots: Knots) -> Waves:
 
 
 def exponentials(x: Tensor, knots: Knots) -> np.ndarray:
-    """(num, ..., N, K): what is never stored, in double precision."""
+    """exp(i t x) at every knot in double precision: (num, ..., N, K)."""
     t = knots.first * (1 + knots.stride * np.arange(knots.num))
     return np.exp(1j * t.reshape(-1, *[1] * x.ndim) * x.double().numpy())
 
@@ -53,7 +39,7 @@ def draw(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("knots", KNOTS, ids=str)
-@pytest.mark.parametrize("shape", [(1, 1), (40, 7), (3, 300, 33), (2, 2, 5, 64)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 300, 33), (2, 2, 5, 64)], ids=str)
 def test_means_and_series_match_the_exponentials_written_out(form, knots, shape):
     x = 3 * draw("x", *shape)
     coefficients = draw("c", knots.num, *shape[:-2], shape[-1], dtype=torch.complex64)
@@ -64,7 +50,7 @@ def test_means_and_series_match_the_exponentials_written_out(form, knots, shape)
     np.testing.assert_allclose(made.series(coefficients.to(made.means().device)).cpu(), series, atol=3e-5)
 
 
-@settings(derandomize=True, deadline=None, max_examples=20)
+@settings(derandomize=True, deadline=None, max_examples=10)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 40)),
     stride=st.sampled_from([1, 2]),
@@ -86,35 +72,23 @@ def test_the_kernels_agree_with_the_eager_form(shape, stride, num, scale, transp
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_sample_that_is_no_number_spoils_its_own_column_only(form):
+def test_a_nan_affects_its_own_column_only(form):
     x = draw("x", 2, 5, 3)
     x[1, 2, 0] = float("nan")
-    spoilt = torch.zeros(2, 3, dtype=torch.bool)
-    spoilt[1, 0] = True
+    affected = torch.zeros(2, 3, dtype=torch.bool)
+    affected[1, 0] = True
     means = make(form, x, KNOTS[0]).means().cpu()
-    assert torch.equal(means.isnan().all(0), spoilt)
-    assert torch.equal(means.isnan().any(0), spoilt)
+    assert torch.equal(means.isnan().all(0), affected)
+    assert torch.equal(means.isnan().any(0), affected)
 
 
-def test_the_eager_form_keeps_double_precision():
-    x = draw("x", 30, 4, dtype=torch.float64)
-    np.testing.assert_allclose(EagerWaves(x, KNOTS[1]).means(), exponentials(x, KNOTS[1]).mean(-2), atol=1e-15)
-
-
-def test_a_cpu_and_double_precision_take_the_eager_form():
+def test_a_cpu_and_float64_use_the_eager_form():
     assert isinstance(waves(torch.zeros(3, 2), KNOTS[0]), EagerWaves)
     assert isinstance(waves(torch.zeros(3, 2, dtype=torch.float64, device=DEVICE), KNOTS[0]), EagerWaves)
 
 
-def test_the_kernels_compile_for_a_gpu_where_there_is_none(tmp_path):
-    pytest.importorskip("triton")
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", TO_COMPILE], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU: the kernels in use, and that their sums repeat bit for bit")
-def test_a_gpu_takes_the_kernels_which_repeat_bit_for_bit():
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_kernels_on_a_gpu_are_used_and_repeat_bit_for_bit():
     x = 3 * draw("x", 2, 1000, 300)
     used = waves(x.to(DEVICE), KNOTS[0])
     assert not isinstance(used, EagerWaves)

@@ -1,3 +1,8 @@
+"""Matrix products against sums over every pair of rows, by oneDNN and by torch.
+
+Run: python -m pytest tests/unit/losses/test_matmul.py
+"""
+
 import pytest
 import torch
 from ranks import draw

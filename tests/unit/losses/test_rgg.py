@@ -1,3 +1,8 @@
+"""The rectified generalized Gaussian against SciPy, numerical integration and the papers' tables.
+
+Run: python -m pytest tests/unit/losses/test_rgg.py
+"""
+
 import itertools
 import math
 
@@ -96,16 +101,16 @@ def test_unit_variance_holds_far_out(p, mu):
 
 @pytest.mark.parametrize("p", [0.25, 1 / 3, 0.5, 0.75, 1, 1.5, 2, 8])
 @pytest.mark.parametrize("mode", ["gn", "rgn"])
-def test_samples_follow_the_law(p, mode):
+def test_samples_follow_the_distribution(p, mode):
     law = RGG(p=p, mu=-0.5, sigma_mode=mode)
     draws = law.gn_sample((100, 200), generator(0, str(p)))
     assert draws.shape == (100, 200)
-    # A fixed seed: this either passes for ever or never; a wrong law of 20,000 draws is far below 1e-3.
+    # With a fixed seed this is deterministic; 20,000 draws of a wrong distribution give far less than 1e-3.
     assert scipy.stats.kstest(draws.flatten().double().numpy(), gennorm(law).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.75, 1, 1.5, 2])
-def test_samples_have_the_laws_quantiles_far_into_the_tails(p):
+def test_samples_have_the_quantiles_of_the_distribution_in_the_tails(p):
     law = RGG(p=p, mu=0.25)
     draws = law.gn_sample((500_000,), generator(2, str(p))).double().sort().values
     levels = np.array([2e-5, 1e-3, 0.05, 0.25, 0.5, 0.75, 0.95, 1 - 1e-3, 1 - 2e-5])
@@ -135,16 +140,3 @@ def test_samples_depend_on_the_generator_alone_and_are_finite(p):
     assert torch.equal(first, second)
     assert torch.isfinite(first).all()
     assert first.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: RGG(p=0.0, mu=0.0), "p must be positive, got 0.0; "),
-        (lambda: RGG(p=0.001, mu=0.0), "p must be at least 0.01 "),
-        (lambda: RGG(p=1.0, mu=0.0, sigma_mode="rg"), "sigma_mode must be one of gn, rgn, got 'rg'; "),
-    ],
-)
-def test_a_wrong_value_is_named(make, message):
-    with pytest.raises(ValueError, match="^" + message):
-        make()

@@ -1,6 +1,10 @@
+"""Sliced Wasserstein distance and its gradient against sorting under autograd.
+
+Run: python -m pytest tests/unit/losses/test_sliced_wasserstein.py
+"""
+
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,14 +28,6 @@ def value_and_gradient(distance, z: torch.Tensor, *rest: torch.Tensor) -> tuple[
     return value.detach(), torch.autograd.grad(3 * value, leaf)[0]
 
 
-def test_it_matches_sorting_in_numpy():
-    z, target, slices = draw("z", 30, 6), draw("target", 30, 6).relu(), unit_slices(6, 50, seed=0)
-    c = slices.double().numpy()
-    expected = np.mean((np.sort(z.numpy() @ c, axis=0) - np.sort(target.numpy() @ c, axis=0)) ** 2)
-    assert sliced_wasserstein(z, target, slices).item() == pytest.approx(expected, rel=1e-12)
-    assert sliced_wasserstein(z.float(), target.float(), slices).item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_the_distance_to_a_shifted_shuffle_is_the_shift_along_the_slices():
     z, shift, slices = draw("z", 30, 6), draw("shift", 6), unit_slices(6, 50, seed=0)
     shuffled = z[torch.randperm(30, generator=generator(0))] + shift
@@ -39,7 +35,7 @@ def test_the_distance_to_a_shifted_shuffle_is_the_shift_along_the_slices():
     assert sliced_wasserstein(z, shuffled, slices).item() == pytest.approx(expected, rel=1e-10)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(
     views=st.sampled_from([(), (1,), (2,), (2, 2)]),
     n=st.integers(1, 40),
@@ -67,8 +63,8 @@ def test_value_and_gradient_are_the_plain_forms(views, n, d, k, own, scale, tran
     assert (gradient32 - exact).norm() <= 1e-3 * exact.norm() + 1e-6
 
 
-def test_rows_of_zeros_as_relu_makes_them_have_the_plain_forms_value_and_total_gradient():
-    """Equal rows project equally: which of them meets which target is arbitrary, but what they sum to is not."""
+def test_equal_rows_have_the_plain_forms_value_and_total_gradient():
+    """Rows of zeros, as from ReLU, project equally: their order is arbitrary, the sum of their gradients is not."""
     z, target, slices = draw("z", 20, 6).relu(), draw("target", 20, 6).relu(), unit_slices(6, 30, 0).double()
     z[::2] = 0
     value, gradient = value_and_gradient(sliced_wasserstein, z, target, slices)
@@ -80,7 +76,7 @@ def test_rows_of_zeros_as_relu_makes_them_have_the_plain_forms_value_and_total_g
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38])
-def test_a_sample_that_is_not_finite_makes_the_loss_so(value, dtype):
+def test_samples_that_are_not_finite_propagate(value, dtype):
     z, target = draw("z", 9, 6).to(dtype), draw("target", 9, 6).to(dtype)
     z[4] = value
     loss = sliced_wasserstein(z.requires_grad_(), target, unit_slices(6, 8, 0))
@@ -88,12 +84,7 @@ def test_a_sample_that_is_not_finite_makes_the_loss_so(value, dtype):
     assert loss.isfinite().item() == (dtype == torch.float64 and math.isfinite(value))
 
 
-def test_gradients_match_finite_differences():
-    z, target, slices = draw("z", 2, 7, 3).requires_grad_(), draw("target", 7, 3), unit_slices(3, 5, seed=0)
-    assert torch.autograd.gradcheck(lambda z: sliced_wasserstein(z, target, slices), (z,))
-
-
-def test_no_slices_are_no_distance():
+def test_the_distance_without_slices_is_0():
     value, gradient = value_and_gradient(sliced_wasserstein, draw("z", 4, 3), draw("target", 4, 3), torch.ones(3, 0))
     assert value == 0
     assert torch.equal(gradient, torch.zeros(4, 3, dtype=torch.float64))

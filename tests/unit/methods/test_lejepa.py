@@ -1,3 +1,8 @@
+"""LeJEPA: epps_pulley and sigreg against quadrature, closed forms and the authors' formulas; the loss.
+
+Run: python -m pytest tests/unit/methods/test_lejepa.py
+"""
+
 import numpy as np
 import pytest
 import ranks
@@ -5,7 +10,6 @@ import scipy.integrate
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_train.base.seeds import derive_seed
@@ -47,7 +51,7 @@ def plain_sigreg(z: torch.Tensor, slices: torch.Tensor, num_knots: int, t_max: f
 
 
 class LargestTensor(TorchDispatchMode):
-    """numel: of the largest tensor that any operation returned."""
+    """Size of the largest tensor that any operation returned."""
 
     numel = 0
 
@@ -83,7 +87,7 @@ def test_epps_pulley_with_the_papers_knots_matches_the_closed_form():
 
 
 @pytest.mark.parametrize("domain", FORMULAS)
-@pytest.mark.parametrize(("num_knots", "t_max"), [(17, 5.0), (17, 3.0), (41, 5.0), (16, 4.0), (5, 1.0), (3, 5), (2, 5)])
+@pytest.mark.parametrize(("num_knots", "t_max"), [(17, 5.0), (17, 3.0), (41, 5.0), (16, 4.0), (2, 5)])
 def test_epps_pulley_matches_the_authors_formula(num_knots, t_max, domain):
     x = sample(2, 40, 7)
     expected = FORMULAS[domain](x.numpy(), num_knots, t_max)
@@ -92,31 +96,12 @@ def test_epps_pulley_matches_the_authors_formula(num_knots, t_max, domain):
     np.testing.assert_allclose(epps_pulley(x.float(), **rule), expected, rtol=1e-5)
 
 
-def test_the_defaults_are_alg_1s():
+def test_defaults_are_those_of_alg_1():
     z, slices = sample(2, 40, 4), unit_slices(4, 6, seed=0).double()
     method, expected = LeJEPA(), alg_1((z @ slices).numpy(), 17, 5.0)
     np.testing.assert_allclose(epps_pulley(z @ slices), expected, rtol=1e-12)
     assert sigreg(z, slices).item() == pytest.approx(expected.mean(), rel=1e-12)
     assert (method.num_knots, method.t_max, method.domain, method.num_slices) == (17, 5.0, "symmetric", 1024)
-
-
-@pytest.mark.parametrize("domain", FORMULAS)
-def test_epps_pulley_survives_extreme_embeddings(domain):
-    collapsed, exploded = torch.zeros(8, 1), torch.linspace(-1e6, 1e6, 8)[:, None]
-    for x in (collapsed, exploded):
-        x.requires_grad_()
-        value = epps_pulley(x, domain=domain)
-        expected = FORMULAS[domain](x.detach().double().numpy(), 17, 5.0)
-        np.testing.assert_allclose(value.detach(), expected, rtol=0.05)
-        value.sum().backward()
-        assert x.grad.isfinite().all()
-
-
-def test_sigreg_is_the_mean_over_views_and_slices():
-    z, slices = sample(3, 20, 4), unit_slices(4, 6, seed=0)
-    expected = np.mean([alg_1(view, 17, 5.0) for view in (z @ slices.double()).numpy()])
-    assert sigreg(z, slices).item() == pytest.approx(expected, rel=1e-10)
-    assert sigreg(z[0], slices).item() == pytest.approx(sigreg(z[:1], slices).item(), rel=1e-12)
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
@@ -151,19 +136,14 @@ def test_sigreg_and_its_gradient_match_the_plain_form(shape, num_slices, num_kno
 
 
 @pytest.mark.parametrize("num_knots", [17, 65])
-def test_nothing_of_the_size_of_all_projections_is_ever_stored(num_knots):
+def test_sigreg_stores_no_tensor_of_the_size_of_all_projections(num_knots):
     z, slices = sample(2, 128, 4).float().requires_grad_(), unit_slices(4, 4000, seed=0)
     with LargestTensor() as largest:
         sigreg(z, slices, num_knots=num_knots).backward()
     assert largest.numel <= 2 * 2**18  # a complex number counts as two; there are 2 * 128 * 4000 projections
 
 
-def test_in_one_dimension_slices_are_signs():
-    z = sample(2, 30, 1).float()
-    assert sigreg(z, unit_slices(1, 4096, seed=0)).item() == pytest.approx(alg_1(z.numpy(), 17, 5.0).mean(), rel=1e-5)
-
-
-def test_no_gradient_is_found_where_none_is_wanted():
+def test_no_gradient_is_computed_without_grad_mode():
     z, slices = sample(2, 30, 3).requires_grad_(), unit_slices(3, 5, seed=0)
     with torch.no_grad():
         assert sigreg(z, slices).item() == pytest.approx(sigreg(z.detach(), slices).item(), rel=1e-15)
@@ -171,25 +151,11 @@ def test_no_gradient_is_found_where_none_is_wanted():
     assert not sigreg(z.detach(), slices).requires_grad
 
 
-def test_the_network_around_the_loss_may_be_compiled():
-    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5)).double()
-    x, slices = ranks.draw("x", 40, 6), unit_slices(5, 8, seed=0)
-    gradients = []
-    for network in (model, torch.compile(model, backend="aot_eager")):
-        model.zero_grad()
-        sigreg(network(x).unflatten(0, (2, 20)), slices).backward()
-        gradients.append([value.grad for value in model.parameters()])
-    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
-
-
 def test_gradients_match_finite_differences():
     x = sample(6, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=9), (x,))
     assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=8, domain="half"), (x.unsqueeze(0),))
     assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=8), (x,))
-    z = sample(2, 6, 3).requires_grad_()
-    method = LeJEPA(lamb=0.3, num_slices=5)
-    assert torch.autograd.gradcheck(lambda z: method(z, num_global=2, step=0, seed=0)[0], (z,))
 
 
 def test_the_loss_is_convex_with_the_centre_of_the_global_views():
@@ -221,51 +187,3 @@ def test_two_view_invariance_is_a_quarter_of_rectified_lpjepas():
     z = sample(2, 10, 5)
     ours, theirs = (m(z, num_global=2, step=0, seed=0)[1]["invariance"] for m in (LeJEPA(), RectifiedLpJEPA()))
     assert 4 * ours.item() == pytest.approx(theirs.item(), rel=1e-12)
-
-
-def test_slices_change_with_the_step_and_the_seed():
-    z, method = sample(2, 10, 5), LeJEPA(num_slices=4)
-    at = {(step, seed): method(z, num_global=2, step=step, seed=seed)[0].item() for step in (0, 1) for seed in (0, 1)}
-    assert len(set(at.values())) == 4
-    assert at[0, 0] == method(z, num_global=2, step=0, seed=0)[0].item()
-
-
-def test_statistics_stay_in_fp32_under_autocast():
-    model, x = nn.Linear(6, 5), ranks.draw("x", 40, 6).float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        z = model(x).unflatten(0, (2, 20))
-        loss, _ = LeJEPA()(z, num_global=2, step=0, seed=0)
-    assert z.dtype == torch.bfloat16
-    exact, _ = LeJEPA()(z.double(), num_global=2, step=0, seed=0)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)  # projected in bf16, it is 3e-5 off
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_several_ranks_take_the_step_of_one_process(world):
-    alone = ranks.training_step("lejepa")
-    for rank in ranks.results(world):
-        torch.testing.assert_close(rank["steps"]["lejepa"], alone, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("values", "start"),
-    [
-        ({"lamb": 1.5}, "lamb is a convex weight in [0, 1], got 1.5; "),
-        ({"lamb": float("nan")}, "lamb must be a finite number, got nan"),
-        ({"num_slices": 0}, "num_slices must be at least 1, got 0; "),
-        ({"num_knots": 1}, "num_knots must be at least 2, got 1; "),
-        ({"t_max": 0.0}, "t_max must be positive, got 0.0; "),
-        ({"domain": "full"}, "domain must be one of symmetric, half, got 'full'"),
-    ],
-)
-def test_a_wrong_value_is_named(values, start):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is checked to the letter below)
-        LeJEPA(**values)
-    assert str(caught.value).startswith(start)
-
-
-def test_a_single_view_is_refused():
-    LeJEPA().check_views(1, 1)
-    with pytest.raises(ValueError, match=r"^views.num_global \+ views.num_local must be at least 2"):
-        LeJEPA().check_views(1, 0)

@@ -1,8 +1,12 @@
+"""Rectified LpJEPA: rdmreg against sorting in NumPy, the weighted sum, statistics of the target.
+
+Run: python -m pytest tests/unit/methods/test_rectified_lpjepa.py
+"""
+
 import numpy as np
 import pytest
 import ranks
 import torch
-from torch import nn
 
 from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.losses.rgg import RGG
@@ -45,13 +49,6 @@ def test_the_loss_is_the_authors_weighted_sum(target):
     assert loss.item() == pytest.approx(3 * invariance + 7 * regularizer, rel=1e-6)
 
 
-def test_gradients_match_finite_differences():
-    z, target, slices = samples("z", 2, 7, 3).requires_grad_(), samples("target", 7, 3), unit_slices(3, 5, seed=0)
-    assert torch.autograd.gradcheck(lambda z: rdmreg(z, target, slices), (z,))
-    method = RectifiedLpJEPA(num_slices=5)
-    assert torch.autograd.gradcheck(lambda z: method(z, num_global=2, step=0, seed=0)[0], (z,))
-
-
 def test_singular_slices_are_those_of_both_views_together():
     z, method = samples("z", 2, 10, 5), RectifiedLpJEPA(num_slices=8, slice_kind="singular")
     _, terms = method(z, num_global=2, step=5, seed=1)
@@ -62,78 +59,11 @@ def test_singular_slices_are_those_of_both_views_together():
     assert terms["rdmreg"] != others["rdmreg"]
 
 
-@pytest.mark.parametrize("slice_kind", ["random", "singular"])
-def test_an_embedding_that_is_not_finite_has_such_a_loss(slice_kind):
-    z = samples("z", 2, 10, 5).float()
-    z[1, 3] = float("nan")
-    loss, _ = RectifiedLpJEPA(num_slices=8, slice_kind=slice_kind)(z, num_global=2, step=0, seed=0)
-    assert not loss.isfinite()
-
-
-def test_slices_and_targets_change_with_the_step_and_the_seed():
-    z, method = samples("z", 2, 10, 5), RectifiedLpJEPA(num_slices=4)
-    at = {(step, seed): method(z, num_global=2, step=step, seed=seed)[0].item() for step in (0, 1) for seed in (0, 1)}
-    assert len(set(at.values())) == 4
-    assert at[0, 0] == method(z, num_global=2, step=0, seed=0)[0].item()
-
-
-def test_statistics_stay_in_fp32_under_autocast():
-    model, x = nn.Linear(6, 5), samples("x", 40, 6).float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        z = model(x).unflatten(0, (2, 20))
-        loss, _ = RectifiedLpJEPA()(z, num_global=2, step=0, seed=0)
-    assert z.dtype == torch.bfloat16
-    exact, _ = RectifiedLpJEPA()(z.double(), num_global=2, step=0, seed=0)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)  # projected in bf16, it is 2e-3 off
-
-
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("name", ["rectified_lpjepa", "one slice", "singular slices"])
-def test_several_ranks_take_the_step_of_one_process(name, world):
-    alone = ranks.training_step(name)
-    for rank in ranks.results(world):
-        torch.testing.assert_close(rank["steps"][name], alone, rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize("sigma_mode", ["gn", "rgn"])
 @pytest.mark.parametrize("target", ["rgg", "gg"])
-def test_expected_is_what_the_target_shows(target, sigma_mode):
+def test_expected_statistics_match_draws_of_the_target(target, sigma_mode):
     method = RectifiedLpJEPA(p=2.0, mu=-1.0, sigma_mode=sigma_mode, target=target)
     law = RGG(p=2.0, mu=-1.0, sigma_mode=sigma_mode)
     draws = (law.sample if target == "rgg" else law.gn_sample)((400_000,), generator(0))
     assert method.expected()["std"] == pytest.approx(draws.std().item(), rel=0.01)
     assert method.expected()["nonzero_fraction"] == pytest.approx((draws != 0).float().mean().item(), abs=0.003)
-
-
-def test_the_projector_is_rectified_unless_told_otherwise():
-    assert RectifiedLpJEPA().output_activation == "relu"
-    assert RectifiedLpJEPA(rectified=False).output_activation == "none"
-
-
-@pytest.mark.parametrize(
-    ("values", "start"),
-    [
-        ({"p": -1.0}, "p must be positive, got -1.0; "),
-        ({"mu": 1e308}, "mu must lie in [-1e+06, 1e+06], got 1e+308; "),
-        ({"mu": -2e6}, "mu must lie in [-1e+06, 1e+06], got -2000000.0; "),
-        ({"sigma_mode": "ng"}, "sigma_mode must be one of gn, rgn, got 'ng'; "),
-        ({"num_slices": 0}, "num_slices must be at least 1, got 0; "),
-        ({"lamb_inv": -1.0}, "lamb_inv must not be negative, got -1.0; "),
-        ({"lamb_reg": -1.0}, "lamb_reg must not be negative, got -1.0; "),
-        ({"slice_kind": "svd"}, "slice_kind must be one of random, singular, got 'svd'; "),
-        ({"target": "gauss"}, "target must be one of rgg, gg, got 'gauss'; "),
-    ],
-)
-def test_a_wrong_value_is_named(values, start):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is checked to the letter below)
-        RectifiedLpJEPA(**values)
-    assert str(caught.value).startswith(start)
-
-
-def test_other_than_two_global_views_are_refused():
-    RectifiedLpJEPA().check_views(2, 0)
-    with pytest.raises(ValueError, match=r"^views.num_global must be 2 for rectified_lpjepa, got 4"):
-        RectifiedLpJEPA().check_views(4, 0)
-    with pytest.raises(ValueError, match=r"^views.num_local must be 0 for rectified_lpjepa, got 6"):
-        RectifiedLpJEPA().check_views(2, 6)

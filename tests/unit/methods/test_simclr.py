@@ -1,3 +1,8 @@
+"""SimCLR and NCL: nt_xent against the paper's sum over pairs, and rows of zeros.
+
+Run: python -m pytest tests/unit/methods/test_simclr.py
+"""
+
 import math
 
 import pytest
@@ -24,7 +29,7 @@ def by_loops(z: torch.Tensor, temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
-def test_nt_xent_is_the_papers_by_loops(temperature):
+def test_nt_xent_matches_the_papers_sum_over_pairs(temperature):
     z = ranks.draw("z", 2, 7, 4)
     assert nt_xent(z, temperature=temperature).item() == pytest.approx(by_loops(z, temperature), rel=1e-12)
     loss, terms = SimCLR(temperature=temperature)(z, num_global=2, step=0, seed=0)
@@ -32,13 +37,13 @@ def test_nt_xent_is_the_papers_by_loops(temperature):
     assert terms == {}
 
 
-def test_the_scale_of_a_view_plays_no_part():
+def test_nt_xent_ignores_the_scale_of_views():
     z = ranks.draw("z", 2, 7, 4)
     scaled = z * torch.linspace(1e-3, 1e3, 14, dtype=torch.float64).view(2, 7, 1)
     assert nt_xent(scaled, temperature=0.2).item() == pytest.approx(nt_xent(z, temperature=0.2).item(), rel=1e-12)
 
 
-def test_a_view_of_zeros_is_as_far_from_all_and_explodes_nothing():
+def test_views_of_zeros_have_cosine_0_and_bounded_gradients():
     z = ranks.draw("z", 2, 7, 4).relu()
     z[0, 3] = 0
     z.requires_grad_()
@@ -50,28 +55,10 @@ def test_a_view_of_zeros_is_as_far_from_all_and_explodes_nothing():
     assert nt_xent(alone, temperature=0.2).item() == pytest.approx(math.log(9))  # of 9 others all are alike
 
 
-@pytest.mark.parametrize("method", [SimCLR(), NCL()])
-def test_other_than_two_global_views_are_refused(method):
-    method.check_views(2, 0)
-    with pytest.raises(ValueError, match=rf"^views.num_global must be 2 for {method.name}, got 4; each view has one"):
-        method.check_views(4, 0)
-    with pytest.raises(ValueError, match=rf"^views.num_local must be 0 for {method.name}, got 6; each view has one"):
-        method.check_views(2, 6)
-
-
-@pytest.mark.parametrize("kind", [SimCLR, NCL])
-@pytest.mark.parametrize("temperature", [0.0, -0.2])
-def test_a_temperature_that_is_not_positive_is_named(kind, temperature):
-    with pytest.raises(ValueError, match=rf"^temperature must be positive, got {temperature}; the papers use 0.2$"):
-        kind(temperature=temperature)
-
-
-def test_ncl_is_simclr_behind_a_rectifier():
+def test_ncl_is_simclr_with_an_output_activation():
     z = ranks.draw("z", 2, 7, 4).relu()  # no view of which is all zeros
     for nonneg in ("relu", "rep_relu"):
         method = NCL(temperature=0.3, nonneg=nonneg)
         assert method.output_activation == nonneg
         assert method(z, num_global=2, step=0, seed=0)[0].item() == pytest.approx(by_loops(z, 0.3), rel=1e-12)
     assert SimCLR().output_activation == "none"
-    with pytest.raises(ValueError, match=r"^nonneg must be one of relu, rep_relu, got 'none'"):
-        NCL(nonneg="none")

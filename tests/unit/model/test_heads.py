@@ -1,4 +1,7 @@
-"""Projector and predictor against what their layers compute."""
+"""Projector, predictor and RepReLU against the computation of their layers.
+
+Run: python -m pytest tests/unit/model/test_heads.py
+"""
 
 import math
 

@@ -1,0 +1,195 @@
+"""Nodes that may still come, the cluster that a launch joins, the code that it ships, and the check of a node.
+
+Run: python -m pytest tests/unit/cluster/test_nodes.py
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from jepa_train.base.errors import ConfigError
+from sweeps.engine.cluster import node_check, nodes, session
+from sweeps.engine.cluster.resources import Request, room
+from sweeps.engine.cluster.session import cluster_address
+
+AWS = {
+    "max_workers": 5,
+    "provider": {"type": "aws"},
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 4}},
+        "gpu_worker": {"resources": {"CPU": 8, "GPU": 1}, "min_workers": 0, "max_workers": 4},
+        "big_worker": {"resources": {"CPU": 64, "GPU": 8}, "min_workers": 0, "max_workers": 4},
+    },
+}
+LOCAL = {
+    "max_workers": 2,
+    "provider": {"type": "local"},
+    "head_node_type": "local.cluster.node",
+    "available_node_types": {"local.cluster.node": {"resources": {}, "min_workers": 2, "max_workers": 2}},
+}
+
+
+def up(name: str, group: str = "", **resources: float) -> dict[str, Any]:
+    return {"NodeName": name, "Alive": True, "Labels": {"ray.io/node-group": group}, "Resources": resources}
+
+
+HEAD = up("head", "head", CPU=0)
+
+
+@pytest.fixture
+def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A head: the autoscaler's settings, the nodes that ray.nodes() lists at each call, and the cluster's age."""
+    head = SimpleNamespace(calls=[[HEAD]], age=30.0, settings=lambda text: file.write_text(text))
+    file = tmp_path / "bootstrap.yaml"
+    monkeypatch.setattr(nodes, "BOOTSTRAP", str(file))
+    monkeypatch.setattr(nodes, "cluster_address", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "nodes", lambda: head.calls.pop(0) if len(head.calls) > 1 else head.calls[0])
+    monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
+    monkeypatch.setattr(nodes, "head_age_s", lambda: head.age)
+    return head
+
+
+def test_as_many_trials_fit_as_the_cluster_may_come_to_have(head: SimpleNamespace) -> None:
+    head.settings(yaml.safe_dump(AWS, sort_keys=False))
+    found = nodes.nodes_to_use(pytest.fail)
+    assert [node["NodeName"] for node in found] == ["head"] + 4 * ["gpu_worker"] + ["big_worker"]
+    assert room(found, Request(workers=2, cpus=4, gpus=1.0, device="GPU")) == (4 + 8) // 2
+    head.calls = [[HEAD, *(up(f"w{n}", "gpu_worker", CPU=8, GPU=1) for n in range(3))]]
+    found = nodes.nodes_to_use(pytest.fail)
+    assert [node["NodeName"] for node in found] == ["head", "w0", "w1", "w2", "gpu_worker", "big_worker"]
+
+
+def test_machines_that_start_with_the_cluster_are_awaited_while_it_is_young(head: SimpleNamespace) -> None:
+    head.settings(yaml.safe_dump(LOCAL))
+    workers = [up(name, CPU=1) for name in ("w0", "w1")]
+    head.calls = [[HEAD], [HEAD, workers[0]], [HEAD, *workers]]
+    lines: list[str] = []
+    assert nodes.nodes_to_use(lines.append) == [HEAD, *workers]
+    head.calls, head.age = [[HEAD]], nodes.ARRIVAL_S
+    assert nodes.nodes_to_use(lines.append) == [HEAD]
+    late = "2 of the cluster's machines have not come up yet; going on without them"
+    assert lines == ["waiting for 2 of the cluster's machines", late]
+
+
+def test_a_cluster_file_that_is_no_yaml_is_one_line(head: SimpleNamespace) -> None:
+    head.settings("prices: [")
+    with pytest.raises(ConfigError, match=r"^.*must be YAML, got [^\n]+$"):
+        nodes.autoscaling()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("named", ["", "auto", "ADDRESS"])
+def test_a_launch_joins_the_ray_of_this_machine_or_of_the_address(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as address:
+        monkeypatch.setattr(session, "address_of_this_machine", lambda: "" if named == "ADDRESS" else address)
+        monkeypatch.setenv("RAY_ADDRESS", named.replace("ADDRESS", address))
+        assert cluster_address() == address
+    with pytest.raises(ConfigError, match=f"^the Ray cluster must answer, got nothing from {address}.*=local"):
+        cluster_address()
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster_address() == ""
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://head:10001", "http://127.0.0.1:8265", "head", ":6379", ""])
+def test_an_address_of_no_cluster_is_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    if not address:
+        assert cluster_address() == "", "a launch starts its own Ray"
+        return
+    with pytest.raises(ConfigError, match=f"must be host:port [^\n]+, got '{address}'; [^\n]+ray submit[^\n]+$"):
+        cluster_address()
+
+
+def test_a_cluster_gets_the_packages_and_the_modules_beside_the_sweep_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").touch()
+    main = SimpleNamespace(__file__=str(tmp_path / "mine.py"))
+    monkeypatch.setitem(session.sys.modules, "__main__", main)
+    code = session.driver_code()
+    assert (code["working_dir"], code["py_modules"]) == (str(session.ROOT), [str(tmp_path / "mine.py")])
+    assert {name for name in session.PACKAGES if (session.ROOT / name / "__init__.py").is_file()} == {*session.PACKAGES}
+    main.__file__ = str(session.ROOT / "sweeps" / "demo_lejepa.py")
+    assert session.driver_code()["py_modules"] == []
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {"working_dir": "gcs://x.zip"}}))
+    assert session.driver_code() == {}, "Ray refuses a second working_dir"
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local session turns preemption notices off: one on a cluster may follow in the process."""
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(session, "cluster_address", lambda: address)
+    monkeypatch.setattr(ray, "init", lambda **options: seen.update(os.environ | options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
+    before = dict(os.environ)
+    with session.ray_session():
+        pass
+    assert seen["RAY_TRAIN_METRICS_ENABLED"] == "1", "the user's setting stays"
+    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in seen) == ("runtime_env" not in seen) == (address == "")
+    assert dict(os.environ) == before
+
+
+def test_results_that_cannot_be_written_are_one_line_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JEPA_RESULTS", "/dev/null/x")
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("started"))
+    with pytest.raises(ConfigError, match=r"^results must go .*, got /dev/null/x"), session.ray_session():
+        pass
+
+
+def test_a_node_is_checked_for_versions_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, elsewhere, host = tmp_path / "shared", tmp_path / "elsewhere", socket.gethostname()
+    monkeypatch.setenv("JEPA_STORAGE", str(shared))
+    with nodes.expected_of_nodes() as expected:
+        assert node_check.problem(expected) == ""
+        other = dataclasses.replace(expected, versions={**expected.versions, "timm": "1.0"})
+        installed = importlib.metadata.version("timm")
+        assert node_check.problem(other) == f"{host} has timm {installed} instead of 1.0"
+        shared.rename(elsewhere)  # as where it is not mounted
+        assert node_check.problem(expected) == f"{host} cannot use the storage: {shared} is another folder here"
+        assert not shared.exists(), "it is not made where it is not mounted"
+        elsewhere.rename(shared)
+        assert node_check.problem(dataclasses.replace(expected, data=str(tmp_path))) == ""
+        missing = dataclasses.replace(expected, data="~/data/none")
+        assert node_check.problem(missing).startswith(f"{host} has no data.path '~/data/none'")
+    assert list(shared.iterdir()) == []
+
+
+def test_an_unfit_node_is_named_and_a_draining_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = node_check.Expected(versions={}, storage="", probe="")
+    answers = {"head": "", "stays": "has torch 2.1 instead of 2.2", "silent": None}
+
+    def get(name: str, *, timeout: float) -> str:  # noqa: ARG001
+        if answers[name] is None:
+            raise TimeoutError
+        return answers[name]
+
+    check = SimpleNamespace(options=lambda **how: SimpleNamespace(remote=lambda _: how["scheduling_strategy"]))
+    names = [*answers, "leaves"]
+    listed = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{number}"} for number, name in enumerate(names)]
+    monkeypatch.setattr(nodes, "NodeAffinitySchedulingStrategy", lambda name, *, soft: name)  # noqa: ARG005
+    monkeypatch.setattr(nodes, "draining_nodes", lambda: {"leaves": 0})
+    for name, value in {"remote": lambda **_: lambda _: check, "get": get, "nodes": lambda: listed}.items():
+        monkeypatch.setattr(ray, name, value)
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.1: has torch 2.1 instead of 2.2; 10\.0\.0\.2: cannot be checked"):
+        nodes.check_nodes(expected)
