@@ -20,9 +20,9 @@ from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 
-_DESCRIPTION = """Train and evaluate one config, or evaluate a finished run once more with other protocols.
+_DESCRIPTION = """Train and evaluate one config, or evaluate a finished run with other protocols.
 
-It starts from a preset (the one of data.name, or --preset) and changes what you name, for example:
+The config is a preset (that of data.name, or --preset) with the assigned fields changed, for example:
   python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02
   python -m jepa_train --preset rectified_lpjepa_cifar100_resnet18 data.path=DIR --checkpoints results/run1
   python -m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot
@@ -30,17 +30,18 @@ It starts from a preset (the one of data.name, or --preset) and changes what you
 
 
 def main(words: list[str]) -> int:
-    """Exit code: 0 finished, 1 diverged or collapsed, 2 bad input."""
+    """Run the command line. Exit code: 0 finished, 1 diverged or collapsed, 2 wrong input."""
     parser = argparse.ArgumentParser(prog="python -m jepa_train", description=_DESCRIPTION)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
     parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
-    say = parser.add_argument
-    say("--checkpoints", metavar="DIR", help="of this run, a path or URL: it goes on where it was killed")
-    say("--evaluate", metavar="FILE", help="final.pt of a finished run, by path or URL; nothing is trained")
+    parser.add_argument("--checkpoints", metavar="DIR", help="of this run, a path or URL; resumes from the last one")
+    parser.add_argument(
+        "--evaluate", metavar="FILE", help="final.pt of a finished run, by path or URL; nothing is trained"
+    )
     options = parser.parse_args(words)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("jepa_train").setLevel(logging.INFO)  # decoding and resuming are worth a line
+    logging.getLogger("jepa_train").setLevel(logging.INFO)  # decoding and resuming are logged
     if options.evaluate is not None and (options.preset or options.checkpoints):
         parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
     try:
@@ -61,7 +62,7 @@ def main(words: list[str]) -> int:
 
 
 def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
-    """The config of command-line words: a preset, by default the one of data.name, changed by the words."""
+    """Config of command-line assignments to a preset, by default that of data.name."""
     data = next((word.partition("=")[2] for word in words if word.startswith("data.name=")), "digits")
     if start is None and data not in DATASET_NAMES:
         raise ConfigError(f"data.name must be a known dataset, got {data!r}{nearest(data, DATASET_NAMES)}")
@@ -70,7 +71,7 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
 
 
 def _train_with_progress(config: TrainConfig, checkpoints: StoragePath | None) -> TrainingResult:
-    load_splits(config.data)  # now: decoding images shows a bar of its own
+    load_splits(config.data)  # first, as decoding images shows a bar of its own
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -78,17 +79,17 @@ def _train_with_progress(config: TrainConfig, checkpoints: StoragePath | None) -
 
         def report(metrics: dict[str, float]) -> bool:
             loss = f"loss {metrics['train/loss']:.3f}  " if "train/loss" in metrics else ""
-            told = f"{loss}val probe top-1 {metrics.get('val/probe_top1', float('nan')):.3f}"
-            progress.update(bar, completed=int(metrics["epoch"]), description=told)
+            line = f"{loss}val probe top-1 {metrics.get('val/probe_top1', float('nan')):.3f}"
+            progress.update(bar, completed=int(metrics["epoch"]), description=line)
             if not console.is_terminal:
-                sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{config.epochs}  {told}\n")
+                sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{config.epochs}  {line}\n")
             return False
 
         return train(config, report=report, checkpoints=checkpoints)
 
 
 def _summary(status: str, metrics: dict[str, float]) -> Table:
-    """One row per metric, one column per split; the last epoch's."""
+    """Table of the last epoch's metrics: a row per metric, a column per split."""
     table = Table(title=f"{status} at epoch {metrics['epoch']:.0f}", title_justify="left")
     splits = ("train", "val", "test", "target")
     for column in ("metric", *splits):

@@ -1,1 +1,1 @@
-"""What may vary: dotted key -> domain; one short file per space."""
+"""Search spaces: dotted key -> distribution, one short file per space."""

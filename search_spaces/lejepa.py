@@ -1,4 +1,4 @@
-"""LeJEPA: its one weight, its slices, and the optimiser. The paper's grids (Experiment Details 1) lie inside."""
+"""LeJEPA: its weight, its slices, and the optimiser. The paper's grids (Experiment Details 1) lie inside."""
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 

@@ -1,4 +1,4 @@
-"""VICReg: its three weights, of which invariance keeps the papers' 25 as the scale, and the optimiser."""
+"""VICReg: its weights of variance and covariance (invariance keeps the papers' 25 as the scale), and the optimiser."""
 
 from optuna.distributions import FloatDistribution
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from sweeps.engine.plan.cell_state import Rules
-from sweeps.engine.plan.plan import Plan, laid_out
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.search.searcher import CellSearcher
 from sweeps.engine.spec.cells import Cell, fixed_cells
@@ -55,7 +55,7 @@ class SimulatedSweep:
         """Plan of a launch at this moment."""
         rules = Rules(stopping=self.sweep.early_stopping is not None)
         fixed = tuple(fixed_cells(self.sweep, self._base))
-        return laid_out(self.sweep, self._base, fixed, self.entries, self._warm, rules)
+        return Plan(self.sweep, self._base, fixed, dict(self.entries), rules=rules).with_searches(self._warm)
 
     def run(self, *, turns: int | None = None, admit: Callable[[Cell], bool] = lambda cell: True) -> CellSearcher:  # noqa: ARG005
         """Launch the sweep, and kill it after a number of turns."""

@@ -32,11 +32,11 @@ Reports = Sequence[dict[str, float]]
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint of this run; the message is one line that says why."""
+    """A file that is no checkpoint of this run; the message is one line with the reason."""
 
 
 class AnotherCellError(CheckpointError):
-    """A good checkpoint, but of another run."""
+    """An intact checkpoint of another run."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class ResumeDecision:
 class Checkpoints:
     """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights) at its end.
 
-    Each contains the reports of all epochs so far: their recipient may have died before it stored them.
-    Rank 0 writes. A file is complete under its name or not there at all. A context manager: from resume on the folder
-    is locked, where it can be, until the block ends, which waits for the file that is being uploaded.
+    Each contains the reports of all epochs so far: their recipient may have died before it stored them. Rank 0 writes;
+    files appear whole. A context manager: its end waits for the file that is being written and unlocks the folder,
+    which resume locks if the disk has locks.
 
     Args:
-        folder: on a disk, made when missing, or in an object store; None keeps nothing.
+        folder: on a disk or in an object store; None keeps nothing.
         config: the run's; a checkpoint of another cell is refused.
         saved: called from another thread when a file is complete, with the age of its state in seconds.
     """
@@ -74,7 +74,7 @@ class Checkpoints:
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
-        self._refused: dict[str, type[CheckpointError]] = {}  # by name; resume does not read older ones
+        self._refused: dict[str, type[CheckpointError]] = {}  # by name; older files than the resumed one are not read
         self._lock = ExitStack()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[bool] | None = None
@@ -100,8 +100,7 @@ class Checkpoints:
 
         Raises:
             ConfigError: the folder holds another run's, finished or without one of ours; or some rank does not see it.
-            StorageError: the storage is away, and with it what this run may have left there; or another process is
-                using the folder.
+            StorageError: the storage does not answer, or another process is using the folder.
         """
         decision = ResumeDecision()
         content: dict[str, Any] = {}
@@ -126,7 +125,7 @@ class Checkpoints:
         return collectives.broadcast_flag(late)
 
     def save(self, step: int, state: dict[str, Any], reports: Reports) -> None:
-        """Write the state after `step` steps, and drop all but the one before once the file is complete.
+        """Write the state after `step` steps; once the file is complete, delete all but this one and the one before.
 
         The state is copied before this returns and written beside the training, one file at a time. A full disk, or a
         storage that does not answer, costs the checkpoint only.
@@ -135,16 +134,16 @@ class Checkpoints:
         self._write(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
 
     def settle(self) -> bool:
-        """Wait for the file that is being uploaded, if there is one; returns True if it is complete.
+        """Wait for the file that is being written, if there is one; returns True if it is complete.
 
         Raises:
-            Exception: any error on the way, except those of the storage, which are warnings.
+            Exception: any error of the thread except those of the storage, which are warnings.
         """
         upload, self._upload = self._upload, None
         return upload is not None and upload.result()
 
     def finish(self, network: dict[str, Any], reports: Reports) -> None:
-        """Write final.pt, for later evaluation; drop the others when it is complete."""
+        """Write final.pt, for later evaluation; delete the others when it is complete."""
         if self._folder is None or not collectives.is_main():
             return
         self._write(_FINAL, {"network": network, "reports": list(reports)})
@@ -154,7 +153,7 @@ class Checkpoints:
             logger.error("the run is finished without its weights: %s is not there", self._folder / _FINAL)
 
     def clear(self) -> None:
-        """Drop what a run that is over would have resumed from."""
+        """Delete the step files: the run has ended and is not resumed."""
         if collectives.is_main():
             self.settle()
             self._delete_older(keep=0)
@@ -164,7 +163,7 @@ class Checkpoints:
 
         Raises:
             ConfigError: the folder is another run's.
-            StorageError: the storage is away, or another process is using the folder.
+            StorageError: the storage does not answer, or another process is using the folder.
         """
         if self._folder is None:
             return "", {}
@@ -181,7 +180,7 @@ class Checkpoints:
                 if foreign and name == _FINAL:
                     break
                 logger.warning("%s; the one before it is used, if there is one", error)
-        if foreign:  # to begin here would cost the other run its checkpoints
+        if foreign:  # a new run here would delete the other run's checkpoints
             raise ConfigError(foreign)
         return "", {}
 
@@ -190,7 +189,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it is truncated, damaged, of another version or of another cell.
-            StorageError: the storage is away.
+            StorageError: the storage does not answer.
         """
         content = read_checkpoint(file)
         if content["cell_key"] != cell_key(self._config):
@@ -217,7 +216,7 @@ class Checkpoints:
             return content
         own = isinstance(failure, StorageError)
         if collectives.any_rank(own):
-            raise StorageError(str(failure) if own else f"{file} is away for another rank")
+            raise StorageError(str(failure) if own else f"{file} cannot be read by another rank")
         raise ConfigError(
             f"checkpoints must lie where every worker sees them, got {file.name} in {self._folder}, which some cannot "
             "read; set JEPA_STORAGE, or JEPA_RESULTS, to what all machines share"
@@ -273,7 +272,7 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: it is truncated, damaged or of another version.
-        StorageError: the storage is away.
+        StorageError: the storage does not answer.
     """
     try:
         file = io.BytesIO(storage_path(path).read_bytes())
@@ -296,7 +295,7 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
 
 
 def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
-    """Call load(state); a state of other code is a mistake in one line.
+    """Call load(state); a state of other code is an error of one line.
 
     Raises:
         ConfigError: the state does not fit.

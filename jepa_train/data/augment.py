@@ -1,7 +1,7 @@
 """Batched multi-crop augmentation on the training device: no loop over images, no transform object per image.
 
 Order of the operations, fixed (torchvision shuffles the four of the jitter): random resized crop, flip, brightness,
-contrast, saturation, hue, grayscale, blur, solarise. Each agrees with torchvision.transforms.v2.functional on the same
+contrast, saturation, hue, grayscale, blur, solarize. Each agrees with torchvision.transforms.v2.functional on the same
 parameters, in float. A probability or strength of 0 skips its operation and changes no other operation's draws.
 """
 
@@ -16,20 +16,20 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
-from jepa_train.data.device_transfer import sent
+from jepa_train.data.device_transfer import to_device
 
-_MEAN, _STD = 0.5, 0.25  # one normalisation for every dataset: [0, 1] -> [-2, 2]
+_MEAN, _STD = 0.5, 0.25  # one normalization for every data set: [0, 1] -> [-2, 2]
 _ASPECT = 4 / 3  # width / height of a crop lies in [1 / _ASPECT, _ASPECT], log-uniform
 _ATTEMPTS = 10  # to draw a crop that fits, as torchvision; then the whole image
 _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
-_THRESHOLD = 0.5  # of the solarisation: what rounds to 128 of 255 or more
+_THRESHOLD = 0.5  # of solarization: values that round to 128 of 255 or more
 _DRAWS = 2 * _ATTEMPTS + 12  # uniform numbers per view of an image
 
-_AT_ONCE = {"cpu": 2**18, "gpu": 2**25}  # floats in the views that are made together, for each thread of a CPU
+_AT_ONCE = {"cpu": 2**18, "gpu": 2**25}  # floats in the views of one chunk; on a CPU per thread
 
 _Operation = tuple[str, Callable[[Tensor, Tensor], Tensor], float]  # the parameter's name and neutral value
 
-# In order of application. A stage's operations go together: its views are taken out and put back once.
+# In order of application. A stage gathers the views that one of its operations changes and scatters them back once.
 _STAGES: tuple[tuple[_Operation, ...], ...] = (
     (
         ("brightness", augment_ops.brightness, 1.0),
@@ -44,7 +44,7 @@ _STAGES: tuple[tuple[_Operation, ...], ...] = (
 
 
 class Parameters(NamedTuple):
-    """What happens to n views, each field (n,) on the CPU; an operation that a view is spared has its neutral value."""
+    """Augmentation parameters of n views, each field (n,) on the CPU; the neutral value skips an operation."""
 
     top: Tensor  # the crop, in whole pixels
     left: Tensor
@@ -54,8 +54,8 @@ class Parameters(NamedTuple):
     brightness: Tensor  # factors
     contrast: Tensor
     saturation: Tensor
-    hue: Tensor  # turns of the colour circle, in [-0.5, 0.5]
-    grayscale: Tensor  # the saturation that is left: 0 or 1
+    hue: Tensor  # turns of the color circle, in [-0.5, 0.5]
+    grayscale: Tensor  # remaining saturation: 0 or 1
     blur: Tensor  # sigma in pixels
     solarize: Tensor  # threshold
 
@@ -86,7 +86,7 @@ def make_views(
     )
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         return [
-            augmented(
+            augment_images(
                 images,
                 parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, size=images.shape[-1]),
                 size=size,
@@ -105,7 +105,7 @@ def to_input(images: Tensor, size: int) -> Tensor:
 
 
 def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float], size: int) -> Parameters:
-    """The parameters that uniform numbers (n, draws) stand for, on images of size x size, crops of that area scale."""
+    """Map uniform numbers (n, draws) to parameters, for images of size x size and crops within the area scale."""
     crop, rest = draws[:, : 2 * _ATTEMPTS + 2], draws[:, 2 * _ATTEMPTS + 2 :]
     flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize = rest.unbind(1)
 
@@ -125,15 +125,15 @@ def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float]
     )
 
 
-def augmented(images: Tensor, values: Parameters, *, size: int) -> Tensor:
+def augment_images(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     """V views of each of N images.
 
-    In parts of a few images, which changes no view: on a CPU what lies between the images and the views stays in its
-    cache, on a GPU it takes a small share of the memory. Nothing waits for the device.
+    Works in chunks of a few images, which changes no view: intermediate tensors stay in a CPU's cache and take a small
+    share of a GPU's memory. Never synchronizes with the device.
 
     Args:
         images: (N, 3, S, S) uint8.
-        values: of N * V views, those of an image side by side.
+        values: of N * V views, those of an image adjacent.
 
     Returns:
         (V, N, 3, size, size) float32, normalised, on the device of the images.
@@ -141,14 +141,14 @@ def augmented(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     num, num_views, device = len(images), len(values.flip) // len(images), images.device
     views = torch.empty(num_views, num, 3, size, size, device=device)
     offset = torch.full((), -_MEAN / _STD, device=device)
-    fields = sent(torch.stack([value.float() for value in values]), device)  # one transfer instead of one each
+    fields = to_device(torch.stack([value.float() for value in values]), device)  # one transfer instead of one each
     budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
     at_once = max(1, budget // (num_views * 3 * max(size, images.shape[-1]) ** 2))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)
         of_views = slice(start * num_views, (start + at_once) * num_views)
         there = dict(zip(values._fields, fields[:, of_views], strict=True))
-        x = _cropped(images[some], there, size)
+        x = _crop_and_resize(images[some], there, size)
         for stage in _STAGES:
             here = {name: getattr(values, name)[of_views] for name, _, _ in stage}
             _change(x, stage, here, there)
@@ -157,28 +157,28 @@ def augmented(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     return views
 
 
-def _cropped(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
+def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
     """Crop, resize and flip: (n, 3, S, S) uint8 -> planes (3, n * V, size, size) in [0, 1]."""
     flip = values["flip"]
     rows, columns = (
-        augment_ops.resampling(values[start], values[length], flipped, size_in=images.shape[-1], size_out=size)
+        augment_ops.resampling_matrices(values[start], values[length], flipped, size_in=images.shape[-1], size_out=size)
         for start, length, flipped in (("top", "height", torch.zeros_like(flip)), ("left", "width", flip))
     )
-    return augment_ops.resampled(augment_ops.unpacked(images), rows, columns)
+    return augment_ops.resample(augment_ops.to_unit_range(images), rows, columns)
 
 
 def _change(x: Tensor, stage: Sequence[_Operation], here: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
-    """Apply the operations of a stage, in place, to the views (3, n, size, size) that one of them changes.
+    """Apply the operations of a stage in place to the views (3, n, size, size) that one of them changes.
 
     Args:
-        here: (n,) parameters on the CPU, where choosing the views waits for nothing.
+        here: (n,) parameters on the CPU, for selecting views without synchronization.
         there: the same on the device.
     """
     changes = {name: here[name] != neutral for name, _, neutral in stage}
     where = torch.stack(list(changes.values())).any(0).nonzero().flatten()
     if not len(where):
         return
-    where = sent(where, x.device)
+    where = to_device(where, x.device)
     y = x.index_select(1, where)
     for name, operation, _ in stage:
         if changes[name].any():
@@ -187,7 +187,7 @@ def _change(x: Tensor, stage: Sequence[_Operation], here: Mapping[str, Tensor], 
 
 
 def _crops(draws: Tensor, scale: tuple[float, float], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(top, left, height, width): torchvision's RandomResizedCrop, all attempts at once and the first that fits."""
+    """(top, left, height, width) as in torchvision's RandomResizedCrop: all attempts at once, the first that fits."""
     area, aspect, (top, left) = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS], draws[:, -2:].unbind(1)
     area = size * size * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = (math.log(_ASPECT) * (2 * aspect - 1)).exp()

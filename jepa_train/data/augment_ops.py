@@ -1,8 +1,8 @@
 """Batched image operations with one parameter per image, each equal to torchvision's functional form in float.
 
-Images are planes (3, n, H, W) float32 in [0, 1]: a colour of all images is one stretch of memory, which the operations
-on colours pass through at full speed. The operations with a parameter work in place and return their argument; none
-reads a value back from the device.
+Images are planes (3, n, H, W) float32 in [0, 1]: a color channel of all images is contiguous, which makes the color
+operations fast. Operations with a parameter work in place and return their argument; none reads a value back from the
+device.
 """
 
 import functools
@@ -13,20 +13,20 @@ from torch import Tensor
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 
 
-def unpacked(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 -> (N, H, 3, W) float32 in [0, 1]: as resampled() takes it."""
+def to_unit_range(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 -> (N, H, 3, W) float32 in [0, 1], the input of resample()."""
     return images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def resampling(start: Tensor, length: Tensor, flip: Tensor, *, size_in: int, size_out: int) -> Tensor:
-    """Antialiased bilinear resampling of pixels [start, start + length), as matrices (n, size_out, size_in).
+def resampling_matrices(start: Tensor, length: Tensor, flip: Tensor, *, size_in: int, size_out: int) -> Tensor:
+    """Matrices (n, size_out, size_in) of antialiased bilinear resampling of pixels [start, start + length).
 
-    Row i holds the triangle filter around the centre of output pixel i, as wide as an output pixel where that is more
-    than one input pixel, cut off at the ends of the range and normalised.
+    Row i holds the triangle filter around the center of output pixel i, as wide as an output pixel if that is more than
+    one input pixel, truncated at the ends of the range and normalized.
 
     Args:
         start, length: (n,) float32, whole pixels.
-        flip: (n,) float32, 1 where the output runs backwards, else 0.
+        flip: (n,) float32, 1 to reverse the output, else 0.
     """
     scale = (length / size_out)[:, None]
     index = torch.arange(size_out, device=start.device) + 0.5
@@ -39,7 +39,7 @@ def resampling(start: Tensor, length: Tensor, flip: Tensor, *, size_in: int, siz
     return weight.div_(weight.sum(-1, keepdim=True))
 
 
-def resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """V views of each of N images: (N, H, 3, W), (N * V, h, H), (N * V, w, W) -> planes (3, N * V, h, w)."""
     num, height, _, width = x.shape
     x = torch.bmm(rows.view(num, -1, height), x.flatten(2))  # (N, V * h, 3 W)
@@ -54,33 +54,33 @@ def luma(x: Tensor) -> Tensor:
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Times the factor."""
+    """Multiply by the factor."""
     return x.mul_(factor[:, None, None]).clamp_(0, 1)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from (or to, below 1) the image's mean luma."""
+    """Scale the distance from the image's mean luma by the factor."""
     red, green, blue = x.mean((2, 3))  # (n,) each
     mean = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
     return x.mul_(factor[:, None, None]).add_((mean * (1 - factor))[:, None, None]).clamp_(0, 1)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from (or to, below 1) the pixel's luma; 0 makes it grey."""
+    """Scale the distance from the pixel's luma by the factor; 0 gives gray."""
     factor = factor[:, None, None]
     grey = luma(x).mul_(1 - factor)
     return x.mul_(factor).add_(grey).clamp_(0, 1)
 
 
 def hue(x: Tensor, turns: Tensor) -> Tensor:
-    """The hue of HSV moved by so many turns of the colour circle; saturation and value stay."""
+    """Shift the hue of HSV by turns of the color circle; saturation and value stay."""
     red, green, blue = x  # (n, H, W) each
     low, high = torch.minimum(red, green), torch.maximum(red, green)
     low, high = torch.minimum(low, blue, out=low), torch.maximum(high, blue, out=high)
     chroma = high - low
     at = (red - green).add_(chroma, alpha=4)  # the hue from red on, in sixths of a turn, times the chroma
     at.lerp_((blue - red).add_(chroma, alpha=2), _equal(high, green)).lerp_(green - blue, _equal(high, red))
-    at.div_(chroma.clamp_min(1e-12).mul_(6))  # grey: all differences are 0, any hue will do
+    at.div_(chroma.clamp_min(1e-12).mul_(6))  # gray: all differences are 0, any hue will do
     at.add_((turns + 1)[:, None, None]).frac_().mul_(6)  # + 1: frac_ keeps the sign
     share = high  # its memory
     for channel, (centre, sign, offset) in zip(x, ((3, 1, -1), (2, -1, 2), (4, -1, 2)), strict=True):
@@ -103,12 +103,12 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
-    """Inverted from the threshold on."""
+    """Invert values at or above the threshold."""
     return x.lerp_(1 - x, x.clone().ge_(threshold[:, None, None]))
 
 
 def _equal(x: Tensor, y: Tensor) -> Tensor:
-    """1 where equal, else 0, as floats to choose by with lerp_: on a CPU 20 times as fast as torch.where."""
+    """1 where equal, else 0, as weights for lerp_: on a CPU 20 times as fast as torch.where."""
     return x.clone().eq_(y)
 
 

@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa_train.base.seeds import generator
-from jepa_train.data.device_transfer import resident, sent
+from jepa_train.data.device_transfer import cached_on_device, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Labelled images: some rows of an array of pixels, which splits and processes share. Nobody writes into it."""
+    """Labelled images: rows of a read-only array of pixels that splits and processes share."""
 
-    pixels: Tensor  # (M, 3, H, W) uint8, mostly a read-only memory map
+    pixels: Tensor  # (M, 3, H, W) uint8, usually a read-only memory map
     rows: Tensor  # (N,) int64, of pixels, on the device of the pixels
-    labels: Tensor  # (N,) int64, on the device where batch() answers
+    labels: Tensor  # (N,) int64, on the device of the batches
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,23 +28,23 @@ class Images:
         return Images(pixels=self.pixels, rows=self.rows[positions], labels=self.labels[positions])
 
     def on(self, device: torch.device) -> "Images":
-        """The images for training on this device: batch() then answers there.
+        """The images for training on this device, on which batch() then returns its tensors.
 
-        Pixels that fit on a GPU (device_transfer.resident) lie there from now on; others stay in the host's memory map.
+        Pixels that fit on a GPU are copied to it (device_transfer.cached_on_device); others stay in the memory map.
         """
         labels = self.labels.to(device)
-        pixels = resident(self.pixels, labels.device)
+        pixels = cached_on_device(self.pixels, labels.device)
         return Images(pixels=pixels, rows=self.rows.to(pixels.device), labels=labels)
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (n, 3, H, W) and labels (n,) at these positions, which lie on the CPU. Waits for no device."""
+        """Pixels (n, 3, H, W) and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes."""
         device = self.labels.device
-        there = sent(positions, device)
-        labels = self.labels.index_select(0, there)
+        on_device = to_device(positions, device)
+        labels = self.labels.index_select(0, on_device)
         if self.pixels.device == device:
-            return self.pixels.index_select(0, self.rows.index_select(0, there)), labels
+            return self.pixels.index_select(0, self.rows.index_select(0, on_device)), labels
         shape = (len(positions), *self.pixels.shape[1:])
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # torch keeps it until the copy is through
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # torch keeps it until the copy is complete
         torch.index_select(self.pixels, 0, self.rows[positions], out=pixels)
         return pixels.to(device, non_blocking=True), labels
 
@@ -57,7 +57,7 @@ class Splits:
     val: Images
     test: Images
     classes: tuple[str, ...]
-    skipped: int  # corrupt images that were left out of all three
+    skipped: int  # corrupt images, in none of the three
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class Dataset:
     """One row of DATASETS. Both functions raise ValueError for data that is missing or malformed.
 
     Args:
-        identify: (path, download) -> what names the content ("" where the name says it all). Cheap: it runs before
-            anything starts. Path() means unset.
+        identify: (path, download) -> fingerprint of the content, "" if the data set's name identifies it. Cheap: it
+            runs before anything starts. Path() means unset.
         load: (path, download, image_size, skip_corrupt) -> the images at that size, in pixels.
     """
 
@@ -84,17 +84,17 @@ class Dataset:
     load: Callable[[Path, bool, int, bool], LoadedDataset]
 
 
-def resized(pixels: Tensor, size: int) -> Tensor:
+def resize(pixels: Tensor, size: int) -> Tensor:
     """Square images at another size, bilinear with antialiasing: (N, 3, H, H) uint8 -> (N, 3, size, size) uint8."""
     if pixels.shape[-1] == size:
         return pixels
     return functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
 
 
-def stratified(labels: Tensor, fraction: float, *, purpose: str) -> tuple[Tensor, Tensor]:
-    """Positions (rest, held out), both ascending: of every class, `fraction` of its images are held out.
+def stratified_split(labels: Tensor, fraction: float, *, purpose: str) -> tuple[Tensor, Tensor]:
+    """Positions (rest, held out), both ascending, with `fraction` of the images of every class held out.
 
-    Each class keeps at least one image on either side. The draw depends on the purpose and on nothing else.
+    Each class has at least one image in both. The draw depends on the purpose alone.
 
     Args:
         labels: (N,) int64.

@@ -93,7 +93,7 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
-            if dtype != np.uint8 or len(shape) != 4:  # of objects, the bytes would be addresses
+            if dtype != np.uint8 or len(shape) != 4:  # bytes of objects would be addresses
                 raise ValueError(f"it holds {dtype} of shape {shape}, no images")
             array = np.memmap(file, mode="r", dtype=dtype, shape=shape, offset=start)
             file.seek(start + array.nbytes)

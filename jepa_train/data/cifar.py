@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 through torchvision, downloaded only when data.download=true; or as folders of images.
 
-Folders (train/<class>/*, test/<class>/*) are told from the authors' files by a fingerprint: JPEGs are other pixels.
+A fingerprint distinguishes folders (train/<class>/*, test/<class>/*) from the authors' files: JPEGs have other pixels.
 """
 
 import functools
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_train.data.base import Dataset, Images, LoadedDataset, resized
+from jepa_train.data.base import Dataset, Images, LoadedDataset, resize
 from jepa_train.data.cache import ArraySource, cached_array, one_at_a_time
 from jepa_train.data.image_folder import IMAGE_FOLDER
 
 _FORMAT = 1  # part of the cache's name: raise it when the same files would give other pixels
-_CHUNK = 1000  # images that are resized together
+_CHUNK = 1000  # images per chunk of resizing
 
 
 def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
@@ -37,7 +37,7 @@ def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
 
 
 def _as_images(kind: str, folder: str, path: Path) -> bool:
-    """Whether images lie there, and the authors' files do not."""
+    """True if the path holds folders of images and not the authors' files."""
     return (path / "train").is_dir() and bool(_missing(kind, path / folder))
 
 
@@ -76,12 +76,12 @@ def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_co
 
 
 def _open(kind: str, folder: str, path: Path, *, download: bool) -> tuple[Any, Any]:
-    """torchvision's datasets, (train, test). Their checksums are looked at here, and so once per cached array."""
-    from torchvision import datasets  # here: importing it costs a second that other datasets need not pay
+    """torchvision's datasets (train, test), with verified checksums: once per cached array."""
+    from torchvision import datasets  # imported here: it takes a second, for this data set alone
 
     try:
         train, test = (getattr(datasets, kind)(path, train=part, download=download) for part in (True, False))
-    except (RuntimeError, OSError) as error:  # torchvision's word for files that are missing or fail their checksum
+    except (RuntimeError, OSError) as error:  # missing files and failed checksums
         reason = " ".join(str(error).split())
         raise ValueError(
             f"data.path must hold a complete {folder}/, got {str(path)!r} ({reason}); "
@@ -96,7 +96,7 @@ def _source(train: Any, test: Any, size: int) -> ArraySource:
     def parts() -> Generator[np.ndarray, None, None]:
         for start in range(0, len(images), _CHUNK):
             some = torch.from_numpy(images[start : start + _CHUNK]).permute(0, 3, 1, 2).contiguous()
-            yield resized(some, size).numpy()
+            yield resize(some, size).numpy()
 
     return ArraySource(
         shape=(len(images), 3, size, size),

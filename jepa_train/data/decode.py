@@ -1,4 +1,4 @@
-"""Image files -> one uint8 array, decoded once per machine and memory-mapped by everybody after that."""
+"""Image files decoded to one uint8 array, once per machine, and memory-mapped by all processes."""
 
 import functools
 import os
@@ -14,23 +14,23 @@ from jepa_train.data.cache import ArraySource, cached_array
 
 _FORMAT = 2  # part of the cache's name: raise it when the same files would decode to other pixels
 _CHUNK = 1024  # images that are decoded, and then written, together
-_CORRUPT = "corrupt"  # the fact: {position: why the file cannot be read}
-_DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least so many times the size that is wanted
+_CORRUPT = "corrupt"  # name of the fact {position: reason why the file cannot be read}
+_DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this multiple of the final size
 
 
-def decoded(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -> tuple[Tensor, dict[int, str]]:
-    """(M, 3, size, size) uint8 in the order of the files: shorter side resized to size (bilinear), centre crop.
+def decode_images(files: Sequence[str], *, name: str, size: int, skip_corrupt: bool) -> tuple[Tensor, dict[int, str]]:
+    """Decode to (M, 3, size, size) uint8 in the order of the files: shorter side to size (bilinear), center crop.
 
-    A read-only memory map, shared by processes (cache.cached_array). Files that cannot be read are remembered with it,
-    and decoding begins again when one of them has been repaired.
+    The array is a read-only memory map that processes share (cache.cached_array). It records unreadable files and is
+    made again when one of them has been repaired.
 
     Args:
-        files: paths; not as Path, of which a million take half a minute to make.
-        name: names the content of the files; another content must have another name.
-        skip_corrupt: go on after a file that is no image.
+        files: paths as text: a million Path objects take half a minute to make.
+        name: identifies the content of the files.
+        skip_corrupt: leave out files that are no images.
 
     Returns:
-        The array, and why files could not be read by their position; their rows are black.
+        The array, and by position the reasons why files cannot be read; their rows are black.
 
     Raises:
         ValueError: a file is no image, and skip_corrupt is false; names the first.
@@ -70,17 +70,17 @@ def _decode(
 
 
 def _read(file: str, size: int) -> np.ndarray | str:
-    """(3, size, size) uint8, or why the file cannot be read."""
+    """Decode one file to (3, size, size) uint8, or return the reason why it cannot be read."""
     try:
         with Image.open(file) as image:
-            draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None but for JPEGs
-            width, height = draft[1][2:] if draft else image.size  # not always whole: the original's at that scale
+            draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
+            width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)
-            # one step: the longer side, which is cropped, need not be rounded to whole pixels
+            # crop and resize in one step: the longer side is not rounded to whole pixels
             square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's errors
         return " ".join(str(error).split()) or type(error).__name__
     return np.asarray(square).transpose(2, 0, 1)
 

@@ -8,22 +8,23 @@ from pathlib import Path
 
 import torch
 
-from jepa_train.data.base import Dataset, Images, LoadedDataset, resized, stratified
+from jepa_train.data.base import Dataset, Images, LoadedDataset, resize, stratified_split
 
-_TEST_FRACTION = 0.2  # scikit-learn ships one set; this split of it is fixed, so results compare across projects' runs
+_TEST_FRACTION = 0.2  # scikit-learn ships one set without a split
 
 
 def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, _skip_corrupt: bool) -> LoadedDataset:
-    from sklearn.datasets import load_digits  # here: importing it costs a second that other datasets need not pay
+    from sklearn.datasets import load_digits  # imported here: it takes a second, for this data set alone
 
     bunch = load_digits()
     grey = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)  # (N, 8, 8), from 0..16
     images = Images(
-        pixels=resized(grey[:, None].repeat(1, 3, 1, 1), image_size),
+        pixels=resize(grey[:, None].repeat(1, 3, 1, 1), image_size),
         rows=torch.arange(len(grey)),
         labels=torch.from_numpy(bunch.target).long(),
     )
-    train, test = stratified(images.labels, _TEST_FRACTION, purpose="digits test")  # of all: a half keeps its split
+    # Split before the classes are selected: a half keeps the split of the whole.
+    train, test = stratified_split(images.labels, _TEST_FRACTION, purpose="digits test")
     classes = tuple(str(name) for name in bunch.target_names[first : last + 1])
     return LoadedDataset(
         train=_between(images.take(train), first, last), test=_between(images.take(test), first, last), classes=classes
@@ -31,7 +32,7 @@ def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, 
 
 
 def _between(images: Images, first: int, last: int) -> Images:
-    """The images of these classes, numbered from 0."""
+    """The images of these classes, with labels from 0."""
     found = images.take(((images.labels >= first) & (images.labels <= last)).nonzero().flatten())
     return Images(pixels=found.pixels, rows=found.rows, labels=found.labels - first)
 

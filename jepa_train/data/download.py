@@ -35,7 +35,7 @@ def local_folder(where: str, *, download: bool) -> Path:
     if not has_url_scheme(where) and not (where.endswith(_ARCHIVES) and path.is_file()):
         return path
     require(not download, f"data.download must be false where data.path is a URL or an archive, got {where!r}; drop it")
-    return _copied(where if has_url_scheme(where) else str(path.absolute()))
+    return _local_copy(where if has_url_scheme(where) else str(path.absolute()))
 
 
 def sibling_path(where: str, name: str) -> str:
@@ -47,7 +47,7 @@ def sibling_path(where: str, name: str) -> str:
 
 
 @functools.lru_cache  # a folder of a million files is not listed again for every cell
-def _copied(where: str) -> Path:
+def _local_copy(where: str) -> Path:
     source = storage_path(where, named="data.path")
     files = source.files()
     packed = [info.path for info in files] == [source.path]

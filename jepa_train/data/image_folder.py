@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from jepa_train.data.base import Dataset, Images, LoadedDataset
-from jepa_train.data.decode import decoded
+from jepa_train.data.decode import decode_images
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -37,7 +37,7 @@ def _fingerprint(files: list[_File]) -> str:
 
 def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> LoadedDataset:
     classes, files = _list(path)
-    pixels, corrupt = decoded(
+    pixels, corrupt = decode_images(
         [f"{path}/{file.path}" for file in files], name=_fingerprint(files), size=image_size, skip_corrupt=skip_corrupt
     )
     rows = torch.tensor([row for row in range(len(files)) if row not in corrupt], dtype=torch.int64)
@@ -81,7 +81,7 @@ def _list(root: Path) -> tuple[tuple[str, ...], list[_File]]:
 
 
 def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:
-    """What a folder holds, sorted by name, hidden files and folders left out; [] if it does not exist."""
+    """The entries of a folder, sorted by name, without hidden ones; [] if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted((entry.name, entry) for entry in os.scandir(folder) if not entry.name.startswith("."))

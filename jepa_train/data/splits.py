@@ -1,4 +1,4 @@
-"""The images of a config: train, val carved out of it, test; and what names them."""
+"""Splits of a config's data set: train, val (taken from train) and test; and its fingerprint."""
 
 import functools
 
@@ -9,24 +9,24 @@ from jepa_train.base.errors import ConfigError, config_errors
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Images, Splits
-from jepa_train.data.base import stratified
+from jepa_train.data.base import stratified_split
 from jepa_train.data.download import local_folder
 from jepa_train.storage.storage import StorageError
 
 
 @config_errors()
 def identify(config: DataConfig) -> str:
-    """The fingerprint of what lies there, "" for a dataset whose name says it all. Cheap: nothing is decoded.
+    """The fingerprint of the data, "" for a data set that its name identifies. Cheap: nothing is decoded.
 
     Raises:
         ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
-        StorageError: what holds it is away.
+        StorageError: its storage does not answer.
     """
     try:
         found = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
     except StorageError:
         raise
-    except (OSError, RuntimeError) as error:  # not ours to read, or the home of nobody
+    except (OSError, RuntimeError) as error:  # permission denied, or ~ of an unknown user
         raise ConfigError(
             f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
         ) from error
@@ -39,29 +39,29 @@ def identify(config: DataConfig) -> str:
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
-@config_errors()  # a corrupt image, for one, is seen only now
+@config_errors()  # for example a corrupt image, which identify does not see
 def load_splits(config: DataConfig) -> Splits:
-    """The images of a config. Val depends on val_frac and on no seed: every run of a dataset has the same.
+    """The splits of a config. Val depends on val_frac and on no seed: every run of a data set has the same.
 
-    The result is shared by all callers of this process: read it, never write into it.
+    All callers of this process share the result; never write into it.
 
     Raises:
         ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
-        StorageError: what holds it is away.
+        StorageError: its storage does not answer.
     """
     if config.fingerprint:
         identify(config)
     path = local_folder(config.path, download=config.download)
     source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
     train = _part(source.train, config.train_images)
-    rest, val = stratified(train.labels, config.val_frac, purpose="val")
+    rest, val = stratified_split(train.labels, config.val_frac, purpose="val")
     return Splits(
         train=train.take(rest), val=train.take(val), test=source.test, classes=source.classes, skipped=source.skipped
     )
 
 
 def _part(images: Images, count: int) -> Images:
-    """`count` of the training images, every class in proportion; all of them for 0. The draw depends on nothing else.
+    """Draw `count` training images, every class in proportion; 0 gives all. The draw depends on nothing else.
 
     Raises:
         ValueError: there are fewer, or not two for every class.
@@ -87,7 +87,7 @@ def _part(images: Images, count: int) -> Images:
 
 
 def _shares(sizes: Tensor, count: int) -> Tensor:
-    """`count` over the classes in proportion to their sizes, by largest remainders. sizes: (C,), and so the shares."""
+    """Distribute `count` over classes of these sizes (C,) by largest remainders; returns (C,)."""
     exact = sizes.double() * count / sizes.sum()
     shares = exact.floor().long()
     most = (exact - shares).argsort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Device and memory format of the network, and the precision that PyTorch gets wrong on one."""
+"""Device and memory format of the network."""
 
 import torch
 

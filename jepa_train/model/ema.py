@@ -1,4 +1,4 @@
-"""The averaged network: an exponential moving average of encoder and projector, LeJEPA's option of SWA."""
+"""EMA / SWA of encoder and projector: the averaged network, LeJEPA's option of SWA."""
 
 import copy
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from jepa_train.model.network import Network
 
 
 class Average:
-    """The mean of the encoder's and projector's weights after each step n = 1, 2, ..., step i weighing decay^(n - i).
+    """Mean of the weights of encoder and projector after steps 1 ... n, with weight decay^(n - i) for step i.
 
-    Normalised over the steps there were, which is Adam's bias correction: the initial weights have no part in it, there
+    Normalised by the sum of the weights, which is Adam's bias correction: the initial weights do not contribute, there
     is no warm-up to choose, and towards decay = 1 it is the plain mean of stochastic weight averaging. LeJEPA's Table 4
-    uses it for the encoder that gives the center; of decay and warm-up it says nothing.
+    uses it for the encoder that gives the center, without stating decay or warm-up.
 
-    Batch-norm buffers are no mean: they follow the averaged network's own forward passes. No gradient reaches it. It
-    is the same on every rank where the network is, given global batch norm (convert_batch_norm, before or after).
+    Batch-norm buffers are not averaged: they follow the averaged network's own forward passes. No gradient reaches it.
+    Equal on all ranks if the network is, given global batch norm (convert_batch_norm, before or after).
 
     Args:
-        network: stays the one that is trained; on its device, in its memory format. Its optimiser may come later.
+        network: the trained network, on its device and in its memory format.
         decay: in (0, 1), per step.
     """
 
@@ -31,8 +31,8 @@ class Average:
         self.network = Network(
             encoder=copy.deepcopy(network.encoder).requires_grad_(False),
             projector=copy.deepcopy(network.projector).requires_grad_(False),
-            predictor=network.predictor,  # shared, and not asked
-            probe=network.probe,  # the probes are shared: they learn on the averaged features and judge those
+            predictor=network.predictor,  # shared, and not called
+            probe=network.probe,  # the probes are shared: they learn on the averaged features and score those
             projector_probe=network.projector_probe,
         )
         self.updates = 0
@@ -41,13 +41,13 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the trained weights; call after every optimiser step. No synchronisation with the device."""
+        """Add the trained weights to the mean; call after every optimiser step. Needs no synchronisation."""
         self.updates += 1
         newest = (1 - self._decay) / (1 - self._decay**self.updates)
         lerp_(self._averaged, self._trained, newest)
 
     def train(self) -> None:
-        """Ready for embed, after evaluation or at the start: batch norm by the batch, but nothing dropped at random."""
+        """Set the mode for embed: batch norm in training mode, dropout and stochastic depth off."""
         self.network.eval()
         for module in self.network.modules():
             if isinstance(module, AnyBatchNorm):
@@ -55,16 +55,16 @@ class Average:
 
     @torch.no_grad()
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (V, N, P) and z (V, N, D) of views as in Network.forward, here the global ones: z.mean(0) is mu."""
+        """Features (V, N, P) and z (V, N, D) of the global views, as Network.embed; z.mean(0) is the center."""
         return self.network.embed(views)
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the probes, which are in the trained network's."""
+        """State without the probes, which the trained network's state has."""
         parts = {"encoder": self.network.encoder.state_dict(), "projector": self.network.projector.state_dict()}
         return parts | {"updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the average of that state was."""
+        """Restore a state_dict."""
         self.network.encoder.load_state_dict(state["encoder"])
         self.network.projector.load_state_dict(state["projector"])
         self.updates = state["updates"]

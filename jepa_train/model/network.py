@@ -1,4 +1,4 @@
-"""The network: an encoder by timm name, an MLP projector, and the online linear probes on both."""
+"""Network: an encoder by timm name, an MLP projector, and online linear probes on both."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,27 +20,26 @@ _VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
 
 
 class Output(NamedTuple):
-    """What the network makes of V views of N images. Network.encode leaves the leading V out."""
+    """Outputs of the network for V views of N images. Network.encode omits the leading V."""
 
-    features: Tensor  # (V, N, P), of the encoder: what is probed and evaluated; no gradient
-    z: Tensor  # (V, N, D), the projector's
-    predicted: Tensor  # (V, N, D), of each image's center, by the predictor; z itself where there is none
+    features: Tensor  # (V, N, P), of the encoder, for probes and evaluation; no gradient
+    z: Tensor  # (V, N, D), of the projector
+    predicted: Tensor  # (V, N, D), the predictor's estimate of each image's center; z without a predictor
     probe_logits: Tensor  # (V, N, C), of the online probe on the features
     projector_logits: Tensor  # (V, N, C), of the online probe on the detached z
 
 
 class Widths(NamedTuple):
-    """The widths of what an encoder gives; they differ for ViTs alone."""
+    """Output widths of an encoder; pooled and features differ for ViTs alone."""
 
-    pooled: int  # E, what goes into the projector
-    features: int  # P, what is probed and evaluated
+    pooled: int  # E, input of the projector
+    features: int  # P, for probes and evaluation
 
 
 class Network(nn.Module):
-    """Encoder -> projector -> z, with a linear probe on the encoder's features and one on z; neither sends gradient.
+    """Encoder -> projector -> z, with linear probes on the encoder's features and on z, which send no gradient back.
 
-    Args:
-        predictor: of the center from z; only training asks for it.
+    The predictor, of the center from z, is used in training only.
     """
 
     def __init__(
@@ -61,39 +60,39 @@ class Network(nn.Module):
         self._compiled: Callable[[Network, Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
-        """Embed views, in their order; each resolution is one call of the encoder.
+        """Embed views, in order; one call of the encoder per resolution.
 
         Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views.
 
         Args:
             views: one (V_r, N, 3, h, w) per resolution, of the same N images; V is the sum of the V_r.
-            averaged: features and z of an averaged network (Average.embed) for the probes instead of this network's:
-                they are to learn on what is evaluated. The logits are then of its views alone.
+            averaged: features and z of an averaged network (Average.embed), which the probes then learn on in place of
+                this network's, as they are evaluated on it. The logits are those of its views alone.
         """
         features, z = self.embed(views)
         predicted = self.predictor(z.flatten(0, 1)).view(z.shape)
-        return self._judged(features, z, predicted, averaged or (features, z))
+        return self._with_logits(features, z, predicted, averaged or (features, z))
 
     def encode(self, x: Tensor) -> Output:
         """Embed (N, 3, h, w) images: features (N, P), z (N, D), logits (N, C).
 
-        For evaluation, on the bare network: DistributedDataParallel only wraps forward. Never compiled: the last chunk
-        of every split would be a shape of its own to compile for.
+        For evaluation, on the bare network: DistributedDataParallel only wraps forward. Not compiled: the last chunk of
+        every split would need a compilation of its own.
         """
         features, z = self._embed([x.unsqueeze(0)])
-        return Output(*(part.squeeze(0) for part in self._judged(features, z, z, (features, z))))
+        return Output(*(part.squeeze(0) for part in self._with_logits(features, z, z, (features, z))))
 
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Features (V, N, P) and z (V, N, D) of views as in forward, without the probes."""
         return self._embed(views) if self._compiled is None else self._compiled(self, views)
 
     def compile_embedding(self) -> None:
-        """Have torch.compile make embed, and with it forward, at the first call; once per set of shapes.
+        """Compile embed, and with it forward, at the first call; once per set of shapes.
 
-        Dropout and stochastic depth then draw other random numbers than without.
+        Dropout and stochastic depth then draw other random numbers.
         """
         # Not dynamic: the second of two resolutions would turn the sizes of the first into symbols. Not the bound
-        # method: a module that refers to itself is freed, with its GPU memory, whenever the garbage collector runs.
+        # method: a module that refers to itself is freed, with its GPU memory, by the garbage collector alone.
         self._compiled = torch.compile(Network._embed, dynamic=False)
 
     def _embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -102,18 +101,18 @@ class Network(nn.Module):
         shape = (-1, views[0].shape[1])
         return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
 
-    def _judged(self, features: Tensor, z: Tensor, predicted: Tensor, judged: tuple[Tensor, Tensor]) -> Output:
-        logits = self.probe(judged[0].detach()), self.projector_probe(judged[1].detach())
+    def _with_logits(self, features: Tensor, z: Tensor, predicted: Tensor, probed: tuple[Tensor, Tensor]) -> Output:
+        logits = self.probe(probed[0].detach()), self.projector_probe(probed[1].detach())
         return Output(features, z, predicted, *logits)
 
 
 def pooled_and_features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the projector gets (N, E), and what is probed and evaluated (N, P), of (N, 3, h, w), in one pass.
+    """Input of the projector (N, E), and features for probes and evaluation (N, P), of (N, 3, h, w), in one pass.
 
-    The features, detached, are LeJEPA's (README, linear probe evaluation): of a ViT that pools by its class token, the
-    class tokens of the last two blocks, P = 2 E; of other ViTs the means of those blocks' patch tokens; of every other
-    encoder what it pools, P = E. The ViT's final norm is applied to both blocks' tokens, as DINO's linear evaluation
-    does: without it the residual stream's scale would decide how much each block weighs in kNN and in the probe.
+    The features, detached, are LeJEPA's (README, linear probe evaluation): for a ViT that pools by its class token, the
+    class tokens of the last two blocks, P = 2 E; for other ViTs the means of those blocks' patch tokens; for other
+    encoders their pooled output, P = E. The ViT's final norm is applied to the tokens of both blocks, as in DINO's
+    linear evaluation: without it the scale of the residual stream would weight the blocks in kNN and in the probe.
     """
     if not isinstance(encoder, _VITS):
         pooled = encoder(x)
@@ -131,7 +130,7 @@ def pooled_and_features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_network(config: TrainConfig, num_classes: int) -> Network:
-    """The network of a config, on the CPU. The weights depend on config.seed alone; global RNG is left as it was.
+    """Build the network of a config on the CPU. The weights depend on config.seed alone; global RNG is unchanged.
 
     Raises:
         ConfigError: as check_encoder and feature_widths.
@@ -139,7 +138,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     widths = feature_widths(config)
     model = config.model
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that would reseed the GPUs as well, which this fork does not restore.
+        # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         return Network(
             encoder=build_encoder(model, config.views.global_size),
@@ -154,8 +153,8 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
     """The timm model without its classifier: (N, 3, h, w) -> (N, E), randomly initialised from the global RNG.
 
     Args:
-        image_size: pixels; the size an encoder with position embeddings is made for. Where timm lets it, such an
-            encoder interpolates them for views of other sizes.
+        image_size: pixels; the size of the position embeddings, if any, which are interpolated for views of other sizes
+            if timm supports it.
 
     Raises:
         ConfigError: as check_encoder; drop_path or patch_size for an encoder without it.
@@ -188,9 +187,9 @@ def check_encoder(name: str) -> None:
 
 
 def feature_widths(config: TrainConfig) -> Widths:
-    """The widths of what the encoder gives, by a dry run at every view size: 0.1 s, on no memory.
+    """Output widths of the encoder, by a dry run on the meta device at every view size (0.1 s).
 
-    timm's own num_features is not the output's width for every family (MobileNetV3: 576 for 1024 features).
+    timm's num_features is not the width of the output for every family (MobileNetV3: 576 for 1024 features).
 
     Raises:
         ConfigError: as build_encoder; an encoder that cannot take the views' sizes.
@@ -205,7 +204,7 @@ def feature_widths(config: TrainConfig) -> Widths:
                 if encoder is None:
                     encoder = build_encoder(config.model, views.global_size).eval()
                 parts = pooled_and_features(encoder, torch.empty(1, 3, size, size))
-        except (AssertionError, RuntimeError) as error:  # what timm and PyTorch raise when a size does not fit
+        except (AssertionError, RuntimeError) as error:  # raised by timm and PyTorch for a size that does not fit
             detail = str(error).partition("\n")[0].rstrip(".")
             raise ConfigError(
                 f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or model.encoder"
@@ -217,15 +216,15 @@ def feature_widths(config: TrainConfig) -> Widths:
 
 @functools.cache
 def _options(name: str) -> frozenset[str]:
-    """The keywords that the class of timm's model of that name takes."""
+    """Keyword arguments of the class of a timm model."""
     with torch.device("meta"):  # no memory, no random numbers
         return frozenset(signature(type(timm.create_model(name)).__init__).parameters)
 
 
 def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:
-    """A 3x3 stride-1 convolution instead of a ResNet's stem and max-pooling, or of a ConvNeXt's patches.
+    """Replace a ResNet's stem and max-pooling, or a ConvNeXt's patches, by a 3x3 stride-1 convolution.
 
-    32 px reach the first stage as 32 px. (timm's ConvNeXt with patch_size 2 would halve them again in that stage.)
+    32 px reach the first stage as 32 px. (timm's ConvNeXt with patch_size 2 would halve them in that stage.)
     """
     if isinstance(encoder, ResNet):
         stem = [module for module in encoder.conv1.modules() if isinstance(module, nn.Conv2d)]

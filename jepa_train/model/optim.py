@@ -20,7 +20,7 @@ class Optimizer:
     """Optimisers whose learning rates are a pure function of the number of steps taken.
 
     Args:
-        optimizers: the first one's first group has the encoder's weights; each group's lr is its peak.
+        optimizers: the first group of the first one has the encoder's weights; each group's lr is its peak.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Optimizer:
         )
 
     def step(self, loss: Tensor) -> None:
-        """Backward, one update at this step's learning rates, gradients cleared."""
+        """Run backward, update at this step's learning rates, and clear the gradients."""
         factor = self._factor_at(self.steps_taken)
         loss.backward()
         for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
@@ -50,24 +50,24 @@ class Optimizer:
         return self.optimizers[0].param_groups[0]["lr"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the schedule, which the config decides; read back by torch.load with weights_only=True."""
+        """State without the schedule, which the config determines; torch.load reads it with weights_only=True."""
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "steps_taken": self.steps_taken,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the optimiser of that state was, bit for bit; the parameters are the network's to restore."""
+        """Restore a state_dict bit for bit; the network restores the parameters."""
         for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(part)
         self.steps_taken = state["steps_taken"]
 
 
 def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int) -> Optimizer:
-    """The optimiser of a run; the network must already lie on its device.
+    """Build the optimiser of a run; the network must already be on its device.
 
-    The online probes are on AdamW whatever the encoder's optimiser, though the authors of Rectified LpJEPA have theirs
-    on LARS: then probe.lr means the same for every encoder, and the methods are compared by one instrument.
+    The online probes use AdamW for every optimiser of the encoder, while the authors of Rectified LpJEPA train theirs
+    with LARS: probe.lr then has one meaning, and all methods are compared by the same probe.
     """
     total_steps = config.epochs * steps_per_epoch
     warmup_steps = round(config.optim.warmup_epochs * steps_per_epoch)
@@ -98,7 +98,7 @@ def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
         d = (g + wd * w) * min(eta * |w| / (|g| + wd * |w| + 1e-8) / lr, 1);   v = momentum * v + d;   w -= lr * v
 
     for weights; d = g for biases and norms. Where |w| or |g| is 0 the factor is min(1 / lr, 1), in place of
-    solo-learn's d = g: of consequence to a weight without any gradient alone, which decays here and stays there.
+    solo-learn's d = g: this affects only a weight without any gradient, which decays here and stays there.
     """
     weights, rest = groups
     return Lars(
@@ -110,7 +110,7 @@ def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
 
 
 def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeConfig) -> list[dict[str, Any]]:
-    """All parameters of the modules in two groups: weights, decayed, then biases and norms, not decayed."""
+    """Two groups of the modules' parameters: weights, with decay, then biases and norms, without."""
     parameters = list(nn.ModuleList(modules).parameters())
     return [
         {"params": params, "lr": options.lr, "weight_decay": weight_decay}
@@ -122,10 +122,10 @@ def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeC
 
 
 def lr_at(step: int, *, total_steps: int, warmup_steps: int, final_lr_frac: float) -> float:
-    """The learning rate of a step as a fraction of its peak; the floor is relative, so no lr is ever raised by it.
+    """Learning rate of a step as a fraction of its peak; the floor is a fraction too, so that it never raises lr.
 
-    Linear: (step + 1) / warmup_steps, so that the first step is not lost and step warmup_steps - 1 is at the peak.
-    Then a cosine that reaches final_lr_frac at the last step. A warm-up longer than the run is cut off by its end.
+    Linear warm-up (step + 1) / warmup_steps: the first step is not lost, and step warmup_steps - 1 is at the peak. Then
+    a cosine that reaches final_lr_frac at the last step. A warm-up longer than the run is cut off.
 
     Args:
         step: from 0 to total_steps - 1.

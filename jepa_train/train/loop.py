@@ -27,14 +27,14 @@ Status = Literal["finished", "diverged", "collapsed", "stopped", "preempted"]
 
 logger = logging.getLogger(__name__)
 
-CHECK_STEPS = 25  # at most so many between two looks at loss and spread: the device is waited for at these alone
+CHECK_STEPS = 25  # at most, between two checks of loss and spread, which synchronise with the device
 _FINE: tuple[Status, str] = ("finished", "")
 _LEAVING: tuple[Status, str] = ("preempted", "a machine of the run is about to be taken away")
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended. Divergence and collapse are results, not errors; metrics are those of the last report."""
+    """Outcome of a run. Divergence and collapse are results, not errors; metrics are those of the last report."""
 
     status: Status
     reason: str
@@ -48,28 +48,27 @@ def train(
     checkpoints: StoragePath | Path | None = None,
     host: Host | None = None,
 ) -> TrainingResult:
-    """Train and evaluate one config; every rank of the process group, if there is one, calls this alike.
+    """Train and evaluate one config. Every rank of the process group, if there is one, calls this.
 
-    With checkpoints, a run that was killed at any step goes on from its last one, and on a CPU ends bit for bit as it
-    would have (but for times). It first reports again what it had reported up to there, so that whoever missed some of
-    it, or had it twice, has it all; the report of one more epoch may be repeated, with equal values. A run that had
-    finished reports all its epochs again and trains nothing.
+    With checkpoints, a run that was killed at any step resumes from its last one, and on a CPU ends bit for bit as an
+    undisturbed one (except for times). It first repeats its reports up to there, as their receiver may have missed
+    some; one more epoch may be reported twice, with equal values. A finished run repeats all its reports and trains
+    nothing.
 
     Args:
         report: called on rank 0 after every epoch with {"epoch": .., "train/loss": .., "val/probe_top1": .., ...}, the
-            last time with the test metrics too; returns True when the run is to stop. With epochs=0 it is called once,
-            with the evaluation of the randomly initialised encoder.
-        checkpoints: this run's own folder, which all ranks see; on a disk or in an object store.
-        host: asked at every look (CHECK_STEPS), and between two that are more than some seconds apart, whether its
-            machines stay. When one is about to be taken away a checkpoint is written at once, waited for, and the run
-            ends as "preempted", to go on elsewhere from that very step.
+            last time with the test metrics too; returns True to stop the run. With epochs=0 it is called once, with the
+            evaluation of the randomly initialised encoder.
+        checkpoints: a folder of this run alone, visible to all ranks; on a disk or in an object store.
+        host: checked for a preemption notice every CHECK_STEPS, or every few seconds if these take longer. After a
+            notice a checkpoint is written at once, and the run ends as "preempted"; it resumes from that step.
 
     Returns:
         The same outcome on every rank.
 
     Raises:
         ConfigError: the global batch does not fit the training split or the number of ranks.
-        StorageError: the storage of the checkpoints is away at the start.
+        StorageError: the storage of the checkpoints does not respond at the start.
     """
     host = host or NoPreemption()
     with Checkpoints(checkpoints, config, saved=host.saved) as saves:
@@ -81,12 +80,9 @@ def train(
                 return _stopped(metrics)
         if "network" not in resumed:
             return _train(config, report, saves, resumed, reports, Watch(host))
-        for key, asked in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
-            done = resumed["config"].get(key, "")
-            if done != asked:
-                logger.warning(
-                    "this run finished with %s=%s, not %s; evaluate its final.pt again for others", key, done, asked
-                )
+        for key, wanted in (("probe.protocols", config.probe.protocols), ("probe.transfer", config.probe.transfer)):
+            if resumed["config"].get(key, "") != wanted:
+                logger.warning("this run finished with another %s than %s; evaluate its final.pt for more", key, wanted)
         return TrainingResult(*_FINE, reports[-1])
 
 
@@ -98,7 +94,7 @@ def _train(
     reports: list[dict[str, float]],
     watch: Watch,
 ) -> TrainingResult:
-    """The epochs that are left."""
+    """Train the remaining epochs."""
     splits = load_splits(config.data)
     trainer = Trainer(config, splits)
     if resumed:
@@ -138,18 +134,18 @@ def _stopped(metrics: dict[str, float]) -> TrainingResult:
 
 
 def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) -> dict[str, float]:
-    """The final evaluation of a finished run, by its final.pt, with the protocols that the words ask for.
+    """Evaluate a finished run, by its final.pt, with other protocols.
 
     Args:
-        where: final.pt, or the folder in which it lies.
-        words: assignments like "probe.protocols=kshot", "probe.transfer=cifar100" or "data.path=DIR"; none may change
-            the cell.
+        where: final.pt, or its folder.
+        words: assignments such as "probe.protocols=kshot", "probe.transfer=cifar100" or "data.path=DIR"; none may
+            change the cell.
 
     Returns:
-        {"epoch": .., "test/shot1_top1": .., ...}: what the run would have reported at its end.
+        {"epoch": .., "test/shot1_top1": .., ...}: as a run with these protocols reports at its end.
 
     Raises:
-        ConfigError: no final.pt that can be read, or a word that is wrong or would have changed the training.
+        ConfigError: final.pt cannot be read, or a word is wrong or would have changed the training.
     """
     place = storage_path(where)
     file = place if place.name.endswith(".pt") else place / "final.pt"
@@ -174,10 +170,10 @@ def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) ->
 def _train_epoch(
     trainer: Trainer, saves: Checkpoints, reports: list[dict[str, float]], metrics: dict[str, float], watch: Watch
 ) -> tuple[Status, str]:
-    """The epoch's steps that are left, none where it was left before its evaluation; fills in the metrics of those
-    taken and ends early where they are hopeless, or the machine is leaving."""
+    """Train the epoch's remaining steps, possibly none, and fill in the metrics. Ends early if the run has diverged or
+    collapsed, or the machine is leaving."""
     looks = max(2, math.ceil(trainer.steps_per_epoch / CHECK_STEPS))
-    every = math.ceil(trainer.steps_per_epoch / looks)  # evenly: two looks at one narrow place would count double
+    every = math.ceil(trainer.steps_per_epoch / looks)  # evenly spaced, as collapse takes two narrow checks in a row
     end = int(metrics["epoch"]) * trainer.steps_per_epoch
     while True:
         if trainer.step < end:
@@ -198,10 +194,10 @@ def _train_epoch(
 
 
 def _verdict(metrics: dict[str, float], trainer: Trainer) -> tuple[Status, str]:
-    """Status and reason so far. Every metric is equal on all ranks, so all come to the same verdict."""
+    """Status and reason so far; equal on all ranks, as every metric is."""
     for name, value in metrics.items():
         if not math.isfinite(value):
             return "diverged", f"{name} is {value} in epoch {metrics['epoch']:.0f}"
-    # of training: val's, in evaluation mode, is small until batch norm's averages have settled
+    # of training: on val, in evaluation mode, it is small until batch norm's averages have settled
     reason = collapse_reason(trainer.spread, trainer.config.method.expected().get("std", UNSCALED_STD))
     return ("collapsed", f"{reason} in epoch {metrics['epoch']:.0f}") if reason else _FINE

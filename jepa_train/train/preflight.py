@@ -1,4 +1,4 @@
-"""What can be known before a run starts but needs a library or the disk: the encoder exists, the data lies there."""
+"""Checks before a run that need a library or the disk: the encoder and the data exist."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from jepa_train.evaluation.transfer import check_transfer
 
 
 def preflight(config: TrainConfig) -> TrainConfig:
-    """The config with data.fingerprint filled in, after checking encoder and datasets.
+    """Check encoder and datasets, and return the config with data.fingerprint filled in.
 
     Raises:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
-            empty, or not what the fingerprint says; a password, token or key in a value.
-        StorageError: what holds the data is away.
+            empty, or does not match the fingerprint; a password, token or key in a value.
+        StorageError: the storage of the data does not respond.
     """
-    # Here, as timm takes 1.5 s to import, which --help and --status need not wait for.
+    # timm takes 1.5 s to import, too long for --help and --status
     from jepa_train.model.network import feature_widths
 
     check_open(flatten(config))

@@ -1,4 +1,4 @@
-"""Trainer: the network, optimiser and data of one run, advanced step by step; all that a checkpoint must hold."""
+"""Trainer: network, optimiser and data of one run, advanced step by step; the state of a checkpoint."""
 
 import math
 import time
@@ -24,10 +24,10 @@ from jepa_train.model.optim import build_optimizer
 
 
 class Trainer:
-    """One run between two steps. Every rank has one, and all ranks take the same steps.
+    """State of a run between two steps. Every rank has a trainer, and all ranks take the same steps.
 
-    Whatever is random in a step (order, views, slices, targets, stochastic depth) is a function of (seed, step), so
-    the number of steps taken is the state of all of it.
+    All randomness of a step (order, views, slices, targets, stochastic depth) is a function of (seed, step), so the
+    number of steps taken is its whole state.
 
     Raises:
         ConfigError: the global batch does not fit the training split or the number of ranks.
@@ -42,7 +42,7 @@ class Trainer:
             convert_batch_norm(self.network)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
         if config.model.compile:
-            torch.compiler.reset()  # dynamo keeps 8 graphs of a function, and a lane runs many cells
+            torch.compiler.reset()  # dynamo keeps 8 graphs per function, and a worker runs many cells
             for network in {self.network, self.evaluated}:
                 network.compile_embedding()
         self._model = collectives.data_parallel(self.network)
@@ -52,26 +52,26 @@ class Trainer:
         self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
         self._totals: dict[str, Tensor] = {}  # sums over the epoch's steps, on the device
         self._seconds = 0.0  # spent on the epoch's steps
-        self._z = torch.empty(0)  # (V, N, D) of the last step, until a look at it
-        self._spreads = (math.inf, math.inf)  # embedding_std at the last two looks
+        self._z = torch.empty(0)  # (V, N, D) of the last step, until means() reads it
+        self._spreads = (math.inf, math.inf)  # embedding_std at the last two calls of means()
 
     @property
     def evaluated(self) -> Network:
-        """What is judged: the averaged network where there is one, with the probes that learnt on it."""
+        """Network to evaluate: the averaged one if there is one, with the probes that learnt on it."""
         return self.network if self._average is None else self._average.network
 
     @property
     def step(self) -> int:
-        """Steps taken."""
+        """Number of steps taken."""
         return self._optimizer.steps_taken
 
     @property
     def steps_into_epoch(self) -> int:
-        """Steps taken since the last whole epoch."""
+        """Number of steps taken since the last whole epoch."""
         return self.step % self.steps_per_epoch
 
     def train_step(self) -> None:
-        """One step of the global batch; nothing of it waits for the device, but for singular slices."""
+        """Train on one global batch. Does not synchronise with the device, except for singular slices."""
         started = time.perf_counter()
         config, step = self.config, self.step
         self._model.train()
@@ -79,7 +79,7 @@ class Trainer:
         views = make_views(
             pixels, config.views, seed=config.seed, step=step, batch=self._share, global_batch=config.global_batch
         )
-        # stochastic depth and dropout draw from the global generators, and on every rank for other images
+        # stochastic depth and dropout draw from the global generators, for other images on each rank
         torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
         averaged, center = None, None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -98,14 +98,14 @@ class Trainer:
         self._seconds += time.perf_counter() - started
 
     def means(self) -> dict[str, float]:
-        """A look: means of every term over the epoch's steps so far, and the spread of the last z; equal on all ranks.
+        """Means of every term over the epoch's steps so far, and embedding_std of the last z; equal on all ranks.
 
-        Here a training epoch waits for the device.
+        The only point at which a training epoch synchronises with the device.
         """
         steps = self.steps_into_epoch or self.steps_per_epoch
         started = time.perf_counter()
         means = {f"train/{name}": (total / steps).item() for name, total in self._totals.items()}
-        if len(self._z):  # else there was no step since the last look
+        if len(self._z):  # else no step since the last call
             spread = embedding_std(collectives.gather_rows(self._z.flatten(0, 1))).item()
             self._spreads, self._z = (self._spreads[1], spread), torch.empty(0)
         means["train/embedding_std"] = self._spreads[1]
@@ -117,11 +117,11 @@ class Trainer:
 
     @property
     def spread(self) -> float:
-        """The larger embedding_std of the last two looks: a healthy run may pass through a narrow place."""
+        """The larger of the last two values of embedding_std, as a healthy run may be narrow for a short time."""
         return max(self._spreads)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the steps to come depend on, besides the config."""
+        """State that the following steps depend on, besides the config."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -132,7 +132,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state_dict of the same config; on a CPU bit for bit as if there had been no interruption."""
+        """Restore a state_dict of the same config; on a CPU the run continues bit for bit."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average is not None:
@@ -141,7 +141,7 @@ class Trainer:
         self._seconds, self._spreads = state["seconds"], state["spreads"]
 
     def _positions(self) -> Tensor:
-        """This rank's images of the next step; at the start of an epoch its sums start anew."""
+        """Indices of this rank's images in the next step. Resets the sums at the start of an epoch."""
         epoch, index = divmod(self.step, self.steps_per_epoch)
         if index == 0:
             self._totals, self._seconds = {}, 0.0
@@ -154,14 +154,14 @@ class Trainer:
 def training_loss(
     config: TrainConfig, output: Output, labels: Tensor, step: int, center: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What one step minimises: the method's objective plus the cross-entropies of the detached online probes.
+    """Loss of one step: the method's objective plus the cross-entropies of the detached online probes.
 
     Args:
         labels: (N,), of this rank's images.
-        center: (N, D), of each image, from the averaged network.
+        center: (N, D), of each image, from the averaged network if there is one.
 
     Returns:
-        The scalar to call backward on, and the detached terms to report; loss and terms are of the global batch.
+        The scalar to call backward on, and the detached terms to report; both of the global batch.
     """
     loss, terms = config.method(
         output.z,
@@ -180,7 +180,7 @@ def training_loss(
 
 
 def _share_of_batch(config: TrainConfig, num_images: int) -> tuple[slice, int]:
-    """This rank's part of every global batch, and the steps per epoch; the last, incomplete batch is left out."""
+    """This rank's slice of every global batch, and the steps per epoch; the last, incomplete batch is left out."""
     if config.global_batch > num_images:
         raise ConfigError(
             f"global_batch must not exceed the {num_images} training images of {config.data.name}, "

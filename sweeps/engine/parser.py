@@ -11,9 +11,9 @@ from jepa_train.base.security import hidden
 
 
 class LineParser(argparse.ArgumentParser):
-    """argparse would print its usage, of ten lines, above the one that matters."""
+    """Parser that raises a ConfigError of one line; argparse would print ten lines of usage above it."""
 
-    command = ""  # begins the answer, e.g. "fetch: "
+    command = ""  # begins the message, e.g. "fetch: "
     remedy = "--help lists the options"  # ends it
 
     def error(self, message: str) -> NoReturn:

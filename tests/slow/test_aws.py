@@ -1,4 +1,4 @@
-"""cluster.yaml on AWS: the resources that Ray creates, in moto's imitation of EC2 and IAM.
+"""cluster.yaml on AWS: the machines that Ray makes of it in moto's stand-in for EC2 and IAM.
 
 Run: python -m pytest tests/slow/test_aws.py
 """
@@ -22,7 +22,7 @@ FILE = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Home folder for the key pair of Ray, with an empty imitated account. Nothing leaves this machine."""
+    """An empty account; a home for the key pair that Ray makes. Nothing leaves this machine."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("HOME", str(home))
@@ -34,14 +34,14 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(account: Path) -> dict[str, Any]:
-    """Configuration that `ray up` uses: the file, completed by Ray."""
+    """The file as `ray up` completes it."""
     (account / ".ssh").mkdir()
     return bootstrap_aws(prepare_config(copy.deepcopy(FILE)))
 
 
 @pytest.fixture(scope="module")
 def started(cluster: dict[str, Any]) -> dict[str, Any]:
-    """EC2's description of the head and one worker, after the user has created the two roles."""
+    """The head and one worker in EC2; the user has made the two roles."""
     iam, ec2 = boto3.client("iam"), boto3.client("ec2")
     for about in FILE["available_node_types"].values():
         iam.create_instance_profile(InstanceProfileName=about["node_config"]["IamInstanceProfile"]["Name"])
@@ -64,15 +64,12 @@ def test_ssh_alone_comes_in_from_outside(started: dict[str, Any]) -> None:
     assert inside == [group["GroupId"]]
 
 
-def test_workers_are_spot_machines_and_the_head_is_not(started: dict[str, Any]) -> None:
+def test_workers_are_spot_and_machines_have_roles_and_encrypted_disks(started: dict[str, Any]) -> None:
+    ec2 = boto3.client("ec2")
     assert {name: item.get("InstanceLifecycle") for name, item in started.items()} == {
         "head": None,
         "gpu_worker": "spot",
     }
-
-
-def test_machines_have_roles_encrypted_disks_and_metadata_for_themselves_alone(started: dict[str, Any]) -> None:
-    ec2 = boto3.client("ec2")
     for name, item in started.items():
         role = FILE["available_node_types"][name]["node_config"]["IamInstanceProfile"]["Name"]
         assert item["IamInstanceProfile"]["Arn"].endswith(f"/{role}")
@@ -92,9 +89,3 @@ def test_the_resources_written_are_those_of_the_instance_type(cluster: dict[str,
     ]
     assert {name: known[name] for name in ("CPU", "GPU")} == FILE["available_node_types"]["gpu_worker"]["resources"]
     assert "accelerator_type:L4" in known
-
-
-def test_the_key_that_ray_makes_is_its_owner_s_alone(account: Path, cluster: dict[str, Any]) -> None:
-    key = Path(cluster["auth"]["ssh_private_key"])
-    assert key.parent == account / ".ssh"
-    assert key.stat().st_mode & 0o077 == 0

@@ -91,8 +91,7 @@ def server(results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_a_server_that_is_killed_and_comes_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_queue, "_REST_S", (0.05, 0.05))
-    monkeypatch.setattr(write_queue, "_BACKOFF_S", (0.1, 0.2))
+    monkeypatch.setattr(write_queue, "_PAUSE_S", 0.1)
     plan = make_plan(GRID, Path("study.py"))
     notes: list[str] = []
     ledger = open_ledger(plan, note=notes.append, publish=str)

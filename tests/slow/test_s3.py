@@ -3,17 +3,39 @@
 Run: python -m pytest tests/slow/test_s3.py
 """
 
+import os
+import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from buckets import check_storage
+from folders_of_images import folder_config, write_folder
 from pandas.testing import assert_frame_equal
 
 from analysis import tables
 from analysis.__main__ import main as analysis
 from analysis.store.runs import load_histories, load_runs
+from jepa_train.data.splits import identify
 from jepa_train.storage import storage
 from jepa_train.storage.storage import StorageError, storage_path
+from sweeps.engine.cli.main import main
+
+FILE = """
+import dataclasses, sys
+from jepa_train.methods import LeJEPA
+from jepa_train.config.presets import DIGITS
+from sweeps.engine import Sweep, main
+from sweeps.engine.cluster.session import ray_session
+SWEEP = Sweep(name="kept", purpose="Where checkpoints lie.", cpus_per_worker=2, grid={"method.lamb": [0.05]},
+    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1))
+if __name__ == "__main__":
+    with ray_session(num_cpus=2):  # as the cell asks for, on any machine
+        code = main(SWEEP, __file__)
+    sys.exit(code)
+"""
 
 
 def test_files_and_folders_in_a_bucket(s3: str, tmp_path: Path):
@@ -27,6 +49,52 @@ def test_a_missing_bucket_is_an_error_and_not_an_empty_folder(s3: str, monkeypat
         missing.names()
     with pytest.raises(StorageError, match=r"cannot be written .*NO_SUCH_BUCKET"):
         (missing / "x").write_bytes(b"1")
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_images_in_a_bucket_are_those_of_the_folder(form: str, s3: str, tmp_path: Path):
+    photos = write_folder(tmp_path / "photos")
+    url = storage_path(s3) / ("photos" if form == "folder" else "photos.tar")
+    if form == "tar":
+        url.write_bytes(Path(shutil.make_archive(str(photos), "tar", photos)).read_bytes())
+    else:
+        for file in filter(Path.is_file, photos.rglob("*")):
+            (url / str(file.relative_to(photos))).write_bytes(file.read_bytes())
+    assert identify(folder_config(str(url))) == identify(folder_config(photos))
+
+
+def test_a_sweep_keeps_its_weights_in_the_bucket_and_evaluates_them(
+    results: Path, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("JEPA_STORAGE", s3)
+    file = results.parent / "kept.py"
+    file.write_text(FILE)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    sweep = runpy.run_path(str(file))["SWEEP"]
+    assert main(sweep, str(file), ["--explain", "lamb=0.05"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
+    assert line.split()[1].startswith(s3.replace("?", "/checkpoints/kept?").partition("?")[0])
+    assert "/final.pt?" in line
+    assert main(sweep, str(file), ["--evaluate", "probe.protocols=knn"]) == 0
+    assert "test/knn_top1 0." in capsys.readouterr().out
+    assert not (results / "checkpoints").exists()
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert not [path for path in results.parent.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert secret not in done.stdout + done.stderr
+    monkeypatch.setattr(storage, "PAUSES_S", ())
+    shutil.rmtree(results / "ray")
+    missing = s3.replace("s3://", "s3://no-")
+    for words, where, reason in (
+        ([], missing, f"JEPA_STORAGE must be where checkpoints can be kept: {missing}"),
+        ([], "s3://me:hunter2@bucket/x", "JEPA_STORAGE must hold no credentials, got some in 's3://bucket/x'"),
+        ([f"data.path={missing}"], s3, f"data.path must name a folder or an archive, got '{missing}"),
+    ):
+        monkeypatch.setenv("JEPA_STORAGE", where)
+        assert main(sweep, str(file), words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {reason}")
+    assert not (results / "ray").exists()
 
 
 def test_an_export_goes_to_an_object_store_and_is_read_from_there(
@@ -49,4 +117,4 @@ def test_an_export_goes_to_an_object_store_and_is_read_from_there(
     assert_frame_equal(load_runs("seeds", str(tmp_path / "by URL")), load_runs("seeds", f"file://{tmp_path}/by%20URL"))
     capsys.readouterr()
     assert analysis(["demo_lejepa", "--store", s3.replace("s3://", "s3://no-")]) == 1
-    assert "cannot be used (" in capsys.readouterr().err
+    assert "is no folder of exports; " in capsys.readouterr().err

@@ -9,7 +9,6 @@ import platform
 import shutil
 import sqlite3
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import shown_uri, store_uri
 
-_ROOT = Path(__file__).resolve().parents[3]
 _FREE_GB = 5.0  # of disk, below which checkpoints or decoded images may not fit
 _FREE_MEMORY_GIB = 4.0
 
@@ -60,14 +58,20 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
 
 
 def _python() -> Iterator[Finding]:
-    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
-    version, required = platform.python_version(), project["requires-python"]
+    try:
+        project = importlib.metadata.metadata("jepa-sweeps")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("problem", "packages", "jepa-sweeps is not installed", "pip install -e .")
+        return
+    version, required = platform.python_version(), project["Requires-Python"]
     if version in SpecifierSet(required):
         yield Finding("ok", "Python", version)
     else:
         yield Finding("problem", "Python", version, f"it must be {required}; make a .venv with it")
     wrong, found = [], {}
-    for needed in map(Requirement, project["dependencies"]):
+    for needed in map(Requirement, project.get_all("Requires-Dist") or ()):
+        if needed.marker is not None:  # of an extra
+            continue
         try:
             found[needed.name] = importlib.metadata.version(needed.name)
         except importlib.metadata.PackageNotFoundError:

@@ -78,10 +78,11 @@ class LanePool:
         deadline = time.monotonic() + CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        for thread, (_, controller, _) in zip(self._threads, ray.get(self.mailbox.lanes.remote()), strict=True):
-            # a thread that calls Ray after ray.shutdown would end this process
-            if thread.is_alive() and controller is not None:
-                ray.kill(controller)
+        with contextlib.suppress(RayActorError):  # the mailbox is gone, and its lanes with it
+            for thread, (_, controller, _) in zip(self._threads, ray.get(self.mailbox.lanes.remote()), strict=True):
+                # a thread that calls Ray after ray.shutdown would end this process
+                if thread.is_alive() and controller is not None:
+                    ray.kill(controller)
         for thread in self._threads:
             thread.join(KILL_S)
         ray.kill(self.mailbox)

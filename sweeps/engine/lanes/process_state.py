@@ -14,18 +14,15 @@ import torch
 from torch.backends import cuda, cudnn, mkldnn
 
 # Settings that a run, or the code of its model, may change: a reader and a writer of each.
-_FLAGS = ((cudnn, "benchmark"), (cudnn, "deterministic"), (cudnn, "allow_tf32"), (cuda.matmul, "allow_tf32"))
+_FLAGS: list[tuple[Any, str]] = [(cudnn, name) for name in ("benchmark", "deterministic", "allow_tf32")]
+_FLAGS += [(cuda.matmul, "allow_tf32"), (mkldnn, "enabled")]
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, lambda _: torch.set_default_device(None)),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    *(
-        (partial(torch.is_autocast_enabled, kind), partial(torch.set_autocast_enabled, kind))
-        for kind in ("cpu", "cuda")
-    ),
-    *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in (*_FLAGS, (mkldnn, "enabled"))),
+    *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
 )
 
 

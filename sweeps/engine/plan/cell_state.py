@@ -1,4 +1,4 @@
-"""States of cells: the ledger's status as people see it, and the rule by which a launch runs a cell."""
+"""States of cells for display, and the rule by which a launch runs a cell."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from sweeps.engine.store.reader import Entry
 
 State = Literal["missing", "running", "finished", "diverged", "collapsed", "pruned", "failed"]
-_ENDED: dict[str, State] = {state: state for state in get_args(State)[2:]}  # a run may say "interrupted", too
+_ENDED: dict[str, State] = {state: state for state in get_args(State)[2:]}  # a run may be "interrupted", too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Rules:
     """Reading of the ledger by a launch.
 
     Args:
-        retry: states that are run again although they are over: "failed".
+        retry: states of ended cells that run again: "failed".
         held: a living launch holds the sweep, so that cells with status running do run.
         stopping: the sweep stops early; without that, cells that were stopped early run on.
     """
@@ -34,7 +34,7 @@ class Rules:
         return _ENDED.get(entry.status, "missing")
 
     def due(self, entry: Entry | None) -> bool:
-        """True where a launch runs the cell."""
+        """True for a cell that a launch runs."""
         state = self.state(entry)
         return state == "missing" or state in self.retry or (state == "pruned" and not self.stopping)
 
@@ -63,5 +63,5 @@ def is_done(state: str) -> bool:
 
 
 def counted(states: Mapping[str, int]) -> str:
-    """ "3 finished, 1 failed"."""
+    """States for display: "3 finished, 1 failed"."""
     return ", ".join(f"{count} {state}" for state, count in states.items())

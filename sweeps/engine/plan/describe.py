@@ -20,7 +20,7 @@ def open_ledger(
     publish: Callable[[], str],
     products: Callable[[], Mapping[str, str | bytes]] = dict,
 ) -> Ledger:
-    """The ledger of a plan; see there for what it is given and raises."""
+    """The ledger of a plan; see Ledger for arguments and errors."""
     return Ledger(
         plan.sweep,
         plan.file,
@@ -36,7 +36,7 @@ def open_ledger(
 
 
 def experiment_tags(plan: Plan) -> dict[str, str]:
-    """The experiment's tags: what analysis must know of the sweep."""
+    """Tags of the experiment: the facts of the sweep that analysis needs."""
     sweep, keyed = plan.sweep, key_fields(plan.base)
     base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
     return {
@@ -57,7 +57,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
 
 
 def _views(plan: Plan) -> dict[str, str]:
-    """The views of the UI which analysis.ui links to, in the tags where MLflow keeps those that people share.
+    """Views of the UI to which analysis.ui links, as tags in which MLflow keeps shared views.
 
     Both have columns for what varies and is compared; in "seeds" cells that differ in their seed alone are one row,
     their mean.
@@ -73,7 +73,7 @@ def _views(plan: Plan) -> dict[str, str]:
 
 
 def plan_files(plan: Plan) -> dict[str, str]:
-    """What the sweep's own run keeps: its file, and every cell with the state in which this launch found it."""
+    """Files of the sweep's own run: the sweep's file, and every cell with its state at the start of this launch."""
     cells = [
         {"key": row.cell.key, "label": row.cell.label, "role": row.cell.role, "state": row.state, "note": row.note}
         for row in plan.rows()

@@ -1,6 +1,6 @@
-"""Plans: what a sweep asks for, what the store has of it, and what is left to run."""
+"""Plan of a launch: the cells that a sweep asks for, their entries in the store, and the cells left to run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,10 @@ from sweeps.engine.store.reader import Entry, best_config, find_experiment, read
 
 @dataclass(frozen=True)
 class Row:
-    """A known cell of a plan, as people are shown it.
+    """A known cell of a plan, for display.
 
     Args:
-        note: how far it is, or why it ended so.
+        note: its progress, or the reason of its end.
         due: whether this launch runs it.
     """
 
@@ -32,11 +32,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep with its base resolved, its cells laid out, and the ledger read.
+    """A sweep with its base resolved, its cells listed, and the ledger read.
 
     Args:
         fixed: references and grid cells, done or not.
-        entries: what the store has of the sweep, by cell key, in the order in which the runs were begun.
+        entries: the sweep's cells in the store, by key, in the order in which the runs were begun.
         searches: one per point of the grid; () without a space. A launch moves copies of them on.
         rules: which cells this launch runs.
         file: the sweep's.
@@ -65,48 +65,41 @@ class Plan:
         return [cell for cell in self.known if self.due(cell)]
 
     @property
-    def proposals(self) -> int:
-        """Points that searches have still to propose; a finite space has no more than all of its points."""
-        return sum(search.proposals for search in self.searches)
-
-    @property
-    def awaited(self) -> int:
-        """Confirmations of best candidates that are not known yet."""
-        return sum(search.pending_confirmations for search in self.searches)
+    def unknown(self) -> int:
+        """Cells that searches have still to choose: points to propose, and the best candidates' other seeds."""
+        return sum(search.proposals + search.pending_confirmations for search in self.searches)
 
     @property
     def total(self) -> int:
         """All cells of the sweep."""
-        return len(self.known) + self.proposals + self.awaited
+        return len(self.known) + self.unknown
 
     @property
     def todo(self) -> int:
         """Cells that this launch has to run."""
-        return len(self.missing) + self.proposals + self.awaited
-
-    @property
-    def notes(self) -> list[str]:
-        """Lines for the user about cells that the sweep asks for and that cannot be known."""
-        return [search.problem for search in self.searches if search.problem]
+        return len(self.missing) + self.unknown
 
     def state(self, cell: Cell | Entry) -> State:
-        """What the ledger says of a cell."""
+        """State of a cell in the store."""
         return self.rules.state(self.entries.get(cell.key))
 
     def due(self, cell: Cell | Entry) -> bool:
-        """Whether this launch runs a cell."""
+        """True for a cell that this launch runs."""
         return self.rules.due(self.entries.get(cell.key))
 
     def refreshed(self) -> "Plan":
-        """The plan with what the store says now, for a launch that holds the sweep. Fixed cells stay as they are."""
+        """The plan with the store's present entries, for a launch that holds the sweep. Fixed cells stay."""
         entries, warm = read_ledger(self.sweep, self.base, self.file), _warm_entries(self.sweep)
         if entries == self.entries and not warm and not self.rules.held:
             return self
-        rules = replace(self.rules, held=False)
-        return laid_out(self.sweep, self.base, self.fixed, entries, warm, rules, file=self.file)
+        return replace(self, entries=entries, rules=replace(self.rules, held=False)).with_searches(warm)
+
+    def with_searches(self, warm: Iterable[Entry] = ()) -> "Plan":
+        """The plan with its searches, from its entries and finished cells of other sweeps."""
+        return replace(self, searches=searches_of(self.sweep, self.base, self.entries, warm, self.rules))
 
     def after(self, searches: Sequence[Search]) -> "Plan":
-        """The plan with its searches as a launch has moved them on."""
+        """The plan with the searches of a launch."""
         return replace(self, searches=tuple(searches))
 
     def rows(self) -> list[Row]:
@@ -120,11 +113,11 @@ class Plan:
 def make_plan(
     sweep: Sweep, file: Path, places: Sequence[str] = (), *, retry: frozenset[str] = frozenset(), held: bool = False
 ) -> Plan:
-    """Resolve the base, check everything that can be checked, lay out the cells and read the ledger.
+    """Resolve the base, check every field, list the cells and read the ledger.
 
     Args:
-        places: command-line words that say where the data lies.
-        retry: states that are run again although they are over: "failed".
+        places: command-line words with the place of the data.
+        retry: states of ended cells that run again: "failed".
         held: a living launch holds the sweep.
 
     Raises:
@@ -136,28 +129,15 @@ def make_plan(
     for point in sweep.corners() if sweep.space else ():
         changed(base, point)
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
-    fixed = tuple(fixed_cells(sweep, base))
-    return laid_out(sweep, base, fixed, read_ledger(sweep, base, file), _warm_entries(sweep), rules, file=file)
-
-
-def laid_out(
-    sweep: Sweep,
-    base: TrainConfig,
-    fixed: tuple[Cell, ...],
-    entries: Mapping[str, Entry],
-    warm: Iterable[Entry],
-    rules: Rules,
-    file: Path = Path(),
-) -> Plan:
-    """The plan of a sweep whose base, fixed cells and entries are at hand."""
-    found = dict(entries)
-    return Plan(sweep, base, fixed, found, searches_of(sweep, base, found, warm, rules), rules, file)
+    fixed, entries = tuple(fixed_cells(sweep, base)), read_ledger(sweep, base, file)
+    return Plan(sweep, base, fixed, entries, rules=rules, file=file).with_searches(_warm_entries(sweep))
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:
-    """The sweep's base after preflight, its data where the words say.
+    """The sweep's base after preflight, with the data's place from the command line.
 
-    What decides results is written in the file, never on the command line.
+    Raises:
+        ConfigError: a word that would decide results, which belongs in the sweep's file.
     """
     base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
     changes = parse(places, base=base)

@@ -1,4 +1,4 @@
-"""Searches: one state machine per point of the grid, which a plan reads and a launch moves on.
+"""Searches: one state machine per point of the grid. A plan reads it, and a launch advances a copy.
 
 A sweep with a space and no grid is one search, at the one empty point.
 """
@@ -68,16 +68,16 @@ class Sampler(Protocol):
         """Learn the result of a candidate that was started."""
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class Search:
     """The candidates at one point of the grid, all with the first seed, then the best one with the other seeds.
 
-    A plan builds it from the store's entries and only reads it. A launch moves a copy with a sampler on: next_cell
+    A plan builds it from the store's entries and only reads it. A launch advances a copy with a sampler: next_cell
     starts a cell, finish ends one.
 
     Args:
         point: of the grid; {} for a search alone.
-        entries: what the store has of the sweep, by cell key.
+        entries: the sweep's cells in the store, by key.
         candidates: in the order in which they were begun.
         warm: finished cells of other sweeps that are points of this search.
         rules: which cells a launch runs.
@@ -104,12 +104,12 @@ class Search:
         self._choose_best()
 
     def with_sampler(self, sampler: Sampler) -> "Search":
-        """A copy that a launch can move on; its cells stay as they are."""
-        moving = copy.copy(self)
-        moving.sampler = sampler
-        moving.resumed, moving._unconfirmed = deque(self.resumed), deque(self._unconfirmed)
-        moving._cells, moving._scores, moving._running = dict(self._cells), dict(self._scores), set(self._running)
-        return moving
+        """A copy for a launch to advance; it shares the cells."""
+        copied = copy.copy(self)
+        copied.sampler = sampler
+        copied.resumed, copied._unconfirmed = deque(self.resumed), deque(self._unconfirmed)
+        copied._cells, copied._scores, copied._running = dict(self._cells), dict(self._scores), set(self._running)
+        return copied
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -190,7 +190,7 @@ class Search:
 
 
 def grid_point_of(sweep: Sweep, flat: Mapping[str, Any]) -> GridPoint:
-    """The point of the grid at which a cell lies, from its flat config or its logged parameters."""
+    """A cell's point of the grid, from its flat config or its logged parameters."""
     return tuple(str(flat.get(axis, "")) for axis in sweep.grid_axes)
 
 
@@ -217,15 +217,7 @@ def searches_of(
     own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
     others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
     return tuple(
-        Search(
-            sweep=sweep,
-            base=base,
-            point=point,
-            entries=entries,
-            candidates=tuple(own[grid_point]),
-            warm=tuple(others[grid_point]),
-            rules=rules,
-        )
+        Search(sweep, base, point, entries, tuple(own[grid_point]), tuple(others[grid_point]), rules)
         for grid_point, point in points.items()
     )
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -42,6 +42,7 @@ class Launched:
     spooled: str
 
 
+@dataclass(eq=False)
 class Launch:
     """Runs plans of sweeps that the caller holds. Leaving it ends Ray and its lanes, and copies the store of a cluster.
 
@@ -51,20 +52,12 @@ class Launch:
         ready: of a ray_session that the caller has begun; otherwise Ray starts with the first cell.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        note: Callable[[str], object],
-        *,
-        max_gpu_hours: float = math.inf,
-        ready: Callable[[], str] | None = None,
-    ) -> None:
-        self._console = console
-        self._note = note
-        self._ready = ready
-        self._max_gpu_hours = max_gpu_hours
-        self._stack = ExitStack()
-        self._session: Session | None = None
+    console: Console
+    note: Callable[[str], object]
+    max_gpu_hours: float = math.inf
+    ready: Callable[[], str] | None = None
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+    _session: "Session | None" = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +65,7 @@ class Launch:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
         if watched() and (problem := keep()):  # so that a head may go after its launch
-            self._note(problem)
+            self.note(problem)
 
     def run(self, plan: Plan) -> Launched:
         """Run the cells that a sweep lacks.
@@ -80,23 +73,23 @@ class Launch:
         Raises:
             ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
         """
-        self._note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
+        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
         session, outcome = None, LaunchOutcome()
         if plan.todo:
             from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
 
             if self._session is None:
-                self._session = self._stack.enter_context(Session(self._console, self._note, self._ready))
+                self._session = self._stack.enter_context(Session(self.console, self.note, self.ready))
             session = self._session
-            session.prepare(plan, self._max_gpu_hours)  # workers start while the ledger is opened
-        ledger = _open_ledger(plan, self._note)
+            session.prepare(plan, self.max_gpu_hours)  # workers start while the ledger is opened
+        ledger = _open_ledger(plan, self.note)
         try:
             if session is not None:
                 plan, outcome = session.run(plan, ledger)
         finally:
             spooled = ledger.close()
             if spooled:
-                self._note(spooled)
+                self.note(spooled)
         return Launched(plan=plan, outcome=outcome, table=ledger.table, spooled=spooled)
 
     def evaluate(self, plan: Plan) -> tuple[int, int, str]:
@@ -112,8 +105,8 @@ class Launch:
         fields = flatten(plan.base)
         words = [f"{key}={fields[key]}" for key in fields.keys() - cell_fields(plan.base).keys() - set(plan.sweep.axes)]
         finished = [entry for entry in plan.entries.values() if entry.status == "finished"]
-        self._note(f"{plan.sweep.name}: {len(finished)} finished cells to evaluate")
-        ledger, lost = _open_ledger(plan, self._note), 0
+        self.note(f"{plan.sweep.name}: {len(finished)} finished cells to evaluate")
+        ledger, lost = _open_ledger(plan, self.note), 0
         try:
             for number, entry in enumerate(finished, 1):
                 try:
@@ -122,10 +115,10 @@ class Launch:
                     result = ", ".join(f"{name} {metrics[name]:.3f}" for name in metrics if _is_evaluation(name))
                 except (ConfigError, StorageError) as error:
                     lost, result = lost + 1, str(error)
-                self._note(f"  {number}/{len(finished)}  {entry.label}: {result}")
+                self.note(f"  {number}/{len(finished)}  {entry.label}: {result}")
         finally:
             spooled = ledger.close()
-        self._note("all metrics are in the cells' MLflow runs; browse them with: make ui")
+        self.note("all metrics are in the cells' MLflow runs; browse them with: make ui")
         return len(finished) - lost, lost, spooled
 
 

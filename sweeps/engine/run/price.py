@@ -33,7 +33,7 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
     """
     sweep = plan.sweep
     with ExitStack() as stack:
-        if plan.todo and not ray.is_initialized() and (cluster_address() or torch.cuda.device_count()):
+        if plan.todo and (cluster_address() or torch.cuda.device_count()):
             stack.enter_context(ray_session())  # for the nodes and the names of their GPUs
         nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
         request = Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=sweep.gpus_per_worker)
@@ -48,9 +48,7 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
 
 def measured(config: TrainConfig, request: Request) -> Estimate:
     """Estimate from a task with the resources of one worker; on a cluster it starts no machine."""
-    with ExitStack() as stack:
-        if not ray.is_initialized():
-            stack.enter_context(ray_session())
+    with ray_session():
         if not workers_on(alive(ray.nodes()), request):
             return Estimate(0.0, "not measured: no machine that could run it is up")
         task = ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=0)(seconds_per_epoch)

@@ -1,4 +1,4 @@
-"""Executing plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
+"""Execution of plans: one Ray session, lanes that outlive their sweeps, one Tuner per sweep."""
 
 import dataclasses
 import logging
@@ -97,10 +97,10 @@ class Session:
         self._budget = Budget(max_gpu_hours, Price(plan, request, estimates))
 
     def run(self, plan: Plan, ledger: Ledger) -> tuple[Plan, LaunchOutcome]:
-        """Run what the plan lacks, on the lanes that were prepared for it; the plan returns with what searches chose.
+        """Run the cells that the plan lacks, on its prepared lanes. The plan returns with the searches' choices.
 
         Raises:
-            ConfigError: a node that came meanwhile has other code, or no storage.
+            ConfigError: a node that came meanwhile is not fit.
         """
         pool, request, budget = self._pool, self._request, self._budget
         assert pool is not None
@@ -149,7 +149,7 @@ def _tune(plan: Plan, pool: LanePool, searcher: CellSearcher, scheduler: AshaSch
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=-1,  # the searcher says when nothing is left
+            num_samples=-1,  # until the searcher has no cell left
             max_concurrent_trials=pool.num_lanes,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),

@@ -1,4 +1,4 @@
-"""Early stopping: asynchronous successive halving by our own `epoch` and the sweep's first goal on val."""
+"""Early stopping: asynchronous successive halving by epochs and the sweep's first goal on val."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from sweeps.engine.plan.searches import GridPoint, grid_point_of
 
 
 class Judge:
-    """Which cells go on. At a rung one does while it is among the best 1 / eta of all that have come so far.
+    """Verdicts of early stopping. A cell goes on while it is among the best 1 / eta of those at its rung so far.
 
     What was judged by earlier launches counts, each cell once per rung. A cell that begins again repeats its reports:
     where it went on before, it goes on; a verdict never changes. Candidates are judged among those of their own grid
-    point; references and the winners' other seeds are not judged. Without early stopping nobody is.
+    point; references and the winners' other seeds are not judged. Without early stopping no cell is.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -42,11 +42,11 @@ class Judge:
         return self._seen.get(key, {})
 
     def reason(self, key: str) -> str:
-        """Why a cell was stopped, "" where it was not."""
+        """Reason why a cell was stopped, "" if it was not."""
         return self._reasons.get(key, "")
 
     def judge(self, key: str, flat: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-        """Why a cell is to be stopped after a report, "" where it goes on.
+        """Reason to stop a cell after a report, "" if it goes on.
 
         Args:
             flat: the cell's config.
@@ -86,7 +86,7 @@ class Judge:
 
 
 class AshaScheduler(FIFOScheduler):
-    """Asks the judge after every report of a Tune trial."""
+    """Tune scheduler that asks the judge after every report of a trial."""
 
     supports_buffered_results = False  # a verdict that comes late costs epochs
 
@@ -95,12 +95,12 @@ class AshaScheduler(FIFOScheduler):
         self._judge = judge
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """STOP where the cell is given up; what a report says of its end, or of its worker, is not judged."""
+        """STOP for a cell that is stopped early; reports about a cell's end or its workers are not judged."""
         if "status" in result or "note" in result:
             return TrialScheduler.CONTINUE
         stopped = self._judge.judge(trial.config["cell_key"], trial.config, result)
         return TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its scheduler into the experiment folder, which is disposable: nothing of us belongs there."""
+        """Nothing: Tune pickles its scheduler into the experiment folder, which is disposable."""
         return {}

@@ -24,16 +24,16 @@ _COUNTABLE = 10_000  # points of a space that can be listed
 
 
 class OptunaSampler:
-    """Asks Optuna for points and tells it their results, earlier launches' included.
+    """Source of points from Optuna, which receives their results, those of earlier launches included.
 
-    Optuna hears a finished candidate's values, and of one that was stopped early where and at which value. One that
-    diverged or collapsed counts as stopped before the first rung, which TPE ranks below everything: told as failed, it
-    would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
-    failure, or a score that is not a number, says nothing about the point.
+    Optuna receives the values of a finished candidate, and the epoch and value of one that was stopped early. One that
+    diverged or collapsed counts as stopped before the first rung, which TPE ranks below everything: reported as failed,
+    it would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
+    failure, or a score that is not a number, teaches nothing about the point.
 
-    A proposal depends on what Optuna knows and on how many points there were before, not on who asked for those: an
-    interrupted search with "tpe", "gp" or "random" goes on as if it had not been (where several candidates run at once,
-    as far as they end in the same order). Optuna rebuilds no state of "nsga2" and "qmc".
+    A proposal depends on the known results and on the number of points before it, not on the launch: an interrupted
+    search with "tpe", "gp" or "random" proposes the points of an uninterrupted one (where several candidates run at
+    once, as far as they end in the same order). With "nsga2" and "qmc" it may propose others.
 
     Args:
         search: as the store has it.

@@ -1,4 +1,4 @@
-"""Tune's searcher: gives Tune the fixed cells of a plan, then the cells of its searches."""
+"""Tune's searcher: suggests the fixed cells of a plan, then the cells of its searches."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from sweeps.engine.spec.cells import Cell
 
 
 class CellSearcher(Searcher):
-    """Suggests every cell of a plan once, as a complete flat config.
+    """Suggests every cell of a plan to Tune once, as a complete flat config.
 
     The fixed cells come first. Then the searches take turns, the one with the fewest candidates first, so that all of
     them learn from many results; when one has all its candidates, the best one's cells with the other seeds follow.
@@ -23,7 +23,7 @@ class CellSearcher(Searcher):
         parallel: whether several cells run at once.
         announce: called with every cell when it is suggested.
         record: takes the keys of a best candidate's cells with the other seeds once it is known, done or not.
-        admit: whether a cell may still be launched; after the first refusal nothing more is suggested.
+        admit: False for a cell that may not be launched; after the first one nothing more is suggested.
         waits: True while nothing is to be suggested until a running cell ends.
         rungs: a cell's key -> epoch -> score, where early stopping judged it.
         note: takes a line for the user.
@@ -74,10 +74,10 @@ class CellSearcher(Searcher):
         return cell.trial_config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing to learn: Optuna is told once, at the end."""
+        """Nothing: Optuna receives results once, at the end."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the search how a candidate ended; a trial that Tune stopped has said nothing of its end."""
+        """Pass the end of a candidate to its search; a trial that Tune stopped early has no last report."""
         cell, search = self._running.pop(trial_id)
         if search is None:
             return
@@ -86,7 +86,7 @@ class CellSearcher(Searcher):
         status = "failed" if error else result.get("status", "pruned")
         scores = tuple(goal.score(result if status == "finished" else {}, flat) for goal in self._goals)
         search.finish(cell.key, CandidateResult(status=status, scores=scores, rungs=self._rungs(cell.key)))
-        self._tell_choice(search)
+        self._record_choice(search)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store holds the searches' history."""
@@ -95,7 +95,7 @@ class CellSearcher(Searcher):
         """Nothing to restore: see save."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher into the experiment folder, which is disposable: nothing of us belongs there."""
+        """Nothing: Tune pickles its searcher into the experiment folder, which is disposable."""
         return {}
 
     def _next(self) -> tuple[Cell, Search | None] | None:
@@ -105,13 +105,13 @@ class CellSearcher(Searcher):
         while ready := [search for search in self.searches if search.state in startable]:
             search = min(ready, key=lambda search: search.num_started)
             cell = search.next_cell()
-            self._tell_choice(search)
+            self._record_choice(search)
             if cell is not None:
                 return cell, search
         return None
 
-    def _tell_choice(self, search: Search) -> None:
-        """Record the cells of the best candidate: those that have a result are not suggested. Or note that it lacks."""
+    def _record_choice(self, search: Search) -> None:
+        """Record the best candidate's cells with the other seeds, done or not, or note that there is none."""
         if search.confirmations:
             self._record([cell.key for cell in search.confirmations])
         if search.problem:

@@ -15,7 +15,7 @@ from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
 
-_CHECKED: dict[Any, DataConfig] = {}  # what preflighted has seen -> the data, identified
+_CHECKED: dict[Any, DataConfig] = {}  # model, views and data of a config -> the data, identified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Cell:
     """One complete config; role "reference" marks a row to compare with, outside the grid or the search."""
 
     config: TrainConfig
-    label: str  # the run's name: what tells this cell from its sisters
+    label: str  # the run's name: the values that vary in the sweep
     role: Role = "cell"
 
     @cached_property
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """The label without the seed: what the cells to average have in common."""
+        """The label without the seed, equal for the cells to average."""
         return self.label.removesuffix(f"seed={self.config.seed}").rstrip() or "base"
 
 
@@ -51,18 +51,20 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     Raises:
         ConfigError: an encoder or a dataset that is not there, or two equal cells.
     """
-    cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
-    places = [f"references[{number}]" for number in range(len(cells))]
+    named = [
+        (f"references[{number}]", make_cell(sweep, base, point, role="reference"))
+        for number, point in enumerate(sweep.references)
+    ]
     for number, grid in enumerate([] if sweep.space else sweep.grids or [{}]):
-        cells += [make_cell(sweep, base, point, seed=seed) for point in _points_of(grid) for seed in sweep.seeds]
-        places += [f"grid[{number}]"] * (len(cells) - len(places))
+        points = itertools.product(_points_of(grid), sweep.seeds)
+        named += [(f"grid[{number}]", make_cell(sweep, base, point, seed=seed)) for point, seed in points]
     seen: dict[str, str] = {}
-    for place, cell in zip(places, cells, strict=True):
+    for place, cell in named:
         here = f"{cell.label!r} of {place}"
         if cell.key in seen:
             raise ConfigError(f"{sweep.name} has the same cell twice, {seen[cell.key]} and {here}; take one out")
         seen[cell.key] = here
-    return cells
+    return [cell for _, cell in named]
 
 
 def grid_points(sweep: Sweep) -> list[dict[str, Any]]:
@@ -85,13 +87,13 @@ def make_cell(
 
 
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
-    """The base changed at a point, after preflight; other images than the base's are identified anew."""
-    anew = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
-    return preflighted(unflatten({**anew, **point}, base=base))
+    """The base changed at a point, after preflight; other images than the base's get a fingerprint of their own."""
+    identity = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
+    return preflighted(unflatten({**identity, **point}, base=base))
 
 
 def preflighted(config: TrainConfig) -> TrainConfig:
-    """The config after preflight, which is asked once for all configs with the same encoder, views and images."""
+    """The config after preflight, which runs once for all configs with the same encoder, views and images."""
     key = (config.model, config.views, config.data)
     if key not in _CHECKED:
         _CHECKED[key] = preflight(config).data
@@ -100,7 +102,7 @@ def preflighted(config: TrainConfig) -> TrainConfig:
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
-    """What every cell of a sweep has in common, as MLflow stores it: the cell fields but the axes and the seed."""
+    """The fields that all cells of a sweep share, as MLflow stores them: the cell fields but the axes and the seed."""
     fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
     if "method" in axes:  # each method brings its own hyper-parameters
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
@@ -110,11 +112,8 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
 
 
 def label_of(point: Mapping[str, Any]) -> str:
-    """A run name a person can read: "p=1 mu=-0.5 seed=0"; keys that end alike are written out."""
+    """A readable run name: "p=1 mu=-0.5 seed=0"; keys that end alike are written out."""
     ends = [key.rpartition(".")[2] for key in point]
     names = [end if ends.count(end) == 1 else key for key, end in zip(point, ends, strict=True)]
-    return " ".join(f"{name}={_short(value)}" for name, value in zip(names, point.values(), strict=True))
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in point.values()]
+    return " ".join(f"{name}={text}" for name, text in zip(names, texts, strict=True))

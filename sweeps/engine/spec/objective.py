@@ -26,7 +26,7 @@ class Asha:
     among the best 1 / eta of those that came so far (Li et al. 2020). It judges by the objective, never by test.
 
     Args:
-        first: epochs that every trial gets: let them outlast the warm-up, before which nobody can be judged.
+        first: epochs of every trial; more than the warm-up, before which trials cannot be compared.
         eta: of so many trials one goes on.
     """
 
@@ -60,9 +60,10 @@ def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tup
     require(bool(named), "objective must name a metric on val, got {}; try val/probe_top1")
     known = [*ON_VAL, *(name for names in ON_VAL_BY_PROTOCOL.values() for name in names)]
     for name in named:
-        metric = name.removeprefix("val/")
-        on_val = "objective must be a metric on val (test is evaluated once, at the end)"
-        require(name.startswith("val/"), f"{on_val}, got {name!r}; try val/probe_top1")
-        remedy = nearest(metric, known) or "; try val/probe_top1"
-        require(metric in known, f"objective must be val/ and a metric of the evaluation, got {name!r}{remedy}")
+        prefix, _, metric = name.partition("/")
+        require(
+            prefix == "val" and metric in known,
+            f"objective must be a metric on val (test is evaluated once, at the end), got {name!r}"
+            f"{nearest(metric, known) or '; try val/probe_top1'}",
+        )
     return tuple(Goal(metric=name, direction=direction) for name, direction in named.items())

@@ -1,4 +1,4 @@
-"""What a sweep file runs: one sweep, or one at the scale that the command line names."""
+"""Study of a sweep file: one sweep, or one at the scale of the command line."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def at_scale(study: Study, scale: Scale | None) -> Sweep:
     """The sweep of a study at a scale; None where the command line names none.
 
     Raises:
-        ConfigError: a scale is missing, or is said of a sweep that has none.
+        ConfigError: a scale is missing, or given for a sweep that has none.
     """
     if isinstance(study, Sweep):
         if scale is not None:
@@ -27,6 +27,6 @@ def at_scale(study: Study, scale: Scale | None) -> Sweep:
 
 
 def about(study: Study) -> str:
-    """What a study is for: the docstring of its file."""
+    """Purpose of a study: the docstring of its file."""
     text = study.purpose if isinstance(study, Sweep) else sys.modules[study.__module__].__doc__
     return str(text).strip()

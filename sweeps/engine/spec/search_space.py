@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from jepa_train.config.flat import Scalar
 
@@ -40,11 +40,11 @@ def size(space: Space) -> float:
 
 def _readings(text: str, domain: BaseDistribution) -> list[Scalar]:
     if isinstance(domain, CategoricalDistribution):
-        return [choice for choice in domain.choices if choice is not None and _says(text, choice)]
+        return [choice for choice in domain.choices if choice is not None and _matches(text, choice)]
     return [int(text) if isinstance(domain, IntDistribution) else float(text)]
 
 
-def _says(text: str, choice: Scalar) -> bool:
+def _matches(text: str, choice: Scalar) -> bool:
     """Match of a logged parameter and a choice: a whole number is logged as 1.0 where the field is a float."""
     if isinstance(choice, bool | str):
         return text == str(choice)
@@ -59,19 +59,15 @@ def all_points(space: Space) -> list[dict[str, Scalar]]:
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*map(_values, space.values()))]
 
 
-def _values(domain: BaseDistribution) -> Sequence[Any]:
+def _values(domain: Any) -> Sequence[Any]:
     if isinstance(domain, CategoricalDistribution):
         return domain.choices
-    assert isinstance(domain, FloatDistribution | IntDistribution)
     return [min(domain.low + number * (domain.step or 0), domain.high) for number in range(int(_size(domain)))]
 
 
-def _size(domain: BaseDistribution) -> float:
+def _size(domain: Any) -> float:
     if isinstance(domain, CategoricalDistribution):
         return len(domain.choices)
-    if isinstance(domain, FloatDistribution) and domain.step is None:
+    if domain.step is None:
         return 1 if domain.single() else math.inf
-    assert isinstance(domain, FloatDistribution | IntDistribution)
-    step = domain.step
-    assert step is not None
-    return math.floor((domain.high - domain.low) / step + 1e-9) + 1
+    return math.floor((domain.high - domain.low) / domain.step + 1e-9) + 1

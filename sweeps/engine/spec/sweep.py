@@ -1,4 +1,4 @@
-"""Sweep: what to run, as one frozen value that cannot be wrong."""
+"""Sweep: the definition of a study, as one frozen value that is checked."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.base.scale_names import Scale
-from jepa_train.base.validation import at_least, conform, conformed, ruled
+from jepa_train.base.validation import at_least, conform, conformed
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
 from jepa_train.config.names import protocol_names
@@ -55,19 +55,19 @@ class Sweep:
     Args:
         name: the file's stem, the MLflow experiment and the table; ends in the scale where the file has scales.
         scale: which of the file's scales this is: see jepa_train.config.scales.
-        purpose: what the sweep is for and what to expect; the experiment's description. Usually __doc__.
+        purpose: aim and expected result; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
         space: dotted key -> domain; `trials` points are proposed by Optuna.
         trials: points of each search.
-        sampler: who proposes them.
-        warm_start: sweeps of this store whose finished cells each search knows from the start, where they lie in its
-            space and differ in nothing else but what is searched.
+        sampler: source of these points.
+        warm_start: sweeps of this store whose finished cells each search knows from the start, where they are points
+            of its space and differ in no other field.
         seeds: every grid cell, or winner of a search, runs once per seed.
         references: changes to the base that run besides, to compare with: ({"epochs": 0},) is the untrained encoder.
         objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
             or LabelFree().
-        early_stopping: when a trial is given up before its last epoch; None (for ablations) never.
+        early_stopping: rule that stops trials before their last epoch; None (for ablations) stops none.
         workers: DDP processes per trial; the global batch is shared among them.
         cpus_per_worker: CPU threads of each.
         gpus_per_worker: GPUs of each, a fraction to let one-worker trials share one; -1 means one each where the
@@ -80,7 +80,7 @@ class Sweep:
     scale: Scale | None = None
     grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
-    trials: int = ruled(0, lambda trials: trials >= 0, "counts the points of the space", "leave it out, or try 20")
+    trials: int = 0
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     warm_start: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
@@ -106,9 +106,8 @@ class Sweep:
     @cached_property
     def grids(self) -> list[dict[str, Sequence[Scalar]]]:
         """The grid as a list of grids, [] without one."""
-        if isinstance(self.grid, Mapping):
-            return [dict(self.grid)] if self.grid else []
-        return [dict(grid) for grid in self.grid]
+        grids = [self.grid] if isinstance(self.grid, Mapping) else self.grid
+        return [dict(grid) for grid in grids] if self.grid else []
 
     @cached_property
     def grid_axes(self) -> list[str]:
@@ -122,27 +121,51 @@ class Sweep:
 
     @cached_property
     def goals(self) -> tuple[Goal, ...]:
-        """What the cells are ranked by."""
+        """The metrics that rank the cells."""
         return parse_objective(self.objective)
 
     @property
     def kind(self) -> Literal["grid", "search", "fair"]:
         """An ablation, a search, or a fair ablation: a search at each cell of a grid."""
-        if not self.space:
-            return "grid"
-        return "fair" if self.grids else "search"
+        return "grid" if not self.space else "fair" if self.grids else "search"
 
     @config_errors()
     def check(self, base: TrainConfig) -> None:
-        """Refuse, before anything starts, what no cell of this sweep could run with."""
-        _check_cells(self, base)
+        """Check the rules that need the base: every value and every end of a domain makes a config that can run."""
+        for goal in self.goals:
+            metric = goal.metric.removeprefix("val/")
+            protocols = {
+                name for name, metrics in ON_VAL_BY_PROTOCOL.items() if metric in metrics and metric not in ON_VAL
+            }
+            require(
+                protocols <= {*protocol_names(base.probe.protocols)},
+                f"objective {goal.metric!r} is measured by the protocol {', '.join(protocols)}, which is not among "
+                f"probe.protocols={base.probe.protocols!r}; add it there",
+            )
+        for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
+            config = unflatten(point, base=base)
+            flat = flatten(config)
+            require(
+                config.global_batch % self.workers == 0,
+                f"global_batch must be divisible by the workers, got {config.global_batch} for {self.workers} workers; "
+                f"try {-(-config.global_batch // self.workers) * self.workers}",
+            )
+            for goal in self.goals:
+                require(
+                    not goal.over or float(flat.get(goal.over, 0.0)) > 0,
+                    f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
+                    f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by val/probe_top1",
+                )
+        for key in self.space:
+            require(
+                key in cell_fields(unflatten(self.corners()[0], base=base)),
+                f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
+                "set it in the base",
+            )
 
     def corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of each grid and both ends of every domain."""
-        searched: dict[str, list[Any]] = {}
-        for key, domain in self.space.items():
-            ends = domain.choices if isinstance(domain, CategoricalDistribution) else (domain.low, domain.high)  # type: ignore[attr-defined]
-            searched[key] = list(ends)
+        searched = {key: _ends(domain) for key, domain in self.space.items()}
         points: list[dict[str, Any]] = []
         for grid in self.grids or [{}]:
             axes = {key: list(values) for key, values in grid.items()} | searched
@@ -157,123 +180,63 @@ def _check_fields(sweep: Sweep) -> None:
         re.fullmatch(r"[a-z][a-z0-9_]*", sweep.name) is not None,
         f"name must be lower-case letters, digits and _, got {sweep.name!r}; use the file's stem",
     )
-    require(
-        sweep.scale is None or sweep.name.endswith(f"_{sweep.scale}"),
-        f"name must end in the scale, got {sweep.name!r} at {sweep.scale}; write name=f'NAME_{{scale}}'",
-    )
-    _check_keys(sweep)
-    _check_points(sweep)
-    _check_space(sweep)
-    _check_goals(sweep)
-    _check_resources(sweep)
-
-
-def _check_cells(sweep: Sweep, base: TrainConfig) -> None:
-    """Rules that need the base: every value and every end of a domain makes a config that can run."""
-    _check_protocols(sweep, base)
-    for point in (*sweep.corners(), *sweep.references, *({"seed": seed} for seed in sweep.seeds)):
-        config = unflatten(point, base=base)
-        flat = flatten(config)
-        require(
-            config.global_batch % sweep.workers == 0,
-            f"global_batch must be divisible by the workers, got {config.global_batch} for {sweep.workers} workers; "
-            f"try {-(-config.global_batch // sweep.workers) * sweep.workers}",
-        )
-        for goal in sweep.goals:
-            require(
-                not goal.over or float(flat.get(goal.over, 0.0)) > 0,
-                f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
-                f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by val/probe_top1",
-            )
-    for key in sweep.space:
-        require(
-            key in cell_fields(unflatten(sweep.corners()[0], base=base)),
-            f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
-            "set it in the base",
-        )
-
-
-def _check_keys(sweep: Sweep) -> None:
     known = {key: None for method in METHODS.values() for key in field_types(method)}
     for key in (*sweep.axes, *(key for point in sweep.references for key in point)):
         require(key in known, f"{key} is not a field of the config{nearest(key, known)}")
+    _check_points(sweep)
+    _check_goals(sweep)
+    gpus, alone = sweep.gpus_per_worker, sweep.workers == 1
+    require(
+        gpus == -1 or (gpus >= 0 and gpus == int(gpus)) or (0 < gpus < 1 and alone),
+        "gpus_per_worker must be -1 (one each where there are enough), 0 or more and whole, or below 1 for trials of "
+        f"one worker, got {gpus:g} for {sweep.workers} workers; leave it out",
+    )
 
 
 def _check_points(sweep: Sweep) -> None:
-    require(
-        len(set(sweep.seeds)) == len(sweep.seeds) > 0, f"seeds must be different numbers, got {sweep.seeds}; try (0,)"
-    )
+    _check_distinct("seeds", sweep.seeds)
+    require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
     several = isinstance(sweep.grid, tuple)
     require(not several or len(sweep.grids) > 0, "grid must list at least one grid, got []; leave it out")
     for number, grid in enumerate(sweep.grids):
         name = f"grid[{number}]" if several else "grid"
         require(bool(grid), f"{name} must name an axis, got {{}}; leave it out")
         for key, values in grid.items():
-            require(len(values) > 0, f"{name}[{key!r}] must be a non-empty list of values, got []; name at least one")
-            _check_once(f"{name}[{key!r}]", values)
-    require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
-
-
-def _check_space(sweep: Sweep) -> None:
+            _check_distinct(f"{name}[{key!r}]", values)
     for key, domain in sweep.space.items():
         require(key not in sweep.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
         if isinstance(domain, CategoricalDistribution):
-            _check_once(f"space[{key!r}]", conformed(f"space[{key!r}]", domain.choices, Sequence[Scalar]))
+            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", domain.choices, Sequence[Scalar]))
     require(
-        bool(sweep.space) == (sweep.trials > 0),
+        sweep.trials > 0 if sweep.space else sweep.trials == 0,
         f"trials counts the points of the space, got trials={sweep.trials} with {len(sweep.space)} searched keys; "
         "give both or neither",
     )
-    require(bool(sweep.space) or not sweep.warm_start, "warm_start is of a search, got no space; leave it out")
-    _check_once("warm_start", sweep.warm_start)
+    others = {*sweep.warm_start} - {sweep.name}
     require(
-        sweep.name not in sweep.warm_start,
-        f"warm_start must name other sweeps, got {sweep.name!r} itself; a search knows its own cells by itself",
+        len(others) == len(sweep.warm_start) and (not others or bool(sweep.space)),
+        f"warm_start must name other sweeps, each once, for a search, got {sweep.warm_start}; leave it out",
     )
 
 
 def _check_goals(sweep: Sweep) -> None:
-    several = len(sweep.goals) > 1
+    names = [goal.metric for goal in sweep.goals]
+    every_epoch = {"train/loss", *(f"val/{name}" for name in ON_VAL)}
     require(
-        not several or not sweep.early_stopping,
-        f"early_stopping judges by one objective, got {len(sweep.goals)}; leave it out",
+        not sweep.early_stopping or (len(names) == 1 and names[0] in every_epoch),
+        "early_stopping judges by one objective that is measured after every epoch, got "
+        f"{', '.join(names)}; leave it out, or rank by val/probe_top1",
     )
     require(
-        not several or not sweep.space or len(sweep.seeds) == 1,
+        len(names) == 1 or not sweep.space or len(sweep.seeds) == 1,
         f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner",
     )
-    metric = sweep.goals[0].metric
-    require(
-        not sweep.early_stopping or not metric.startswith("val/") or metric.removeprefix("val/") in ON_VAL,
-        f"early_stopping judges after every epoch, got the objective {metric!r}, which is measured at the end; "
-        "rank by val/probe_top1",
-    )
 
 
-def _check_resources(sweep: Sweep) -> None:
-    gpus = sweep.gpus_per_worker
-    require(
-        gpus == -1 or gpus >= 0,
-        f"gpus_per_worker must be -1 (one each where there are enough), 0 or more, got {gpus:g}; leave it out",
-    )
-    require(
-        gpus <= 0 or gpus == int(gpus) or (gpus < 1 and sweep.workers == 1),
-        f"gpus_per_worker must be whole, or below 1 for trials of one worker, got {gpus:g} for {sweep.workers} "
-        "workers; leave it out",
-    )
+def _ends(domain: Any) -> list[Any]:
+    return list(domain.choices) if isinstance(domain, CategoricalDistribution) else [domain.low, domain.high]
 
 
-def _check_protocols(sweep: Sweep, base: TrainConfig) -> None:
-    names = protocol_names(base.probe.protocols)
-    for goal in sweep.goals:
-        metric = goal.metric.removeprefix("val/")
-        needed = [name for name, of in ON_VAL_BY_PROTOCOL.items() if metric in of and metric not in ON_VAL]
-        require(
-            set(needed) <= set(names),
-            f"objective {goal.metric!r} is measured by the protocol {', '.join(needed)}, which is not among "
-            f"probe.protocols={base.probe.protocols!r}; add it there",
-        )
-
-
-def _check_once(name: str, values: Sequence[Any]) -> None:
-    require(len(set(values)) == len(values), f"{name} lists a value twice, got {short_repr(list(values))}; keep one")
+def _check_distinct(name: str, values: Sequence[Any]) -> None:
+    distinct = 0 < len(set(values)) == len(values)
+    require(distinct, f"{name} must list values, each once, got {short_repr(values)}; keep one of each")

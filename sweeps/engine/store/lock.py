@@ -52,8 +52,7 @@ class LockOwner:
     @property
     def description(self) -> str:
         """User and process, start time, and the age of the last heartbeat."""
-        began, today = time.localtime(self.since), time.localtime()[:3]
-        since = time.strftime("%H:%M" if began[:3] == today else "%Y-%m-%d %H:%M", began)
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
         ago = max(0.0, time.time() - self.beat)
         return f"{self.user}@{self.host} (process {self.pid}) since {since}, last heard of {ago:.0f} s ago"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_train.storage.paths import results_dir
+from jepa_train.storage.storage import storage_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +41,9 @@ class OfflineQueue:
 
     def save(self, operations: Iterable[Operation]) -> bool:
         """Replace the file, down to the disk. Returns False, and leaves the file, if the disk refuses."""
-        part = self.file.with_suffix(".part")
+        lines = [json.dumps({name: part for name, part in vars(one).items() if part}) for one in operations]
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("w") as stream:
-                stream.writelines(json.dumps({k: v for k, v in vars(one).items() if v}) + "\n" for one in operations)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self.file)
+            storage_path(self.file).write_bytes("\n".join([*lines, ""]).encode())
         except OSError:
             return False
         return True

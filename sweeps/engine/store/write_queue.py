@@ -11,9 +11,7 @@ from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation
 from sweeps.engine.store.reader import shown_uri
 
-_REST_S = (2.0, 10.0)  # between two flushes: the shortest and the longest
-_SHARE = 0.005  # of a CPU that flushes take; larger ones cost less per metric
-_BACKOFF_S = (1.0, 15.0)  # between two attempts to reach the store: the first, the longest
+_PAUSE_S = 5.0  # between two flushes, of which larger ones cost less per metric; also while the store is away
 _GRACE_S = 5.0  # at the end, for a store that is away
 _PATIENCE_S = 12.0  # at the end, without an answer: a little more than an HTTP request may take
 
@@ -42,7 +40,6 @@ class WriteQueue:
         self._offline = OfflineQueue(sweep)
         self._refused: set[str] = set()  # cells whose refusal has been noted
         self._outage = ""  # why the store cannot be reached
-        self._backoff = 0.0
         self._changed = threading.Condition()  # guards the rest, and the offline queue
         self._waiting: dict[str, list[Operation]] = {}  # by cell: what the store has not confirmed
         self._closing = False
@@ -76,28 +73,22 @@ class WriteQueue:
 
     def _run(self) -> None:
         """Write what waits until the queue is closed, and all is written or time is up."""
-        pause = 0.0
-        while not self._wait(pause):
-            pause = self._attempt()
+        while not self._closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._waiting)
+            self._attempt()
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, _PAUSE_S)
         give_up_at = time.monotonic() + _GRACE_S
-        pause = self._attempt(last=True)
+        self._attempt(last=True)
         while self._outage and time.monotonic() < give_up_at:
-            time.sleep(min(pause, _GRACE_S))
-            pause = self._attempt(last=True)
+            time.sleep(_GRACE_S / 5)
+            self._attempt(last=True)
 
-    def _wait(self, pause: float) -> bool:
-        """Wait until the pause is over and operations wait. Returns True at once when the queue is closing."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing, pause)
-            self._changed.wait_for(lambda: self._closing or self._waiting)
-            return self._closing
-
-    def _attempt(self, *, last: bool = False) -> float:
-        """Write all that waits, or save it offline. Returns the seconds until the next attempt."""
-        began = time.thread_time()
+    def _attempt(self, *, last: bool = False) -> None:
+        """Write all that waits, or save it offline."""
         try:
             ended = self._flush()
-            pause = min(_REST_S[1], max(_REST_S[0], (time.thread_time() - began) / _SHARE))
             self._end_outage()
             self._patience_until = inf  # a table takes as long as it takes
             self._flushed(ended, last)
@@ -106,10 +97,6 @@ class WriteQueue:
                 self._flush()  # what the call has added
         except TROUBLE as error:
             self._begin_outage(root_cause(error))
-            self._backoff = min(_BACKOFF_S[1], max(_BACKOFF_S[0], 2 * self._backoff))
-            return self._backoff
-        self._backoff = 0.0
-        return pause
 
     def _flush(self) -> bool:
         """Write all that waits, cell by cell. Returns True if a run ended; raises anything of TROUBLE."""

@@ -65,6 +65,11 @@ def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID) -> dict[str,
     return cells
 
 
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line on stderr; a launch prints one before it imports the libraries."""
+    return capsys.readouterr().err.splitlines(keepends=True)[-1]
+
+
 class Command:
     """The sweep's command line in this process."""
 
@@ -76,8 +81,7 @@ class Command:
         """Run it. Returns stdout, or stderr of a command that fails."""
         self._capsys.readouterr()
         assert main(sweep, str(self.file), words) == code
-        printed = self._capsys.readouterr()
-        return printed.err if code else printed.out
+        return last_line(self._capsys) if code else self._capsys.readouterr().out
 
 
 @pytest.fixture
@@ -214,16 +218,15 @@ def test_results_and_stores_that_cannot_be_used_are_one_line(
     monkeypatch.setenv(name, value.format(file=command.file))
     error = command(code=2)
     assert error.startswith("error: ")
-    assert error.count("\n") == 1
     assert all(part in error for part in parts), error
 
 
 def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("statsu", code=2).startswith("error: 'statsu' is no option and no assignment")
     assert main(GRID, str(file.with_name("other.py")), []) == 2
-    assert capsys.readouterr().err.startswith("error: name must be the stem of the sweep's file, got 'study' in other")
+    assert last_line(capsys).startswith("error: name must be the stem of the sweep's file, got 'study' in other")
     assert sweeps_main(["demo_rectified_lpjepa", "--explain", "demo_lejepa"]) == 2
-    assert capsys.readouterr().err.startswith("error: --explain demo_lejepa fits no cell")
+    assert last_line(capsys).startswith("error: --explain demo_lejepa fits no cell")
 
 
 @pytest.mark.parametrize(

@@ -139,3 +139,11 @@ def test_a_lane_waits_for_machines_only_where_some_may_come(
             _, end = ray.get(pool.mailbox.take.remote(ticket, 0))
     assert end["status"] == "interrupted"
     assert ("ImportError: no torch" if on_cluster else "startup timed out") in end["reason"]
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_private_ray_listens_on_loopback_only() -> None:
+    processes = {process.pid for process in psutil.Process().children(recursive=True)}
+    listening = [one.laddr for one in psutil.net_connections() if one.pid in processes and one.status == "LISTEN"]
+    assert len(listening) >= 3, "GCS, raylet and agents"
+    assert {address.ip.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}

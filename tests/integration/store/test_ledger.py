@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -23,7 +22,6 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store import ledger as ledger_module
 from sweeps.engine.store import write_queue
 from sweeps.engine.store.ledger import replay_offline_queue
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
@@ -37,8 +35,7 @@ GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb":
 @pytest.fixture(autouse=True)
 def store(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, and a write queue without pauses."""
-    monkeypatch.setattr(write_queue, "_REST_S", (0.05, 0.05))
-    monkeypatch.setattr(write_queue, "_BACKOFF_S", (0.1, 0.2))
+    monkeypatch.setattr(write_queue, "_PAUSE_S", 0.1)
     monkeypatch.setattr(write_queue, "_GRACE_S", 2.0)
     return results / "mlflow.db"
 
@@ -373,33 +370,6 @@ def test_files_that_the_store_refuses_are_noted_once_and_lose_nothing(monkeypatc
         "the store takes no files (No module named 'boto3'); plans and tracebacks are not kept there"
     ]
     assert {run.data.tags["status"] for run in runs().values()} == {"failed"}
-
-
-def test_the_table_is_published_in_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, tables = [1000.0], []
-    monkeypatch.setattr(ledger_module, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
-
-    def publish() -> str:
-        tables.append(now[0])
-        now[0] += 1.0  # a table takes a second, so that there is none in the next nineteen
-        return f"| {len(tables)} |"
-
-    def end_a_cell(status: str) -> None:
-        study.ledger.start(study.first, devices=1.0)
-        study.ledger.end(study.first.key, status, "")
-        until(lambda: runs()["lamb=0.02"].data.tags["status"] == status)
-
-    study = Study(publish)
-    end_a_cell("finished")
-    until(lambda: tables)
-    end_a_cell("failed")
-    assert tables == [1000.0]
-    now[0] += 19.0
-    end_a_cell("finished")
-    until(lambda: len(tables) == 2)
-    study.ledger.close()
-    assert study.ledger.table == "| 3 |"
-    assert experiment()[2]["mlflow.note.content"] == "A study.\n\n| 3 |"
 
 
 def test_a_table_that_fails_or_is_too_long_loses_no_metrics() -> None:

@@ -70,6 +70,7 @@ def test_ranks_resume_alike_or_are_refused_alike(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(StoragePath, "read_bytes", unreachable_for_rank_1)
     expected = [
-        "StorageError: " + text for text in (f"{file} is away for another rank", "the network of this machine is down")
+        "StorageError: " + text
+        for text in (f"{file} cannot be read by another rank", "the network of this machine is down")
     ]
     assert both(tmp_path, tmp_path) == expected

@@ -48,14 +48,14 @@ def test_names_of_sweeps_are_checked(
     assert main(["demo_lejpa"]) == 2
     assert capsys.readouterr().err.startswith("error: 'demo_lejpa' is no sweep; did you mean 'demo_lejepa'?")
     assert main(["demo_lejepa", "demo_lejepa"]) == 2
-    assert capsys.readouterr().err == "error: sweep demo_lejepa is given twice; name it once\n"
+    assert capsys.readouterr().err.endswith("\nerror: sweep demo_lejepa is given twice; name it once\n")
     monkeypatch.setattr("sweeps.__path__", [str(tmp_path)])
     for name, body in (("no_sweep", "None"), ("wrong_base", "Sweep(name='wrong_base', purpose='', base=1)")):
         (tmp_path / f"{name}.py").write_text(f"from sweeps.engine import Sweep\nSWEEP = {body}\n")
     assert main(["no_sweep"]) == main(["wrong_base"]) == 2
-    first, second = capsys.readouterr().err.splitlines()
-    assert "no_sweep.py: SWEEP must be Sweep(...), got None" in first
-    assert second.startswith("error: base must")
+    error = capsys.readouterr().err
+    assert "no_sweep.py: SWEEP must be Sweep(...), got None" in error
+    assert "\nerror: base must" in error
     (tmp_path / "wrong_name.py").write_text("Swep()")
     with pytest.raises(NameError, match="Swep"):
         main(["wrong_name"])

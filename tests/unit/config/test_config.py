@@ -1,17 +1,18 @@
-"""The config: strict, flat, hashable."""
+"""The config: flat form, cell key, and one-line refusals of wrong input.
+
+Run: python -m pytest tests/unit/config/test_config.py
+"""
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import pytest
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig, OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.config import DataConfig, OptimConfig, TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten, parse, unflatten
 from jepa_train.config.presets import DIGITS
-from jepa_train.methods import METHODS, LeJEPA, RectifiedLpJEPA
+from jepa_train.methods import LeJEPA, RectifiedLpJEPA
 from jepa_train.storage.paths import results_dir
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA(p=0.5, mu=-1.0), data=DataConfig(name="cifar10", path="/here"), seed=3)
@@ -27,7 +28,7 @@ def test_flat_form_is_complete_and_round_trips(config: TrainConfig):
     assert len(flat) == inner + scalars + 1  # the method's name besides
 
 
-def test_words_of_the_command_line_are_read_by_type():
+def test_assignments_are_read_by_the_type_of_their_field():
     words = ["method=rectified_lpjepa", "method.mu=-1", "epochs=7", "model.small_stem=false", "optim.lr=1e-3"]
     config = unflatten(parse(words, base=TrainConfig()))
     assert config.method == RectifiedLpJEPA(mu=-1.0)
@@ -40,7 +41,7 @@ def test_another_method_starts_from_its_own_defaults_but_the_same_method_keeps_t
     assert unflatten({"method": "rectified_lpjepa"}, base=base).method == RectifiedLpJEPA()
 
 
-def test_cell_key_ignores_places_and_spelling_but_nothing_that_decides_the_result():
+def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result():
     base = TrainConfig()
     moved = dataclasses.replace(base, data=dataclasses.replace(base.data, path="/elsewhere", download=True))
     assert cell_key(moved) == cell_key(base)
@@ -50,13 +51,7 @@ def test_cell_key_ignores_places_and_spelling_but_nothing_that_decides_the_resul
     assert len(keys | {cell_key(base)}) == len(changed) + 1
 
 
-def test_cell_key_is_the_same_in_another_process():
-    code = "from jepa_train.config import *; from jepa_train.config.flat import *; print(cell_key(TrainConfig(seed=5)))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == cell_key(TrainConfig(seed=5))
-
-
-def test_cell_fields_leave_out_only_what_decides_no_result():
+def test_cell_fields_exclude_only_fields_that_do_not_affect_the_result():
     places = {"data.path", "data.download", "data.on_corrupt"}
     speed = {"model.channels_last", "model.compile"}
     assert set(flatten(RECTIFIED)) - set(cell_fields(RECTIFIED)) == places | speed | {
@@ -77,34 +72,21 @@ def test_cell_fields_leave_out_only_what_decides_no_result():
         ({"method": "lejapa"}, "method must be a known method, got 'lejapa'; did you mean 'lejepa'?"),
         ({"data.name": "cifar01"}, "data.name must be a known dataset, got 'cifar01'; did you mean 'cifar10'?"),
         ({"views.flip": 1.5}, "views.flip is a probability in [0, 1], got 1.5; 0 turns it off"),
+        ({"views.hue": 0.6}, "views.hue is a jitter strength in [0, 0.5], got 0.6; 0 turns it off"),
+        ({"optim.lr": -1.0}, "optim.lr must be positive, got -1.0; try 1e-3"),
+        (
+            {"method": "rectified_lpjepa", "views.num_global": 3},
+            "views.num_global must be 2 for rectified_lpjepa, got 3",
+        ),
         ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
-        ({"method": ["lejepa"]}, "method must be a known method, got ['lejepa']; did you mean 'lejepa'?"),
-        ({"precision": ["fp32"]}, "precision must be one of fp32, bf16, got ['fp32']"),
-        ({3: 0.1}, "3 is not a field of the config"),
         ({"views": 3}, "views is not a field of the config"),
     ],
 )
-def test_bad_input_is_answered_in_one_line(flat: dict, expected: str):
+def test_wrong_values_are_refused_in_one_line(flat: dict, expected: str):
     with pytest.raises(ConfigError) as caught:
         unflatten(flat)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("flat", "words"),
-    [
-        ({"method.lamb": 1.5}, ("method.lamb", "[0, 1]", "1.5")),
-        ({"method": "rectified_lpjepa", "method.p": 0.0}, ("method.p", "positive", "0.0")),
-        ({"method": "rectified_lpjepa", "views.num_global": 3}, ("2", "3")),
-        ({"optim.lr": -1.0}, ("optim.lr", "positive", "-1.0")),
-        ({"optim.final_lr_frac": 2.0}, ("optim.final_lr_frac", "[0, 1]", "2.0")),
-    ],
-)
-def test_values_out_of_range_name_key_rule_and_value(flat: dict, words: tuple[str, ...]):
-    with pytest.raises(ConfigError) as caught:
-        unflatten(flat)
-    assert all(word in str(caught.value) for word in words), caught.value
 
 
 @pytest.mark.parametrize(
@@ -116,17 +98,9 @@ def test_values_out_of_range_name_key_rule_and_value(flat: dict, words: tuple[st
         (["model.small_stem=yes"], "model.small_stem must be true or false, got 'yes'"),
     ],
 )
-def test_bad_words_are_answered_in_one_line(words: list[str], expected: str):
+def test_wrong_assignments_are_refused_in_one_line(words: list[str], expected: str):
     with pytest.raises(ConfigError, match=expected):
         unflatten(parse(words, base=TrainConfig()))
-
-
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_checks_its_types_when_built_directly(name: str):
-    method = METHODS[name]()
-    for field in dataclasses.fields(method):
-        with pytest.raises(ValueError, match=field.name):
-            dataclasses.replace(method, **{field.name: object()})
 
 
 A_METHOD = "LeJEPA(...) or RectifiedLpJEPA(...) or VICReg(...) or SimCLR(...) or NCL(...)"
@@ -136,28 +110,17 @@ A_METHOD = "LeJEPA(...) or RectifiedLpJEPA(...) or VICReg(...) or SimCLR(...) or
     ("section", "value", "expected"),
     [
         ("method", "lejepa", f"method must be {A_METHOD}, got 'lejepa' (str)"),
-        ("method", LeJEPA, f"method must be {A_METHOD}, got <class"),
-        ("method", None, f"method must be {A_METHOD}, got None (NoneType)"),
         ("data", "digits", "data must be DataConfig(...), got 'digits' (str)"),
         ("views", DataConfig(), "views must be ViewsConfig(...), got DataConfig(name='digits', "),
-        ("optim", ProbeConfig(), "optim must be OptimConfig(...), got ProbeConfig("),
         ("epochs", OptimConfig(), "epochs must be a whole number, got OptimConfig("),
     ],
 )
-def test_a_section_of_another_type_is_answered_in_one_line(section: str, value: object, expected: str):
+def test_sections_of_another_type_are_refused_in_one_line(section: str, value: object, expected: str):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is checked to the letter below)
         dataclasses.replace(DIGITS, **{section: value})
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
-
-
-def test_the_defaults_alone_suit_digits():
-    """A 2 mirrored is no 2, and there is no colour to drop: nobody who writes TrainConfig() asked for either."""
-    config = TrainConfig()
-    assert config.data.name == "digits"
-    assert (config.views, config.data.image_size) == (DIGITS.views, DIGITS.data.image_size)
-    assert {config.views.flip, config.views.grayscale, config.views.blur, config.views.solarize} == {0}
 
 
 def test_an_empty_results_variable_counts_as_unset(tmp_path, monkeypatch):

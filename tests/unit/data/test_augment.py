@@ -17,7 +17,7 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS, DIGITS_VIEWS
 from jepa_train.data import augment
-from jepa_train.data.augment import augmented, make_views, parameters, to_input
+from jepa_train.data.augment import augment_images, make_views, parameters, to_input
 
 PLAIN = ViewsConfig(flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)  # crops only
 COLOUR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs
@@ -42,7 +42,7 @@ def test_crop_and_flip_equal_torchvision_per_image(stored, size):
     images = photos(num, stored)
     config = dataclasses.replace(PLAIN, flip=0.5)
     values = drawn(config, num=num, scale=(0.05, 1.0), size=stored)
-    got = augmented(images, values, size=size)[0] / 4 + 0.5
+    got = augment_images(images, values, size=size)[0] / 4 + 0.5
     for n, (image, result) in enumerate(zip(as_float(images), got, strict=True)):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
         expected = tv.resized_crop(image, *box, size=[size, size], antialias=True)
@@ -54,7 +54,7 @@ def test_crop_and_flip_equal_torchvision_per_image(stored, size):
 def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
     images = photos(num, size)
     values = drawn(COLOUR, num=num, size=size)
-    got = augmented(images, values, size=size)[0]
+    got = augment_images(images, values, size=size)[0]
     for n, image in enumerate(as_float(images)):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
         x = tv.resized_crop(image, *box, size=[size, size], antialias=True)
@@ -72,7 +72,7 @@ def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
 
 
 def uniform(sample: torch.Tensor, low: float, high: float) -> bool:
-    """Whether the Kolmogorov-Smirnov test lets the sample pass as uniform on [low, high]."""
+    """True if the Kolmogorov-Smirnov test accepts the sample as uniform on [low, high]."""
     assert low <= sample.min()
     assert sample.max() <= high
     return scipy.stats.kstest(sample, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-3
@@ -192,9 +192,9 @@ def test_global_and_local_views_show_shares_of_the_image_in_their_ranges():
 def test_parts_change_no_view(monkeypatch):
     images = photos(5)
     values = drawn(COLOUR, num=15, size=32)
-    whole = augmented(images, values, size=24)
+    whole = augment_images(images, values, size=24)
     monkeypatch.setitem(augment._AT_ONCE, "cpu", 2 * 3 * 3 * 32 * 32 // torch.get_num_threads())  # 2 + 2 + 1 images
-    torch.testing.assert_close(augmented(images, values, size=24), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(augment_images(images, values, size=24), whole, rtol=0, atol=1e-5)
 
 
 def test_views_read_nothing_back_from_the_device():
@@ -202,7 +202,7 @@ def test_views_read_nothing_back_from_the_device():
     images = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta")
     with pytest.raises((RuntimeError, NotImplementedError)):
         images.max().item()
-    assert augmented(images, drawn(COLOUR, num=48, size=32), size=24).device.type == "meta"
+    assert augment_images(images, drawn(COLOUR, num=48, size=32), size=24).device.type == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

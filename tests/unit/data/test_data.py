@@ -22,7 +22,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.names import DATASET_NAMES
 from jepa_train.data import DATASETS, Images, cifar, device_transfer
-from jepa_train.data.base import stratified
+from jepa_train.data.base import stratified_split
 from jepa_train.data.splits import identify, load_splits
 
 
@@ -34,14 +34,14 @@ def _nothing_loaded_before(tmp_path, monkeypatch):
 
 def test_stratified_holds_out_the_fraction_of_every_class():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 2)[torch.randperm(82, generator=torch.Generator().manual_seed(0))]
-    rest, held_out = stratified(labels, 0.2, purpose="a")
+    rest, held_out = stratified_split(labels, 0.2, purpose="a")
     assert labels[held_out].bincount().tolist() == [10, 6, 1]  # of two images one on either side
     assert sorted(rest.tolist() + held_out.tolist()) == list(range(82))
-    assert torch.equal(stratified(labels, 0.2, purpose="a")[1], held_out)
-    assert not torch.equal(stratified(labels, 0.2, purpose="b")[1], held_out)
-    assert labels[stratified(labels, 0.99, purpose="a")[0]].bincount().tolist() == [1, 1, 1]
+    assert torch.equal(stratified_split(labels, 0.2, purpose="a")[1], held_out)
+    assert not torch.equal(stratified_split(labels, 0.2, purpose="b")[1], held_out)
+    assert labels[stratified_split(labels, 0.99, purpose="a")[0]].bincount().tolist() == [1, 1, 1]
     with pytest.raises(ValueError, match=r"^data\.path must hold at least 2 images of each class, number 1 has 1"):
-        stratified(torch.tensor([0, 0, 1]), 0.5, purpose="a")
+        stratified_split(torch.tensor([0, 0, 1]), 0.5, purpose="a")
 
 
 def test_digits_are_scikit_learns_split_without_overlap():
@@ -238,17 +238,17 @@ def test_images_are_copied_to_a_device_once_and_those_of_one_dataset_only(monkey
     monkeypatch.setattr(device_transfer, "_copied", {})
     meta = torch.device("meta")
     fits, also, large = (torch.zeros(count, 3, 2, 2, dtype=torch.uint8) for count in (30, 33, 34))
-    copy = device_transfer.resident(fits, meta)
+    copy = device_transfer.cached_on_device(fits, meta)
     assert copy.device == meta
-    assert device_transfer.resident(fits, meta) is copy
-    assert device_transfer.resident(fits, torch.device("cpu")) is fits
+    assert device_transfer.cached_on_device(fits, meta) is copy
+    assert device_transfer.cached_on_device(fits, torch.device("cpu")) is fits
     kept = weakref.ref(copy)
     del copy
-    assert device_transfer.resident(also, meta).device == meta
+    assert device_transfer.cached_on_device(also, meta).device == meta
     assert kept() is None
-    assert device_transfer.resident(large, meta) is large
+    assert device_transfer.cached_on_device(large, meta) is large
     monkeypatch.setattr(device_transfer, "_free", lambda _: 10**9)
-    assert device_transfer.resident(large, meta) is large  # decided once: a run does not change its mind between epochs
+    assert device_transfer.cached_on_device(large, meta) is large, "decided once, not again at every epoch"
     images = dataclasses.replace(some_images(), pixels=fits).on(meta)
     assert images.batch(torch.tensor([0, 1]))[0].shape == (2, 3, 2, 2)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2 import functional as tv
 
-from jepa_train.data.decode import decoded
+from jepa_train.data.decode import decode_images
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_decoding_is_torchvisions_resize_and_centre_crop(shape, tmp_path):
     tv.to_pil_image(smooth).save(tmp_path / "colour.png")
     tv.to_pil_image(smooth).convert("LA").save(tmp_path / "grey.png")
     files = [f"{tmp_path}/colour.png", f"{tmp_path}/grey.png"]
-    colour, grey = decoded(files, name="shapes", size=16, skip_corrupt=False)[0]
+    colour, grey = decode_images(files, name="shapes", size=16, skip_corrupt=False)[0]
     expected = tv.center_crop(tv.resize(smooth, [16], antialias=True), [16, 16])
     assert (colour.int() - expected.int()).abs().max() <= 1
     expected = tv.rgb_to_grayscale(expected, num_output_channels=3)
@@ -43,7 +43,7 @@ def test_large_jpegs_are_decoded_small_with_hardly_a_difference(size, quality, s
         large = np.asarray(Image.fromarray(photo).resize((1649, 1100), Image.Resampling.BICUBIC)) + grain
         file = tmp_path / f"{number}.jpg"
         Image.fromarray(large.clip(0, 255).astype(np.uint8)).save(file, quality=quality, subsampling=subsampling)
-        got, _ = decoded([str(file)], name=str(number), size=size, skip_corrupt=False)
+        got, _ = decode_images([str(file)], name=str(number), size=size, skip_corrupt=False)
         assert max(opened[-1].size) <= 1649 / 2 + 1  # the whole was never decoded
         square = real(file).resize((size, size), Image.Resampling.BILINEAR, box=(274.5, 0, 1374.5, 1100))
         difference = np.abs(got[0].numpy().transpose(1, 2, 0).astype(int) - np.asarray(square))

@@ -27,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JEPA_CACHE", str(tmp_path / "cache"))
     buckets_in(tmp_path, monkeypatch)
     load_splits.cache_clear()
-    download._copied.cache_clear()
+    download._local_copy.cache_clear()
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_changed_source_is_copied_again_by_the_next_process(photos: Path):
     before = identify(folder_config("s3://bucket/photos"))
     shutil.copy(photos / "train" / "ant" / "0.png", photos / "train" / "ant" / "9.png")
     assert identify(folder_config("s3://bucket/photos")) == before
-    download._copied.cache_clear()
+    download._local_copy.cache_clear()
     assert identify(folder_config("s3://bucket/photos")) == identify(folder_config(photos)) != before
 
 

@@ -83,15 +83,6 @@ def test_embeddings_keep_the_order_of_the_images(network: Network) -> None:
     assert torch.equal(found.labels, many.labels)
 
 
-def test_bf16_is_respected_and_embeddings_are_fp32(network: Network) -> None:
-    exact = embed(network, SPLITS.val, CONFIG)
-    coarse = embed(network, SPLITS.val, dataclasses.replace(CONFIG, precision="bf16"))
-    assert coarse.features.dtype == coarse.z.dtype == torch.float32
-    assert torch.equal(coarse.features.bfloat16().float(), coarse.features)
-    assert not torch.equal(coarse.features, exact.features)
-    torch.testing.assert_close(coarse.features, exact.features, atol=0.05, rtol=0.02)
-
-
 @pytest.mark.parametrize(
     ("protocols", "expected"),
     [

@@ -41,7 +41,7 @@ def probe(data: dict[str, Tensor], *, l2_grid: tuple[float, ...] = L2_GRID) -> P
 
 @pytest.mark.parametrize("l2", [1e-1, 1e-3])
 def test_logistic_fit_equals_scikit_learn(digits: dict[str, Tensor], l2: float) -> None:
-    x, y = by_numpy(digits)["train"], digits["train_y"]
+    x, y = by_numpy(digits)["train"][:, 1::5], digits["train_y"]  # 13 pixels
     reference = LogisticRegression(C=1 / (l2 * len(y)), solver="newton-cholesky", tol=1e-10).fit(x, y.numpy())
     start = torch.zeros(10, x.shape[1] + 1, dtype=torch.float64)
     x = torch.tensor(x)
@@ -73,23 +73,6 @@ def test_linear_probe_ignores_scale_shift_and_dead_dimensions(digits: dict[str, 
         dead = 0.3 + rounding * torch.randn(len(x), 7, generator=noise)
         moved[name] = torch.cat([x, dead], dim=1)
     assert probe(moved).test == pytest.approx(plain.test, abs=0.005)
-
-
-def test_several_training_sets_share_the_strength_that_is_best_on_average(digits: dict[str, Tensor]) -> None:
-    xs = standardised(*(digits[f"{split}_x"] for split in ("train", "val", "test")))
-    train, val, test = (
-        Labelled(x, digits[f"{split}_y"]) for x, split in zip(xs, ("train", "val", "test"), strict=True)
-    )
-    small = [Labelled(train.x[rows], train.labels[rows]) for rows in torch.arange(120).split(40)]
-    spectrum, grid = Spectrum.of(train.x), (1.0, 1e-1, 1e-2)
-    found = linear_probe(small, val, test, num_classes=10, spectrum=spectrum, l2_grid=grid)
-    alone = {
-        l2: [linear_probe([one], val, test, num_classes=10, spectrum=spectrum, l2_grid=(l2,))[0] for one in small]
-        for l2 in grid
-    }
-    best = max(grid, key=lambda l2: sum(score.val for score in alone[l2]))
-    assert {score.choice for score in found} == {best}
-    assert [score.test for score in found] == pytest.approx([score.test for score in alone[best]], abs=0.01)
 
 
 def test_many_dead_dimensions_have_a_spectrum_too() -> None:

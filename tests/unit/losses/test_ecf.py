@@ -39,7 +39,7 @@ def draw(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("knots", KNOTS, ids=str)
-@pytest.mark.parametrize("shape", [(1, 1), (3, 300, 33), (2, 2, 5, 64)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300, 33), (2, 2, 5, 64)], ids=str)
 def test_means_and_series_match_the_exponentials_written_out(form, knots, shape):
     x = 3 * draw("x", *shape)
     coefficients = draw("c", knots.num, *shape[:-2], shape[-1], dtype=torch.complex64)

@@ -72,10 +72,3 @@ def test_chunks_and_threads_change_nothing(monkeypatch):
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert torch.equal(differences_by_rank(x.clone(), y.clone()), whole)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch's sort takes NumPy's place there")
-def test_a_gpu_finds_the_same_differences():
-    x, y = draw("x", 50, 2, 31).float(), draw("y", 50, 1, 31).float()
-    on_gpu = differences_by_rank(x.cuda(), y.cuda()).cpu()
-    assert torch.equal(on_gpu, differences_by_rank(x.clone(), y.clone()))

@@ -63,7 +63,7 @@ def test_singular_slices_are_those_of_both_views_together():
 @pytest.mark.parametrize("target", ["rgg", "gg"])
 def test_expected_statistics_match_draws_of_the_target(target, sigma_mode):
     method = RectifiedLpJEPA(p=2.0, mu=-1.0, sigma_mode=sigma_mode, target=target)
-    law = RGG(p=2.0, mu=-1.0, sigma_mode=sigma_mode)
-    draws = (law.sample if target == "rgg" else law.gn_sample)((400_000,), generator(0))
+    distribution = RGG(p=2.0, mu=-1.0, sigma_mode=sigma_mode)
+    draws = (distribution.sample if target == "rgg" else distribution.gn_sample)((400_000,), generator(0))
     assert method.expected()["std"] == pytest.approx(draws.std().item(), rel=0.01)
     assert method.expected()["nonzero_fraction"] == pytest.approx((draws != 0).float().mean().item(), abs=0.003)

@@ -1,4 +1,4 @@
-"""Averaged network: weights against the closed form, batch norm, probes, global batch norm.
+"""Averaged network: weights against the closed form, batch norm, probes.
 
 Run: python -m pytest tests/unit/model/test_ema.py
 """
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
-from jepa_train.distributed.batch_norm import GlobalBatchNorm, convert_batch_norm
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, build_network
 
@@ -99,24 +98,3 @@ def test_centre_is_constant_and_probes_learn_from_the_averages_features() -> Non
     encoded = average.network.encode(global_views()[0][0])  # what is evaluated: averaged features, the shared probe
     torch.testing.assert_close(encoded.probe_logits, network.probe(encoded.features))
     assert not torch.equal(encoded.features, network.eval().encode(global_views()[0][0]).features)
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_global_batch_norm_may_come_before_or_after(when: str) -> None:
-    network, plain = network_of(), network_of()
-    if when == "before":
-        convert_batch_norm(network)
-    average, expected = Average(network, 0.5), Average(plain, 0.5)
-    if when == "after":
-        convert_batch_norm(network)
-        convert_batch_norm(average.network)
-    assert isinstance(average.network.encoder.bn1, GlobalBatchNorm)
-    for net, mean in ((network, average), (plain, expected)):
-        mean.train()
-        for step in range(2):
-            shake(net, step)
-            mean.update()
-        mean.embed(global_views())
-    first, second = (mean.network.state_dict() for mean in (average, expected))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -17,8 +17,7 @@ from jepa_train.config.presets import DIGITS
 from jepa_train.methods import LeJEPA
 from jepa_train.train.trainer import Trainer
 from sweeps.engine.cluster.resources import Request
-from sweeps.engine.plan.cell_state import Rules
-from sweeps.engine.plan.plan import Plan, laid_out
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import price as price_module
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of, kind_of_config
@@ -36,7 +35,7 @@ SIX_MINUTES = {kind_of_config(BASE, CPU): Estimate(36.0, "measured")}  # per cel
 
 def planned(**fields: Any) -> Plan:
     sweep = Sweep(**({"name": "study", "purpose": "", "base": BASE} | fields))
-    return laid_out(sweep, BASE, tuple(fixed_cells(sweep, BASE)), {}, (), Rules())
+    return Plan(sweep, BASE, tuple(fixed_cells(sweep, BASE)), {}).with_searches()
 
 
 def entry(config: TrainConfig, request: Request = CPU, **fields: Any) -> Entry:

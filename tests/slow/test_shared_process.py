@@ -1,6 +1,6 @@
 """Runs that share a process, whatever the others did to it: bit for bit those of a process of their own.
 
-Run: python -m pytest tests/slow/test_process_state.py
+Run: python -m pytest tests/slow/test_shared_process.py
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The files of a table: what they say of every number, and that the same runs give the same bytes."""
+"""Files of a table: the provenance of every number, and equal bytes for equal runs.
+
+Run: python -m pytest tests/unit/analysis/table/test_provenance.py
+"""
 
 import json
 from pathlib import Path

@@ -1,0 +1,56 @@
+"""Compilation: the Triton kernels for a GPU, also where there is none, and the embedding by torch.compile.
+
+Run: python -m pytest tests/slow/test_compile.py
+"""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.model.network import build_network
+
+TO_COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from jepa_train.losses import ecf_triton as kernels
+
+numbers = {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
+fixed = {"SQUARED": True, "ROWS": 256, "COLUMNS": 32}
+for name in ("_sums", "_series"):
+    kernel = getattr(kernels, name)
+    pointers = {argument: "*fp32" for argument in kernel.arg_names if argument.endswith("_ptr")}
+    source = ASTSource(kernel, pointers | numbers | dict.fromkeys(fixed, "constexpr"), constexprs=fixed)
+    compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 16})
+"""
+
+
+def test_the_kernels_compile(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", TO_COMPILE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_compiled_embedding_is_one_graph_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced ahead of time without code generation, which takes a minute on a CPU."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+    config = TrainConfig(
+        model=ModelConfig(encoder="test_vit"), views=ViewsConfig(num_local=1, global_size=32, local_size=16)
+    )
+    eager, compiled = (build_network(config, num_classes=5) for _ in range(2))
+    views = [torch.randn(count, 4, 3, size, size) for count, size in ((2, 32), (1, 16))]
+    compiled.compile_embedding()
+    for network in (eager, compiled):
+        network(views).z.square().mean().backward()
+    assert torch.equal(compiled(views).z, eager(views).z)
+    gradients = [[p.grad for p in network.parameters() if p.grad is not None] for network in (eager, compiled)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
