@@ -1,6 +1,6 @@
-"""What we learned: tables and notebooks, built from the MLflow store and from nothing else of this project."""
+"""Tables, figures and notebooks, built from the MLflow store alone."""
 
 import warnings
 
-# MLflow imports tqdm, which in a notebook without ipywidgets warns of a progress bar that nobody here shows.
+# MLflow imports tqdm, which warns in a notebook without ipywidgets.
 warnings.filterwarnings("ignore", message="IProgress not found")

@@ -1,4 +1,4 @@
-"""The command line: python -m analysis lists the tables, python -m analysis NAME prints one from the store."""
+"""Command line: python -m analysis lists the tables, python -m analysis NAME prints one from the store."""
 
 import argparse
 import os
@@ -21,35 +21,32 @@ _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 when there is nothing in the store yet, or 2 for what was typed wrong or cannot be shown so."""
+    """Run one command. Returns 0; 1 if the store has nothing to show yet; 2 for a wrong name or option."""
     options = _options(sys.argv[1:] if words is None else words)
     try:
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
-    except (NothingToShow, NoFolder) as error:
-        sys.stderr.write(f"error: {_first_line(error)}\n")
-        return 1
-    except (UnknownTable, NothingPublished) as error:
-        sys.stderr.write(f"error: {_first_line(error)}\n")
-        return 2
+    except (NothingToShow, NoFolder, UnknownTable, NothingPublished) as error:
+        sys.stderr.write(f"error: {str(error.args[0]).partition(chr(10))[0]}\n")
+        return 1 if isinstance(error, NothingToShow | NoFolder) else 2
     sys.stdout.write(f"{text}\n")
     return 0
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tables of the sweeps in the MLflow store.", usage=_USAGE)
-    say = parser.add_argument
-    say("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
-    say("of", nargs="*", default=[], help="what to report, draw or export; without it, export writes every sweep")
-    say("--scale", choices=SCALE_NAMES, default="", help="by default the only one in the store")
-    say("--sweep", default="", metavar="SWEEP", help="what a figure draws, if not its own sweep")
-    say("--format", choices=FORMATS, default="md")
-    say("--against-paper", action="store_true", help="the published numbers next to ours")
-    files = "where to write: a table in all formats, with its provenance; an export by URL too"
-    say("--output", metavar="DIR", help=files)
+    add = parser.add_argument
+    add("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
+    add("of", nargs="*", default=[], help="the sweep or figure; without it, export writes every sweep")
+    add("--scale", choices=SCALE_NAMES, default="", help="by default the only one in the store")
+    add("--sweep", default="", metavar="SWEEP", help="the sweep of a figure, if not its own")
+    add("--format", choices=FORMATS, default="md")
+    add("--against-paper", action="store_true", help="the published numbers next to ours")
+    files = "output folder: a table in all formats, with its provenance; for an export also a URL"
+    add("--output", metavar="DIR", help=files)
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
     store = f"an MLflow store, or a folder of exports by path or URL; {default}"
-    say("--store", default=store_uri(), metavar="URI", help=store)
-    say("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
+    add("--store", default=store_uri(), metavar="URI", help=store)
+    add("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
     options = parser.parse_args(words)
     if options.name != "export" and is_url(options.output or ""):
         parser.error(f"--output must be a folder of this machine, got {options.output!r}; only export writes to a URL")
@@ -63,31 +60,24 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 def _table(options: argparse.Namespace) -> str:
     found = find_table(options.name, options.store, options.scale)
     built = found.finish(found.load(options.store))
-    files: list[Path] = []
-    folder = Path(options.output or "")
-    if options.output is not None:
-        files = write_table(built, found.label, folder, store=options.store, ui=options.ui)
-    if options.against_paper:
-        text = against_paper(found.name, built, options.format)
-        if options.output is not None:
-            files += _written(found.label, folder, {form: against_paper(found.name, built, form) for form in FORMATS})
-    else:
-        text = built.render(options.format, ui=options.ui)
-    return "\n".join([text, *(["", *map(str, files)] if files else [])])
-
-
-def _written(label: str, folder: Path, texts: dict[str, str]) -> list[Path]:
-    files = []
-    for form, text in texts.items():
-        files.append(folder / f"{file_name(label)}-against-paper.{'tex' if form == 'latex' else form}")
-        files[-1].write_text(f"{text}\n", encoding="utf-8")
-    return files
+    published = options.against_paper
+    text = (
+        against_paper(found.name, built, options.format) if published else built.render(options.format, ui=options.ui)
+    )
+    if options.output is None:
+        return text
+    folder = Path(options.output)
+    files = write_table(built, found.label, folder, store=options.store, ui=options.ui)
+    for form in FORMATS if published else ():
+        files.append(folder / f"{file_name(found.label)}-against-paper.{'tex' if form == 'latex' else form}")
+        files[-1].write_text(f"{against_paper(found.name, built, form)}\n", encoding="utf-8")
+    return "\n".join([text, "", *map(str, files)])
 
 
 def _report(options: argparse.Namespace) -> str:
     from analysis.html_report import write_report  # matplotlib takes a second to import
 
-    return str(write_report(_sweep(options), options.store, _folder(options)))
+    return str(write_report("_".join(filter(None, [options.of[0], options.scale])), options.store, _folder(options)))
 
 
 def _export(options: argparse.Namespace) -> str:
@@ -107,45 +97,35 @@ def _figure(options: argparse.Namespace) -> str:
     return "\n".join(map(str, files))
 
 
-def _sweep(options: argparse.Namespace) -> str:
-    return "_".join(filter(None, [options.of[0], options.scale]))
-
-
 def _folder(options: argparse.Namespace) -> Path:
     return Path(options.output or Path(os.environ.get("JEPA_RESULTS") or "results") / options.name)
 
 
 def _listing(options: argparse.Namespace) -> str:
-    store = options.store
+    """Every table with its scales in the store, then the sweeps that have no table of their own."""
     try:
-        filled = {name: item for name, item in sweeps_in(store).items() if has_runs(item, store)}
-        where = f"store: {shown(store)}"
+        found = sweeps_in(options.store)
+        filled = {name: item.tags for name, item in found.items() if has_runs(item, options.store)}
+        where = f"store: {shown(options.store)}"
     except NothingToShow as nothing:
         filled, where = {}, str(nothing)
-    lines = [_line(name, {sweep: item.tags for sweep, item in filled.items()}) for name in table_names()]
-    tabled = {sweep for _, _, _, sweeps in lines for sweep in sweeps}
-    others = sorted({*filled} - tabled)
+    rows, tabled = [], set()
+    for name in table_names():
+        about, sweeps = describe_table(name)
+        scales = {sweep: tags["sweep.scale"] for sweep, tags in filled.items() if tags.get("sweep.name") in sweeps}
+        state = ", ".join(sorted({*scales.values()})) or "no runs"
+        if filled.keys() >= {*sweeps}:
+            state = "in store" if sweeps else "recorded"
+        rows.append((name, state, about))
+        tabled |= {*sweeps, *scales}
     about = f"a sweep without a table of its own: its trials ({GENERIC})"
-    rows = [line[:3] for line in lines] + [(name, "in store", about) for name in others]
+    rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows]
     return "\n".join([*text, "", where])
 
 
-def _line(name: str, filled: dict[str, dict[str, str]]) -> tuple[str, str, str, set[str]]:
-    """A table: its name, at what scales the store has its sweeps, what it is, and the experiments that it shows."""
-    about, sweeps = describe_table(name)
-    if filled.keys() >= {*sweeps}:
-        return name, "in store" if sweeps else "recorded", about, {*sweeps}
-    own = {sweep: tags["sweep.scale"] for sweep, tags in filled.items() if tags.get("sweep.name") in sweeps}
-    return name, ", ".join(sorted({*own.values()})) or "no runs", about, {*own}
-
-
 _COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {"report": _report, "export": _export, "figure": _figure}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error.args[0]).partition("\n")[0]
 
 
 if __name__ == "__main__":

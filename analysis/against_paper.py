@@ -1,9 +1,9 @@
-"""A table against the paper's: the published number, ours, the difference, and whether the two may be compared.
+"""Comparison of a table with the paper's: the published number, ours, the difference, and a verdict.
 
-The numbers are data, published/<table>.csv, one per line: columns with the names of the table's levels say where it
-stands (`*` stands for anything, `|` between alternatives), `quantity` which one it is where there are several; then
-`published`, `tolerance` (1 point unless it says otherwise), `source`; and `at:KEY`, what it was measured with: a field
-of the config, `data` for the name of the images, or a level of the table. What the paper does not say is empty.
+The numbers are data, published/<table>.csv, one per line. Columns with the names of the table's levels give its place
+(`*` matches anything, `|` separates alternatives), `quantity` its quantity where there are several; then `published`,
+`tolerance` (by default 1 point), `source`; and `at:KEY`, a condition: a field of the config, `data` for the name of
+the images, or a level of the table. Conditions that the paper does not state are empty.
 """
 
 import fnmatch
@@ -27,12 +27,12 @@ from analysis.tables import comparable_frame
 FOLDER = Path(__file__).parent / "published"
 _ABSENT = "not in our table"
 _NAMED = {"data": dataset_label, "model.encoder": encoder_label}
-_FACTS = {"quantity", "published", "tolerance", "source"}  # columns that do not say where a number stands
+_FACTS = {"quantity", "published", "tolerance", "source"}  # columns that are not part of the place
 _COLUMNS = ["published", "ours", "difference", "verdict"]
 
 
 class NothingPublished(LookupError):
-    """No number of this table is known; the message is one line."""
+    """No published number of this table; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,13 @@ class Pair:
 
 
 def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
-    """The comparison as md, latex, html or csv. Reasons stand below the table, in CSV in its lines. Published numbers
-    at places that our table lacks, and those measured otherwise where another one compares, are counted, in CSV listed.
+    """The comparison as md, latex, html or csv. Reasons are notes below the table, in CSV part of its lines.
+
+    Published numbers at places that our table lacks, and numbers measured under other conditions at places where
+    another one compares, are counted; CSV lists them.
 
     Raises:
-        NothingPublished: no data file of that name, or none of its numbers says where in this table it stands.
+        NothingPublished: no data file of that name, or none of its numbers has a place in this table.
     """
     file = FOLDER / f"{name}.csv"
     if not file.is_file():
@@ -83,7 +85,7 @@ def pairs(published: pd.DataFrame, built: FinishedTable) -> list[Pair]:
     """Every published number with each of our cells at its place.
 
     Raises:
-        NothingPublished: the table has none of the levels that say where they stand.
+        NothingPublished: the table has none of the levels of their places.
     """
     cells = [(replace(cell, bold=False), place) for _, _, cell, place in cells_of(built.frame) if cell.n or cell.states]
     settings = {run["run_id"]: run for run in records_of(built.runs)}
@@ -110,7 +112,7 @@ def pairs(published: pd.DataFrame, built: FinishedTable) -> list[Pair]:
 
 
 def _at(line: Mapping[str, str], own: list[str], cell: TableCell, place: Mapping[str, Any]) -> bool:
-    """Whether a cell stands where a published number does."""
+    """True if a cell is at the place of a published number."""
     if cell.quantity is not None and line.get("quantity", "") not in ("", cell.quantity.label):
         return False
     return all(name in place and _matches(place[name], line[name]) for name in own)
@@ -139,7 +141,7 @@ def _pair(line: Mapping[str, str], where: dict[str, str], cell: TableCell | None
 
 
 def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[str]:
-    """In what our runs differ from those of the paper."""
+    """Conditions in which our runs differ from those of the paper."""
     for column, asked in line.items():
         name = column.removeprefix("at:")
         if column == name or not asked:

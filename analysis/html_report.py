@@ -1,4 +1,4 @@
-"""Everything about one sweep on one page: python -m analysis report SWEEP writes HTML that needs nothing else."""
+"""Report of one sweep as one HTML page without other files: python -m analysis report SWEEP."""
 
 import base64
 import html
@@ -16,7 +16,7 @@ from analysis.select.selection import axes, current, seeds_of
 from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
-from analysis.table.cells import short, states_of
+from analysis.table.cells import states_of
 from analysis.table.render import to_html
 from analysis.table.summary import progress_note
 
@@ -36,7 +36,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
     """Write folder/<sweep>.html; the same store gives the same bytes.
 
     Args:
-        sweep: an experiment of the store, scale included; or of a sweep that the store has at one scale.
+        sweep: an experiment of the store, scale included, or the name of a sweep at its only scale.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
@@ -45,8 +45,8 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
     experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[experiment_of(sweep, store)]
     runs = load_runs(experiment.name, store)
     sections = {
-        "What it is": _about(runs, experiment),
-        "How far it is": _progress(runs),
+        "Sweep": _about(runs, experiment),
+        "Progress": _progress(runs),
         "Table": _table(experiment.name, store),
         "Figures": _figures(runs, store),
         "Selection without labels": _label_free(runs),
@@ -56,10 +56,8 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
     }
     body = "\n".join(f"<h2>{title}</h2>\n{text}" for title, text in sections.items() if text)
     name = html.escape(experiment.name)
-    head = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n{_STYLE}\n</head>'
-    )
-    page = f"{head}\n<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n"
+    head = f'<head>\n<meta charset="utf-8">\n<title>{name}</title>\n{_STYLE}\n</head>'
+    page = f'<!doctype html>\n<html lang="en">\n{head}\n<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n'
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{file_name(experiment.name)}.html"
     file.write_bytes(page.encode("ascii", "xmlcharrefreplace"))
@@ -67,7 +65,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
 
 
 def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
-    """The purpose, which heads the experiment's description above the table, and what the sweep varies."""
+    """The purpose, which is the experiment's description above the table, and the axes of the sweep."""
     purpose = re.split(r"\n\s*\n(?=\*\*|\|)", experiment.tags.get("mlflow.note.content", ""))[0]
     paragraphs = [f"<p>{html.escape(part)}</p>" for part in purpose.split("\n\n") if part.strip()]
     present = current(runs)
@@ -85,10 +83,9 @@ def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
 
 
 def _values(runs: pd.DataFrame, key: str) -> str:
-    """The values of a key, in order; of many the ends."""
-    values = (
-        sorted(runs[key].dropna().unique(), key=lambda value: (isinstance(value, str), value)) if key in runs else []
-    )
+    """The values of a key in order, of many the first and the last."""
+    found = runs[key].dropna().unique() if key in runs else []
+    values = sorted(found, key=lambda value: (isinstance(value, str), value))
     texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values if value != ""]
     return ", ".join(texts) if len(texts) <= 12 else f"{texts[0]} to {texts[-1]} ({len(texts)} values)"
 
@@ -116,7 +113,7 @@ def _figures(runs: pd.DataFrame, store: str) -> str:
             f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{image}">\n'
             f"<figcaption>{text} <code>{drawing.name}</code></figcaption></figure>"
         )
-    return "\n".join(parts) or "<p>None yet: no run has what they draw.</p>"
+    return "\n".join(parts) or "<p>None yet.</p>"
 
 
 def _label_free(runs: pd.DataFrame) -> str:
@@ -143,47 +140,41 @@ def _failures(runs: pd.DataFrame) -> str:
 
 
 def _cost(runs: pd.DataFrame) -> str:
-    """Device-hours as the runs tell them, whatever they were spent on."""
+    """Device-hours by status and role of the runs."""
     hours = numbers(runs, "device_seconds") / 3600
     costs = runs.assign(hours=hours, kind=[*_kinds(runs)])
     if not costs["hours"].notna().any():
-        return "<p>No run says how long it took.</p>"
+        return "<p>No run has a duration.</p>"
     total = float(costs["hours"].sum())
+    sums = costs.groupby("kind")["hours"].agg(["size", "sum"])
     rows = [
-        [len(own), round(float(own["hours"].sum()), 2), round(100 * float(own["hours"].sum()) / (total or 1), 1)]
-        for _, own in costs.groupby("kind")
+        [n, round(own, 2), round(100 * own / (total or 1), 1)] for n, own in zip(sums["size"], sums["sum"], strict=True)
     ]
-    frame = pd.DataFrame(
-        [*rows, [len(costs), round(total, 2), 100.0]],
-        index=pd.Index([*costs["kind"].sort_values().unique(), "all"], name="runs"),
-        columns=["number", "device-hours", "share (%)"],
-        dtype=object,
-    )
+    index = pd.Index([*sums.index, "all"], name="runs")
+    columns = ["number", "device-hours", "share (%)"]
+    frame = pd.DataFrame([*rows, [len(costs), round(total, 2), 100.0]], index=index, columns=columns, dtype=object)
     lost = float(costs.loc[costs["status"].isin(_BADLY), "hours"].sum())
     silent = int(costs["hours"].isna().sum())
     note = f"Ended badly ({', '.join(_BADLY)}): {lost:.2f} of {total:.2f} device-hours."
-    note += f" {silent} runs do not say how long they took." if silent else ""
+    note += f" {silent} runs have no duration." if silent else ""
     return to_html(frame, notes=[note])
 
 
 def _kinds(runs: pd.DataFrame) -> Iterator[str]:
     present = set(current(runs)["run_id"])
     for status, role, run_id in zip(runs["status"], runs["role"], runs["run_id"], strict=True):
-        left_out = "" if role != "cell" or run_id in present else " (outside the present sweep)"
-        yield f"{status}, {role}" if role != "cell" else f"{status}{left_out}"
+        outside = "" if run_id in present else " (outside the present sweep)"
+        yield f"{status}, {role}" if role != "cell" else f"{status}{outside}"
 
 
 def _provenance(runs: pd.DataFrame) -> str:
-    """Which code ran where; what differs between runs is listed in full, with how many have it."""
+    """Code, users and machines of the runs; values that differ are listed with their counts."""
     keys = ["commit", "git_dirty", "source", "user", "host", "resources", "probe.protocols"]
     keys += sorted(str(name) for name in runs if str(name).startswith("version."))
-    rows = []
-    for key in keys:
-        counts = runs[key].fillna("-").astype(str).value_counts().sort_index() if key in runs else pd.Series(dtype=int)
+    rows = {}
+    for key in filter(runs.__contains__, keys):
+        counts = runs[key].fillna("-").astype(str).value_counts().sort_index()
         texts = [value if len(counts) == 1 else f"{value} ({count} runs)" for value, count in counts.items()]
-        if texts:
-            rows.append((short(key) if key.startswith("version.") else key, ", ".join(map(str, texts))))
-    frame = pd.DataFrame(
-        [[text] for _, text in rows], index=pd.Index([key for key, _ in rows], name=""), columns=["value"], dtype=object
-    )
+        rows[key.removeprefix("version.")] = ", ".join(map(str, texts))
+    frame = pd.DataFrame({"value": rows.values()}, index=pd.Index([*rows], name=""), dtype=object)
     return f"<p>{len(runs)} MLflow runs, {runs['cell_key'].nunique()} cells.</p>\n{to_html(frame)}"

@@ -10,21 +10,21 @@ WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
 
 
 def links(base: str, store: str) -> str:
-    """A link per sweep, and one that shows means over seeds where it has several, as engine.experiment laid them out.
+    """A link to the runs of each sweep, and to its means over seeds where it has several.
 
-    They open the runs; without workflowType an empty page of another kind would open.
+    Without workflowType, MLflow opens an empty page.
     """
     lines = []
     for name, experiment in sorted(sweeps_in(store).items()):
         page = f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
         views = [view for view in WHAT if f"mlflow.sharedViewState.{view}" in experiment.tags]
         lines += [f"{name:<28}{WHAT[view]:<18}{page}&viewStateShareKey={view}" for view in views]
-        lines += [f"{name:<28}{'cells':<18}{page}"] * (not views)  # a store from before those tags
+        lines += [f"{name:<28}{'cells':<18}{page}"] * (not views)  # an older store
     return "\n".join(lines)
 
 
 def main(words: list[str]) -> int:
-    """Print the links and become the server; exit code 2 where there is no store."""
+    """Print the links and replace this process by the server; exit code 2 without a store."""
     parser = argparse.ArgumentParser(prog="python -m analysis.ui", description="The MLflow UI on loopback.")
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(words).port
@@ -36,10 +36,10 @@ def main(words: list[str]) -> int:
         return 2
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else a dozen processes for jobs that nobody submits
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else it starts a dozen idle processes
     server = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server += ["--uvicorn-opts", "--log-level warning"]
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = store  # not as an argument: all users of a machine can read those
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store  # not as an argument, which other users of the machine can read
     os.execv(sys.executable, [sys.executable, "-m", *server])
 
 

@@ -1,1 +1,1 @@
-"""What to run: one short file per study; the machinery is in sweeps.engine."""
+"""Studies, one short file each; sweeps.engine runs them."""

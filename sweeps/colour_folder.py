@@ -2,7 +2,7 @@
 
     python sweeps/colour_folder.py data.path=DIR      (DIR/train/<class>/*.jpg, DIR/test/<class>/*.jpg)
 
-Two short epochs show that the data and the machine work, not what the method can do: expect 30 to 40 % on CIFAR-10.
+A check of data and machine in two short epochs, not of the method: expect 30 to 40 % on CIFAR-10.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""LeJEPA on handwritten digits: does a short Optuna search find the paper's region?
+"""LeJEPA on handwritten digits: a short Optuna search for the paper's region of hyper-parameters.
 
 Expect a linear probe of 0.97 to 0.99 on test for lamb near 0.02 and learning rates near 0.005, 15 points or more above
 no training.

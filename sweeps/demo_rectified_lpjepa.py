@@ -1,6 +1,6 @@
 """Rectified LpJEPA on handwritten digits: sparsity and accuracy over the target's p and mu.
 
-Expect the measured non-zero fraction to fall with mu for every p, as theory's does, and the encoder to stay accurate.
+Expect the measured non-zero fraction to fall with mu for every p, as in theory, and the encoder to stay accurate.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
-"""LeJEPA, Table 5: pre-trained and judged on one data set, small ones among them; best of some settings by val.
+"""LeJEPA, Table 5: pre-training and evaluation on one data set, also small ones; best of some settings by val.
 
-At the paper's scale data/flowers102 and its likes are folders of images: DIR/train/<class>/*, DIR/test/<class>/*.
-Expect 64 to 93 %, and on galaxy10 more than a far larger encoder transferred from ImageNet.
+At the paper's scale data/flowers102 and the others are folders of images: DIR/train/<class>/*, DIR/test/<class>/*.
+Expect 64 to 93 %, and on galaxy10 more than from a far larger encoder transferred from ImageNet.
 """
 
 import dataclasses

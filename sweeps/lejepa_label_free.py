@@ -1,4 +1,4 @@
-"""LeJEPA, Figs. 10, 11, 19 and 21: does the training loss tell which run is best, without any label?
+"""LeJEPA, Figs. 10, 11, 19 and 21: selection of the best run by its training loss, without labels.
 
 Expect the rank correlation of loss / lamb^alpha with test accuracy to peak near alpha = .4 (paper: .94 to .99).
 """

@@ -2,7 +2,7 @@
 
 The table prints neither views nor lamb; all encoders here have those of Table 7's best ResNet-50: 4 views, lamb .02.
 
-Expect the predictor to be of no use, averaging to help ViTs, and deeper projectors to help all.
+Expect no gain from the predictor, a gain from averaging for ViTs, and a gain from deeper projectors for all.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""LeJEPA, Table 3 and Fig. 12: how many labelled images per class, with the encoder frozen or fine-tuned.
+"""LeJEPA, Table 3 and Fig. 12: number of labelled images per class, with the encoder frozen or fine-tuned.
 
 Expect frozen encoders ahead with few labels and fine-tuned ones with many.
 """

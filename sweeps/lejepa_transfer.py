@@ -1,8 +1,8 @@
-"""LeJEPA, Table 2: pre-trained on one data set, frozen, judged on others with 1, 10 or all images per class.
+"""LeJEPA, Table 2: pre-training on one data set; frozen encoder evaluated on others, 1, 10 or all images per class.
 
     python sweeps/lejepa_transfer.py --scale paper data.path=DIR probe.transfer=dtd=DIR,cifar10=DIR,...
 
-Expect far more from 10 images per class than from one.
+Expect far higher accuracy with 10 images per class than with one.
 """
 
 import sys

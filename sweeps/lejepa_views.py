@@ -1,4 +1,4 @@
-"""LeJEPA, Table 1 b: how many views, and how many of them global. The batch grows with the views, as in the paper.
+"""LeJEPA, Table 1 b: numbers of views and of global views. The batch grows with the views, as in the paper.
 
 Expect one global view to be far worse (paper: 53 to 69 %), two and four to be alike (72 to 75 %), and more views to
 help a little.

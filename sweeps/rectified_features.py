@@ -1,6 +1,6 @@
 """Rectified LpJEPA, Fig. 3a: target rectified or not, against features rectified or not.
 
-Expect both rectified to be best, neither to be accurate but dense, and the mixed pairs to lose much.
+Expect the best accuracy with both rectified, about as much but dense features with neither, and a large loss with one.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Rectified LpJEPA, Figs. 3b and 3c: sparsity and accuracy over the target's p and mu.
 
-Expect the share of non-zeros to fall with mu as theory says, a little above it, and accuracy to hold until about one
-entry in twenty is left, then to fall off a cliff.
+Expect the fraction of non-zeros to fall with mu, slightly above theory, and accuracy to stay high until about 5 % of
+the entries are non-zero, then to drop sharply.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Rectified LpJEPA, Table 1 and Fig. 4: targets RGG(p, mu), sparse and dense baselines.
 
-Finished cells judged on other data sets fill Tables 3 to 8: --evaluate probe.transfer=dtd=DIR,cifar10=DIR,... Expect
-all to be about as accurate, but for the sparsest target, and the projector's probe to be below the encoder's.
+Evaluation on other data sets fills Tables 3 to 8: --evaluate probe.transfer=dtd=DIR,cifar10=DIR,... Expect equal
+accuracies, except for the sparsest target, and the projector's probe below the encoder's.
 """
 
 import sys

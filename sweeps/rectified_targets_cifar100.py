@@ -1,6 +1,6 @@
 """Rectified LpJEPA, Table 2: the targets and baselines of Table 1 on CIFAR-100.
 
-Expect the encoder's accuracy to be alike for all (paper: 65.7 to 66.3 %).
+Expect about the same accuracy of the encoder for all (paper: 65.7 to 66.3 %).
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""Check of LaTeX tables without a compiler."""
+"""Check of LaTeX tables without a compiler: environments, braces, columns, special characters."""
 
 import re
 
 
 def check_latex(text: str) -> None:
-    """Environments, braces, columns and special characters, as a compiler would refuse them."""
+    """Assert that a compiler would accept a table."""
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
     assert begun == ended[::-1]
     bare = re.sub(r"\\[&%$#_{}]", "", text.partition("\n")[2])  # without escaped characters and the first comment

@@ -7,6 +7,7 @@ killed driver, and a later run resumes it.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
@@ -48,7 +49,6 @@ class SimulatedSweep:
         self.epochs = 0  # trained so far
         self.launched: list[Cell] = []  # as often as they were suggested
         self.recorded: list[str] = []  # keys of best candidates' cells with the other seeds
-        self.ends: list[tuple[int, Entry]] = []  # epochs trained when a cell ended, and how
         self.notes: list[str] = []
 
     def plan(self) -> Plan:
@@ -57,8 +57,8 @@ class SimulatedSweep:
         fixed = tuple(fixed_cells(self.sweep, self._base))
         return Plan(self.sweep, self._base, fixed, dict(self.entries), rules=rules).with_searches(self._warm)
 
-    def run(self, *, turns: int | None = None, admit: Callable[[Cell], bool] = lambda cell: True) -> CellSearcher:  # noqa: ARG005
-        """Launch the sweep, and kill it after a number of turns."""
+    def run(self, *, turns: int | None = None, **options: Any) -> CellSearcher:
+        """Launch the sweep, with options of the searcher, and kill it after a number of turns."""
         plan = self.plan()
         judge = Judge(plan)
         busy: list[_Lane] = []
@@ -67,9 +67,9 @@ class SimulatedSweep:
             parallel=self._lanes > 1,
             announce=self.launched.append,
             record=self.recorded.extend,
-            admit=admit,
             rungs=judge.seen,
             note=self.notes.append,
+            **{"admit": lambda _: True, **options},
         )
         trial = 0
         while turns is None or turns > 0:
@@ -121,7 +121,6 @@ class SimulatedSweep:
     ) -> bool:
         entry = dataclasses.replace(self.entries[lane.cell.key], status=status, reason=reason)
         self.entries[lane.cell.key] = entry
-        self.ends.append((self.epochs, entry))
         ended = {} if status == "pruned" else {"status": status}
         searcher.on_trial_complete(lane.trial, {**metrics, **ended})
         return True

@@ -1,7 +1,5 @@
 """Rectified LpJEPA Fig. 3 a: rectified and plain targets with rectified and plain features, accuracy and L0."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,13 +44,9 @@ def _bars(axes: Axes, table: pd.DataFrame, metric: str, factor: float) -> None:
             if not len(found) or not np.isfinite(found[metric].iloc[0]):
                 continue
             x, y, yerr = place + (-0.2 if rectified else 0.2), factor * found[metric], factor * found[f"{metric} std"]
-            style: dict[str, Any] = {
-                "color": look["color"] if rectified else "0.85",
-                "edgecolor": "0.2",
-                "hatch": hatch,
-            }
+            color = look["color"] if rectified else "0.85"
             label = ("features z+" if rectified else "features z") if place == 0 else None
-            bars = axes.bar(x, y, yerr=yerr, width=0.36, label=label, **style)
+            bars = axes.bar(x, y, yerr=yerr, width=0.36, label=label, color=color, edgecolor="0.2", hatch=hatch)
             axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.2f", padding=2, fontsize=8)
     axes.set_xticks(range(len(TARGETS)), [*TARGETS.values()])
     axes.margins(y=0.15)

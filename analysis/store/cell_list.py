@@ -1,7 +1,7 @@
-"""The list of cells that a sweep asks for, in the tags of its experiment. Launches write it; selection reads it.
+"""List of the cells that a sweep asks for, in the tags of its experiment. Launches write it; selection reads it.
 
-The keys stand in `sweep.cells`, `sweep.cells.1`, ..., 250 in each. The first tag begins with their number and a digest
-of them all, so that neither leftover tags of a longer list nor a list that was half written is taken for it.
+The tags `sweep.cells`, `sweep.cells.1`, ... have 250 keys each. The first begins with the number of keys and a digest
+of them all: remaining tags of a longer list, or a half-written list, are recognised.
 """
 
 import hashlib
@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 
 _TAG = "sweep.cells"
-_KEYS = 250  # in one tag: 4,250 characters, where MLflow 3 takes 20,000 and older servers 5,000
+_KEYS = 250  # in one tag: 4,250 characters; MLflow 3 accepts 20,000, older servers 5,000
 
 
 def to_tags(keys: Iterable[str]) -> dict[str, str]:
-    """The tags of a list of cell keys, each key once, in the order in which they are to be written.
+    """The tags of a list of cell keys, each key once, in the order of writing.
 
-    The first tag comes last: until it is written, readers find the old list, or none where they were mixed. Tags of a
-    longer list of before may stay.
+    The first tag is last: until it is written, readers find the old list, or none if tags of both are mixed. Tags of a
+    longer, older list may stay.
     """
     listed = [*dict.fromkeys(keys)]
     chunks = [" ".join(listed[start : start + _KEYS]) for start in range(0, max(1, len(listed)), _KEYS)]
@@ -25,7 +25,7 @@ def to_tags(keys: Iterable[str]) -> dict[str, str]:
 
 
 def recorded_cells(tags: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The cell keys in an experiment's tags; None where no list was written, or not completely."""
+    """The cell keys in an experiment's tags; None without a complete list."""
     words = tags.get(_TAG, "").split()
     if len(words) < 2:
         return None

@@ -1,6 +1,6 @@
-"""The curves of an experiment's runs, all at once: an sqlite store's by plain SQL, any other's by MLflow's client.
+"""Curves of an experiment's runs, read all at once: by plain SQL from an sqlite store, else by MLflow's client.
 
-The client asks once per run and metric: minutes for one metric of 10,000 runs, where one query needs 2 s.
+The client sends a request per run and metric: minutes for one metric of 10,000 runs, where one query takes 2 s.
 """
 
 import sqlite3
@@ -21,12 +21,9 @@ _POINT = np.dtype([("run", "i4"), ("metric", "i4"), ("step", "i8"), ("at", "i8")
 def read_points(
     client: MlflowClient, experiment_id: str, uri: str, run_ids: Sequence[str], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """Columns run_id, metric, epoch, value of these runs of an experiment. Writes nothing.
+    """Columns run_id, metric, epoch, value of these runs of an experiment; no name: all metrics. Writes nothing.
 
-    An epoch that was logged again, after a restart, counts with its last value: the latest, of two at once the larger.
-
-    Args:
-        metrics: all that there are, if none is named.
+    An epoch that was logged again, after a restart, has its latest value, of two at the same time the larger.
     """
     file = sqlite_file(uri)
     if file is not None:
@@ -43,7 +40,7 @@ def _by_client(client: MlflowClient, run_ids: Sequence[str], metrics: Sequence[s
 
 
 def _latest(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
-    """One row per run, metric and step, of rows (run id, metric, step, time, value)."""
+    """One row per run, metric and step, from rows (run id, metric, step, time, value)."""
     runs: dict[str, int] = {}
     names: dict[str, int] = {}
     points = np.fromiter(

@@ -1,4 +1,4 @@
-"""Sweeps as files that need no store: python -m analysis export [SWEEP ...]. What reads them is sources.Export."""
+"""Export of sweeps as files: python -m analysis export [SWEEP ...]. sources.Export reads them."""
 
 import difflib
 import json
@@ -12,14 +12,14 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 
 from analysis.store.folders import below, is_url, opened_folder
-from analysis.store.runs import NothingToShow, has_runs, load_histories, load_runs, notes_of, sweeps_in
+from analysis.store.runs import NothingToShow, has_runs, load_histories, load_runs, sweeps_in
 from analysis.store.sources import ABOUT, POINTS, RUNS, digest_of, file_name, open_source, shown
 
-_OF_SWEEP = "sweep."  # columns that are equal in all rows: in a CSV they would be most of its bytes
+_OF_SWEEP = "sweep."  # columns with one value, which would be most of a CSV's bytes
 
 
 def export_to(where: str, sweep: str, store: str) -> list[str]:
-    """write_export into the folder of a path or URL; the paths or URLs of the files.
+    """Write an export into the folder of a path or URL. Returns the paths or URLs of the files.
 
     Raises:
         NothingToShow: see write_export.
@@ -37,10 +37,10 @@ def export_to(where: str, sweep: str, store: str) -> list[str]:
 
 
 def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
-    """The sweeps of these names, or all that have runs where none is named; at a scale, if one is given.
+    """The sweeps of these names, or all that have runs if none is named; at a scale, if one is given.
 
     Raises:
-        NothingToShow: no such store, one of the names is not in it, or nothing at all.
+        NothingToShow: no such store, or one of the names, or any sweep, is not in it.
     """
     source = open_source(store)
     filled = {name: it.tags.get("sweep.scale", "") for name, it in sweeps_in(source).items() if has_runs(it, source)}
@@ -59,10 +59,10 @@ def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
 
 def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
     """Write folder/<sweep>/: runs (a row per cell, see load_runs) and history (a row per cell, metric and epoch), each
-    as Parquet, which analysis reads in the place of a store, and as CSV for everything else; and sweep.json.
+    as Parquet, which analysis reads in place of a store, and as CSV for other programs; and sweep.json.
 
-    The CSV of the runs leaves out the tags of the sweep, which sweep.json has, its list of cells among them. The same
-    store gives the same bytes. Each file appears whole; sweep.json comes last and vouches for the others.
+    The CSV of the runs leaves out the tags of the sweep, which sweep.json has. The same store gives the same bytes.
+    Each file appears whole; sweep.json comes last and has the digests of the others.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
@@ -87,7 +87,7 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
         "store": shown(store),
         "runs": len(runs),
         "points": len(history),
-        "notes": notes_of(runs),
+        "notes": runs.attrs["notes"],
         "tags": experiment.tags,
         "versions": {name: version(name) for name in ("mlflow", "pandas", "pyarrow")},
         "digests": {name: digest_of(to / name) for name in files},
@@ -98,7 +98,7 @@ def write_export(sweep: str, store: str, folder: Path) -> list[Path]:
 
 
 def _write_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Write under another name and rename, so that readers find the whole file."""
+    """Write under another name and rename, so that readers find whole files only."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         write(partial)

@@ -1,4 +1,4 @@
-"""From the records of an experiment to the tidy frame of its cells, with notes on what was left out."""
+"""The tidy frame of an experiment's cells, with notes on runs that were left out."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ from mlflow.entities import Experiment
 
 from analysis.store.records import Record, base_of, one_per_cell, with_later
 
-PLACES = {"data.path", "data.download"}  # parameters that say where data lies: they decide no result
-SYSTEM = "system/"  # metrics of the machine, for the MLflow UI: curves, but no results
+PLACES = {"data.path", "data.download"}  # locations of data, which do not change results
+SYSTEM = "system/"  # metrics of the machine, for the MLflow UI; not results
 _TAGS = {
     "mlflow.runName": "run_name",
     "mlflow.user": "user",
@@ -27,7 +27,7 @@ _STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references
 def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     """One row per cell, in the order of the records: see analysis.store.runs.load_runs. Empty without cells.
 
-    attrs["notes"] counts what was left out, a line for each kind.
+    attrs["notes"] has a line for each kind of run or value that was left out, with its count.
 
     Raises:
         ValueError: the experiment lacks a tag that every sweep has, or has one that is damaged.
@@ -56,7 +56,7 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
 
 
 def typed(texts: pd.Series, recorded: str | None = None) -> pd.Series:
-    """A column of texts as int, float or bool where every text is one, else as it is.
+    """A column of texts as int, float or bool if every text is one, else unchanged.
 
     Args:
         recorded: the type that the launch recorded for this parameter; without one it is guessed from the texts.
@@ -86,7 +86,7 @@ def _check_tags(experiment: Experiment) -> None:
 
 
 def _cells(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
-    """The records of cells, one each, and how many runs and values are none; the sweep's own run is not counted."""
+    """One record per cell, and counts of the other runs and values; the sweep's own run is not counted."""
     others = [record for record in records if record.tags.get("role") != "plan"]
     keyed = [record for record in others if "cell_key" in record.tags]
     whole = [record for record in keyed if _is_int(record.params.get("seed")) and _is_int(record.params.get("epochs"))]
@@ -105,11 +105,11 @@ def _is_int(text: str | None) -> bool:
 
 
 def _row(run: Record, shared: Iterable[str]) -> dict[str, Any]:
-    """Tags first: one that somebody added under the name of a parameter or a metric does not take its place."""
+    """A row of the frame. Parameters and metrics replace tags of the same name, which users may have added."""
     tags = {_TAGS.get(key, key): text for key, text in run.tags.items()}
     usual = {"role": "cell", "status": _STATUS.get(run.status, "running"), "reason": "", "workers": None}
     row = usual | {key: text for key, text in tags.items() if not key.startswith(("mlflow.", SYSTEM))}
-    if row["status"] == "running" and run.status in _STATUS:  # its driver was killed while it ended the run
+    if row["status"] == "running" and run.status in _STATUS:  # its driver was killed meanwhile
         row["status"] = "interrupted"
     return {
         **row,
@@ -121,17 +121,17 @@ def _row(run: Record, shared: Iterable[str]) -> dict[str, Any]:
 
 
 def _half_written(frame: pd.DataFrame, runs: Sequence[Record]) -> pd.Series:
-    """Finished runs without what finished runs have: no metric at all, or none on test where others have some."""
-    told = pd.Series([bool(run.metrics) for run in runs])
+    """True for finished runs without any metric, or without test metrics where other runs have some."""
+    measured = pd.Series([bool(run.metrics) for run in runs])
     tested = pd.Series([any(name.startswith("test/") for name in run.metrics) for run in runs])
     finished = frame["status"] == "finished"
-    return finished & ~(tested if tested[finished].any() else told)
+    return finished & ~(tested if tested[finished].any() else measured)
 
 
 def _shared_by(about: Mapping[str, str], runs: Iterable[Record]) -> list[str]:
-    """The parameters that the cells of one version of the sweep have in common and that decide results.
+    """The parameters that decide results and that the cells of one version of the sweep share.
 
-    As the sweep's file said at its last launch; a store from before that tag: all but axes, seed and places.
+    Those of the sweep's last launch; in a store without that tag all but axes, seed and locations of data.
     """
     if "sweep.base" in about:
         return [*json.loads(about["sweep.base"])]

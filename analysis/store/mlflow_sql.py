@@ -1,8 +1,8 @@
-"""Queries on the private tables of MLflow's sqlite store: 1.3 s for 10,000 runs, where its client needs 37 s.
+"""Queries on the private tables of MLflow's sqlite store: 1.3 s for 10,000 runs, where its client takes 37 s.
 
 Written for MLflow 3.17.2, whose tables have the alembic version SCHEMA. Other tables or columns raise sqlite3.Error;
-records.py and curves.py then read by MLflow's client, slower and with the same result. Only has_mlflow_tables has no
-such substitute: without the table `experiments` a file counts as no MLflow store.
+records.py and curves.py then use MLflow's client, with the same result. A file without the table `experiments` counts
+as no MLflow store.
 """
 
 import math
@@ -21,9 +21,9 @@ _COLUMNS = {"runs": "name, status, start_time, end_time", "latest_metrics": "key
 
 @contextmanager
 def active_rows(file: Path, experiment_id: str) -> Iterator[Callable[[str], Iterable[tuple[Any, ...]]]]:
-    """A function of a table's name: its rows for the runs of an experiment that are not deleted.
+    """A function of a table's name that gives its rows for the runs of an experiment that are not deleted.
 
-    All are read in one transaction, so that they show one state of the store.
+    One transaction: all rows show the same state of the store.
 
     Tables: runs (id, name, status, start, end); params and tags (run id, key, value);
     latest_metrics (run id, key, value, 1 where that is NaN).
@@ -36,7 +36,7 @@ def active_rows(file: Path, experiment_id: str) -> Iterator[Callable[[str], Iter
 
 
 def metric_rows(file: Path, experiment_id: str, metrics: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Run id, metric, step, time and value of every logged point of an experiment; of all metrics if none is named."""
+    """Run id, metric, step, time and value of every logged point of an experiment; no name: all metrics."""
     named = f"and key in ({', '.join('?' * len(metrics))})" if metrics else ""
     with _connection(file) as connection:
         columns = "run_uuid, key, step, timestamp, value, is_nan"
@@ -46,20 +46,20 @@ def metric_rows(file: Path, experiment_id: str, metrics: Sequence[str]) -> Itera
 
 
 def has_mlflow_tables(file: Path) -> bool:
-    """Whether a file is the sqlite database of an MLflow store.
+    """True if a file is the sqlite database of an MLflow store.
 
     Raises:
-        sqlite3.DatabaseError: it is no database, damaged, or locked.
+        sqlite3.DatabaseError: it is not a database, damaged, or locked.
     """
     with _connection(file) as connection:
         return any(connection.execute("select 1 from sqlite_master where name = 'experiments'"))
 
 
 def finite_or_inf(value: float) -> float:
-    """A metric's value as it was logged: MLflow's sqlite store writes an infinity as the largest float."""
+    """The value of a metric as logged: MLflow's sqlite store writes an infinity as the largest float."""
     return math.inf * value if abs(value) == sys.float_info.max else value
 
 
 def _connection(file: Path) -> closing[sqlite3.Connection]:
-    """A connection that reads only: MLflow may write, and no missing file is created."""
+    """A read-only connection: MLflow may write meanwhile, and no file is created."""
     return closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True))

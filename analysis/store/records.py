@@ -1,6 +1,6 @@
-"""The runs of one experiment, all at once: from an sqlite store by plain SQL, from any other by MLflow's client.
+"""Runs of one experiment, read all at once: by plain SQL from an sqlite store, else by MLflow's client.
 
-The sweep engine reads its ledger here as well.
+The sweep engine reads its ledger with the same functions.
 """
 
 import json
@@ -22,7 +22,7 @@ _PAGE = 1000  # runs per query of the client
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One run as the store has it; of metrics the last values. Deleted runs have none."""
+    """One run of the store, with the last values of its metrics."""
 
     run_id: str
     name: str
@@ -32,10 +32,10 @@ class Record:
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)  # metrics for which the store has something else than a number
+    unreadable: list[str] = field(default_factory=list)  # metrics whose value is not a number
 
     def measured(self, name: str, value: Any) -> None:
-        """Take the last value of a metric."""
+        """Set the last value of a metric."""
         if isinstance(value, float | int):
             self.metrics[name] = finite_or_inf(value)
         else:
@@ -45,8 +45,7 @@ class Record:
 def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Record]:
     """Every run of an experiment that is not deleted, oldest first. Writes nothing.
 
-    A store that plain SQL cannot read (a server, another database, tables of a later MLflow, one that is locked for
-    long) is read by the client, which is slower and has the last word on what is wrong with it.
+    Where plain SQL fails (tables of a later MLflow, a long lock), the slower client reads it or raises the error.
     """
     file = sqlite_file(uri)
     if file is not None:
@@ -56,21 +55,21 @@ def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Rec
 
 
 def in_order(records: list[Record]) -> list[Record]:
-    """By start, and by id where two started at once."""
+    """The records by start time and id."""
     return sorted(records, key=lambda record: (record.start_time, record.run_id))
 
 
 def with_later(params: Mapping[str, str], later: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Parameters, and the default of every config field that was added after they were recorded.
+    """Parameters, with the default of every config field that was added after they were recorded.
 
     Args:
-        later: the later fields and their defaults, under "*" of every config, under a method's name its own.
+        later: later fields and their defaults; those of every config under "*", those of a method under its name.
     """
     return {**later.get("*", {}), **later.get(params.get("method", ""), {}), **params}
 
 
 def base_of(tags: Mapping[str, str], later: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The parameters that all cells of a sweep share, by its experiment's tags; {} where these do not say.
+    """The parameters that all cells of a sweep share, from its experiment's tags; {} without that tag.
 
     Args:
         later: see with_later.
@@ -80,7 +79,7 @@ def base_of(tags: Mapping[str, str], later: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _by_sql(file: Path, experiment_id: str) -> list[Record]:
-    """Equal texts are kept once: 10,000 runs then take 50 MB, not 170."""
+    """Records by SQL. Equal texts are kept once: 10,000 runs take 50 MB instead of 170."""
     known: dict[str, str] = {}
     once = known.setdefault
     with active_rows(file, experiment_id) as rows:
@@ -124,9 +123,10 @@ def _record(run: Run) -> Record:
 
 
 def one_per_cell(records: Iterable[Record]) -> list[Record]:
-    """Of several runs of one cell (a twin that a lost answer left, a copied store) the finished one, else the latest.
+    """One record per cell: the finished one of several, else the latest. Two would count as two seeds.
 
-    Two would count as two seeds. The records have cell keys, and come oldest first.
+    Several exist after a lost answer to a run's creation, or in a copied store. The records have cell keys and are
+    sorted, oldest first.
     """
     chosen: dict[str, Record] = {}
     for record in records:

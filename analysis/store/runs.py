@@ -1,4 +1,4 @@
-"""The runs of sweeps as tidy frames, from an MLflow store or a folder of exports. Reading never creates a store."""
+"""Runs of sweeps as tidy frames, from an MLflow store or a folder of exports. Reading never creates a store."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Experiment
 
-from analysis.store.frames import typed
 from analysis.store.sources import NothingToShow, RunSource, open_source
 from analysis.store.uri import store_uri
 
@@ -16,15 +15,13 @@ __all__ = [
     "load_histories",
     "load_history",
     "load_runs",
-    "notes_of",
     "store_uri",
     "sweeps_in",
-    "typed",
 ]
 
 
 def sweeps_in(store: str | RunSource) -> dict[str, Experiment]:
-    """The sweeps of a store or a folder of exports, by name; other people's experiments lack the sweep tags."""
+    """The sweeps of a store or a folder of exports, by name; experiments without sweep tags are left out."""
     return open_source(store).sweeps()
 
 
@@ -34,18 +31,18 @@ def has_runs(experiment: Experiment, store: str | RunSource) -> bool:
 
 
 def load_runs(sweep: str, store: str | RunSource | None = None) -> pd.DataFrame:
-    """One row per cell of the sweep, oldest first; runs that are deleted, foreign or half made are left out.
+    """One row per cell of the sweep, oldest first; deleted, foreign and incomplete runs are left out.
 
     Columns: every parameter under its dotted name, as int, float, bool or str; every metric under its name, its last
-    value, but for those of the machine (system/); run_name, cell_key, role, status, reason, workers, epoch (the last
+    value, except those of the machine (system/); run_name, cell_key, role, status, reason, workers, epoch (the last
     one logged), device_seconds, commit, user and the other tags; run_id, start_time, end_time; sweep, and the
     experiment's tags: sweep.kind, sweep.goals, sweep.axes, sweep.searched, sweep.seeds, sweep.base, sweep.grid,
     sweep.references, sweep.later and sweep.types, those of structure as JSON, and the list of its cells (see
     analysis.store.cell_list); absent where the store does not have them. `base` is, as JSON, the configuration that the
-    cells of one version of the sweep share: what decides their results, but axes and seed. Types are those that the
-    launch recorded; in older stores they are guessed from the values.
+    cells of one version of the sweep share and that decides their results, without axes and seed. Types are those that
+    the launch recorded; in older stores they are inferred from the values.
 
-    Of several runs of one cell the finished one counts, else the latest; notes_of counts those left out.
+    Of several runs of one cell the finished one counts, else the latest. attrs["notes"] counts the runs left out.
 
     Args:
         store: an MLflow URI or the path of a folder of exports, which give equal frames; or one that is open.
@@ -56,15 +53,10 @@ def load_runs(sweep: str, store: str | RunSource | None = None) -> pd.DataFrame:
     return open_source(store or store_uri()).runs(sweep)
 
 
-def notes_of(runs: pd.DataFrame) -> list[str]:
-    """The counts of what load_runs left out, a line for each kind. pandas forgets it where frames are concatenated."""
-    return runs.attrs.get("notes", [])
-
-
 def load_history(sweep: str, metric: str, store: str | RunSource | None = None) -> pd.DataFrame:
     """The curve of a metric for every run, long: run_id, cell_key, run_name, epoch, value.
 
-    An epoch that was logged again, after a restart, counts with its last value.
+    An epoch that was logged again, after a restart, has its last value.
 
     Raises:
         NothingToShow: see load_runs.
@@ -73,8 +65,9 @@ def load_history(sweep: str, metric: str, store: str | RunSource | None = None) 
 
 
 def load_histories(sweep: str, metrics: Sequence[str] = (), store: str | RunSource | None = None) -> pd.DataFrame:
-    """The curves of several metrics (of all, if none is named) for every run, long: run_id, cell_key, run_name, metric,
-    epoch, value; in the order of load_runs, of the metrics as they were named, and of the epochs.
+    """Curves of several metrics (no name: all) of every run, long: run_id, cell_key, run_name, metric, epoch, value.
+
+    Sorted by the order of load_runs, of the named metrics, and of the epochs.
 
     Raises:
         NothingToShow: see load_runs.
@@ -83,11 +76,9 @@ def load_histories(sweep: str, metrics: Sequence[str] = (), store: str | RunSour
     runs = source.runs(sweep)
     points = source.points(sweep, runs["run_id"].tolist(), metrics)
     order = [*metrics] or sorted(points["metric"].unique())
-    run, metric = (
-        pd.Index(runs["run_id"]).get_indexer(pd.Index(points["run_id"])),
-        pd.Index(order).get_indexer(pd.Index(points["metric"])),
-    )
+    run = pd.Index(runs["run_id"]).get_indexer(pd.Index(points["run_id"]))
+    metric = pd.Index(order).get_indexer(pd.Index(points["metric"]))
     rows = np.lexsort([points["epoch"], metric, run])
-    rows = rows[run[rows] >= 0]  # not of runs that are deleted or foreign
+    rows = rows[run[rows] >= 0]  # without deleted and foreign runs
     who = runs[["run_id", "cell_key", "run_name"]].iloc[run[rows]].reset_index(drop=True)
     return pd.concat([who, points[["metric", "epoch", "value"]].iloc[rows].reset_index(drop=True)], axis=1)

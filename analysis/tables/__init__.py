@@ -1,9 +1,9 @@
 """One paper table per file, found by looking into this folder.
 
 A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame` of TableCell (see
-analysis.table.cells); it may have SWEEPS (those that it reads; by default the one of its own name; none: it reads no
-store), WITHIN (levels of rows or columns: for each of their values the best is marked; by default one best for each
-quantity) and `compared(runs)`, the frame that stands against the paper's numbers where it is not the table itself.
+analysis.table.cells). It may have SWEEPS (the sweeps that it reads, by default the one of its name; empty: no store),
+WITHIN (levels of rows or columns: the best number of each of their values is bold; by default the best of each
+quantity) and `compared(runs)`, the frame to compare with the paper's numbers if it is not the table.
 """
 
 import difflib
@@ -28,12 +28,12 @@ class UnknownTable(ValueError):
 
 
 def table_names() -> list[str]:
-    """The tables that have a file, but for the generic one."""
+    """The tables with a file, except the generic one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != GENERIC)
 
 
 def describe_table(name: str) -> tuple[str, tuple[str, ...]]:
-    """What a table file is for, and the sweeps that it reads, without scale."""
+    """Description of a table file, and the sweeps that it reads, without scale."""
     return str(_module(name).__doc__).partition("\n")[0], _sweeps(name)
 
 
@@ -41,8 +41,8 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
     """The table of that name, or the generic one for a sweep of the store.
 
     Args:
-        name: a table file, an experiment ("lejepa_views_mini"), or what it is called without its scale.
-        scale: by default the only one that the store has.
+        name: a table file, or an experiment with or without its scale ("lejepa_views_mini", "lejepa_views").
+        scale: by default the only one in the store.
 
     Raises:
         UnknownTable: neither, or not at one scale.
@@ -55,12 +55,11 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
         scale = scale or _only_scale(name, _sweeps(name), known)
         experiments = tuple(f"{sweep}_{scale}" if scale else sweep for sweep in _sweeps(name))
         title = f"{module.TITLE} ({scale})" if scale else module.TITLE
-        return _table(name, module_name=name, scale=scale, title=title, sweeps=experiments)
+        return _table(name, module, scale=scale, title=title, sweeps=experiments)
     sweep = f"{name}_{scale}" if scale else name
     if sweep in known:
-        return _table(
-            name, module_name=GENERIC, scale=scale, title=f"{sweep}: {_module(GENERIC).TITLE}", sweeps=(sweep,)
-        )
+        generic = _module(GENERIC)
+        return _table(name, generic, scale=scale, title=f"{sweep}: {generic.TITLE}", sweeps=(sweep,))
     everything = sorted({*table_names(), *known})
     close = difflib.get_close_matches(sweep, everything, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
@@ -82,7 +81,7 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
 
 
 def comparable_frame(name: str, built: FinishedTable) -> pd.DataFrame:
-    """What the paper's numbers of a table compare with: its frame, unless its file has `compared`."""
+    """The frame to compare with the paper's numbers: the table's, unless its file has `compared`."""
     module = _module(name)
     return module.compared(built.runs) if hasattr(module, "compared") else built.frame
 
@@ -96,7 +95,7 @@ def _known(store: str | RunSource | None) -> dict[str, dict[str, str]]:
 
 
 def _split(name: str, scale: str, known: dict[str, dict[str, str]]) -> tuple[str, str]:
-    """An experiment's name as sweep and scale; the sweep of an experiment in the store, else the table of that stem."""
+    """An experiment's name as sweep and scale: those of an experiment in the store, else a table's name and a scale."""
     if name in known and "sweep.name" in known[name]:
         return known[name]["sweep.name"], known[name]["sweep.scale"]
     stem, _, ending = name.rpartition("_")
@@ -106,7 +105,7 @@ def _split(name: str, scale: str, known: dict[str, dict[str, str]]) -> tuple[str
 
 
 def _only_scale(name: str, sweeps: Sequence[str], known: dict[str, dict[str, str]]) -> str:
-    """The scale at which the store has a table's sweeps; "" where they have none, or where nothing has run yet."""
+    """The only scale of a table's sweeps in the store; "" for sweeps without scale, or without any run."""
     if any(sweep in known for sweep in sweeps):
         return ""
     scales = sorted({tags["sweep.scale"] for tags in known.values() if tags.get("sweep.name") in sweeps})
@@ -124,13 +123,5 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def _table(name: str, *, module_name: str, scale: str, title: str, sweeps: tuple[str, ...]) -> TableSpec:
-    module = _module(module_name)
-    return TableSpec(
-        name=name,
-        scale=scale,
-        title=title,
-        sweeps=sweeps,
-        within=getattr(module, "WITHIN", ()),
-        build=module.build,
-    )
+def _table(name: str, module: Any, **about: Any) -> TableSpec:
+    return TableSpec(name=name, within=getattr(module, "WITHIN", ()), build=module.build, **about)

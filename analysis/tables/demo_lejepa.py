@@ -19,5 +19,5 @@ COLUMNS = (
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per trial: finished by rank, then the unfinished, then "random init"."""
+    """One row per trial: finished ones by rank, then the unfinished, then "random init"."""
     return ranked(runs, COLUMNS)

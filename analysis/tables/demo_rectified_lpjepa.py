@@ -16,8 +16,5 @@ QUANTITIES = (
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """Blocks of rows: the four quantities; in each, rows p and columns mu.
-
-    The quantities lie below one another because four grids side by side are too wide for a terminal or a page.
-    """
+    """Blocks of rows: the four quantities; in each, rows p and columns mu. Side by side they would be too wide."""
     return pivot(cells(runs), rows={"method.p": "p"}, columns={"method.mu": "mu"}, quantities=QUANTITIES)

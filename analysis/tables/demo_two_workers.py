@@ -25,7 +25,7 @@ DIFFERENCE = Quantity(label="difference", metric="difference", spec="+.2g")
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """Rows metrics, columns 1 worker, 2 workers, difference; the pair has one cell key.
 
-    Of several cells that ran with two workers, the latest counts: the best cell may have changed since the first.
+    The latest of several cells with two workers counts: the best cell may have changed since the first.
     """
     two = current(runs[runs["sweep"] == SWEEPS[1]]).sort_values("start_time").tail(1)
     one = runs[(runs["sweep"] == SWEEPS[0]) & runs["cell_key"].isin(two["cell_key"])]

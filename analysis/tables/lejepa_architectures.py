@@ -1,4 +1,4 @@
-"""LeJEPA, Fig. 9: encoders of many families, each with the best of its settings on val."""
+"""LeJEPA, Fig. 9: encoders of many families, each with its best setting on val."""
 
 from analysis.tables.lejepa_indomain import WITHIN, build
 

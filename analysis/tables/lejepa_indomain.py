@@ -1,4 +1,4 @@
-"""LeJEPA, Table 5: pre-trained and judged on one data set, by encoder; each with the best of its settings on val."""
+"""LeJEPA, Table 5: pre-training and evaluation on one data set, by encoder, each with its best setting on val."""
 
 import pandas as pd
 

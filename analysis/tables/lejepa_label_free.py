@@ -1,4 +1,4 @@
-"""LeJEPA, Sec. 6.3: the runs ranked without labels, by train loss / lamb^0.4, next to what the labels say."""
+"""LeJEPA, Sec. 6.3: runs ranked without labels, by train loss / lamb^0.4, next to their accuracies."""
 
 import math
 
@@ -16,7 +16,7 @@ SPEARMAN = Quantity(label="|Spearman|", metric="", spec=".4f")
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per run: finished by rank, then the unfinished, then references."""
+    """One row per run: finished ones by rank, then the unfinished, then references."""
     goal = f'[{{"metric": "{GOAL.metric}", "direction": "min", "over": "{GOAL.over}", "power": {GOAL.power}}}]'
     runs = runs.assign(**{GOAL.name: GOAL.scores(runs)}).assign(**{"sweep.goals": goal})
     settings = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
@@ -27,8 +27,8 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
-    """The paper's numbers are no run's: |C(alpha)|, over all of them, at alpha 0 and at the best alpha."""
-    (group,) = label_free(runs, draws=1)  # its intervals are not shown
+    """|C(alpha)| over all runs, at alpha 0 and at the best alpha, as in the paper."""
+    (group,) = label_free(runs, draws=1)  # the intervals are not used
     scores = {0: group.scores[0], "best": group.best}
     ids = tuple(runs.loc[group.points.index[:1], "run_id"])
     cells = [

@@ -16,11 +16,11 @@ METRICS = {
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rows frozen or not and the encoder, columns samples per class, as far as the data has so many."""
+    """Rows frozen or not and the encoder, columns samples per class that the data has."""
     found, parts = with_models(cells(runs)), {}
-    told = [count for count in METRICS["yes"] if any(f"test/{kind[count]}" in found for kind in METRICS.values())]
+    measured = [count for count in METRICS["yes"] if any(f"test/{kind[count]}" in found for kind in METRICS.values())]
     for frozen, metrics in METRICS.items():
-        quantities = [percent(count, f"test/{metrics[count]}") for count in told or ["all"]]
+        quantities = [percent(count, f"test/{metrics[count]}") for count in measured or ["all"]]
         part = pivot(found, rows={"encoder": "model"}, columns={}, quantities=quantities, quantities_in="columns")
         part.columns = pd.Index([one.label for one in quantities], name="samples per class")
         parts[frozen] = part

@@ -1,4 +1,4 @@
-"""LeJEPA, Table 6: SIGReg's time, forward and backward, as python -m benchmarks recorded it."""
+"""LeJEPA, Table 6: SIGReg's time, forward and backward, recorded by python -m benchmarks."""
 
 import json
 from pathlib import Path

@@ -11,6 +11,6 @@ PROTOCOLS = {("1",): "shot1_top1", ("10",): "shot10_top1", ("all",): "linear_top
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """A block of rows per number of shots, in it a row per encoder; a column per data set, and their mean."""
+    """A block of rows per number of shots, with a row per encoder; a column per data set, and their mean."""
     rows = {"encoder": "model", "dataset": "pretrained on", "epochs": "epochs"}
     return transfer(with_models(cells(runs)), rows=rows, protocols=PROTOCOLS, names=("shots",))

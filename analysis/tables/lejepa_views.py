@@ -1,4 +1,4 @@
-"""LeJEPA, Table 1 b: how many views, and how many of them global."""
+"""LeJEPA, Table 1 b: numbers of views and of global views."""
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def batches(found: pd.DataFrame) -> str:
-    """Which global batch goes with which number of views, if they differ."""
+    """Note on the global batch of each number of views, if they differ."""
     pairs = sorted({*zip(found["views"], found["views.num_global"], found["global_batch"], strict=True)})
     if len({batch for _, _, batch in pairs}) < 2:
         return ""

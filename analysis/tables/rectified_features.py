@@ -1,4 +1,4 @@
-"""Rectified LpJEPA, Fig. 3 a: rectified or Gaussian target, matched by rectified features or by z as it is."""
+"""Rectified LpJEPA, Fig. 3 a: rectified or Gaussian target against rectified or plain features."""
 
 import pandas as pd
 

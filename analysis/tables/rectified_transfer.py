@@ -16,6 +16,6 @@ PROTOCOLS = {
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """A block of rows per features and shots, which are the paper's tables; a column per data set, and their mean."""
+    """A block of rows per features and shots, each one of the paper's tables; a column per data set, and their mean."""
     rows = {"group": "group", "row": "target or method"}
     return transfer(with_methods(cells(runs)), rows=rows, protocols=PROTOCOLS, names=("features", "shots"))

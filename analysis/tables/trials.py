@@ -18,10 +18,10 @@ METRICS = ("test/linear_top1", "test/knn_top1", "test/linear_projector_top1")
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per trial: finished by rank, then the unfinished, then references. Headers are the store's names.
+    """One row per trial: finished ones by rank, then the unfinished, then references. Headers are the store's names.
 
-    Of several goals the first ranks, and "*" marks the Pareto set. A grid with several seeds has one row per setting,
-    with means over seeds. A tuned ablation has one row per point of its grid, with the best winner in bold.
+    The first of several goals ranks, and "*" marks the Pareto set. A grid with several seeds has one row per setting,
+    with means over seeds. A fair ablation has one row per point of its grid, with the best winner in bold.
     """
     goals = goals_of(runs)
     runs = runs.assign(**{goal.name: goal.scores(runs) for goal in goals})

@@ -69,7 +69,7 @@ def test_a_sweep_keeps_its_weights_in_the_bucket_and_evaluates_them(
     monkeypatch.setenv("JEPA_STORAGE", s3)
     file = results.parent / "kept.py"
     file.write_text(FILE)
-    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     sweep = runpy.run_path(str(file))["SWEEP"]
     assert main(sweep, str(file), ["--explain", "lamb=0.05"]) == 0

@@ -68,7 +68,7 @@ def _ray(command: str, file: Path, *words: str) -> None:
     Raises:
         ConfigError: it failed, with the head's own error or the line that tells what kept Ray from the head.
     """
-    ray = [Path(sys.executable).with_name("ray"), command, file, *words]
+    ray = [str(Path(sys.executable).with_name("ray")), command, str(file), *words]
     done = subprocess.run(
         ray, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
     )

@@ -1,6 +1,12 @@
+<<<<<<< HEAD:tests/integration/store/test_browse.py
 """Content of a store for MLflow's UI: links, groups of seeds, files of the sweep, resources of a cell.
 
 Run: python -m pytest tests/integration/store/test_browse.py
+=======
+"""The store in the MLflow UI: links, groups of seeds, artifacts of the sweep's own run, resources of a cell.
+
+Run: python -m pytest tests/slow/test_browse.py
+>>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b:tests/slow/test_browse.py
 """
 
 import json
@@ -46,7 +52,11 @@ def test_cells_that_differ_in_their_seed_are_one_group() -> None:
     }
 
 
+<<<<<<< HEAD:tests/integration/store/test_browse.py
 def test_runs_have_a_group_and_the_experiment_a_view_that_averages_groups() -> None:
+=======
+def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
+>>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b:tests/slow/test_browse.py
     notes: list[str] = []
     book = ledger(SEEDS, notes)
     cell = make_plan(SEEDS, FILE).missing[0]
@@ -70,17 +80,23 @@ def test_runs_have_a_group_and_the_experiment_a_view_that_averages_groups() -> N
     assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
 
 
+<<<<<<< HEAD:tests/integration/store/test_browse.py
 def test_a_sweep_with_one_seed_has_no_view_of_means() -> None:
     ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
     assert len(links("http://h:1", store_uri()).splitlines()) == 1
 
 
 def test_an_old_sweep_without_views_has_a_link(store: str) -> None:
+=======
+def test_a_sweep_with_one_seed_has_one_link_also_in_an_older_store(store: str) -> None:
+    ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
+    assert len(links("http://h:1", store_uri()).splitlines()) == 1
+>>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b:tests/slow/test_browse.py
     line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
     assert line.endswith("/runs?workflowType=machine_learning")
 
 
-def test_the_sweeps_own_run_keeps_texts_and_figures_and_replaces_them() -> None:
+def test_the_sweeps_own_run_has_the_latest_texts_and_figures() -> None:
     for content in ("old", "new"):
         book = ledger(SEEDS, [], products=lambda content=content: {"table.md": content, "curve.png": b"\x89\xff"})
         assert book.close() == ""
@@ -92,7 +108,7 @@ def test_the_sweeps_own_run_keeps_texts_and_figures_and_replaces_them() -> None:
     assert sorted(file.name for file in folder.iterdir()) == ["curve.png", "plan.json", "table.md"]
 
 
-def test_files_that_cannot_be_made_end_no_sweep() -> None:
+def test_a_failure_of_tables_and_figures_does_not_end_a_sweep() -> None:
     def broken() -> dict[str, str | bytes]:
         raise KeyError("no column")
 

@@ -143,6 +143,7 @@ def test_take_over_waits_for_the_lock_file_of_a_living_launch_of_this_machine(re
 def test_of_two_launches_at_once_one_ends(results: Path, ends: list[int], monkeypatch: pytest.MonkeyPatch):
     """They share the store alone: each has read that nobody runs the sweep before the other wrote."""
     uri, begin = store_uri(), threading.Barrier(2)
+    monkeypatch.setattr(lock, "_HEARTBEAT_S", 5.0)  # far longer than a read and a write, on a busy machine too
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(lock._Lease, "acquire", _acquire_together(begin))
     folders = iter([results / "a", results / "b"])

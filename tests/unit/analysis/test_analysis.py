@@ -15,11 +15,10 @@ from analysis import tables
 from analysis.__main__ import main
 from analysis.select.compared import cells
 from analysis.select.objectives import goals_of
-from analysis.select.selection import current
 from analysis.store.cell_list import to_tags
-from analysis.store.runs import NothingToShow, load_history, load_runs, store_uri, typed
+from analysis.store.frames import typed
+from analysis.store.runs import NothingToShow, load_history, load_runs, store_uri
 from analysis.table.cells import Quantity
-from analysis.table.pivot import pivot
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
 from analysis.tables import trials
@@ -87,27 +86,6 @@ def test_a_grid_has_numbers_for_finished_cells_and_states_for_the_others(store: 
     )
 
 
-@pytest.mark.parametrize(
-    ("listed", "left"),
-    [
-        ({"method.depth": [2, 1], "data.flip": [False], "optim.lr": [1, "1e-05"]}, ["a", "b"]),
-        ({"method.depth": ["gn"]}, ["c"]),
-        ({"data.flip": [0, 1]}, []),
-        ({"method.never": [1]}, []),
-        ({}, ["a", "b", "c"]),
-    ],
-)
-def test_values_of_the_grid_match_as_numbers_or_as_words(listed: dict[str, list[object]], left: list[str]) -> None:
-    runs = pd.DataFrame(
-        {
-            **{"sweep.grid": json.dumps(listed), "role": "cell", "base": "{}", "run_id": ["a", "b", "c"]},
-            **{"start_time": 1, "method.depth": ["1", "2.0", "gn"], "optim.lr": [1e-5, 1.0, 2.0]},
-            "data.flip": [False, False, True],
-        }
-    )
-    assert current(runs)["run_id"].tolist() == left
-
-
 def test_seeds_give_mean_std_and_n(store: str) -> None:
     table = tables.find_table("demo_rectified_lpjepa").build(load_runs("seeds", store))
     both, half = table.loc["encoder top-1 (%) ↑", 0.0]
@@ -115,19 +93,6 @@ def test_seeds_give_mean_std_and_n(store: str) -> None:
     assert both.std == pytest.approx(2 * math.sqrt(2))  # deviations -2 and 2: sqrt((4 + 4) / (2 - 1))
     assert texts([both, half]) == ["92.0 ± 2.8 (n=2)", "80.0 (n=1, 1 diverged)"]
     assert table.loc[("non-zero, theory", 1), 0.0].text(".3f") == "0.500"  # a formula has no spread over seeds
-
-
-def test_an_axis_without_a_place_in_the_table_becomes_rows() -> None:
-    runs = pd.DataFrame(
-        {
-            "sweep.axes": '["method.p", "method.mu", "optim.lr"]',
-            **{"role": "cell", "status": "finished", "base": "{}", "run_id": ["a", "b"], "start_time": [1, 2]},
-            **{"method.p": 1.0, "method.mu": 0.0, "optim.lr": [0.1, 0.2], "test/x": [0.5, 0.7], "seed": 0},
-        }
-    )
-    x = Quantity(label="x", metric="test/x")
-    table = pivot(cells(runs), rows={"method.p": "p"}, columns={"method.mu": "mu"}, quantities=[x])
-    assert table[0.0].map(float).to_dict() == {(0.1, 1.0): 0.5, (0.2, 1.0): 0.7}
 
 
 @pytest.mark.parametrize(("name", "end"), [("demo_rectified_lpjepa", "6 missing"), ("demo_lejepa", "no cell yet")])
@@ -210,15 +175,6 @@ def test_a_fair_ablation_has_the_best_candidate_on_val_of_each_point_over_its_se
     ]
 
 
-def test_a_pruned_cell_has_its_last_epoch_and_no_rank(store: str) -> None:
-    runs = load_runs("fair", store).assign(**{"sweep.searched": "[]", "sweep.kind": "grid"})
-    table = ranked(runs, [Quantity(label="val", metric="val/probe_top1"), Quantity(label="lr", metric="optim.lr")])
-    unranked = [label for label in table.index if not isinstance(label, int)]
-    assert unranked == ["diverged", "failed", "pruned at 1", "running", "running"]
-    assert str(table.loc["pruned at 1", "val"]) == "-"
-    assert float(table.loc["pruned at 1", "lr"]) == 0.3
-
-
 def test_several_goals_rank_by_the_first_and_mark_the_pareto_set(store: str) -> None:
     table = built("front", store)
     assert table.index.tolist() == [1, 2, 3, 4, "pruned at 2"]
@@ -271,13 +227,6 @@ def test_selection_without_labels_ranks_by_loss_over_a_power_of_lamb() -> None:
     assert ranked(runs, [Quantity(label="lamb", metric="method.lamb")])["lamb"].iloc[0].mean == 0.4
     assert math.isnan(found.scores(study(**{"method.lamb": 0.0}))[0])
     assert "chosen by train/loss / method.lamb^0.5 from 3" in progress_note(runs)
-
-
-def test_two_workers_stand_beside_the_same_cell_on_one(store: str) -> None:
-    table = built("demo_two_workers", store)
-    assert [float(cell) for cell in table.loc["test/linear_top1"]] == pytest.approx([0.983, 0.9802, -0.0028])
-    assert float(table.loc["train/loss", "difference"]) == pytest.approx(1e-7)
-    assert [str(cell) for cell in table.loc["train/sigreg"]] == ["not measured", "not measured", "-"]
 
 
 def test_a_grid_without_a_table_shows_means_over_seeds_then_its_references(store: str) -> None:

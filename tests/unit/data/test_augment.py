@@ -4,7 +4,6 @@ Run: python -m pytest tests/unit/data/test_augment.py
 """
 
 import dataclasses
-import math
 
 import pytest
 import scipy.stats
@@ -80,18 +79,6 @@ def uniform(sample: torch.Tensor, low: float, high: float) -> bool:
 
 def happens(chosen: torch.Tensor, probability: float) -> bool:
     return scipy.stats.binomtest(int(chosen.sum()), len(chosen), probability).pvalue > 1e-3
-
-
-def test_crops_follow_their_distributions():
-    size, scale = 10**7, (0.05, 0.3)  # whole pixels do not show, and every crop fits: nothing is drawn again
-    values = drawn(PLAIN, scale=scale, size=size)
-    height, width = values.height, values.width
-    assert uniform((height * width / size**2).clamp(*scale), *scale)
-    assert uniform((width / height).log() / math.log(4 / 3), -1 - 1e-5, 1 + 1e-5)
-    assert uniform(values.top / (size - height), 0, 1)
-    assert uniform(values.left / (size - width), 0, 1)
-    draws = torch.stack([height * width, width / height, values.top / (size - height), values.left / (size - width)])
-    assert (torch.corrcoef(draws) - torch.eye(4)).abs().max() < 0.03  # independent
 
 
 @pytest.mark.parametrize(("size", "scale"), [(32, (0.2, 1.0)), (224, (0.9, 1.0))])
@@ -243,8 +230,8 @@ def test_cifar_recipe_is_the_papers():
     assert {name: getattr(CIFAR_VIEWS, name) for name in published} == published
 
 
-def test_autocast_and_gradients_stay_out():
-    images = photos(4)
+def test_views_are_float32_under_autocast():
+    images = photos(2)
     expected = views_of(images, BUSY)[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(views_of(images, BUSY)[0], expected)

@@ -200,6 +200,16 @@ def test_confirmations_that_are_done_are_recorded_when_their_candidate_is_the_be
     assert set(search.recorded) == {confirmation.key}
 
 
+def test_nothing_is_suggested_while_the_first_price_is_awaited():
+    awaited = False
+    searcher = SimulatedSweep(FAIR, BASE, reports).run(turns=0, waits=lambda: awaited)
+    assert isinstance(searcher.suggest("a"), dict)
+    awaited = True
+    assert searcher.suggest("b") is None
+    awaited = False
+    assert isinstance(searcher.suggest("b"), dict)
+
+
 def test_after_the_first_cell_that_is_not_admitted_nothing_is_launched():
     search = SimulatedSweep(FAIR, BASE, reports)
     searcher = search.run(admit=lambda cell: cell.role == "reference" or len(search.launched) < 4)

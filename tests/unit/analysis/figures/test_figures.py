@@ -17,7 +17,6 @@ from PIL import Image
 from scipy.stats import gennorm, spearmanr
 
 from analysis import figures
-from analysis.figures.architectures import family
 from analysis.figures.draw import UnknownFigure, experiment_of
 from analysis.figures.style import series
 from analysis.store.runs import NothingToShow, load_runs, sweeps_in
@@ -106,14 +105,6 @@ def test_architectures_mark_the_best_on_val(papers: str):
     assert found["resnet"] == pytest.approx(np.array([[0, 91], [1, 89]]))
     assert found["vit"] == pytest.approx(np.array([[2, 87]]))
     assert sum(len(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == ".") == 8
-
-
-@pytest.mark.parametrize(
-    ("encoder", "expected"),
-    [("resnext26ts", "resnext"), ("convnextv2_nano", "convnextv2"), ("levit_128", "levit"), ("test_resnet", "resnet")],
-)
-def test_a_family_is_timms_first_word(encoder: str, expected: str):
-    assert family(encoder) == expected
 
 
 def test_samples_leave_a_gap_for_classes_with_too_few_images(papers: str):

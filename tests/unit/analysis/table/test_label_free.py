@@ -1,4 +1,7 @@
-"""Selection without labels against scipy.stats.spearmanr, brute force, and what can be worked out by hand."""
+"""Selection without labels against scipy.stats.spearmanr, brute force, and values worked out by hand.
+
+Run: python -m pytest tests/unit/analysis/table/test_label_free.py
+"""
 
 import json
 import math
@@ -23,23 +26,12 @@ def frame(
     lrs = [0.001 * (1 + setting) for setting in settings]
     grid = {"method.lamb": sorted({*lambs}), "optim.lr": sorted({*lrs})}
     usual = {
-        "sweep": "made_up",
-        "sweep.axes": json.dumps(["method.lamb", "optim.lr"]),
-        "sweep.kind": "grid",
-        "sweep.objective": "val/probe_top1",
-        "sweep.grid": json.dumps([grid]),
-        "base": "{}",
-        "role": "cell",
-        "status": "finished",
-        "seed": [number % seeds for number in range(count)],
-        "cell_key": [f"k{number}" for number in range(count)],
+        **{"sweep": "made_up", "sweep.axes": json.dumps([*grid]), "sweep.grid": json.dumps([grid]), "base": "{}"},
+        **{"sweep.kind": "grid", "sweep.objective": "val/probe_top1", "role": "cell", "status": "finished"},
+        **{"seed": [number % seeds for number in range(count)], "start_time": range(count)},
         "run_name": [f"setting {setting}" for setting in settings],
-        "start_time": range(count),
-        "run_id": [f"r{number}" for number in range(count)],
-        "method.lamb": lambs,
-        "optim.lr": lrs,
-        "train/loss": losses,
-        "test/linear_top1": tops,
+        **{name: [f"{name}{number}" for number in range(count)] for name in ("cell_key", "run_id")},
+        **{"method.lamb": lambs, "optim.lr": lrs, "train/loss": losses, "test/linear_top1": tops},
     }
     return pd.DataFrame(usual | columns)
 
@@ -64,7 +56,9 @@ def test_the_curve_is_scipys_spearman_of_minus_the_scaled_loss_at_every_alpha():
 
 def test_a_lower_loss_with_a_higher_accuracy_counts_positive():
     runs = frame([0.1] * 4, [1.0, 2.0, 3.0, 4.0], [0.9, 0.8, 0.7, 0.6])
-    assert label_free(runs, draws=1)[0].scores[0].spearman == pytest.approx(1)
+    (group,) = label_free(runs, draws=1)
+    assert group.scores[0].spearman == pytest.approx(1)
+    assert group.best.alpha == 0  # one lamb: every alpha is equally good
     assert label_free(runs.assign(**{"train/loss": [4.0, 3, 2, 1]}), draws=1)[0].scores[0].spearman == pytest.approx(-1)
 
 
@@ -87,7 +81,7 @@ def test_the_choice_and_its_regret_are_those_of_brute_force_over_settings():
     assert group.scores[1].chosen == "setting 1"  # 1.00 after 0.3 / 0.01^0.4 = 1.89
 
 
-def test_failed_runs_count_as_they_ended_and_others_not_at_all():
+def test_diverged_and_collapsed_runs_count_and_other_failures_do_not():
     lambs = [0.1] * 7
     statuses = ["finished", "finished", "finished", "diverged", "collapsed", "failed", "pruned"]
     losses = [1.0, 2.0, 3.0, 0.5, 0.1, 0.0, 0.0]
@@ -120,11 +114,6 @@ def test_the_bootstrap_draws_settings_with_their_seeds_and_is_the_same_every_tim
     assert wide.high[at] - wide.low[at] == pytest.approx(one.high[at] - one.low[at], abs=1e-9)
 
 
-def test_of_equally_good_alphas_the_one_nearest_to_zero_is_the_best():
-    runs = frame([0.1] * 4, [1.0, 2.0, 3.0, 4.0], [0.9, 0.8, 0.7, 0.6])  # one lamb: alpha changes nothing
-    assert label_free(runs, draws=1)[0].best.alpha == 0
-
-
 def test_groups_have_losses_of_their_own():
     """Within each number of views the loss ranks perfectly; between them it does not compare."""
     runs = frame([0.1] * 8, [1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0], [0.4, 0.3, 0.2, 0.1, 0.9, 0.8, 0.7, 0.6])
@@ -135,19 +124,16 @@ def test_groups_have_losses_of_their_own():
     assert [group.scores[0].spearman for group in groups] == pytest.approx([1, 1])
 
 
-def test_too_few_runs_give_no_number():
+def test_too_few_runs_give_no_number_and_runs_without_a_weight_are_left_out():
     runs = frame([0.1, 0.1], [1.0, 2.0], [0.9, 0.8])
     (group,) = label_free(runs, draws=5)
     assert math.isnan(group.scores[0].spearman)
     assert "| 2 finished | 0     |      |        - | -             |" in report([group])
-
-
-def test_a_run_without_a_weight_is_left_out():
     runs = frame([0.1, 0.0, 0.1, 0.1], [1.0, 2.0, 3.0, 4.0], [0.9, 0.1, 0.8, 0.7])
     assert points_of(runs, "test/linear_top1")["run_name"].tolist() == ["setting 0", "setting 2", "setting 3"]
 
 
-def test_the_report_names_the_optimistic_line_and_the_failed_runs(papers: str):
+def test_the_report_marks_the_optimistic_line_and_counts_failed_runs(papers: str):
     text = report(label_free(load_runs("lejepa_label_free_mini", papers), draws=20))
     assert "10 finished, 2 failed" in text
     assert text.count("| best |") == 1

@@ -1,4 +1,7 @@
-"""Markdown, LaTeX, HTML and CSV of the same frames."""
+"""Markdown, LaTeX, HTML and CSV of the same frames.
+
+Run: python -m pytest tests/unit/analysis/table/test_render.py
+"""
 
 import csv
 import io
@@ -34,7 +37,7 @@ def leveled() -> pd.DataFrame:
     return pd.DataFrame([[TableCell((1.0,), quantity=TWO)] * 4] * 2, index=index, columns=columns, dtype=object)
 
 
-def test_markdown_lines_up_joins_header_levels_and_escapes_pipes() -> None:
+def test_markdown_is_aligned_joins_header_levels_and_escapes_pipes() -> None:
     lines = to_markdown(example(), title="T", notes=["M", "N"]).splitlines()
     assert (lines[0], lines[-3], lines[-1]) == ("**T**", "M", "N")
     rows = lines[2:6]
@@ -43,11 +46,8 @@ def test_markdown_lines_up_joins_header_levels_and_escapes_pipes() -> None:
     assert columns_of(rows[3]) == ["z & z", "-1.50", "diverged", "0.10 (n=1, 1 running)"]
     assert "| x\\|y " in rows[2]
     assert "| **0.62 ± 0.18 (n=2)** |" in rows[2]  # 0.625 to the even digit
-
-
-def test_markdown_names_every_level_of_rows_and_columns() -> None:
-    header = to_markdown(leveled()).splitlines()[0]
     levels = ["1024 / 512", "1024 / 2048", "4096 / 512", "4096 / 2048"]
+    header = to_markdown(leveled()).splitlines()[0]
     assert columns_of(header) == ["group", "row \\ num_slices / embed_dim", *levels]
 
 
@@ -69,7 +69,7 @@ def test_latex_spans_outer_headers_escapes_and_sets_the_best_bold() -> None:
     ]
 
 
-def test_latex_writes_targets_and_level_names_as_the_papers_do() -> None:
+def test_latex_has_the_papers_names_of_targets_and_a_rule_between_blocks() -> None:
     lines = to_latex(leveled()).splitlines()
     start = lines.index("\\toprule")
     assert lines[start + 1] == " & num\\_slices & \\multicolumn{2}{c}{1024} & \\multicolumn{2}{c}{4096} \\\\"
@@ -79,17 +79,9 @@ def test_latex_writes_targets_and_level_names_as_the_papers_do() -> None:
 
 
 @pytest.mark.parametrize("frame", [example(), leveled()])
-def test_latex_is_balanced_and_every_row_has_as_many_columns_as_are_announced(frame: pd.DataFrame) -> None:
+def test_latex_is_balanced_and_every_row_has_all_columns(frame: pd.DataFrame) -> None:
     text = to_latex(frame, title="a_b {50 %} ~^\\ <&> # $", notes=["100 % of 3 & more", "_"])
     check_latex(text)
-
-
-def test_latex_parts_the_blocks_of_a_grid(store: str) -> None:
-    text = tables.table("demo_rectified_lpjepa", store, "latex")
-    check_latex(text)
-    body = text[text.index("\\toprule") : text.index("\\bottomrule")]
-    assert body.count("\\midrule") == 4  # below the header, and between four quantities
-    assert " &  & \\multicolumn{3}{c}{mu} \\\\\n\\cmidrule(lr){3-5}\n & p & $-1$ & 0 & 0.5 \\\\" in body
 
 
 def test_html_is_ascii_and_escaped_and_its_numbers_are_links() -> None:
@@ -102,7 +94,7 @@ def test_html_is_ascii_and_escaped_and_its_numbers_are_links() -> None:
     assert f'<td><b><a href="{several}">0.62 &#177; 0.18 (n=2)</a></b></td>' in text
     assert f'<td><a href="{ui}/#/experiments/3/runs/r1">-1.50</a></td>' in text
     assert f'<td><a href="{ui}/#/experiments/3/runs/r6">diverged</a></td>' in text
-    assert "<td>0.10 (n=1, 1 running)</td>" in text  # a run of which no experiment is known
+    assert "<td>0.10 (n=1, 1 running)</td>" in text  # a run without an experiment
     assert '<th class="l">z &amp; z</th>' in text
     assert text.endswith('<p class="sweep">&lt;3</p>')
 

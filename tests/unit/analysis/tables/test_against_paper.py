@@ -17,7 +17,6 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.against_paper import FOLDER, NothingPublished, against_paper, pairs
-from analysis.select.labels import dataset_label
 from analysis.table.build import FinishedTable
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
@@ -101,31 +100,6 @@ def test_theory_is_compared_with_the_formula_of_its_own_sigma() -> None:
     )  # numbers of the other sigma are left out
 
 
-def test_a_study_on_cifar_100_compares_with_the_table_of_cifar_100() -> None:
-    base = {"data.name": "cifar100", "epochs": 1000, "data.train_images": 0}
-    measured = {"test/linear_top1": 0.66, "epoch": 1000}
-    table = built("rectified_targets_cifar100", [{"method": ["lejepa"]}], lambda _: measured, base=base)
-    (line,) = [line for line in against_paper("rectified_targets_cifar100", table).splitlines() if "65.65" in line]
-    assert [part.strip() for part in line.split("|")][-4:-1] == ["66.00", "+0.35", "inside ±1"]
-
-
-def test_times_of_another_machine_do_not_compare() -> None:
-    found = tables.find_table("lejepa_sigreg_time", NOWHERE)
-    text = against_paper("lejepa_sigreg_time", found.finish(found.load(NOWHERE)))
-    for machine in ("amd-epyc-2-cores", "nvidia-h200"):
-        assert f"machine {machine} instead of V100-16GB" in text
-    assert "18 published numbers: 18 not comparable" in text
-
-
-@pytest.mark.parametrize(
-    ("size", "verdict"), [(32, "not comparable: views.global_size 32 instead of 224"), (224, "inside ±1")]
-)
-def test_small_images_do_not_compare_with_large_ones(size: int, verdict: str) -> None:
-    base = {"data.name": "cifar10", "model.encoder": "resnet18", "views.global_size": size, "data.train_images": 0}
-    table = built("lejepa_indomain", [{"optim.lr": [0.1]}], lambda _: {"test/linear_top1": 0.92}, base=base)
-    assert [row["verdict"] for row in rows("lejepa_indomain", table) if row["published"] == "92.51"] == [verdict]
-
-
 def test_selection_without_labels_compares_correlations() -> None:
     losses = {0.01: (0.3, 0.9, 0.5), 0.1: (0.8, 0.7, 2.0)}  # neither they nor loss / lamb^alpha order the accuracies
     tops = {0.01: (0.8, 0.4, 0.7), 0.1: (0.9, 0.6, 0.5)}
@@ -183,15 +157,3 @@ def test_numbers_of_the_papers_as_printed(place: tuple[str, ...], number: str) -
     lines = published(place[0])
     hits = lines[(lines.iloc[:, : len(place) - 1] == [*place[1:]]).all(axis=1)]
     assert hits["published"].tolist() == [number]
-
-
-@pytest.mark.parametrize(
-    ("name", "path", "label"),
-    [
-        ("cifar10", "/x/y", "cifar10"),
-        ("image_folder", "~/data/ImageNet-100/", "imagenet100"),
-        ("image_folder", "", "imagefolder"),
-    ],
-)
-def test_a_folder_of_images_has_its_name_as_label(name: str, path: str, label: str) -> None:
-    assert dataset_label({"data.name": name, "data.path": path}) == label

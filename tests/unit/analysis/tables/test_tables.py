@@ -91,16 +91,6 @@ def test_batches_that_depend_on_the_views_are_a_note_and_other_axes_are_rows() -
     assert texts(frame) == {0.1: ["10.00 ± 1.00 (n=3)"] * 2, 0.2: ["20.00 ± 1.00 (n=3)"] * 2}
 
 
-def test_predictor_rows_and_the_patch_size_of_a_vit() -> None:
-    axes = {
-        **{"model.predictor": [False, True], "model.swa_decay": [0.0, 0.9], "model.encoder": ["vit_tiny_patch16_224"]},
-        **{"model.patch_size": [8], "model.projector_layers": [1, 3]},
-    }
-    frame = built("lejepa_predictor", made_runs(axes, half)).frame
-    assert frame.index.tolist() == [("no", "no"), ("no", "yes"), ("yes", "no"), ("yes", "yes")]
-    assert frame.columns.tolist() == [("vit_tiny_patch8_224", "1L"), ("vit_tiny_patch8_224", "3L")]
-
-
 def test_the_best_setting_is_chosen_on_val_with_all_its_seeds() -> None:
     scores = {  # (encoder, lr) -> (val, test)
         ("a", 0.1): (0.8, 0.9),
@@ -174,13 +164,6 @@ def test_samples_compare_frozen_and_fine_tuned_encoders() -> None:
     frame = built("lejepa_samples", made_runs({"model.encoder": ["a"]}, lambda _: dict(metrics), seeds=(0,))).frame
     assert frame.columns.tolist() == ["all", "1"]
     assert texts(frame) == {("no", "a"): ["95.00", "20.00"], ("yes", "a"): ["90.00", "30.00"]}
-
-
-def test_sigreg_times_are_the_recorded_ones() -> None:
-    found = tables.find_table("lejepa_sigreg_time", NOWHERE)
-    frame = found.finish(found.load(NOWHERE)).frame
-    cell = frame["amd-epyc-2-cores"].loc[(512, 512, 16)]
-    assert (len(frame), cell.n, cell.text(".1f")) == (9, 10, "8.1 ± 0.7 (n=10)")  # as in the table of benchmarks
 
 
 @pytest.mark.parametrize(
