@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Notebooks: they run from top to bottom on a small store, define nothing and hold no outputs.
-=======
 """The notebooks run from top to bottom on small stores, define nothing and are stored without outputs.
->>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b
 
 Run: python -m pytest tests/slow/test_notebook.py
 """
@@ -35,11 +31,7 @@ def kernel() -> Iterator[Any]:
 
 
 def executed(name: str, kernel: Any, **parameters: str) -> tuple[list[str], int, set[str]]:
-<<<<<<< HEAD
-    """Run a notebook with other parameters. Returns its pages, its number of pictures and its printed lines."""
-=======
     """Run a notebook with other parameters. Returns its pages, its number of pictures and its other output."""
->>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     for key, value in parameters.items():
@@ -47,40 +39,40 @@ def executed(name: str, kernel: Any, **parameters: str) -> tuple[list[str], int,
         first.source += f"\n{key} = {value!r}"
     NotebookClient(notebook, timeout=120, km=kernel, resources={"metadata": {"path": str(FOLDER)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    displayed = [output["data"] for output in outputs if "data" in output]
-    pages = [data.get("text/html", "") + data.get("text/markdown", "") for data in displayed]
-    pictures = sum("image/png" in data for data in displayed)
+    shown = [output["data"] for output in outputs if "data" in output]
+    pages = [data.get("text/html", "") + data.get("text/markdown", "") for data in shown]
+    pictures = sum("image/png" in data for data in shown)
     return pages, pictures, {line for output in outputs for line in output.get("text", "").splitlines(keepends=True)}
 
 
 def test_the_overview_shows_the_table_and_the_curves_of_any_sweep(store: str, kernel: Any) -> None:
-    pages, pictures, printed = executed("sweep_overview", kernel, STORE=store)
+    pages, pictures, said = executed("sweep_overview", kernel, STORE=store)
     assert any("97.1" in page and "diverged" in page for page in pages)
     assert pictures == 2  # curves, and accuracy against sparsity
     assert any(page.startswith("Rectified LpJEPA Fig. 3 c") for page in pages)
-    assert not printed - {"\n"}
+    assert not said - {"\n"}
 
 
 def test_lejepas_ablations_show_every_sweep_of_a_scale_with_its_figures(papers: str, kernel: Any) -> None:
-    pages, pictures, printed = executed("lejepa_ablations", kernel, STORE=papers)
+    pages, pictures, said = executed("lejepa_ablations", kernel, STORE=papers)
     assert sum("table class" in page for page in pages) == 4  # architectures, label_free, lambda_views, samples
     assert pictures == 6
     assert any(page.startswith("LeJEPA Fig. 8") for page in pages)
-    assert not printed
+    assert not said
 
 
 def test_sparsity_shows_theory_beside_what_was_measured(papers: str, kernel: Any) -> None:
-    pages, pictures, printed = executed("rectified_lpjepa_sparsity", kernel, STORE=papers)
+    pages, pictures, said = executed("rectified_lpjepa_sparsity", kernel, STORE=papers)
     assert pictures == 2
-    assert not printed
+    assert not said
     assert f"<td>{0.1 * nonzero_of(1.0, 1.0, 0.5):.3f}</td>" in pages[-1]  # theory is 0.9 of what was measured
 
 
 def test_selection_without_labels_shows_numbers_and_figures(papers: str, kernel: Any) -> None:
-    pages, pictures, printed = executed("label_free_selection", kernel, STORE=papers)
+    pages, pictures, said = executed("label_free_selection", kernel, STORE=papers)
     assert any("10 finished, 2 failed" in page for page in pages)
     assert pictures == 3
-    assert not printed
+    assert not said
     pages, _, _ = executed(
         "label_free_selection", kernel, STORE=papers, SWEEP="lejepa_lambda_views_mini", BY="views.num_global"
     )
@@ -89,10 +81,10 @@ def test_selection_without_labels_shows_numbers_and_figures(papers: str, kernel:
 
 def test_real_runs_are_shown_from_an_export_alone(kernel: Any) -> None:
     store = str(ROOT / "docs/results/store")
-    pages, pictures, printed = executed("sweep_overview", kernel, STORE=store, SWEEP="rectified_sparsity_small")
+    pages, pictures, said = executed("sweep_overview", kernel, STORE=store, SWEEP="rectified_sparsity_small")
     assert any("41.8 &#177; 0.7" in page for page in pages)
     assert pictures >= 2
-    assert not printed - {"\n"}
+    assert not said - {"\n"}
     pages, _, _ = executed("label_free_selection", kernel, STORE=store, SWEEP="lejepa_lambda_views_mini")
     assert any("45 finished" in page for page in pages)
 

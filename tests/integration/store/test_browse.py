@@ -1,12 +1,6 @@
-<<<<<<< HEAD:tests/integration/store/test_browse.py
-"""Content of a store for MLflow's UI: links, groups of seeds, files of the sweep, resources of a cell.
-
-Run: python -m pytest tests/integration/store/test_browse.py
-=======
 """The store in the MLflow UI: links, groups of seeds, artifacts of the sweep's own run, resources of a cell.
 
 Run: python -m pytest tests/integration/store/test_browse.py
->>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b:tests/integration/store/test_browse.py
 """
 
 import json
@@ -52,11 +46,7 @@ def test_cells_that_differ_in_their_seed_are_one_group() -> None:
     }
 
 
-<<<<<<< HEAD:tests/integration/store/test_browse.py
-def test_runs_have_a_group_and_the_experiment_a_view_that_averages_groups() -> None:
-=======
 def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
->>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b:tests/integration/store/test_browse.py
     notes: list[str] = []
     book = ledger(SEEDS, notes)
     cell = make_plan(SEEDS, FILE).missing[0]
@@ -80,18 +70,9 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
     assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
 
 
-<<<<<<< HEAD:tests/integration/store/test_browse.py
-def test_a_sweep_with_one_seed_has_no_view_of_means() -> None:
-    ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
-    assert len(links("http://h:1", store_uri()).splitlines()) == 1
-
-
-def test_an_old_sweep_without_views_has_a_link(store: str) -> None:
-=======
 def test_a_sweep_with_one_seed_has_one_link_also_in_an_older_store(store: str) -> None:
     ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
     assert len(links("http://h:1", store_uri()).splitlines()) == 1
->>>>>>> d056a1060158bbb967143f66b5fa824ff2b9539b:tests/integration/store/test_browse.py
     line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
     assert line.endswith("/runs?workflowType=machine_learning")
 
@@ -119,7 +100,7 @@ def test_a_failure_of_tables_and_figures_does_not_end_a_sweep() -> None:
     assert tags["mlflow.note.content"] == "A study.\n\na table"
 
 
-def test_prices_come_from_finished_cells_of_the_store() -> None:
+def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
     book = ledger(SEEDS, [])
     cell = make_plan(SEEDS, FILE).missing[0]
     book.start(cell, devices=1.0, resources=str(REQUEST))
