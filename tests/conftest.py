@@ -21,11 +21,13 @@ pytest.register_assert_rewrite("cluster_checks")  # otherwise its failed asserti
 
 TESTS = Path(__file__).parent
 MARKED = ("integration", "slow")
+LONGEST = ("test_readme.py", "test_chaos.py", "test_preemption.py")  # of the slow tests
 RAY = contextlib.ExitStack()  # holds the Ray session of this process
 
 for name in ("no_proxy", "NO_PROXY"):  # servers of the tests are on loopback
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 os.environ["RAY_ADDRESS"] = "local"  # never join a cluster that runs on this machine
+os.environ["OMP_NUM_THREADS"] = "1"  # also for Ray's workers: threads that wait for each other crawl on busy cores
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: Ray's workers would wait for all other tests
 
 
@@ -50,12 +52,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by folder. Those that use Ray come first, then integration tests: the longest groups start first."""
+    """Mark tests by folder, and sort them: those that use Ray, long files and integration tests start first."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED:
             item.add_marker(folder)
-    items.sort(key=lambda item: (not uses_ray(item), item.get_closest_marker("integration") is None))
+    items.sort(
+        key=lambda item: (
+            not uses_ray(item),
+            item.path.name not in LONGEST,
+            item.get_closest_marker("integration") is None,
+        )
+    )
 
 
 def uses_ray(item: pytest.Item) -> bool:

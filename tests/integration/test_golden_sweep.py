@@ -32,7 +32,6 @@ probe = dataclasses.replace(DIGITS.probe, protocols="linear,knn", transfer="digi
 BASE = dataclasses.replace(DIGITS, data=data, probe=probe, epochs=2, global_batch=256)
 def sweep(scale):
     return Sweep(name=f"golden_{scale}", scale=scale, purpose=__doc__, base=BASE, trials=1, seeds=(0, 1),
-        cpus_per_worker=2,
         grid=[{"method": [*METHODS]}, {"method": ["lejepa"], "global_batch": [2048]}],
         space={"optim.lr": FloatDistribution(1e-4, 1e-3)}, references=({"epochs": 0},), early_stopping=Asha(first=1))
 '''

@@ -1,6 +1,6 @@
 """Credentials in no store, log, export or checkpoint; untrusted stores are text.
 
-Run: python -m pytest tests/integration/cli/test_security.py
+Run: python -m pytest tests/integration/cli/test_secrets.py
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The store in the MLflow UI: links, groups of seeds, artifacts of the sweep's own run, resources of a cell.
 
-Run: python -m pytest tests/slow/test_browse.py
+Run: python -m pytest tests/integration/store/test_browse.py
 """
 
 import json
