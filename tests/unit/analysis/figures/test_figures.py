@@ -3,7 +3,6 @@
 Run: python -m pytest tests/unit/analysis/figures/test_figures.py
 """
 
-import math
 from pathlib import Path
 
 import matplotlib as mpl
@@ -125,20 +124,6 @@ def test_curves_are_means_over_seeds_and_name_the_best_that_finished(papers: str
     searched, _ = drawn("curves", papers, "searched").axes
     (pruned,) = [name for name, line in lines(searched).items() if line[0, 1] == 0.99]
     assert pruned.startswith("_")
-
-
-def test_search_economy_accumulates_epochs_of_all_and_scores_of_finished_trials(papers: str):
-    (axes,) = drawn("search_economy", papers, "searched").axes
-    spent, best, expected = 0.0, -math.inf, []
-    for _, run in load_runs("searched_mini", papers).sort_values("end_time").iterrows():
-        spent += run["epoch"]
-        best = max(best, run["val/probe_top1"]) if run["status"] == "finished" else best
-        expected.append((spent, best))
-    step, points = axes.get_lines()
-    assert np.column_stack(step.get_data()) == pytest.approx(np.array(expected))
-    assert expected[-1][0] == 12 * 3 + 1 + 0
-    assert len(points.get_xdata()) == 12
-    assert axes.get_title().endswith("1 pruned")
 
 
 def test_study_has_optunas_importance_and_a_slice_per_axis(papers: str):
