@@ -11,7 +11,6 @@ from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
-from analysis.table.build import UI
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
 from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
@@ -46,7 +45,6 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
     store = f"an MLflow store, or a folder of exports by path or URL; {default}"
     add("--store", default=store_uri(), metavar="URI", help=store)
-    add("--ui", default=UI, metavar="URL", help="the MLflow UI that HTML links to; default: %(default)s")
     options = parser.parse_args(words)
     if options.name != "export" and is_url(options.output or ""):
         parser.error(f"--output must be a folder of this machine, got {options.output!r}; only export writes to a URL")
@@ -61,13 +59,11 @@ def _table(options: argparse.Namespace) -> str:
     found = find_table(options.name, options.store, options.scale)
     built = found.finish(found.load(options.store))
     published = options.against_paper
-    text = (
-        against_paper(found.name, built, options.format) if published else built.render(options.format, ui=options.ui)
-    )
+    text = against_paper(found.name, built, options.format) if published else built.render(options.format)
     if options.output is None:
         return text
     folder = Path(options.output)
-    files = write_table(built, found.label, folder, store=options.store, ui=options.ui)
+    files = write_table(built, found.label, folder, store=options.store)
     for form in FORMATS if published else ():
         files.append(folder / f"{file_name(found.label)}-against-paper.{'tex' if form == 'latex' else form}")
         files[-1].write_text(f"{against_paper(found.name, built, form)}\n", encoding="utf-8")

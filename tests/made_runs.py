@@ -34,7 +34,7 @@ def made_runs(
     tags = {
         **{"sweep": name, "sweep.kind": "grid", "sweep.axes": json.dumps(axes), "sweep.seeds": json.dumps([*seeds])},
         "sweep.grid": json.dumps([{key: [*one.get(key, [shared.get(key, "")])] for key in axes} for one in grids]),
-        **{"sweep.goals": json.dumps([{"metric": goal}]), "experiment_id": "7"},
+        **{"sweep.goals": json.dumps([{"metric": goal}])},
         "base": json.dumps({key: str(value) for key, value in shared.items()}, sort_keys=True),
     }
     tags["sweep.base"] = tags["base"]

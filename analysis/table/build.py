@@ -7,11 +7,9 @@ import pandas as pd
 
 from analysis.store.runs import load_runs, store_uri
 from analysis.store.sources import RunSource, open_source
-from analysis.table.render import Links, render
+from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import code_note, progress_note
-
-UI = "http://127.0.0.1:5000"  # address of `make ui`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +21,9 @@ class FinishedTable:
     notes: list[str]
     runs: pd.DataFrame
 
-    def render(self, format: str = "md", *, ui: str = UI) -> str:
-        """Text in md, latex, html or csv; in HTML each number links to its runs in the MLflow UI."""
-        known = dict(zip(self.runs["run_id"], self.runs.get("experiment_id", []), strict=False))
-        return render(self.frame, format, title=self.title, notes=self.notes, links=Links(ui=ui, experiments=known))
+    def render(self, format: str = "md") -> str:
+        """Text in md, latex, html or csv."""
+        return render(self.frame, format, title=self.title, notes=self.notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +58,8 @@ class TableSpec:
         if not self.sweeps:
             return pd.DataFrame({"run_id": [], "sweep": []})
         source = open_source(store or store_uri())
-        known = source.sweeps()
         parts = [load_runs(sweep, source) for sweep in self.sweeps]
-        ids = [known[sweep].experiment_id for sweep in self.sweeps]
-        runs = pd.concat([part.assign(experiment_id=i) for part, i in zip(parts, ids, strict=True)], ignore_index=True)
+        runs = pd.concat(parts, ignore_index=True)
         runs.attrs["notes"] = [note for part in parts for note in part.attrs.get("notes", [])]
         return runs
 

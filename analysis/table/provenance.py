@@ -18,10 +18,10 @@ from analysis.table.significance import cells_of
 _ENDINGS = {"md": "md", "tex": "latex", "html": "html", "csv": "csv"}  # of a file -> format
 
 
-def write_table(built: FinishedTable, label: str, folder: Path, *, store: str, ui: str) -> list[Path]:
+def write_table(built: FinishedTable, label: str, folder: Path, *, store: str) -> list[Path]:
     """Write folder/label.{md,tex,html,csv} and label.provenance.json. The same runs give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {ending: built.render(format, ui=ui) for ending, format in _ENDINGS.items()}
+    texts = {ending: built.render(format) for ending, format in _ENDINGS.items()}
     head = f'<meta charset="utf-8">\n<title>{html.escape(label)}</title>'
     page = f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{texts["html"]}\n</body>\n</html>'
     numbers = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)

@@ -5,14 +5,12 @@ no notes, and names column levels in a row of their own; its to_markdown needs a
 """
 
 import html
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import pandas as pd
 
@@ -41,18 +39,15 @@ table.sweep .l {text-align: left}
 table.sweep .span {text-align: center; border-bottom: 1px solid}
 table.sweep tbody th {font-weight: normal}
 table.sweep tbody, table.sweep .block > * {border-top: 1px solid}
-table.sweep a {color: inherit; text-decoration: none}
-table.sweep a:hover {text-decoration: underline}
 p.sweep {font: 12px sans-serif; margin: 4px 0; max-width: 110ch}
 </style>"""
 
 
 class CellText(NamedTuple):
-    """Text of one cell, and the ids of the runs behind it."""
+    """Text of one cell."""
 
     text: str
     bold: bool = False
-    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,39 +86,11 @@ class Layout:
         return [*self.stub[:-1], corner, *(header[-1] for header in self.headers)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Links:
-    """Addresses of runs in the MLflow UI.
-
-    Args:
-        ui: address of the UI.
-        experiments: run id -> experiment id; a run that is not in it has no link.
-    """
-
-    ui: str = ""
-    experiments: Mapping[str, str] = field(default_factory=dict)
-
-    def to(self, run_ids: Sequence[str]) -> str:
-        """The page of a run, or of several side by side; "" without any."""
-        known = [run_id for run_id in run_ids if run_id in self.experiments]
-        if not self.ui or not known:
-            return ""
-        places = sorted({self.experiments[run_id] for run_id in known})
-        if len(known) == 1:
-            return f"{self.ui}/#/experiments/{places[0]}/runs/{known[0]}"
-        runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (known, places))
-        return f"{self.ui}/#/compare-runs?runs={runs}&experiments={experiments}"
-
-
-def render(
-    frame: pd.DataFrame, format: str, *, title: str = "", notes: Sequence[str] = (), links: Links | None = None
-) -> str:
-    """A frame in one of FORMATS; only HTML has links, and CSV neither title nor notes."""
+def render(frame: pd.DataFrame, format: str, *, title: str = "", notes: Sequence[str] = ()) -> str:
+    """A frame in one of FORMATS; CSV has neither title nor notes."""
     if format == "csv":
         return to_csv(frame)
-    if format == "html":
-        return to_html(frame, title=title, notes=notes, links=links)
-    return {"md": to_markdown, "latex": to_latex}[format](frame, title=title, notes=notes)
+    return {"md": to_markdown, "latex": to_latex, "html": to_html}[format](frame, title=title, notes=notes)
 
 
 def to_markdown(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
@@ -173,30 +140,21 @@ def to_latex(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ())
     return "\n".join([*lines, *(f"\\par\\smallskip{{\\small {_latex(note)}}}" for note in notes), r"\end{table}"])
 
 
-def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = (), links: Links | None = None) -> str:
+def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
     """A fragment with its style, in ASCII: right in a notebook and as a file of any encoding."""
-    layout, links = layout_of(frame), links or Links()
-    lines = [
-        _STYLE,
-        '<table class="sweep">',
-        *([f"<caption>{html.escape(title)}</caption>"] if title else []),
-        "<thead>",
-    ]
+    layout = layout_of(frame)
+    lines = [_STYLE, '<table class="sweep">', *([_tag("caption", title)] if title else []), "<thead>"]
     for stub, spans in layout.upper():
-        names = "".join(_tag("th", html.escape(name), "l") for name in stub)
-        lines.append(f"<tr>{names}{''.join(_tag('th', html.escape(text), 'span', span) for text, span in spans)}</tr>")
+        names = [_tag("th", name, "l") for name in stub]
+        lines.append("".join(["<tr>", *names, *(_tag("th", text, "span", span) for text, span in spans), "</tr>"]))
     lowest = zip(layout.lowest(), layout.align, strict=True)
-    lines += [
-        f"<tr>{''.join(_tag('th', html.escape(name), side) for name, side in lowest)}</tr>",
-        "</thead>",
-        "<tbody>",
-    ]
+    lines += ["".join(["<tr>", *(_tag("th", name, side) for name, side in lowest), "</tr>"]), "</thead>", "<tbody>"]
     sides = layout.align[len(layout.stub) :]
     for number, (labels, cells) in enumerate(zip(layout.labels, layout.cells, strict=True)):
-        texts = "".join(_tag("th", html.escape(label), "l") for label in labels)
-        texts += "".join(_tag("td", _linked(cell, links), side) for cell, side in zip(cells, sides, strict=True))
-        lines.append(f'<tr class="block">{texts}</tr>' if number in layout.blocks else f"<tr>{texts}</tr>")
-    lines += ["</tbody>", "</table>", *(_tag("p", html.escape(note), "sweep") for note in notes)]
+        texts = [_tag("th", label, "l") for label in labels]
+        texts += [_tag("td", cell.text, side, bold=cell.bold) for cell, side in zip(cells, sides, strict=True)]
+        lines.append("".join(['<tr class="block">' if number in layout.blocks else "<tr>", *texts, "</tr>"]))
+    lines += ["</tbody>", "</table>", *(_tag("p", note, "sweep") for note in notes)]
     return "\n".join(lines).encode("ascii", "xmlcharrefreplace").decode()
 
 
@@ -252,7 +210,7 @@ def layout_of(frame: pd.DataFrame) -> Layout:
 
 def _cell_text(value: Any, usual: int) -> CellText:
     if isinstance(value, TableCell):
-        return CellText(value.text(usual=usual), value.bold, tuple(filter(None, value.run_ids or value.state_ids)))
+        return CellText(value.text(usual=usual), value.bold)
     if isinstance(value, float):
         return CellText("-" if math.isnan(value) else f"{value:.4g}")
     return CellText(str(value))
@@ -281,12 +239,8 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _linked(cell: CellText, links: Links) -> str:
-    text, address = html.escape(cell.text), links.to(cell.run_ids)
-    text = f'<a href="{html.escape(address)}">{text}</a>' if address else text
-    return f"<b>{text}</b>" if cell.bold else text
-
-
-def _tag(kind: str, content: str, style: str, span: int = 1) -> str:
+def _tag(kind: str, text: str, style: str = "", span: int = 1, *, bold: bool = False) -> str:
+    """An HTML element with an escaped text; the style "r" is the default of a cell."""
     attributes = (f' colspan="{span}"' if span > 1 else "") + (f' class="{style}"' if style not in ("", "r") else "")
+    content = f"<b>{html.escape(text)}</b>" if bold else html.escape(text)
     return f"<{kind}{attributes}>{content}</{kind}>"

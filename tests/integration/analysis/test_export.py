@@ -108,7 +108,7 @@ def test_the_same_store_gives_the_same_bytes_and_no_other_file(odd: str, export:
 @pytest.mark.parametrize("name", ["a/b", "..", "v1.5 x"])
 def test_no_name_leads_out_of_the_folder(name: str, store: str, tmp_path: Path) -> None:
     found = tables.find_table("seeds", store)
-    files = write_table(found.finish(found.load(store)), name, tmp_path / "in", store=store, ui="")
+    files = write_table(found.finish(found.load(store)), name, tmp_path / "in", store=store)
     assert {file.parent for file in files} == {tmp_path / "in"}
     assert file_name(name) == {"a/b": "a%2Fb", "..": "%2E%2E"}.get(name, name)
 

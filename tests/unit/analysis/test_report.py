@@ -25,7 +25,7 @@ def test_a_page_has_all_sections_and_needs_no_other_file(papers: str, tmp_path: 
     assert "Its table" not in page  # the part of the description below the purpose
     assert "<li>varies method.lamb: 0.005, 0.01, 0.02, 0.05, 0.1</li>" in page
     assert "41 finished, 1 diverged (loss is nan at step 7)" in page
-    assert "http" not in re.sub(r'src="data:[^"]*"', "", page).replace("http://127.0.0.1:5000", "")  # links to runs
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
     shown = re.findall(r"<code>(\w+)</code></figcaption>", page)
     assert shown[0] == "lambda_views"  # the sweep's own figure
     assert {"curves", "label_free_alpha", "label_free_scatter", "loss_plane"} == {*shown[1:]}

@@ -15,8 +15,6 @@ from analysis.__main__ import main
 from analysis.table.build import FinishedTable
 from analysis.table.provenance import store_name, write_table
 
-UI = "http://127.0.0.1:5000"
-
 
 def built(order: int = 1) -> FinishedTable:
     def measure(config: dict[str, Any]) -> Any:
@@ -31,7 +29,7 @@ def built(order: int = 1) -> FinishedTable:
 
 
 def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_path: Path) -> None:
-    files = write_table(built(), "lejepa_batch-mini", tmp_path / "out", store="sqlite:////home/me/mlflow.db", ui=UI)
+    files = write_table(built(), "lejepa_batch-mini", tmp_path / "out", store="sqlite:////home/me/mlflow.db")
     assert [file.name for file in files] == [
         *(f"lejepa_batch-mini.{ending}" for ending in ("md", "tex", "html", "csv", "provenance.json"))
     ]
@@ -55,15 +53,13 @@ def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_pa
         **{"commit": "a" * 40, "git_dirty": "false"},
     }
     assert [(run["run_id"], run["state"]) for run in number["without a number"]] == [("run-study-005", "diverged")]
-    page = files[2].read_text()
-    assert page.startswith("<!doctype html>")
-    assert f"{UI}/#/compare-runs?runs=%5B%22run-study-003%22%2C%22run-study-004%22%5D" in page
+    assert files[2].read_text().startswith("<!doctype html>")
 
 
 def test_the_same_runs_give_the_same_bytes_in_whatever_order_they_come(tmp_path: Path) -> None:
     contents = []
     for name, order in (("a", 1), ("b", -1)):
-        files = write_table(built(order), "t", tmp_path / name, store="sqlite:////x/mlflow.db", ui=UI)
+        files = write_table(built(order), "t", tmp_path / name, store="sqlite:////x/mlflow.db")
         contents.append([file.read_bytes() for file in files])
     assert contents[0] == contents[1]
 
