@@ -3,9 +3,9 @@
 import base64
 import html
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from mlflow.entities import Experiment
 
@@ -51,8 +51,6 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         "Figures": _figures(runs, store),
         "Selection without labels": _label_free(runs),
         "Runs that ended badly": _failures(runs),
-        "Cost": _cost(runs),
-        "Provenance": _provenance(runs),
     }
     body = "\n".join(f"<h2>{title}</h2>\n{text}" for title, text in sections.items() if text)
     name = html.escape(experiment.name)
@@ -91,9 +89,13 @@ def _values(runs: pd.DataFrame, key: str) -> str:
 
 
 def _progress(runs: pd.DataFrame) -> str:
+    """Progress, first and last time, and device-hours of the runs that have a duration."""
     ends = runs["end_time"].dropna()
     last = f", last result {ends.max():%Y-%m-%d %H:%M} UTC" if len(ends) else ""
+    hours = numbers(runs, "device_seconds") / 3600
+    lost = np.nansum(hours[runs["status"].isin(_BADLY)])
     when = f"First run {runs['start_time'].min():%Y-%m-%d %H:%M}{last}."
+    when += f" {np.nansum(hours):.2f} device-hours, {lost:.2f} of them in runs that ended badly."
     return f"<p>{html.escape(progress_note(runs))}</p>\n<p>{when}</p>"
 
 
@@ -137,44 +139,3 @@ def _failures(runs: pd.DataFrame) -> str:
         dtype=object,
     )
     return to_html(frame)
-
-
-def _cost(runs: pd.DataFrame) -> str:
-    """Device-hours by status and role of the runs."""
-    hours = numbers(runs, "device_seconds") / 3600
-    costs = runs.assign(hours=hours, kind=[*_kinds(runs)])
-    if not costs["hours"].notna().any():
-        return "<p>No run has a duration.</p>"
-    total = float(costs["hours"].sum())
-    sums = costs.groupby("kind")["hours"].agg(["size", "sum"])
-    rows = [
-        [n, round(own, 2), round(100 * own / (total or 1), 1)] for n, own in zip(sums["size"], sums["sum"], strict=True)
-    ]
-    index = pd.Index([*sums.index, "all"], name="runs")
-    columns = ["number", "device-hours", "share (%)"]
-    frame = pd.DataFrame([*rows, [len(costs), round(total, 2), 100.0]], index=index, columns=columns, dtype=object)
-    lost = float(costs.loc[costs["status"].isin(_BADLY), "hours"].sum())
-    silent = int(costs["hours"].isna().sum())
-    note = f"Ended badly ({', '.join(_BADLY)}): {lost:.2f} of {total:.2f} device-hours."
-    note += f" {silent} runs have no duration." if silent else ""
-    return to_html(frame, notes=[note])
-
-
-def _kinds(runs: pd.DataFrame) -> Iterator[str]:
-    present = set(current(runs)["run_id"])
-    for status, role, run_id in zip(runs["status"], runs["role"], runs["run_id"], strict=True):
-        outside = "" if run_id in present else " (outside the present sweep)"
-        yield f"{status}, {role}" if role != "cell" else f"{status}{outside}"
-
-
-def _provenance(runs: pd.DataFrame) -> str:
-    """Code, users and machines of the runs; values that differ are listed with their counts."""
-    keys = ["commit", "git_dirty", "source", "user", "host", "resources", "probe.protocols"]
-    keys += sorted(str(name) for name in runs if str(name).startswith("version."))
-    rows = {}
-    for key in filter(runs.__contains__, keys):
-        counts = runs[key].fillna("-").astype(str).value_counts().sort_index()
-        texts = [value if len(counts) == 1 else f"{value} ({count} runs)" for value, count in counts.items()]
-        rows[key.removeprefix("version.")] = ", ".join(map(str, texts))
-    frame = pd.DataFrame({"value": rows.values()}, index=pd.Index([*rows], name=""), dtype=object)
-    return f"<p>{len(runs)} MLflow runs, {runs['cell_key'].nunique()} cells.</p>\n{to_html(frame)}"
