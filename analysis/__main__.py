@@ -77,12 +77,12 @@ def _report(options: argparse.Namespace) -> str:
 
 
 def _export(options: argparse.Namespace) -> str:
-    from analysis.store.export import export_to, sweeps_to_export
+    from analysis.store.export import sweeps_to_export, write_export
 
     storage = os.environ.get("JEPA_STORAGE") or os.environ.get("JEPA_RESULTS") or "results"
     where = options.output or below(storage, "exports")
     sweeps = sweeps_to_export(options.of, options.scale, options.store)
-    return "\n".join(file for sweep in sweeps for file in export_to(where, sweep, options.store))
+    return "\n".join(file for sweep in sweeps for file in write_export(sweep, options.store, where))
 
 
 def _figure(options: argparse.Namespace) -> str:

@@ -5,7 +5,7 @@ The sweep engine reads its ledger with the same functions.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.store.entities import PagedList
 
 from analysis.store.mlflow_sql import active_rows, finite_or_inf
 from analysis.store.uri import sqlite_file
 
-_PAGE = 1000  # runs per query of the client
+_PAGE = 1000  # results per query of the client
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,14 +98,17 @@ def _by_sql(file: Path, experiment_id: str) -> list[Record]:
 
 
 def _by_client(client: MlflowClient, experiment_id: str) -> list[Record]:
-    records: list[Record] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], "", ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token)
-        records += map(_record, page)
-        token = page.token
-        if not token:
-            return records
+    return [*map(_record, all_pages(client.search_runs, [experiment_id], run_view_type=ViewType.ACTIVE_ONLY))]
+
+
+def all_pages(query: Callable[..., PagedList[Any]], *words: Any, **named: Any) -> list[Any]:
+    """The results of a query of MLflow's client, page after page."""
+    page = query(*words, **named, max_results=_PAGE)
+    found = [*page]
+    while page.token:
+        page = query(*words, **named, max_results=_PAGE, page_token=page.token)
+        found += page
+    return found
 
 
 def _record(run: Run) -> Record:

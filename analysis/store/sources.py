@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -23,13 +23,12 @@ from analysis.store.curves import read_points
 from analysis.store.folders import below, is_url, opened_folder
 from analysis.store.frames import frame_of
 from analysis.store.mlflow_sql import has_mlflow_tables
-from analysis.store.records import read_records
+from analysis.store.records import all_pages, read_records
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.uri import sqlite_file
 
 ABOUT = "sweep.json"  # of an export: written last, with the digests of the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
-_PAGE = 1000  # experiments per query
 _LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]+|[^\s/@:'\"]+)@")  # user:password, or a token alone
 _NAMES = "password|passwd|pwd|secret|token|credential|signature|key|(?<![a-z])pass|(?<![a-z])sig"
 _WORD = re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES})=)[^&]+")
@@ -40,35 +39,11 @@ class NothingToShow(LookupError):
     """The store or the sweep does not exist yet or cannot be read; the message is one line with the remedy."""
 
 
-class RunSource(Protocol):
-    """A store or a folder of exports. Both kinds give equal frames of the same sweep.
+class Store:
+    """An MLflow store.
 
     Every method raises NothingToShow, those of one sweep also if the sweep does not exist or has no runs.
     """
-
-    def sweeps(self) -> dict[str, Experiment]:
-        """Sweeps by name; experiments without sweep tags are left out."""
-
-    def has_runs(self, experiment: Experiment) -> bool:
-        """True if a sweep holds the run of any cell."""
-
-    def runs(self, sweep: str) -> pd.DataFrame:
-        """See analysis.store.runs.load_runs."""
-
-    def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Columns run_id, metric, epoch, value, one row per logged epoch; all metrics if none is named."""
-
-
-def open_source(store: str | RunSource) -> RunSource:
-    """The store of an MLflow URI, or the exports in a folder, by path or URL; an open source is returned as it is."""
-    if not isinstance(store, str):
-        return store
-    remote = not is_url(store) and (":" in store or store.startswith("databricks"))
-    return Store(store) if remote else Export(store)
-
-
-class Store:
-    """An MLflow store."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -82,21 +57,18 @@ class Store:
             self.client = MlflowClient(uri)
 
     def sweeps(self) -> dict[str, Experiment]:
-        found: dict[str, Experiment] = {}
-        token = None
-        while True:
-            with self._answering():
-                page = self.client.search_experiments(max_results=_PAGE, page_token=token)
-            found |= {item.name: item for item in page if any(tag.startswith("sweep.") for tag in item.tags)}
-            token = page.token
-            if not token:
-                return found
+        """Sweeps by name; experiments without sweep tags are left out."""
+        with self._answering():
+            found = all_pages(self.client.search_experiments)
+        return {item.name: item for item in found if any(tag.startswith("sweep.") for tag in item.tags)}
 
     def has_runs(self, experiment: Experiment) -> bool:
+        """True if a sweep holds the run of any cell."""
         with self._answering():
             return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
     def runs(self, sweep: str) -> pd.DataFrame:
+        """See analysis.store.runs.load_runs."""
         experiment = self._experiment(sweep)
         with self._answering():
             records = read_records(self.client, experiment.experiment_id, self._uri)
@@ -109,6 +81,7 @@ class Store:
         return frame
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        """Columns run_id, metric, epoch, value, one row per logged epoch; all metrics if none is named."""
         experiment = self._experiment(sweep)
         with self._answering():
             return read_points(self.client, experiment.experiment_id, self._uri, run_ids, metrics)
@@ -134,7 +107,10 @@ class Store:
 
 
 class Export:
-    """A folder of exports, one folder per sweep, as analysis.store.export writes them; by path or URL."""
+    """A folder of exports, one folder per sweep, as analysis.store.export writes them; by path or URL.
+
+    Its methods are those of Store and give equal frames of the same sweep.
+    """
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -190,6 +166,17 @@ class Export:
         return io.BytesIO(content)
 
 
+RunSource = Store | Export
+
+
+def open_source(store: str | RunSource) -> RunSource:
+    """The store of an MLflow URI, or the exports in a folder, by path or URL; an open source is returned as it is."""
+    if not isinstance(store, str):
+        return store
+    remote = not is_url(store) and (":" in store or store.startswith("databricks"))
+    return Store(store) if remote else Export(store)
+
+
 def shown(store: str) -> str:
     """A store as messages name it, without passwords before the host or in the query."""
     return _WORD.sub(r"\1***", _LOGIN.sub("", store))
@@ -198,11 +185,6 @@ def shown(store: str) -> str:
 def file_name(name: str) -> str:
     """The name of a file or folder for a sweep. "a/b" and "..", which lead elsewhere, are quoted."""
     return quote(name, safe=" ") if name.strip(".") else name.replace(".", "%2E")
-
-
-def digest_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:

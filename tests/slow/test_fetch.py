@@ -66,7 +66,7 @@ def test_every_sweep_with_runs_is_copied_and_replaces_an_older_copy(
     assert main(["fetch", str(cluster)]) == 0
     names = ["demo_lejepa", "demo_rectified_lpjepa", "demo_two_workers", "fair", "front", "seeds"]
     for name in names:
-        write_export(name, store, tmp_path / "expected")
+        write_export(name, store, str(tmp_path / "expected"))
     (tmp_path / "expected" / "other").mkdir()
     (tmp_path / "expected" / "other" / "old").touch()
     assert contents(home) == contents(tmp_path / "expected")

@@ -61,7 +61,7 @@ def test_a_fake_secret_reaches_no_store_export_checkpoint_offline_file_or_termin
             ledger.end(cell.key, "failed", "no login for canary-token", "Traceback canary-token")
             notes.append(ledger.close())
     assert len(offline_files("study")) == 1
-    write_export("study", store_uri(), results / "exports")
+    write_export("study", store_uri(), str(results / "exports"))
     with Checkpoints(results / "checkpoints", DIGITS) as saves:
         saves.save(1, {"weight": 1}, [])
     files = [path for path in results.rglob("*") if path.is_file()]
