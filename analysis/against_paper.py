@@ -54,7 +54,7 @@ def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
     another one compares, are counted; CSV lists them.
 
     Raises:
-        NothingPublished: no data file of that name, or none of its numbers has a place in this table.
+        NothingPublished: no data file of that name.
     """
     file = FOLDER / f"{name}.csv"
     if not file.is_file():
@@ -82,19 +82,11 @@ def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
 
 
 def pairs(published: pd.DataFrame, built: FinishedTable) -> list[Pair]:
-    """Every published number with each of our cells at its place.
-
-    Raises:
-        NothingPublished: the table has none of the levels of their places.
-    """
+    """Every published number with each of our cells at its place."""
     cells = [(replace(cell, bold=False), place) for _, _, cell, place in cells_of(built.frame) if cell.n or cell.states]
     settings = {run["run_id"]: run for run in records_of(built.runs)}
     names = [str(name) for name in [*built.frame.index.names, *built.frame.columns.names] if name]
-    keys = [name for name in map(str, published) if name not in _FACTS and not name.startswith("at:")]
-    own = [name for name in keys if name in names]
-    if keys and not own:
-        lacks = f"the table has no {' or '.join(keys)}, by which the published numbers are told apart"
-        raise NothingPublished(f"{lacks}; it has {', '.join(names) or 'no named level'}")
+    own = [name for name in published if name in names and name not in _FACTS]
     others = [name for name in names if name not in own]
     found = []
     several = "at:data" in published and published["at:data"].nunique() > 1

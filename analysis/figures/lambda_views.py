@@ -22,14 +22,10 @@ from analysis.table.pivot import that_differ
 
 SWEEP = "lejepa_lambda_views"
 LAMB = "method.lamb"
-MOST = 8  # distinguishable lines
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    if lack := lacking(runs, varies=(LAMB,), measured=(TOP1,)):
-        return lack
-    lines = len(grouped(*_lines(runs)))
-    return f"{lines} lines of the other axes are too many; at most {MOST}" if lines > MOST else ""
+    return lacking(runs, varies=(LAMB,), measured=(TOP1,))
 
 
 def draw(runs: pd.DataFrame) -> Figure:

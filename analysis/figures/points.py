@@ -1,6 +1,5 @@
 """Points of a figure: numbers over seeds, labels, and reasons why a figure has nothing to draw."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,19 +36,13 @@ def over_seeds(runs: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] |
     """One row per setting: its values on the axes, and for each metric the columns `<metric>`, the mean over seeds,
     `<metric> std` (0 with one seed) and `<metric> n`; settings without a number for the first metric are left out."""
     keys = [key for key in (axes(runs) if keys is None else keys) if key in runs]
-    metrics = [*dict.fromkeys(metrics)]
-    rows: list[dict[str, Any]] = []
-    for place, group in grouped(runs, keys):
-        row: dict[str, Any] = dict(zip(keys, place, strict=True))
-        for metric in metrics:
-            values = numbers(group, metric)
-            values = values[np.isfinite(values)]
-            row[metric] = values.mean() if len(values) else math.nan
-            row[f"{metric} std"] = values.std(ddof=1) if len(values) > 1 else 0.0
-            row[f"{metric} n"] = len(values)
-        rows.append(row)
-    table = pd.DataFrame(rows, columns=[*keys, *(f"{m}{part}" for m in metrics for part in ("", " std", " n"))])
-    return table[np.isfinite(table[metrics[0]].astype(float))].reset_index(drop=True)
+    values = {metric: pd.Series(numbers(runs, metric), runs.index) for metric in metrics}
+    found = runs[keys].assign(**{metric: own.where(np.isfinite(own)) for metric, own in values.items()})
+    parts = {"": "mean", " std": "std", " n": "count"}
+    asked = {f"{metric}{part}": (metric, name) for metric in values for part, name in parts.items()}
+    table = found.groupby([*keys] or (lambda _: 0), dropna=False).agg(**asked).reset_index(drop=not keys)
+    table = table.fillna({f"{metric} std": 0.0 for metric in values})
+    return table[table[metrics[0]].notna()].reset_index(drop=True)
 
 
 def numbers(runs: pd.DataFrame, name: str) -> np.ndarray:

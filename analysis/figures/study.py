@@ -53,26 +53,21 @@ def importance(trials: pd.DataFrame, keys: list[str], *, maximise: bool) -> dict
     """
     import optuna  # takes a second to import
 
-    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(direction="maximize" if maximise else "minimize")
-        domains: dict[str, optuna.distributions.BaseDistribution] = {}
-        points = pd.DataFrame(index=trials.index)
-        for key in keys:
-            if _is_number(trials[key]):
-                points[key] = trials[key].astype(float)
-                ends = float(points[key].min()), float(points[key].max())
-                domains[key] = optuna.distributions.FloatDistribution(*ends, log=_is_log(trials[key]))
-            else:
-                points[key] = trials[key].astype(str)
-                domains[key] = optuna.distributions.CategoricalDistribution(sorted({*points[key]}))
-        for point, score in zip(points.to_dict("records"), trials["score"], strict=True):
-            study.add_trial(optuna.create_trial(params=point, distributions=domains, value=float(score)))
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    study = optuna.create_study(direction="maximize" if maximise else "minimize")
+    points = trials[keys].astype({key: float if _is_number(trials[key]) else str for key in keys})
+    domains: dict[str, optuna.distributions.BaseDistribution] = {}
+    for key in keys:
+        low, *_, high = values = sorted({*points[key]})
+        domains[key] = (
+            optuna.distributions.FloatDistribution(low, high, log=_is_log(points[key]))
+            if _is_number(points[key])
+            else optuna.distributions.CategoricalDistribution(values)
+        )
+    for point, score in zip(points.to_dict("records"), trials["score"], strict=True):
+        study.add_trial(optuna.create_trial(params=point, distributions=domains, value=float(score)))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys)
 
 
 def _trials(runs: pd.DataFrame) -> pd.DataFrame:

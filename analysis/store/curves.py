@@ -47,7 +47,6 @@ def _latest(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
         (
             (runs.setdefault(run_id, len(runs)), names.setdefault(name, len(names)), step, at, finite_or_inf(value))
             for run_id, name, step, at, value in rows
-            if isinstance(value, float | int)
         ),
         dtype=_POINT,
     )

@@ -1,6 +1,5 @@
 """Export of sweeps as files: python -m analysis export [SWEEP ...]. sources.Export reads them."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,17 +16,13 @@ def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
     """The sweeps of these names, or all that have runs if none is named; at a scale, if one is given.
 
     Raises:
-        NothingToShow: no such store, or one of the names, or any sweep, is not in it.
+        NothingToShow: no such store, or no sweep with runs in it.
     """
+    if names:
+        return ["_".join(filter(None, [name, scale])) for name in names]
     source = open_source(store)
-    filled = {name: it.tags.get("sweep.scale", "") for name, it in sweeps_in(source).items() if has_runs(it, source)}
-    wanted = ["_".join(filter(None, [name, scale])) for name in names]
-    for name in wanted:
-        if name not in filled:
-            close = difflib.get_close_matches(name, filled, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(filled)) or 'none at all'}"
-            raise NothingToShow(f"sweep {name} has no runs in {shown(store)}; {remedy}")
-    found = wanted or sorted(name for name, of in filled.items() if scale in ("", of))
+    scales = {name: it.tags.get("sweep.scale", "") for name, it in sweeps_in(source).items() if has_runs(it, source)}
+    found = sorted(name for name, of in scales.items() if scale in ("", of))
     if not found:
         at = f" at scale {scale}" if scale else ""
         raise NothingToShow(f"no sweep{at} has runs in {shown(store)} yet; python sweeps/NAME.py makes some")

@@ -20,19 +20,19 @@ _TAGS = {
 }
 _STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}  # for runs without the tag
 _NUMBERS = ("workers", "epoch", "device_seconds")  # tags
-# Tags sweep.*, as JSON
-_STRUCTURED = ("axes", "searched", "seeds", "goals", "base", "grid", "references", "later", "types")
 
 
 def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     """One row per cell, in the order of the records: see analysis.store.runs.load_runs. Empty without cells.
 
-    attrs["notes"] has a line for each kind of run or value that was left out, with its count.
+    attrs["notes"] has a line for each kind of run that was left out, with its count.
 
     Raises:
-        ValueError: the experiment lacks a tag that every sweep has, or has one that is damaged.
+        ValueError: the experiment lacks a tag that every sweep has.
     """
-    _check_tags(experiment)
+    goals = "sweep.objective" if "sweep.objective" in experiment.tags else "sweep.goals"  # older stores have the former
+    if missing := {"sweep.axes", goals} - experiment.tags.keys():
+        raise ValueError(f"it has no tag {', '.join(sorted(missing))}; launch its file again, which writes them")
     runs, notes = _cells(records)
     if not runs:
         return pd.DataFrame()
@@ -73,20 +73,8 @@ def typed(texts: pd.Series, recorded: str | None = None) -> pd.Series:
     return texts.astype(float) if fit("float", r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|inf|nan)") else texts
 
 
-def _check_tags(experiment: Experiment) -> None:
-    tags = experiment.tags
-    missing = {"sweep.axes", "sweep.goals"} - {*tags, *(["sweep.goals"] if "sweep.objective" in tags else [])}
-    if missing:
-        raise ValueError(f"it has no tag {', '.join(sorted(missing))}; launch its file again, which writes them")
-    for name in {f"sweep.{name}" for name in _STRUCTURED} & tags.keys():
-        try:
-            json.loads(tags[name])
-        except ValueError as error:
-            raise ValueError(f"its tag {name} is damaged ({error}); launch its file again, which writes it") from error
-
-
 def _cells(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
-    """One record per cell, and counts of the other runs and values; the sweep's own run is not counted."""
+    """One record per cell, and counts of the other runs; the sweep's own run is not counted."""
     others = [record for record in records if record.tags.get("role") != "plan"]
     keyed = [record for record in others if "cell_key" in record.tags]
     whole = [record for record in keyed if _is_int(record.params.get("seed")) and _is_int(record.params.get("epochs"))]
@@ -95,7 +83,6 @@ def _cells(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
         "runs without a cell key skipped": len(others) - len(keyed),
         "runs without a complete config skipped": len(keyed) - len(whole),
         "further runs of the same cells skipped": len(whole) - len(cells),
-        "metrics that are no numbers skipped": sum(len(run.unreadable) for run in cells),
     }
     return cells, [f"{count} {what}" for what, count in counts.items() if count]
 

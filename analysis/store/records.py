@@ -33,14 +33,6 @@ class Record:
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)  # metrics whose value is not a number
-
-    def measured(self, name: str, value: Any) -> None:
-        """Set the last value of a metric."""
-        if isinstance(value, float | int):
-            self.metrics[name] = finite_or_inf(value)
-        else:
-            self.unreadable.append(name)
 
 
 def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Record]:
@@ -93,7 +85,7 @@ def _by_sql(file: Path, experiment_id: str) -> list[Record]:
         for run_id, key, text in rows("tags"):
             records[run_id].tags[once(key, key)] = once(text, text)
         for run_id, key, value, is_nan in rows("latest_metrics"):
-            records[run_id].measured(once(key, key), float("nan") if is_nan else value)
+            records[run_id].metrics[once(key, key)] = float("nan") if is_nan else finite_or_inf(value)
     return list(records.values())
 
 
@@ -112,18 +104,16 @@ def all_pages(query: Callable[..., PagedList[Any]], *words: Any, **named: Any) -
 
 
 def _record(run: Run) -> Record:
-    record = Record(
+    return Record(
         run_id=run.info.run_id,
         name=run.info.run_name,
         status=run.info.status,
         start_time=run.info.start_time,
         end_time=run.info.end_time,
         params=dict(run.data.params),
+        metrics={name: finite_or_inf(value) for name, value in run.data.metrics.items()},
         tags=dict(run.data.tags),
     )
-    for name, value in run.data.metrics.items():
-        record.measured(name, value)
-    return record
 
 
 def one_per_cell(records: Iterable[Record]) -> list[Record]:

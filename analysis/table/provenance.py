@@ -1,16 +1,14 @@
 """Provenance of every number of a table, and the table as files."""
 
-import html
 import json
 import math
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 
 from analysis.select.selection import records_of
-from analysis.store.sources import file_name
+from analysis.store.sources import file_name, shown
 from analysis.table.build import FinishedTable
 from analysis.table.cells import levels
 from analysis.table.significance import cells_of
@@ -22,10 +20,7 @@ def write_table(built: FinishedTable, label: str, folder: Path, *, store: str) -
     """Write folder/label.{md,tex,html,csv} and label.provenance.json. The same runs give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {ending: built.render(format) for ending, format in _ENDINGS.items()}
-    head = f'<meta charset="utf-8">\n<title>{html.escape(label)}</title>'
-    page = f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{texts["html"]}\n</body>\n</html>'
-    numbers = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)
-    texts |= {"html": page, "provenance.json": numbers}
+    texts["provenance.json"] = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)
     files = [folder / f"{file_name(label)}.{ending}" for ending in texts]
     for file, text in zip(files, texts.values(), strict=True):
         file.write_text(f"{text}\n", encoding="utf-8")
@@ -60,16 +55,9 @@ def provenance(built: FinishedTable, label: str, store: str) -> dict[str, Any]:
             }
         )
     sweeps = sorted({*built.runs["sweep"]})
-    return {"table": label, "title": built.title, "store": store_name(store), "sweeps": sweeps, "numbers": numbers}
-
-
-def store_name(store: str) -> str:
-    """A store without passwords and without the path to it, which differs from machine to machine."""
-    parts = urlsplit(store)
-    if not parts.scheme or parts.scheme == "sqlite":
-        return PurePath(parts.path or store).name
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    on_disk = "://" not in store or store.startswith("sqlite:")
+    name = PurePath(store).name if on_disk else shown(store)  # paths differ from machine to machine
+    return {"table": label, "title": built.title, "store": name, "sweeps": sweeps, "numbers": numbers}
 
 
 def _place(labels: pd.Index, position: int, otherwise: str) -> dict[str, Any]:

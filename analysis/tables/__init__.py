@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
-from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import RunSource, open_source
 from analysis.table.build import FinishedTable, TableSpec
 
@@ -95,12 +94,9 @@ def _known(store: str | RunSource | None) -> dict[str, dict[str, str]]:
 
 
 def _split(name: str, scale: str, known: dict[str, dict[str, str]]) -> tuple[str, str]:
-    """An experiment's name as sweep and scale: those of an experiment in the store, else a table's name and a scale."""
-    if name in known and "sweep.name" in known[name]:
+    """The sweep and scale of an experiment in the store; other names stay."""
+    if "sweep.name" in known.get(name, {}):
         return known[name]["sweep.name"], known[name]["sweep.scale"]
-    stem, _, ending = name.rpartition("_")
-    if not scale and stem in table_names() and name not in known and ending in SCALE_NAMES:
-        return stem, ending
     return name, scale
 
 
