@@ -57,3 +57,10 @@ def made_runs(
             }
         )
     return pd.DataFrame(rows)
+
+
+def as_search(runs: pd.DataFrame, searched: Sequence[str], kind: str = "search") -> pd.DataFrame:
+    """The runs of a grid as those of a search over some of its axes."""
+    (grid,) = json.loads(runs["sweep.grid"].iloc[0])
+    grid = {key: values for key, values in grid.items() if key not in searched}
+    return runs.assign(**{"sweep.searched": json.dumps(searched), "sweep.kind": kind, "sweep.grid": json.dumps([grid])})

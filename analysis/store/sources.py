@@ -198,8 +198,7 @@ def _check_file(file: Path) -> None:
     try:
         found = has_mlflow_tables(file)
     except sqlite3.DatabaseError as error:
-        remedy = "try again" if "locked" in str(error) else "restore it from a copy, or move it away"
-        raise NothingToShow(f"the store {file} cannot be read ({error}); {remedy}") from error
+        raise NothingToShow(f"the store {file} cannot be read ({error}); restore it or move it away") from error
     if not found:
         raise NothingToShow(f"{file} is no MLflow store; name another with --store, or move it away")
 

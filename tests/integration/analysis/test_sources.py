@@ -10,12 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from stores import StoreWriter
 
 from analysis import tables
 from analysis.select.selection import current
-from analysis.store import sources
 from analysis.store.cell_list import to_tags
 from analysis.store.runs import NothingToShow, load_histories, load_runs, sweeps_in
 from analysis.table.cells import Quantity, cell_of
@@ -83,14 +81,6 @@ def test_foreign_and_incomplete_runs_are_counted_and_listed_cells_without_a_run_
     ]
 
 
-def test_a_table_opens_the_store_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    small.cell("a")
-    opened = []
-    monkeypatch.setattr(sources, "MlflowClient", lambda uri: opened.append(uri) or MlflowClient(uri))
-    tables.table("s", small.uri)
-    assert opened == [small.uri]
-
-
 def test_a_finished_run_without_results_is_incomplete(small: Small) -> None:
     small.cell("a")
     small.cell("b", 1, metrics={"val/x": 0.5})  # its last report is not in the store
@@ -135,21 +125,6 @@ def test_an_unreadable_sweep_is_an_error_of_one_line(statement: str, message: st
     with pytest.raises(NothingToShow, match=message) as caught:
         load_histories("s", ["val/x"], small.uri)
     assert "\n" not in str(caught.value)
-
-
-def test_an_experiment_without_sweep_tags_is_not_listed(small: Small) -> None:
-    small.writer.client.create_experiment("theirs", tags={"team": "vision"})
-    assert [*sweeps_in(small.uri)] == ["s"]
-
-
-def test_a_locked_file_is_not_missing(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = sqlite3.connect
-    monkeypatch.setattr(sources.sqlite3, "connect", lambda *words, **named: connect(*words, **named, timeout=0.05))
-    with closing(connect(small.file)) as other:
-        other.execute("begin exclusive")
-        with pytest.raises(NothingToShow, match=r"mlflow\.db cannot be read \(database is locked\); try again"):
-            load_runs("s", small.uri)
-        other.rollback()
 
 
 @pytest.mark.parametrize("kept", [0, 0.5])

@@ -3,12 +3,11 @@
 Run: python -m pytest tests/unit/analysis/figures/test_points.py
 """
 
-import json
 from typing import Any
 
 import pandas as pd
 import pytest
-from made_runs import made_runs
+from made_runs import as_search, made_runs
 
 from analysis import figures, tables
 from analysis.figures.style import styled
@@ -20,13 +19,6 @@ BARS = {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}
 def sparse(config: dict[str, Any]) -> dict[str, Any]:
     value = 0.5 + 0.01 * config.get(REG, 0)
     return {"test/linear_top1": value, "test/nonzero_fraction": value, "test/shot1_top1": value, "val/probe_top1": 0.5}
-
-
-def as_search(runs: pd.DataFrame, searched: list[str], kind: str = "search") -> pd.DataFrame:
-    """The runs of a grid as those of a search over some of its axes."""
-    (grid,) = json.loads(runs["sweep.grid"].iloc[0])
-    grid = {key: values for key, values in grid.items() if key not in searched}
-    return runs.assign(**{"sweep.searched": json.dumps(searched), "sweep.kind": kind, "sweep.grid": json.dumps([grid])})
 
 
 def lack(name: str, runs: pd.DataFrame) -> str:
@@ -58,16 +50,6 @@ def test_a_figure_refuses_axes_over_which_it_would_average() -> None:
     assert lack("nonzero_theory", made_runs(bound, sparse, base=base | {P: 1.0})) == ""
     encoders = made_runs({"model.encoder": ["a", "b"], "data.name": ["digits", "cifar10"]}, sparse)
     assert lack("architectures", encoders) == "it would choose among data sets"
-
-
-def test_settings_have_lines_of_their_own() -> None:
-    runs = made_runs({"model.encoder": ["a"], "optim.lr": [0.1, 0.2, 0.3]}, sparse, seeds=(0,))
-    frozen, _ = drawn("samples", as_search(runs, ["optim.lr"])).axes
-    assert [bars.get_label() for bars in frozen.containers] == ["a lr=0.1", "a lr=0.2", "a lr=0.3"]
-    grids = [{"views.num_global": [g], "views.num_local": [n], "method.lamb": [0.1, 0.2]} for g, n in ((2, 2), (4, 0))]
-    (axes,) = drawn("lambda_views", made_runs(grids, sparse)).axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["4 views num_global=2 num_local=2", "4 views num_global=4 num_local=0"]
 
 
 def test_the_winners_of_a_fair_ablation_are_its_points() -> None:

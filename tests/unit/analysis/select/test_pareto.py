@@ -69,11 +69,3 @@ def test_hypervolumes_by_hand(points: list, reference: tuple, directions: tuple,
 )
 def test_the_knee_is_farthest_from_the_chord(points: list, directions: tuple, index: int | None) -> None:
     assert knee(points, directions) == index
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-6])
-def test_the_knee_of_an_ellipse_is_its_middle_in_any_unit(scale: float) -> None:
-    angles = np.linspace(0, math.pi / 2, 91)
-    points = np.stack([np.cos(angles), scale * np.sin(angles)], axis=1)
-    assert knee(points, ("max", "max")) == 45
-    assert hypervolume(points, (0, 0), ("max", "max")) == pytest.approx(scale * math.pi / 4, rel=2e-2)

@@ -54,14 +54,6 @@ def test_the_curve_is_scipys_spearman_of_minus_the_scaled_loss_at_every_alpha():
     assert group.scores[1].spearman == pytest.approx(expected[ALPHAS.index(0.4)])
 
 
-def test_a_lower_loss_with_a_higher_accuracy_counts_positive():
-    runs = frame([0.1] * 4, [1.0, 2.0, 3.0, 4.0], [0.9, 0.8, 0.7, 0.6])
-    (group,) = label_free(runs, draws=1)
-    assert group.scores[0].spearman == pytest.approx(1)
-    assert group.best.alpha == 0  # one lamb: every alpha is equally good
-    assert label_free(runs.assign(**{"train/loss": [4.0, 3, 2, 1]}), draws=1)[0].scores[0].spearman == pytest.approx(-1)
-
-
 def test_the_choice_and_its_regret_are_those_of_brute_force_over_settings():
     runs = frame(
         [0.01, 0.01, 0.1, 0.1, 0.1, 0.1], [0.2, 0.4, 0.5, 0.3, 0.9, 1.1], [0.5, 0.7, 0.8, 0.9, 0.95, 0.95], seeds=2
@@ -99,7 +91,7 @@ def test_diverged_and_collapsed_runs_count_and_other_failures_do_not():
     assert group.scores[0].regret == 0
 
 
-def test_the_bootstrap_draws_settings_with_their_seeds_and_is_the_same_every_time():
+def test_the_bootstrap_interval_is_that_of_redrawn_settings_and_is_the_same_every_time():
     runs = some(30)
     (one,), (again,) = label_free(runs, draws=200), label_free(runs, draws=200)
     assert one.scores == again.scores
@@ -108,10 +100,6 @@ def test_the_bootstrap_draws_settings_with_their_seeds_and_is_the_same_every_tim
     draws = [RNG.integers(30, size=30) for _ in range(1500)]
     expected = np.quantile([spearmanr(-loss[draw], top[draw]).statistic for draw in draws], [0.025, 0.975])
     assert (one.low[at], one.high[at]) == pytest.approx(expected, abs=0.08)
-    # Every setting ten times over, as seeds that agree: no narrower, for these are no new settings
-    lots = pd.concat([runs.assign(seed=seed, cell_key=runs["cell_key"] + f" {seed}") for seed in range(10)])
-    (wide,) = label_free(lots.reset_index(drop=True), draws=200)
-    assert wide.high[at] - wide.low[at] == pytest.approx(one.high[at] - one.low[at], abs=1e-9)
 
 
 def test_groups_have_losses_of_their_own():
