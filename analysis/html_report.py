@@ -10,7 +10,6 @@ import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis import figures, tables
-from analysis.figures.draw import experiment_of
 from analysis.figures.points import groups_by_views, numbers
 from analysis.select.selection import axes, current, seeds_of
 from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
@@ -42,8 +41,8 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         NothingToShow: no such store or sweep, or no run in it.
     """
     store = store or store_uri()
-    experiment = sweeps_in(store).get(sweep) or sweeps_in(store)[experiment_of(sweep, store)]
-    runs = load_runs(experiment.name, store)
+    runs = load_runs(tables.experiment_of(sweep, store), store)
+    experiment = sweeps_in(store)[runs["sweep"].iloc[0]]
     sections = {
         "Sweep": _about(runs, experiment),
         "Progress": _progress(runs),

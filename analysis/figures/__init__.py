@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures.draw import Drawing, UnknownFigure, experiment_of
+from analysis.figures.draw import Drawing, UnknownFigure
 from analysis.figures.style import as_bytes
 from analysis.store.runs import load_runs, store_uri
 from analysis.store.sources import file_name
+from analysis.tables import experiment_of
 
 SHARED = {"draw", "points", "style", "theory"}
 FORMATS = ("pdf", "png")
@@ -67,7 +68,7 @@ def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "",
         sweep: an experiment of the store, scale included, in place of the figure's own sweep.
 
     Raises:
-        UnknownFigure: see there.
+        UnknownFigure: see there; UnknownTable: the store has several scales, and none is named.
         NothingToShow: no such sweep in the store, or its runs lack what is drawn.
     """
     drawing, store = find(name), store or store_uri()

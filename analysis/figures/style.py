@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 STYLE: dict[Any, Any] = {
-    "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
@@ -25,14 +24,10 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "0.9",
     "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
     "lines.markersize": 5,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "image.cmap": "viridis",
     "pdf.fonttype": 42,  # text embedded as TrueType, as journals require
-    "ps.fonttype": 42,
-    "svg.fonttype": "path",
     "svg.hashsalt": "figures",
 }
 HOLLOW: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.35", "marker": "v"}  # points of failed runs

@@ -70,7 +70,3 @@ class TableSpec:
         notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold, code_note(frame, runs)]
         notes += [*runs.attrs.get("notes", []), progress_note(runs)]
         return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
-
-    def render(self, runs: pd.DataFrame, format: str = "md") -> str:
-        """The table of these runs as md, latex, html or csv."""
-        return self.finish(runs).render(format)

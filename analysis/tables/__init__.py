@@ -10,13 +10,12 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
-from analysis.store.sources import RunSource, open_source
+from analysis.store.sources import RunSource
 from analysis.table.build import FinishedTable, TableSpec
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
@@ -47,22 +46,23 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
         UnknownTable: neither, or not at one scale.
     """
     known = _known(store)
-    if name not in table_names():
-        name, scale = _split(name, scale, known)
-    if name in table_names():
-        module = _module(name)
-        scale = scale or _only_scale(name, _sweeps(name), known)
-        experiments = tuple(f"{sweep}_{scale}" if scale else sweep for sweep in _sweeps(name))
-        title = f"{module.TITLE} ({scale})" if scale else module.TITLE
-        return _table(name, module, scale=scale, title=title, sweeps=experiments)
+    if name not in table_names() and "sweep.name" in known.get(name, {}):
+        name, scale = known[name]["sweep.name"], known[name]["sweep.scale"]
     sweep = f"{name}_{scale}" if scale else name
-    if sweep in known:
-        generic = _module(GENERIC)
-        return _table(name, generic, scale=scale, title=f"{sweep}: {generic.TITLE}", sweeps=(sweep,))
-    everything = sorted({*table_names(), *known})
-    close = difflib.get_close_matches(sweep, everything, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
-    raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
+    if name in table_names():
+        module, scale = _module(name), scale or _only_scale(name, _sweeps(name), known)
+        sweeps = tuple(f"{sweep}_{scale}" if scale else sweep for sweep in _sweeps(name))
+        title = f"{module.TITLE} ({scale})" if scale else module.TITLE
+    elif sweep in known:
+        module, sweeps = _module(GENERIC), (sweep,)
+        title = f"{sweep}: {module.TITLE}"
+    else:
+        everything = sorted({*table_names(), *known})
+        close = difflib.get_close_matches(sweep, everything, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
+        raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
+    within = getattr(module, "WITHIN", ())
+    return TableSpec(name=name, scale=scale, title=title, sweeps=sweeps, within=within, build=module.build)
 
 
 def table(name: str, store: str | None = None, format: str = "md", *, scale: str = "") -> str:
@@ -72,11 +72,18 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
         UnknownTable: see find_table.
         NothingToShow: nothing to build it from yet.
     """
-    source: str | RunSource = store or store_uri()
-    with suppress(NothingToShow):  # which load raises again
-        source = open_source(source)
-    found = find_table(name, source, scale)
-    return found.render(found.load(source), format)
+    found = find_table(name, store, scale)
+    return found.finish(found.load(store)).render(format)
+
+
+def experiment_of(sweep: str, store: str | RunSource, scale: str = "") -> str:
+    """The experiment of a sweep at a scale, by default the only one in the store; an experiment's own name stays.
+
+    Raises:
+        UnknownTable: the store has several scales, and none is named.
+    """
+    scale = scale or _only_scale(sweep, [sweep], _known(store))
+    return f"{sweep}_{scale}" if scale else sweep
 
 
 def comparable_frame(name: str, built: FinishedTable) -> pd.DataFrame:
@@ -93,20 +100,13 @@ def _known(store: str | RunSource | None) -> dict[str, dict[str, str]]:
         return {}
 
 
-def _split(name: str, scale: str, known: dict[str, dict[str, str]]) -> tuple[str, str]:
-    """The sweep and scale of an experiment in the store; other names stay."""
-    if "sweep.name" in known.get(name, {}):
-        return known[name]["sweep.name"], known[name]["sweep.scale"]
-    return name, scale
-
-
 def _only_scale(name: str, sweeps: Sequence[str], known: dict[str, dict[str, str]]) -> str:
     """The only scale of a table's sweeps in the store; "" for sweeps without scale, or without any run."""
     if any(sweep in known for sweep in sweeps):
         return ""
     scales = sorted({tags["sweep.scale"] for tags in known.values() if tags.get("sweep.name") in sweeps})
     if len(scales) > 1:
-        several = f"the store has {name} at the scales {', '.join(scales)}, which never mix in one table"
+        several = f"the store has {name} at the scales {', '.join(scales)}, which never mix"
         raise UnknownTable(f"{several}; choose one with --scale")
     return scales[0] if scales else ""
 
@@ -117,7 +117,3 @@ def _sweeps(name: str) -> tuple[str, ...]:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def _table(name: str, module: Any, **about: Any) -> TableSpec:
-    return TableSpec(name=name, within=getattr(module, "WITHIN", ()), build=module.build, **about)

@@ -86,8 +86,8 @@ def test_seeds_give_mean_std_and_n(store: str) -> None:
 def test_a_sweep_without_cells_has_a_table_without_numbers(name: str, end: str, store: str) -> None:
     runs = load_runs(name, store).assign(role="reference", status="running")
     for format in ("md", "latex", "html", "csv"):
-        assert "0.9" not in tables.find_table(name).render(runs, format)
-    assert tables.find_table(name).render(runs).endswith(end)
+        assert "0.9" not in tables.find_table(name).finish(runs).render(format)
+    assert tables.find_table(name).finish(runs).render().endswith(end)
 
 
 def test_a_ranking_has_ties_then_unfinished_trials_then_references(store: str) -> None:

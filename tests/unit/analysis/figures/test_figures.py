@@ -19,6 +19,7 @@ from analysis import figures
 from analysis.figures.draw import UnknownFigure
 from analysis.figures.style import series
 from analysis.store.runs import NothingToShow, load_runs, sweeps_in
+from analysis.tables import UnknownTable
 
 
 def drawn(name: str, store: str, sweep: str = "") -> Figure:
@@ -191,9 +192,9 @@ def test_an_unknown_figure_or_sweep_is_an_error_of_one_line(papers: str, tmp_pat
         figures.write_figure("lambda_view", papers, tmp_path)
     with pytest.raises(UnknownFigure, match=r"curves draws any sweep; say which with --sweep"):
         figures.write_figure("curves", papers, tmp_path)
-    with pytest.raises(NothingToShow, match=r"lejepa_lambda_views has no runs .*lambda_views.py --scale lab fills it"):
+    with pytest.raises(NothingToShow, match=r"lejepa_lambda_views_lab has no runs .*lambda_views.py --scale lab fills it"):
         figures.write_figure("lambda_views", papers, tmp_path, scale="lab")
-    with pytest.raises(UnknownFigure, match=r"the scales mini, small"):
+    with pytest.raises(UnknownTable, match=r"the scales mini, small"):
         figures.write_figure("accuracy_sparsity", "docs/results/store", tmp_path)
 
 

@@ -97,7 +97,7 @@ def test_html_is_ascii_and_escaped() -> None:
 def test_csv_of_a_grid_is_long_and_exact(store: str) -> None:
     found = tables.find_table("demo_rectified_lpjepa", store)
     runs = found.load(store)
-    lines = csv.DictReader(io.StringIO(found.render(runs, "csv")))
+    lines = csv.DictReader(io.StringIO(found.finish(runs).render("csv")))
     rows = {(row["quantity"], row["p"], row["mu"]): row for row in lines}
     assert len(rows) == 4 * 2 * 3
     assert rows["non-zero, measured", "1.0", "0.0"] == {

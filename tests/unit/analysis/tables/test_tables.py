@@ -188,8 +188,7 @@ def test_several_code_versions_are_a_footnote_with_their_commits(change: dict[st
 def test_scales_never_mix(papers: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lejepa_lambda_views", "--store", EXPORTS]) == 2
     assert capsys.readouterr().err == (
-        "error: the store has lejepa_lambda_views at the scales mini, small, which never mix in one table; "
-        "choose one with --scale\n"
+        "error: the store has lejepa_lambda_views at the scales mini, small, which never mix; choose one with --scale\n"
     )
     assert main(["lejepa_lambda_views", "--store", EXPORTS, "--scale", "small"]) == 0
     out = capsys.readouterr().out
