@@ -1,4 +1,4 @@
-"""LeJEPA Fig. 11: |C(alpha)|, rank correlation of train loss / lamb^alpha with accuracy, with a bootstrap band."""
+"""LeJEPA Fig. 11: |C(alpha)|, rank correlation of train loss / lamb^alpha with accuracy."""
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,6 @@ def draw(runs: pd.DataFrame) -> Figure:
     for axes, group in zip(places, groups, strict=True):
         axes.plot(alphas, np.where(group.curve >= 0, group.curve, np.nan), color=look["color"])
         axes.plot(alphas, np.where(group.curve < 0, -group.curve, np.nan), color=look["color"], linestyle=":")
-        ends = np.sort(np.abs(np.stack([group.low, group.high])), axis=0)
-        ends[0] = np.where(group.low * group.high < 0, 0, ends[0])  # the interval contains 0
-        axes.fill_between(alphas, ends[0], ends[1], color=look["color"], alpha=0.15, linewidth=0)
         axes.plot(group.best.alpha, abs(group.best.spearman), color=look["color"], marker=look["marker"], markersize=8)
         axes.axvline(PAPERS, color="0.6", linewidth=0.8, linestyle="--")
         axes.annotate(f" paper: {PAPERS:g}", (PAPERS, 0.02), fontsize=8, color="0.4")
@@ -32,5 +29,5 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.set_title(": ".join(filter(None, [group.name, ends_text])))
         axes.set(xlabel="alpha", ylim=(0, 1.02), xlim=(-3, 3))
     places[0].set_ylabel("|Spearman| of loss / lamb^alpha, accuracy")
-    figure.suptitle("band: 95 % bootstrap; dotted: of the wrong sign", fontsize=9)
+    figure.suptitle("dotted: of the wrong sign", fontsize=9)
     return figure

@@ -20,7 +20,7 @@ def lacks(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame) -> Figure:
     """A row per group of comparable losses; a panel at alpha 0, at the paper's and at the best, if it is another.
     Failed runs are hollow; those that diverged are at the right edge, for an infinite loss."""
-    groups = label_free(runs, by=groups_by_views(runs), draws=1)
+    groups = label_free(runs, by=groups_by_views(runs))
     shown = [{score.alpha: score for score in group.scores} for group in groups]
     columns = max(map(len, shown))
     figure, places = panels(len(groups), columns, width=3.4, height=3.0)

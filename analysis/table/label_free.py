@@ -26,8 +26,7 @@ LAMB, LOSS, PROBE = "method.lamb", "train/loss", "val/probe_top1"
 FAILED = ("diverged", "collapsed")
 ALPHAS = tuple(number / 10 for number in range(-30, 31))
 PAPERS = 0.4  # the paper's alpha
-DRAWS = 400
-_COLUMNS = ["", "Spearman", "95 % interval", "finished only", "chosen without labels", "its top-1 (%)", "regret"]
+_COLUMNS = ["", "Spearman", "finished only", "chosen without labels", "its top-1 (%)", "regret"]
 _NOTE = (
     "Spearman of -train/loss / lamb^alpha with {metric}: positive where a lower loss goes with a higher accuracy. The "
     "best alpha was found with the labels of this very sample: its line is optimistic. Regret: points of top-1 by "
@@ -40,7 +39,7 @@ class Score(NamedTuple):
     """Ranking at one alpha.
 
     Args:
-        spearman: C(alpha), with the failed runs; low, high: 95 % bootstrap interval.
+        spearman: C(alpha), with the failed runs.
         finished_only: C(alpha) without the failed runs.
         chosen: the setting of least train/loss / lamb^alpha among those that finished, means over its seeds.
         accuracy: of the chosen setting; regret: the best setting's accuracy minus this one.
@@ -48,8 +47,6 @@ class Score(NamedTuple):
 
     alpha: float
     spearman: float
-    low: float
-    high: float
     finished_only: float
     chosen: str
     accuracy: float
@@ -64,7 +61,7 @@ class Group:
         name: "" for all runs, else the value that they share, as in "num_global=4".
         points: a row per run: loss, lamb, accuracy, failed, setting, run_name.
         scores: at alpha 0, at the paper's, and at the best in this sample.
-        curve: C at ALPHAS; low, high: its 95 % bootstrap interval at each.
+        curve: C at ALPHAS.
     """
 
     name: str
@@ -72,8 +69,6 @@ class Group:
     points: pd.DataFrame
     scores: tuple[Score, ...]
     curve: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
 
     @property
     def best(self) -> Score:
@@ -81,20 +76,17 @@ class Group:
         return self.scores[-1]
 
 
-def label_free(
-    runs: pd.DataFrame, *, metric: str = "test/linear_top1", by: str = "", draws: int = DRAWS
-) -> list[Group]:
+def label_free(runs: pd.DataFrame, *, metric: str = "test/linear_top1", by: str = "") -> list[Group]:
     """Rankings of the runs of one sweep, one group for each value of `by`; one group of all without it.
 
     Losses of runs with other numbers of views have other scales: there, compare by views.num_global.
 
     Args:
         metric: accuracy of finished runs.
-        draws: of the bootstrap, which redraws settings, with all of their seeds, and is seeded.
     """
     found = points_of(runs, metric)
     groups = found.groupby(column(runs, by)[found.index]) if by else [("", found)]
-    return [_group(f"{short(by)}={value}" if by else "", metric, own, draws) for value, own in groups]
+    return [_group(f"{short(by)}={value}" if by else "", metric, own) for value, own in groups]
 
 
 def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -120,10 +112,17 @@ def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def correlations(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
-    """C at each alpha; NaN where losses or accuracies are all equal, or below three runs."""
+    """C at each alpha, where equal values share their mean rank.
+
+    NaN where losses or accuracies are all equal, or below three runs.
+    """
     if len(points) < 3:
         return np.full(len(alphas), math.nan)
-    return _spearman(_scaled(points, alphas), points["accuracy"].to_numpy())
+    scaled = points["loss"].to_numpy() / points["lamb"].to_numpy() ** np.asarray(alphas, dtype=float)[:, None]
+    ranks, other = -rankdata(scaled, axis=1), rankdata(points["accuracy"])
+    ranks, other = ranks - ranks.mean(axis=1, keepdims=True), other - other.mean()
+    size = np.sqrt((ranks**2).sum(axis=1) * (other**2).sum())
+    return np.divide(ranks @ other, size, out=np.full(len(size), math.nan), where=size > 0)
 
 
 def report(groups: Sequence[Group], format: str = "md") -> str:
@@ -134,18 +133,17 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
         count = f"{len(group.points) - failed} finished" + (f", {failed} failed" if failed else "")
         for score in group.scores:
             labels.append((f"{group.name}: {count}" if group.name else count, f"{score.alpha:g}"))
-            interval = f"{score.low:.2f} to {score.high:.2f}" if math.isfinite(score.low) else "-"
-            ours = (round(score.finished_only, 3), score.chosen)
+            best, found = "best" if score is group.best else "", (score.spearman, score.finished_only)
             points = (round(100 * score.accuracy, 1), round(100 * score.regret, 1))
-            rows.append(["best" if score is group.best else "", round(score.spearman, 3), interval, *ours, *points])
+            rows.append([best, *(round(value, 3) for value in found), score.chosen, *points])
     index = pd.MultiIndex.from_tuples(labels, names=["runs", "alpha"])
     frame = pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
     note = _NOTE.format(metric=groups[0].metric if groups else "test accuracy")
     return render(frame, format, title="Selection without labels", notes=[note])
 
 
-def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
-    curve, (low, high) = correlations(points, ALPHAS), _bootstrap(points, draws)
+def _group(name: str, metric: str, points: pd.DataFrame) -> Group:
+    curve = correlations(points, ALPHAS)
     highest = np.nanmax(curve) if np.isfinite(curve).any() else math.nan
     equals = [alpha for alpha, value in zip(ALPHAS, curve, strict=True) if np.isclose(value, highest)]
     best = min(equals, key=abs, default=PAPERS)  # of equals the one that changes least
@@ -153,10 +151,8 @@ def _group(name: str, metric: str, points: pd.DataFrame, draws: int) -> Group:
     alone = correlations(finished, ALPHAS)
     for alpha in (0.0, PAPERS, best):
         at = ALPHAS.index(alpha)
-        chosen, accuracy, regret = _choice(finished, alpha)
-        numbers = float(curve[at]), float(low[at]), float(high[at]), float(alone[at])
-        scores.append(Score(alpha, *numbers, chosen, accuracy, regret))
-    return Group(name=name, metric=metric, points=points, scores=tuple(scores), curve=curve, low=low, high=high)
+        scores.append(Score(alpha, float(curve[at]), float(alone[at]), *_choice(finished, alpha)))
+    return Group(name=name, metric=metric, points=points, scores=tuple(scores), curve=curve)
 
 
 def _choice(points: pd.DataFrame, alpha: float) -> tuple[str, float, float]:
@@ -168,36 +164,6 @@ def _choice(points: pd.DataFrame, alpha: float) -> tuple[str, float, float]:
     chosen = means.iloc[int(means["scaled"].argmin())]
     name = str(scaled.loc[scaled["setting"] == chosen.name, "run_name"].iloc[0])
     return name, float(chosen["accuracy"]), float(means["accuracy"].max() - chosen["accuracy"])
-
-
-def _bootstrap(points: pd.DataFrame, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 % and 97.5 % of C at ALPHAS over settings drawn with replacement; seeds of one setting stay together."""
-    nothing = np.full(len(ALPHAS), math.nan)
-    codes = pd.factorize(points["setting"])[0]
-    members = [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
-    if len(members) < 3:
-        return nothing, nothing
-    scaled, accuracy = _scaled(points, ALPHAS), points["accuracy"].to_numpy()
-    random = np.random.default_rng(0)
-    found = np.empty((draws, len(ALPHAS)))
-    for draw in range(draws):
-        chosen = np.concatenate([members[code] for code in random.integers(len(members), size=len(members))])
-        found[draw] = _spearman(scaled[:, chosen], accuracy[chosen])
-    found = found[np.isfinite(found).all(axis=1)]  # a draw of one setting alone has no ranks
-    return tuple(np.quantile(found, [0.025, 0.975], axis=0)) if len(found) else (nothing, nothing)
-
-
-def _scaled(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
-    """(alphas, runs)."""
-    return points["loss"].to_numpy() / points["lamb"].to_numpy() ** np.asarray(alphas, dtype=float)[:, None]
-
-
-def _spearman(losses: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Correlation of each row of -losses (alphas, runs) with accuracy (runs,); equal values share their mean rank."""
-    ranks, other = -rankdata(losses, axis=1), rankdata(accuracy)
-    ranks, other = ranks - ranks.mean(axis=1, keepdims=True), other - other.mean()
-    size = np.sqrt((ranks**2).sum(axis=1) * (other**2).sum())
-    return np.divide(ranks @ other, size, out=np.full(len(size), math.nan), where=size > 0)
 
 
 def _floats(runs: pd.DataFrame, name: str) -> np.ndarray:

@@ -28,7 +28,7 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
     """|C(alpha)| over all runs, at alpha 0 and at the best alpha, as in the paper."""
-    (group,) = label_free(runs, draws=1)  # the intervals are not used
+    (group,) = label_free(runs)
     scores = {0: group.scores[0], "best": group.best}
     ids = tuple(runs.loc[group.points.index[:1], "run_id"])
     cells = [

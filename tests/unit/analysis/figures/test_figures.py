@@ -192,7 +192,7 @@ def test_an_unknown_figure_or_sweep_is_an_error_of_one_line(papers: str, tmp_pat
         figures.write_figure("lambda_view", papers, tmp_path)
     with pytest.raises(UnknownFigure, match=r"curves draws any sweep; say which with --sweep"):
         figures.write_figure("curves", papers, tmp_path)
-    with pytest.raises(NothingToShow, match=r"lejepa_lambda_views_lab has no runs .*lambda_views.py --scale lab fills it"):
+    with pytest.raises(NothingToShow, match=r"lambda_views_lab has no runs .*lambda_views.py --scale lab fills"):
         figures.write_figure("lambda_views", papers, tmp_path, scale="lab")
     with pytest.raises(UnknownTable, match=r"the scales mini, small"):
         figures.write_figure("accuracy_sparsity", "docs/results/store", tmp_path)
