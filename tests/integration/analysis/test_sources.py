@@ -137,18 +137,9 @@ def test_a_damaged_file_is_not_missing_and_stays_as_it_is(kept: float, small: Sm
     assert len(small.file.read_bytes()) == int(kept * len(whole))
 
 
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("http://me:secret@127.0.0.1:9", r"the store http://127\.0\.0\.1:9 cannot be read \(.*refused\); see that"),
-        ("nosuch://x", r"the store nosuch://x cannot be read"),
-    ],
-)
-def test_an_unreachable_server_is_named_without_its_password(
-    uri: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_server_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    message = r"the store http://127\.0\.0\.1:9 cannot be read \(.*refused\); see that"
     with pytest.raises(NothingToShow, match=message) as caught:
-        load_runs("s", uri)
-    assert "secret" not in str(caught.value)
-    assert "\n" not in str(caught.value)
+        load_runs("s", "http://me:secret@127.0.0.1:9")
+    assert not re.search("secret|\n", str(caught.value))

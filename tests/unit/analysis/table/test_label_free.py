@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from analysis.store.runs import load_runs
 from analysis.table.label_free import ALPHAS, label_free, points_of, report
 
 RNG = np.random.default_rng(3)
@@ -108,10 +107,3 @@ def test_too_few_runs_give_no_number_and_runs_without_a_weight_are_left_out():
     assert "| 2 finished | 0     |      |        - |" in report([group])
     runs = frame([0.1, 0.0, 0.1, 0.1], [1.0, 2.0, 3.0, 4.0], [0.9, 0.1, 0.8, 0.7])
     assert points_of(runs, "test/linear_top1")["run_name"].tolist() == ["setting 0", "setting 2", "setting 3"]
-
-
-def test_the_report_marks_the_optimistic_line_and_counts_failed_runs(papers: str):
-    text = report(label_free(load_runs("lejepa_label_free_mini", papers)))
-    assert "10 finished, 2 failed" in text
-    assert text.count("| best |") == 1
-    assert "its line is optimistic" in text

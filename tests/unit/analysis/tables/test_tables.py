@@ -170,7 +170,6 @@ def test_samples_compare_frozen_and_fine_tuned_encoders() -> None:
     ("change", "note"),
     [
         ({"commit": "b" * 40}, "code versions: aaaaaaa (5 runs), bbbbbbb (1 run)"),
-        ({"git_dirty": "true"}, "code versions: aaaaaaa (5 runs), aaaaaaa with uncommitted changes (1 run)"),
         ({"evaluated_by": "c" * 40}, "code versions: aaaaaaa (5 runs), aaaaaaa evaluated by ccccccc (1 run)"),
         ({"status": "diverged", "commit": "b" * 40}, ""),  # no number comes from it
     ],
