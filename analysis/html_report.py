@@ -118,9 +118,8 @@ def _figures(runs: pd.DataFrame, store: str) -> str:
 
 
 def _label_free(runs: pd.DataFrame) -> str:
-    if figures.find("label_free_alpha").lacks(runs):
-        return ""
-    return label_free.report(label_free.label_free(runs, by=groups_by_views(runs)), "html")
+    lacks = figures.find("label_free_alpha").lacks(runs)
+    return "" if lacks else label_free.report(label_free.label_free(runs, by=groups_by_views(runs)), "html")
 
 
 def _failures(runs: pd.DataFrame) -> str:

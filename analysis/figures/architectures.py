@@ -44,10 +44,8 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.errorbar([*chosen], means, yerr=stds, label=kind, **look)
     axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=7)
     axes.set_ylabel("test top-1, linear probe (%)")
-    counts = sorted(len(values) for values in points.values())
-    few = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     seeds = seed_range(pd.DataFrame([*best.values()]), TOP1) if best else "n=0"
-    axes.set_title(f"dots: runs ({few} each); large: best on val, mean ± std, {seeds}")
+    axes.set_title(f"dots: runs; large: best on val, mean ± std, {seeds}")
     axes.legend(ncols=2)
     return figure
 

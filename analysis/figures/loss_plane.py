@@ -34,6 +34,5 @@ def draw(runs: pd.DataFrame) -> Figure:
     axes.set(xlabel=SIGREG, ylabel=INVARIANCE)
     log_axis(axes, "x")
     log_axis(axes, "y")
-    missing = int((~finite).sum())
-    axes.set_title(f"n={int(finite.sum())}" + (f"; {missing} without finite losses not drawn" if missing else ""))
+    axes.set_title(f"n={finite.sum()}; {(~finite).sum()} without finite losses not drawn")
     return figure
