@@ -23,6 +23,7 @@ from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.methods.base import Step
 from jepa_train.model.network import build_network
 from jepa_train.train.loop import train
 
@@ -75,7 +76,7 @@ def _training_step(method: Method) -> Any:
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
     parallel = collectives.data_parallel(convert_batch_norm(model))  # DDP averages as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
-    loss, terms = method(z, num_global=2, step=3, seed=11)
+    loss, terms = method(z, Step(2, 3, 11))
     loss.backward()
     gradients = {key: value.grad for key, value in model.named_parameters()}
     return {"loss": loss.detach(), "terms": terms, "gradients": gradients, "buffers": dict(model.named_buffers())}
@@ -165,7 +166,7 @@ def _work(rank: int, folder: Path) -> None:
     found = {name: compute() for name, (compute, _) in CASES.items()}
     found["runs"] = {name: train(config).metrics for name, config in SMALL.items()}
     uneven = draw("uneven", 2, 4 + rank, 5)
-    calls = [functools.partial(method, uneven, num_global=2, step=0, seed=0) for method in VARIANTS.values()]
+    calls = [functools.partial(method, uneven, Step(2, 0, 0)) for method in VARIANTS.values()]
     found["refusals"] = [_refusal(call) for call in (*calls, functools.partial(collectives.rank_slice, 7))]
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jepa_train.base.seeds import derive_seed
 from jepa_train.losses.slices import unit_slices
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
+from jepa_train.methods.base import Step
 from jepa_train.methods.lejepa import epps_pulley, sigreg
 
 
@@ -130,7 +131,7 @@ def test_gradients_match_finite_differences():
 
 def test_the_loss_is_convex_with_the_centre_of_the_global_views():
     z, method = sample(4, 10, 5), LeJEPA(lamb=0.3, num_slices=8, num_knots=9, t_max=3.0, domain="half")
-    loss, terms = method(z, num_global=2, step=5, seed=1)
+    loss, terms = method(z, Step(2, 5, 1))
     views = z.numpy()
     invariance = np.mean((views - (views[0] + views[1]) / 2) ** 2)
     slices = unit_slices(5, 8, derive_seed(1, 5, "slices")).double().numpy()
@@ -143,8 +144,8 @@ def test_the_loss_is_convex_with_the_centre_of_the_global_views():
 def test_a_predictor_is_compared_with_the_centre_of_z_and_sigreg_sees_z():
     torch.manual_seed(0)
     z, predicted = (torch.randn(3, 16, 4, requires_grad=True) for _ in range(2))
-    alone = LeJEPA()(z, num_global=2, step=0, seed=0)[1]
-    loss, terms = LeJEPA()(z, num_global=2, step=0, seed=0, predicted=predicted)
+    alone = LeJEPA()(z, Step(2, 0, 0))[1]
+    loss, terms = LeJEPA()(z, Step(2, 0, 0, predicted=predicted))
     center = (z[0] + z[1]) / 2
     assert terms["invariance"].item() == pytest.approx((predicted - center).square().mean().item(), rel=1e-6)
     assert terms["sigreg"].item() == alone["sigreg"].item()
@@ -155,5 +156,5 @@ def test_a_predictor_is_compared_with_the_centre_of_z_and_sigreg_sees_z():
 
 def test_two_view_invariance_is_a_quarter_of_rectified_lpjepas():
     z = sample(2, 10, 5)
-    ours, theirs = (m(z, num_global=2, step=0, seed=0)[1]["invariance"] for m in (LeJEPA(), RectifiedLpJEPA()))
+    ours, theirs = (m(z, Step(2, 0, 0))[1]["invariance"] for m in (LeJEPA(), RectifiedLpJEPA()))
     assert 4 * ours.item() == pytest.approx(theirs.item(), rel=1e-12)

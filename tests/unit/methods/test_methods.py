@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from jepa_train.config import ModelConfig
 from jepa_train.evaluation.probes import Labelled, knn_top1
 from jepa_train.methods import METHODS, Method
+from jepa_train.methods.base import Step
 from jepa_train.model.heads import build_projector
 
 
@@ -25,9 +26,9 @@ def test_the_loss_is_in_fp32_under_autocast_and_its_terms_are_detached(name: str
     ranks.fill(model, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z = model(x).unflatten(0, (2, 20))
-        loss, terms = method(z, num_global=2, step=0, seed=0)
+        loss, terms = method(z, Step(2, 0, 0))
     assert z.dtype == torch.bfloat16
-    exact, _ = method(z.double(), num_global=2, step=0, seed=0)
+    exact, _ = method(z.double(), Step(2, 0, 0))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
     assert loss.requires_grad
@@ -38,7 +39,7 @@ def test_the_loss_is_in_fp32_under_autocast_and_its_terms_are_detached(name: str
 def test_gradients_match_finite_differences(name: str) -> None:
     z = ranks.draw("gradients", 2, 7, 3).requires_grad_()
     method = METHODS[name]()
-    assert torch.autograd.gradcheck(lambda z: method(z, num_global=2, step=0, seed=0)[0], (z,))
+    assert torch.autograd.gradcheck(lambda z: method(z, Step(2, 0, 0))[0], (z,))
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -46,7 +47,7 @@ def test_draws_depend_on_step_and_seed_alone(name: str) -> None:
     """Methods that draw slices or targets draw others at each step and seed; the other losses stay the same."""
     z, method = ranks.draw("z", 2, 10, 5), METHODS[name]()
     places = [(step, seed) for step in (0, 1) for seed in (0, 1)] * 2
-    losses = [method(z, num_global=2, step=step, seed=seed)[0].item() for step, seed in places]
+    losses = [method(z, Step(2, step, seed))[0].item() for step, seed in places]
     assert losses[:4] == losses[4:]
     assert len(set(losses)) == (4 if hasattr(method, "num_slices") else 1)
 
@@ -94,7 +95,7 @@ def test_wrong_values_are_refused_by_name(name: str, field: str, value: object, 
 def test_an_embedding_that_is_not_finite_gives_a_loss_that_is_not_finite(name: str) -> None:
     z = ranks.draw("not finite", 2, 10, 5).float()
     z[1, 3] = float("nan")
-    loss, _ = METHODS[name]()(z, num_global=2, step=0, seed=0)
+    loss, _ = METHODS[name]()(z, Step(2, 0, 0))
     assert not loss.isfinite()
 
 
@@ -128,4 +129,4 @@ def views(x: Tensor) -> Tensor:
 
 
 def objective(method: Method, model: nn.Module, pair: Tensor, *, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    return method(model(pair.flatten(0, 1)).unflatten(0, (2, -1)), num_global=2, step=step, seed=0)
+    return method(model(pair.flatten(0, 1)).unflatten(0, (2, -1)), Step(2, step, 0))
