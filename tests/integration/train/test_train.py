@@ -18,7 +18,7 @@ from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
-SMALL = ranks.SMALL["lejepa"]
+SMALL = ranks.SMALL
 QUICK = dataclasses.replace(SMALL, probe=ProbeConfig(protocols=""))
 
 
