@@ -31,17 +31,10 @@ def by_loops(z: torch.Tensor, temperature: float) -> float:
 
 @pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
 def test_nt_xent_matches_the_papers_sum_over_pairs(temperature):
-    z = ranks.draw("z", 2, 7, 4)
-    assert nt_xent(z, temperature=temperature).item() == pytest.approx(by_loops(z, temperature), rel=1e-12)
+    z = ranks.draw("z", 2, 7, 4) * torch.linspace(1e-3, 1e3, 14, dtype=torch.float64).view(2, 7, 1)
     loss, terms = SimCLR(temperature=temperature)(z, Step(2, 0, 0))
     assert loss.item() == pytest.approx(by_loops(z, temperature), rel=1e-12)
     assert terms == {}
-
-
-def test_nt_xent_ignores_the_scale_of_views():
-    z = ranks.draw("z", 2, 7, 4)
-    scaled = z * torch.linspace(1e-3, 1e3, 14, dtype=torch.float64).view(2, 7, 1)
-    assert nt_xent(scaled, temperature=0.2).item() == pytest.approx(nt_xent(z, temperature=0.2).item(), rel=1e-12)
 
 
 def test_views_of_zeros_have_cosine_0_and_bounded_gradients():

@@ -44,13 +44,3 @@ def test_covariance_keeps_fp32_when_nearly_white():
     z = ranks.draw("nearly white", 2, 4096, 64)
     exact = covariance_penalty(z)
     assert covariance_penalty(z.float()).tolist() == pytest.approx(exact.tolist(), rel=1e-4)
-
-
-def test_nonneg_sets_output_activation_and_expectation():
-    assert [VICReg(nonneg=name).output_activation for name in ("none", "relu", "rep_relu")] == [
-        "none",
-        "relu",
-        "rep_relu",
-    ]
-    assert VICReg().expected() == {"std": 1.0, "nonzero_fraction": 1.0}
-    assert VICReg(nonneg="relu").expected() == {"std": 1.0}
