@@ -33,26 +33,17 @@ def drawn(config: ViewsConfig, *, num: int = 20_000, scale: tuple[float, float] 
 
 
 @pytest.mark.parametrize(
-    ("stored", "size"),
-    [(32, 12), (32, 32), (32, 40), (96, 32)],
-)  # shrinks, mixed, enlarges
-def test_crop_and_flip_equal_torchvision_per_image(stored, size):
-    num = 16 if stored == 32 else 4
+    ("config", "stored", "size", "num"),
+    [
+        (dataclasses.replace(PLAIN, flip=0.5), 32, 12, 16),
+        (dataclasses.replace(PLAIN, flip=0.5), 96, 32, 4),
+        (COLOUR, 32, 40, 16),  # some crops shrink, some are enlarged
+        (COLOUR, 96, 96, 3),
+    ],
+)
+def test_views_equal_torchvision_per_image_in_the_documented_order(config, stored, size, num):
     images = photos(num, stored)
-    config = dataclasses.replace(PLAIN, flip=0.5)
     values = drawn(config, num=num, scale=(0.05, 1.0), size=stored)
-    got = augment_images(images, values, size=size)[0] / 4 + 0.5
-    for n, (image, result) in enumerate(zip(as_float(images), got, strict=True)):
-        box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
-        expected = tv.resized_crop(image, *box, size=[size, size], antialias=True)
-        expected = tv.horizontal_flip(expected) if values.flip[n] else expected
-        torch.testing.assert_close(result, expected, rtol=0, atol=3e-6 if stored == 32 else 3e-5)
-
-
-@pytest.mark.parametrize(("size", "num"), [(32, 16), (96, 3)])
-def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
-    images = photos(num, size)
-    values = drawn(COLOUR, num=num, size=size)
     got = augment_images(images, values, size=size)[0]
     for n, image in enumerate(as_float(images)):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
@@ -67,7 +58,7 @@ def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
         edge = (x - 0.5).abs() < 1e-5  # on which side of the threshold such a pixel lies is a matter of rounding
         x = torch.where(x >= 0.5, 1 - x, x) if values.solarize[n] < 1 else x
         x = tv.normalize(x, [0.5] * 3, [0.25] * 3)
-        torch.testing.assert_close(torch.where(edge, x, got[n]), x, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.where(edge, x, got[n]), x, rtol=0, atol=2e-4)
 
 
 def uniform(sample: torch.Tensor, low: float, high: float) -> bool:
