@@ -91,8 +91,8 @@ def test_an_export_goes_to_an_object_store_and_is_read_from_there(
     monkeypatch.setenv("JEPA_STORAGE", s3)
     assert analysis(["export", "demo_lejepa", "--store", store]) == 0
     below = s3.replace("?", "/exports?")
-    told = capsys.readouterr().out.split()
-    assert told == [
+    printed = capsys.readouterr().out.split()
+    assert printed == [
         below.replace("?", f"/demo_lejepa/{name}?")
         for name in ("runs.parquet", "runs.csv", "history.parquet", "history.csv", "sweep.json")
     ]

@@ -108,7 +108,6 @@ def test_sigreg_and_its_gradient_match_the_plain_form(shape, num_slices, num_kno
 
 def test_gradients_match_finite_differences():
     x = sample(6, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=9), (x,))
     assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=8, domain="half"), (x.unsqueeze(0),))
     assert torch.autograd.gradcheck(lambda x: epps_pulley(x, num_knots=8), (x,))
 
