@@ -31,7 +31,7 @@ def config_for(
     return TrainConfig(model=config, views=views, method=method, seed=seed)
 
 
-def seen_by(layer: nn.Module | Tensor) -> list[Tensor]:
+def record_inputs(layer: nn.Module | Tensor) -> list[Tensor]:
     """Inputs of the layer, by call."""
     assert isinstance(layer, nn.Module)
     inputs: list[Tensor] = []
@@ -39,7 +39,7 @@ def seen_by(layer: nn.Module | Tensor) -> list[Tensor]:
     return inputs
 
 
-def given_by(layer: nn.Module) -> list[Tensor]:
+def record_outputs(layer: nn.Module) -> list[Tensor]:
     """Outputs of the layer, by call."""
     outputs: list[Tensor] = []
     layer.register_forward_hook(lambda _, __, output: outputs.append(output))
@@ -93,7 +93,7 @@ def test_views_keep_their_order_and_their_images() -> None:
 def test_features_are_the_class_tokens_of_the_last_two_blocks_from_one_pass() -> None:
     network = build_network(config_for("test_vit"), num_classes=5)
     encoder = network.encoder
-    tokens = [given_by(block) for block in encoder.blocks[-2:]]
+    tokens = [record_outputs(block) for block in encoder.blocks[-2:]]
     output = network(random_views())
     assert [len(calls) for calls in tokens] == [2, 2]  # one pass per resolution
     expected = torch.cat(
@@ -107,7 +107,7 @@ def test_features_are_the_class_tokens_of_the_last_two_blocks_from_one_pass() ->
 def test_features_are_the_patch_means_of_the_last_two_blocks_without_a_class_token() -> None:
     encoder = build_encoder(ModelConfig(encoder="test_vit2"), 32)
     assert encoder.num_prefix_tokens == 1  # a register, which is no patch
-    tokens = [given_by(block) for block in encoder.blocks[-2:]]
+    tokens = [record_outputs(block) for block in encoder.blocks[-2:]]
     _, features = pooled_and_features(encoder, random_views()[0][0])
     expected = torch.cat([calls[0][:, 1:].mean(1) for calls in tokens], dim=1)  # its norm comes after the pooling
     torch.testing.assert_close(features, expected.detach(), rtol=1e-5, atol=1e-5)
@@ -134,7 +134,7 @@ def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage:
     sizes = {}
     for small_stem in (True, False):
         encoder = build_encoder(ModelConfig(encoder=name, small_stem=small_stem), 32).eval()
-        seen = seen_by(getattr(encoder, stage))
+        seen = record_inputs(getattr(encoder, stage))
         encoder(torch.zeros(1, 3, 32, 32))
         sizes[small_stem] = tuple(seen[0].shape[-2:])
     assert sizes == {True: (32, 32), False: (8, 8)}
