@@ -20,5 +20,5 @@ def as_float(images: torch.Tensor) -> torch.Tensor:
 
 def blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
     """Kernel: a tenth of the image, odd, and at least 3."""
-    kernel = {32: 3, 96: 9, 224: 23}[image.shape[-1]]
+    kernel = {32: 3, 40: 5, 96: 9, 224: 23}[image.shape[-1]]
     return tv.gaussian_blur(image, [kernel, kernel], [sigma, sigma])

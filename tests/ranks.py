@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
@@ -23,14 +24,14 @@ from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
-from jepa_train.model.network import build_network
+from jepa_train.methods.base import Step
+from jepa_train.model.network import Network, build_network
 from jepa_train.train.loop import train
 
 BATCH = 12
-SMALL = {
-    name: dataclasses.replace(DIGITS, method=method, epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3))
-    for name, method in (("lejepa", LeJEPA(num_slices=64)), ("rectified_lpjepa", RectifiedLpJEPA(num_slices=64)))
-}
+SMALL = dataclasses.replace(
+    DIGITS, method=LeJEPA(num_slices=64), epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3)
+)
 FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 VARIANTS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
     "17 slices": RectifiedLpJEPA(num_slices=17),  # shared unequally
@@ -58,13 +59,18 @@ def few_digits() -> Splits:
     return dataclasses.replace(splits, train=train, val=val, test=test)
 
 
-def finetuned() -> dict[str, float]:
-    """Metrics of a random encoder fine-tuned on few digits."""
-    steps, finetune.STEPS = finetune.STEPS, (3, 3)
-    try:
-        return finetune.finetune(convert_batch_norm(build_network(FINETUNED, num_classes=10)), few_digits(), FINETUNED)
-    finally:
-        finetune.STEPS = steps
+def finetuned_network() -> Network:
+    """Randomly initialised network to fine-tune."""
+    return convert_batch_norm(build_network(FINETUNED, num_classes=10))
+
+
+def finetuned(network: Network | None = None) -> dict[str, float]:
+    """Metrics of a random encoder fine-tuned for three steps on one digit per class and on all of a few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "STEPS", (3, 3))
+        patch.setattr(finetune, "SHOTS", (1,))
+        patch.setattr(finetune, "RATES", (1e-3, 3e-3))
+        return finetune.finetune(network or finetuned_network(), few_digits(), FINETUNED)
 
 
 def _training_step(method: Method) -> Any:
@@ -75,7 +81,7 @@ def _training_step(method: Method) -> Any:
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
     parallel = collectives.data_parallel(convert_batch_norm(model))  # DDP averages as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
-    loss, terms = method(z, num_global=2, step=3, seed=11)
+    loss, terms = method(z, Step(2, 3, 11))
     loss.backward()
     gradients = {key: value.grad for key, value in model.named_parameters()}
     return {"loss": loss.detach(), "terms": terms, "gradients": gradients, "buffers": dict(model.named_buffers())}
@@ -153,7 +159,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
 
 @functools.cache
 def results() -> list[dict[str, Any]]:
-    """The results of CASES on ranks 0 and 1, and two more entries: "runs" and "refusals"."""
+    """The results of CASES on ranks 0 and 1, and two more entries: "run" and "refusals"."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_work, args=(Path(folder),), nprocs=2)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -163,9 +169,9 @@ def _work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
     found = {name: compute() for name, (compute, _) in CASES.items()}
-    found["runs"] = {name: train(config).metrics for name, config in SMALL.items()}
+    found["run"] = train(SMALL).metrics
     uneven = draw("uneven", 2, 4 + rank, 5)
-    calls = [functools.partial(method, uneven, num_global=2, step=0, seed=0) for method in VARIANTS.values()]
+    calls = [functools.partial(method, uneven, Step(2, 0, 0)) for method in VARIANTS.values()]
     found["refusals"] = [_refusal(call) for call in (*calls, functools.partial(collectives.rank_slice, 7))]
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()

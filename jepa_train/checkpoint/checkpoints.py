@@ -5,7 +5,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -31,12 +31,8 @@ _FINAL = "final.pt"
 Reports = Sequence[dict[str, float]]
 
 
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of this run; the message is one line with the reason."""
-
-
-class AnotherCellError(CheckpointError):
-    """An intact checkpoint of another run."""
+class CheckpointError(ConfigError):
+    """A file that is no checkpoint of this version; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class Checkpoints:
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
-        self._refused: dict[str, type[CheckpointError]] = {}  # by name; older files than the resumed one are not read
+        self._kept: list[str] = []  # names of the good checkpoints that stay, newest first
         self._lock = ExitStack()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[bool] | None = None
@@ -95,11 +91,11 @@ class Checkpoints:
     def resume(self) -> dict[str, Any]:
         """Load the newest checkpoint of this run that can be read, the same on every rank; {} if there is none.
 
-        {"network", "reports"} of a finished run, {"step", "trainer", "reports"} of one in flight. A file that is
-        damaged or of another run is named in a warning, and the one before it is used.
+        {"network", "reports"} of a finished run, {"step", "trainer", "reports"} of one in flight. A damaged file is
+        named in a warning, and the one before it is used.
 
         Raises:
-            ConfigError: the folder holds another run's, finished or without one of ours; or some rank does not see it.
+            ConfigError: the newest good checkpoint is of another run, or some rank does not see it.
             StorageError: the storage does not answer, or another process is using the folder.
         """
         decision = ResumeDecision()
@@ -107,7 +103,7 @@ class Checkpoints:
         if collectives.is_main():
             try:
                 name, content = self._newest()
-                decision = ResumeDecision(name)
+                decision, self._kept = ResumeDecision(name), [name]
             except (ConfigError, StorageError) as error:
                 decision = ResumeDecision(error=str(error), outage=isinstance(error, StorageError))
         # As JSON: torch's own way to send an object executes what it receives.
@@ -156,7 +152,8 @@ class Checkpoints:
         """Delete the step files: the run has ended and is not resumed."""
         if collectives.is_main():
             self.settle()
-            self._delete_older(keep=0)
+            self._kept = []
+            self._delete_others()
 
     def _newest(self) -> tuple[str, dict[str, Any]]:
         """Lock the folder and read the newest checkpoint of this run: its name and content; "", {} if there is none.
@@ -169,34 +166,29 @@ class Checkpoints:
             return "", {}
         # Two writers would mix their steps: a worker whose driver was killed trains on until its next report.
         self._lock.enter_context(self._folder.lock(WAIT_S))
-        names, foreign = self._folder.names(), ""
-        for name in [*filter(_FINAL.__eq__, names), *_steps_newest_first(names)]:
+        names = self._folder.names()
+        for name in [*filter(_FINAL.__eq__, names), *sorted(filter(_is_step, names), reverse=True)]:
             try:
                 return name, self._read(self._folder / name)
             except CheckpointError as error:
-                self._refused[name] = type(error)
-                if isinstance(error, AnotherCellError):
-                    foreign = foreign or f"{error}; choose another folder"
-                if foreign and name == _FINAL:
-                    break
                 logger.warning("%s; the one before it is used, if there is one", error)
-        if foreign:  # a new run here would delete the other run's checkpoints
-            raise ConfigError(foreign)
         return "", {}
 
     def _read(self, file: StoragePath) -> dict[str, Any]:
         """The content of a checkpoint of this run, on the CPU.
 
         Raises:
-            CheckpointError: it is truncated, damaged, of another version or of another cell.
+            CheckpointError: it is truncated, damaged or of another version.
+            ConfigError: it is of another cell; a run that went on here would delete it.
             StorageError: the storage does not answer.
         """
         content = read_checkpoint(file)
         if content["cell_key"] != cell_key(self._config):
             other = content["config"]
             differs = sorted(key for key, value in cell_fields(self._config).items() if other.get(key) != value)
-            raise AnotherCellError(
-                f"checkpoint {file} is of another cell, {content['cell_key']} (it differs in {', '.join(differs[:3])})"
+            raise ConfigError(
+                f"checkpoint {file} is of another cell, {content['cell_key']} (it differs in "
+                f"{', '.join(differs[:3])}); choose another folder"
             )
         return content
 
@@ -210,7 +202,7 @@ class Checkpoints:
         if not collectives.is_main():
             try:
                 content = self._read(file)
-            except (CheckpointError, StorageError) as error:
+            except (ConfigError, StorageError) as error:
                 failure = error
         if not collectives.any_rank(failure is not None):
             return content
@@ -240,31 +232,17 @@ class Checkpoints:
             logger.warning("the checkpoint could not be written: %s; training goes on without it", error)
             return False
         self._saved(time.monotonic() - taken)
-        self._refused.pop(target.name, None)
-        self._delete_older(keep=_KEEP, saved=target.name)
+        self._kept = [target.name, *(name for name in self._kept if name != target.name)][:_KEEP]
+        self._delete_others()
         return True
 
-    def _delete_older(self, *, keep: int, saved: str = "") -> None:
+    def _delete_others(self) -> None:
+        """Delete all checkpoints of steps except the kept ones, and what killed writers left."""
         if self._folder is not None:
             with suppress(OSError):  # a file too many is no reason to stop
-                for name in files_to_delete(self._folder.names(), self._refused, keep=keep, saved=saved):
-                    (self._folder / name).remove()
-
-
-def files_to_delete(names: Sequence[str], refused: Mapping[str, type], *, keep: int, saved: str = "") -> list[str]:
-    """Names of the files to delete: parts of killed writers, and this run's checkpoints except the newest good ones.
-
-    Args:
-        names: of all files in the folder, in any order.
-        keep: number of good checkpoints that stay.
-        refused: by name, AnotherCellError of another run's files, which are never deleted; another CheckpointError of
-            bad files, which do not count as kept.
-        saved: the newest file to consider; those after it stay. Empty considers all.
-    """
-    steps = [name for name in _steps_newest_first(names) if not saved or name <= saved]
-    ours = [name for name in steps if refused.get(name) is not AnotherCellError]
-    kept = [name for name in ours if name not in refused][:keep]
-    return [name for name in names if name.endswith(".part") or (name in ours and name not in kept)]
+                for name in self._folder.names():
+                    if name.endswith(".part") or (_is_step(name) and name not in self._kept):
+                        (self._folder / name).remove()
 
 
 def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
@@ -310,5 +288,5 @@ def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> 
         ) from error
 
 
-def _steps_newest_first(names: Iterable[str]) -> list[str]:
-    return sorted((name for name in names if name.startswith("step-") and name.endswith(".pt")), reverse=True)
+def _is_step(name: str) -> bool:
+    return name.startswith("step-") and name.endswith(".pt")

@@ -48,7 +48,7 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
 
     Each fit runs in one process: the ranks divide the fits, and their number changes no result. At most 21 fits.
     """
-    counts = _counts(splits)
+    counts = [*possible_shots(splits.train.labels, SHOTS), 0]  # images per class; 0 is all
     jobs = [_Job(shots, rate) for shots in counts for rate in RATES]
     ranks = collectives.world_size()
     device = next(network.parameters()).device
@@ -63,15 +63,6 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
     return metrics
 
 
-def _counts(splits: Splits) -> list[int]:
-    """Images per class; 0 is all."""
-    return [*possible_shots(splits.train.labels, SHOTS), 0]
-
-
-def _steps(size: int) -> int:
-    return min(max(EPOCHS * size // min(BATCH, size), STEPS[0]), STEPS[1])
-
-
 def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tuple[float, float]:
     """Fit once and return top-1 on val and on test."""
     device = next(network.parameters()).device
@@ -83,7 +74,8 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _copied(network, config, len(splits.classes))
-        batch, steps = min(BATCH, len(train)), _steps(len(train))
+        batch = min(BATCH, len(train))
+        steps = min(max(EPOCHS * len(train) // batch, STEPS[0]), STEPS[1])
         optimizer = adamw([{"params": list(model.parameters()), "weight_decay": WEIGHT_DECAY, "lr": job.rate}])
         model.train()
         order = torch.empty(0, dtype=torch.int64)

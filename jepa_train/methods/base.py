@@ -1,8 +1,6 @@
 """Interface of the methods: frozen dataclasses of hyper-parameters whose call is the training objective."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -10,6 +8,24 @@ from jepa_train.base.errors import require
 
 Objective = tuple[Tensor, dict[str, Tensor]]  # the loss and its unweighted terms, detached
 Activation = Literal["none", "relu", "rep_relu"]  # "rep_relu" is ReLU forward, with the gradient of GELU backward
+
+
+class Step(NamedTuple):
+    """Inputs of an objective besides z.
+
+    Args:
+        num_global: number of global views, which come first in z.
+        number: of the training step; with seed it decides slices and targets, the same on every rank.
+        center: (N, D), of each image, from an averaged network; None, and always where uses_center is false: the
+            method's own.
+        predicted: (V, N, D), a predictor's estimate of the center from each view; None: z itself.
+    """
+
+    num_global: int
+    number: int
+    seed: int
+    center: Tensor | None = None
+    predicted: Tensor | None = None
 
 
 class Method(Protocol):
@@ -34,24 +50,11 @@ class Method(Protocol):
         """
         ...
 
-    def __call__(
-        self,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,
-        seed: int,
-        center: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> Objective:
+    def __call__(self, z: Tensor, step: Step, /) -> Objective:
         """The loss of the global batch, equal on all ranks, and its unweighted terms, detached.
 
         Args:
-            z: (V, N, D), the N local images of this rank; the num_global global views come first.
-            step: the training step; with seed it decides slices and targets, the same on every rank.
-            center: (N, D), of each image, from an averaged network; None, and always where uses_center is false: the
-                method's own.
-            predicted: (V, N, D), a predictor's estimate of the center from each view; None: z itself.
+            z: (V, N, D), the N local images of this rank.
         """
         ...
 
@@ -60,24 +63,3 @@ def require_two_global_views(num_global: int, num_local: int, *, name: str, reas
     """Raise ValueError, with the method's name and the reason, unless there are two global views and no local one."""
     require(num_global == 2, f"views.num_global must be 2 for {name}, got {num_global}; {reason}")
     require(num_local == 0, f"views.num_local must be 0 for {name}, got {num_local}; {reason}")
-
-
-def objective_of_pair(loss: Callable[[Any, Tensor], Objective]) -> Callable[..., Objective]:
-    """Decorate the call of a method whose loss depends on z of two global views alone: no draws and no center."""
-
-    @functools.wraps(loss)
-    def call(
-        method: Any,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,  # noqa: ARG001 (nothing is random)
-        seed: int,  # noqa: ARG001
-        center: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> Objective:
-        assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert center is predicted is None, "TrainConfig refuses both for a method without a center"
-        return loss(method, z)
-
-    return call

@@ -13,7 +13,7 @@ from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, r
 from jepa_train.losses.ecf import Knots, waves
 from jepa_train.losses.matmul import products
 from jepa_train.losses.slices import unit_slices
-from jepa_train.methods.base import Activation, Objective
+from jepa_train.methods.base import Activation, Objective, Step
 
 Domain = Literal["symmetric", "half"]
 
@@ -55,25 +55,18 @@ class LeJEPA:
         """Standard deviation and fraction of non-zeros of a standard normal."""
         return {"std": 1.0, "nonzero_fraction": 1.0}
 
-    def __call__(
-        self,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,
-        seed: int,
-        center: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> Objective:
+    def __call__(self, z: Tensor, step: Step) -> Objective:
         """The loss and its unweighted terms `invariance` and `sigreg`: see Method. z: (V, N, D).
 
         With a predictor the invariance compares its output with the center of z, through which gradient flows too;
         SIGReg stays on z.
         """
         require_equal_batches(z.shape[1])
-        slices = unit_slices(z.shape[-1], self.num_slices, derive_seed(seed, step, "slices"), device=z.device)
-        target = at_least_fp32(z)[:num_global].mean(0) if center is None else at_least_fp32(center)
-        distance = at_least_fp32(z if predicted is None else predicted) - target
+        slices = unit_slices(
+            z.shape[-1], self.num_slices, derive_seed(step.seed, step.number, "slices"), device=z.device
+        )
+        center = at_least_fp32(z)[: step.num_global].mean(0) if step.center is None else at_least_fp32(step.center)
+        distance = at_least_fp32(z if step.predicted is None else step.predicted) - center
         invariance = mean_over_ranks(distance.square().mean())
         regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer

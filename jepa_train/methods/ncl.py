@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from jepa_train.base.validation import conform, positive
-from jepa_train.methods.base import Activation, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
 from jepa_train.methods.simclr import nt_xent
 
 
@@ -40,7 +40,6 @@ class NCL:
         """Empty: the loss has no target distribution."""
         return {}
 
-    @objective_of_pair
-    def __call__(self, z: Tensor) -> Objective:
+    def __call__(self, z: Tensor, _step: Step) -> Objective:
         """The loss, without terms: see Method. z: (2, N, D), non-negative."""
         return nt_xent(z, temperature=self.temperature), {}

@@ -11,7 +11,7 @@ from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather
 from jepa_train.losses.rgg import RGG, SigmaMode
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import singular_slices, unit_slices
-from jepa_train.methods.base import Activation, Objective, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +62,18 @@ class RectifiedLpJEPA:
             return {"std": distribution.gn_variance**0.5, "nonzero_fraction": 1.0}
         return {"std": distribution.variance**0.5, "nonzero_fraction": distribution.nonzero_fraction}
 
-    def __call__(
-        self,
-        z: Tensor,
-        *,
-        num_global: int,
-        step: int,
-        seed: int,
-        center: Tensor | None = None,
-        predicted: Tensor | None = None,
-    ) -> Objective:
+    def __call__(self, z: Tensor, step: Step) -> Objective:
         """The loss and its unweighted terms `invariance` and `rdmreg`: see Method. z: (2, N, D).
 
         The slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
-        assert len(z) == num_global == 2, "check_views admits two global views only"
-        assert center is predicted is None, "TrainConfig refuses both for a method without a center"
-        draws = generator(seed, step, "target", device=z.device)
+        draws = generator(step.seed, step.number, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
         sample = self.target_distribution.sample if self.target == "rgg" else self.target_distribution.gn_sample
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
-        slices = self._slices(everyone.detach(), derive_seed(seed, step, "slices"))
+        slices = self._slices(everyone.detach(), derive_seed(step.seed, step.number, "slices"))
         regularizer = rdmreg(everyone, sample(shape, draws), slices)
         loss = self.lamb_inv * invariance + self.lamb_reg * regularizer
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}

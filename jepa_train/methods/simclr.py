@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from jepa_train.base.validation import conform, positive
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks, rank, world_size
-from jepa_train.methods.base import Activation, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,7 @@ class SimCLR:
         """Empty: the loss has no target distribution."""
         return {}
 
-    @objective_of_pair
-    def __call__(self, z: Tensor) -> Objective:
+    def __call__(self, z: Tensor, _step: Step) -> Objective:
         """The loss, without terms: see Method. z: (2, N, D)."""
         return nt_xent(z, temperature=self.temperature), {}
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from jepa_train.base.validation import conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks
-from jepa_train.methods.base import Activation, Objective, objective_of_pair, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
 
 _VARIANCE_FLOOR = 1e-4  # added under the root, as in the authors' code
 
@@ -50,8 +50,7 @@ class VICReg:
         """Standard deviation of the hinge; the fraction of non-zeros is unknown behind a rectifier."""
         return {"std": 1.0} | ({"nonzero_fraction": 1.0} if self.nonneg == "none" else {})
 
-    @objective_of_pair
-    def __call__(self, z: Tensor) -> Objective:
+    def __call__(self, z: Tensor, _step: Step) -> Objective:
         """The loss and its unweighted terms `invariance`, `variance` and `covariance`: see Method. z: (2, N, D)."""
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())

@@ -133,7 +133,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     """Build the network of a config on the CPU. The weights depend on config.seed alone; global RNG is unchanged.
 
     Raises:
-        ConfigError: as check_encoder and feature_widths.
+        ConfigError: as feature_widths.
     """
     widths = feature_widths(config)
     model = config.model
@@ -157,9 +157,12 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
             if timm supports it.
 
     Raises:
-        ConfigError: as check_encoder; drop_path or patch_size for an encoder without it.
+        ConfigError: an encoder that timm does not know; drop_path or patch_size for an encoder without it.
     """
-    check_encoder(config.encoder)
+    known = timm.list_models()
+    if config.encoder not in known:
+        remedy = nearest(config.encoder, known) or "; timm.list_models() lists them, try 'resnet18'"
+        raise ConfigError(f"model.encoder must be a timm model, got {config.encoder!r}{remedy}")
     takes = _options(config.encoder)
     sizes = {"img_size": image_size, "dynamic_img_size": True}
     options = {name: value for name, value in sizes.items() if name in takes}
@@ -176,14 +179,6 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
     if config.small_stem:
         _shrink_stem(encoder, config)
     return encoder
-
-
-def check_encoder(name: str) -> None:
-    """Raise ConfigError unless timm builds a model of that name."""
-    known = timm.list_models()
-    if name not in known:
-        remedy = nearest(name, known) or "; timm.list_models() lists them, try 'resnet18'"
-        raise ConfigError(f"model.encoder must be a timm model, got {name!r}{remedy}")
 
 
 def feature_widths(config: TrainConfig) -> Widths:

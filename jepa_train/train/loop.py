@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.preemption import Host, NoPreemption, Watch
-from jepa_train.checkpoint.checkpoints import CheckpointError, Checkpoints, read_checkpoint, restore
+from jepa_train.checkpoint.checkpoints import Checkpoints, read_checkpoint, restore
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, parse, unflatten
 from jepa_train.data.splits import load_splits
@@ -18,7 +18,7 @@ from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.storage import StorageError, StoragePath, storage_path
+from jepa_train.storage.storage import StoragePath, storage_path
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 
@@ -146,13 +146,11 @@ def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) ->
 
     Raises:
         ConfigError: final.pt cannot be read, or a word is wrong or would have changed the training.
+        StorageError: the storage does not answer.
     """
     place = storage_path(where)
     file = place if place.name.endswith(".pt") else place / "final.pt"
-    try:
-        content = read_checkpoint(file)
-    except (CheckpointError, StorageError) as error:
-        raise ConfigError(str(error)) from error
+    content = read_checkpoint(file)
     if "network" not in content:
         raise ConfigError(f"checkpoint {file} is of a run that has not finished; evaluate its final.pt")
     trained = unflatten(content["config"])

@@ -17,6 +17,7 @@ from jepa_train.data.augment import make_views
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std
+from jepa_train.methods.base import Step
 from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, Output, build_network
@@ -163,14 +164,8 @@ def training_loss(
     Returns:
         The scalar to call backward on, and the detached terms to report; both of the global batch.
     """
-    loss, terms = config.method(
-        output.z,
-        num_global=config.views.num_global,
-        step=step,
-        seed=config.seed,
-        center=center,
-        predicted=output.predicted if config.model.predictor else None,
-    )
+    predicted = output.predicted if config.model.predictor else None
+    loss, terms = config.method(output.z, Step(config.views.num_global, step, config.seed, center, predicted))
     labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
     probes = sum(
         functional.cross_entropy(logits.flatten(0, 1).float(), labels)

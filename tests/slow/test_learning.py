@@ -39,7 +39,7 @@ def test_fine_tuning_beats_the_frozen_random_encoder() -> None:
 def test_encoders_of_the_papers_train_on_two_global_and_six_local_views(encoder: str) -> None:
     """48 and 32 px, an averaged network, three epochs: well above chance, with every term reported."""
     config = dataclasses.replace(
-        ranks.SMALL["lejepa"],
+        ranks.SMALL,
         model=ModelConfig(encoder=encoder, small_stem=False, projector_dim=32, swa_decay=0.5),
         views=dataclasses.replace(LEJEPA_SMALL_VIEWS, flip=0.0, global_size=48, local_size=32),
         optim=OptimConfig(lr=2e-3, warmup_epochs=0.5),

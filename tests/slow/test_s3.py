@@ -5,20 +5,17 @@ Run: python -m pytest tests/slow/test_s3.py
 
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from buckets import check_storage
-from folders_of_images import folder_config, write_folder
 from pandas.testing import assert_frame_equal
 
 from analysis import tables
 from analysis.__main__ import main as analysis
 from analysis.store.runs import load_histories, load_runs
-from jepa_train.data.splits import identify
 from jepa_train.storage import storage
 from jepa_train.storage.storage import StorageError, storage_path
 from sweeps.engine.cli.main import main
@@ -51,18 +48,6 @@ def test_a_missing_bucket_is_an_error_and_not_an_empty_folder(s3: str, monkeypat
         (missing / "x").write_bytes(b"1")
 
 
-@pytest.mark.parametrize("form", ["folder", "tar"])
-def test_images_in_a_bucket_are_those_of_the_folder(form: str, s3: str, tmp_path: Path):
-    photos = write_folder(tmp_path / "photos")
-    url = storage_path(s3) / ("photos" if form == "folder" else "photos.tar")
-    if form == "tar":
-        url.write_bytes(Path(shutil.make_archive(str(photos), "tar", photos)).read_bytes())
-    else:
-        for file in filter(Path.is_file, photos.rglob("*")):
-            (url / str(file.relative_to(photos))).write_bytes(file.read_bytes())
-    assert identify(folder_config(str(url))) == identify(folder_config(photos))
-
-
 def test_a_sweep_keeps_its_weights_in_the_bucket_and_evaluates_them(
     results: Path, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -90,27 +75,24 @@ def test_without_its_storage_or_data_a_sweep_does_not_start(
     monkeypatch.setattr(storage, "PAUSES_S", ())
     file = results.parent / "kept.py"
     file.write_text(FILE)
-    sweep = runpy.run_path(str(file))["SWEEP"]
-    missing = s3.replace("s3://", "s3://no-")
+    sweep, missing = runpy.run_path(str(file))["SWEEP"], s3.replace("s3://", "s3://no-")
     for words, where, reason in (
         ([], missing, "JEPA_STORAGE must be where checkpoints can be kept: s3://no-bucket"),
-        ([], "s3://me:hunter2@bucket/x", "JEPA_STORAGE must hold no credentials, got some in 's3://bucket/x'"),
         ([f"data.path={missing}"], s3, f"{missing} cannot be read ("),
     ):
         monkeypatch.setenv("JEPA_STORAGE", where)
         assert main(sweep, str(file), words) == 2
-        *_, line = capsys.readouterr().err.splitlines()  # after the line that a launch prints at once
-        assert line.startswith(f"error: {reason}")
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {reason}")
 
 
 def test_an_export_goes_to_an_object_store_and_is_read_from_there(
-    store: str, s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: str, s3: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JEPA_STORAGE", s3)
     assert analysis(["export", "demo_lejepa", "--store", store]) == 0
     below = s3.replace("?", "/exports?")
-    told = capsys.readouterr().out.split()
-    assert told == [
+    printed = capsys.readouterr().out.split()
+    assert printed == [
         below.replace("?", f"/demo_lejepa/{name}?")
         for name in ("runs.parquet", "runs.csv", "history.parquet", "history.csv", "sweep.json")
     ]
@@ -118,9 +100,6 @@ def test_an_export_goes_to_an_object_store_and_is_read_from_there(
     metrics = ["val/probe_top1", "test/linear_top1"]
     assert_frame_equal(load_histories("demo_lejepa", metrics, below), load_histories("demo_lejepa", metrics, store))
     assert tables.table("demo_lejepa", below) == tables.table("demo_lejepa", store)
-    assert analysis(["--store", below]) == 0
-    assert analysis(["export", "seeds", "--store", store, "--output", f"file://{tmp_path}/by%20URL"]) == 0
-    assert_frame_equal(load_runs("seeds", str(tmp_path / "by URL")), load_runs("seeds", f"file://{tmp_path}/by%20URL"))
     capsys.readouterr()
     assert analysis(["demo_lejepa", "--store", s3.replace("s3://", "s3://no-")]) == 1
     assert "is no folder of exports; " in capsys.readouterr().err

@@ -13,7 +13,6 @@ from optuna.distributions import CategoricalDistribution
 
 from analysis.select.selection import current
 from analysis.store.runs import load_runs
-from analysis.table.summary import progress_note
 from analysis.tables import table
 from jepa_train.base.validation import SCHEMA, later
 from jepa_train.config import TrainConfig
@@ -126,16 +125,6 @@ def test_old_runs_are_at_the_default_of_a_later_axis(old: Plan, request: pytest.
     column = load_runs("study").set_index("cell_key")["method.skew"].to_dict()
     assert column == dict.fromkeys(keys_of(plan), "left") | dict.fromkeys(keys_of(old), "none")
     assert compared() == keys_of(plan)
-
-
-def test_runs_at_another_value_of_a_later_field_are_another_configuration(
-    old: Plan, request: pytest.FixtureRequest
-) -> None:
-    request.getfixturevalue("grown")
-    skewed = dataclasses.replace(NEW.base, method=Grown(lamb=0.02, num_slices=256, skew="left"))
-    plan = launched(dataclasses.replace(NEW, base=skewed), all_cells=True)
-    assert compared() == keys_of(plan) != keys_of(old)
-    assert "4 of another configuration left out (they differ in method.skew)" in progress_note(load_runs("study"))
 
 
 def test_a_search_over_a_later_field_knows_the_old_runs(old: Plan, request: pytest.FixtureRequest) -> None:

@@ -1,6 +1,7 @@
-"""Whole runs of train(): reports, divergence, collapse, stopping, and repeatability in one process.
+"""Whole runs of train(): reports, divergence, collapse, and repeatability in one process.
 
-Learning is in tests/slow/test_learning.py, rank equality in tests/integration/distributed/test_distributed.py.
+Stopped runs are in test_resume.py, learning is in tests/slow/test_learning.py, rank equality is in
+tests/integration/distributed/test_distributed.py.
 Run: python -m pytest tests/integration/train/test_train.py
 """
 
@@ -18,19 +19,14 @@ from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 
-SMALL = ranks.SMALL["lejepa"]
+SMALL = ranks.SMALL
 QUICK = dataclasses.replace(SMALL, probe=ProbeConfig(protocols=""))
 
 
-def run(config: TrainConfig, *, stop_after: float = math.inf) -> tuple[TrainingResult, list[dict[str, float]]]:
+def run(config: TrainConfig) -> tuple[TrainingResult, list[dict[str, float]]]:
     """The outcome and everything reported."""
     reports: list[dict[str, float]] = []
-
-    def report(metrics: dict[str, float]) -> bool:
-        reports.append(metrics)
-        return metrics["epoch"] >= stop_after
-
-    return train(config, report=report), reports
+    return train(config, report=lambda metrics: bool(reports.append(metrics))), reports
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +34,15 @@ def finished() -> tuple[TrainingResult, list[dict[str, float]]]:
     return run(dataclasses.replace(SMALL, epochs=2))
 
 
-def test_every_epoch_is_reported_and_test_only_at_the_end(finished):
+def test_every_epoch_is_reported_and_test_only_at_the_end_by_names_of_the_glossary(finished):
     outcome, reports = finished
     assert (outcome.status, outcome.reason) == ("finished", "")
     assert [report["epoch"] for report in reports] == [1.0, 2.0]
     assert [any(name.startswith("test/") for name in report) for report in reports] == [False, True]
     assert reports[-1] == outcome.metrics
-
-
-def test_every_reported_name_is_in_the_glossary(finished):
-    names = {name.partition("/")[2] for name in finished[0].metrics if "/" in name}
-    assert names <= set(GLOSSARY)
-
-
-def test_metrics_on_val_are_those_that_a_sweep_may_rank_by(finished):
-    names = {*ON_VAL, *ON_VAL_BY_PROTOCOL["linear"], *ON_VAL_BY_PROTOCOL["knn"]}
-    assert {f"val/{name}" for name in names} == {name for name in finished[0].metrics if name.startswith("val/")}
+    assert {name.partition("/")[2] for name in outcome.metrics if "/" in name} <= set(GLOSSARY)
+    on_val = {*ON_VAL, *ON_VAL_BY_PROTOCOL["linear"], *ON_VAL_BY_PROTOCOL["knn"]}
+    assert {f"val/{name}" for name in on_val} == {name for name in outcome.metrics if name.startswith("val/")}
 
 
 def test_the_loss_is_the_methods_convex_sum(finished):
@@ -68,13 +57,6 @@ def test_a_second_run_in_the_same_process_is_bit_for_bit_the_first(finished):
     for first, second in zip(finished[1], again, strict=True):
         unlike = {"train/images_per_s": 0, "train/peak_memory_gb": 0}
         assert first | unlike == second | unlike
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_reason():
-    outcome, reports = run(unflatten({"optim.lr": 1e20, "epochs": 3}, base=QUICK))
-    assert outcome.status == "diverged"
-    assert outcome.reason == "train/loss is nan in epoch 1"
-    assert len(reports) == 1
 
 
 def test_an_embedding_that_is_not_finite_ends_the_run_even_if_the_loss_is_finite():
@@ -100,9 +82,9 @@ def test_divergence_is_seen_within_the_epoch(monkeypatch: pytest.MonkeyPatch):
     steps = []
     whole = Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", lambda trainer: steps.append(whole(trainer)))
-    outcome, _ = run(unflatten({"optim.lr": 1e20, "optim.warmup_epochs": 0.0}, base=QUICK))
-    assert outcome.status == "diverged"
-    assert len(steps) == 2
+    outcome, reports = run(unflatten({"optim.lr": 1e20, "optim.warmup_epochs": 0.0}, base=QUICK))
+    assert (outcome.status, outcome.reason) == ("diverged", "train/loss is nan in epoch 1")
+    assert (len(steps), len(reports)) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +98,6 @@ def test_two_narrow_spreads_in_a_row_are_a_collapse(
     monkeypatch.setattr("jepa_train.train.trainer.embedding_std", lambda _: torch.tensor(next(looks)))
     assert run(dataclasses.replace(QUICK, epochs=2))[0].status == status
     assert next(looks, None) is None
-
-
-def test_report_can_stop_a_run():
-    outcome, reports = run(dataclasses.replace(QUICK, epochs=3), stop_after=1)
-    assert outcome.status == "stopped"
-    assert len(reports) == 1
 
 
 def test_a_batch_larger_than_the_training_split_is_refused():

@@ -4,7 +4,7 @@ Run: python -m pytest tests/unit/checkpoint/test_checkpoint.py
 """
 
 import dataclasses
-import logging
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +17,7 @@ import torch
 from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint import checkpoints
 from jepa_train.checkpoint.checkpoints import (
-    AnotherCellError,
-    CheckpointError,
     Checkpoints,
-    files_to_delete,
-    read_checkpoint,
     restore,
 )
 from jepa_train.config import TrainConfig
@@ -86,107 +82,6 @@ def test_a_finished_run_keeps_weights_and_reports_alone(saves: Checkpoints, tmp_
     assert saves.resume()["reports"] == reports
 
 
-def truncated(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def emptied(file: Path) -> None:
-    file.write_bytes(b"")
-
-
-def damaged(file: Path) -> None:
-    """One bit in the middle of the weights."""
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def executing(file: Path) -> None:
-    """A pickle that would create a file."""
-
-    class Payload:
-        def __reduce__(self) -> Any:
-            return os.mkdir, (str(file.parent / "executed"),)
-
-    torch.save(Payload(), file)
-
-
-def somebody_elses(file: Path) -> None:
-    torch.save({"model": torch.zeros(2)}, file)
-
-
-def of_another_format(file: Path) -> None:
-    content = torch.load(file, weights_only=True)
-    torch.save(content | {"format": 0}, file)
-
-
-def of_another_cell(file: Path) -> None:
-    content = torch.load(file, weights_only=True)
-    torch.save(content | {"cell_key": "0" * 16, "config": content["config"] | {"seed": 7}}, file)
-
-
-@pytest.mark.parametrize(
-    ("harm", "reason"),
-    [
-        (truncated, "cannot be read"),
-        (emptied, "cannot be read"),
-        (damaged, "cannot be read"),
-        (executing, "cannot be read"),
-        (somebody_elses, "is none of ours"),
-        (of_another_format, "has format 0, this version reads 2"),
-        (of_another_cell, "is of another cell, 0000000000000000 (it differs in seed)"),
-    ],
-)
-def test_a_file_that_cannot_be_trusted_is_named_and_the_one_before_is_used(
-    harm: Any, reason: str, saves: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    harm(tmp_path / "step-000000012.pt")
-    with caplog.at_level(logging.WARNING):
-        assert saves.resume()["step"] == 8
-    (message,) = caplog.messages
-    assert message.startswith(f"checkpoint {tmp_path / 'step-000000012.pt'} {reason}")
-    assert "\n" not in message
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("files", "keep", "saved", "deleted"),
-    [
-        ("", 2, "", ""),
-        ("1", 2, "", ""),
-        ("1 2 3 4", 2, "", "1 2"),
-        ("1 2 3b 4", 2, "", "1 3"),  # a bad file is no reserve
-        ("1b 2b", 2, "", "1 2"),
-        ("1f 2 3f 4f 5", 2, "", ""),  # another run's counts for nothing and stays
-        ("1f 2 3 4 5f", 1, "", "2 3"),
-        ("1 2 3 4b 5f 6", 2, "3", "1"),  # what comes after the saved file stays
-        ("1 2b 3f 4", 0, "", "1 2 4"),  # a run that is over keeps none
-    ],
-)
-def test_files_to_delete(files: str, keep: int, saved: str, deleted: str):
-    """Files by step; b: bad, f: another run's."""
-    kinds = {"b": CheckpointError, "f": AnotherCellError}
-    refused = {f"step-{file[0]}.pt": kinds[file[1]] for file in files.split() if file[1:]}
-    names = ["final.pt", "lock", *(f"step-{file[0]}.pt" for file in files.split()), "step-0.4711.part"]
-    found = files_to_delete(names, refused, keep=keep, saved=saved and f"step-{saved}.pt")
-    assert found == [*(f"step-{step}.pt" for step in deleted.split()), "step-0.4711.part"]
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_folder_of_another_cell_is_refused(finished: bool, saves: Checkpoints, tmp_path: Path):
-    if finished:
-        saves.finish({"weight": torch.ones(2)}, [{"epoch": 3.0}])
-    before = names(tmp_path)
-    with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
-        resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
-    assert names(tmp_path) == before
-
-
-@pytest.mark.usefixtures("saves")
-def test_a_data_set_that_has_moved_is_the_same_cell(tmp_path: Path):
-    assert resumed_step(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path="/b"))) == 12
-
-
 def test_a_state_of_other_code_is_one_line():
     with pytest.raises(ConfigError, match=r"^the checkpoint does not fit this version of the code \(RuntimeError: "):
         restore(torch.nn.Linear(2, 3).load_state_dict, torch.nn.Linear(3, 3).state_dict())
@@ -225,26 +120,6 @@ def test_training_goes_on_while_a_state_is_written(tmp_path: Path, monkeypatch: 
     assert names(tmp_path) == []
 
 
-def test_a_file_that_cannot_be_written_costs_neither_of_the_two_before(
-    saves: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    def full(_: StoragePath) -> None:
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        before_each_write(patch, full)
-        saves.save(16, state(16), [])
-        assert not saves.settle()
-        assert "could not be written: No space left on device; training goes on without it" in caplog.text
-        saves.finish({"weight": torch.ones(2)}, [])
-    assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
-    (error,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
-    assert error == f"the run is finished without its weights: {tmp_path}/final.pt is not there"
-    saves.save(20, state(20), [])
-    saves.settle()
-    assert names(tmp_path) == ["step-000000012.pt", "step-000000020.pt"]
-
-
 def test_an_error_of_the_code_while_writing_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before_each_write(monkeypatch, lambda _: 1 / 0)
     saves = Checkpoints(tmp_path, CONFIG)
@@ -273,11 +148,6 @@ def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypa
     assert resumed_step(tmp_path) is None
 
 
-def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"^checkpoint .*gone\.pt cannot be read \(FileNotFoundError: "):
-        read_checkpoint(tmp_path / "gone.pt")
-
-
 @pytest.mark.usefixtures("saves")
 def test_a_disk_that_does_not_answer_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Otherwise the run would start anew and delete what it cannot read."""
@@ -290,3 +160,87 @@ def test_a_disk_that_does_not_answer_is_no_damaged_file(tmp_path: Path, monkeypa
         resumed_step(tmp_path)
     monkeypatch.undo()
     assert resumed_step(tmp_path) == 12
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit in the middle of the weights."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def serialised(content: object) -> bytes:
+    torch.save(content, buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+class Payload:
+    """Creates a folder when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda content: content[:-100], "cannot be read"),
+        (flipped, "cannot be read"),
+        (lambda _: serialised(Payload()), "cannot be read"),
+        (lambda _: serialised({"model": torch.zeros(2)}), "is none of ours"),
+        (
+            lambda content: serialised(torch.load(io.BytesIO(content), weights_only=True) | {"format": 0}),
+            "has format 0, this version reads 2",
+        ),
+    ],
+)
+def test_a_bad_file_is_named_and_the_one_before_is_used_and_kept(
+    harm: Callable[[bytes], bytes],
+    reason: str,
+    saves: Checkpoints,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "step-000000012.pt"
+    file.write_bytes(harm(file.read_bytes()))
+    assert saves.resume()["step"] == 8
+    (message,) = caplog.messages
+    assert message.startswith(f"checkpoint {file} {reason}")
+    assert "\n" not in message
+    assert not (tmp_path / "executed").exists()
+    saves.save(10, state(10), [])
+    saves.settle()
+    assert names(tmp_path) == ["step-000000008.pt", "step-000000010.pt"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_folder_of_another_cell_is_refused(finished: bool, saves: Checkpoints, tmp_path: Path):
+    if finished:
+        saves.finish({"weight": torch.ones(2)}, [{"epoch": 3.0}])
+    before = names(tmp_path)
+    with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
+        resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
+    assert names(tmp_path) == before
+    moved = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path="/elsewhere"))
+    assert resumed_step(tmp_path, moved) == (None if finished else 12)
+
+
+def test_a_file_that_cannot_be_written_costs_neither_of_the_two_before(
+    saves: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def full(_: StoragePath) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        before_each_write(patch, full)
+        saves.save(16, state(16), [])
+        assert not saves.settle()
+        saves.finish({"weight": torch.ones(2)}, [])
+    assert "could not be written: No space left on device; training goes on without it" in caplog.text
+    assert f"the run is finished without its weights: {tmp_path}/final.pt is not there" in caplog.text
+    assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+    for _ in range(2):
+        saves.save(20, state(20), [])
+    saves.settle()
+    assert names(tmp_path) == ["step-000000012.pt", "step-000000020.pt"]

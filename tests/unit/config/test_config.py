@@ -13,7 +13,6 @@ from jepa_train.config import DataConfig, OptimConfig, TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten, parse, unflatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
-from jepa_train.storage.paths import results_dir
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA(p=0.5, mu=-1.0), data=DataConfig(name="cifar10", path="/here"), seed=3)
 
@@ -49,20 +48,17 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
     changed = {"method.lamb": 0.3, "data.fingerprint": "abc", "epochs": 3, "seed": 1, "views.flip": 0.1}
     keys = {cell_key(unflatten({key: value}, base=base)) for key, value in changed.items()}
     assert len(keys | {cell_key(base)}) == len(changed) + 1
-
-
-def test_cell_fields_exclude_only_fields_that_do_not_affect_the_result():
-    places = {"data.path", "data.download", "data.on_corrupt"}
-    speed = {"model.channels_last", "model.compile"}
-    assert set(flatten(RECTIFIED)) - set(cell_fields(RECTIFIED)) == places | speed | {
-        "probe.protocols",
-        "probe.transfer",
-    }
+    outside = "data.path data.download data.on_corrupt model.channels_last model.compile probe.protocols probe.transfer"
+    assert flatten(RECTIFIED).keys() - cell_fields(RECTIFIED).keys() == {*outside.split()}
 
 
 @pytest.mark.parametrize(
-    ("flat", "expected"),
+    ("given", "expected"),
     [
+        (["epochs"], "epochs is not an assignment"),
+        (["epochs=ten"], "epochs must be a whole number, got 'ten'"),
+        (["epochs=1", "epochs=2"], "epochs is given twice"),
+        (["model.small_stem=yes"], "model.small_stem must be true or false, got 'yes'"),
         ({"method.lamda": 0.1}, "method.lamda is not a field of the config; did you mean 'method.lamb'?"),
         ({"method.lamb": "0.1"}, "method.lamb must be a number, got '0.1' (str)"),
         ({"method.lamb": True}, "method.lamb must be a number, got True (bool)"),
@@ -82,48 +78,23 @@ def test_cell_fields_exclude_only_fields_that_do_not_affect_the_result():
         ({"views": 3}, "views is not a field of the config"),
     ],
 )
-def test_wrong_values_are_refused_in_one_line(flat: dict, expected: str):
+def test_wrong_values_are_refused_in_one_line(given: dict | list[str], expected: str):
     with pytest.raises(ConfigError) as caught:
-        unflatten(flat)
+        unflatten(parse(given, base=TrainConfig()) if isinstance(given, list) else given)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["epochs"], "epochs is not an assignment"),
-        (["epochs=ten"], "epochs must be a whole number, got 'ten'"),
-        (["epochs=1", "epochs=2"], "epochs is given twice"),
-        (["model.small_stem=yes"], "model.small_stem must be true or false, got 'yes'"),
-    ],
-)
-def test_wrong_assignments_are_refused_in_one_line(words: list[str], expected: str):
-    with pytest.raises(ConfigError, match=expected):
-        unflatten(parse(words, base=TrainConfig()))
-
-
-A_METHOD = "LeJEPA(...) or RectifiedLpJEPA(...) or VICReg(...) or SimCLR(...) or NCL(...)"
 
 
 @pytest.mark.parametrize(
     ("section", "value", "expected"),
     [
-        ("method", "lejepa", f"method must be {A_METHOD}, got 'lejepa' (str)"),
-        ("data", "digits", "data must be DataConfig(...), got 'digits' (str)"),
+        ("method", "lejepa", "method must be LeJEPA(...) or RectifiedLpJEPA(...) or "),
         ("views", DataConfig(), "views must be ViewsConfig(...), got DataConfig(name='digits', "),
-        ("epochs", OptimConfig(), "epochs must be a whole number, got OptimConfig("),
     ],
 )
 def test_sections_of_another_type_are_refused_in_one_line(section: str, value: object, expected: str):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is checked to the letter below)
+    with pytest.raises(ValueError, match="must be") as caught:
         dataclasses.replace(DIGITS, **{section: value})
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
-
-
-def test_an_empty_results_variable_counts_as_unset(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JEPA_RESULTS", "")
-    assert results_dir() == tmp_path / "results"

@@ -3,7 +3,6 @@
 Run: python -m pytest tests/unit/config/test_scales.py
 """
 
-import dataclasses
 import json
 from typing import get_args
 
@@ -51,11 +50,6 @@ def test_several_studies_run_at_one_scale(capsys: pytest.CaptureFixture[str], tm
     assert facts["sweep"] == "lejepa_batch_mini"
     assert several(["lejepa_batch", "--status"]) == 2
     assert capsys.readouterr().err.startswith("error: --scale must be given")
-
-
-def test_a_name_without_its_scale_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^name must end in the scale, got 'lejepa_batch' at mini; write "):
-        dataclasses.replace(lejepa_batch.sweep("mini"), name="lejepa_batch")
 
 
 def test_the_experiment_is_tagged_with_study_and_scale(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

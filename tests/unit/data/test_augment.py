@@ -33,26 +33,17 @@ def drawn(config: ViewsConfig, *, num: int = 20_000, scale: tuple[float, float] 
 
 
 @pytest.mark.parametrize(
-    ("stored", "size"),
-    [(32, 12), (32, 32), (32, 40), (96, 32)],
-)  # shrinks, mixed, enlarges
-def test_crop_and_flip_equal_torchvision_per_image(stored, size):
-    num = 16 if stored == 32 else 4
+    ("config", "stored", "size", "num"),
+    [
+        (dataclasses.replace(PLAIN, flip=0.5), 32, 12, 16),
+        (dataclasses.replace(PLAIN, flip=0.5), 96, 32, 4),
+        (COLOUR, 32, 40, 16),  # some crops shrink, some are enlarged
+        (COLOUR, 96, 96, 3),
+    ],
+)
+def test_views_equal_torchvision_per_image_in_the_documented_order(config, stored, size, num):
     images = photos(num, stored)
-    config = dataclasses.replace(PLAIN, flip=0.5)
     values = drawn(config, num=num, scale=(0.05, 1.0), size=stored)
-    got = augment_images(images, values, size=size)[0] / 4 + 0.5
-    for n, (image, result) in enumerate(zip(as_float(images), got, strict=True)):
-        box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
-        expected = tv.resized_crop(image, *box, size=[size, size], antialias=True)
-        expected = tv.horizontal_flip(expected) if values.flip[n] else expected
-        torch.testing.assert_close(result, expected, rtol=0, atol=3e-6 if stored == 32 else 3e-5)
-
-
-@pytest.mark.parametrize(("size", "num"), [(32, 16), (96, 3)])
-def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
-    images = photos(num, size)
-    values = drawn(COLOUR, num=num, size=size)
     got = augment_images(images, values, size=size)[0]
     for n, image in enumerate(as_float(images)):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
@@ -67,7 +58,7 @@ def test_whole_recipe_equals_torchvision_in_the_documented_order(size, num):
         edge = (x - 0.5).abs() < 1e-5  # on which side of the threshold such a pixel lies is a matter of rounding
         x = torch.where(x >= 0.5, 1 - x, x) if values.solarize[n] < 1 else x
         x = tv.normalize(x, [0.5] * 3, [0.25] * 3)
-        torch.testing.assert_close(torch.where(edge, x, got[n]), x, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.where(edge, x, got[n]), x, rtol=0, atol=2e-4)
 
 
 def uniform(sample: torch.Tensor, low: float, high: float) -> bool:
@@ -81,7 +72,7 @@ def happens(chosen: torch.Tensor, probability: float) -> bool:
     return scipy.stats.binomtest(int(chosen.sum()), len(chosen), probability).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("size", "scale"), [(32, (0.2, 1.0)), (224, (0.9, 1.0))])
+@pytest.mark.parametrize(("size", "scale"), [(32, (0.2, 1.0)), (224, (0.9, 1.0)), (224, (1.0, 1.0))])
 def test_crops_are_distributed_as_torchvisions(size, scale):
     """Crops that do not fit are drawn again, which changes the distribution."""
     torch.manual_seed(0)
@@ -93,12 +84,6 @@ def test_crops_are_distributed_as_torchvisions(size, scale):
         assert scipy.stats.ks_2samp(mine, other).pvalue > 1e-3, name
     area = scipy.stats.ks_2samp(values.height * values.width, theirs[2] * theirs[3])
     assert area.pvalue > 1e-3
-
-
-def test_crop_that_never_fits_is_the_whole_image():
-    values = drawn(PLAIN, scale=(1.0, 1.0), num=2000)
-    whole = (values.height == 224) & (values.width == 224)
-    assert whole.all()  # area 1 fits only with aspect 1
 
 
 @pytest.mark.parametrize("config", [DIGITS_VIEWS, dataclasses.replace(COLOUR, jitter=0.3, hue=0.5)])
@@ -207,27 +192,13 @@ def test_views_on_a_gpu_are_those_of_the_cpu_and_wait_for_nothing():
         torch.testing.assert_close(torch.where(edge, expected, result.cpu()), expected, rtol=0, atol=1e-4)
 
 
-def test_identity_parameters_give_the_image_back():
-    images = photos(8)
-    config = dataclasses.replace(PLAIN, global_size=32, global_scale_min=1.0)
-    for view in views_of(images, config)[0]:
-        torch.testing.assert_close(view, (as_float(images) - 0.5) / 0.25)
-        torch.testing.assert_close(view, to_input(images, 32))
-
-
 def test_to_input_resizes_as_torchvision():
     images = photos(8)
     for size in (16, 48):
         expected = tv.normalize(tv.resize(as_float(images), [size, size], antialias=True), [0.5] * 3, [0.25] * 3)
         torch.testing.assert_close(to_input(images, size), expected)
     assert images.max() == 255  # the stored images are not written to
-
-
-def test_cifar_recipe_is_the_papers():
-    published = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "jitter": 0.8, "grayscale": 0.2}
-    published |= {"solarize": 0.1, "flip": 0.5, "blur": 0.0, "global_scale_min": 0.2, "global_scale_max": 1.0}
-    published |= {"num_global": 2, "num_local": 0}
-    assert {name: getattr(CIFAR_VIEWS, name) for name in published} == published
+    torch.testing.assert_close(to_input(images, 32), (as_float(images) - 0.5) / 0.25)
 
 
 def test_views_are_float32_under_autocast():

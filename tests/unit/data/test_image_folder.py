@@ -68,9 +68,7 @@ def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
     [
         ([""], "data.path must be a folder"),
         (["train"], "one of them lacks 'ant'"),
-        (["test/bee"], "one of them lacks 'bee'"),
         (["train/bee", "test/bee"], "at least 2 classes: there are ['ant']"),
-        (["test/bee/0.png", "test/bee/1.bmp", "test/bee/2.PNG"], "in test/bee/: it has 0"),
         ([f"train/ant/{n}.{('png', 'bmp', 'PNG')[n % 3]}" for n in range(5)], "in train/ant/: it has 1"),
     ],
 )
@@ -116,18 +114,14 @@ def test_concurrent_and_later_loads_decode_once(folder, decoded_files):
     assert len(decoded_files) == 36, "another size, another array"
 
 
-def spoil(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).write_bytes(b"no image")
-
-
 def skipping(folder: Path):
     load_splits.cache_clear()  # as a new process would start
     return load_splits(folder_config(folder, on_corrupt="skip"))
 
 
 def test_corrupt_images_are_skipped_and_counted(folder, caplog):
-    spoil(folder, "train/ant/1.bmp", "train/bee/4.bmp", "test/bee/0.png")
+    for name in ("train/ant/1.bmp", "train/bee/4.bmp", "test/bee/0.png"):
+        (folder / name).write_bytes(b"no image")
     splits = skipping(folder)
     assert splits.skipped == 3
     assert f"skipped 3 of 18 images of {folder}, the first is train/ant/1.bmp" in caplog.text

@@ -7,7 +7,6 @@ import pytest
 import ranks
 import torch
 
-from jepa_train.data import Splits
 from jepa_train.evaluation import finetune as module
 from jepa_train.evaluation.finetune import RATES, finetune
 from jepa_train.evaluation.glossary import GLOSSARY
@@ -16,37 +15,21 @@ from jepa_train.model.network import build_network
 CONFIG = ranks.FINETUNED
 
 
-@pytest.fixture(scope="module")
-def few() -> Splits:
-    return ranks.few_digits()
-
-
-@pytest.fixture(scope="module")
-def found() -> dict[str, float]:
-    return ranks.finetuned()
-
-
-def test_reported_names_are_in_the_glossary(found: dict[str, float]) -> None:
-    names = {f"{split}/finetune{shots}_top1" for split in ("val", "test") for shots in ("1", "2", "5", "")}
-    assert found.keys() == names
-    assert {name.partition("/")[2] for name in names} <= set(GLOSSARY)
-    assert all(0 <= value <= 1 for value in found.values())
-    assert found["test/finetune_top1"] > 0.1
-
-
-def test_network_and_generators_stay_unchanged(few: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STEPS", (2, 2))
-    network = build_network(CONFIG, num_classes=10)
+def test_metrics_are_of_the_glossary_and_network_and_generators_stay_unchanged() -> None:
+    network = ranks.finetuned_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    first = finetune(network, few, CONFIG)
+    found = ranks.finetuned(network)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert found.keys() == {f"{split}/finetune{shots}_top1" for split in ("val", "test") for shots in ("1", "")}
+    assert {name.partition("/")[2] for name in found} <= set(GLOSSARY)
+    assert all(0 <= value <= 1 for value in found.values())
     torch.manual_seed(5)
-    assert finetune(network, few, CONFIG) == first
+    assert ranks.finetuned(network) == found
 
 
-def test_the_rate_is_chosen_on_val_alone(few: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_chosen_on_val_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Val prefers the middle rate, test the others; the smallest of equals wins for one image per class."""
     seen = []
 
@@ -55,7 +38,7 @@ def test_the_rate_is_chosen_on_val_alone(few: Splits, monkeypatch: pytest.Monkey
         return (0.5 if job.shots == 1 else float(job.rate == RATES[1])), job.rate
 
     monkeypatch.setattr(module, "_fit", fit)
-    metrics = finetune(build_network(CONFIG, num_classes=10), few, CONFIG)
+    metrics = finetune(build_network(CONFIG, num_classes=10), ranks.few_digits(), CONFIG)
     assert metrics["test/finetune_top1"] == pytest.approx(RATES[1])
     assert metrics["val/finetune_top1"] == 1
     assert metrics["test/finetune1_top1"] == pytest.approx(RATES[0])

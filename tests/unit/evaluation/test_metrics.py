@@ -57,14 +57,9 @@ def test_nonzero_fraction_is_exact() -> None:
 def test_effective_rank_equals_the_svd(shape: tuple[int, int]) -> None:
     x = gaussian(*shape) * torch.logspace(0, -4, shape[1]) + 0.1
     assert effective_rank(x).item() == pytest.approx(rankme(x.double().numpy()), rel=1e-5)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_effective_rank_of_what_diverged_is_nan(value: float) -> None:
-    x = gaussian(8, 5)
-    x[3, 2] = value
-    assert effective_rank(x).isnan()
-    assert effective_rank(x.T).isnan()
+    for value in (math.nan, math.inf, -math.inf):
+        x[3, 2] = value
+        assert effective_rank(x).isnan()
 
 
 def test_dead_dimensions_are_those_that_do_not_vary() -> None:

@@ -21,16 +21,6 @@ def blobs(count: int, *, seed: int, width: int = 6, classes: int = 4, noise: flo
     return Labelled(centers[labels] + noise * torch.randn(count, width, generator=draws, dtype=torch.float64), labels)
 
 
-def test_each_head_equals_the_same_head_trained_alone() -> None:
-    x, labels = blobs(150, seed=0)
-    rates = [1e-3, 1e-1, 1e6]  # the last diverges and must not touch the others
-    together = fit_sgd(x, labels, num_classes=4, rates=rates, epochs=3, batch=32)
-    for head, rate in zip(together[:2], rates, strict=False):
-        alone = fit_sgd(x, labels, num_classes=4, rates=[rate], epochs=3, batch=32)
-        torch.testing.assert_close(head, alone[0], atol=1e-12, rtol=1e-9)
-    assert together[:2].isfinite().all()
-
-
 def test_sgd_equals_autograd_with_the_optimiser_and_schedule_of_pytorch() -> None:
     x, labels = blobs(150, seed=0)
     weight = torch.zeros(4, 7, dtype=torch.float64, requires_grad=True)
@@ -43,7 +33,8 @@ def test_sgd_equals_autograd_with_the_optimiser_and_schedule_of_pytorch() -> Non
             functional.cross_entropy(x[rows] @ weight[:, :-1].T + weight[:, -1], labels[rows]).backward()
             solver.step()
             schedule.step()
-    found = fit_sgd(x, labels, num_classes=4, rates=[0.3], epochs=3, batch=32)[0]
+    rates = [1e-3, 0.3, 1e6]  # the last diverges and must not touch the others
+    found = fit_sgd(x, labels, num_classes=4, rates=rates, epochs=3, batch=32)[1]
     torch.testing.assert_close(found, weight.detach(), atol=1e-12, rtol=1e-9)
 
 

@@ -7,8 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
+from folders_of_images import write_folder
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ProbeConfig, TrainConfig
@@ -26,24 +25,13 @@ from jepa_train.train.preflight import preflight
 SMALL = dataclasses.replace(DIGITS, epochs=0, probe=ProbeConfig(protocols=""))
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """30 images of each of three greys, of which 24 are for training."""
-    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))  # where they are cached
-    noise = torch.Generator().manual_seed(0)
-    for split, count in (("train", 24), ("test", 6)):
-        for label, name in enumerate(("dark", "grey", "light")):
-            (tmp_path / "greys" / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = torch.randint(0, 90, (16, 16, 3), generator=noise) + 60 * label
-                Image.fromarray(pixels.to(torch.uint8).numpy()).save(
-                    tmp_path / "greys" / split / name / f"{number}.png"
-                )
-    return tmp_path / "greys"
-
-
 def with_transfer(text: str) -> TrainConfig:
     return unflatten({"probe.transfer": text}, base=SMALL)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -76,22 +64,24 @@ def test_a_name_alone_is_a_folder_beside_the_training_images() -> None:
     assert (images.name, images.path, images.image_size) == ("image_folder", "/data/dtd", 12)
 
 
-def test_missing_images_are_named_before_anything_starts(folder: Path) -> None:
-    assert preflight(with_transfer(f"digits,greys={folder}")).probe.transfer == f"digits,greys={folder}"
+def test_missing_images_are_named_before_anything_starts(tmp_path: Path) -> None:
+    present = f"digits,insects={write_folder(tmp_path / 'insects')}"
+    assert preflight(with_transfer(present)).probe.transfer == present
     with pytest.raises(ConfigError, match=r"^probe.transfer's dtd must be a folder, got '/nowhere', which is none"):
         preflight(with_transfer("dtd=/nowhere"))
     with pytest.raises(ConfigError, match=r"^probe.transfer's cifar100 must hold cifar-100-python/"):
         preflight(with_transfer("cifar100"))
 
 
-def test_metrics_are_those_of_linear_probes_on_the_other_images(folder: Path) -> None:
-    config = with_transfer(f"greys={folder}")
+def test_metrics_are_those_of_linear_probes_on_the_other_images(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "insects")
+    config = with_transfer(f"insects={folder}")
     network = build_network(config, num_classes=10)
     found = final_evaluation(network, load_splits(config.data), config)
-    splits = load_splits(transfer_data("greys", str(folder), config.data))
+    splits = load_splits(transfer_data("insects", str(folder), config.data))
     parts = {name: embed(network, getattr(splits, name), config) for name in ("train", "val", "test")}
-    assert [len(part.labels) for part in parts.values()] == [60, 12, 18]
-    frozen = Frozen(**{name: Labelled(part.features, part.labels) for name, part in parts.items()}, num_classes=3)
-    assert found["transfer/greys/linear_top1"] == linear(frozen)["test/linear_top1"] > 0.8
-    names = [f"{probe}{part}_top1" for probe in ("linear", "shot1", "shot10") for part in ("", "_projector")]
-    assert {name for name in found if name.startswith("transfer/")} == {f"transfer/greys/{name}" for name in names}
+    for part, metric in (("features", "linear_top1"), ("z", "linear_projector_top1")):
+        x = {name: Labelled(getattr(embeddings, part), embeddings.labels) for name, embeddings in parts.items()}
+        assert found[f"transfer/insects/{metric}"] == linear(Frozen(**x, num_classes=2))["test/linear_top1"]
+    names = [f"{probe}{part}_top1" for probe in ("linear", "shot1") for part in ("", "_projector")]
+    assert {name for name in found if name.startswith("transfer/")} == {f"transfer/insects/{name}" for name in names}

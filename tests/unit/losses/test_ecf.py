@@ -6,8 +6,6 @@ Run: python -m pytest tests/unit/losses/test_ecf.py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from jepa_train.base.seeds import generator
@@ -41,34 +39,13 @@ def draw(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("knots", KNOTS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300, 33), (2, 2, 5, 64)], ids=str)
 def test_means_and_series_match_the_exponentials_written_out(form, knots, shape):
-    x = 3 * draw("x", *shape)
+    x = 3 * draw("x", *shape[:-2], shape[-1], shape[-2]).mT  # not contiguous
     coefficients = draw("c", knots.num, *shape[:-2], shape[-1], dtype=torch.complex64)
     expected = exponentials(x, knots)
     made = make(form, x, knots)
     np.testing.assert_allclose(made.means().cpu(), expected.mean(-2), atol=3e-6)
     series = (coefficients.unsqueeze(-2).numpy() * expected).sum(0).imag
     np.testing.assert_allclose(made.series(coefficients.to(made.means().device)).cpu(), series, atol=3e-5)
-
-
-@settings(derandomize=True, deadline=None, max_examples=10)
-@given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 40)),
-    stride=st.sampled_from([1, 2]),
-    num=st.integers(1, 32),
-    scale=st.sampled_from([0.0, 1e-6, 1.0, 30.0]),
-    transposed=st.booleans(),
-    seed=st.integers(0, 9),
-)
-def test_the_kernels_agree_with_the_eager_form(shape, stride, num, scale, transposed, seed):
-    views, n, columns = shape
-    knots = Knots(first=5 / (stride * num), stride=stride, num=num)
-    x = scale * (draw(f"x{seed}", views, columns, n).mT if transposed else draw(f"x{seed}", *shape))
-    coefficients = draw(f"c{seed}", num, views, columns, dtype=torch.complex64).conj() / num
-    eager, kernels = make("eager", x, knots), make("triton", x, knots)
-    torch.testing.assert_close(kernels.means().cpu(), eager.means(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(
-        kernels.series(coefficients.to(DEVICE)).cpu(), eager.series(coefficients), rtol=0, atol=1e-4
-    )
 
 
 @pytest.mark.parametrize("form", FORMS)

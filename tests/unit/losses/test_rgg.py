@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
-import torch
 
 from jepa_train.base.seeds import generator
 from jepa_train.losses.rgg import RGG
@@ -101,30 +100,10 @@ def test_unit_variance_holds_far_out(p, mu):
 
 @pytest.mark.parametrize("p", [0.25, 1 / 3, 0.5, 0.75, 1, 1.5, 2, 8])
 @pytest.mark.parametrize("mode", ["gn", "rgn"])
-def test_samples_follow_the_distribution(p, mode):
-    rgg = RGG(p=p, mu=-0.5, sigma_mode=mode)
-    draws = rgg.gn_sample((100, 200), generator(0, str(p)))
-    assert draws.shape == (100, 200)
-    # With a fixed seed this is deterministic; 20,000 draws of a wrong distribution give far less than 1e-3.
-    assert scipy.stats.kstest(draws.flatten().double().numpy(), gennorm(rgg).cdf).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("p", [0.25, 0.5, 0.75, 1, 1.5, 2])
-def test_samples_have_the_quantiles_of_the_distribution_in_the_tails(p):
-    rgg = RGG(p=p, mu=0.25)
+def test_samples_have_the_quantiles_of_the_distribution_in_the_tails(p, mode):
+    rgg = RGG(p=p, mu=0.25, sigma_mode=mode)
     draws = rgg.gn_sample((500_000,), generator(2, str(p))).double().sort().values
     levels = np.array([2e-5, 1e-3, 0.05, 0.25, 0.5, 0.75, 0.95, 1 - 1e-3, 1 - 2e-5])
     below = np.searchsorted(draws.numpy(), gennorm(rgg).ppf(levels)) / 500_000
     errors = (below - levels) / np.sqrt(levels * (1 - levels) / 500_000)
     assert np.abs(errors).max() < 4
-
-
-@pytest.mark.parametrize("p", [0.05, 0.5, 1, 2, 50])
-def test_samples_depend_on_the_generator_alone_and_are_finite(p):
-    torch.manual_seed(0)
-    first = RGG(p=p, mu=0.0).sample((50, 20), generator(3))
-    torch.manual_seed(1)
-    second = RGG(p=p, mu=0.0).sample((50, 20), generator(3))
-    assert torch.equal(first, second)
-    assert torch.isfinite(first).all()
-    assert first.dtype == torch.float32

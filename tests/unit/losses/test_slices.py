@@ -8,7 +8,6 @@ import pytest
 import ranks
 import torch
 
-from jepa_train.base.seeds import derive_seed
 from jepa_train.losses.slices import singular_slices, unit_slices
 
 
@@ -18,22 +17,6 @@ def test_columns_have_length_one_and_no_preferred_direction():
     second_moment = slices @ slices.T / 40_000
     # Uniform on the sphere in R^8: E c c^T = I / 8, and each entry's standard error is below 1e-3.
     torch.testing.assert_close(second_moment, torch.eye(8, dtype=torch.float64) / 8, rtol=0, atol=4e-3)
-
-
-def test_slices_are_a_function_of_seed_and_step():
-    def at(seed: int, step: int) -> torch.Tensor:
-        return unit_slices(5, 3, derive_seed(seed, step, "slices"))
-
-    torch.manual_seed(1)
-    first = at(0, 0)
-    torch.manual_seed(2)
-    assert torch.equal(first, at(0, 0))
-    assert not torch.equal(first, at(0, 1))
-    assert not torch.equal(first, at(1, 0))
-
-
-def test_one_dimension_gives_signs():
-    assert set(unit_slices(1, 1000, seed=0).flatten().tolist()) == {-1.0, 1.0}
 
 
 def test_a_draw_of_exact_zeros_gives_a_unit_vector(monkeypatch):

@@ -1,4 +1,4 @@
-"""Properties of every method in METHODS: precision, gradients, randomness, accepted views and values, learning.
+"""Properties of every method in METHODS: precision, gradients, randomness, accepted views and values.
 
 Rank equality is in tests/integration/distributed/test_distributed.py.
 Run: python -m pytest tests/unit/methods/test_methods.py
@@ -9,13 +9,10 @@ import re
 import pytest
 import ranks
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
-from jepa_train.config import ModelConfig
-from jepa_train.evaluation.probes import Labelled, knn_top1
-from jepa_train.methods import METHODS, Method
-from jepa_train.model.heads import build_projector
+from jepa_train.methods import METHODS
+from jepa_train.methods.base import Step
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -25,9 +22,9 @@ def test_the_loss_is_in_fp32_under_autocast_and_its_terms_are_detached(name: str
     ranks.fill(model, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z = model(x).unflatten(0, (2, 20))
-        loss, terms = method(z, num_global=2, step=0, seed=0)
+        loss, terms = method(z, Step(2, 0, 0))
     assert z.dtype == torch.bfloat16
-    exact, _ = method(z.double(), num_global=2, step=0, seed=0)
+    exact, _ = method(z.double(), Step(2, 0, 0))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
     assert loss.requires_grad
@@ -38,7 +35,7 @@ def test_the_loss_is_in_fp32_under_autocast_and_its_terms_are_detached(name: str
 def test_gradients_match_finite_differences(name: str) -> None:
     z = ranks.draw("gradients", 2, 7, 3).requires_grad_()
     method = METHODS[name]()
-    assert torch.autograd.gradcheck(lambda z: method(z, num_global=2, step=0, seed=0)[0], (z,))
+    assert torch.autograd.gradcheck(lambda z: method(z, Step(2, 0, 0))[0], (z,))
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -46,7 +43,7 @@ def test_draws_depend_on_step_and_seed_alone(name: str) -> None:
     """Methods that draw slices or targets draw others at each step and seed; the other losses stay the same."""
     z, method = ranks.draw("z", 2, 10, 5), METHODS[name]()
     places = [(step, seed) for step in (0, 1) for seed in (0, 1)] * 2
-    losses = [method(z, num_global=2, step=step, seed=seed)[0].item() for step, seed in places]
+    losses = [method(z, Step(2, step, seed))[0].item() for step, seed in places]
     assert losses[:4] == losses[4:]
     assert len(set(losses)) == (4 if hasattr(method, "num_slices") else 1)
 
@@ -94,38 +91,5 @@ def test_wrong_values_are_refused_by_name(name: str, field: str, value: object, 
 def test_an_embedding_that_is_not_finite_gives_a_loss_that_is_not_finite(name: str) -> None:
     z = ranks.draw("not finite", 2, 10, 5).float()
     z[1, 3] = float("nan")
-    loss, _ = METHODS[name]()(z, num_global=2, step=0, seed=0)
+    loss, _ = METHODS[name]()(z, Step(2, 0, 0))
     assert not loss.isfinite()
-
-
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_twenty_steps_on_digits_improve_the_embedding(name: str) -> None:
-    """A projector on 64 pixels with noise as augmentation: held-out loss falls, kNN accuracy exceeds 0.7."""
-    method = METHODS[name]()
-    bunch = load_digits()
-    x, labels = torch.tensor(bunch.data, dtype=torch.float32) / 16, torch.tensor(bunch.target)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_projector(
-            64, ModelConfig(projector_hidden=128, projector_dim=16), output_activation=method.output_activation
-        )
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        held_out = views(x[1280:])
-        before = objective(method, model, held_out, step=0)[0].item()
-        for step in range(20):
-            loss, _ = objective(method, model, views(x[step * 64 :][:64]), step=step)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        assert objective(method, model, held_out, step=0)[0].item() < 0.9 * before
-    z = model(x).detach()
-    found = knn_top1(Labelled(z[:1280], labels[:1280]), Labelled(z[1280:], labels[1280:]), num_classes=10, ks=(5,))
-    assert found[5] > 0.7
-
-
-def views(x: Tensor) -> Tensor:
-    return x + 0.2 * torch.randn(2, *x.shape)
-
-
-def objective(method: Method, model: nn.Module, pair: Tensor, *, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    return method(model(pair.flatten(0, 1)).unflatten(0, (2, -1)), num_global=2, step=step, seed=0)

@@ -9,6 +9,7 @@ import ranks
 import torch
 
 from jepa_train.methods import VICReg
+from jepa_train.methods.base import Step
 from jepa_train.methods.vicreg import covariance_penalty, variance_hinge
 
 
@@ -23,7 +24,7 @@ def test_the_loss_matches_loops_over_numpys_covariance():
         variance += np.mean([max(0.0, 1 - deviation) for deviation in deviations]) / 2
         covariance += sum(table[i, j] ** 2 for i in range(6) for j in range(6) if i != j) / 6
     invariance = np.mean((z[0] - z[1]).numpy() ** 2)
-    loss, terms = VICReg(lamb_inv=3.0, lamb_var=5.0, lamb_cov=2.0)(z, num_global=2, step=0, seed=0)
+    loss, terms = VICReg(lamb_inv=3.0, lamb_var=5.0, lamb_cov=2.0)(z, Step(2, 0, 0))
     assert terms["invariance"].item() == pytest.approx(invariance, rel=1e-12)
     assert terms["variance"].item() == pytest.approx(variance, rel=1e-12)
     assert terms["covariance"].item() == pytest.approx(covariance, rel=1e-10)
@@ -36,20 +37,10 @@ def test_white_equal_views_have_zero_loss():
     z = torch.stack([columns, columns])
     assert variance_hinge(z).max() == 0
     assert covariance_penalty(z).max() < 1e-20
-    assert VICReg()(z, num_global=2, step=0, seed=0)[0] < 1e-20
+    assert VICReg()(z, Step(2, 0, 0))[0] < 1e-20
 
 
 def test_covariance_keeps_fp32_when_nearly_white():
     z = ranks.draw("nearly white", 2, 4096, 64)
     exact = covariance_penalty(z)
     assert covariance_penalty(z.float()).tolist() == pytest.approx(exact.tolist(), rel=1e-4)
-
-
-def test_nonneg_sets_output_activation_and_expectation():
-    assert [VICReg(nonneg=name).output_activation for name in ("none", "relu", "rep_relu")] == [
-        "none",
-        "relu",
-        "rep_relu",
-    ]
-    assert VICReg().expected() == {"std": 1.0, "nonzero_fraction": 1.0}
-    assert VICReg(nonneg="relu").expected() == {"std": 1.0}

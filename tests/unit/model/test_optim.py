@@ -29,31 +29,25 @@ def network() -> Network:
 
 
 @pytest.mark.parametrize(
-    ("step", "factor"),
+    ("step", "total", "warmup", "factor"),
     [
-        (0, 1 / 10),  # the first step moves
-        (4, 5 / 10),
-        (9, 1.0),  # the last warm-up step is at the peak
-        (54, 0.02 + 0.98 / 2),  # half-way between steps 9 and 99
-        (39, 0.02 + 0.98 * math.cos(math.pi / 6) ** 2),  # a third of the way: (1 + cos(pi / 3)) / 2 = cos^2(pi / 6)
-        (99, 0.02),
+        (0, 100, 10, 1 / 10),  # the first step moves
+        (4, 100, 10, 5 / 10),
+        (9, 100, 10, 1.0),  # the last warm-up step is at the peak
+        (54, 100, 10, 0.02 + 0.98 / 2),  # half-way between steps 9 and 99
+        (39, 100, 10, 0.02 + 0.98 * math.cos(math.pi / 6) ** 2),  # a third: (1 + cos(pi / 3)) / 2 = cos^2(pi / 6)
+        (99, 100, 10, 0.02),
+        (0, 3, 0, 1.0),
+        (1, 3, 0, 0.02 + 0.98 / 2),
+        (0, 1, 0, 1.0),
+        (3, 4, 8, 4 / 8),  # a warm-up longer than the run is cut off
     ],
 )
-def test_schedule_follows_the_closed_form(step: int, factor: float) -> None:
-    assert lr_at(step, total_steps=100, warmup_steps=10, final_lr_frac=0.02) == pytest.approx(factor)
+def test_schedule_follows_the_closed_form(step: int, total: int, warmup: int, factor: float) -> None:
+    assert lr_at(step, total_steps=total, warmup_steps=warmup, final_lr_frac=0.02) == pytest.approx(factor)
 
 
-def test_schedule_without_warm_up_starts_at_the_peak() -> None:
-    factors = [lr_at(step, total_steps=3, warmup_steps=0, final_lr_frac=0.5) for step in range(3)]
-    assert factors == pytest.approx([1.0, 0.75, 0.5])
-    assert lr_at(0, total_steps=1, warmup_steps=0, final_lr_frac=0.0) == 1.0
-
-
-def test_warm_up_longer_than_the_run_is_cut_off_with_a_warning(
-    network: Network, caplog: pytest.LogCaptureFixture
-) -> None:
-    factors = [lr_at(step, total_steps=4, warmup_steps=8, final_lr_frac=0.1) for step in range(4)]
-    assert factors == pytest.approx([1 / 8, 2 / 8, 3 / 8, 4 / 8])
+def test_a_warm_up_longer_than_the_run_is_warned_of(network: Network, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         build_optimizer(network, CONFIG, steps_per_epoch=10)
         assert caplog.text == ""
@@ -124,10 +118,3 @@ def test_lars_is_for_encoder_and_projector_and_the_probes_stay_on_adamw(network:
     assert isinstance(probes, torch.optim.AdamW)
     probed = {id(p) for module in (network.probe, network.projector_probe) for p in module.parameters()}
     assert {id(p) for group in probes.param_groups for p in group["params"]} == probed
-
-
-def test_probes_share_the_schedule_at_their_own_rate(network: Network) -> None:
-    optimizer = build_optimizer(network, CONFIG, steps_per_epoch=2)  # 10 steps, 3 of warm-up
-    optimizer.step(torch.stack([parameter.sum() for parameter in network.parameters()]).sum())
-    lrs = [group["lr"] for part in optimizer.optimizers for group in part.param_groups]
-    assert lrs == pytest.approx([0.5 / 3] * 2 + [0.25 / 3] * 2)

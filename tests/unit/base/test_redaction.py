@@ -1,6 +1,6 @@
 """Redaction: logins of URLs and secret values of the environment, in texts, containers and exceptions.
 
-Run: python -m pytest tests/unit/base/test_security.py
+Run: python -m pytest tests/unit/base/test_redaction.py
 """
 
 import traceback
