@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from mlflow.exceptions import MlflowException
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
@@ -164,7 +165,10 @@ class _Lease:
 
     def _write(self) -> None:
         text = json.dumps(asdict(replace(self._me, beat=time.time())))
-        self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+        try:
+            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+        except MlflowException:  # of two launches that write the first tag at once, one fails; then the row exists
+            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
 
 
 def _held_error(sweep: str, owner: LockOwner | None) -> ConfigError:
