@@ -26,7 +26,7 @@ from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.experiment import open_experiment
 from sweeps.engine.store.mlflow_client import TROUBLE
 from sweeps.engine.store.provenance import user
-from sweeps.engine.store.reader import find_experiment, store_uri
+from sweeps.engine.store.reader import find_experiment
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class LockOwner:
 
 def holder_of(sweep: str) -> LockOwner | None:
     """The launch that runs a sweep, by its heartbeat, or None. Raises MlflowException if the store is away."""
-    experiment = find_experiment(sweep, store_uri())
+    experiment = find_experiment(sweep)
     return _living_owner(experiment.tags) if experiment is not None else None
 
 
