@@ -4,9 +4,7 @@ Run: python -m pytest tests/integration/cli/test_doctor.py
 """
 
 import importlib.metadata
-import os
 import re
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +63,6 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("variables", "name", "line"),
     [
-        ({"OMP_NUM_THREADS": "9999"}, "CPU", "warning CPU .* set it to [0-9]+ or less"),
         ({"RAY_ADDRESS": "127.0.0.1:9"}, "Ray", "problem Ray .*got nothing from 127.0.0.1:9"),
         ({"MLFLOW_TRACKING_URI": "http://me:canary@127.0.0.1:9"}, "store", "problem store .*; start the server"),
         (
@@ -103,9 +100,7 @@ def test_a_bucket_that_answers_and_one_that_does_not_exist(
     assert examined()["storage"].startswith("problem storage")
 
 
-def test_an_sqlite_store_that_cannot_be_written_and_metrics_that_wait(
-    results: Path, template: bytes, examined: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_sqlite_store_and_metrics_that_wait(results: Path, template: bytes, examined: Doctor) -> None:
     (results / "spool").mkdir(parents=True)
     (results / "spool" / "study.jsonl").write_text("x" * 2_000_000)
     file = results / "mlflow.db"
@@ -113,14 +108,6 @@ def test_an_sqlite_store_that_cannot_be_written_and_metrics_that_wait(
     found = examined()
     assert found["store"].startswith("ok store sqlite:")
     assert found["offline"].startswith("warning offline queue 2.0 MB of metrics wait for the store; the next launch")
-    with sqlite3.connect(file, isolation_level=None) as other:
-        other.execute("begin immediate")
-        assert "cannot be written to: database is locked" in examined()["store"]
-    other.close()
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "cannot be written to: it is read-only" in examined()["store"]
-    monkeypatch.undo()
-    monkeypatch.setenv("JEPA_RESULTS", str(results))
     file.write_text("no database" * 100)
     assert examined()["store"].startswith("problem store")
 

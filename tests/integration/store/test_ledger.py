@@ -36,7 +36,6 @@ GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb":
 def store(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, and a write queue without pauses."""
     monkeypatch.setattr(write_queue, "_PAUSE_S", 0.1)
-    monkeypatch.setattr(write_queue, "_GRACE_S", 2.0)
     return results / "mlflow.db"
 
 
@@ -298,7 +297,7 @@ def test_nobody_waits_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) ->
         raise MlflowException("timed out")
 
     study = Study()
-    monkeypatch.setattr(write_queue, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(write_queue, "_CLOSE_S", 0.3)
     monkeypatch.setattr(MlflowClient, "create_run", hang)
     study.ledger.start(study.first, devices=1.0)
     assert begun.wait(60)
