@@ -140,16 +140,6 @@ def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> 
     assert not (file.parent / "results" / "mlflow.db").exists()
 
 
-def test_status_counts_the_cells_of_the_last_launch(file: Path) -> None:
-    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
-    smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02]}, references=({"method.lamb": 0.1},))
-    record(file, {}, smaller)
-    assert status(smaller)["states"] == {"finished": 2}
-    longer = dataclasses.replace(GRID, base=dataclasses.replace(BASE, epochs=30))
-    record(file, {}, longer)
-    assert status(longer)["states"] == {"missing": 3}
-
-
 def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -> None:
     sweep = dataclasses.replace(GRID, grid={"method.lamb": [lamb / 100 for lamb in range(1, 8)]})
     expected = {

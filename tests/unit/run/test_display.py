@@ -6,10 +6,12 @@ Run: python -m pytest tests/unit/run/test_display.py
 import dataclasses
 import io
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from simulated_sweep import entry_of, plan_of
 
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.summary import summary, summary_lines
@@ -38,12 +40,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def entry(cell: Cell, status: str, *, epoch: int = 10, value: float = math.nan) -> Entry:
-    names = {"run_id": "", "key": cell.key, "role": cell.role, "label": cell.label, "params": {"epochs": "10"}}
-    return Entry(**names, status=status, metrics={"val/probe_top1": value}, epoch=epoch)
+    return entry_of(cell, status, metrics={"val/probe_top1": value}, epoch=epoch)
 
 
-def plan(*entries: Entry, cells: tuple[Cell, ...] = (A, B, C, D)) -> Plan:
-    return Plan(SWEEP, BASE, cells, {each.key: each for each in entries})
+def plan(*entries: Entry, references: Sequence[dict[str, int]] = ()) -> Plan:
+    return plan_of(dataclasses.replace(SWEEP, references=references), entries)
 
 
 def display_of(of: Plan, *, terminal: bool = False, height: int = 25, gpus: int = 0, **options) -> Display:
@@ -81,7 +82,7 @@ def test_machines_that_do_not_come_are_noted_once(clock, machines: int, lines: i
 
 
 def test_counts_hours_best_and_time_left(clock):
-    display = display_of(plan(entry(D, "failed"), cells=(UNTRAINED, A, B, C, D)), gpus=1, budget=8.0)
+    display = display_of(plan(entry(D, "failed"), references=[{"epochs": 0}]), gpus=1, budget=8.0)
     display.started(UNTRAINED)
     display.ended(UNTRAINED, "finished", "", {"val/probe_top1": 0.9}, 0.0)  # a reference does not compete
     display.started(A)

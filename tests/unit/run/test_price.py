@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
+from simulated_sweep import entry_of, plan_of
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import cell_key, flatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import LeJEPA
 from jepa_train.train.trainer import Trainer
@@ -22,7 +22,7 @@ from sweeps.engine.run import price as price_module
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of, kind_of_config
 from sweeps.engine.run.price import rate, seconds_per_epoch
-from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
@@ -34,14 +34,11 @@ SIX_MINUTES = {kind_of_config(BASE, CPU): Estimate(36.0, "measured")}  # per cel
 
 
 def planned(**fields: Any) -> Plan:
-    sweep = Sweep(**({"name": "study", "purpose": "", "base": BASE} | fields))
-    return Plan(sweep, BASE, tuple(fixed_cells(sweep, BASE)), {}).with_searches()
+    return plan_of(Sweep(**({"name": "study", "purpose": "", "base": BASE} | fields)))
 
 
 def entry(config: TrainConfig, request: Request = CPU, **fields: Any) -> Entry:
-    values = {"run_id": "r", "key": cell_key(config), "status": "finished", "role": "cell", "label": "", "metrics": {}}
-    params = {key: str(value) for key, value in flatten(config).items()}
-    return Entry(**(values | {"params": params, "device_seconds": 100.0, "resources": str(request)} | fields))
+    return entry_of(Cell(config=config, label=""), **({"device_seconds": 100.0, "resources": str(request)} | fields))
 
 
 @pytest.mark.parametrize(
@@ -119,13 +116,11 @@ def test_a_node_costs_what_its_gpus_share(prices: dict[str, float], request_: Re
     assert rate(cpus, dataclasses.replace(CPU, cpus=4)) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(
-    ("prices", "words"), [(3.0, "got 3.0"), ({"bigg": 3.0}, "did you mean 'big'?"), ({"big": "3"}, "got '3' for big")]
-)
-def test_wrong_prices_are_answered_in_one_line(prices: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=r"^metadata\.prices in the cluster's file must give dollars per") as caught:
-        rate({"available_node_types": TYPES, "metadata": {"prices": prices}}, GPUS)
-    assert words in str(caught.value)
+def test_wrong_prices_are_answered_in_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^metadata\.prices in the cluster's file must give .+ did you mean 'big'\?$"
+    ):
+        rate({"available_node_types": TYPES, "metadata": {"prices": {"bigg": 3.0}}}, GPUS)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
