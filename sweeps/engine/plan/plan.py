@@ -29,6 +29,12 @@ class Row:
     note: str
     due: bool
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """The row as JSON has it."""
+        cell = self.cell
+        return {"key": cell.key, "label": cell.label, "role": cell.role, "state": self.state, "note": self.note}
+
 
 @dataclass(frozen=True)
 class Plan:

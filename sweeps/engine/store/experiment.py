@@ -13,7 +13,7 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     """A client of the store and the sweep's experiment, created if it is missing.
 
     Raises:
-        MlflowException: the store cannot be reached; ConfigError: the experiment has been deleted.
+        MlflowException: the store cannot be reached.
     """
     uri = store_uri()
     results_dir().mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def find_experiment(name: str) -> Experiment | None:
     """A sweep's experiment, or None. Unlike MLflow, it creates no sqlite file.
 
     Raises:
-        ConfigError: the experiment has been deleted, or the file is no sqlite file.
+        ConfigError: the file is no sqlite file.
     """
     uri = store_uri()
     file = sqlite_file(uri)
@@ -76,13 +76,7 @@ def find_experiment(name: str) -> Experiment | None:
         return None
     if file is not None and not (file.is_file() and _is_sqlite(file)):
         raise ConfigError(f"the store {uri} must be an sqlite file, which {file} is not; move it away")
-    experiment = open_client(uri).get_experiment_by_name(name)
-    if experiment is not None and experiment.lifecycle_stage == "deleted":
-        raise ConfigError(
-            f"name {name!r} belongs to a deleted experiment of this store; rename the sweep and its file, or restore "
-            f"it with `mlflow experiments restore --experiment-id {experiment.experiment_id}`"
-        )
-    return experiment
+    return open_client(uri).get_experiment_by_name(name)
 
 
 def read_entries(experiment: Experiment | None) -> list[Entry]:
@@ -115,7 +109,7 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
         source: the sweep's file.
 
     Raises:
-        ConfigError: the sweep's name belongs to another file, or to a deleted experiment.
+        ConfigError: the sweep's name belongs to another file.
     """
     experiment = find_experiment(sweep.name)
     if experiment is None:

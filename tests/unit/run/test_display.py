@@ -95,7 +95,7 @@ def test_counts_hours_best_and_time_left(clock):
     display.progressed(A, 10)
     display.progressed(B, 5)
     display.ended(A, "finished", "", {"val/probe_top1": 0.75}, 3690.0)
-    # 0.9 and 0.4 of a cell in 90 s each: 138 s per cell; 1.5 are left, two at once
+    # 1.3 cells in 90 s; 1.5 are left
     assert rendered(display) == [
         "study  2/5 done  1 running  1 failed  4.10 of 8 GPU-hours  2 min left",
         "best val/probe_top1 0.750 (lamb=0.1)",
@@ -122,8 +122,8 @@ def test_on_a_pipe_cells_that_go_on_cells_that_end_and_long_silences_have_a_line
         "lamb=0.1: begun before, goes on from its last checkpoint (epoch 4 of 10)",
         "study      1/4  lamb=0.2  diverged: train/loss is nan in epoch 1  (3 s)",
         "study      2/4  lamb=0.3  val/probe_top1 0.750  (4 s)",
-        # 21 s for a tenth of a cell; 1.5 cells are left, of four that ran at most three at once
-        "study  2/4 done  1 running  0.01 CPU-worker-hours  3 min left  best val/probe_top1 0.750 (lamb=0.3)",
+        # 21 s for a tenth of a cell; 1.5 cells are left
+        "study  2/4 done  1 running  0.01 CPU-worker-hours  5 min left  best val/probe_top1 0.750 (lamb=0.3)",
     ]
 
 
@@ -152,7 +152,7 @@ def test_the_table_is_cut_to_the_terminal_and_the_status_stays_in_sight(rows: in
 
 def test_reports_that_a_resumed_cell_repeats_are_not_its_pace():
     pace = Pace()
-    pace.started("a", 0.0, 0.5)
+    pace.started("a", 0.5)
     for epoch in range(1, 6):  # at once, from the checkpoint
         pace.progressed("a", 100.0, epoch / 10)
     assert pace.seconds_left(100.0, 1) is None
