@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from stores import until
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.presets import DIGITS
@@ -36,14 +36,6 @@ with hold("study", lambda line: print(line, flush=True), take_over="--take-over"
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread or process."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 class Server:

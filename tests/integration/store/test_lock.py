@@ -9,13 +9,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from stores import until
 
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.store import lock
@@ -50,14 +49,6 @@ def write_owner(**changes: object) -> None:
 def read_owner() -> dict:
     """The owner in the store, {} if there is none."""
     return json.loads(MlflowClient(store_uri()).get_experiment_by_name("study").tags.get("sweep.holder", "{}"))
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_a_second_launch_is_refused_with_the_owner_and_the_remedy():
@@ -124,21 +115,6 @@ def test_take_over_ends_a_living_launch_of_another_machine():
     with hold("study", notes.append, take_over=True):
         assert read_owner()["pid"] == os.getpid()
     assert notes[0].startswith("taking sweep study over, in 0 s, from ann@elsewhere (process 123)")
-
-
-def test_take_over_waits_for_the_lock_file_of_a_living_launch_of_this_machine(results: Path, ends: list[int]):
-    with hold("another"):  # creates the folder
-        pass
-    file = FileLock(results / "locks/study.lock", thread_local=False)
-    file.acquire()
-    write_owner(host=os.uname().nodename, lock=str(file.lock_file))
-    with pytest.raises(ConfigError, match="is being run by ann@"), hold("study", take_over=True):
-        raise AssertionError("held twice")
-    threading.Timer(0.7, file.release).start()
-    write_owner(host=os.uname().nodename, lock=str(file.lock_file))
-    with hold("study", take_over=True):
-        assert not file.is_locked
-    assert ends == []
 
 
 def test_of_two_launches_at_once_one_ends(results: Path, ends: list[int], monkeypatch: pytest.MonkeyPatch):
