@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from analysis.store.uri import sqlite_file
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
-from jepa_train.storage.paths import cache_dir, results_dir
+from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
@@ -92,21 +92,15 @@ def _machine() -> Iterator[Finding]:
     yield _enough(free >= _FREE_MEMORY_GIB, "memory", f"{free:.0f} GiB free", "a trial takes 3: end other programs")
 
 
-def _folders() -> Iterator[Finding]:
-    """The folders on this machine: writable, with free space."""
-    folders = {"results": (results_dir(), "JEPA_RESULTS")}
-    if os.environ.get("JEPA_CACHE"):
-        try:
-            folders["cache"] = (cache_dir(), "JEPA_CACHE")
-        except ConfigError as error:
-            yield Finding("problem", "cache", str(error))
-    for name, (folder, variable) in folders.items():
-        if not _may_be_made(folder):
-            yield Finding("problem", name, f"{folder} cannot be written to", f"set {variable} to a folder of yours")
-            continue
-        free = shutil.disk_usage(_nearest(folder)).free / 1e9
-        remedy = f"remove what is not needed, or set {variable} to a larger disk"
-        yield _enough(free >= _FREE_GB, name, f"{folder}: {free:.0f} GB free", remedy)
+def _results() -> Iterator[Finding]:
+    """The results folder on this machine: writable, with free space."""
+    folder = results_dir()
+    if not _may_be_made(folder):
+        yield Finding("problem", "results", f"{folder} cannot be written to", "set JEPA_RESULTS to a folder of yours")
+        return
+    free = shutil.disk_usage(_nearest(folder)).free / 1e9
+    remedy = "remove what is not needed, or set JEPA_RESULTS to a larger disk"
+    yield _enough(free >= _FREE_GB, "results", f"{folder}: {free:.0f} GB free", remedy)
 
 
 def _storage() -> Iterator[Finding]:
@@ -205,4 +199,4 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
     yield Finding("ok", sweep.name, f"data {base.data.name} {where}, encoder {base.model.encoder}")
 
 
-CHECKS = [_python, _machine, _folders, _storage, _store, _ray]
+CHECKS = [_python, _machine, _results, _storage, _store, _ray]

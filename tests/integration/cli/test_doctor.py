@@ -21,7 +21,7 @@ Doctor = Callable[..., dict[str, str]]
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder that does not exist yet, and no cluster."""
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "JEPA_STORAGE", "JEPA_CACHE"):
+    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "JEPA_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results"
@@ -70,7 +70,6 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
             "problem store MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is",
         ),
         ({"JEPA_RESULTS": "/etc/passwd/x"}, "results", "problem results .* set JEPA_RESULTS"),
-        ({"JEPA_CACHE": "/etc/passwd/x"}, "cache", "problem cache .* set JEPA_CACHE"),
         ({"JEPA_STORAGE": "s3://me:canary@bucket"}, "storage", "problem storage .* must hold no credentials"),
         ({"JEPA_STORAGE": "nfs"}, "storage", "warning storage .*; mount it"),
         ({"JEPA_STORAGE": "."}, "storage", "ok storage .* can be written to"),

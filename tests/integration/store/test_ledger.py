@@ -173,7 +173,7 @@ def test_an_outage_is_noted_once_kept_offline_and_caught_up_with(store: Path, mo
     assert offline_files("study") == []
 
 
-def test_the_next_launch_writes_what_the_store_never_took(store: Path) -> None:
+def test_the_next_launch_writes_the_offline_queue(store: Path) -> None:
     study = Study()
     accept = refuse(store, *WRITES)
     study.ledger.start(study.first, devices=1.0)

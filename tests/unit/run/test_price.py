@@ -51,7 +51,7 @@ def entry(config: TrainConfig, request: Request = CPU, **fields: Any) -> Entry:
         ({"views": dataclasses.replace(BASE.views, blur=0.5)}, False),
     ],
 )
-def test_a_kind_is_what_decides_the_speed_in_a_config_and_in_the_store(change: dict[str, Any], alike: bool) -> None:
+def test_kinds_differ_in_fields_that_decide_the_speed(change: dict[str, Any], alike: bool) -> None:
     other = dataclasses.replace(BASE, **change)
     assert (kind_of_config(BASE, CPU) == kind_of_config(other, CPU)) == alike
     assert kind_of(entry(other).params, str(CPU)) == kind_of_config(other, CPU) != kind_of_config(other, GPUS)
@@ -110,7 +110,7 @@ TYPES = {
         ({"big": 32.0}, CPU, None),  # a cluster for GPUs
     ],
 )
-def test_a_node_costs_what_its_gpus_share(prices: dict[str, float], request_: Request, dollars: float | None) -> None:
+def test_a_nodes_price_is_shared_among_its_gpus(prices: dict[str, float], request_: Request, dollars: float | None) -> None:
     assert rate({"available_node_types": TYPES, "metadata": {"prices": prices}}, request_) == dollars
     cpus = {"available_node_types": {"cpu": {"resources": {"CPU": 16}}}, "metadata": {"prices": {"cpu": 0.8}}}
     assert rate(cpus, dataclasses.replace(CPU, cpus=4)) == pytest.approx(0.2)
@@ -146,7 +146,7 @@ def budgeted(limit: float, used: float = 0.0, estimates: dict[str, Estimate] | N
     return Budget(limit, price, now=lambda: clock.hours * 3600), plan.fixed, clock
 
 
-def test_a_budget_admits_what_fits_beside_what_was_used_and_what_runs() -> None:
+def test_a_budget_counts_used_hours_and_running_cells() -> None:
     budget, cells, _ = budgeted(0.55, used=0.3)
     assert [budget.admits(cell) for cell in cells] == [True, True, False, False, False, False]
     budget.started(cells[0])

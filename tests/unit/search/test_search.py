@@ -96,7 +96,7 @@ def test_tpe_keeps_away_from_where_runs_diverge():
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
-def test_a_search_that_is_killed_all_the_time_finds_what_an_undisturbed_one_finds(sampler: str):
+def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str):
     sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1))
     undisturbed, killed = SimulatedSweep(sweep, uneven), SimulatedSweep(sweep, uneven)
     undisturbed.run()
@@ -136,7 +136,7 @@ def test_the_searches_of_a_fair_ablation_begin_alike():
     assert first == second
 
 
-def test_more_trials_can_change_the_winner_whose_seeds_then_run():
+def test_seeds_of_another_winner_run_after_more_trials():
     base = dataclasses.replace(BASE, optim=dataclasses.replace(BASE.optim, lr=1e-4))
     sweep = dataclasses.replace(SEARCH, base=base, trials=3, seeds=(0, 1), sampler="random")
     search = SimulatedSweep(sweep, reports)
