@@ -110,7 +110,7 @@ TYPES = {
         ({"big": 32.0}, CPU, None),  # a cluster for GPUs
     ],
 )
-def test_a_nodes_price_is_shared_among_its_gpus(prices: dict[str, float], request_: Request, dollars: float | None) -> None:
+def test_gpus_share_a_nodes_price(prices: dict[str, float], request_: Request, dollars: float | None) -> None:
     assert rate({"available_node_types": TYPES, "metadata": {"prices": prices}}, request_) == dollars
     cpus = {"available_node_types": {"cpu": {"resources": {"CPU": 16}}}, "metadata": {"prices": {"cpu": 0.8}}}
     assert rate(cpus, dataclasses.replace(CPU, cpus=4)) == pytest.approx(0.2)
