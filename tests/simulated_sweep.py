@@ -22,6 +22,22 @@ from sweeps.engine.store.reader import Entry
 Reports = Callable[[TrainConfig], Sequence[Mapping[str, float]]]  # one per epoch, {"epoch": 1.0, "val/..": ..}
 
 
+def entry_of(cell: Cell, status: str = "finished", **fields: Any) -> Entry:
+    """The record of a cell in a store."""
+    common = {"run_id": cell.key, "key": cell.key, "role": cell.role, "label": cell.label, "metrics": {}}
+    params = {key: str(value) for key, value in flatten(cell.config).items()}
+    return Entry(status=status, **(common | {"params": params} | fields))
+
+
+def plan_of(sweep: Sweep, entries: Iterable[Entry] = (), warm: Iterable[Entry] = (), **rules: Any) -> Plan:
+    """A plan on a store with these records."""
+    found = {entry.key: entry for entry in entries}
+    rules.setdefault("stopping", sweep.early_stopping is not None)
+    return Plan(sweep, sweep.base, tuple(fixed_cells(sweep, sweep.base)), found, rules=Rules(**rules)).with_searches(
+        warm
+    )
+
+
 @dataclass
 class _Lane:
     trial: str
@@ -37,11 +53,8 @@ class SimulatedSweep:
         reports: of a config's training; a list shorter than its epochs ends as diverged, an empty one as failed.
     """
 
-    def __init__(
-        self, sweep: Sweep, base: TrainConfig, reports: Reports, *, lanes: int = 1, warm: Iterable[Entry] = ()
-    ) -> None:
+    def __init__(self, sweep: Sweep, reports: Reports, *, lanes: int = 1, warm: Iterable[Entry] = ()) -> None:
         self.sweep = sweep
-        self._base = base
         self._reports = reports
         self._lanes = lanes
         self._warm = list(warm)
@@ -53,9 +66,7 @@ class SimulatedSweep:
 
     def plan(self) -> Plan:
         """Plan of a launch at this moment."""
-        rules = Rules(stopping=self.sweep.early_stopping is not None)
-        fixed = tuple(fixed_cells(self.sweep, self._base))
-        return Plan(self.sweep, self._base, fixed, dict(self.entries), rules=rules).with_searches(self._warm)
+        return plan_of(self.sweep, self.entries.values(), self._warm)
 
     def run(self, *, turns: int | None = None, **options: Any) -> CellSearcher:
         """Launch the sweep, with options of the searcher, and kill it after a number of turns."""
@@ -87,7 +98,7 @@ class SimulatedSweep:
 
     def _started(self, cell: Cell, trial: str) -> _Lane:
         known = self.entries.get(cell.key)
-        self.write(cell, status="running", epoch=known.epoch if known else 0, rungs=known.rungs if known else {})
+        self._write(cell, "running", epoch=known.epoch if known else 0, rungs=known.rungs if known else {})
         return _Lane(trial, cell, self._reports(cell.config))
 
     def _advanced(self, lane: _Lane, searcher: CellSearcher, judge: Judge) -> bool:
@@ -100,51 +111,23 @@ class SimulatedSweep:
             stopped = judge.judge(lane.cell.key, flat, metrics)
             repeated = lane.done <= before
             self.epochs += not repeated
-            entry = self.write(
-                lane.cell,
-                status="running",
-                epoch=max(lane.done, before),
-                rungs=judge.seen(lane.cell.key),
-                metrics=metrics,
-            )
+            rungs = dict(judge.seen(lane.cell.key))
+            self._write(lane.cell, "running", epoch=max(lane.done, before), rungs=rungs, metrics=dict(metrics))
             if stopped:
-                return self._ended(lane, searcher, "pruned", judge.reason(lane.cell.key), entry.metrics)
+                return self._ended(lane, searcher, "pruned", judge.reason(lane.cell.key))
             if not repeated:
                 break
         if lane.done < len(lane.reports):
             return False
         status = "failed" if not lane.reports else "diverged" if lane.done < lane.cell.config.epochs else "finished"
-        return self._ended(lane, searcher, status, "", self.entries[lane.cell.key].metrics)
+        return self._ended(lane, searcher, status, "")
 
-    def _ended(
-        self, lane: _Lane, searcher: CellSearcher, status: str, reason: str, metrics: Mapping[str, float]
-    ) -> bool:
+    def _ended(self, lane: _Lane, searcher: CellSearcher, status: str, reason: str) -> bool:
         entry = dataclasses.replace(self.entries[lane.cell.key], status=status, reason=reason)
         self.entries[lane.cell.key] = entry
         ended = {} if status == "pruned" else {"status": status}
-        searcher.on_trial_complete(lane.trial, {**metrics, **ended})
+        searcher.on_trial_complete(lane.trial, {**entry.metrics, **ended})
         return True
 
-    def write(
-        self,
-        cell: Cell,
-        *,
-        status: str,
-        epoch: int,
-        rungs: Mapping[int, float],
-        metrics: Mapping[str, float] = {},
-    ) -> Entry:
-        """Write a cell to the store."""
-        entry = Entry(
-            run_id=cell.key,
-            key=cell.key,
-            status=status,
-            role=cell.role,
-            label=cell.label,
-            params={key: str(value) for key, value in flatten(cell.config).items()},
-            metrics=dict(metrics),
-            epoch=epoch,
-            rungs=dict(rungs),
-        )
-        self.entries[cell.key] = entry
-        return entry
+    def _write(self, cell: Cell, status: str, **fields: Any) -> None:
+        self.entries[cell.key] = entry_of(cell, status, **fields)

@@ -1,14 +1,27 @@
-"""Writer of MLflow stores as the engine lays them out, and one store that several test files read."""
+"""Writer of MLflow stores as the engine lays them out, one store that several test files read, and a wait for one."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for another thread or process; an entry that is not there yet raises KeyError."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        with contextlib.suppress(KeyError):
+            if condition():
+                return
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
 
 
 class StoreWriter:

@@ -1,15 +1,16 @@
 """Names that a launch writes to the store, and a launch on an old store, against the golden files.
 
-See tests/golden_files.py for what these are and how to renew them.
+See tests/golden_files.py for these files and how to renew them. The launch is that of tests/integration/conftest.py, in
+the session of `shared_ray`.
 
 Run: python -m pytest tests/integration/test_golden_sweep.py
 """
 
-import importlib
 import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,22 +20,6 @@ from mlflow import MlflowClient
 
 from jepa_train.methods import METHODS
 from sweeps.__main__ import main as sweeps
-from sweeps.engine import main
-
-FILE = '''"""Every method, a reference, a candidate that fails, early stopping, and the seeds of the winners."""
-import dataclasses
-from optuna.distributions import FloatDistribution
-from jepa_train.methods import METHODS
-from jepa_train.presets import DIGITS
-from sweeps.engine import Asha, Sweep
-data = dataclasses.replace(DIGITS.data, name="digits_0_4")
-probe = dataclasses.replace(DIGITS.probe, protocols="linear,knn", transfer="digits_5_9")
-BASE = dataclasses.replace(DIGITS, data=data, probe=probe, epochs=2, global_batch=256)
-def sweep(scale):
-    return Sweep(name=f"golden_{scale}", scale=scale, purpose=__doc__, base=BASE, trials=1, seeds=(0, 1),
-        grid=[{"method": [*METHODS]}, {"method": ["lejepa"], "global_batch": [2048]}],
-        space={"optim.lr": FloatDistribution(1e-4, 1e-3)}, references=({"epochs": 0},), early_stopping=Asha(first=1))
-'''
 
 
 def form(text: str) -> str:
@@ -83,18 +68,9 @@ def stored_names(client: MlflowClient, sweep: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has metrics of its own")
-@pytest.mark.usefixtures("shared_ray")
-def test_names_and_formats_that_a_sweep_writes_to_the_store(
-    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_and_formats_that_a_sweep_writes_to_the_store(first: SimpleNamespace) -> None:
     """Not covered: the tag sweep.holder, which exists only during a launch, and evaluated_by, which --evaluate adds."""
-    file = tmp_path / "golden.py"
-    file.write_text(FILE)
-    monkeypatch.syspath_prepend(tmp_path)
-    study = importlib.import_module("golden").sweep
-    assert main(study, str(file), ["--scale", "mini"]) == 1  # one candidate fails
-    client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
-    hold("stored_names.json", stored_names(client, "golden_mini"))
+    hold("stored_names.json", stored_names(first.client, "golden_mini"))
 
 
 def test_the_old_store_counts_as_done(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from stores import until
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.presets import DIGITS
@@ -36,14 +36,6 @@ with hold("study", lambda line: print(line, flush=True), take_over="--take-over"
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread or process."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 class Server:
@@ -129,8 +121,7 @@ def test_a_server_that_is_killed_and_comes_back(server: Server, monkeypatch: pyt
     assert offline_files("study") == []
 
 
-@pytest.mark.parametrize("value", ["", "2"])
-def test_mlflow_repeats_no_request(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_repeats_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A creation that was carried out without an answer would make two runs. Tables, read before, allow retries."""
     requests: list[str] = []
 
@@ -144,9 +135,7 @@ def test_mlflow_repeats_no_request(value: str, monkeypatch: pytest.MonkeyPatch) 
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", value)
-    if not value:
-        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         with pytest.raises(MlflowException, match="503"):
@@ -172,17 +161,6 @@ def test_a_launch_that_is_killed_is_taken_over_at_once() -> None:
     launch.wait()
     with hold("study"):
         assert holder_of("study").pid == os.getpid()
-
-
-@pytest.mark.usefixtures("results")
-def test_of_two_launches_at_once_one_holds_the_sweep() -> None:
-    both = [launched("600"), launched("600")]
-    until(lambda: any(launch.poll() is not None for launch in both))
-    (refused,) = [launch for launch in both if launch.poll() is not None]
-    assert "is being run by" in refused.stderr.read()
-    (held,) = [launch for launch in both if launch is not refused]
-    assert held.stdout.readline() == "held\n"
-    held.kill()
 
 
 @pytest.mark.usefixtures("results")

@@ -7,10 +7,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,12 +17,11 @@ import psutil
 import torch
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from analysis.store.uri import sqlite_file
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
-from jepa_train.storage.paths import cache_dir, results_dir
+from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
@@ -63,11 +60,7 @@ def _python() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield Finding("problem", "packages", "jepa-sweeps is not installed", "pip install -e .")
         return
-    version, required = platform.python_version(), project["Requires-Python"]
-    if version in SpecifierSet(required):
-        yield Finding("ok", "Python", version)
-    else:
-        yield Finding("problem", "Python", version, f"it must be {required}; make a .venv with it")
+    yield Finding("ok", "Python", platform.python_version())
     wrong, found = [], {}
     for needed in map(Requirement, project.get_all("Requires-Dist") or ()):
         if needed.marker is not None:  # of an extra
@@ -93,31 +86,21 @@ def _machine() -> Iterator[Finding]:
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         yield Finding("ok", f"GPU {number}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB (torch for {build})")
-    cores, threads = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdigit() and int(threads) > cores:
-        remedy = f"threads that wait make a run many times slower: set it to {cores} or less"
-        yield Finding("warning", "CPU", f"{cores} cores for OMP_NUM_THREADS={threads}", remedy)
-    else:
-        yield Finding("ok", "CPU", f"{cores} cores, OMP_NUM_THREADS {threads or 'not set'}")
+    threads = os.environ.get("OMP_NUM_THREADS") or "not set"
+    yield Finding("ok", "CPU", f"{len(os.sched_getaffinity(0))} cores, OMP_NUM_THREADS {threads}")
     free = psutil.virtual_memory().available / 2**30
     yield _enough(free >= _FREE_MEMORY_GIB, "memory", f"{free:.0f} GiB free", "a trial takes 3: end other programs")
 
 
-def _folders() -> Iterator[Finding]:
-    """The folders on this machine: writable, with free space."""
-    folders = {"results": (results_dir(), "JEPA_RESULTS")}
-    if os.environ.get("JEPA_CACHE"):
-        try:
-            folders["cache"] = (cache_dir(), "JEPA_CACHE")
-        except ConfigError as error:
-            yield Finding("problem", "cache", str(error))
-    for name, (folder, variable) in folders.items():
-        if not _may_be_made(folder):
-            yield Finding("problem", name, f"{folder} cannot be written to", f"set {variable} to a folder of yours")
-            continue
-        free = shutil.disk_usage(_nearest(folder)).free / 1e9
-        remedy = f"remove what is not needed, or set {variable} to a larger disk"
-        yield _enough(free >= _FREE_GB, name, f"{folder}: {free:.0f} GB free", remedy)
+def _results() -> Iterator[Finding]:
+    """The results folder on this machine: writable, with free space."""
+    folder = results_dir()
+    if not _may_be_made(folder):
+        yield Finding("problem", "results", f"{folder} cannot be written to", "set JEPA_RESULTS to a folder of yours")
+        return
+    free = shutil.disk_usage(_nearest(folder)).free / 1e9
+    remedy = "remove what is not needed, or set JEPA_RESULTS to a larger disk"
+    yield _enough(free >= _FREE_GB, "results", f"{folder}: {free:.0f} GB free", remedy)
 
 
 def _storage() -> Iterator[Finding]:
@@ -160,9 +143,6 @@ def _store() -> Iterator[Finding]:
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         yield Finding("ok", "store", f"{shown} does not exist yet: the first sweep makes it")
-    elif file is not None and (reason := _unwritable(file)):
-        remedy = "set JEPA_RESULTS to a folder of yours, or MLFLOW_TRACKING_URI to another store"
-        yield Finding("problem", "store", f"{shown} cannot be written to: {reason}", remedy)
     else:
         try:
             open_client(uri)
@@ -176,19 +156,6 @@ def _store() -> Iterator[Finding]:
     if waiting:
         remedy = "the next launch of their sweeps writes them"
         yield Finding("warning", "offline queue", f"{waiting:.1f} MB of metrics wait for the store", remedy)
-
-
-def _unwritable(file: Path) -> str:
-    """The reason why an sqlite file cannot be written to, or "": takes its write lock for a moment."""
-    if not (os.access(file.parent, os.W_OK) and os.access(file, os.W_OK)):
-        return "it is read-only"
-    try:
-        with closing(sqlite3.connect(file, timeout=2, isolation_level=None)) as connection:
-            connection.execute("begin immediate")
-            connection.execute("rollback")
-    except sqlite3.Error as error:
-        return str(error)
-    return ""
 
 
 def _ray() -> Iterator[Finding]:
@@ -232,4 +199,4 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
     yield Finding("ok", sweep.name, f"data {base.data.name} {where}, encoder {base.model.encoder}")
 
 
-CHECKS = [_python, _machine, _folders, _storage, _store, _ray]
+CHECKS = [_python, _machine, _results, _storage, _store, _ray]

@@ -31,16 +31,14 @@ def explain(plan: Plan, word: str) -> Facts | None:
     Raises:
         ConfigError: the word fits several cells, or the storage of the checkpoints is away.
     """
-    uri = store_uri()
-    experiment = find_experiment(plan.sweep.name, uri)
-    entries = {entry.key: entry for entry in (read_entries(experiment, uri) if experiment is not None else [])}
+    entries = {entry.key: entry for entry in read_entries(find_experiment(plan.sweep.name))}
     rows = {row.cell.key: row for row in plan.rows()}
     labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
     key = _key_of(labels, word, rows.keys())
     if key is None:
         return None
     entry = entries.get(key)
-    run = open_client(uri).get_run(entry.run_id) if entry is not None else None
+    run = open_client(store_uri()).get_run(entry.run_id) if entry is not None else None
     base = {name: str(value) for name, value in flatten(plan.base).items()}
     config = {n: str(v) for n, v in flatten(rows[key].cell.config).items()} if key in rows else entries[key].params
     folder = checkpoints_dir(plan.sweep.name) / key

@@ -2,7 +2,7 @@
 
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
-from sweeps.engine.plan.plan import Plan, Row
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.estimate import Price
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -25,7 +25,9 @@ def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
         "done": sum(is_done(row.state) and not row.due for row in rows),
         "to_run": plan.todo,
         "states": counts_of([row.state for row in rows], plan.total),
-        "cells": [_cell(row, price) for row in rows],
+        "cells": [
+            {**row.facts, "due": row.due, "hours": price.hours(row.cell) if price and row.due else None} for row in rows
+        ],
         "to_be_proposed": plan.total - len(rows),
         "hours": price.total if price else None,
         "unit": price.request.unit if price else None,
@@ -48,15 +50,3 @@ def preview_lines(facts: Facts) -> list[str]:
     if facts["to_be_proposed"]:
         lines.append(f"  {'missing':<12}{facts['to_be_proposed']} points, to be proposed by Optuna")
     return lines + facts["price"]
-
-
-def _cell(row: Row, price: Price | None) -> Facts:
-    return {
-        "key": row.cell.key,
-        "label": row.cell.label,
-        "role": row.cell.role,
-        "state": row.state,
-        "note": row.note,
-        "due": row.due,
-        "hours": price.hours(row.cell) if price and row.due else None,
-    }

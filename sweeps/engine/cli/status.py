@@ -12,16 +12,15 @@ from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import Entry, current_entries, find_experiment, shown_uri, store_uri
+from sweeps.engine.store.reader import Entry, current_entries, find_experiment, shown_uri
 
 Facts = dict[str, Any]  # printed by --json, and the source of the text
 
 
 def status(sweep: Sweep) -> Facts:
     """The facts of --status."""
-    uri = store_uri()
-    experiment = find_experiment(sweep.name, uri)
-    entries = current_entries(experiment, uri) if experiment is not None else []
+    experiment = find_experiment(sweep.name)
+    entries = current_entries(experiment)
     holder = holder_of(sweep.name) if experiment is not None else None
     rules = Rules(held=holder is not None)
     states = [rules.state(entry) for entry in entries]

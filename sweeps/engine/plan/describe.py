@@ -74,10 +74,7 @@ def _views(plan: Plan) -> dict[str, str]:
 
 def plan_files(plan: Plan) -> dict[str, str]:
     """Files of the sweep's own run: the sweep's file, and every cell with its state at the start of this launch."""
-    cells = [
-        {"key": row.cell.key, "label": row.cell.label, "role": row.cell.role, "state": row.state, "note": row.note}
-        for row in plan.rows()
-    ]
+    cells = [row.facts for row in plan.rows()]
     text = json.dumps({"cells": cells, "to be proposed": plan.total - len(cells)}, indent=1)
     return {"plan.json": text} | ({plan.file.name: plan.file.read_text()} if plan.file.is_file() else {})
 

@@ -12,7 +12,7 @@ from sweeps.engine.plan.cell_state import Rules, State
 from sweeps.engine.plan.searches import Search, searches_of
 from sweeps.engine.spec.cells import Cell, changed, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import Entry, best_config, find_experiment, read_entries, read_ledger, store_uri
+from sweeps.engine.store.reader import Entry, best_config, find_experiment, read_entries, read_ledger
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class Row:
     state: State
     note: str
     due: bool
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The row as JSON has it."""
+        cell = self.cell
+        return {"key": cell.key, "label": cell.label, "role": cell.role, "state": self.state, "note": self.note}
 
 
 @dataclass(frozen=True)
@@ -150,11 +156,11 @@ def _warm_entries(sweep: Sweep) -> list[Entry]:
     """The cells of the sweeps that a search starts from."""
     found: list[Entry] = []
     for name in sweep.warm_start:
-        experiment = find_experiment(name, store_uri())
+        experiment = find_experiment(name)
         if experiment is None:
             raise ConfigError(
                 f"warm_start must name sweeps of this store, got {name!r}; run python sweeps/{name}.py first, or "
                 "leave it out"
             )
-        found += read_entries(experiment, store_uri())
+        found += read_entries(experiment)
     return found

@@ -82,12 +82,12 @@ class TrialEvents(tune.Callback):
         elif "note" in result:  # about its workers; the metrics are repeated
             self._lose(running, result)
         else:
-            running.metrics = {name: result[name] for name in result if _is_metric(name)}
+            running.metrics = {name: result[name] for name in result if name == "epoch" or "/" in name}
             self.ledger.log(running.cell.key, running.metrics, rungs=self.judge.seen(running.cell.key))
             self.display.progressed(running.cell, result["epoch"])
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
-        """End a cell that was stopped early: its trial has sent no last report. The others have ended."""
+        """End a cell that was stopped early: its trial has no last report. The others have ended."""
         if trial.trial_id in self._running:
             self._end(trial, "pruned", self.judge.reason(self._running[trial.trial_id].cell.key), "")
 
@@ -122,7 +122,3 @@ class TrialEvents(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into the experiment folder, which is disposable."""
         return {}
-
-
-def _is_metric(name: str) -> bool:
-    return name == "epoch" or name.partition("/")[0] in ("train", "val", "test", "target", "transfer", "system")

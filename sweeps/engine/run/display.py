@@ -99,13 +99,13 @@ class Display:
 
     def started(self, cell: Cell) -> None:
         """Begin a cell, or continue one whose trial was lost."""
-        entry, now = self._plan.entries.get(cell.key), time.monotonic()
+        entry = self._plan.entries.get(cell.key)
         again = cell.key in self._since
         begun = 0 if entry is None or entry.done or again else entry.epoch
-        self._since.setdefault(cell.key, now)
+        self._since.setdefault(cell.key, time.monotonic())
         self._running[cell.key] = cell.label
         if not again:
-            self._pace.started(cell.key, now, begun / max(cell.config.epochs, 1))
+            self._pace.started(cell.key, begun / max(cell.config.epochs, 1))
         if begun:
             self.note(
                 f"{cell.label}: begun before, goes on from its last checkpoint (epoch {begun} of {cell.config.epochs})"

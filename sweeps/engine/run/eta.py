@@ -1,4 +1,4 @@
-"""Estimated time left of a sweep, from the time that its cells have taken so far."""
+"""Estimated time left of a sweep, from the cells that it has trained so far."""
 
 import math
 
@@ -12,58 +12,51 @@ def duration(seconds: float) -> str:
 
 
 class Pace:
-    """Lane-seconds per cell since the first report of a launch; a running cell counts by its epochs.
+    """Cells trained per second since the first report of a launch; a running cell counts by its epochs.
 
     The estimate is made at every report and counted down in between: recomputed from the clock it would grow until the
     next report, and jump back.
     """
 
     def __init__(self) -> None:
-        self.reported = False  # True once any cell has reported
         self._fractions: dict[str, float] = {}  # trained fraction of each running cell
         self._starting: set[str] = set()  # cells whose first report includes the start of the workers
-        self._since = self._lane_seconds = self._work = 0.0
-        self._most = 1  # cells that ran at once
+        self._first: float | None = None  # time of the first report
+        self._work = 0.0  # cells trained since
         self._estimate: tuple[float, float] | None = None  # time, seconds per cell
 
-    def started(self, key: str, now: float, begun: float) -> None:
+    @property
+    def reported(self) -> bool:
+        """True once any cell has reported."""
+        return self._first is not None
+
+    def started(self, key: str, begun: float) -> None:
         """Start a cell, of which an earlier launch trained this fraction: it reports that part again, at once."""
-        self._advance(now)
         self._fractions[key] = begun
         if not self.reported:
             self._starting.add(key)
-        self._most = max(self._most, len(self._fractions))
 
     def progressed(self, key: str, now: float, fraction: float) -> None:
         """Take the report of a cell."""
-        self._advance(now)
         before = self._fractions[key]
         self._fractions[key] = max(before, fraction)
-        if key not in self._starting:
-            self._work += self._fractions[key] - before
+        if not self.reported:
+            self._first = now
+        self._count(now, 0.0 if key in self._starting else self._fractions[key] - before)
         self._starting.discard(key)
-        self.reported = True
-        self._measure(now)
 
     def ended(self, key: str, now: float, *, counts: bool) -> None:
         """End a cell; one that trained nothing does not count."""
-        self._advance(now)
-        rest = 1 - self._fractions.pop(key, 1.0)
-        self._work += rest * (counts and self.reported)
-        self._measure(now)
+        self._count(now, (1 - self._fractions.pop(key, 1.0)) * counts)
 
     def seconds_left(self, now: float, remaining: float) -> float | None:
         """Time for the cells that have not ended, running ones included; None while it is unknown."""
         if self._estimate is None:
             return None
         at, each = self._estimate
-        cells = remaining - sum(self._fractions.values())
-        return max(0.0, each * cells / max(1, min(self._most, remaining)) - (now - at))
+        return max(0.0, each * (remaining - sum(self._fractions.values())) - (now - at))
 
-    def _advance(self, now: float) -> None:
-        self._lane_seconds += len(self._fractions) * (now - self._since) * self.reported
-        self._since = now
-
-    def _measure(self, now: float) -> None:
-        if self._work and self._lane_seconds:
-            self._estimate = now, self._lane_seconds / self._work
+    def _count(self, now: float, work: float) -> None:
+        self._work += work * self.reported
+        if self._work and self._first is not None and now > self._first:
+            self._estimate = now, (now - self._first) / self._work

@@ -13,12 +13,12 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     """A client of the store and the sweep's experiment, created if it is missing.
 
     Raises:
-        MlflowException: the store cannot be reached; ConfigError: the experiment has been deleted.
+        MlflowException: the store cannot be reached.
     """
     uri = store_uri()
     results_dir().mkdir(parents=True, exist_ok=True)
     client = open_client(uri)
-    experiment = find_experiment(sweep, uri)
+    experiment = find_experiment(sweep)
     if experiment is None:
         # beside a local store, under results; a server decides for itself
         artifacts = (results_dir() / "artifacts" / sweep).as_uri() if uri.startswith("sqlite:") else None
@@ -27,7 +27,7 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another launch was faster
                 raise
-        experiment = find_experiment(sweep, uri)
+        experiment = find_experiment(sweep)
     assert experiment is not None
     return client, experiment
 

@@ -192,7 +192,7 @@ class Ledger:
         self._client.log_batch(entry.run_id, metrics=rows, tags=[by] if rows else [])
 
     def close(self) -> str:
-        """Write what is left, for as long as the store answers. Returns "" or one line on what waits in which file."""
+        """Write what is left, if the store answers. Returns "" or one line on what waits in which file."""
         return self._queue.close()
 
     def _put(self, **parts: Any) -> None:

@@ -19,13 +19,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from mlflow.exceptions import MlflowException
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.experiment import open_experiment
 from sweeps.engine.store.mlflow_client import TROUBLE
 from sweeps.engine.store.provenance import user
-from sweeps.engine.store.reader import find_experiment, store_uri
+from sweeps.engine.store.reader import find_experiment
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class LockOwner:
 
 def holder_of(sweep: str) -> LockOwner | None:
     """The launch that runs a sweep, by its heartbeat, or None. Raises MlflowException if the store is away."""
-    experiment = find_experiment(sweep, store_uri())
+    experiment = find_experiment(sweep)
     return _living_owner(experiment.tags) if experiment is not None else None
 
 
@@ -164,7 +165,10 @@ class _Lease:
 
     def _write(self) -> None:
         text = json.dumps(asdict(replace(self._me, beat=time.time())))
-        self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+        try:
+            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+        except MlflowException:  # of two launches that write the first tag at once, one fails; then the row exists
+            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
 
 
 def _held_error(sweep: str, owner: LockOwner | None) -> ConfigError:

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -17,24 +16,13 @@ from jepa_train.storage.paths import results_dir
 # Errors of a store that cannot be reached or does not answer: a server by HTTP, a database, a file
 TROUBLE = (MlflowException, SQLAlchemyError, OSError)
 # Error codes of a store that answers and will never take a write; all others may pass
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 BATCH = 900  # rows of one log_batch: MLflow takes 1,000 metrics, params and tags together
 LONGEST_DESCRIPTION = 19_000  # characters: MLflow takes 20,000 in an experiment's tag
 
 
 class Refused(Exception):
     """Write that the store will never take: its run was deleted, or MLflow's rules forbid it."""
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Raise Refused if the store rejects a write for good, as opposed to a store that is away."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in _REFUSALS:
-            raise Refused(root_cause(error)) from error
-        raise
 
 
 def open_client(uri: str) -> MlflowClient:

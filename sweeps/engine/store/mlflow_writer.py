@@ -6,8 +6,9 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 
-from sweeps.engine.store.mlflow_client import BATCH, TROUBLE, Refused, refusals, root_cause
+from sweeps.engine.store.mlflow_client import BATCH, REFUSALS, TROUBLE, Refused, root_cause
 from sweeps.engine.store.offline_queue import Operation
 
 
@@ -42,8 +43,12 @@ class MlflowWriter:
         try:
             apply(key, operations)
         except TROUBLE:  # a cell's run may have been deleted, and is read back: a second rejection is final
-            with refusals():
+            try:
                 apply(key, operations)
+            except MlflowException as error:
+                if error.error_code in REFUSALS:
+                    raise Refused(root_cause(error)) from error
+                raise
 
     def keep(self, files: Mapping[str, str | bytes]) -> None:
         """Store files in the sweep's own run, replacing those of the same name."""

@@ -60,9 +60,8 @@ def offline_files(sweep: str) -> list[Path]:
 
 
 def read_operations(file: Path) -> list[Operation]:
-    """The operations of an offline queue, without a line that an earlier version left half written."""
-    lines = file.read_bytes().splitlines()
-    return [Operation(**json.loads(line)) for line in lines if line.endswith(b"}")]
+    """The operations of an offline queue."""
+    return [Operation(**json.loads(line)) for line in file.read_bytes().splitlines()]
 
 
 def _folder() -> Path:

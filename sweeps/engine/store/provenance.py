@@ -46,7 +46,7 @@ def dirty(root: Path) -> bool:
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # this project, in a working directory that Ray has sent
+    except importlib.metadata.PackageNotFoundError:  # this project, in a working directory from Ray
         return "not installed"
 
 

@@ -64,35 +64,35 @@ def shown_uri() -> str:
     return hidden(store_uri())
 
 
-def find_experiment(name: str, uri: str) -> Experiment | None:
+def find_experiment(name: str) -> Experiment | None:
     """A sweep's experiment, or None. Unlike MLflow, it creates no sqlite file.
 
     Raises:
-        ConfigError: the experiment has been deleted, or the file is no sqlite file.
+        ConfigError: the file is no sqlite file.
     """
+    uri = store_uri()
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         return None
     if file is not None and not (file.is_file() and _is_sqlite(file)):
         raise ConfigError(f"the store {uri} must be an sqlite file, which {file} is not; move it away")
-    experiment = open_client(uri).get_experiment_by_name(name)
-    if experiment is not None and experiment.lifecycle_stage == "deleted":
-        raise ConfigError(
-            f"name {name!r} belongs to a deleted experiment of this store; rename the sweep and its file, or restore "
-            f"it with `mlflow experiments restore --experiment-id {experiment.experiment_id}`"
-        )
-    return experiment
+    return open_client(uri).get_experiment_by_name(name)
 
 
-def read_entries(experiment: Experiment, uri: str) -> list[Entry]:
-    """Every cell of an experiment, once; runs without a cell key are not the engine's."""
-    records = read_records(open_client(uri), experiment.experiment_id, uri)
-    return [_entry(record) for record in one_per_cell(filter(_is_cell, records))]
+def read_entries(experiment: Experiment | None) -> list[Entry]:
+    """Every cell of an experiment, once; runs without a cell key are not the engine's. [] without an experiment."""
+    if experiment is None:
+        return []
+    records = read_records(open_client(store_uri()), experiment.experiment_id, store_uri())
+    cells = (record for record in records if _CELL_KEY.fullmatch(record.tags.get("cell_key", "")))
+    return [_entry(record) for record in one_per_cell(cells)]
 
 
-def current_entries(experiment: Experiment, uri: str) -> list[Entry]:
+def current_entries(experiment: Experiment | None) -> list[Entry]:
     """The cells and references that the sweep's last launch asked for."""
-    entries, base = read_entries(experiment, uri), base_of(experiment.tags, later_fields())
+    if experiment is None:
+        return []
+    entries, base = read_entries(experiment), base_of(experiment.tags, later_fields())
     runs = (
         CellRun(entry.key, entry.role, base.items() <= entry.params.items(), values=entry.params) for entry in entries
     )
@@ -109,9 +109,9 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
         source: the sweep's file.
 
     Raises:
-        ConfigError: the sweep's name belongs to another file, or to a deleted experiment.
+        ConfigError: the sweep's name belongs to another file.
     """
-    experiment = find_experiment(sweep.name, store_uri())
+    experiment = find_experiment(sweep.name)
     if experiment is None:
         return {}
     other = Path(experiment.tags.get("sweep.file", ""))
@@ -123,7 +123,7 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
     shared = shared_fields(base, sweep.axes)
     return {
         entry.key: entry
-        for entry in read_entries(experiment, store_uri())
+        for entry in read_entries(experiment)
         if entry.role == "reference" or shared.items() <= entry.params.items()
     }
 
@@ -142,18 +142,17 @@ def best_config(sweep: str) -> TrainConfig:
     Raises:
         ConfigError: the sweep has no finished cell in this store.
     """
-    experiment = find_experiment(sweep, store_uri())
-    entries = current_entries(experiment, store_uri()) if experiment is not None else []
-    finished = [entry for entry in entries if entry.status == "finished" and entry.role == "cell"]
+    experiment = find_experiment(sweep)
+    entries = current_entries(experiment)
+    finished = {entry.key: entry for entry in entries if entry.status == "finished" and entry.role == "cell"}
     if experiment is None or not finished:
         raise ConfigError(
             f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "
             f"run python sweeps/{sweep}.py first"
         )
     goal = Goal(**json.loads(experiment.tags["sweep.goals"])[0])
-    entries_by_key = {entry.key: entry for entry in finished}
-    scores = {key: entry.scores([goal])[0] for key, entry in entries_by_key.items()}
-    best = entries_by_key[goal.best_key(scores) or min(scores)]
+    scores = {key: entry.scores([goal])[0] for key, entry in finished.items()}
+    best = finished[goal.best_key(scores) or min(scores)]
     return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
 
 
@@ -177,10 +176,6 @@ def _entry(record: Record) -> Entry:
         end_time=record.end_time,
         commit=tags.get("mlflow.source.git.commit", ""),
     )
-
-
-def _is_cell(record: Record) -> bool:
-    return _CELL_KEY.fullmatch(record.tags.get("cell_key", "")) is not None
 
 
 def _is_sqlite(file: Path) -> bool:

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import chain
-from math import inf
 
 from sweeps.engine.store.mlflow_client import TROUBLE, Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
@@ -12,8 +11,7 @@ from sweeps.engine.store.offline_queue import OfflineQueue, Operation
 from sweeps.engine.store.reader import shown_uri
 
 _PAUSE_S = 5.0  # between two flushes, of which larger ones cost less per metric; also while the store is away
-_GRACE_S = 5.0  # at the end, for a store that is away
-_PATIENCE_S = 12.0  # at the end, without an answer: a little more than an HTTP request may take
+_CLOSE_S = 120.0  # for the last flush, with the sweep's table and figures
 
 
 class WriteQueue:
@@ -43,7 +41,6 @@ class WriteQueue:
         self._changed = threading.Condition()  # guards the rest, and the offline queue
         self._waiting: dict[str, list[Operation]] = {}  # by cell: what the store has not confirmed
         self._closing = False
-        self._patience_until = 0.0  # when `close` stops waiting for the thread, unless the store answers before
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -54,13 +51,11 @@ class WriteQueue:
             self._changed.notify()
 
     def close(self) -> str:
-        """Write what is left, for as long as the store answers. Returns "" or one line on what waits in which file."""
+        """Write what is left, if the store answers. Returns "" or one line on what waits in which file."""
         with self._changed:
             self._closing = True
-            self._patience_until = max(self._patience_until, time.monotonic() + _PATIENCE_S)
             self._changed.notify()
-        while self._thread.is_alive() and time.monotonic() < self._patience_until:
-            self._thread.join(timeout=0.2)
+        self._thread.join(_CLOSE_S)
         with self._changed:
             left = len([*chain(*self._waiting.values())])
             saved = not left or self._save()
@@ -72,17 +67,16 @@ class WriteQueue:
         return f"{left} records wait in {self._offline.file}: {why}; the same command writes them first"
 
     def _run(self) -> None:
-        """Write what waits until the queue is closed, and all is written or time is up."""
+        """Write what waits until the queue is closed, then once more, or twice if the store is away."""
         while not self._closing:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._waiting)
             self._attempt()
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, _PAUSE_S)
-        give_up_at = time.monotonic() + _GRACE_S
         self._attempt(last=True)
-        while self._outage and time.monotonic() < give_up_at:
-            time.sleep(_GRACE_S / 5)
+        if self._outage:
+            time.sleep(_PAUSE_S)
             self._attempt(last=True)
 
     def _attempt(self, *, last: bool = False) -> None:
@@ -90,9 +84,7 @@ class WriteQueue:
         try:
             ended = self._flush()
             self._end_outage()
-            self._patience_until = inf  # a table takes as long as it takes
             self._flushed(ended, last)
-            self._patience_until = time.monotonic() + _PATIENCE_S
             if last:
                 self._flush()  # what the call has added
         except TROUBLE as error:
@@ -114,7 +106,6 @@ class WriteQueue:
                 del self._waiting[key][: len(operations)]
                 if not self._waiting[key]:
                     del self._waiting[key]
-                self._patience_until = time.monotonic() + _PATIENCE_S
             ended |= any(one.ends for one in operations)
         return ended
 

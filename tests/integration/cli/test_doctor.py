@@ -4,15 +4,12 @@ Run: python -m pytest tests/integration/cli/test_doctor.py
 """
 
 import importlib.metadata
-import os
 import re
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jepa_train.storage import storage
 from jepa_train.storage.storage import StorageError
 from sweeps.__main__ import main
 from sweeps.engine.cli import doctor
@@ -24,7 +21,7 @@ Doctor = Callable[..., dict[str, str]]
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder that does not exist yet, and no cluster."""
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path / "results"))
-    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "JEPA_STORAGE", "JEPA_CACHE"):
+    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "JEPA_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results"
@@ -65,7 +62,6 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("variables", "name", "line"),
     [
-        ({"OMP_NUM_THREADS": "9999"}, "CPU", "warning CPU .* set it to [0-9]+ or less"),
         ({"RAY_ADDRESS": "127.0.0.1:9"}, "Ray", "problem Ray .*got nothing from 127.0.0.1:9"),
         ({"MLFLOW_TRACKING_URI": "http://me:canary@127.0.0.1:9"}, "store", "problem store .*; start the server"),
         (
@@ -74,8 +70,6 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
             "problem store MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is",
         ),
         ({"JEPA_RESULTS": "/etc/passwd/x"}, "results", "problem results .* set JEPA_RESULTS"),
-        ({"JEPA_CACHE": "cache"}, "cache", "(ok|warning) cache .*/cache: "),
-        ({"JEPA_CACHE": "/etc/passwd/x"}, "cache", "problem cache .* set JEPA_CACHE"),
         ({"JEPA_STORAGE": "s3://me:canary@bucket"}, "storage", "problem storage .* must hold no credentials"),
         ({"JEPA_STORAGE": "nfs"}, "storage", "warning storage .*; mount it"),
         ({"JEPA_STORAGE": "."}, "storage", "ok storage .* can be written to"),
@@ -93,19 +87,7 @@ def test_findings_by_environment(
     assert "canary" not in "".join(found.values())
 
 
-def test_a_bucket_that_answers_and_one_that_does_not_exist(
-    s3: str, examined: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(storage, "PAUSES_S", ())
-    monkeypatch.setenv("JEPA_STORAGE", s3)
-    assert examined()["storage"] == f"ok storage {s3} can be written to"
-    monkeypatch.setenv("JEPA_STORAGE", s3.replace("s3://", "s3://no-"))
-    assert examined()["storage"].startswith("problem storage")
-
-
-def test_an_sqlite_store_that_cannot_be_written_and_metrics_that_wait(
-    results: Path, template: bytes, examined: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_sqlite_store_and_metrics_that_wait(results: Path, template: bytes, examined: Doctor) -> None:
     (results / "spool").mkdir(parents=True)
     (results / "spool" / "study.jsonl").write_text("x" * 2_000_000)
     file = results / "mlflow.db"
@@ -113,14 +95,6 @@ def test_an_sqlite_store_that_cannot_be_written_and_metrics_that_wait(
     found = examined()
     assert found["store"].startswith("ok store sqlite:")
     assert found["offline"].startswith("warning offline queue 2.0 MB of metrics wait for the store; the next launch")
-    with sqlite3.connect(file, isolation_level=None) as other:
-        other.execute("begin immediate")
-        assert "cannot be written to: database is locked" in examined()["store"]
-    other.close()
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "cannot be written to: it is read-only" in examined()["store"]
-    monkeypatch.undo()
-    monkeypatch.setenv("JEPA_RESULTS", str(results))
     file.write_text("no database" * 100)
     assert examined()["store"].startswith("problem store")
 

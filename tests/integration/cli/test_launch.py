@@ -6,6 +6,7 @@ Run: python -m pytest tests/integration/cli/test_launch.py
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from sweeps.engine.store.reader import store_uri
 pytestmark = pytest.mark.usefixtures("priced")
 BASE = dataclasses.replace(DIGITS, epochs=20)
 GRID = Sweep(name="study", purpose="A study.", base=BASE, grid={"method.lamb": [0.02, 0.05, 0.1]})
+Command = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -70,24 +72,16 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines(keepends=True)[-1]
 
 
-class Command:
-    """The sweep's command line in this process."""
-
-    def __init__(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.file = file
-        self._capsys = capsys
-
-    def __call__(self, *words: str, code: int = 0, sweep: Sweep = GRID) -> str:
-        """Run it. Returns stdout, or stderr of a command that fails."""
-        self._capsys.readouterr()
-        assert main(sweep, str(self.file), words) == code
-        return last_line(self._capsys) if code else self._capsys.readouterr().out
-
-
 @pytest.fixture
 def command(file: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The sweep's command line."""
-    return Command(file, capsys)
+    """The sweep's command line in this process. Returns stdout, or the last line on stderr of a command that fails."""
+
+    def run(*words: str, code: int = 0, sweep: Sweep = GRID) -> str:
+        capsys.readouterr()
+        assert main(sweep, str(file), words) == code
+        return last_line(capsys) if code else capsys.readouterr().out
+
+    return run
 
 
 def test_a_dry_run_shows_the_state_of_every_cell(file: Path, command: Command) -> None:
@@ -138,16 +132,6 @@ def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> 
     search = dataclasses.replace(GRID, base=far, space=space, trials=4, seeds=(0, 1))
     assert command("--status", sweep=search).startswith("study: 15 missing of 15 cells")  # 3 x (4 + 1)
     assert not (file.parent / "results" / "mlflow.db").exists()
-
-
-def test_status_counts_the_cells_of_the_last_launch(file: Path) -> None:
-    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
-    smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02]}, references=({"method.lamb": 0.1},))
-    record(file, {}, smaller)
-    assert status(smaller)["states"] == {"finished": 2}
-    longer = dataclasses.replace(GRID, base=dataclasses.replace(BASE, epochs=30))
-    record(file, {}, longer)
-    assert status(longer)["states"] == {"missing": 3}
 
 
 def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -> None:
@@ -213,9 +197,9 @@ def test_a_finished_sweep_is_a_summary_and_exit_code_0(file: Path, capsys: pytes
     ],
 )
 def test_results_and_stores_that_cannot_be_used_are_one_line(
-    name: str, value: str, parts: tuple[str, ...], command: Command, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, parts: tuple[str, ...], file: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, value.format(file=command.file))
+    monkeypatch.setenv(name, value.format(file=file))
     error = command(code=2)
     assert error.startswith("error: ")
     assert all(part in error for part in parts), error

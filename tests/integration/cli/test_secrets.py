@@ -48,7 +48,7 @@ def test_a_fake_secret_reaches_no_store_export_checkpoint_offline_file_or_termin
     def away(*_: object, **__: object) -> None:
         raise MlflowException("no answer for canary-token")
 
-    monkeypatch.setattr(write_queue, "_GRACE_S", 0.1)
+    monkeypatch.setattr(write_queue, "_PAUSE_S", 0.1)
     notes: list[str] = []
     for store_is_up in (True, False):
         plan = make_plan(SWEEP, file)
@@ -104,7 +104,7 @@ def test_texts_of_an_untrusted_store_are_escaped_and_name_no_folder(results: Pat
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert {path.name for path in results.parent.iterdir()} == {"results", "a"}
-    assert read_entries(find_experiment(name, store_uri()), store_uri()) == [], "no cell key, no checkpoint folder"
+    assert read_entries(find_experiment(name)) == [], "no cell key, no checkpoint folder"
 
 
 def test_the_description_in_the_ui_has_no_html_and_no_image(file: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from stores import until
 
 from analysis.store.cell_list import recorded_cells
 from jepa_train.config.presets import DIGITS
@@ -36,7 +37,6 @@ GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb":
 def store(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, and a write queue without pauses."""
     monkeypatch.setattr(write_queue, "_PAUSE_S", 0.1)
-    monkeypatch.setattr(write_queue, "_GRACE_S", 2.0)
     return results / "mlflow.db"
 
 
@@ -88,19 +88,6 @@ def curve(metric: str = "val/probe_top1", label: str = "lamb=0.02") -> list[tupl
     return sorted((point.step, point.value) for point in history)
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for the writer's thread."""
-    end = time.monotonic() + 60
-    while True:
-        try:
-            if condition():
-                return
-        except KeyError:
-            pass
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
 def refuse(store: Path, *events: str) -> Callable[[], None]:
     """Let the store reject statements, as "INSERT ON runs". Returns a call that lets it accept them again."""
 
@@ -146,32 +133,22 @@ def test_a_cell_from_start_to_end_and_a_later_evaluation() -> None:
     assert (len(curve("train/loss")), curve("test/knn_top1")) == (3, [(4, 0.75)]), "only what is new, once"
 
 
-def test_time_lost_with_a_worker_counts_and_the_wait_for_another_does_not() -> None:
-    study = Study()
-    study.ledger.start(study.first, devices=2.0)
-    assert study.ledger.lose(study.first.key, lost_s=100.0, idle_s=0.05) == 200.0
-    study.ledger.end(study.first.key, "interrupted", "")
-    study.ledger.close()
-    again = Study()
-    again.ledger.start(again.first, devices=1.0)
-    again.ledger.lose(again.first.key, lost_s=1.0, idle_s=0.0)
-    again.ledger.close()
-    assert float(runs()["lamb=0.02"].data.tags["lost_device_seconds"]) == pytest.approx(201.0), "of all attempts"
-
-
-def test_epochs_that_the_run_holds_are_not_logged_again() -> None:
+def test_a_resumed_cell_logs_no_epoch_twice_and_adds_its_lost_time() -> None:
     study = Study()
     study.ledger.start(study.first, devices=1.0)
     study.epochs(1, 2, 3)
     study.ledger.start(study.first, devices=1.0)  # its trial was lost
     study.epochs(2, 3, 4, value=0.9)
+    assert study.ledger.lose(study.first.key, lost_s=100.0, idle_s=0.05) == 100.0
     study.ledger.end(study.first.key, "interrupted", "")
     study.ledger.close()
     again = Study()
-    again.ledger.start(again.first, devices=1.0)
+    again.ledger.start(again.first, devices=2.0)
+    again.ledger.lose(again.first.key, lost_s=1.0, idle_s=0.0)
     again.epochs(1, 2, 3, 4, value=0.7)
     again.finish(5)
     assert curve() == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.9), (5, 0.5)]
+    assert float(runs()["lamb=0.02"].data.tags["lost_device_seconds"]) == pytest.approx(102.0), "of all attempts"
 
 
 def test_an_outage_is_noted_once_kept_offline_and_caught_up_with(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +173,7 @@ def test_an_outage_is_noted_once_kept_offline_and_caught_up_with(store: Path, mo
     assert offline_files("study") == []
 
 
-def test_the_next_launch_writes_what_the_store_never_took(store: Path) -> None:
+def test_the_next_launch_writes_the_offline_queue(store: Path) -> None:
     study = Study()
     accept = refuse(store, *WRITES)
     study.ledger.start(study.first, devices=1.0)
@@ -215,7 +192,7 @@ def test_the_next_launch_writes_what_the_store_never_took(store: Path) -> None:
     kept = file.read_bytes()
     assert replay_offline_queue("study") == count
     assert replay_offline_queue("study") == 0
-    file.write_bytes(kept + b'{"at": 1, "key": "')  # killed before it was removed; an earlier version wrote by line
+    file.write_bytes(kept)  # as if the launch had been killed before it removed the file
     assert replay_offline_queue("study") == count
     assert curve() == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert make_plan(GRID, FILE).entries[study.first.key].reason == "well"
@@ -298,7 +275,7 @@ def test_nobody_waits_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) ->
         raise MlflowException("timed out")
 
     study = Study()
-    monkeypatch.setattr(write_queue, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(write_queue, "_CLOSE_S", 0.3)
     monkeypatch.setattr(MlflowClient, "create_run", hang)
     study.ledger.start(study.first, devices=1.0)
     assert begun.wait(60)

@@ -9,12 +9,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from stores import until
 
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.store import lock
@@ -49,14 +49,6 @@ def write_owner(**changes: object) -> None:
 def read_owner() -> dict:
     """The owner in the store, {} if there is none."""
     return json.loads(MlflowClient(store_uri()).get_experiment_by_name("study").tags.get("sweep.holder", "{}"))
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_a_second_launch_is_refused_with_the_owner_and_the_remedy():
@@ -125,27 +117,19 @@ def test_take_over_ends_a_living_launch_of_another_machine():
     assert notes[0].startswith("taking sweep study over, in 0 s, from ann@elsewhere (process 123)")
 
 
-def test_take_over_waits_for_the_lock_file_of_a_living_launch_of_this_machine(results: Path, ends: list[int]):
-    with hold("another"):  # creates the folder
-        pass
-    file = FileLock(results / "locks/study.lock", thread_local=False)
-    file.acquire()
-    write_owner(host=os.uname().nodename, lock=str(file.lock_file))
-    with pytest.raises(ConfigError, match="is being run by ann@"), hold("study", take_over=True):
-        raise AssertionError("held twice")
-    threading.Timer(0.7, file.release).start()
-    write_owner(host=os.uname().nodename, lock=str(file.lock_file))
-    with hold("study", take_over=True):
-        assert not file.is_locked
-    assert ends == []
-
-
 def test_of_two_launches_at_once_one_ends(results: Path, ends: list[int], monkeypatch: pytest.MonkeyPatch):
-    """They share the store alone: each has read that nobody runs the sweep before the other wrote."""
-    uri, begin = store_uri(), threading.Barrier(2)
-    monkeypatch.setattr(lock, "_HEARTBEAT_S", 5.0)  # far longer than a read and a write, on a busy machine too
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(lock._Lease, "acquire", _acquire_together(begin))
+    """They share the store alone; each has read that nobody runs the sweep before the other wrote."""
+    together = threading.Barrier(2, timeout=60)
+
+    def acquire(lease: lock._Lease) -> None:
+        assert lease.owner() is None
+        together.wait()
+        lease._write()
+        together.wait()
+        lease._thread.start()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri())
+    monkeypatch.setattr(lock._Lease, "acquire", acquire)
     folders = iter([results / "a", results / "b"])
     monkeypatch.setattr(lock, "results_dir", lambda: next(folders))
     notes: list[str] = []
@@ -164,14 +148,18 @@ def test_of_two_launches_at_once_one_ends(results: Path, ends: list[int], monkey
     assert len(notes) == 1
 
 
-def _acquire_together(begin: threading.Barrier) -> Callable[[lock._Lease], None]:
-    def acquire(lease: lock._Lease) -> None:
-        assert lease.owner() is None
-        begin.wait(60)
-        lease._write()
-        lease._thread.start()
+def test_a_write_that_collides_with_the_first_of_another_launch_is_repeated(monkeypatch: pytest.MonkeyPatch):
+    write, attempts = MlflowClient.set_experiment_tag, []
 
-    return acquire
+    def collide(*words: object) -> None:
+        attempts.append(words)
+        if len(attempts) == 1:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: experiment_tags.key")
+        write(*words)
+
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", collide)
+    with hold("study"):
+        assert read_owner()["pid"] == os.getpid()
 
 
 def test_a_heartbeat_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):

@@ -5,21 +5,20 @@ Run: python -m pytest tests/unit/plan/test_plan.py
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from simulated_sweep import entry_of, plan_of
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.plan.plan import Plan, make_plan, resolved_base
 from sweeps.engine.spec.cells import Cell, fixed_cells, make_cell
 from sweeps.engine.spec.search_space import all_points, contains, point_of, size
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.reader import Entry
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
@@ -35,16 +34,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def entry(cell: Cell, status: str) -> Entry:
-    params = {key: str(value) for key, value in flatten(cell.config).items()}
-    return Entry(
-        run_id="", key=cell.key, status=status, role="cell", label=cell.label, params=params, metrics={}, epoch=1
-    )
-
-
-def planned(sweep: Sweep, *entries: Entry, **rules: object) -> Plan:
-    found = {each.key: each for each in entries}
-    return Plan(sweep, DIGITS, tuple(fixed_cells(sweep, DIGITS)), found, rules=Rules(**rules)).with_searches()
+def planned(sweep: Sweep, cells: Sequence[Cell] = (), statuses: Sequence[str] = (), **rules: object) -> Plan:
+    """The plan on a store with these cells, by default finished."""
+    ends = statuses or ["finished"] * len(cells)
+    return plan_of(sweep, [entry_of(*end, epoch=1) for end in zip(cells, ends, strict=True)], **rules)
 
 
 def at(*lambs: float) -> list[Cell]:
@@ -72,7 +65,7 @@ def test_planning_writes_nothing(results: Path) -> None:
     ],
 )
 def test_the_store_and_the_rules_decide_which_cells_run(status: str, rules: dict, row: tuple) -> None:
-    plan = planned(GRID, entry(fixed_cells(GRID, DIGITS)[0], status), **rules)
+    plan = planned(GRID, fixed_cells(GRID, DIGITS)[:1], [status], **rules)
     first = plan.rows()[0]
     assert (first.state, first.note, first.due) == row
     assert (plan.todo, plan.total) == (3 + first.due, 4)
@@ -80,28 +73,26 @@ def test_the_store_and_the_rules_decide_which_cells_run(status: str, rules: dict
 
 def test_a_longer_grid_runs_the_difference() -> None:
     longer = dataclasses.replace(GRID, grid={"method.lamb": [0.02, 0.05, 0.1]}, seeds=(0, 1, 2))
-    plan = planned(longer, *(entry(cell, "finished") for cell in fixed_cells(GRID, DIGITS)))
+    plan = planned(longer, fixed_cells(GRID, DIGITS))
     labels = ["lamb=0.02 seed=2", "lamb=0.05 seed=2", *(f"lamb=0.1 seed={seed}" for seed in (0, 1, 2))]
     assert [cell.label for cell in plan.missing] == labels
 
 
 def test_a_search_resumes_begun_candidates_before_it_proposes_more() -> None:
     cells = at(0.02, 0.03, 0.04, 0.05)
-    entries = list(map(entry, cells, ("finished", "diverged", "interrupted", "failed")))
-    plan = planned(SEARCH, *entries)
+    statuses = ["finished", "diverged", "interrupted", "failed"]
+    plan = planned(SEARCH, cells, statuses)
     assert [cell.key for cell in plan.missing] == [cells[2].key]
     assert (plan.unknown, plan.todo, plan.total) == (1, 2, 5)
     assert [candidate.cell.key for candidate in plan.searches[0].candidates] == [cell.key for cell in cells]
-    again = planned(SEARCH, *entries, retry=frozenset({"failed"}))
+    again = planned(SEARCH, cells, statuses, retry=frozenset({"failed"}))
     assert [cell.key for cell in again.missing] == [cells[2].key, cells[3].key]
 
 
 def test_points_outside_an_edited_space_do_not_count_and_a_finite_space_bounds_the_trials() -> None:
-    (far,) = at(0.09)
     narrower = dataclasses.replace(SEARCH, space={"method.lamb": FloatDistribution(0.01, 0.05)})
     finite = dataclasses.replace(SEARCH, space={"method.num_slices": CategoricalDistribution([64, 128, 256])})
-    done = entry(far, "finished")
-    assert [planned(sweep, done).unknown for sweep in (SEARCH, narrower, finite)] == [4, 5, 3]
+    assert [planned(sweep, at(0.09)).unknown for sweep in (SEARCH, narrower, finite)] == [4, 5, 3]
 
 
 @pytest.mark.parametrize(

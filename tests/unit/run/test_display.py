@@ -6,10 +6,12 @@ Run: python -m pytest tests/unit/run/test_display.py
 import dataclasses
 import io
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from simulated_sweep import entry_of, plan_of
 
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.summary import summary, summary_lines
@@ -38,12 +40,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def entry(cell: Cell, status: str, *, epoch: int = 10, value: float = math.nan) -> Entry:
-    names = {"run_id": "", "key": cell.key, "role": cell.role, "label": cell.label, "params": {"epochs": "10"}}
-    return Entry(**names, status=status, metrics={"val/probe_top1": value}, epoch=epoch)
+    return entry_of(cell, status, metrics={"val/probe_top1": value}, epoch=epoch)
 
 
-def plan(*entries: Entry, cells: tuple[Cell, ...] = (A, B, C, D)) -> Plan:
-    return Plan(SWEEP, BASE, cells, {each.key: each for each in entries})
+def plan(*entries: Entry, references: Sequence[dict[str, int]] = ()) -> Plan:
+    return plan_of(dataclasses.replace(SWEEP, references=references), entries)
 
 
 def display_of(of: Plan, *, terminal: bool = False, height: int = 25, gpus: int = 0, **options) -> Display:
@@ -81,7 +82,7 @@ def test_machines_that_do_not_come_are_noted_once(clock, machines: int, lines: i
 
 
 def test_counts_hours_best_and_time_left(clock):
-    display = display_of(plan(entry(D, "failed"), cells=(UNTRAINED, A, B, C, D)), gpus=1, budget=8.0)
+    display = display_of(plan(entry(D, "failed"), references=[{"epochs": 0}]), gpus=1, budget=8.0)
     display.started(UNTRAINED)
     display.ended(UNTRAINED, "finished", "", {"val/probe_top1": 0.9}, 0.0)  # a reference does not compete
     display.started(A)
@@ -94,7 +95,7 @@ def test_counts_hours_best_and_time_left(clock):
     display.progressed(A, 10)
     display.progressed(B, 5)
     display.ended(A, "finished", "", {"val/probe_top1": 0.75}, 3690.0)
-    # 0.9 and 0.4 of a cell in 90 s each: 138 s per cell; 1.5 are left, two at once
+    # 1.3 cells in 90 s; 1.5 are left
     assert rendered(display) == [
         "study  2/5 done  1 running  1 failed  4.10 of 8 GPU-hours  2 min left",
         "best val/probe_top1 0.750 (lamb=0.1)",
@@ -121,8 +122,8 @@ def test_on_a_pipe_cells_that_go_on_cells_that_end_and_long_silences_have_a_line
         "lamb=0.1: begun before, goes on from its last checkpoint (epoch 4 of 10)",
         "study      1/4  lamb=0.2  diverged: train/loss is nan in epoch 1  (3 s)",
         "study      2/4  lamb=0.3  val/probe_top1 0.750  (4 s)",
-        # 21 s for a tenth of a cell; 1.5 cells are left, of four that ran at most three at once
-        "study  2/4 done  1 running  0.01 CPU-worker-hours  3 min left  best val/probe_top1 0.750 (lamb=0.3)",
+        # 21 s for a tenth of a cell; 1.5 cells are left
+        "study  2/4 done  1 running  0.01 CPU-worker-hours  5 min left  best val/probe_top1 0.750 (lamb=0.3)",
     ]
 
 
@@ -151,7 +152,7 @@ def test_the_table_is_cut_to_the_terminal_and_the_status_stays_in_sight(rows: in
 
 def test_reports_that_a_resumed_cell_repeats_are_not_its_pace():
     pace = Pace()
-    pace.started("a", 0.0, 0.5)
+    pace.started("a", 0.5)
     for epoch in range(1, 6):  # at once, from the checkpoint
         pace.progressed("a", 100.0, epoch / 10)
     assert pace.seconds_left(100.0, 1) is None

@@ -57,44 +57,33 @@ def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
     [
         ({"grid": {"method.lamda": [0.1]}}, ("method.lamda", "did you mean 'method.lamb'?")),
         ({"grid": {"method.lamb": [0.1, 1.5]}}, ("method.lamb", "[0, 1]", "1.5")),
-        ({"grid": {"method.lamb": ["0.1"]}}, ("method.lamb", "number", "'0.1'")),
-        ({"grid": {"method.lamb": []}}, ("method.lamb", "list values", "()")),
         ({"grid": {"method.lamb": [0.1, 0.1]}}, ("method.lamb", "each once")),
         ({"grid": {"seed": [0, 1]}}, ("seed", "seeds=(0, 1, 2)")),
-        ({"references": ({"epoch": 0},)}, ("epoch", "did you mean 'epochs'?")),
         ({"space": {"optim.lrr": FloatDistribution(1e-4, 1e-2)}, "trials": 2}, ("optim.lrr", "'optim.lr'")),
         ({"space": {"method.lamb": FloatDistribution(0.5, 1.5)}, "trials": 2}, ("method.lamb", "[0, 1]", "1.5")),
         ({"space": {"precision": CategoricalDistribution(["fp32", "fp8"])}, "trials": 2}, ("precision", "fp8")),
         ({"space": {"optim.lr": FloatDistribution(1e-4, 1e-2)}}, ("trials", "0")),
-        ({"trials": 3}, ("trials", "3")),
         (
             {"grid": {"optim.lr": [1.0]}, "space": {"optim.lr": FloatDistribution(1e-4, 1.0)}, "trials": 1},
             ("optim.lr", "grid", "space"),
         ),
         ({"seeds": (0, 0)}, ("seeds", "(0, 0)")),
         ({"workers": 3}, ("global_batch", "128", "3 workers", "129")),
-        ({"workers": 0}, ("workers", "0")),
         ({"objective": "val/knn_top"}, ("objective", "'val/knn_top'", "did you mean 'knn_top1'?")),
         ({"objective": "test/probe_top1"}, ("objective", "val", "test/probe_top1")),
         ({"name": "My sweep"}, ("name", "My sweep")),
         ({"purpose": None}, ("purpose", "text", "None", "docstring", "purpose=__doc__")),
         ({"base": "digits"}, ("base", "TrainConfig(...) or BestOf(...)", "'digits'", "jepa_train.config.presets")),
         ({"references": {"epochs": 0}}, ("references", "tuple", "{'epochs': 0}", "comma")),
-        ({"seeds": 0}, ("seeds", "tuple", "0 (int)", "seeds=(0, 1, 2)")),
-        ({"seeds": (0, 1.5)}, ("seeds[1]", "whole number", "1.5")),
         ({"seeds": (-1,)}, ("seed", "[0, 2**31)", "-1")),
-        ({"workers": True}, ("workers", "whole number", "True")),
         ({"gpus_per_worker": "measured"}, ("gpus_per_worker", "number", "'measured'", "leave it out")),
         ({"gpus_per_worker": 0.5, "workers": 2}, ("gpus_per_worker", "one worker", "0.5 for 2 workers")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
-        ({"gpus_per_worker": -2}, ("gpus_per_worker", "-1", "0 or more", "-2")),
-        ({"grid": 3}, ("grid", "dict", "list", "3 (int)", "write grid={")),
         ({"grid": [{"method.lamb": [0.1]}, {}]}, ("grid[1]", "axis")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
-        ({"space": [FloatDistribution(1e-4, 1e-2)], "trials": 2}, ("space", "dict", "FloatDistribution", "write")),
     ],
 )
-def test_what_is_typed_wrong_is_answered_in_one_line(fields: dict, words: tuple[str, ...]):
+def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, ...]):
     with pytest.raises(ConfigError) as caught:
         make(**fields)
     assert "\n" not in str(caught.value)
