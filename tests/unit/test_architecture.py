@@ -261,6 +261,25 @@ def test_methods_and_datasets_are_never_compared_by_name():
                 assert not constants & names, f"{file.relative_to(ROOT)}:{node.lineno}"
 
 
+@pytest.mark.parametrize("package", [*OURS, "tests"])
+def test_docstrings_open_with_a_noun_phrase_or_a_verb(package: str):
+    definitions = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    opened = [
+        f"{file.relative_to(ROOT)}: {text.partition(chr(10))[0]}"
+        for file in files(package)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, definitions) and (text := ast.get_docstring(node))
+        if re.match(r"(What|Who|Whose|Whether|How|Where|When)\b", text)
+    ]
+    assert opened == []
+
+
+def test_every_test_file_states_how_to_run_it():
+    for file in files("tests"):
+        if file.stem.startswith("test_"):
+            assert re.search(r"^Run: .*pytest tests/", ast.get_docstring(ast.parse(file.read_text())) or "", re.M), file
+
+
 @pytest.mark.parametrize(
     ("source", "used"),
     [

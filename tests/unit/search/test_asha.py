@@ -57,15 +57,15 @@ def fresh(entries: Mapping[str, Entry] = {}, sweep: Sweep = SWEEP) -> Judge:
     return Judge(search.plan())
 
 
-def asked(judge: Judge, lamb: float, epoch: int, score: float, **changes: float) -> str:
-    """What becomes of a candidate."""
+def verdict(judge: Judge, lamb: float, epoch: int, score: float, **changes: float) -> str:
+    """Verdict on a candidate."""
     cell = make_cell(SWEEP, BASE, {"method.lamb": lamb, **{key.replace("_", ".", 1): v for key, v in changes.items()}})
     return judge.judge(cell.key, flatten(cell.config), {"epoch": float(epoch), "val/probe_top1": score})
 
 
 def test_verdicts_are_those_of_a_table_made_by_hand():
     judge = fresh()
-    assert [not asked(judge, *row[:3]) for row in TABLE] == [row[3] for row in TABLE]
+    assert [not verdict(judge, *row[:3]) for row in TABLE] == [row[3] for row in TABLE]
     key = make_cell(SWEEP, BASE, {"method.lamb": 0.03}).key
     assert judge.reason(key) == "early stopping at epoch 2: 0.35 is not among the best 1/3 of 3"
     assert judge.seen(make_cell(SWEEP, BASE, {"method.lamb": 0.04}).key) == {2: 0.4, 6: 0.6, 18: 0.01}
@@ -73,35 +73,35 @@ def test_verdicts_are_those_of_a_table_made_by_hand():
 
 def test_a_restart_and_repeated_reports_change_no_verdict():
     judge = fresh()
-    verdicts = [asked(judge, *row[:3]) for row in TABLE]
+    verdicts = [verdict(judge, *row[:3]) for row in TABLE]
     for count in range(len(TABLE)):
         before = fresh()
         search = SimulatedSweep(SWEEP, BASE, lambda config: [])  # noqa: ARG005
         for lamb, epoch, score, goes_on in TABLE[:count]:
-            assert asked(before, lamb, epoch, score) == asked(before, lamb, epoch, score)
+            assert verdict(before, lamb, epoch, score) == verdict(before, lamb, epoch, score)
             cell = make_cell(SWEEP, BASE, {"method.lamb": lamb})
             status = "running" if goes_on else "pruned"
             search.write(cell, status=status, epoch=epoch, rungs=before.seen(cell.key))
         after = fresh(search.entries)
-        assert [asked(after, *row[:3]) for row in TABLE[count:]] == verdicts[count:]
+        assert [verdict(after, *row[:3]) for row in TABLE[count:]] == verdicts[count:]
 
 
 def test_references_other_seeds_and_nan_are_never_stopped_and_count_for_nothing():
     judge = fresh()
-    assert asked(judge, 0.02, 2, 0.9) == ""
-    assert asked(judge, 0.02, 2, 0.1, seed=1) == ""
+    assert verdict(judge, 0.02, 2, 0.9) == ""
+    assert verdict(judge, 0.02, 2, 0.1, seed=1) == ""
     reference = make_cell(SWEEP, BASE, SWEEP.references[0])
     assert judge.judge(reference.key, flatten(reference.config), {"epoch": 2.0, "val/probe_top1": 0.1}) == ""
-    assert asked(judge, 0.04, 2, float("nan")) == ""
-    assert asked(judge, 0.03, 2, 0.8).endswith("of 2")
+    assert verdict(judge, 0.04, 2, float("nan")) == ""
+    assert verdict(judge, 0.03, 2, 0.8).endswith("of 2")
 
 
 def test_candidates_of_a_fair_ablation_compete_at_their_own_grid_point_to_minimise_a_loss():
     sweep = dataclasses.replace(SWEEP, grid={"optim.lr": [1e-3, 1e-2]}, references=())
     judge = fresh(sweep=dataclasses.replace(sweep, objective={"val/probe_top1": "min"}))
-    assert asked(judge, 0.02, 2, 0.5, optim_lr=1e-3) == ""
-    assert asked(judge, 0.02, 2, 0.9, optim_lr=1e-2) == ""
-    assert asked(judge, 0.03, 2, 0.6, optim_lr=1e-3) != ""
+    assert verdict(judge, 0.02, 2, 0.5, optim_lr=1e-3) == ""
+    assert verdict(judge, 0.02, 2, 0.9, optim_lr=1e-2) == ""
+    assert verdict(judge, 0.03, 2, 0.6, optim_lr=1e-3) != ""
 
 
 @pytest.mark.parametrize(("asha", "stops"), [(Asha(first=2, eta=3), True), (None, False)])
