@@ -60,12 +60,12 @@ class Team:
     password: str
     database: int  # its port
 
-    def run(self, command: str, **more: str) -> str:
+    def run(self, command: str) -> str:
         """Output of a command of docs/team.md, which shows nobody the password."""
         done = subprocess.run(
             shlex.split(command),
             cwd=self.folder,
-            env={**self.environment, **more},
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=1200,
@@ -180,5 +180,3 @@ def test_the_database_asks_for_its_password_and_nobody_else_has_it(team: Team) -
     secret = (team.password.encode(), team.environment["AWS_SECRET_ACCESS_KEY"].encode())
     written = {str(path): path.read_bytes() for path in team.folder.rglob("*") if path.is_file()}
     assert not [name for name, content in written.items() if any(word in content for word in secret)]
-    direct = f"postgresql+psycopg2://mlflow:{team.password}@127.0.0.1:{team.database}/mlflow"
-    assert "ok " in team.run(DOCTOR, MLFLOW_TRACKING_URI=direct)  # without the password, see Team.run

@@ -44,7 +44,6 @@ class Cluster:
 
     network: Hosts
     laptop: Host
-    stranger: Host  # on the same network, without key or token
     machines: dict[int, Host]  # by the last number of their address; the first is the head
     key: str  # of the user, its public half
 
