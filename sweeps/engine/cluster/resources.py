@@ -1,6 +1,5 @@
 """Resources of trials: the request of one trial, and the number of trials that fit at once."""
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,6 @@ from jepa_train.base.errors import ConfigError
 from sweeps.engine.spec.sweep import Sweep
 
 Node = Mapping[str, Any]  # one of ray.nodes()
-
-_FINE = 10_000  # Ray counts resources in ten-thousandths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +103,7 @@ def _workers_on(node: Node, request: Request) -> int:
         return by_cpu
     if request.gpus >= 1:
         return min(by_cpu, int(_has(node, "GPU") / request.gpus))
-    on_each = _FINE // max(1, math.ceil(request.gpus * _FINE - 1e-6))  # a fraction lies on one GPU
-    return min(by_cpu, int(_has(node, "GPU")) * on_each)
+    return min(by_cpu, int(_has(node, "GPU")) * int(1 / request.gpus + 1e-9))  # a fraction lies on one GPU
 
 
 def _has(node: Node, resource: str) -> float:

@@ -83,12 +83,6 @@ def test_machines_that_start_with_the_cluster_are_awaited_while_it_is_young(head
     assert lines == ["waiting for 2 of the cluster's machines", late]
 
 
-def test_a_cluster_file_that_is_no_yaml_is_one_line(head: SimpleNamespace) -> None:
-    head.settings("prices: [")
-    with pytest.raises(ConfigError, match=r"^.*must be YAML, got [^\n]+$"):
-        nodes.autoscaling()
-
-
 @contextlib.contextmanager
 def listening() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
