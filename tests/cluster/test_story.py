@@ -20,7 +20,7 @@ CLI_S = 600.0  # for a command that trains nothing
 LAUNCH_S = 900.0  # from a command until its sweep trains; a launch may wait 300 s for the cluster's machines
 TRAIN_S = 600.0  # for a cell to go on, or to end
 LOST_S = 900.0  # for Ray to miss a machine, and for its trial to go on elsewhere
-DOWN_S = 300.0  # for processes that were told to end
+DOWN_S = 300.0  # for processes to end
 LOST = re.compile(r"worker lost \((.*)\); goes on after epoch (\d+)")
 
 
@@ -73,9 +73,9 @@ def test_ray_asks_for_the_token_and_other_servers_listen_on_loopback(cluster: Cl
     assert not sockets & {"8265", "5000"}, "dashboard, MLflow"
     head = cluster.head.address
     for command in (f"job list --address http://{head}:52365", f"status --address {head}:6379"):
-        asked = cluster.laptop.start(f"RAY_AUTH_MODE=disabled ray {command}")
-        assert asked.wait(CLI_S, check=False) != 0
-        assert "Active" not in asked.output
+        stranger = cluster.laptop.start(f"RAY_AUTH_MODE=disabled ray {command}")
+        assert stranger.wait(CLI_S, check=False) != 0
+        assert "Active" not in stranger.output
 
 
 def test_the_token_is_in_no_log_no_store_and_no_command(cluster: Cluster) -> None:

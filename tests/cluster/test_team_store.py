@@ -132,8 +132,8 @@ def team(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[T
         plain = {name: text for name, text in os.environ.items() if not name.startswith(("JEPA_", "MLFLOW_"))}
         admins = {"PGHOST": "127.0.0.1", "PGPORT": str(database), "PGUSER": "admin", "PGPASSWORD": admin}
         roles = documented("create role").replace("PASSWORD", password).replace("sudo -u postgres ", "")
-        asked = plain | admins | {"PGDATABASE": "postgres"}
-        subprocess.run(["bash", "-c", roles], env=asked, check=True, timeout=START_S)
+        superuser = plain | admins | {"PGDATABASE": "postgres"}
+        subprocess.run(["bash", "-c", roles], env=superuser, check=True, timeout=START_S)
         keep = documented(".pgpass").replace("PASSWORD", password).replace(":5432:", f":{database}:")
         subprocess.run(["bash", "-c", keep], env=plain | {"HOME": str(home)}, check=True, timeout=START_S)
         exports = dict(line.removeprefix("export ").split("=", 1) for line in COMMANDS if line.startswith("export "))

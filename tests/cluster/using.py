@@ -69,8 +69,8 @@ class Cluster:
     def _signal_ranks(self, name: str) -> None:
         alive = [machine for machine in self.machines.values() if Path(f"/proc/{machine.init}").exists()]
         # by the process's name: -f would find the shell that asks, too
-        for asked in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in alive]:
-            asked.wait(RUN_S)
+        for command in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in alive]:
+            command.wait(RUN_S)
 
     def training(self) -> list[Host]:
         """The machines with a worker of a trial."""

@@ -113,7 +113,7 @@ def test_rdmregs_plain_form_is_ours_in_value_and_gradient():
     torch.testing.assert_close(three_products(z, target, slices), wanted)
 
 
-def test_what_differs_is_not_compared():
+def test_different_results_are_not_compared():
     z = torch.randn(5, 2, generator=generator("z"))
 
     def square(x: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def test_what_differs_is_not_compared():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the process's peak is read from /proc")
-def test_the_peak_counts_what_a_call_gives_back_and_not_what_was_there():
+def test_the_peak_counts_freed_memory_and_not_earlier_allocations():
     kept = torch.ones(1 << 24)  # 64 MB
     extra = peak_extra(lambda: kept[: 1 << 23] + 1, CPU)
     assert extra == pytest.approx(4 << 23, rel=0.1)
@@ -146,7 +146,7 @@ def test_a_new_cache_is_cold(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", command_line.BENCHMARKS)
-def test_every_benchmark_runs_and_its_numbers_hang_together(name: str):
+def test_every_benchmark_runs_and_its_numbers_agree(name: str):
     rows = list(command_line.BENCHMARKS[name](Setting(device=machine.chosen_device(), quick=True)))
     assert len({row.cells() for row in rows}) == len(rows) > 0
     for row in rows:

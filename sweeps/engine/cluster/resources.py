@@ -83,10 +83,10 @@ def room(nodes: Sequence[Node], request: Request) -> int:
     if workers >= request.workers:
         return workers // request.workers
     largest = max(nodes, key=lambda node: (_has(node, "GPU") if request.gpus else 0, _has(node, "CPU")))
-    asked = f"{request.workers} workers x ({request.cpus} CPUs + {request.gpus:g} GPUs)"
+    wanted = f"{request.workers} workers x ({request.cpus} CPUs + {request.gpus:g} GPUs)"
     has = f"{_has(largest, 'CPU'):g} CPUs and {_has(largest, 'GPU'):g} GPUs"
     raise ConfigError(
-        f"workers must fit the cluster, got {asked}, but its {len(nodes)} nodes hold {workers} such workers, and the "
+        f"workers must fit the cluster, got {wanted}, but its {len(nodes)} nodes hold {workers} such workers, and the "
         f"largest, {largest.get('NodeName', 'unnamed')}, has {has}; lower "
         f"{'workers' if workers else 'cpus_per_worker or gpus_per_worker'}"
     )

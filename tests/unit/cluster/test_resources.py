@@ -65,8 +65,8 @@ def test_a_request_that_never_fits_is_refused_in_one_line(
 
 
 def test_one_gpu_each_where_there_are_enough_and_none_otherwise() -> None:
-    given = [Request.of(CLUSTER, workers=workers, cpus=1, gpus=-1).gpus for workers in (1, 32, 33)]
-    assert given == [1, 1, 0]
+    gpus = [Request.of(CLUSTER, workers=workers, cpus=1, gpus=-1).gpus for workers in (1, 32, 33)]
+    assert gpus == [1, 1, 0]
     assert Request.of(LAPTOP, workers=1, cpus=1, gpus=-1).gpus == 0
     assert Request.of(CLUSTER, workers=1, cpus=1, gpus=0).gpus == 0
 
