@@ -261,11 +261,10 @@ def test_a_slurm_job_whose_sweep_never_began_has_failed(slurm: Path, stand: Stan
 
 
 def test_slurm_lends_the_resources_of_the_sweeps() -> None:
-    options = dict(
-        re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", (ROOT / "cluster/slurm.sh").read_text(), flags=re.MULTILINE)
-    )
-    resources = {"CPU": int(requested["cpus-per-task"]), "GPU": int(requested["gpus-per-node"])}
-    fits([{"NodeName": "node", "Resources": resources}] * int(requested["nodes"]))
+    script = (ROOT / "cluster/slurm.sh").read_text()
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", script, flags=re.MULTILINE))
+    resources = {"CPU": int(options["cpus-per-task"]), "GPU": int(options["gpus-per-node"])}
+    fits([{"NodeName": "node", "Resources": resources}] * int(options["nodes"]))
 
 
 def test_the_image_has_the_lock_s_ray_and_a_python_of_ours() -> None:
