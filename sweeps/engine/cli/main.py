@@ -148,8 +148,9 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
 
     all_facts, say = [], _printer(console)
     with ExitStack() as stack:
-        missing = any(plan is not None and plan.todo for plan in plans)
-        ready = stack.enter_context(ray_session(wait=False)) if missing else None
+        # not where another launch holds a sweep: the refusal must not wait for Ray
+        starts = any(plan is not None and plan.todo and not plan.rules.held for plan in plans)
+        ready = stack.enter_context(ray_session(wait=False)) if starts else None
         from sweeps.engine.cli.summary import summary, summary_lines
         from sweeps.engine.run.launch import Launch
         from sweeps.engine.store.reader import shown_uri

@@ -99,6 +99,8 @@ def driver_code() -> dict[str, Any]:
     file = getattr(sys.modules["__main__"], "__file__", None)
     beside = Path(file).resolve().parent if file else ROOT / "sweeps"
     modules = [] if beside == ROOT / "sweeps" else [str(module) for module in beside.glob("*.py")]
+    if beside == Path.home():  # where `ray submit` puts the sweep file
+        modules = [str(file)]
     included = [f"!/{package}{below}" for package in PACKAGES for below in ("", "/**")]
     excludes = ["/[!.]*", "/.?*", *included, "__pycache__"]  # "/*" would exclude the root itself
     return {"working_dir": str(ROOT), "excludes": excludes, "py_modules": modules}
@@ -140,14 +142,17 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
                 "object_store_memory": OBJECT_STORE_BYTES,
                 **stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir())))),
             }
-        stack.callback(ray.shutdown)
-        background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # leaving it waits for its thread
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
+        background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # Ray's processes die with its thread
         starting = background.submit(ray.init, logging_level=logging.ERROR, log_to_driver=False, **options)
+        stack.callback(ray.shutdown)
+        stack.callback(starting.exception)  # before the shutdown, the start has ended
 
         def ready() -> str:
             starting.result()
-            if threading.current_thread() is threading.main_thread():  # Ray has set a handler of its own
-                stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, _exit)  # again: Ray has set a handler of its own
             return address
 
         if wait:
@@ -171,11 +176,13 @@ def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
 def _short_path(directory: Path) -> Iterator[Path]:
     """A short link to a folder: Ray keeps Unix sockets there, whose paths must stay below 108 bytes."""
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="jepa-") as home:
-        link = Path(home) / "ray"
-        link.symlink_to(directory, target_is_directory=True)
-        yield link
-    (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short link
+    try:
+        with tempfile.TemporaryDirectory(prefix="jepa-") as home:
+            link = Path(home) / "ray"
+            link.symlink_to(directory, target_is_directory=True)
+            yield link
+    finally:
+        (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short link
 
 
 def _exit(signum: int, _: object) -> None:
