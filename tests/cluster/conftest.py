@@ -17,16 +17,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if why := missing():
         pytest.skip(why)
     with Hosts(tmp_path_factory.mktemp("hosts"), visible=PYTHON) as network:
-        laptop, stranger = network.boot("laptop", 2), network.boot("stranger", 3)
+        laptop = network.boot("laptop", 2)
         machines = {number: network.boot(name, number) for number, name in enumerate(MACHINES, start=10)}
-        for host in (laptop, stranger, *machines.values()):
+        for host in (laptop, *machines.values()):
             furnish(host)
         key = make_user(laptop)
         for machine in machines.values():
             serve_ssh(machine, key)
         fill_in(laptop, *machines.values())
         laptop.run(f"cd ~/jepa-sweeps && ray up --yes {FILLED}", timeout=UP_S)
-        yield Cluster(network, laptop, stranger, machines, key)
+        yield Cluster(network, laptop, machines, key)
 
 
 @pytest.hookimpl(wrapper=True)

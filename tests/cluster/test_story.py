@@ -4,8 +4,6 @@ The tests are one story, in this order: each goes on where the one before has le
 Run: tests/cluster/needs.sh && python -m pytest tests/cluster/test_story.py
 """
 
-import ipaddress
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -16,26 +14,14 @@ from machines import TOKEN
 from using import FILLED, Cluster, ray_logs, until
 
 FILE = "sweeps/cluster_story.py"
-CELLS = 4
+CELLS = 3
 # Bounds, not expectations: a machine may be a tenth as fast as the one that these tests were written on.
 CLI_S = 600.0  # for a command that trains nothing
 LAUNCH_S = 900.0  # from a command until its sweep trains; a launch may wait 300 s for the cluster's machines
 TRAIN_S = 600.0  # for a cell to go on, or to end
 LOST_S = 900.0  # for Ray to miss a machine, and for its trial to go on elsewhere
-DOWN_S = 300.0  # for processes that were told to end
+DOWN_S = 300.0  # for processes to end
 LOST = re.compile(r"worker lost \((.*)\); goes on after epoch (\d+)")
-# HTTP status of each socket, 0 where it speaks something else
-ASK = """
-import json, sys, urllib.error, urllib.request
-def status(address):
-    try:
-        return urllib.request.urlopen(f"http://{address}/api/version", timeout=10).status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except Exception:
-        return 0
-print(json.dumps({address: status(address) for address in sys.argv[1:]}))
-"""
 
 
 def test_a_job_whose_machine_dies_in_mid_trial_goes_on_without_it(cluster: Cluster) -> None:
@@ -75,24 +61,21 @@ def test_a_second_launch_is_refused_and_the_status_is_seen_through_a_tunnel(clus
         second = cluster.submit(FILE)
         with cluster.tunnel(5000) as address:
             status = cluster.laptop.run(f"cd ~/jepa-sweeps && MLFLOW_TRACKING_URI={address} python {FILE} --status")
-        assert re.search(r"of 4 cells; run by root@head", status), status
+        assert f"of {CELLS} cells; run by root@head" in status
         assert second.wait(CLI_S, check=False) != 0
         assert f"sweep cluster_story is being run by root@head (process {cluster.driver()})" in second.output
 
 
-def test_a_stranger_on_the_network_gets_nothing(cluster: Cluster) -> None:
-    """While a trial runs: dashboard and MLflow listen on loopback alone, HTTP asks for the token, and so does Ray."""
+def test_ray_asks_for_the_token_and_other_servers_listen_on_loopback(cluster: Cluster) -> None:
     with cluster.paused():
-        sockets = [socket for machine in cluster.machines.values() for socket in reachable(machine)]
-    assert not {socket.rpartition(":")[2] for socket in sockets} & {"8265", "5000"}
-    (cluster.stranger.home / "ask.py").write_text(ASK)
-    answers = json.loads(cluster.stranger.run(f"~/jepa-venv/bin/python ~/ask.py {' '.join(sockets)}"))
-    assert {*answers.values()} <= {0, 401}, answers
-    ray, head = "RAY_AUTH_MODE=disabled ~/jepa-venv/bin/ray", cluster.head.address
+        sockets = {socket for machine in cluster.machines.values() for socket in reachable(machine)}
+    assert "6379" in sockets
+    assert not sockets & {"8265", "5000"}, "dashboard, MLflow"
+    head = cluster.head.address
     for command in (f"job list --address http://{head}:52365", f"status --address {head}:6379"):
-        asked = cluster.stranger.start(f"{ray} {command}")
-        assert asked.wait(CLI_S, check=False) != 0
-        assert "Active" not in asked.output
+        stranger = cluster.laptop.start(f"RAY_AUTH_MODE=disabled ray {command}")
+        assert stranger.wait(CLI_S, check=False) != 0
+        assert "Active" not in stranger.output
 
 
 def test_the_token_is_in_no_log_no_store_and_no_command(cluster: Cluster) -> None:
@@ -129,14 +112,9 @@ def test_down_leaves_nothing_of_ray_behind(cluster: Cluster) -> None:
 
 
 def reachable(host: Host) -> list[str]:
-    """The sockets that listen beyond loopback, as address:port."""
+    """Ports on which a host listens beyond loopback."""
     found = re.findall(r"^LISTEN\s+\d+\s+\d+\s+(\S+):(\d+)\s", host.run("ss -Htln"), flags=re.MULTILINE)
-    return [f"{host.address}:{port}" for address, port in found if not is_loopback(address)]
-
-
-def is_loopback(address: str) -> bool:
-    plain = address.strip("[]").partition("%")[0].removeprefix("::ffff:")
-    return plain != "*" and ipaddress.ip_address(plain).is_loopback
+    return [port for address, port in found if not re.match(r"\[?(::ffff:)?127\.|\[::1\]", address)]
 
 
 def processes(host: Host) -> list[str]:

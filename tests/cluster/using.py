@@ -16,15 +16,19 @@ from machines import PROJECT, serve_ssh
 TUNNEL_S = 300.0
 MACHINES = ("head", "worker-1", "worker-2")
 FILLED = "cluster/mine.yaml"  # cluster/local.yaml with the user's values, below the project on the laptop
+LOSS = "AUTOSCALER_HEARTBEAT_TIMEOUT_S=20 RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=5000"
 RANKS = "^ray::RayTrainWo"  # of a trial: a process's name has 15 characters
 
 
 def fill_in(laptop: Host, head: Host, *workers: Host) -> None:
-    """Write FILLED: addresses, the login, the storage, and one CPU for each machine, because they share this one."""
+    """Write FILLED: addresses, the login, the storage, and one CPU for each machine, because they share this one.
+
+    A machine that does not answer for 20 s counts as lost; with Ray's own settings that takes a minute.
+    """
     text = (PROJECT / "cluster/local.yaml").read_text()
     for old, new in {
         "JEPA_STORAGE=/nfs/jepa": "JEPA_STORAGE=/mnt/shared",
-        "ray start --": "ray start --num-cpus=1 --object-store-memory=100000000 --",
+        "ray start --": f"{LOSS} ray start --num-cpus=1 --object-store-memory=100000000 --",
     }.items():
         assert old in text, f"cluster/local.yaml no longer says {old!r}"
         text = text.replace(old, new)
@@ -40,7 +44,6 @@ class Cluster:
 
     network: Hosts
     laptop: Host
-    stranger: Host  # on the same network, without key or token
     machines: dict[int, Host]  # by the last number of their address; the first is the head
     key: str  # of the user, its public half
 
@@ -66,8 +69,8 @@ class Cluster:
     def _signal_ranks(self, name: str) -> None:
         alive = [machine for machine in self.machines.values() if Path(f"/proc/{machine.init}").exists()]
         # by the process's name: -f would find the shell that asks, too
-        for asked in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in alive]:
-            asked.wait(RUN_S)
+        for command in [machine.start(f"pkill -{name} '{RANKS}' || [ $? -eq 1 ]") for machine in alive]:
+            command.wait(RUN_S)
 
     def training(self) -> list[Host]:
         """The machines with a worker of a trial."""

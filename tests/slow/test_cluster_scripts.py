@@ -66,7 +66,7 @@ def calls(home: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-def test_a_script_is_one(script: Path) -> None:
+def test_a_script_passes_bash_and_shellcheck(script: Path) -> None:
     check_script(script.read_text())
     assert os.access(script, os.X_OK)
 
@@ -156,7 +156,7 @@ JOB = str(100_000 + os.getpid() % 100_000)  # names its folder in /tmp
 
 
 @pytest.mark.parametrize(("failures", "code"), [(0, 0), (2, 0), (3, 1)])
-def test_a_machine_of_ones_own_gets_three_attempts_to_start_ray(
+def test_a_machine_of_the_local_provider_gets_three_attempts_to_start_ray(
     home: Path, stand: Stand, failures: int, code: int
 ) -> None:
     """Ray's autoscaler would never try it again."""
@@ -216,9 +216,9 @@ def slurm(home: Path, stand: Stand) -> Iterator[Path]:
 
 
 def sbatch(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "node-[7,9]", "SLURM_CPUS_PER_TASK": "16"}
-    given |= {"JEPA_CACHE": str(home / "cache"), "SLURM_SUBMIT_DIR": str(home), "HEAD": HEAD}
-    return run("slurm.sh", home, *words, **given | environment)
+    variables = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "node-[7,9]", "SLURM_CPUS_PER_TASK": "16"}
+    variables |= {"JEPA_CACHE": str(home / "cache"), "SLURM_SUBMIT_DIR": str(home), "HEAD": HEAD}
+    return run("slurm.sh", home, *words, **variables | environment)
 
 
 def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) -> None:
@@ -226,24 +226,24 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) 
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # above all not the token
     assert (slurm / ".ray/auth_token").read_text() == "token"
-    told = calls(slurm)
-    assert told[0] == "scontrol show hostnames node-[7,9]"
+    lines = calls(slurm)
+    assert lines[0] == "scontrol show hostnames node-[7,9]"
     address = f"127.0.0.1:{20000 + int(JOB) % 10000}"  # by which the other one, localhost, is reached; not node-7
     words = "lejepa_views --scale paper data.path=/a folder"
-    (step,) = [line for line in told if line.startswith("srun ")]
+    (step,) = [line for line in lines if line.startswith("srun ")]
     assert step == (
         "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=16 --no-kill --kill-on-bad-exit=0 --wait=0 "
         f"bash cluster/slurm_node.sh {address} 2 {words}"
     )
-    starts = [line for line in told if line.startswith("ray symmetric-run")]
+    starts = [line for line in lines if line.startswith("ray symmetric-run")]
     assert len(starts) == 2
     assert all(line.startswith(f"{starts[0].partition(' -- ')[0]} -- ") for line in starts)
     assert starts[0].startswith(f"ray symmetric-run --address {address} --min-nodes 2 --num-cpus=16 -- ")
-    settings = {line for line in told if line.startswith("on ")}
+    settings = {line for line in lines if line.startswith("on ")}
     assert settings == {f"on {node}: token 0 /tmp/jepa-{JOB}-{node} {slurm}/cache" for node in (0, 1)}
-    assert [line for line in told if line.startswith("python -m")] == [f"python -m sweeps {words}"]
-    assert "ray stop" in told  # on the second node, which saw that the first had ended
-    assert "forced" not in told
+    assert [line for line in lines if line.startswith("python -m")] == [f"python -m sweeps {words}"]
+    assert "ray stop" in lines  # on the second node, which saw that the first had ended
+    assert "forced" not in lines
 
 
 @pytest.mark.parametrize(("code", "lost"), [("1", ""), ("2", ""), ("0", "1")])
@@ -261,9 +261,10 @@ def test_a_slurm_job_whose_sweep_never_began_has_failed(slurm: Path, stand: Stan
 
 
 def test_slurm_lends_the_resources_of_the_sweeps() -> None:
-    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", (ROOT / "cluster/slurm.sh").read_text(), flags=re.MULTILINE))
-    resources = {"CPU": int(asked["cpus-per-task"]), "GPU": int(asked["gpus-per-node"])}
-    fits([{"NodeName": "node", "Resources": resources}] * int(asked["nodes"]))
+    script = (ROOT / "cluster/slurm.sh").read_text()
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", script, flags=re.MULTILINE))
+    resources = {"CPU": int(options["cpus-per-task"]), "GPU": int(options["gpus-per-node"])}
+    fits([{"NodeName": "node", "Resources": resources}] * int(options["nodes"]))
 
 
 def test_the_image_has_the_lock_s_ray_and_a_python_of_ours() -> None:

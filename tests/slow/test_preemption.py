@@ -79,9 +79,10 @@ def remove():
     cluster.remove_node(nodes.pop(), allow_graceful=False)
 
 def give_notice():
-    node = (folder / "trained" / "0").read_text()
-    options = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice", "--deadline-remaining-seconds=60"]
-    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", node, *options], check=True)
+    drain = "from sweeps.engine.cluster.notice import drain; print(*drain(60))"  # it joins the cluster: a process
+    done = subprocess.run([sys.executable, "-c", drain], check=True, stdout=subprocess.PIPE, text=True)
+    (folder / "drained").write_text(done.stdout)
+    new_node()  # to go to
 
 if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -92,7 +93,6 @@ if __name__ == "__main__":
         check_nodes(expected)
         with LanePool(**one, storage=folder, runner=runner, expected=expected) as pool:
             found = {"removed": reports_of(pool, {"kind": "removed"}, remove)}
-            new_node()  # to go to
             config = dataclasses.replace(DIGITS, epochs=3)
             found["noticed"] = reports_of(pool, {"cell_key": "a", **flatten(config)}, give_notice)
     cluster.shutdown()
@@ -142,6 +142,7 @@ def test_on_a_notice_a_cell_leaves_at_once_and_continues_on_another_node_from_it
     measured = [{name: value for name, value in report.items() if "system/" not in name} for report in (first, again)]
     assert measured[0] == measured[1], "its past is reported again from the checkpoint, not trained again"
     assert len(nodes) == len(set(nodes)) == 2, "nothing is placed on a node that is leaving"
+    assert (folder / "drained").read_text().split() == nodes[:1], "the head stays"
 
 
 def test_the_workers_of_a_cluster_run_the_code_of_the_driver(folder: Path) -> None:

@@ -19,19 +19,17 @@ with ray_session(1):
     ray.get(ray.remote(lambda: 1).remote())
     link = os.path.dirname(ray._private.worker._global_node.get_temp_dir_path())
     pids = [process.pid for process in psutil.Process().children(recursive=True)]
-    heard = [one.laddr.ip for pid in pids for one in psutil.Process(pid).net_connections() if one.status == "LISTEN"]
-print(json.dumps([link, pids, heard]))
+print(json.dumps([link, pids]))
 """
 
 
-def test_a_session_ends_completely_and_listens_on_loopback_alone(tmp_path: Path) -> None:
+def test_a_session_ends_completely(tmp_path: Path) -> None:
     results = tmp_path / ("long" * 30)  # longer than a socket's path may be
     environment = os.environ | {"JEPA_RESULTS": str(results), "RAY_ADDRESS": "local"}
     done = subprocess.run([sys.executable, "-c", DRIVER], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    link, pids, heard = json.loads(done.stdout.splitlines()[-1])
+    link, pids = json.loads(done.stdout.splitlines()[-1])
     assert len(pids) > 3
-    assert {address.removeprefix("::ffff:") for address in heard} == {"127.0.0.1"}
     deadline = time.monotonic() + 60
     while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
         time.sleep(0.2)

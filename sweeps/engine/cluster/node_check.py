@@ -41,22 +41,18 @@ def installed_versions() -> dict[str, str]:
 
 def problem(expected: Expected) -> str:
     """Problem of this machine, as "worker-2 has torch 2.1 instead of 2.2"; "" if it has none."""
-    reason = _other_versions(expected.versions) or _unusable_storage(expected)
-    if not reason and expected.data and not Path(expected.data).expanduser().exists():
+    here = installed_versions()
+    versions = expected.versions.items()
+    others = [f"{name} {here[name]} instead of {version}" for name, version in versions if here[name] != version]
+    # The head's file first: writing one would create a folder that is not mounted.
+    unusable = probe_error(expected.storage, expected.probe) or storage_problem(storage_path(expected.storage))
+    if others:
+        reason = f"has {', '.join(others)}"
+    elif unusable:
+        reason = f"cannot use the storage: {unusable}"
+    elif expected.data and not Path(expected.data).expanduser().exists():
         remedy = "name what every machine has under one absolute path, or a URL"
         reason = f"has no data.path {expected.data!r}: {remedy}"
-    return f"{socket.gethostname()} {reason}" if reason else ""
-
-
-def _other_versions(expected: Mapping[str, str]) -> str:
-    here = installed_versions()
-    others = [
-        f"{name} {here[name]} instead of {version}" for name, version in expected.items() if here[name] != version
-    ]
-    return f"has {', '.join(others)}" if others else ""
-
-
-def _unusable_storage(expected: Expected) -> str:
-    """Look for the head's file before writing one: a folder that is not mounted must not be created."""
-    reason = probe_error(expected.storage, expected.probe) or storage_problem(storage_path(expected.storage))
-    return f"cannot use the storage: {reason}" if reason else ""
+    else:
+        return ""
+    return f"{socket.gethostname()} {reason}"

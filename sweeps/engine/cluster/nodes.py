@@ -12,7 +12,7 @@ import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jepa_train.base.errors import ConfigError, short_repr
+from jepa_train.base.errors import ConfigError
 from jepa_train.storage.storage import storage_dir
 from sweeps.engine.cluster.folders import check_shared_storage, probe_file
 from sweeps.engine.cluster.node_check import Expected, installed_versions, problem
@@ -45,18 +45,9 @@ def nodes_to_use(note: Callable[[str], object]) -> list[Node]:
 
 
 def autoscaling() -> Mapping[str, Any]:
-    """Settings of the autoscaler of the cluster that this launch joins; {} if there is none, or no cluster.
-
-    Raises:
-        ConfigError: its file is no YAML.
-    """
+    """Settings of the autoscaler of the cluster that this launch joins; {} if there is none, or no cluster."""
     file = Path(BOOTSTRAP).expanduser()
-    if not cluster_address() or not file.is_file():
-        return {}
-    try:
-        return yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} must be YAML, got {short_repr(str(error))}; start the cluster anew") from error
+    return yaml.safe_load(file.read_text()) if cluster_address() and file.is_file() else {}
 
 
 def _worker_types(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

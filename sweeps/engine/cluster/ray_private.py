@@ -121,7 +121,7 @@ def controller_callback(started: Callable[[Any], None], failed: Callable[[Mappin
 
 
 def is_start_timeout(error: BaseException) -> bool:
-    """Whether Ray Train gave up because no machine came for its workers in time.
+    """True if Ray Train gave up because no machine came for its workers in time.
 
     Hook: WorkerGroupStartupTimeoutError. Without it, a lane ends for good where an autoscaler is slow.
     """

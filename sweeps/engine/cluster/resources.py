@@ -1,6 +1,5 @@
 """Resources of trials: the request of one trial, and the number of trials that fit at once."""
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,6 @@ from jepa_train.base.errors import ConfigError
 from sweeps.engine.spec.sweep import Sweep
 
 Node = Mapping[str, Any]  # one of ray.nodes()
-
-_FINE = 10_000  # Ray counts resources in ten-thousandths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +83,10 @@ def room(nodes: Sequence[Node], request: Request) -> int:
     if workers >= request.workers:
         return workers // request.workers
     largest = max(nodes, key=lambda node: (_has(node, "GPU") if request.gpus else 0, _has(node, "CPU")))
-    asked = f"{request.workers} workers x ({request.cpus} CPUs + {request.gpus:g} GPUs)"
+    wanted = f"{request.workers} workers x ({request.cpus} CPUs + {request.gpus:g} GPUs)"
     has = f"{_has(largest, 'CPU'):g} CPUs and {_has(largest, 'GPU'):g} GPUs"
     raise ConfigError(
-        f"workers must fit the cluster, got {asked}, but its {len(nodes)} nodes hold {workers} such workers, and the "
+        f"workers must fit the cluster, got {wanted}, but its {len(nodes)} nodes hold {workers} such workers, and the "
         f"largest, {largest.get('NodeName', 'unnamed')}, has {has}; lower "
         f"{'workers' if workers else 'cpus_per_worker or gpus_per_worker'}"
     )
@@ -106,8 +103,7 @@ def _workers_on(node: Node, request: Request) -> int:
         return by_cpu
     if request.gpus >= 1:
         return min(by_cpu, int(_has(node, "GPU") / request.gpus))
-    on_each = _FINE // max(1, math.ceil(request.gpus * _FINE - 1e-6))  # a fraction lies on one GPU
-    return min(by_cpu, int(_has(node, "GPU")) * on_each)
+    return min(by_cpu, int(_has(node, "GPU")) * int(1 / request.gpus + 1e-9))  # a fraction lies on one GPU
 
 
 def _has(node: Node, resource: str) -> float:

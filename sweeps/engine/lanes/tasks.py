@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 MAX_LOSSES = 3  # worker groups that a cell may take down with it before it counts as failed
-MAX_FAULTS = 2  # the same where it raised the error itself: others may have taken the memory, but hardly twice
 QUEUED_S = 5.0  # shorter waits for a lane are not reported
 
 Cell = dict[str, Any]  # the flat config, the folder of its checkpoints, and the rungs
@@ -59,8 +58,7 @@ class WorkerFailure(NamedTuple):
 
     reason: str = "its worker group died"  # one line
     traceback: str = ""
-    is_fault: bool = False  # the cell raised it itself: memory, the device, or the storage
-    is_outage: bool = False  # it was the storage: the cell is not to blame, and the next launch resumes it
+    is_outage: bool = False  # the storage failed: the cell is not to blame, and the next launch resumes it
 
 
 @dataclass
@@ -97,7 +95,7 @@ class Lane:
             return ending("stopped")
         gone = [address for node, address in nodes.items() if node not in alive]
         attempts = sum(lost.issubset(alive) for lost in task.losses)
-        if not gone and not leaving and attempts >= (MAX_FAULTS if failure.is_fault else MAX_LOSSES):
+        if not gone and not leaving and attempts >= MAX_LOSSES:
             status = "interrupted" if failure.is_outage else "failed"
             return ending(status, f"{failure.reason} ({attempts} attempts)", failure.traceback)
         cause = f"node {' and '.join(gone)} is gone" if gone else failure.reason

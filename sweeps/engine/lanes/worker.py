@@ -198,7 +198,6 @@ def failure_of(errors: Mapping[int, Exception]) -> WorkerFailure:
     return WorkerFailure(
         reason=f"{type(error).__name__}: {line}",
         traceback="".join(getattr(error, "__notes__", [])),
-        is_fault=_is_fault(error),
         is_outage=isinstance(error, StorageError),
     )
 

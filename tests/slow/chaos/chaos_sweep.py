@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,8 +33,8 @@ from sweeps.engine import Sweep, main
 SWEEP = Sweep(
     name="chaos_digits",
     purpose=__doc__,
-    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=8, global_batch=256),
-    grid={"method.lamb": [0.01, 0.02], "optim.lr": [1e-3, 5e-3]},
+    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=16, global_batch=256),
+    grid={"method.lamb": [0.01, 0.02]},
     references=({"epochs": 0},),
 )
 
@@ -44,19 +43,12 @@ if __name__ == "__main__":
 '''
 
 
-@dataclass(frozen=True)
-class Process:
-    """A living process of the sweep."""
-
-    pid: int
-    title: str  # the command line; Ray's workers replace it by their role
-
-    def send(self, number: signal.Signals) -> bool:
-        """Send a signal. Returns False if the process has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-            return True
-        return False
+def send(pid: int, number: signal.Signals) -> bool:
+    """Send a signal. Returns False if the process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+        return True
+    return False
 
 
 class ChaosSweep:
@@ -86,17 +78,20 @@ class ChaosSweep:
                 start_new_session=True,
             )
 
-    def processes(self, title: str = "") -> list[Process]:
-        """Living processes of this sweep whose title contains a text, whatever their parents are."""
+    def processes(self, title: str = "") -> dict[int, str]:
+        """Id -> title of the living processes of this sweep whose title contains a text, whatever their parents are.
+
+        The title is the command line; Ray's workers replace it by their role.
+        """
         wanted = f"{MARK}={self._mark}".encode()
-        found = []
+        found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it may end meanwhile
                 is_zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
                 if wanted in (folder / "environ").read_bytes().split(b"\0") and not is_zombie:
                     words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                     if title in words:
-                        found.append(Process(int(folder.name), words))
+                        found[int(folder.name)] = words
         return found
 
     def end(self) -> list[str]:
@@ -104,9 +99,9 @@ class ChaosSweep:
         until = time.monotonic() + 30
         while (left := self.processes()) and time.monotonic() < until:
             time.sleep(0.2)
-        for process in left:
-            process.send(signal.SIGKILL)
-        return [process.title for process in left]
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        return [*left.values()]
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint of an unfinished cell."""
@@ -118,9 +113,9 @@ class ChaosSweep:
         """Time at which an epoch was last completed, from the newest checkpoint; 0 without one."""
         return max(map(_written, (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt")), default=0.0)
 
-    def table(self, form: str) -> str:
+    def table(self) -> str:
         """The output of `python -m analysis`."""
-        command = [sys.executable, "-m", "analysis", NAME, "--format", form]
+        command = [sys.executable, "-m", "analysis", NAME, "--format", "csv"]
         done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
         return done.stdout or done.stderr
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from chaos_sweep import ChaosSweep
+from chaos_sweep import ChaosSweep, send
 
 Fault = Callable[[ChaosSweep, "subprocess.Popen[bytes]", random.Random], bool]
 
@@ -39,21 +39,21 @@ def corrupt_checkpoint(sweep: ChaosSweep, driver: "subprocess.Popen[bytes]", rng
     """The newest checkpoint of an unfinished cell is damaged, and all workers are killed before they write another."""
     workers = sweep.processes(WORKER)
     for worker in workers:
-        worker.send(signal.SIGSTOP)
+        send(worker, signal.SIGSTOP)
     file = sweep.newest_checkpoint()
     if file is not None:
         content = bytearray(file.read_bytes())
         for _ in range(20):
             content[rng.randrange(len(content))] ^= 0xFF
         file.write_bytes(content)
-    killed = [worker.send(signal.SIGKILL) for worker in workers]
+    killed = [send(worker, signal.SIGKILL) for worker in workers]
     return any(killed) and file is not None
 
 
 def stop_file_growth(sweep: ChaosSweep, driver: "subprocess.Popen[bytes]", rng: random.Random) -> bool:
     """No process can write to a file for some seconds, as on a full disk."""
     limits: dict[int, tuple[int, int]] = {}
-    for pid in (driver.pid, *(worker.pid for worker in sweep.processes(WORKER))):
+    for pid in (driver.pid, *sweep.processes(WORKER)):
         with contextlib.suppress(ProcessLookupError):
             limits[pid] = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, limits[pid][1]))
@@ -81,8 +81,8 @@ def refuse_writes(sweep: ChaosSweep, driver: "subprocess.Popen[bytes]", rng: ran
 
 
 def _kill_one(sweep: ChaosSweep, rng: random.Random, title: str) -> bool:
-    found = sweep.processes(title)
-    return bool(found) and rng.choice(found).send(signal.SIGKILL)
+    found = [*sweep.processes(title)]
+    return bool(found) and send(rng.choice(found), signal.SIGKILL)
 
 
 # At most two of them end worker groups of one launch: a cell that loses more is failed, by the engine's rules.

@@ -55,12 +55,11 @@ def test_a_sweep_under_faults_ends_like_an_undisturbed_one(new_sweep):
     rng, faults = random.Random(0), [*FAULTS]
     calm = new_sweep()
     assert calm.launch().wait() == 0, calm.log.read_text()
-    assert [status for _, status, _ in calm.cells()] == 5 * ["finished"]
+    assert [status for _, status, _ in calm.cells()] == 3 * ["finished"]
     while faults:  # a sweep may be complete before all of them have struck
         sweep, launches = new_sweep(), 0
         while strike(sweep, faults, rng) != 0:
             launches += 1
             assert launches < LAUNCHES, sweep.log.read_text()
         assert sweep.cells() == calm.cells()
-        for form in ("md", "csv"):
-            assert sweep.table(form) == calm.table(form)
+        assert sweep.table() == calm.table()

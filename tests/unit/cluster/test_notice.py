@@ -1,6 +1,6 @@
 """notice: the announcement of a cloud drains the node, whatever the metadata service answers before.
 
-tests/slow/test_drain.py drains a node of a real cluster.
+tests/slow/test_preemption.py drains a node of a real cluster.
 Run: python -m pytest tests/unit/cluster/test_notice.py
 """
 
