@@ -18,7 +18,8 @@ from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
-_DAMAGED = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error)
+# RuntimeError: a zip that is encrypted, or compressed by an unknown method
+_DAMAGED = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError)
 
 
 def local_folder(where: str, *, download: bool) -> Path:
@@ -75,11 +76,13 @@ def _copy(source: StoragePath, target: Path, *, packed: bool) -> None:
     content = part / "content"
     try:
         source.copy_to(part / source.name if packed else content)
-        if source.name.endswith(".zip"):  # takes no filter: its extraction never leaves the folder
-            shutil.unpack_archive(part / source.name, content)
-        elif packed:
-            shutil.unpack_archive(part / source.name, content, filter="data")
-        content.rename(target)
+        if packed:
+            _extract(part / source.name, content)
+        try:
+            content.rename(target)
+        except OSError:  # another machine, which shares the folder without its locks, was faster
+            if not target.is_dir():
+                raise
     except StorageError:
         raise
     except _DAMAGED as error:
@@ -87,3 +90,17 @@ def _copy(source: StoragePath, target: Path, *, packed: bool) -> None:
         raise ValueError(f"data.path must be a source that can be copied, got {str(source)!r} ({reason})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Extract every member; not by shutil.unpack_archive, which drops those of a zip with ".." in their names."""
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(folder)  # takes no filter: it never leaves the folder
+        return
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+        assert tar.fileobj is not None
+        tar.fileobj.seek(tar.offset)  # of the first block that is no member
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("the archive has no end marker: it has been cut off, or is damaged")
