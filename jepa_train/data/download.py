@@ -5,7 +5,6 @@ import hashlib
 import logging
 import lzma
 import shutil
-import socket
 import tarfile
 import zipfile
 import zlib
@@ -60,17 +59,16 @@ def _local_copy(where: str) -> Path:
     version = hashlib.blake2b(f"{source}\n{listing}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     target = cache_dir() / "staged" / f"{source.name.partition('.')[0] or 'data'}-{version}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(target):
+    with one_at_a_time(target) as part:
         if not target.is_dir():
             _log.info("copying %s: %d files, %.1f GB", source, len(files), sum(info.size for info in files) / 1e9)
-            _copy(source, target, packed=packed)
+            _copy(source, target, part, packed=packed)
     folders = [path for path in target.iterdir() if (path / "train").is_dir()]  # in an archive often one level down
     return folders[0] if len(folders) == 1 and not (target / "train").is_dir() else target
 
 
-def _copy(source: StoragePath, target: Path, *, packed: bool) -> None:
-    """Copy a folder, or the content of an archive; the target appears whole."""
-    part = target.with_suffix(f".{socket.gethostname()}.part")
+def _copy(source: StoragePath, target: Path, part: Path, *, packed: bool) -> None:
+    """Copy a folder, or the content of an archive, by way of `part`; the target appears whole."""
     shutil.rmtree(part, ignore_errors=True)  # from a process that was killed
     part.mkdir()
     content = part / "content"
@@ -80,7 +78,7 @@ def _copy(source: StoragePath, target: Path, *, packed: bool) -> None:
             _extract(part / source.name, content)
         try:
             content.rename(target)
-        except OSError:  # another machine, which shares the folder without its locks, was faster
+        except OSError:  # another process, without a common lock, was faster
             if not target.is_dir():
                 raise
     except StorageError:
