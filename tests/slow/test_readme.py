@@ -166,7 +166,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JEPA_RESULTS", str(folder / "store"))
         patch.setenv("HOME", str(folder))
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:/nowhere")  # no ssh
+        ssh = folder / "bin/ssh"  # no machine answers
+        ssh.parent.mkdir()
+        ssh.write_text("#!/bin/sh\nexit 255\n")
+        ssh.chmod(0o755)
+        patch.setenv("PATH", f"{ssh.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(folder)
         patch.setattr(sweeps, "__path__", [str(folder / "sweeps")])
