@@ -34,7 +34,7 @@ class _Trial:
 class TrialEvents(tune.Callback):
     """The one receiver of trial events: passes them to budget, ledger and display, in this order.
 
-    Tune asks its scheduler, which stops trials early, before. A trial's last report carries its status; see
+    Tune asks its scheduler, which stops trials early, first. A trial's last report carries its status; see
     sweeps.engine.lanes.trial.
 
     Args:
