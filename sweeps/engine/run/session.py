@@ -116,6 +116,7 @@ class Session:
             checkpoints=checkpoints_dir(plan.sweep.name),
             budget=budget,
             machines=pool.ready,
+            abandon=pool.mailbox.abandon_trial.remote,
         )
         searcher = CellSearcher(
             plan,
