@@ -10,8 +10,10 @@ from typing import Self
 from ray import tune
 from rich.console import Console
 
+from jepa_train.config.flat import unflatten
 from jepa_train.storage.paths import has_url_scheme, results_dir
 from jepa_train.storage.storage import checkpoints_dir
+from sweeps.engine.cluster.folders import check_absolute
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes, nodes_to_use, unfit_nodes_error
 from sweeps.engine.cluster.ray_private import keep_aws_keys_from_trials
@@ -66,7 +68,7 @@ class Session:
 
         Raises:
             ConfigError: a trial that can never be placed; a budget that allows not even one cell; on a cluster, nodes
-                that are not fit.
+                that are not fit, or a relative data.path.
         """
         sweep, data = plan.sweep, plan.base.data
         if self._address is None:
@@ -75,6 +77,8 @@ class Session:
             if self._address:
                 self._note(f"joined the Ray cluster at {self._address}")
                 self._expected = self._ray.enter_context(expected_of_nodes())
+        if self._address:
+            check_absolute(unflatten(point, base=plan.base).data for point in sweep.corners())
         images = "" if data.download or has_url_scheme(data.path) else data.path
         if self._expected is not None and images not in self._checked_data:
             self._checked_data.add(images)
