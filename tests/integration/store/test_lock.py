@@ -182,9 +182,9 @@ def test_a_heartbeat_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPat
 def test_a_take_over_that_does_not_get_the_file_lock_leaves_no_tag(results: Path):
     (results / "locks").mkdir()
     write_owner()
-    with FileLock(results / "locks/study.lock"):
-        with pytest.raises(ConfigError, match="is being run by ann@elsewhere"), hold("study", take_over=True):
-            raise AssertionError("held twice")
+    held_error = pytest.raises(ConfigError, match="is being run by ann@elsewhere")
+    with FileLock(results / "locks/study.lock"), held_error, hold("study", take_over=True):
+        raise AssertionError("held twice")
     assert read_owner() == {}
 
 

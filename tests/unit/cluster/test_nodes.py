@@ -18,7 +18,6 @@ import pytest
 import ray
 import yaml
 from rich.console import Console
-from simulated_sweep import plan_of
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
@@ -174,7 +173,8 @@ def test_a_launch_on_a_cluster_refuses_a_relative_data_path(monkeypatch: pytest.
     def prepare(**data: str) -> None:
         base = dataclasses.replace(DIGITS, data=DataConfig(**data))
         launch = Session(Console(quiet=True), lambda _: None, lambda: "10.0.0.1:6379")
-        launch.prepare(plan_of(Sweep(name="study", purpose="", base=base)))
+        plan: Any = SimpleNamespace(sweep=Sweep(name="study", purpose="", base=base), base=base)
+        launch.prepare(plan)
 
     monkeypatch.setattr(run_session, "expected_of_nodes", nullcontext)
     monkeypatch.setattr(run_session, "nodes_to_use", lambda _: sys.exit("accepted"))
