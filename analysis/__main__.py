@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
     except (NothingToShow, NoFolder, UnknownTable, NothingPublished) as error:
-        sys.stderr.write(f"error: {str(error.args[0]).partition(chr(10))[0]}\n")
+        sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
     sys.stdout.write(f"{text}\n")
     return 0
@@ -47,7 +47,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--store", default=store_uri(), metavar="URI", help=store)
     options = parser.parse_args(words)
     if options.name != "export" and is_url(options.output or ""):
-        parser.error(f"--output must be a folder of this machine, got {options.output!r}; only export writes to a URL")
+        output = shown(options.output)
+        parser.error(f"--output must be a folder of this machine, got {output!r}; only export writes to a URL")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
     if options.name in ("report", "figure") and len(options.of) != 1:

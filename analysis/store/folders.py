@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 from pyarrow import ArrowException, fs
 
+_SECRET = re.compile("key|secret|token|password|signature|credential", re.IGNORECASE)
+
 
 class NoFolder(LookupError):
     """The URL is wrong, or its object store cannot be reached; the message is one line."""
@@ -15,7 +17,7 @@ class NoFolder(LookupError):
 
 def is_url(where: str) -> bool:
     """True for a URL of files: s3://, gs:// or file:///. Other URLs are of MLflow stores."""
-    return where.startswith(("s3://", "gs://", "file://"))
+    return where.lower().startswith(("s3://", "gs://", "file://"))
 
 
 def below(where: str, *names: str) -> str:
@@ -32,13 +34,14 @@ def opened_folder(where: str) -> Iterator[fs.FileSystem]:
         NoFolder: the URL is wrong or has credentials, or the storage does not answer.
     """
     url, _, options = where.partition("?")
-    if is_url(where) and (re.match("[a-z0-9]+://[^/]*@", url) or re.search("(key|secret|token)[a-z_]*=", options)):
-        without_login = re.sub("//.*@", "//", url)
+    scheme, _, place = url.partition("://")
+    if is_url(where) and ({"@", ":"} & {*place.partition("/")[0]} or _SECRET.search(options)):
+        without_login = f"{scheme}://{place.rpartition('@')[2]}"
         raise NoFolder(f"{without_login} must hold no credentials; leave them to the environment")
     patience = ("&" if options else "?") + "retry_limit_seconds=10"  # Google's client would try for 15 minutes
     try:
         address = (
-            where + patience * where.startswith("gs:") if is_url(where) else str(Path(where).expanduser().absolute())
+            where + patience * (scheme.lower() == "gs") if is_url(where) else str(Path(where).expanduser().absolute())
         )
         client, path = fs.FileSystem.from_uri(address)
         yield fs.SubTreeFileSystem(path, client)

@@ -212,7 +212,9 @@ def _no_runs_yet(sweep: str, store: str) -> str:
 def _cause(error: BaseException) -> str:
     """The innermost cause of an error in one line: the message of the socket or the database."""
     inner: BaseException | None = error
-    while inner is not None:
+    seen: set[int] = set()  # causes may form a circle
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
         error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error
         inner = inner.__cause__ or inner.__context__
-    return str(error).partition("\n")[0][:160] or type(error).__name__
+    return shown(str(error).partition("\n")[0])[:160] or type(error).__name__

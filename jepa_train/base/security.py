@@ -9,10 +9,16 @@ from jepa_train.base.errors import ConfigError
 
 HIDDEN = "***"
 _SHORTEST = 8  # characters of a secret: "test" or "true" occurs in half of all texts
-# not AWS_WEB_IDENTITY_TOKEN_FILE, which is a path, nor AWS_ACCESS_KEY_ID
-_SECRET_NAME = re.compile(r"(?i)(KEY|TOKEN|SECRET|PASSW)(?!.*_(FILE|PATH|DIR|ID)$)")
+# not paths, as AWS_WEB_IDENTITY_TOKEN_FILE, GOOGLE_APPLICATION_CREDENTIALS, SSH_ASKPASS, PGPASSFILE and PWD; nor
+# AWS_ACCESS_KEY_ID and GNOME_KEYRING_CONTROL
+_SECRET_NAME = re.compile(
+    r"(?i)((^|_|API)KEYS?(?![A-Z])|TOKEN|SECRET|(?<!ASK)PASS(?!FILE)|_PWD|(?<!APPLICATION_)CREDENTIAL|CONNECTION_STRING)"
+    r"(?!.*_(FILE|PATH|DIR|ID)$)"
+)
 _LOGIN = re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]+|[^\s/@:'\"]+)@")  # a password may hold @ and /
-_QUERY = re.compile(r"(?i)([?&][\w.-]*(?:password|token|secret|signature)=)[^&\s'\"#]+")
+_QUERY = re.compile(
+    r"(?i)([?&][\w.-]*(?:password|passwd|pass|pwd|token|secret|signature|sig|key|credentials?)=)[^&\s'\"#]+"
+)
 
 T = TypeVar("T")
 
@@ -23,14 +29,20 @@ def hidden(value: T) -> T:
     return _masked(value, sorted((text for text in values if len(text) >= _SHORTEST), key=len, reverse=True))
 
 
-def clean(error: BaseException | None) -> None:
-    """Mask, in place, the secrets in the messages of an exception and its causes, before Ray logs it."""
-    while error is not None:
+def clean(error: object) -> None:
+    """Mask, in place, the secrets in the messages of an exception, its causes and arguments, before Ray logs it."""
+    left: list[object] = [error]
+    seen: set[int] = set()  # causes may form a circle
+    while left:
+        error = left.pop()
+        if not isinstance(error, BaseException) or id(error) in seen:
+            continue
+        seen.add(id(error))
         error.args = hidden(error.args)
         for name in ("strerror", "filename"):  # an OSError prints these in place of its arguments
             if isinstance(getattr(error, name, None), str):
                 setattr(error, name, hidden(getattr(error, name)))
-        error = error.__cause__ or error.__context__
+        left += [error.__cause__, error.__context__, *error.args, *getattr(error, "exceptions", ())]
 
 
 def check_open(flat: Mapping[str, Any]) -> None:

@@ -83,9 +83,11 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     Sequences become tuples and mappings dicts, with each element converted. A Protocol admits everything.
 
     Raises:
-        ValueError: another type, a number that is not finite, a string that is not in a Literal.
+        ValueError: another type, a number that is not finite or beyond 63 bits, a string that is not in a Literal.
     """
     origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if type(value) is int and value.bit_length() > 63:
+        raise ValueError(f"{key} must be below 2**63, got a number of {value.bit_length()} bits")
     if origin is Literal:
         if type(value) is not str or value not in parts:
             near = nearest(value, parts) if type(value) is str else ""

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jepa_train.base.errors import ConfigError, config_errors, nearest
+from jepa_train.base.errors import ConfigError, config_errors, nearest, short_repr
 from jepa_train.base.validation import NAMES, conformed, field_hints
 from jepa_train.config import TrainConfig
 from jepa_train.methods import METHODS, Method
@@ -136,7 +136,7 @@ def _fields(method: type[Method]) -> Mapping[str, tuple[dataclasses.Field[Any], 
 def _method_named(name: Any, base: TrainConfig) -> Method:
     """The base's own method if it has this name, otherwise that method with its defaults."""
     if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError(f"method must be a known method, got {name!r}{nearest(str(name), METHODS)}")
+        raise ConfigError(f"method must be a known method, got {short_repr(name)}{nearest(str(name), METHODS)}")
     return base.method if name == base.method.name else METHODS[name]()
 
 
@@ -146,4 +146,4 @@ def _read(key: str, text: str, kind: Any) -> Scalar:
             return {"true": True, "false": False}[text.lower()]
         return kind(text) if kind in (int, float) else text
     except (KeyError, ValueError):
-        raise ConfigError(f"{key} must be {NAMES[kind]}, got {text!r}") from None
+        raise ConfigError(f"{key} must be {NAMES[kind]}, got {short_repr(text)}") from None

@@ -62,26 +62,36 @@ def cached_array(
     target.parent.mkdir(parents=True, exist_ok=True)
     found = _read(target)
     if found is None or not current(found[1]):
-        with one_at_a_time(target):
+        with one_at_a_time(target) as part:
             found = _read(target)
             if found is None or not current(found[1]):
-                _write(target, make())
+                _write(target, part, make())
                 found = _read(target)
     assert found is not None, target
     return found
 
 
 @contextmanager
-def one_at_a_time(target: Path) -> Iterator[None]:
-    """Keep other processes out of the block that makes `target`; released when its holder dies."""
+def one_at_a_time(target: Path) -> Iterator[Path]:
+    """Keep other processes out of the block that makes `target`; released when its holder dies.
+
+    Yields the path at which to make it before it is renamed: one per machine, since machines may share the folder
+    without its locks, so that what a killed process left is overwritten; on a disk without locks, one per process.
+    """
     lock = FileLock(target.with_suffix(".lock"))
+    maker = socket.gethostname()
     try:
         lock.acquire(timeout=0)
     except Timeout:
         _log.info("waiting for another process, which is making %s", target)
         lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        _log.warning("%s has no file locks (%s): each process makes its own %s", target.parent, error, target.name)
+        maker += f".{os.getpid()}"
     try:
-        yield
+        yield target.with_suffix(f".{maker}.part")
     finally:
         lock.release()
 
@@ -107,10 +117,9 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
         return torch.from_numpy(array), facts
 
 
-def _write(target: Path, source: ArraySource) -> None:
+def _write(target: Path, part: Path, source: ArraySource) -> None:
     size = math.prod(source.shape)
     _log.info("making %s: %d images, %.1f GB", target, source.shape[0], size / 1e9)
-    part = target.with_suffix(f".{socket.gethostname()}.part")  # machines may share the folder without its locks
     console = Console(stderr=True)
     progress = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:

@@ -5,7 +5,6 @@ import hashlib
 import logging
 import lzma
 import shutil
-import socket
 import tarfile
 import zipfile
 import zlib
@@ -18,7 +17,8 @@ from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
-_DAMAGED = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error)
+# RuntimeError: a zip that is encrypted, or compressed by an unknown method
+_DAMAGED = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError)
 
 
 def local_folder(where: str, *, download: bool) -> Path:
@@ -59,27 +59,28 @@ def _local_copy(where: str) -> Path:
     version = hashlib.blake2b(f"{source}\n{listing}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     target = cache_dir() / "staged" / f"{source.name.partition('.')[0] or 'data'}-{version}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(target):
+    with one_at_a_time(target) as part:
         if not target.is_dir():
             _log.info("copying %s: %d files, %.1f GB", source, len(files), sum(info.size for info in files) / 1e9)
-            _copy(source, target, packed=packed)
+            _copy(source, target, part, packed=packed)
     folders = [path for path in target.iterdir() if (path / "train").is_dir()]  # in an archive often one level down
     return folders[0] if len(folders) == 1 and not (target / "train").is_dir() else target
 
 
-def _copy(source: StoragePath, target: Path, *, packed: bool) -> None:
-    """Copy a folder, or the content of an archive; the target appears whole."""
-    part = target.with_suffix(f".{socket.gethostname()}.part")
+def _copy(source: StoragePath, target: Path, part: Path, *, packed: bool) -> None:
+    """Copy a folder, or the content of an archive, by way of `part`; the target appears whole."""
     shutil.rmtree(part, ignore_errors=True)  # from a process that was killed
     part.mkdir()
     content = part / "content"
     try:
         source.copy_to(part / source.name if packed else content)
-        if source.name.endswith(".zip"):  # takes no filter: its extraction never leaves the folder
-            shutil.unpack_archive(part / source.name, content)
-        elif packed:
-            shutil.unpack_archive(part / source.name, content, filter="data")
-        content.rename(target)
+        if packed:
+            _extract(part / source.name, content)
+        try:
+            content.rename(target)
+        except OSError:  # another process, without a common lock, was faster
+            if not target.is_dir():
+                raise
     except StorageError:
         raise
     except _DAMAGED as error:
@@ -87,3 +88,17 @@ def _copy(source: StoragePath, target: Path, *, packed: bool) -> None:
         raise ValueError(f"data.path must be a source that can be copied, got {str(source)!r} ({reason})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Extract every member; not by shutil.unpack_archive, which drops those of a zip with ".." in their names."""
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(folder)  # takes no filter: it never leaves the folder
+        return
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+        assert tar.fileobj is not None
+        tar.fileobj.seek(tar.offset)  # of the first block that is no member
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("the archive has no end marker: it has been cut off, or is damaged")

@@ -44,6 +44,12 @@ def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> L
     labels = torch.tensor([file.label for file in files])[rows]
     cut = sum(files[row].path.startswith("train/") for row in rows.tolist())
     if corrupt:
+        for split, kept in (("train", labels[:cut]), ("test", labels[cut:])):
+            for label in (kept.bincount(minlength=len(classes)) < _LEAST[split]).nonzero().flatten().tolist():
+                folder = f"{split}/{classes[label]}/"
+                first = next(name for row in sorted(corrupt) if (name := files[row].path).startswith(folder))
+                rule = f"at least {_LEAST[split]} images in {folder} that can be read"
+                raise ValueError(f"data.path must hold {rule}, got {str(path)!r}, where {first} cannot; replace it")
         first = files[min(corrupt)].path
         _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(files), path, first)
     return LoadedDataset(
@@ -72,7 +78,8 @@ def _list(root: Path) -> tuple[tuple[str, ...], list[_File]]:
     files = []
     for split, least in _LEAST.items():
         for label, name in enumerate(classes[split]):
-            images = [item for item in _entries(root / split / name) if item[0].lower().endswith(_SUFFIXES)]
+            entries = _entries(root / split / name)
+            images = [item for item in entries if item[0].lower().endswith(_SUFFIXES) and item[1].is_file()]
             if len(images) < least:
                 rule = f"at least {least} images ({' '.join(_SUFFIXES)}) in {split}/{name}/: it has {len(images)}"
                 raise _broken(root, rule)

@@ -30,6 +30,10 @@ def identify(config: DataConfig) -> str:
         raise ConfigError(
             f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
         ) from error
+    if config.fingerprint and not found:
+        raise ConfigError(
+            f"data.fingerprint must be left out for {config.name}, which has none, got {config.fingerprint!r}"
+        )
     if config.fingerprint not in ("", found):
         raise ConfigError(
             f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "

@@ -58,7 +58,9 @@ def open_client(uri: str) -> MlflowClient:
 def root_cause(error: BaseException) -> str:
     """The innermost cause of an error in one short line, as of a socket or a database."""
     inner: BaseException | None = error
-    while inner is not None:
+    seen: set[int] = set()  # causes may form a circle
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
         error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error
         inner = inner.__cause__ or inner.__context__
     text = hidden(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))

@@ -145,6 +145,10 @@ def test_damaged_exports_are_errors_of_one_line(store: str, tmp_path: Path) -> N
     [
         (["export", "seeds", "--output", "s3://me:hunter2@b/x"], "s3://b/x must hold no credentials"),
         (["demo_lejepa", "--store", "s3://b/x?secret_key=hunter2"], "s3://b/x must hold no credentials; leave them"),
+        (["demo_lejepa", "--store", "s3://AKIA:wJal/hunter2@b/x"], "s3://b/x must hold no credentials"),
+        (["demo_lejepa", "--store", "S3://key:hunter2@b/x"], "S3://b/x must hold no credentials"),
+        (["demo_lejepa", "--store", "s3://b/x?signature=hunter2"], "s3://b/x must hold no credentials"),
+        (["demo_lejepa", "--store", "ftp://me:hunter2@b/x"], "the store ftp://b/x cannot be read"),
     ],
 )
 def test_unusable_urls_are_errors_of_one_line(

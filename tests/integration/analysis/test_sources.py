@@ -10,10 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from stores import StoreWriter
 
 from analysis import tables
 from analysis.select.selection import current
+from analysis.store import sources
 from analysis.store.cell_list import to_tags
 from analysis.store.runs import NothingToShow, load_histories, load_runs, sweeps_in
 from analysis.table.cells import Quantity, cell_of
@@ -132,6 +134,17 @@ def test_an_unreachable_server_is_named_without_its_password(monkeypatch: pytest
     with pytest.raises(NothingToShow, match=message) as caught:
         load_runs("s", "http://me:secret@127.0.0.1:9")
     assert not re.search("secret|\n", str(caught.value))
+
+
+def test_a_circle_of_causes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        error, cause = MlflowException("http://me:secret@host is down"), MlflowException("inner")
+        error.__context__, cause.__context__ = cause, error
+        raise error
+
+    monkeypatch.setattr(sources, "MlflowClient", fail)
+    with pytest.raises(NothingToShow, match=r"cannot be read \(.+\); see that"):
+        load_runs("s", "http://host:9")
 
 
 def test_tags_do_not_replace_parameters_or_the_end_of_a_run(small: Small) -> None:

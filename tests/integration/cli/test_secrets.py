@@ -22,6 +22,7 @@ from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
+from sweeps.engine.store.mlflow_client import root_cause
 from sweeps.engine.store.offline_queue import offline_files
 from sweeps.engine.store.reader import find_experiment, read_entries, shown_uri, store_uri
 
@@ -91,6 +92,12 @@ def test_a_store_is_named_without_its_password(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:canary@db/x")
     assert shown_uri() == "postgresql://***@db/x"
     assert shown("postgresql://me:p@ss/word@db:5432/x?password=pass") == "postgresql://db:5432/x?password=***"
+
+
+def test_a_circle_of_causes_has_a_root() -> None:
+    error, cause = ValueError("outer"), OSError("postgresql://me:canary@db is down")
+    error.__cause__, cause.__context__ = cause, error
+    assert root_cause(error) == "postgresql://***@db is down"
 
 
 def test_texts_of_an_untrusted_store_are_escaped_and_name_no_folder(results: Path) -> None:

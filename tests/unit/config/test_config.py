@@ -57,6 +57,9 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
     [
         (["epochs"], "epochs is not an assignment"),
         (["epochs=ten"], "epochs must be a whole number, got 'ten'"),
+        (["epochs=" + "1" * 5000], f"epochs must be a whole number, got '{'1' * 76}..."),
+        (["epochs=" + "1" * 30], "epochs must be below 2**63, got a number of 97 bits"),
+        ({"method.lamb": 10**5000}, "method.lamb must be below 2**63, got a number of 16610 bits"),
         (["epochs=1", "epochs=2"], "epochs is given twice"),
         (["model.small_stem=yes"], "model.small_stem must be true or false, got 'yes'"),
         ({"method.lamda": 0.1}, "method.lamda is not a field of the config; did you mean 'method.lamb'?"),

@@ -4,6 +4,7 @@ Run: python -m pytest tests/unit/data/test_cache.py
 """
 
 import errno
+import fcntl
 import logging
 import threading
 import time
@@ -97,3 +98,18 @@ def test_one_at_a_time_excludes_others_and_logs_that_it_waits(tmp_path, caplog):
     thread.join()
     assert order == ["first", "second"]
     assert caplog.messages == [f"waiting for another process, which is making {tmp_path / 'thing'}"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_disk_without_locks_serves_too(number, monkeypatch, caplog):
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="no"):
+            cached_array("a", source)
+        return
+    assert np.array_equal(cached_array("a", source)[0], IMAGES)
+    assert "has no file locks" in caplog.text
+    assert left() == [".npy"]

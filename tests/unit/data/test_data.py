@@ -168,7 +168,7 @@ def test_cifar_as_folders_of_images_has_a_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (DataConfig(fingerprint="0123"), "data.fingerprint must name what data.path holds, got '0123', but"),
+        (DataConfig(fingerprint="0123"), "data.fingerprint must be left out for digits, which has none, got '0123'"),
         (DataConfig(name="image_folder", path="~nobody_of_that_name"), "data.path must be a folder that can be read"),
         (DataConfig(name="cifar10"), "data.path must be set, got ''"),
     ],

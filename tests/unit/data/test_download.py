@@ -3,9 +3,11 @@
 Run: python -m pytest tests/unit/data/test_download.py
 """
 
+import errno
 import io
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,45 @@ def test_no_archive_writes_outside_its_folder(member: tuple[str, bytes, str], tm
     with pytest.raises(ConfigError, match=r"^data\.path must be a source that can be copied, got '.*a\.tar' \("):
         identify(folder_config(tmp_path / "a.tar"))
     assert (copies(), [*tmp_path.rglob("evil")]) == ([], [])
+
+
+def test_every_member_of_a_zip_is_extracted_inside_its_folder(photos: Path, tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        for file in photos.rglob("*.*"):
+            packed.write(file, file.relative_to(photos).with_name(f"..{file.name}.{file.name}"))
+        packed.writestr("../evil", "")
+    assert sum(file.is_file() for file in local_folder(f"{tmp_path}/a.zip", download=False).rglob("*")) == 19
+    assert all((cache_dir() / "staged") in file.parents for file in tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("end", [512, 1024, 1124, "encrypted"])
+def test_an_archive_that_is_cut_or_encrypted_is_refused(end: int | str, tmp_path: Path):
+    """512 bytes: after the first, empty, member; 1024: after the second; 1124: within the header of the third."""
+    file = tmp_path / ("a.zip" if end == "encrypted" else "a.tar")
+    if end == "encrypted":
+        with zipfile.ZipFile(file, "w") as packed:
+            packed.writestr("a", "")
+        content = bytearray(file.read_bytes())
+        content[6] |= 1  # flag of the member's header and of the directory's entry
+        content[content.index(b"PK\1\2") + 8] |= 1
+    else:
+        with tarfile.open(file, "w") as tar:
+            for name in "abc":
+                tar.addfile(tarfile.TarInfo(name))
+        content = file.read_bytes()[:end]
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a source that can be copied, got '.*' \(.*(no end marker|encrypted)"):
+        local_folder(str(file), download=False)
+    assert copies() == []
+
+
+def test_the_copy_of_a_faster_machine_is_used(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    def late(_: Path, target: Path) -> None:
+        shutil.copytree(photos, target)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert (local_folder("s3://bucket/photos", download=False) / "train").is_dir()
 
 
 def test_bad_urls_and_archives_are_one_line(photos: Path, tmp_path: Path):

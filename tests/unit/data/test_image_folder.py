@@ -52,6 +52,8 @@ def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
     (folder / "train" / "ant" / ".hidden.png").write_bytes(b"")
     (folder / "train" / "ant" / "notes.txt").write_text("not an image")
     (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "train" / "ant" / "folder.png").mkdir()
+    (folder / "train" / "ant" / "broken.png").symlink_to("nowhere")
     assert FOLDER.identify(folder, False) == found
     image = folder / "train" / "ant" / "0.png"
     image.rename(image.with_name("zero.png"))
@@ -146,3 +148,13 @@ def test_a_corrupt_image_is_remembered_and_looked_at_again(folder, decoded_files
     decoded_files.clear()
     assert load_splits(folder_config(folder)).skipped == 0
     assert decoded_files == [], "a complete array serves both"
+
+
+@pytest.mark.parametrize(("split", "left"), [("train", 1), ("test", 0)])
+def test_a_class_without_enough_readable_images_is_refused(split, left, folder):
+    files = sorted((folder / split / "bee").iterdir())
+    for file in [folder / "train" / "ant" / "0.png", *files[left:]]:
+        file.write_bytes(b"no image")
+    rule = rf"^data\.path must hold at least {left + 1} images in {split}/bee/ that can be read, got '.*', where "
+    with pytest.raises(ConfigError, match=rf"{rule}{split}/bee/{files[left].name} cannot; replace it$"):
+        skipping(folder)

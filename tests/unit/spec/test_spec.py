@@ -57,6 +57,7 @@ def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
     [
         ({"grid": {"method.lamda": [0.1]}}, ("method.lamda", "did you mean 'method.lamb'?")),
         ({"grid": {"method.lamb": [0.1, 1.5]}}, ("method.lamb", "[0, 1]", "1.5")),
+        ({"grid": {"method.lamb": [10**400]}}, ("method.lamb", "below 2**63")),
         ({"grid": {"method.lamb": [0.1, 0.1]}}, ("method.lamb", "each once")),
         ({"grid": {"seed": [0, 1]}}, ("seed", "seeds=(0, 1, 2)")),
         ({"space": {"optim.lrr": FloatDistribution(1e-4, 1e-2)}, "trials": 2}, ("optim.lrr", "'optim.lr'")),
