@@ -1,13 +1,11 @@
 """Checks of the folders that a launch writes to, made before anything starts, and of the storage on every node."""
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig
-from jepa_train.storage.paths import has_url_scheme
 from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
 
@@ -21,21 +19,6 @@ def check_results_folder(folder: Path) -> None:
         raise ConfigError(
             f"results must go where they can be written, got {folder}: {reason}; make room or set JEPA_RESULTS"
         )
-
-
-def check_absolute(data: Iterable[DataConfig]) -> None:
-    """Refuse a relative data.path, except of the bundled digits, which need none: on a cluster, workers run elsewhere.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    for one in data:
-        path, bundled = Path(one.path).expanduser(), one.name.startswith("digits")
-        if one.path and not bundled and not has_url_scheme(one.path) and not path.is_absolute():
-            raise ConfigError(
-                f"data.path must be absolute on a cluster, whose workers run in another folder, got {one.path!r}; "
-                f"write data.path={path.absolute()}, where every machine has the images, or a URL"
-            )
 
 
 def check_shared_storage(place: StoragePath) -> None:
