@@ -25,9 +25,8 @@ class DataConfig:
     name: str = "digits"
     path: str = field(default="", metadata=_NO_CELL)
     download: bool = field(default=False, metadata=_NO_CELL)
-    fingerprint: str = (
-        ""  # hash of an image folder's file list, filled in by preflight; identifies the data in place of the path
-    )
+    # hash of an image folder's file list, filled in by preflight; identifies the data in place of the path
+    fingerprint: str = ""
     # side in pixels of the stored images, before augmentation
     image_size: int = ruled(12, lambda pixels: pixels >= 4, "must be at least 4 px", "try 16")
     # number of training images, a stratified sample that val is carved out of

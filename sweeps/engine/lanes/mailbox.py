@@ -69,6 +69,12 @@ class Mailbox:
                 del self._tasks[ticket]
         await self._notify()
 
+    async def abandon_trial(self, owner: str) -> None:
+        """Give up the cells of a trial whose process was lost for good and cannot do so itself."""
+        for task in [*self._tasks.values()]:
+            if task.owner == owner:
+                await self.abandon(task.ticket)
+
     # Calls of a lane's workers.
 
     async def refuse(self, why: str) -> None:

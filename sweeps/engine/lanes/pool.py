@@ -61,11 +61,10 @@ class LanePool:
     _closing: bool = field(init=False, default=False)
 
     def __enter__(self) -> Self:
+        # beside the driver: the loss of another node must not end the sweep
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)(Mailbox)
-        self.mailbox = actor.remote(
-            self.num_lanes
-        )  # beside the driver: the loss of another node must not end the sweep
+        self.mailbox = actor.remote(self.num_lanes)
         for lane in range(self.num_lanes):
             thread = threading.Thread(target=self._keep, args=(lane,), name=f"lane-{lane}", daemon=True)
             thread.start()

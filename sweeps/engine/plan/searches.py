@@ -104,7 +104,7 @@ class Search:
         self._choose_best()
 
     def with_sampler(self, sampler: Sampler) -> "Search":
-        """A copy for a launch to advance; it shares the cells."""
+        """Return a copy that a launch advances; it shares the cells."""
         copied = copy.copy(self)
         copied.sampler = sampler
         copied.resumed, copied._unconfirmed = deque(self.resumed), deque(self._unconfirmed)

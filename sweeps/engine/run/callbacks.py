@@ -34,12 +34,13 @@ class _Trial:
 class TrialEvents(tune.Callback):
     """The one receiver of trial events: passes them to budget, ledger and display, in this order.
 
-    Tune asks its scheduler, which stops trials early, before. A trial's last report carries its status; see
+    Tune asks its scheduler, which stops trials early, first. A trial's last report carries its status; see
     sweeps.engine.lanes.trial.
 
     Args:
         request: resources of a trial.
         machines: number of lanes with workers; on a cluster, machines may not come.
+        abandon: gives up the cells of a trial, by its id, in the mailbox; does not wait for it.
     """
 
     ledger: Ledger
@@ -49,6 +50,7 @@ class TrialEvents(tune.Callback):
     checkpoints: StoragePath
     budget: Budget
     machines: Callable[[], int]
+    abandon: Callable[[str], object]
     _cells: dict[str, Cell] = field(default_factory=dict, init=False)
     _running: dict[str, _Trial] = field(default_factory=dict, init=False)  # by trial id
 
@@ -93,6 +95,7 @@ class TrialEvents(tune.Callback):
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """End a cell whose trial process, not its training, was lost too often: the next launch resumes it."""
+        self.abandon(trial.trial_id)  # else its lane would wait for a judgement of this trial for ever
         if trial.trial_id in self._running:
             self._end(trial, "interrupted", "the trial's process was lost", str(trial.get_error() or ""))
 

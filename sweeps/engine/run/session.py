@@ -3,13 +3,17 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
 from ray import tune
 from rich.console import Console
 
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import DataConfig
+from jepa_train.config.flat import unflatten
 from jepa_train.storage.paths import has_url_scheme, results_dir
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
@@ -66,7 +70,7 @@ class Session:
 
         Raises:
             ConfigError: a trial that can never be placed; a budget that allows not even one cell; on a cluster, nodes
-                that are not fit.
+                that are not fit, or a relative data.path.
         """
         sweep, data = plan.sweep, plan.base.data
         if self._address is None:
@@ -75,6 +79,8 @@ class Session:
             if self._address:
                 self._note(f"joined the Ray cluster at {self._address}")
                 self._expected = self._ray.enter_context(expected_of_nodes())
+        if self._address:
+            _check_absolute(unflatten(point, base=plan.base).data for point in sweep.corners())
         images = "" if data.download or has_url_scheme(data.path) else data.path
         if self._expected is not None and images not in self._checked_data:
             self._checked_data.add(images)
@@ -116,6 +122,7 @@ class Session:
             checkpoints=checkpoints_dir(plan.sweep.name),
             budget=budget,
             machines=pool.ready,
+            abandon=pool.mailbox.abandon_trial.remote,
         )
         searcher = CellSearcher(
             plan,
@@ -136,6 +143,17 @@ class Session:
         if refusal:
             raise unfit_nodes_error([refusal])
         return plan.after(searcher.searches), display.outcome
+
+
+def _check_absolute(data: Iterable[DataConfig]) -> None:
+    """Refuse a relative data.path, except of the bundled digits, which need none: a cluster's workers run elsewhere."""
+    for one in data:
+        path, bundled = Path(one.path).expanduser(), one.name.startswith("digits")
+        if one.path and not bundled and not has_url_scheme(one.path) and not path.is_absolute():
+            raise ConfigError(
+                f"data.path must be absolute on a cluster, whose workers run in another folder, got {one.path!r}; "
+                f"write data.path={path.absolute()}, where every machine has the images, or a URL"
+            )
 
 
 def _tune(plan: Plan, pool: LanePool, searcher: CellSearcher, scheduler: AshaScheduler, events: TrialEvents) -> None:

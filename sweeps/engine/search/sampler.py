@@ -70,10 +70,10 @@ class OptunaSampler:
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
             flat = flatten(changed(self._search.base, self._search.point))
             own = {key: flat[key] for key in self._space}
-            if all(contains(self._space[key], value) for key, value in own.items()) and (
-                cell := self._first_new([own])
-            ):
-                return cell
+            if all(contains(self._space[key], value) for key, value in own.items()):
+                cell = self._first_new([own])
+                if cell is not None:
+                    return cell
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
         self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self._parallel)

@@ -180,6 +180,10 @@ def _check_fields(sweep: Sweep) -> None:
         re.fullmatch(r"[a-z][a-z0-9_]*", sweep.name) is not None,
         f"name must be lower-case letters, digits and _, got {sweep.name!r}; use the file's stem",
     )
+    require(
+        sweep.scale is None or sweep.name.endswith(f"_{sweep.scale}"),
+        f"name must end in the scale, got {sweep.name!r} at {sweep.scale}; write name=f'NAME_{{scale}}'",
+    )
     known = {key: None for method in METHODS.values() for key in field_types(method)}
     for key in (*sweep.axes, *(key for point in sweep.references for key in point)):
         require(key in known, f"{key} is not a field of the config{nearest(key, known)}")
@@ -238,5 +242,6 @@ def _ends(domain: Any) -> list[Any]:
 
 
 def _check_distinct(name: str, values: Sequence[Any]) -> None:
-    distinct = 0 < len(set(values)) == len(values)
+    require(len(values) > 0, f"{name} must list at least one value, got {short_repr(values)}; leave it out")
+    distinct = len(set(values)) == len(values)
     require(distinct, f"{name} must list values, each once, got {short_repr(values)}; keep one of each")

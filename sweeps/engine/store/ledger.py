@@ -234,7 +234,8 @@ def replay_offline_queue(sweep: str) -> int:
             try:
                 writer.write(key, [one for one in operations if one.key == key])
             except Refused as error:
-                logger.warning("the store refuses what %s holds for cell %s: %s", file, key, error)
+                whose = f"cell {key}" if key else "the sweep itself"
+                logger.warning("the store refuses what %s holds for %s: %s", file, whose, error)
         file.unlink()
         count += len(operations)
     return count

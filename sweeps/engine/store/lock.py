@@ -5,6 +5,7 @@ tag of the experiment, refreshed by a heartbeat, excludes launches that share on
 is a minute old is dead.
 """
 
+import errno
 import json
 import logging
 import os
@@ -70,7 +71,7 @@ def hold(sweep: str, note: Callable[[str], object] = logger.info, *, take_over: 
 
     An owner on another machine is refused when it gives a sign of life, and taken over when its heartbeat is a minute
     old, so that a batch job which was killed and begins again elsewhere needs nobody. A launch that has lost the sweep
-    says so and ends by SIGTERM.
+    says so and ends by SIGTERM, which raises SystemExit in the block.
 
     Args:
         note: takes a line for the user.
@@ -81,20 +82,42 @@ def hold(sweep: str, note: Callable[[str], object] = logger.info, *, take_over: 
     """
     file = results_dir() / "locks" / f"{sweep}.lock"
     lease, lock = _Lease(sweep, file, note), FileLock(file)
-    other = lease.take_over() if take_over else lease.owner()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=_STOP_S if take_over else 0)
-    except Timeout:
-        raise _held_error(sweep, other) from None
-    except OSError as error:
-        raise ConfigError(f"the results folder must be writable, but {file} is not ({error.strerror})") from None
-    try:
-        lease.acquire()
-        yield
+        other = lease.take_over() if take_over else lease.owner()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=_STOP_S if take_over else 0)
+        except Timeout:
+            raise _held_error(sweep, other) from None
+        except OSError as error:
+            rule = "on a file system that has locks" if error.errno == errno.ENOLCK else "writable"
+            raise ConfigError(
+                f"the results folder must be {rule}, but {file} is not ({error.strerror}); set JEPA_RESULTS"
+            ) from None
+        with _exit_on_sigterm():
+            lease.acquire()
+            yield
     finally:
         lease.release()
         lock.release()
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit for the block, so that everything is closed and a notebook's kernel goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _exit:  # else a Ray session that outlives the block has set its own
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _exit(signum: int, _: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 class _Lease:

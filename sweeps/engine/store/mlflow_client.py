@@ -45,7 +45,7 @@ def open_client(uri: str) -> MlflowClient:
                 locks.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(locks / "store.lock"))
         try:
-            client = MlflowClient(uri)  # its registry gives the file a schema too, already here
+            client = MlflowClient(uri)  # its model registry creates the database's tables here, also for a fresh file
         except ImportError as error:
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "

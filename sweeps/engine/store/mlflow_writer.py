@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
@@ -12,11 +13,16 @@ from sweeps.engine.store.mlflow_client import BATCH, REFUSALS, TROUBLE, Refused,
 from sweeps.engine.store.offline_queue import Operation
 
 
+class _UnknownCreation(OSError):
+    """Creation of a run that may still go on in the store: a search at once would not find the run."""
+
+
 class MlflowWriter:
     """Writes the runs of one experiment.
 
     A call that failed may have been carried out all the same: the content of the run is read back after a failure, and
-    a run is searched by its cell key before it is created.
+    a run is searched by its cell key before it is created. A creation without an answer is an outage, so that the
+    search comes a pause later.
 
     Args:
         known: cell key -> run id, of the cells that have a run.
@@ -42,6 +48,8 @@ class MlflowWriter:
         apply = self._write_cell if key else self._write_sweep
         try:
             apply(key, operations)
+        except _UnknownCreation:
+            raise
         except TROUBLE:  # a cell's run may have been deleted, and is read back: a second rejection is final
             try:
                 apply(key, operations)
@@ -87,8 +95,7 @@ class MlflowWriter:
         if run is None and not new:
             raise Refused("its run is no longer there")
         if run is None:
-            tags = dict(new["tags"])
-            run = self._client.create_run(self._experiment_id, operations[0].at, tags, run_name=new["label"])
+            run = self._create_run(new, operations[0].at)
         run_id = run.info.run_id
         if new and not run.data.params:  # a new run, or one whose creator was killed
             dataset = DatasetInput(Dataset(**new["dataset"]), [InputTag("mlflow.data.context", "training")])
@@ -97,6 +104,14 @@ class MlflowWriter:
         self._run_ids[key] = run_id
         histories = [self._client.get_metric_history(run_id, name) for name in run.data.metrics]
         return {(point.key, point.step) for history in histories for point in history}
+
+    def _create_run(self, new: Mapping[str, Any], at: int) -> Run:
+        try:
+            return self._client.create_run(self._experiment_id, at, dict(new["tags"]), run_name=new["label"])
+        except TROUBLE as error:
+            if getattr(error, "error_code", "") in REFUSALS:
+                raise
+            raise _UnknownCreation(root_cause(error)) from error
 
     def _stored_run(self, key: str) -> Run | None:
         """The cell's run in the store: the known one unless it was deleted, or the oldest with the cell's key."""
@@ -112,14 +127,14 @@ class MlflowWriter:
 
     def _write_sweep(self, _: str, operations: Sequence[Operation]) -> None:
         """Write the experiment's tags and description, and the run that keeps the plan and the sweep's file."""
+        tags = {name: text for one in operations for name, text in one.tags.items()}
+        if description := next((one.description for one in reversed(operations) if one.description), ""):
+            tags["mlflow.note.content"] = description
+        for name, text in tags.items():
+            self._client.set_experiment_tag(self._experiment_id, name, text)
         for one in operations:
-            description = {"mlflow.note.content": one.description} if one.description else {}
-            for name, text in {**one.tags, **description}.items():
-                self._client.set_experiment_tag(self._experiment_id, name, text)
             if one.new:
-                run = next(iter(self._search("tags.role = 'plan'")), None) or self._client.create_run(
-                    self._experiment_id, one.at, dict(one.new["tags"]), run_name=one.new["label"]
-                )
+                run = next(iter(self._search("tags.role = 'plan'")), None) or self._create_run(one.new, one.at)
                 self._client.set_terminated(run.info.run_id, one.status, end_time=one.at)
                 self._write_files(run.info.run_id, one.files)
 

@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import storage_path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +64,14 @@ def offline_files(sweep: str) -> list[Path]:
 
 
 def read_operations(file: Path) -> list[Operation]:
-    """The operations of an offline queue."""
-    return [Operation(**json.loads(line)) for line in file.read_bytes().splitlines()]
+    """The operations of an offline queue, except lines that cannot be read (half ones, or of another version)."""
+    lines, operations = file.read_bytes().splitlines(), []
+    for line in lines:
+        with suppress(ValueError, TypeError):
+            operations.append(Operation(**json.loads(line)))
+    if len(operations) < len(lines):
+        logger.warning("%s: %d lines cannot be read and are left out", file, len(lines) - len(operations))
+    return operations
 
 
 def _folder() -> Path:

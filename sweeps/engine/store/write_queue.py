@@ -38,7 +38,9 @@ class WriteQueue:
         self._offline = OfflineQueue(sweep)
         self._refused: set[str] = set()  # cells whose refusal has been noted
         self._outage = ""  # why the store cannot be reached
-        self._changed = threading.Condition()  # guards the rest, and the offline queue
+        self._file = threading.Lock()  # guards the offline queue and _given_up; taken before _changed
+        self._given_up = False  # the offline file is complete: only another launch may write or remove it
+        self._changed = threading.Condition()  # guards the rest
         self._waiting: dict[str, list[Operation]] = {}  # by cell: what the store has not confirmed
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -56,15 +58,16 @@ class WriteQueue:
             self._closing = True
             self._changed.notify()
         self._thread.join(_CLOSE_S)
-        with self._changed:
-            left = len([*chain(*self._waiting.values())])
-            saved = not left or self._save()
+        with self._file:
+            self._given_up = True
+            left = self._left()
+            saved = not left or self._offline.save(left)
         if not left:
             return ""
         why = f"the store {self._store} cannot be reached ({self._outage or 'it does not answer'})"
         if not saved:
-            return f"{left} records are lost: {why}, and {self._offline.file} cannot be written"
-        return f"{left} records wait in {self._offline.file}: {why}; the same command writes them first"
+            return f"{len(left)} records are lost: {why}, and {self._offline.file} cannot be written"
+        return f"{len(left)} records wait in {self._offline.file}: {why}; the same command writes them first"
 
     def _run(self) -> None:
         """Write what waits until the queue is closed, then once more, or twice if the store is away."""
@@ -84,7 +87,8 @@ class WriteQueue:
         try:
             ended = self._flush()
             self._end_outage()
-            self._flushed(ended, last)
+            if not self._given_up:
+                self._flushed(ended, last)
             if last:
                 self._flush()  # what the call has added
         except TROUBLE as error:
@@ -96,11 +100,14 @@ class WriteQueue:
         with self._changed:
             batch = {key: [*operations] for key, operations in self._waiting.items()}
         for key, operations in batch.items():
+            if self._given_up:
+                break
             try:
                 self._writer.write(key, operations)
             except Refused as error:
                 if key not in self._refused:
-                    self._note(f"the store refuses what cell {key} reports ({error}); it will be missing there")
+                    what = f"what cell {key} reports" if key else "the sweep's own tags, description or plan"
+                    self._note(f"the store refuses {what} ({error}); it will be missing there")
                 self._refused.add(key)
             with self._changed:
                 del self._waiting[key][: len(operations)]
@@ -110,18 +117,23 @@ class WriteQueue:
         return ended
 
     def _begin_outage(self, reason: str) -> None:
-        with self._changed:
-            place = f"in {self._offline.file}" if self._save() else "in memory"
+        with self._file:
+            if self._given_up:
+                return
+            place = f"in {self._offline.file}" if self._offline.save(self._left()) else "in memory"
         if not self._outage:
             self._note(f"the store {self._store} cannot be reached ({reason}); metrics wait {place}; training goes on")
         self._outage = reason
 
     def _end_outage(self) -> None:
         if self._outage:
-            self._outage = ""
-            with self._changed:
+            with self._file:
+                if self._given_up:
+                    return
                 self._offline.remove()
+            self._outage = ""
             self._note(f"the store {self._store} answers again; the metrics that waited are written")
 
-    def _save(self) -> bool:
-        return self._offline.save(chain(*self._waiting.values()))
+    def _left(self) -> list[Operation]:
+        with self._changed:
+            return [*chain(*self._waiting.values())]

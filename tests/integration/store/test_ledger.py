@@ -11,11 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from stores import until
 
 from analysis.store.cell_list import recorded_cells
@@ -25,6 +27,8 @@ from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
 from sweeps.engine.store.ledger import replay_offline_queue
+from sweeps.engine.store.mlflow_client import Refused
+from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import dirty
 from sweeps.engine.store.reader import store_uri
@@ -205,7 +209,7 @@ def test_a_call_whose_answer_is_lost_doubles_nothing(call: str, monkeypatch: pyt
 
     def lost(client: MlflowClient, *args, **kwargs):
         result = carry_out(client, *args, **kwargs)
-        if len(failures) < 2:  # the writer itself tries twice
+        if len(failures) < 2:  # the writer itself tries some calls twice
             failures.append(call)
             raise MlflowException("the connection was reset")
         return result
@@ -223,13 +227,14 @@ def test_a_call_whose_answer_is_lost_doubles_nothing(call: str, monkeypatch: pyt
 
 
 def test_a_run_that_is_created_late_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server carries a creation out after the writer has created another run."""
+    """The server carries a creation out after the writer has created another run, which it does after a pause."""
     create, late = MlflowClient.create_run, []
 
     def slow(client: MlflowClient, *args, **kwargs):
         if not late and kwargs["run_name"] == "lamb=0.02":
             late.append(lambda: create(client, *args, **kwargs))
             raise MlflowException("timed out")
+        assert not late or study.notes, "a search at once would miss a creation that still goes on"
         return create(client, *args, **kwargs)
 
     study = Study()
@@ -267,6 +272,7 @@ def test_a_run_that_somebody_deletes_holds_up_no_other() -> None:
 
 def test_nobody_waits_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, let_go, answers = threading.Event(), threading.Event(), []
+    create = MlflowClient.create_run
 
     def hang(*_: object, **__: object) -> None:
         begun.set()
@@ -283,8 +289,24 @@ def test_nobody_waits_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) ->
     line = study.ledger.close()
     assert answers == [], "1,000 reports, and the end, within one call of the store"
     assert line.endswith("cannot be reached (it does not answer); the same command writes them first")
-    assert len(read_operations(offline_files("study")[0])) == int(line.split()[0]) >= 1001
-    let_go.set()
+    (file,) = offline_files("study")
+    assert len(read_operations(file)) == int(line.split()[0]) >= 1001
+    kept, thread = file.read_bytes(), next(each for each in threading.enumerate() if each.name == "ledger")
+    monkeypatch.setattr(MlflowClient, "create_run", create)
+    let_go.set()  # the store answers again
+    thread.join(60)
+    assert not thread.is_alive()
+    assert file.read_bytes() == kept, "the file is the next launch's"
+
+
+def test_unreadable_lines_of_an_offline_queue_are_left_out_with_one_note(caplog: pytest.LogCaptureFixture) -> None:
+    assert OfflineQueue("study").save([Operation(at=1, key="k"), Operation(at=2, key="k")])
+    (file,) = offline_files("study")
+    first, second = file.read_bytes().splitlines()
+    half, unknown = b'etrics": {"train/loss": 1.0}}', b'{"at": 3, "colour": "red"}'
+    file.write_bytes(b"\n".join([first, half, unknown, b'{"at": 4', second]))
+    assert [one.at for one in read_operations(file)] == [1, 2]
+    assert caplog.messages == [f"{file}: 3 lines cannot be read and are left out"]
 
 
 def test_an_offline_queue_belongs_to_one_store_and_one_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +317,48 @@ def test_an_offline_queue_belongs_to_one_store_and_one_sweep(monkeypatch: pytest
     assert read_operations(file) == [operation]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert offline_files("study") == []
+
+
+def test_nobody_waits_for_a_slow_disk(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, let_go, save = threading.Event(), threading.Event(), OfflineQueue.save
+
+    def slow(*words: Any) -> bool:
+        begun.set()
+        return let_go.wait(60) and save(*words)
+
+    study = Study()
+    study.start()
+    monkeypatch.setattr(OfflineQueue, "save", slow)
+    refuse(store, *WRITES)
+    study.epochs(1)
+    assert begun.wait(60)
+    study.epochs(2)  # returns while the file is written
+    let_go.set()
+    assert study.ledger.close()
+    assert [one.step for one in read_operations(offline_files("study")[0]) if one.metrics] == [1, 2]
+
+
+def test_the_sweeps_own_tags_are_sent_once_and_named_where_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def refused(_: MlflowClient, __: str, ___: str, value: str) -> None:
+        sent.append(value)
+        raise MlflowException("too long", error_code=INVALID_PARAMETER_VALUE)
+
+    study = Study()
+    client, sweep, _ = experiment()
+    until(lambda: client.search_runs([sweep]))
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", refused)
+    with pytest.raises(Refused):
+        MlflowWriter(client, sweep, {}, pytest.fail).write(
+            "", [Operation(at=1, tags={"a": "1"}), Operation(at=2, tags={"a": "2"})]
+        )
+    assert sent == ["2", "2"], "the last value, in both attempts"
+    study.ledger.record_cells(["a" * 16])
+    study.ledger.close()
+    assert study.notes == [
+        "the store refuses the sweep's own tags, description or plan (too long); it will be missing there"
+    ]
 
 
 def test_the_list_of_cells_grows_in_order_and_survives_an_outage(store: Path) -> None:

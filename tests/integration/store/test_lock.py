@@ -4,6 +4,7 @@ Run: python -m pytest tests/integration/store/test_lock.py
 """
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from stores import until
@@ -175,6 +177,36 @@ def test_a_heartbeat_survives_a_store_that_is_away(monkeypatch: pytest.MonkeyPat
             patch.setattr(MlflowClient, "set_experiment_tag", away)
             until(lambda: len(failures) > 1)
         until(lambda: read_owner()["beat"] > first)
+
+
+def test_a_take_over_that_does_not_get_the_file_lock_leaves_no_tag(results: Path):
+    (results / "locks").mkdir()
+    write_owner()
+    held_error = pytest.raises(ConfigError, match="is being run by ann@elsewhere")
+    with FileLock(results / "locks/study.lock"), held_error, hold("study", take_over=True):
+        raise AssertionError("held twice")
+    assert read_owner() == {}
+
+
+def test_sigterm_raises_in_the_block_and_its_handler_is_restored():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end, hold("study"):
+        signal.raise_signal(signal.SIGTERM)
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert read_owner() == {}
+
+
+def test_a_file_system_without_locks_is_named(monkeypatch: pytest.MonkeyPatch):
+    def acquire(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.FileLock, "acquire", acquire)
+    error = (
+        r"^the results folder must be on a file system that has locks, but .+study\.lock is not \(No locks available\)"
+    )
+    with pytest.raises(ConfigError, match=error), hold("study"):
+        raise AssertionError("held without a lock")
 
 
 def test_a_results_folder_that_cannot_be_written_is_one_line(results: Path):

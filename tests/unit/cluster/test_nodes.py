@@ -8,6 +8,8 @@ import importlib.metadata
 import json
 import os
 import socket
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +17,17 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
+from jepa_train.config import DataConfig
+from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster import node_check, nodes, session
 from sweeps.engine.cluster.resources import Request, room
 from sweeps.engine.cluster.session import cluster_address
+from sweeps.engine.run import session as run_session
+from sweeps.engine.run.session import Session
+from sweeps.engine.spec.sweep import Sweep
 
 AWS = {
     "max_workers": 5,
@@ -159,6 +167,26 @@ def test_a_node_is_checked_for_versions_storage_and_data(tmp_path: Path, monkeyp
         missing = dataclasses.replace(expected, data="~/data/none")
         assert node_check.problem(missing).startswith(f"{host} has no data.path '~/data/none'")
     assert list(shared.iterdir()) == []
+
+
+def test_a_launch_on_a_cluster_refuses_a_relative_data_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(**data: str) -> None:
+        base = dataclasses.replace(DIGITS, data=DataConfig(**data))
+        launch = Session(Console(quiet=True), lambda _: None, lambda: "10.0.0.1:6379")
+        plan: Any = SimpleNamespace(sweep=Sweep(name="study", purpose="", base=base), base=base)
+        launch.prepare(plan)
+
+    monkeypatch.setattr(run_session, "expected_of_nodes", nullcontext)
+    monkeypatch.setattr(run_session, "nodes_to_use", lambda _: sys.exit("accepted"))
+    with pytest.raises(ConfigError) as error:
+        prepare(name="image_folder", path="data/birds")
+    assert str(error.value) == (
+        "data.path must be absolute on a cluster, whose workers run in another folder, got 'data/birds'; "
+        f"write data.path={Path('data/birds').absolute()}, where every machine has the images, or a URL"
+    )
+    for data in ({"name": "digits"}, {"name": "cifar10", "path": "/nfs/c"}, {"name": "cifar10", "path": "s3://b/c"}):
+        with pytest.raises(SystemExit, match="accepted"):
+            prepare(**data)
 
 
 def test_an_unfit_node_is_named_and_a_draining_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,19 @@ async def test_at_a_rung_a_cell_waits_until_tune_continues_or_stops_it() -> None
     assert await waiting is True
 
 
+@scenario
+async def test_a_trial_that_is_lost_for_good_frees_the_lane_that_waits_for_it() -> None:
+    box = Mailbox(1)
+    ticket, other = await submitted(box, 2)
+    claim = await started(box, ticket)
+    waiting = asyncio.create_task(box.report(claim, {"epoch": 1}, True))
+    await asyncio.sleep(0)
+    await box.abandon_trial("trial0")
+    assert await waiting is True
+    await box.finish(claim, ending("stopped"))
+    assert await box.next(0, 1, ticket) == (other, {"n": 1})
+
+
 @pytest.mark.parametrize(
     ("failure", "status"),
     [

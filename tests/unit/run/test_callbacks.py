@@ -41,12 +41,13 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     display = Display(plan, REQUEST, console=Console(file=screen, width=200))
     ledger = open_ledger(plan, note=lambda _: None, publish=str)
     checkpoints = storage_path(tmp_path / "checkpoints")
+    abandoned: list[str] = []
     events = TrialEvents(
         ledger=ledger, display=display, judge=Judge(plan), request=REQUEST, checkpoints=checkpoints, budget=budget,
-        machines=lambda: 1,
+        machines=lambda: 1, abandon=abandoned.append,
     )  # fmt: skip
     events.announce(cell)
-    trial: Any = SimpleNamespace(trial_id="t", config=cell.trial_config)
+    trial: Any = SimpleNamespace(trial_id="t", config=cell.trial_config, get_error=lambda: None)
     for _ in range(2):  # the trial's process dies, and another relays all reports again
         events.on_trial_start(iteration=0, trials=[], trial=trial)
         for report in (WAITED, REPORT, REPORT | LOST):
@@ -56,6 +57,9 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     assert budget.left == pytest.approx(103.0, abs=0.05)
     end = REPORT | {"status": "finished", "reason": "", "traceback": ""}
     events.on_trial_result(iteration=0, trials=[], trial=trial, result=end)
+    assert abandoned == []
+    events.on_trial_error(iteration=0, trials=[], trial=trial)
+    assert abandoned == ["t"], "its lane waits no longer for the trial"
     assert ledger.close() == ""
     entry = make_plan(STUDY, FILE).entries[cell.key]
     for hours in (display.outcome.hours, 100 - budget.left, entry.device_seconds / 3600):
