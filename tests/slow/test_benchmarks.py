@@ -183,6 +183,7 @@ def test_a_run_of_all_is_printed_and_recorded(recorded: Path, capsys: pytest.Cap
 def test_a_quick_run_and_a_selection_are_not_recorded(recorded: Path, capsys: pytest.CaptureFixture[str]):
     for words in (["--quick"], ["sigreg"]):
         assert command_line.main(words) == 0
+    capsys.readouterr()
     assert command_line.main(["sigerg"]) == 2
     assert capsys.readouterr().err == "error: NAME must be a benchmark, got 'sigerg'; did you mean 'sigreg'?\n"
     assert not recorded.exists()

@@ -77,8 +77,8 @@ ROWS = [
     Row("-m sweeps doctor demo_rectified_lpjepa", r"(?m)^(ok|warning) +demo_rectified_lpjepa "),
     Row("-m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02", r"linear_top1 .*0\.[89]"),
     Row("-m jepa_train epochs=3 --checkpoints results/run1", "finished at epoch 3"),
-    Row("-m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot,sgd", r"(?s)shot10_top1.*sgd_top1"),
-    Row("sweeps/colour_folder.py data.path=~/data/cifar10", "0 finished of 2 cells", added="--status"),
+    Row("-m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot,sgd", r"(?s)sgd_top1.*shot10_top1"),
+    Row("sweeps/colour_folder.py data.path=~/data/cifar10", "2 missing of 2 cells", added="--status"),
     Row(
         "-m sweeps lejepa_lambda_views rectified_sparsity --scale small data.path=~/data/cifar10",
         "lejepa_lambda_views_small",
