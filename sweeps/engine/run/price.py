@@ -42,25 +42,25 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
         if plan.todo and not estimates:
             first = configs_left(plan)[0]
             note("no cell has finished yet: a few steps are measured for the price")
-            stack.enter_context(ray_session())
             estimates = {kind_of_config(first, request): measured(first, request)}
         return Price(plan, request, estimates, at_once, rate(autoscaling(), request))
 
 
 def measured(config: TrainConfig, request: Request) -> Estimate:
-    """Estimate from a task with the resources of one worker; on a cluster it starts no machine."""
-    if not workers_on(alive(ray.nodes()), request):
-        return Estimate(0.0, "not measured: no machine that could run it is up")
-    task = ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=0)(seconds_per_epoch)
-    seconds = task.remote(config, workers=request.workers, threads=request.cpus)
-    try:
-        return Estimate(ray.get(seconds, timeout=LIMIT_S), "measured")
-    except GetTimeoutError:
-        ray.cancel(seconds, force=True)
-        problem = f"it takes longer than {LIMIT_S:.0f} s"
-    except RayError as error:
-        problem = f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else str(error)
-    return Estimate(0.0, f"not measured: {problem.strip().splitlines()[0]}")
+    """Estimate from a task with the resources of one worker, in a Ray of its own if none is up; starts no machine."""
+    with ray_session():
+        if not workers_on(alive(ray.nodes()), request):
+            return Estimate(0.0, "not measured: no machine that could run it is up")
+        task = ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=0)(seconds_per_epoch)
+        seconds = task.remote(config, workers=request.workers, threads=request.cpus)
+        try:
+            return Estimate(ray.get(seconds, timeout=LIMIT_S), "measured")
+        except GetTimeoutError:
+            ray.cancel(seconds, force=True)
+            problem = f"it takes longer than {LIMIT_S:.0f} s"
+        except RayError as error:
+            problem = f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else str(error)
+        return Estimate(0.0, f"not measured: {problem.strip().splitlines()[0]}")
 
 
 def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1) -> float:
