@@ -168,7 +168,7 @@ def test_take_over_ends_a_living_launch() -> None:
     first = launched("600")
     assert first.stdout.readline() == "held\n"
     second = launched("1", "--take-over")
-    assert first.wait(120) == -signal.SIGTERM
+    assert first.wait(120) == 128 + signal.SIGTERM
     assert "was taken over by" in first.stdout.read()
     assert second.wait(120) == 0
     assert second.stdout.read().endswith("held\n")
