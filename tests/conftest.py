@@ -5,6 +5,7 @@ Run: python -m pytest FILE, or everything with `make test` and `make test-slow`.
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -28,6 +29,8 @@ for name in ("no_proxy", "NO_PROXY"):  # servers of the tests are on loopback
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 os.environ["RAY_ADDRESS"] = "local"  # never join a cluster that runs on this machine
 os.environ["OMP_NUM_THREADS"] = "1"  # also for Ray's workers: threads that wait for each other crawl on busy cores
+if not Path("/dev/nvidiactl").exists():  # kernels run on the CPU; read when Triton is imported, by a conftest.py below
+    os.environ["TRITON_INTERPRET"] = "1"
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: Ray's workers would wait for all other tests
 
 
@@ -36,8 +39,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("numprocesses", None):
         torch = importlib.import_module("torch")
         torch.set_num_threads(1)  # two workers share two cores; results do not depend on the machine
-        if not torch.cuda.is_available():
-            os.environ["TRITON_INTERPRET"] = "1"  # read at Triton's import: kernels run on the CPU
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
