@@ -10,12 +10,13 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
-from analysis.store.sources import RunSource
+from analysis.store.sources import RunSource, open_source
 from analysis.table.build import FinishedTable, TableSpec
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
@@ -72,8 +73,11 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
         UnknownTable: see find_table.
         NothingToShow: nothing to build it from yet.
     """
-    found = find_table(name, store, scale)
-    return found.finish(found.load(store)).render(format)
+    source: str | RunSource = store or store_uri()
+    with suppress(NothingToShow):  # which load raises again
+        source = open_source(source)  # once, for both
+    found = find_table(name, source, scale)
+    return found.finish(found.load(source)).render(format)
 
 
 def experiment_of(sweep: str, store: str | RunSource, scale: str = "") -> str:

@@ -87,7 +87,7 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     """
     origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
     if type(value) is int and value.bit_length() > 63:
-        raise ValueError(f"{key} must be below 2**63, got a number of {value.bit_length()} bits")
+        raise ValueError(f"{key} must be below 2**63, got a number of {value.bit_length()} bits; write a smaller one")
     if origin is Literal:
         if type(value) is not str or value not in parts:
             near = nearest(value, parts) if type(value) is str else ""

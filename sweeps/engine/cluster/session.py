@@ -5,11 +5,9 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.cluster.folders import check_results_folder
 from sweeps.engine.cluster.ray_private import address_of_this_machine, on_loopback, silence_raylets
+from sweeps.engine.sigterm import exit_on_sigterm
 
 OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel through files
 ROOT = Path(__file__).parents[3]
@@ -98,9 +97,12 @@ def driver_code() -> dict[str, Any]:
         return {}
     file = getattr(sys.modules["__main__"], "__file__", None)
     beside = Path(file).resolve().parent if file else ROOT / "sweeps"
-    modules = [] if beside == ROOT / "sweeps" else [str(module) for module in beside.glob("*.py")]
-    if beside == Path.home():  # where `ray submit` puts the sweep file
+    if beside == ROOT / "sweeps":  # they are in the packages
+        modules = []
+    elif beside == Path.home():  # `ray submit` puts the sweep file there, beside the user's own files
         modules = [str(file)]
+    else:
+        modules = [str(module) for module in beside.glob("*.py")]
     included = [f"!/{package}{below}" for package in PACKAGES for below in ("", "/**")]
     excludes = ["/[!.]*", "/.?*", *included, "__pycache__"]  # "/*" would exclude the root itself
     return {"working_dir": str(ROOT), "excludes": excludes, "py_modules": modules}
@@ -142,8 +144,7 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
                 "object_store_memory": OBJECT_STORE_BYTES,
                 **stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir())))),
             }
-        if threading.current_thread() is threading.main_thread():
-            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
+        catch_sigterm = stack.enter_context(exit_on_sigterm())
         background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # Ray's processes die with its thread
         starting = background.submit(ray.init, logging_level=logging.ERROR, log_to_driver=False, **options)
         stack.callback(ray.shutdown)
@@ -151,8 +152,7 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
 
         def ready() -> str:
             starting.result()
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, _exit)  # again: Ray has set a handler of its own
+            catch_sigterm()  # again: Ray has set a handler of its own
             return address
 
         if wait:
@@ -183,7 +183,3 @@ def _short_path(directory: Path) -> Iterator[Path]:
             yield link
     finally:
         (directory / "session_latest").unlink(missing_ok=True)  # it leads through the short link
-
-
-def _exit(signum: int, _: object) -> None:
-    raise SystemExit(128 + signum)

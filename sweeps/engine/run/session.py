@@ -146,10 +146,10 @@ class Session:
 
 
 def _check_absolute(data: Iterable[DataConfig]) -> None:
-    """Refuse a relative data.path, except of the bundled digits, which need none: a cluster's workers run elsewhere."""
+    """Refuse a relative data.path: a cluster's workers run in another folder."""
     for one in data:
-        path, bundled = Path(one.path).expanduser(), one.name.startswith("digits")
-        if one.path and not bundled and not has_url_scheme(one.path) and not path.is_absolute():
+        path = Path(one.path).expanduser()
+        if one.path and not has_url_scheme(one.path) and not path.is_absolute():
             raise ConfigError(
                 f"data.path must be absolute on a cluster, whose workers run in another folder, got {one.path!r}; "
                 f"write data.path={path.absolute()}, where every machine has the images, or a URL"

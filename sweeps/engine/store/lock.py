@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
+from sweeps.engine.sigterm import exit_on_sigterm
 from sweeps.engine.store.experiment import open_experiment
 from sweeps.engine.store.mlflow_client import TROUBLE
 from sweeps.engine.store.provenance import user
@@ -94,30 +95,12 @@ def hold(sweep: str, note: Callable[[str], object] = logger.info, *, take_over: 
             raise ConfigError(
                 f"the results folder must be {rule}, but {file} is not ({error.strerror}); set JEPA_RESULTS"
             ) from None
-        with _exit_on_sigterm():
+        with exit_on_sigterm():
             lease.acquire()
             yield
     finally:
         lease.release()
         lock.release()
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit for the block, so that everything is closed and a notebook's kernel goes on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is _exit:  # else a Ray session that outlives the block has set its own
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-def _exit(signum: int, _: object) -> None:
-    raise SystemExit(128 + signum)
 
 
 class _Lease:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from stores import StoreWriter
 
@@ -55,6 +56,14 @@ class Small:
 def small(tmp_path: Path, template: bytes) -> Small:
     (tmp_path / "mlflow.db").write_bytes(template)
     return Small(tmp_path / "mlflow.db")
+
+
+def test_a_table_opens_the_store_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.cell("a")
+    opened = []
+    monkeypatch.setattr(sources, "MlflowClient", lambda uri: opened.append(uri) or MlflowClient(uri))
+    tables.table("s", small.uri)
+    assert opened == [small.uri]
 
 
 def test_two_runs_of_a_cell_are_not_two_seeds(small: Small) -> None:
