@@ -7,11 +7,13 @@ import hashlib
 import itertools
 import math
 import sqlite3
+from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from stores import START, StoreWriter
 
 BEST_LAMB = {2: 0.01, 4: 0.02, 8: 0.05}
@@ -19,7 +21,6 @@ LAMBS = (0.005, 0.01, 0.02, 0.05, 0.1)
 COMMON = {"method": "lejepa", "epochs": 3, "seed": 0, "optim.lr": 0.001, "data.name": "digits", "views.num_local": 0}
 COMMON |= {"model.encoder": "test_resnet", "probe.protocols": "linear"}
 CODE = {"mlflow.source.git.commit": "c0ffee", "git_dirty": "false", "mlflow.user": "ada", "host": "here"}
-METRIC_COLUMNS = "key, value, timestamp, step, run_uuid, is_nan"
 GOALS = [{"metric": "val/probe_top1", "direction": "max", "over": "", "power": 0.0}]
 
 
@@ -39,8 +40,7 @@ class PaperStore:
     def __init__(self, file: Path) -> None:
         self._writer = StoreWriter(f"sqlite:///{file}")
         self._file = file
-        self._rows: dict[str, list[tuple[Any, ...]]] = {"params": [], "tags": [], "metrics": [], "latest_metrics": []}
-        self._runs: list[tuple[Any, ...]] = []
+        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)  # by table
 
     def sweep(self, name: str, grid: Any, seeds: tuple[int, ...], **present: Any) -> str:
         grids = grid if isinstance(grid, list) else [grid]
@@ -57,32 +57,26 @@ class PaperStore:
         """Add a run; a list of values is a curve from epoch 1 on."""
         label = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
         key = hashlib.sha256(f"{sweep} {label}".encode()).hexdigest()[:32]
-        at = START + 60_000 * len(self._runs)
+        at = START + 60_000 * len(self._rows["runs"])
         tags = {"role": "cell", "status": "finished", "reason": "", "workers": "1", "cell_key": key[:16]} | tags
         tags = {"device_seconds": "36.0", "epoch": "3", "mlflow.runName": label} | tags | CODE
-        over = "FAILED" if tags["status"] == "failed" else "FINISHED"
-        self._runs.append((key, label, over, at, at + 36_000, f"/nowhere/{key}", sweep))
-        self._rows["params"] += [(name, str(value), key) for name, value in (COMMON | params).items()]
-        self._rows["tags"] += [(name, value, key) for name, value in tags.items()]
+        run = {"run_uuid": key, "name": label, "experiment_id": sweep, "start_time": at, "end_time": at + 36_000}
+        run |= {"status": "FAILED" if tags["status"] == "failed" else "FINISHED", "artifact_uri": f"/nowhere/{key}"}
+        self._rows["runs"].append(run | {"source_type": "UNKNOWN", "user_id": "ada", "lifecycle_stage": "active"})
+        for table, values in (("params", COMMON | params), ("tags", tags)):
+            self._rows[table] += [{"key": name, "value": str(text), "run_uuid": key} for name, text in values.items()]
         for name, value in metrics.items():
-            curve = value if isinstance(value, list) else [value]
-            points = [(name, float(number), at, epoch, key) for epoch, number in enumerate(curve, 1)]
+            points = [
+                {"key": name, "value": float(number), "timestamp": at, "step": epoch, "run_uuid": key, "is_nan": 0}
+                for epoch, number in enumerate(value if isinstance(value, list) else [value], 1)
+            ]
             self._rows["metrics"] += points
             self._rows["latest_metrics"].append(points[-1])
 
     def write(self) -> None:
-        with closing(sqlite3.connect(self._file)) as store:
-            store.executemany(
-                "insert into runs (run_uuid, name, source_type, user_id, status, start_time, end_time, lifecycle_stage,"
-                " artifact_uri, experiment_id) values (?, ?, 'UNKNOWN', 'ada', ?, ?, ?, 'active', ?, ?)",
-                self._runs,
-            )
+        with closing(sqlite3.connect(self._file)) as store, store:
             for table, rows in self._rows.items():
-                columns = "key, value, run_uuid" if table in ("params", "tags") else METRIC_COLUMNS
-                marks = ", ".join("?" * len(columns.split(",")))
-                marks = marks if "is_nan" not in columns else "?, ?, ?, ?, ?, 0"
-                store.executemany(f"insert into {table} ({columns}) values ({marks})", rows)
-            store.commit()
+                pd.DataFrame(rows).to_sql(table, store, if_exists="append", index=False)
 
 
 def fill(file: Path) -> None:

@@ -3,14 +3,12 @@
 Run: python -m pytest tests/integration/cli/test_doctor.py
 """
 
-import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jepa_train.storage.storage import StorageError
 from sweeps.__main__ import main
 from sweeps.engine.cli import doctor
 
@@ -48,38 +46,26 @@ def test_a_fresh_machine_is_ready_and_doctor_writes_nothing(results: Path, exami
     assert not results.exists()
 
 
-def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> None:
-        raise StorageError("data.path 's3://bucket/x' cannot be read (no network)")
-
+def test_the_data_of_a_sweep_is_checked(examined: Doctor) -> None:
     found = examined("colour_folder", "demo_two_workers", "data.path=/nowhere")
     assert found["colour_folder"].startswith("problem colour_folder data.path must be a folder, got '/nowhere'")
     assert found["demo_two_workers"].startswith("warning demo_two_workers base is the best cell of sweep 'demo_lejepa'")
-    monkeypatch.setattr("sweeps.engine.plan.plan.resolved_base", away)
-    assert examined("colour_folder")["colour_folder"].endswith("cannot be read (no network)")
 
 
 @pytest.mark.parametrize(
-    ("variables", "name", "line"),
+    ("variable", "text", "name", "line"),
     [
-        ({"RAY_ADDRESS": "127.0.0.1:9"}, "Ray", "problem Ray .*got nothing from 127.0.0.1:9"),
-        ({"MLFLOW_TRACKING_URI": "http://me:canary@127.0.0.1:9"}, "store", "problem store .*; start the server"),
-        (
-            {"MLFLOW_TRACKING_URI": "postgresql+pg8000://me:canary@127.0.0.1:1/mlflow"},
-            "store",
-            "problem store MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is",
-        ),
-        ({"JEPA_RESULTS": "/etc/passwd/x"}, "results", "problem results .* set JEPA_RESULTS"),
-        ({"JEPA_STORAGE": "s3://me:canary@bucket"}, "storage", "problem storage .* must hold no credentials"),
-        ({"JEPA_STORAGE": "nfs"}, "storage", "warning storage .*; mount it"),
-        ({"JEPA_STORAGE": "."}, "storage", "ok storage .* can be written to"),
+        ("RAY_ADDRESS", "127.0.0.1:9", "Ray", "problem Ray .*got nothing from 127.0.0.1:9"),
+        ("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9", "store", "problem store .*; start the server"),
+        ("JEPA_RESULTS", "/etc/passwd/x", "results", "problem results .* set JEPA_RESULTS"),
+        ("JEPA_STORAGE", "s3://me:canary@bucket", "storage", "problem storage .* must hold no credentials"),
+        ("JEPA_STORAGE", ".", "storage", "ok storage .* can be written to"),
     ],
 )
 def test_findings_by_environment(
-    variables: dict[str, str], name: str, line: str, examined: Doctor, monkeypatch: pytest.MonkeyPatch
+    variable: str, text: str, name: str, line: str, examined: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in variables.items():
-        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv(variable, text)
     if name != "Ray":
         monkeypatch.setattr(doctor, "CHECKS", [check for check in doctor.CHECKS if check.__name__ != "_ray"])
     found = examined()
@@ -97,9 +83,3 @@ def test_an_sqlite_store_and_metrics_that_wait(results: Path, template: bytes, e
     assert found["offline"].startswith("warning offline queue 2.0 MB of metrics wait for the store; the next launch")
     file.write_text("no database" * 100)
     assert examined()["store"].startswith("problem store")
-
-
-def test_packages_out_of_bounds(examined: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9" if name == "timm" else version(name))
-    assert examined()["packages"].startswith("problem packages timm is 0.9, not >=1.0.20; pip install")

@@ -20,10 +20,8 @@ from jepa_train.config.presets import DIGITS
 from sweeps.__main__ import main as sweeps_main
 from sweeps.engine.cli import status as status_module
 from sweeps.engine.cli.main import main
-from sweeps.engine.cli.status import status
 from sweeps.engine.plan.describe import experiment_tags
 from sweeps.engine.plan.plan import make_plan
-from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import store_uri
@@ -97,32 +95,26 @@ def test_a_dry_run_shows_the_state_of_every_cell(file: Path, command: Command) -
     assert [cell["key"] for cell in facts["cells"]] == [cell.key for cell in cells.values()]
 
 
-def test_status_of_a_sweep_that_runs(file: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     class Owner:
         description = "me on this machine"
 
-    record(file, {"lamb=0.02": ("finished", 20, "", 400), "lamb=0.05": ("running", 5, "", 100)})
+    runs = {"lamb=0.02": ("running", 5, "", 100), "lamb=0.05": ("failed", 20, "OutOfMemoryError: 80 GiB")}
+    cells = record(file, runs | {"lamb=0.1": ("finished", 20, "", 400)})
+    text = command("--status")
+    assert text.startswith("study: 1 missing, 1 finished, 1 failed of 3 cells; no launch runs it\n")
+    assert f"failed      {cells['lamb=0.05'].key}  lamb=0.05: OutOfMemoryError: 80 GiB" in text
     monkeypatch.setattr(status_module, "holder_of", lambda _: Owner)
-    facts = status(GRID)
-    assert facts["states"] == {"missing": 1, "running": 1, "finished": 1}
-    assert facts["running"][0] | {"key": ""} == {
-        "key": "", "label": "lamb=0.05", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55
-    }  # fmt: skip
+    (facts,) = json.loads(command("--status", "--json"))["sweeps"]
+    assert facts["states"] == {"running": 1, "finished": 1, "failed": 1}
+    running = {"label": "lamb=0.02", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55}
+    assert facts["running"] == [{"key": cells["lamb=0.02"].key} | running]
     assert facts["device_hours"] == pytest.approx(500 / 3600)
-    assert facts["seconds_left"] == pytest.approx(400 * 1.75)  # 500 s for 1.25 cells; 1.75 are left, one at a time
+    assert facts["seconds_left"] == pytest.approx(400 * 0.75)  # 500 s for 1.25 cells; 0.75 are left
     text = command("--status")
     assert text.splitlines()[0].endswith("of 3 cells; run by me on this machine")
     assert "epoch 5 of 20  val/probe_top1 0.550" in text
-    assert text.endswith("0.14 device-hours used, 12 min left\n")
-
-
-def test_status_of_a_sweep_whose_launch_died(file: Path, command: Command) -> None:
-    runs = {"lamb=0.02": ("running", 5), "lamb=0.05": ("failed", 20, "OutOfMemoryError: 80 GiB")}
-    cells = record(file, runs)
-    text = command("--status")
-    assert text.startswith("study: 2 missing, 1 failed of 3 cells; no launch runs it\n")
-    assert f"failed      {cells['lamb=0.05'].key}  lamb=0.05: OutOfMemoryError: 80 GiB" in text
-    assert json.loads(command("--status", "--json"))["sweeps"][0]["seconds_left"] is None
+    assert text.endswith("0.14 device-hours used, 5 min left\n")
 
 
 def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> None:
@@ -154,7 +146,7 @@ def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -
 
 
 def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command) -> None:
-    cell = record(file, {"lamb=0.1": ("failed", 20, "RuntimeError: no")})["lamb=0.1"]
+    cell = record(file, {"lamb=0.1": ("failed",)})["lamb=0.1"]
     checkpoint = file.parent / "results/checkpoints/study" / cell.key / "step-000000010.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
@@ -178,31 +170,21 @@ def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command
     assert f"fits {keys.count(twice)} cells" in command("--explain", twice, sweep=several, code=2)
 
 
-def test_a_finished_sweep_is_a_summary_and_exit_code_0(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
-    assert main(GRID, str(file), ["--json"]) == 0
-    printed = capsys.readouterr()
-    assert json.loads(printed.out)["sweeps"][0]["complete"] is True
-    assert "study: 3 of 3 cells done before" in printed.err
-    assert "study: 3 finished of 3 cells; 0 ended in this launch" in printed.err
-
-
 @pytest.mark.parametrize(
-    ("name", "value", "parts"),
+    ("name", "value", "part"),
     [
-        ("JEPA_RESULTS", "{file}", ("study.py", "JEPA_RESULTS")),
-        ("JEPA_RESULTS", "~nobody-of-that-name/x", ("JEPA_RESULTS", "~nobody-of-that-name/x")),
-        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", ("store", "sqlite file")),
-        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", ("the store http://127.0.0.1:9 cannot be used",)),
+        ("JEPA_RESULTS", "{file}", "JEPA_RESULTS"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", "sqlite file"),
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", "the store http://127.0.0.1:9 cannot be used"),
     ],
 )
 def test_results_and_stores_that_cannot_be_used_are_one_line(
-    name: str, value: str, parts: tuple[str, ...], file: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, part: str, file: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value.format(file=file))
     error = command(code=2)
     assert error.startswith("error: ")
-    assert all(part in error for part in parts), error
+    assert part in error
 
 
 def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,11 +193,3 @@ def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytes
     assert last_line(capsys).startswith("error: name must be the stem of the sweep's file, got 'study' in other")
     assert sweeps_main(["demo_rectified_lpjepa", "--explain", "demo_lejepa"]) == 2
     assert last_line(capsys).startswith("error: --explain demo_lejepa fits no cell")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (1, "5 s"), (59, "60 s"), (89, "1 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min")],
-)
-def test_durations_are_rounded(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

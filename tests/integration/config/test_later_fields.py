@@ -117,16 +117,6 @@ def test_an_old_store_is_complete_and_gives_the_same_table(old: Plan, request: p
     assert table("study", format="md") == before
 
 
-def test_old_runs_are_at_the_default_of_a_later_axis(old: Plan, request: pytest.FixtureRequest) -> None:
-    request.getfixturevalue("grown")
-    sweep = dataclasses.replace(NEW, grid={**OLD.grid, "method.skew": ["left", "none"]})
-    plan = launched(sweep, all_cells=True)
-    assert status(sweep)["states"] == {"finished": 8}
-    column = load_runs("study").set_index("cell_key")["method.skew"].to_dict()
-    assert column == dict.fromkeys(keys_of(plan), "left") | dict.fromkeys(keys_of(old), "none")
-    assert compared() == keys_of(plan)
-
-
 def test_a_search_over_a_later_field_knows_the_old_runs(old: Plan, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("grown")
     space = {"method.skew": CategoricalDistribution(["none", "left"])}

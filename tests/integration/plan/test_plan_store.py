@@ -15,7 +15,7 @@ from analysis.store.runs import load_runs
 from analysis.table.summary import progress_note
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
-from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.args import Options
 from sweeps.engine.cli.main import _held
@@ -117,35 +117,23 @@ def test_parameters_come_back_in_the_types_of_their_fields():
     }
 
 
-def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
+def test_the_base_is_the_best_cell_of_the_present_base_at_the_time_when_the_launch_holds_the_sweep():
+    other, file = Sweep(name="other", purpose="", base=BestOf("study")), Path("other.py")
+    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no finished cell"):
+        make_plan(other, file)
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.08},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))
     launch(left, at(0.09, left))
-    reference = launch(search, at(0.03, search), at(0.04, search)).fixed[0]
+    reference = launch(search, at(0.03, search)).fixed[0]
     launch(search, reference)
     launch(search, at(0.05, search), status="collapsed")
-    best = make_plan(Sweep(name="other", purpose="", base=BestOf("study"), workers=2), Path("other.py"))
-    assert (best.base.method.lamb, best.base.epochs) == (0.04, DIGITS.epochs)
-
-
-def test_a_launch_begins_with_the_best_cell_at_the_time_when_it_holds_the_sweep():
-    other = Sweep(name="other", purpose="", base=BestOf("study"))
-    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no finished cell"):
-        make_plan(other, Path("other.py"))
-    launch(SEARCH, at(0.03))
-    planned = make_plan(other, Path("other.py"))
-    launch(SEARCH, at(0.04))
-    with _held(other, Path("other.py"), planned, Options(), str) as now:
-        assert (planned.base.method.lamb, now.base.method.lamb) == (0.03, 0.04)
-
-
-def test_cells_on_other_images_than_the_bases_are_done():
-    sweep = dataclasses.replace(GRID, grid={"data.name": ["digits"]}, seeds=(0,))
-    config = make_plan(sweep, FILE).fixed[0].config
-    other = dataclasses.replace(config, data=dataclasses.replace(DIGITS.data, fingerprint="f00"))
-    launch(sweep, Cell(config=other, label="other images"))
-    assert cell_key(other) in make_plan(sweep, FILE).entries
-    assert cell_key(other) not in make_plan(dataclasses.replace(GRID, seeds=(0,)), FILE).entries
+    planned = make_plan(other, file)
+    launch(search, at(0.04, search))
+    with _held(other, file, planned, Options(), str) as now:
+        assert [(base.method.lamb, base.epochs) for base in (planned.base, now.base)] == [
+            (0.03, DIGITS.epochs),
+            (0.04, DIGITS.epochs),
+        ]
 
 
 def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():

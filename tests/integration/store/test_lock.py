@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from stores import until
 
 from jepa_train.base.errors import ConfigError

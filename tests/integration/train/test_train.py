@@ -12,7 +12,6 @@ import pytest
 import ranks
 import torch
 
-from jepa_train.base.errors import ConfigError
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.flat import unflatten
 from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
@@ -98,10 +97,3 @@ def test_two_narrow_spreads_in_a_row_are_a_collapse(
     monkeypatch.setattr("jepa_train.train.trainer.embedding_std", lambda _: torch.tensor(next(looks)))
     assert run(dataclasses.replace(QUICK, epochs=2))[0].status == status
     assert next(looks, None) is None
-
-
-def test_a_batch_larger_than_the_training_split_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"^global_batch must not exceed the 1222 training images of digits, got 2048"
-    ):
-        run(dataclasses.replace(QUICK, global_batch=2048))

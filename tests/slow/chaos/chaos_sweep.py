@@ -10,6 +10,8 @@ import time
 import uuid
 from pathlib import Path
 
+from analysis.tables import table
+
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "chaos_digits"
 MARK = "JEPA_CHAOS"  # environment variable that Ray hands on to every process that it starts
@@ -114,10 +116,8 @@ class ChaosSweep:
         return max(map(_written, (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt")), default=0.0)
 
     def table(self) -> str:
-        """The output of `python -m analysis`."""
-        command = [sys.executable, "-m", "analysis", NAME, "--format", "csv"]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
-        return done.stdout or done.stderr
+        """The sweep's table."""
+        return table(NAME, f"sqlite:///{self.database}", format="csv")
 
     def cells(self) -> list[tuple[str, str, Points]]:
         """Key, status and metrics of each run of a cell, ordered by key."""
