@@ -5,6 +5,8 @@ Run: python -m pytest tests/integration/analysis/test_export.py
 
 import csv
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from analysis.__main__ import main
 from analysis.select.selection import current
 from analysis.store.cell_list import recorded_cells, to_tags
 from analysis.store.export import write_export
+from analysis.store.mlflow_sql import SCHEMA
 from analysis.store.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, sweeps_in
 
 ODD = 'odd, "sweep" ±'
@@ -70,10 +73,26 @@ def test_the_frames_of_an_export_are_those_of_the_store(odd: str, export: Path) 
     assert_frame_equal(load_history(ODD, "no/such", str(export)), load_history(ODD, "no/such", odd))
 
 
-def test_plain_sql_and_the_client_give_the_same_curves(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_sql = load_histories(ODD, store=odd)
+def test_sql_and_the_client_read_the_same_and_change_nothing(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client reads tables of a later MLflow, too, where the SQL fails."""
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("no such column")
+
+    file = Path(odd.removeprefix("sqlite:///"))
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.store.records._by_client", pytest.fail)
+        runs, curves = load_runs(ODD, odd), load_histories(ODD, store=odd)
+    assert file.read_bytes() == before
+    with closing(sqlite3.connect(file)) as connection:
+        version = connection.execute("select version_num from alembic_version").fetchall()
+    assert version == [(SCHEMA,)], "the queries are written for another version of MLflow"
+    monkeypatch.setattr("analysis.store.records.active_rows", fail)
     monkeypatch.setattr("analysis.store.curves.sqlite_file", lambda _: None)
-    assert_frame_equal(load_histories(ODD, store=odd), by_sql)
+    monkeypatch.setattr("analysis.store.records._PAGE", 1)  # so that there is a second page
+    assert_frame_equal(load_runs(ODD, odd), runs)
+    assert_frame_equal(load_histories(ODD, store=odd), curves)
 
 
 def test_the_files_are_exact_and_the_same_store_gives_the_same_bytes(odd: str, export: Path, tmp_path: Path) -> None:

@@ -46,8 +46,12 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
     book = ledger(SEEDS)
     cell = make_plan(SEEDS, FILE).missing[0]
     book.start(cell, devices=1.0, resources=str(REQUEST))
+    time.sleep(0.1)
     book.end(cell.key, "finished", "")
     assert book.close() == ""
+    (entry,) = make_plan(SEEDS, FILE).entries.values()
+    assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
+    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)], "its price is known"
     client = MlflowClient(store_uri())
     experiment = client.get_experiment_by_name("study")
     (run,) = client.search_runs([experiment.experiment_id], "tags.group = 'lamb=0.02'")
@@ -93,15 +97,3 @@ def test_the_sweeps_own_run_has_plan_file_and_latest_products_and_the_descriptio
     assert found == {"table.md": b"new", "curve.png": b"\x89\xff", "study.py": b"SWEEP = ..."}
     assert [(cell["label"], cell["state"]) for cell in cells] == [("lamb=0.02", "finished"), ("lamb=0.05", "missing")]
     assert experiment.tags["mlflow.note.content"].endswith("| a row |\n\n(cut here)")
-
-
-def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
-    book = ledger(SEEDS)
-    cell = make_plan(SEEDS, FILE).missing[0]
-    book.start(cell, devices=1.0, resources=str(REQUEST))
-    time.sleep(0.1)
-    book.end(cell.key, "finished", "")
-    book.close()
-    (entry,) = make_plan(SEEDS, FILE).entries.values()
-    assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
-    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)]
