@@ -107,6 +107,10 @@ def _batch_norm(make: Callable[[], nn.Module], dtype: torch.dtype, layout: torch
     return {"steps": found, "parameters": parameters, "state": norm.state_dict(), "evaluated": evaluated}
 
 
+def _timms_norm() -> nn.Module:
+    return BatchNormAct2d(4, act_layer=nn.PReLU, inplace=False)
+
+
 def _reductions() -> Any:
     """Differentiable reductions of a global (4, 3) and their gradients with respect to it."""
     found = []
@@ -144,13 +148,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
         for name, make, dtype, layout, tolerance in (
             ("2d", lambda: nn.BatchNorm2d(4), torch.float64, torch.contiguous_format, 1e-9),
             ("channels last", lambda: nn.BatchNorm2d(4), torch.float64, torch.channels_last, 1e-9),
-            (
-                "timm's",
-                lambda: BatchNormAct2d(4, act_layer=nn.PReLU, inplace=False),
-                torch.float64,
-                torch.contiguous_format,
-                1e-9,
-            ),
+            ("timm's", _timms_norm, torch.float64, torch.contiguous_format, 1e-9),
             ("bf16", lambda: nn.BatchNorm2d(4), torch.bfloat16, torch.contiguous_format, 2**-6),
         )
     },

@@ -13,15 +13,20 @@ from mlflow.entities import Metric, Param, RunTag
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread or process; an entry that is not there yet raises KeyError."""
-    end = time.monotonic() + 120
+def until(
+    condition: Callable[[], object],
+    seconds: float = 120.0,
+    complaint: str = "it did not happen",
+    output: Callable[[], str] = str,
+) -> None:
+    """Wait for another thread, process or machine; an entry that is not there yet raises KeyError."""
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(KeyError):
             if condition():
                 return
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
+        time.sleep(seconds / 4000)
+    raise AssertionError(f"{complaint} after {seconds:.0f} s\n{output()[-3000:]}")
 
 
 class StoreWriter:

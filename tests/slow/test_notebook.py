@@ -46,6 +46,7 @@ def executed(name: str, kernel: Any, **parameters: str) -> tuple[list[str], int,
 
 
 REAL = str(ROOT / "docs/results/store")  # an export
+VIEWS = {"SWEEP": "lejepa_lambda_views_mini", "BY": "views.num_global"}
 # notebook, store, parameters, text of a page, number of pictures
 SHOWN: list[tuple[str, str, dict[str, str], str, int]] = [
     ("sweep_overview", "store", {}, "97.1", 2),  # curves, and accuracy against sparsity
@@ -54,26 +55,15 @@ SHOWN: list[tuple[str, str, dict[str, str], str, int]] = [
     # theory is 0.9 of what was measured
     ("rectified_lpjepa_sparsity", "papers", {}, f"<td>{0.1 * nonzero_of(1.0, 1.0, 0.5):.3f}</td>", 2),
     ("label_free_selection", "papers", {}, "10 finished, 2 failed", 3),
-    (
-        "label_free_selection",
-        "papers",
-        {"SWEEP": "lejepa_lambda_views_mini", "BY": "views.num_global"},
-        "num_global=8: 14 finished, 1 failed",
-        3,
-    ),
+    ("label_free_selection", "papers", VIEWS, "num_global=8: 14 finished, 1 failed", 3),
 ]
 
 
-@pytest.mark.parametrize(("name", "store", "parameters", "text", "pictures"), SHOWN)
+@pytest.mark.parametrize("row", SHOWN)
 def test_a_notebook_shows_tables_and_figures_of_any_store(
-    name: str,
-    store: str,
-    parameters: dict[str, str],
-    text: str,
-    pictures: int,
-    kernel: Any,
-    request: pytest.FixtureRequest,
+    row: tuple[str, str, dict[str, str], str, int], kernel: Any, request: pytest.FixtureRequest
 ) -> None:
+    name, store, parameters, text, pictures = row
     uri = store if store == REAL else request.getfixturevalue(store)
     pages, found, printed = executed(name, kernel, STORE=uri, **parameters)
     assert any(text in page for page in pages)

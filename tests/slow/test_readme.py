@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from launches import record
 
 import sweeps
 from analysis.tables import table
 from jepa_train.base.scale_names import Scale
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.scale import at_scale
@@ -141,12 +141,9 @@ def fill(name: str, proposed: Sequence[dict[str, float]] = (), *, scale: Scale |
     names = runpy.run_path(name)
     sweep = at_scale(names["sweep" if scale else "SWEEP"], scale)
     plan = make_plan(sweep, Path(name).resolve())
-    ledger = open_ledger(plan, note=print, publish=lambda: "")
-    for number, cell in enumerate([*plan.fixed, *(make_cell(sweep, sweep.base, point) for point in proposed)]):
-        ledger.start(cell, devices=1.0)
-        ledger.log(cell.key, METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": 0.5 + number / 100})
-        ledger.end(cell.key, "finished", "")
-    assert ledger.close() == ""
+    cells = [*plan.fixed, *(make_cell(sweep, sweep.base, point) for point in proposed)]
+    score = {cell.key: 0.5 + number / 100 for number, cell in enumerate(cells)}
+    record(plan, cells, lambda cell: METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": score[cell.key]})
 
 
 @pytest.fixture(scope="module")

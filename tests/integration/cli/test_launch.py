@@ -158,8 +158,6 @@ def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command)
     assert facts["why"].partition("traceback in ")[2].partition(")")[0].endswith("/artifacts/traceback.txt")
     starred = [line for line in command("--explain", "lamb=0.1").splitlines() if line.startswith("  *")]
     assert [line.split() for line in starred] == [["*", "method.lamb", "0.1", "(base:", "0.02)"]]
-    smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02, 0.05]})
-    assert "does not ask for it any more" in command("--explain", "lamb=0.1", sweep=smaller)
 
 
 def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command: Command) -> None:

@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError
+from stores import until
 
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.lanes import pool as pool_module
@@ -54,10 +55,7 @@ def lane(shared_ray: Path) -> Iterator[SimpleNamespace]:
     one: dict[str, Any] = {"num_lanes": 1, "workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0}
     before = set(psutil.Process().children(recursive=True))
     with LanePool(**one, storage=shared_ray / "ray", runner=runner) as pool:
-        deadline = time.monotonic() + 300
-        while not pool.ready():  # otherwise the first cell reports its wait
-            assert time.monotonic() < deadline, "no worker group came up"
-            time.sleep(0.1)
+        until(pool.ready, 300, "no worker group came up")  # otherwise the first cell reports its wait
         yield SimpleNamespace(mailbox=pool.mailbox, results=shared_ray)
     started = set(psutil.Process().children(recursive=True)) - before
     workers = [process for process in started if "RayTrainWorker" in process.name()]

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from launches import record
 from optuna.distributions import FloatDistribution
 
 from analysis.select.compared import missing
@@ -20,11 +21,9 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.args import Options
 from sweeps.engine.cli.main import _held
 from sweeps.engine.cli.status import status as status_of
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import best_config
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
@@ -36,14 +35,8 @@ pytestmark = pytest.mark.usefixtures("results")
 
 def launch(sweep: Sweep, *cells: Cell, status: str = "finished", file: Path = FILE) -> Plan:
     """Record cells that ended so, with scores that grow with lamb, in a launch that is then killed; return its plan."""
-    plan = make_plan(sweep, file)
-    ledger = open_ledger(plan, note=print, publish=str)
-    for cell in cells:
-        ledger.start(cell, devices=1.0)
-        ledger.log(cell.key, {"epoch": 1.0, "val/probe_top1": cell.config.method.lamb})
-        ledger.end(cell.key, status, "")
-    assert ledger.close() == ""
-    return plan
+    scores = lambda cell: {"epoch": 1.0, "val/probe_top1": cell.config.method.lamb}  # noqa: E731
+    return record(make_plan(sweep, file), cells, scores, status=status)
 
 
 def at(lamb: float, sweep: Sweep = SEARCH) -> Cell:
@@ -88,23 +81,6 @@ def test_status_and_tables_follow_the_last_launch(edit: dict, after: dict, left_
     assert table("study", format="md").endswith(progress_note(runs))
 
 
-def test_the_list_of_a_search_decides_which_candidates_count():
-    search = dataclasses.replace(SEARCH, base=SHORT)
-    inside, outside = at(0.02, search), at(0.09, search)
-    launch(search, inside, outside)
-    narrower = dataclasses.replace(search, space={"method.lamb": FloatDistribution(0.01, 0.05)})
-    for sweep in (search, narrower):
-        assert (status_of(sweep)["total"], status_of(sweep)["states"]) == (5, {"missing": 3, "finished": 2})
-    assert set(current(load_runs("study"))["cell_key"]) == {inside.key, outside.key}
-    assert launch(narrower).unknown == 4
-    assert (status_of(narrower)["total"], status_of(narrower)["states"]) == (5, {"missing": 4, "finished": 1})
-    runs = load_runs("study")
-    assert current(runs)["cell_key"].tolist() == [inside.key]
-    assert missing(runs).empty, "the points of later proposals are unknown"
-    assert progress_note(runs) == "study: 1 finished, 1 outside the present grid left out"
-    assert best_config("study").method.lamb == 0.02
-
-
 def test_parameters_come_back_in_the_types_of_their_fields():
     places = dataclasses.replace(DIGITS, data=dataclasses.replace(DIGITS.data, path="007"))
     sweep = dataclasses.replace(GRID, base=places)
@@ -134,15 +110,6 @@ def test_the_base_is_the_best_cell_of_the_present_base_at_the_time_when_the_laun
             (0.03, DIGITS.epochs),
             (0.04, DIGITS.epochs),
         ]
-
-
-def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():
-    sweep = dataclasses.replace(GRID, seeds=(0,), references=({"method.lamb": 0.1},))
-    launch(sweep, make_plan(sweep, FILE).fixed[0])
-    grown = dataclasses.replace(sweep, grid={"method.lamb": [0.02, 0.05, 0.1]}, references=())
-    plan = launch(grown)
-    assert plan.todo == 2
-    assert make_plan(grown, FILE).entries[plan.fixed[2].key].role == "cell"
 
 
 def test_one_sweep_name_belongs_to_one_file(tmp_path: Path):

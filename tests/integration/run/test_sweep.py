@@ -86,4 +86,4 @@ def test_candidates_that_early_stopping_gave_up_run_on_without_it(first: SimpleN
             assert json.loads(run.data.tags["rungs"]) == {"1": curve[0].value}
     candidates = [run for run in runs if run.data.params["seed"] == "0"]
     best = max(candidates, key=lambda run: run.data.metrics["val/probe_top1"])
-    assert best.data.params["optim.lr"] in {run.data.params["optim.lr"] for run in runs if run not in candidates}
+    assert best.data.params["probe.lr"] in {run.data.params["probe.lr"] for run in runs if run not in candidates}

@@ -10,6 +10,8 @@ import time
 import uuid
 from pathlib import Path
 
+import psutil
+
 from analysis.tables import table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,15 +87,13 @@ class ChaosSweep:
 
         The title is the command line; Ray's workers replace it by their role.
         """
-        wanted = f"{MARK}={self._mark}".encode()
         found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it may end meanwhile
-                is_zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-                if wanted in (folder / "environ").read_bytes().split(b"\0") and not is_zombie:
-                    words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    if title in words:
-                        found[int(folder.name)] = words
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                words = " ".join(process.cmdline())
+                marked = process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
+                if marked and title in words:
+                    found[process.pid] = words
         return found
 
     def end(self) -> list[str]:
@@ -105,15 +105,13 @@ class ChaosSweep:
             send(pid, signal.SIGKILL)
         return [*left.values()]
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest checkpoint of an unfinished cell."""
-        folders = (self.folder / "results" / "checkpoints" / NAME).glob("*")
-        files = [file for cell in folders if not (cell / "final.pt").exists() for file in cell.glob("step-*.pt")]
-        return max(files, key=_written, default=None)
-
     def last_epoch(self) -> float:
         """Time at which an epoch was last completed, from the newest checkpoint; 0 without one."""
-        return max(map(_written, (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt")), default=0.0)
+        times = []
+        for file in (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt"):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(file.stat().st_mtime)
+        return max(times, default=0.0)
 
     def table(self) -> str:
         """The sweep's table."""
@@ -129,9 +127,3 @@ class ChaosSweep:
                     points.setdefault(metric, []).append((step, None if metric in TIMED else value))
                 found.append((key, status, points))
         return sorted(found, key=lambda cell: cell[0])
-
-
-def _written(file: Path) -> float:
-    with contextlib.suppress(FileNotFoundError):
-        return file.stat().st_mtime
-    return 0.0
