@@ -64,6 +64,8 @@ class StoreWriter:
         sweep: str,
         params: Mapping[str, Any],
         metrics: Mapping[str, float | Sequence[float]] | None = None,
+        *,
+        label: str = "",
         **tags: str,
     ) -> str:
         """The id of a new run; a list of values is a curve from epoch 1 on. Tags of the engine's default: finished."""
@@ -71,7 +73,7 @@ class StoreWriter:
         common = {"method": "lejepa", "epochs": 3, "seed": 0, "data.path": "", "optim.lr": 0.001}
         tags = {"role": "cell", "status": "finished", "reason": "", "workers": "1"} | tags
         name = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-        run = self.client.create_run(sweep, start_time=self._clock, run_name=name)
+        run = self.client.create_run(sweep, start_time=self._clock, run_name=label or name)
         curves = {key: [value] if isinstance(value, float) else value for key, value in (metrics or {}).items()}
         self.client.log_batch(
             run.info.run_id,

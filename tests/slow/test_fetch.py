@@ -77,23 +77,16 @@ def test_the_heads_own_error_is_the_answer_and_a_name_runs_nothing_there(
     assert not [*tmp_path.rglob("ran")]
 
 
-@pytest.mark.parametrize(
-    ("command", "answer", "cause"),
-    [
-        ("exec", "Traceback\nRuntimeError: Head node of cluster (jepa) not found!", "cluster (jepa) not found!"),
-        ("rsync-down", "rsync: connection unexpectedly closed\nError: SSH command failed.", "unexpectedly closed"),
-    ],
-)
 def test_a_cluster_that_does_not_answer_changes_nothing(
-    command: str, answer: str, cause: str, cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / command).write_text(answer)
+    (tmp_path / "rsync-down").write_text("rsync: connection unexpectedly closed\nError: SSH command failed.")
     out = tmp_path / "out"
     (out / "seeds").mkdir(parents=True)
     assert main(["fetch", str(cluster), "seeds", "--output", str(out)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {cluster}: the cluster must be up, got ")
-    assert error.endswith(f"{cause}'; run this where you ran ray up {cluster}")
+    assert error.endswith(f"unexpectedly closed'; run this where you ran ray up {cluster}")
     assert [file.name for file in out.rglob("*")] == ["seeds"]
 
 

@@ -34,8 +34,9 @@ from sweeps.engine.store.offline_queue import offline_files
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
 LAUNCH = """
 import sys, time
-from sweeps.engine.store.lock import hold
-with hold("study", lambda line: print(line, flush=True), take_over="--take-over" in sys.argv):
+from sweeps.engine.store import lock
+lock._HEARTBEAT_S, lock._STOP_S = 1.0, 10.0
+with lock.hold("study", lambda line: print(line, flush=True), take_over="--take-over" in sys.argv):
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """

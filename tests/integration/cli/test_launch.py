@@ -5,14 +5,12 @@ Run: python -m pytest tests/integration/cli/test_launch.py
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 from optuna.distributions import FloatDistribution
+from stores import StoreWriter
 
 from analysis.store.cell_list import to_tags
 from jepa_train.config.flat import flatten
@@ -43,25 +41,17 @@ def file(results: Path) -> Path:
 def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID) -> dict[str, Cell]:
     """Write runs as a launch of the sweep leaves them: label -> (status, epoch, reason, device seconds), the last three
     optional. Returns the sweep's cells by label."""
-    plan, client = make_plan(sweep, file), MlflowClient(store_uri())
+    plan, writer = make_plan(sweep, file), StoreWriter(store_uri())
     cells = {cell.label: cell for cell in plan.fixed}
-    found = client.get_experiment_by_name(sweep.name)
-    experiment = found.experiment_id if found else client.create_experiment(sweep.name)
+    experiment = writer.client.create_experiment(sweep.name)
     for name, text in (experiment_tags(plan) | to_tags([cell.key for cell in plan.known])).items():
-        client.set_experiment_tag(experiment, name, text)
+        writer.client.set_experiment_tag(experiment, name, text)
     for label, values in runs.items():
         status, epoch, reason, seconds = (*values, *("", 20, "", 0)[len(values) :])
-        tags = {"cell_key": cells[label].key, "role": cells[label].role, "status": status, "epoch": epoch}
-        tags |= {"reason": reason, "device_seconds": seconds, "host": "here", "version.torch": "3"}
-        run = client.create_run(experiment, run_name=label).info.run_id
-        client.log_batch(
-            run,
-            metrics=[Metric("val/probe_top1", 0.5 + epoch / 100, int(time.time() * 1000), epoch)],
-            params=[Param(key, str(value)) for key, value in flatten(cells[label].config).items()],
-            tags=[RunTag(key, str(value)) for key, value in tags.items()],
-        )
-        if status != "running":
-            client.set_terminated(run)
+        tags = {"cell_key": cells[label].key, "role": cells[label].role, "status": status, "epoch": str(epoch)}
+        tags |= {"reason": reason, "device_seconds": str(seconds), "host": "here", "version.torch": "3"}
+        curve = [0.5 + number / 100 for number in range(1, epoch + 1)]
+        writer.run(experiment, flatten(cells[label].config), {"val/probe_top1": curve}, label=label, **tags)
     return cells
 
 
