@@ -1,4 +1,4 @@
-"""Cells that end without training, recorded in the store by the ledger of a launch."""
+"""A small sweep's file, and cells that end without training, recorded in the store by the ledger of a launch."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -18,3 +18,17 @@ def record(
         ledger.end(cell.key, status, "")
     assert ledger.close() == ""
     return plan
+
+
+def small_sweep(name: str, *, epochs: int = 1, fields: str = "cpus_per_worker=2") -> str:
+    """Text of the file of a sweep with two short cells on digits."""
+    return f'''"""Two cells on digits."""
+import dataclasses, sys
+from jepa_train.methods import LeJEPA
+from jepa_train.config.presets import DIGITS
+from sweeps.engine import Sweep, main
+base = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs={epochs}, global_batch=256)
+SWEEP = Sweep(name="{name}", purpose=__doc__, base=base, grid={{"method.lamb": [0.02, 0.05]}}, {fields})
+if __name__ == "__main__":
+    sys.exit(main(SWEEP, __file__))
+'''

@@ -14,12 +14,13 @@ START = 1_700_000_000_000  # ms; runs of the store start one second apart, in th
 
 
 def until(
-    condition: Callable[[], object],
-    seconds: float = 120.0,
-    complaint: str = "it did not happen",
-    output: Callable[[], str] = str,
+    condition: Callable[[], object], seconds: float = 120.0, complaint: str = "it did not happen", output: Any = str
 ) -> None:
-    """Wait for another thread, process or machine; an entry that is not there yet raises KeyError."""
+    """Wait for another thread, process or machine; an entry that is not there yet raises KeyError.
+
+    Args:
+        output: a function that gives the text of a failure.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(KeyError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from buckets import check_storage
+from launches import small_sweep
 from pandas.testing import assert_frame_equal
 
 from analysis import tables
@@ -18,20 +19,6 @@ from analysis.__main__ import main as analysis
 from analysis.store.runs import load_histories, load_runs
 from jepa_train.storage.storage import storage_path
 from sweeps.engine.cli.main import main
-
-FILE = """
-import dataclasses, sys
-from jepa_train.methods import LeJEPA
-from jepa_train.config.presets import DIGITS
-from sweeps.engine import Sweep, main
-from sweeps.engine.cluster.session import ray_session
-SWEEP = Sweep(name="kept", purpose="Where checkpoints lie.", cpus_per_worker=2, grid={"method.lamb": [0.05]},
-    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1))
-if __name__ == "__main__":
-    with ray_session(num_cpus=2):  # as the cell asks for, on any machine
-        code = main(SWEEP, __file__)
-    sys.exit(code)
-"""
 
 
 def test_files_and_folders_in_a_bucket(s3: str, tmp_path: Path):
@@ -43,7 +30,7 @@ def test_a_sweep_keeps_its_weights_in_the_bucket_and_evaluates_them(
 ):
     monkeypatch.setenv("JEPA_STORAGE", s3)
     file = results.parent / "kept.py"
-    file.write_text(FILE)
+    file.write_text(small_sweep("kept"))
     done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     sweep = runpy.run_path(str(file))["SWEEP"]

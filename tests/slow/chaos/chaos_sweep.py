@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import psutil
+from launches import small_sweep
 
 from analysis.tables import table
 
@@ -24,27 +25,6 @@ CELLS = (
 )
 TIMED = ("train/images_per_s", "train/peak_memory_gb")  # differ between runs
 Points = dict[str, list[tuple[int, float | None]]]  # metric -> (epoch, value), without the values of TIMED
-
-SWEEP = '''"""Digits under faults: every cell ends finished, once."""
-
-import dataclasses
-import sys
-
-from jepa_train.methods import LeJEPA
-from jepa_train.config.presets import DIGITS
-from sweeps.engine import Sweep, main
-
-SWEEP = Sweep(
-    name="chaos_digits",
-    purpose=__doc__,
-    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=16, global_batch=256),
-    grid={"method.lamb": [0.01, 0.02]},
-    references=({"epochs": 0},),
-)
-
-if __name__ == "__main__":
-    sys.exit(main(SWEEP, __file__))
-'''
 
 
 def send(pid: int, number: signal.Signals) -> bool:
@@ -64,7 +44,7 @@ class ChaosSweep:
         self.log = folder / "launches.log"
         self.database = folder / "results" / "mlflow.db"
         self._file = folder / f"{NAME}.py"
-        self._file.write_text(SWEEP)
+        self._file.write_text(small_sweep(NAME, epochs=16, fields='references=({"epochs": 0},)'))
         self._mark = uuid.uuid4().hex
         kept = {name: text for name, text in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         own = {"JEPA_RESULTS": str(folder / "results"), MARK: self._mark, "PYTHONPATH": str(ROOT)}
