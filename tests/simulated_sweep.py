@@ -61,6 +61,7 @@ class SimulatedSweep:
         self.entries: dict[str, Entry] = {}  # the store
         self.epochs = 0  # trained so far
         self.launched: list[Cell] = []  # as often as they were suggested
+        self.recorded: list[str] = []  # keys of best candidates' cells with the other seeds
         self.notes: list[str] = []
 
     def plan(self) -> Plan:
@@ -76,7 +77,7 @@ class SimulatedSweep:
             plan,
             parallel=self._lanes > 1,
             announce=self.launched.append,
-            record=lambda _: None,
+            record=self.recorded.extend,
             rungs=judge.seen,
             note=self.notes.append,
             **{"admit": lambda _: True, **options},

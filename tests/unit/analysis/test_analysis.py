@@ -112,12 +112,17 @@ def test_several_goals_rank_by_the_first_and_mark_the_pareto_set(store: str) -> 
 
 
 def test_selection_without_labels_ranks_by_loss_over_a_power_of_lamb() -> None:
-    losses = {0.1: 1.0, 0.4: 1.5, 0.9: 3.0}
+    losses = {(0.1, 0): 1.0, (0.4, 0): 1.5, (0.4, 1): 9.0, (0.9, 0): 3.0}  # of a lamb and a seed
     goal = {"metric": "train/loss", "direction": "min", "over": "method.lamb", "power": 0.5}
-    runs = made_runs({"method.lamb": [*losses]}, lambda cell: {"train/loss": losses[cell["method.lamb"]]}, seeds=(0,))
-    runs = as_search(runs, ["method.lamb"]).assign(**{"sweep.goals": json.dumps([goal])})
+
+    def measure(config: dict[str, Any]) -> dict[str, float] | None:
+        loss = losses.get((config["method.lamb"], config["seed"]))
+        return loss and {"train/loss": loss}
+
+    runs = as_search(made_runs({"method.lamb": [0.1, 0.4, 0.9]}, measure, seeds=(0, 1)), ["method.lamb"])
+    runs["sweep.goals"] = json.dumps([goal])
     (found,) = goals_of(runs)
-    assert found.scores(runs).tolist() == pytest.approx([loss / lamb**0.5 for lamb, loss in losses.items()])
+    assert found.scores(runs).tolist() == pytest.approx([loss / lamb**0.5 for (lamb, _), loss in losses.items()])
     assert ranked(runs, [Quantity(label="lamb", metric="method.lamb")])["lamb"].iloc[0].mean == 0.4
     assert "chosen by train/loss / method.lamb^0.5 from 3" in progress_note(runs)
 

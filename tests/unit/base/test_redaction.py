@@ -57,3 +57,11 @@ def test_secrets_are_masked_and_nothing_else(text: str, masked: str, monkeypatch
     clean(error)
     assert (error.args, str(error.__cause__)) == ((masked, 1), f"[Errno 5] {masked}: {f'/{masked}'!r}")
     assert text == masked or text not in "".join(traceback.format_exception(error))
+
+
+def test_exceptions_in_arguments_groups_and_circles_are_cleaned() -> None:
+    inner, grouped, cause = (ValueError("s3://me:secret@b") for _ in range(3))
+    error = ExceptionGroup("several", [ConnectionError(inner), grouped])
+    error.__cause__, cause.__context__ = cause, error
+    clean(error)
+    assert "secret" not in "".join(traceback.format_exception(error)) + repr([inner, grouped, cause])

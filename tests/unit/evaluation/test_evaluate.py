@@ -77,6 +77,8 @@ def test_only_requested_protocols_run_with_one_pass_over_the_images(network: Net
     of_z = {"test/entropy"}  # too few dimensions of z vary for hsic
     assert {name for name in metrics if name.startswith("test/")} - {*cheap} == names | of_z
     assert cheap.items() <= metrics.items()
+    found = embed(network, SPLITS.test, CONFIG)
+    assert cheap["test/probe_top1"] == pytest.approx((found.probe_predicted == found.labels).float().mean().item())
 
 
 def test_embeddings_that_are_not_finite_are_reported_and_not_probed(network: Network) -> None:

@@ -213,3 +213,15 @@ async def test_a_lost_lane_leaves_its_cell_to_the_others_and_the_last_one_ends_t
     assert end == ending("interrupted", "no lane is left to run cells: ImportError: no torch")
     assert [report["idle_s"] for report in (await box.take(ticket, 0))[0]][-1] == 30
     assert len(notes(reports)) == 2
+
+
+@scenario
+async def test_closing_stops_every_cell_and_ends_the_lanes() -> None:
+    box = Mailbox(1)
+    (ticket,) = await submitted(box)
+    claim = await started(box, ticket)
+    await box.close()
+    assert await box.report(claim, {}, False) is True
+    assert await box.next(0, 1, ticket) is None
+    await box.finish(claim, ending("stopped"))
+    assert await box.take(ticket, 0) == ([], ending("stopped", "the lanes were closed"))

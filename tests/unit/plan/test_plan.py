@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from folders_of_images import write_folder
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from simulated_sweep import entry_of, plan_of
 
 from jepa_train.base.errors import ConfigError
+from jepa_train.config import DataConfig
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.plan.plan import Plan, make_plan, resolved_base
 from sweeps.engine.spec.cells import Cell, fixed_cells, make_cell
 from sweeps.engine.spec.search_space import point_of
 from sweeps.engine.spec.sweep import Sweep
@@ -89,6 +91,16 @@ def test_points_are_read_back_in_their_types() -> None:
     assert point_of(space, {"a": "1", "b": "10", "c": "1"}) is None
     steps = {"d": FloatDistribution(0.1, 0.7, step=0.2)}
     assert [point_of(steps, {"d": text}) for text in ("0.5", "0.6")] == [{"d": 0.5}, None]
+
+
+def test_other_images_than_the_bases_are_identified_anew(tmp_path: Path) -> None:
+    one, two = (str(write_folder(tmp_path / name)) for name in ("one", "two"))
+    Path(two, "train/ant/0.png").write_bytes(b"another")  # never decoded here
+    base = dataclasses.replace(DIGITS, data=DataConfig(name="image_folder", path=one))
+    sweep = dataclasses.replace(GRID, base=base, grid={"data.path": [one, two]}, seeds=(0,))
+    first, second = (cell.config.data.fingerprint for cell in fixed_cells(sweep, resolved_base(sweep, [])))
+    assert first != second
+    assert resolved_base(sweep, [f"data.path={two}"]).data.fingerprint == second
 
 
 def test_every_encoder_is_checked_before_anything_starts() -> None:

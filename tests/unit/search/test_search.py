@@ -137,6 +137,22 @@ def test_seeds_of_another_winner_run_after_more_trials():
     assert not search.plan().todo
 
 
+def test_confirmations_that_are_done_are_recorded_when_their_candidate_is_the_best_again():
+    """They are not suggested again, and the list of a launch with more trials begins without them."""
+
+    def best_at_base(config: TrainConfig) -> list[dict[str, float]]:
+        good = float(config.method.lamb == BASE.method.lamb)
+        return [report | {"val/probe_top1": good} for report in reports(config)]
+
+    search = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), best_at_base)
+    search.run()
+    (confirmation,) = search.plan().searches[0].confirmations
+    search.sweep, search.launched, search.recorded = dataclasses.replace(search.sweep, trials=3), [], []
+    search.run()
+    assert confirmation not in search.launched
+    assert {*search.recorded} == {confirmation.key}
+
+
 def test_a_search_without_a_finished_candidate_says_so_and_ends():
     sweep = dataclasses.replace(FAIR, trials=2)
     search = SimulatedSweep(sweep, lambda config: reports(config) if config.method.num_slices == 128 else [])

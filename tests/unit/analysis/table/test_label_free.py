@@ -71,16 +71,6 @@ def test_diverged_and_collapsed_runs_count_and_other_failures_do_not():
     assert group.scores[0].regret == 0
 
 
-def test_groups_have_losses_of_their_own():
-    """Within each number of views the loss ranks perfectly; between them it does not compare."""
-    runs = frame([0.1] * 8, [1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0], [0.4, 0.3, 0.2, 0.1, 0.9, 0.8, 0.7, 0.6])
-    runs["views.num_global"] = [2] * 4 + [8] * 4
-    assert label_free(runs)[0].scores[0].spearman < 0
-    groups = label_free(runs, by="views.num_global")
-    assert [group.name for group in groups] == ["num_global=2", "num_global=8"]
-    assert [group.scores[0].spearman for group in groups] == pytest.approx([1, 1])
-
-
 def test_too_few_runs_give_no_number_and_runs_without_a_weight_are_left_out():
     runs = frame([0.1, 0.1], [1.0, 2.0], [0.9, 0.8])
     (group,) = label_free(runs)
