@@ -6,6 +6,7 @@ Run: python -m pytest tests/unit/cluster/test_nodes.py
 import dataclasses
 import importlib.metadata
 import json
+import os
 import socket
 import sys
 from contextlib import nullcontext
@@ -155,3 +156,20 @@ def test_a_launch_on_a_cluster_refuses_a_relative_data_path(monkeypatch: pytest.
     for data in ({"name": "digits"}, {"name": "cifar10", "path": "/nfs/c"}, {"name": "cifar10", "path": "s3://b/c"}):
         with pytest.raises(SystemExit, match="accepted"):
             prepare(**data)
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local session turns preemption notices off: one on a cluster may follow in the process."""
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(session, "cluster_address", lambda: address)
+    monkeypatch.setattr(ray, "init", lambda **options: seen.update(os.environ | options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
+    before = dict(os.environ)
+    with session.ray_session():
+        pass
+    assert seen["RAY_TRAIN_METRICS_ENABLED"] == "1", "the user's setting stays"
+    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in seen) == ("runtime_env" not in seen) == (address == "")
+    assert dict(os.environ) == before
