@@ -173,6 +173,14 @@ def test_a_take_over_that_does_not_get_the_file_lock_leaves_no_tag(results: Path
     assert read_owner() == {}
 
 
+def test_sigterm_raises_in_the_block_and_its_handler_is_restored():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"), hold("study"):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert read_owner() == {}
+
+
 @pytest.mark.parametrize(
     ("number", "rule"), [(errno.ENOLCK, "on a file system that has locks"), (errno.EACCES, "writable")]
 )
