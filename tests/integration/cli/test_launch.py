@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 from stores import StoreWriter
 
 from analysis.store.cell_list import to_tags
@@ -104,6 +105,15 @@ def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypa
     assert text.splitlines()[0].endswith("of 3 cells; run by me on this machine")
     assert "epoch 5 of 20  val/probe_top1 0.550" in text
     assert text.endswith("0.14 device-hours used, 5 min left\n")
+
+
+def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> None:
+    (file.parent / "results" / "mlflow.db").unlink()
+    far = dataclasses.replace(BASE, data=dataclasses.replace(BASE.data, name="cifar10", path="/nowhere"))
+    space = {"optim.lr": FloatDistribution(1e-4, 1e-2)}
+    search = dataclasses.replace(GRID, base=far, space=space, trials=4, seeds=(0, 1))
+    assert command("--status", sweep=search).startswith("study: 15 missing of 15 cells")  # 3 x (4 + 1)
+    assert not (file.parent / "results" / "mlflow.db").exists()
 
 
 def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -> None:
