@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from paper_store import BEST_LAMB, LAMBS, accuracy_of, nonzero_of
 from PIL import Image
-from scipy.stats import gennorm, spearmanr
+from scipy.stats import spearmanr
 
 from analysis import figures
 from analysis.figures.draw import UnknownFigure
@@ -70,14 +70,14 @@ def test_accuracy_sparsity_has_a_point_per_target_and_their_pareto_set(papers: s
     assert sorted(lines(axes)["fraction of zeros in theory"][:, 0]) == pytest.approx(theory)
 
 
-def test_nonzero_theory_draws_scipys_law_and_the_measured_means(papers: str):
+def test_nonzero_theory_draws_the_recorded_targets_and_the_measured_means(papers: str):
     (axes,) = drawn("nonzero_theory", papers).axes
-    curves = [line.get_data() for line in axes.get_lines() if len(line.get_xdata()) == 201]
+    curves = [line.get_data() for line in axes.get_lines() if line.get_linestyle() != "None"]
     for p, (mu, fraction) in zip((1.0, 2.0), curves, strict=True):
-        law = gennorm(p, scale=p ** (1 / p))
-        assert (mu[0], mu[-1]) == (-2, 1)
-        assert fraction == pytest.approx(law.sf(-mu * law.std()))
-        assert errorbars(axes)[f"p={p:g}"][:, 1] == pytest.approx([nonzero_of(p, mu, 0.5) for mu in (-2, -1, 0, 1)])
+        assert mu.tolist() == [-2, -1, 0, 1]
+        measured = [nonzero_of(p, mu, 0.5) for mu in mu]
+        assert fraction == pytest.approx([0.9 * one for one in measured])  # as tests/paper_store.py records it
+        assert errorbars(axes)[f"p={p:g}"][:, 1] == pytest.approx(measured)
 
 
 def test_features_bars_stand_where_their_target_is(papers: str):
