@@ -17,7 +17,7 @@ from analysis.tables import table
 from jepa_train.base.validation import SCHEMA, later
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, later_fields
-from jepa_train.config.presets import DIGITS, LEJEPA_IMAGENET1K_VIT_L14, RECTIFIED_CIFAR100_RESNET18
+from jepa_train.config.presets import DIGITS, PRESETS
 from jepa_train.methods import METHODS, LeJEPA
 from sweeps.engine.cli.status import status
 from sweeps.engine.plan.describe import open_ledger
@@ -86,8 +86,8 @@ def keys_of(plan: Plan) -> list[str]:
 def test_keys_are_those_of_the_first_schema() -> None:
     assert {name: cell_key(TrainConfig(method=METHODS[name]())) for name in KEYS} == KEYS
     assert cell_key(DIGITS) == "ebb22513d0e1050b"
-    assert cell_key(LEJEPA_IMAGENET1K_VIT_L14) == "794ba291d7f68e0b"
-    assert cell_key(RECTIFIED_CIFAR100_RESNET18) == "68051fc73233d6fb"
+    assert cell_key(PRESETS["lejepa_imagenet1k_vit_l14"]) == "794ba291d7f68e0b"
+    assert cell_key(PRESETS["rectified_lpjepa_cifar100_resnet18"]) == "68051fc73233d6fb"
 
 
 def test_the_default_of_a_later_field_never_changes() -> None:
