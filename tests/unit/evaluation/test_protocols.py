@@ -11,9 +11,9 @@ import torch
 from jepa_train.config.flat import unflatten
 from jepa_train.config.names import PROTOCOL_NAMES
 from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL_BY_PROTOCOL
-from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.probes import Labelled
-from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, shots_of
+from jepa_train.evaluation.linear_probe import linear_probe
+from jepa_train.evaluation.probes import Frozen, Labelled
+from jepa_train.evaluation.protocols import PROTOCOLS, shots_of
 
 
 def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:
@@ -57,13 +57,7 @@ def test_kshot_is_the_linear_probe_on_each_draw() -> None:
     found = PROTOCOLS["kshot"](data)
     scaled = data.standardised
     draws = [shots_of(scaled.train.labels, 5, draw=draw) for draw in range(5)]
-    scores = linear_probe(
-        [Labelled(scaled.train.x[rows], scaled.train.labels[rows]) for rows in draws],
-        scaled.val,
-        scaled.test,
-        num_classes=3,
-        spectrum=Spectrum.of(scaled.train.x),
-    )
+    scores = linear_probe(scaled, [Labelled(scaled.train.x[rows], scaled.train.labels[rows]) for rows in draws])
     on_test = torch.tensor([score.test for score in scores], dtype=torch.float64)
     assert found["test/shot5_top1"] == pytest.approx(on_test.mean().item())
     assert found["test/shot5_top1_std"] == pytest.approx(on_test.std().item())
