@@ -115,7 +115,7 @@ def test_references_are_those_that_the_sweep_lists(tag: list[str] | None, labels
             **{"cell_key": ["zero", "one", "init", "again", "cell"], "run_name": names, "epochs": [8, 8, 0, 0, 8]},
             **{"seed": [0, 0, 0, 1, 0], "role": ["reference"] * 4 + ["cell"], "status": "finished", "reason": ""},
             **{"start_time": range(5), "run_id": [*"abcde"], "base": "{}", "val/probe_top1": 0.5},
-            **{"sweep": "s", "sweep.objective": "val/probe_top1", "test/x": [0.1, 0.2, 0.3, 0.4, 0.5]},
+            **{"sweep": "s", "sweep.goals": '[{"metric": "val/probe_top1"}]', "test/x": [0.1, 0.2, 0.3, 0.4, 0.5]},
         }
     )
     if tag is not None:

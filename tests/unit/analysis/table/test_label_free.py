@@ -26,7 +26,7 @@ def frame(
     grid = {"method.lamb": sorted({*lambs}), "optim.lr": sorted({*lrs})}
     usual = {
         **{"sweep": "made_up", "sweep.axes": json.dumps([*grid]), "sweep.grid": json.dumps([grid]), "base": "{}"},
-        **{"sweep.kind": "grid", "sweep.objective": "val/probe_top1", "role": "cell", "status": "finished"},
+        **{"sweep.kind": "grid", "sweep.goals": '[{"metric": "val/probe_top1"}]', "role": "cell", "status": "finished"},
         **{"seed": [number % seeds for number in range(count)], "start_time": range(count)},
         "run_name": [f"setting {setting}" for setting in settings],
         **{name: [f"{name}{number}" for number in range(count)] for name in ("cell_key", "run_id")},
