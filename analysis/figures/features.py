@@ -1,5 +1,7 @@
 """Rectified LpJEPA Fig. 3 a: rectified and plain targets with rectified and plain features, accuracy and L0."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ def _bars(axes: Axes, table: pd.DataFrame, metric: str, factor: float) -> None:
         own = table[(table[FEATURES] == rectified) & np.isfinite(table[metric])]
         places = own[TARGET].map({target: place for place, target in enumerate(TARGETS)})
         heights, yerr = factor * own[metric], factor * own[f"{metric} std"]
-        look = {"color": color, "hatch": hatch, "edgecolor": "0.2", "label": label}
+        look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "0.2", "label": label}
         bars = axes.bar(places + shift, heights, yerr=yerr, width=0.36, **look)
         axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.2f", padding=2, fontsize=8)
     axes.set_xticks(range(len(TARGETS)), [*TARGETS.values()])
