@@ -45,13 +45,11 @@ class StoreWriter:
         """The id of a new experiment.
 
         Args:
-            present: further tags sweep.* (goals, grid, searched, seeds, references, base), absent in older stores,
-                which name an objective.
+            present: further tags sweep.* (goals, grid, searched, seeds, references, base).
         """
         tags = {"sweep.kind": kind, "sweep.axes": json.dumps(axes)}
-        tags |= {f"sweep.{key}": json.dumps(value) for key, value in (present or {}).items()}
-        if "sweep.goals" not in tags:
-            tags["sweep.objective"] = "val/probe_top1"
+        present = {"goals": [{"metric": "val/probe_top1"}]} | dict(present or {})
+        tags |= {f"sweep.{key}": json.dumps(value) for key, value in present.items()}
         return self.client.create_experiment(name, tags=tags)
 
     def run(
@@ -99,7 +97,7 @@ def fill(uri: str) -> None:
 
 def _rectified(writer: StoreWriter) -> None:
     listed = {"method.p": [1, 2], "method.mu": [0.5, 0, -1.0]}
-    sweep = writer.sweep("demo_rectified_lpjepa", axes=[*listed], present={"grid": listed})
+    sweep = writer.sweep("demo_rectified_lpjepa", axes=[*listed], present={"grid": [listed]})
 
     def cell(p: float, mu: float, metrics: Mapping[str, Any], **tags: str) -> str:
         params = {"method.p": p, "method.mu": mu, "epochs": 5 if tags.get("cell_key") == "old" else 15}

@@ -30,7 +30,7 @@ class Small:
     def __init__(self, file: Path) -> None:
         self.file, self.uri = file, f"sqlite:///{file}"
         self.writer = StoreWriter(self.uri)
-        present = {"goals": GOALS, "grid": {"method.p": [1], "method.mu": [0.0]}, "seeds": [0, 1, 2]}
+        present = {"goals": GOALS, "grid": [{"method.p": [1], "method.mu": [0.0]}], "seeds": [0, 1, 2]}
         self.sweep = self.writer.sweep("s", axes=["method.p", "method.mu"], present=present)
 
     def cell(self, key: str, seed: int = 0, metrics: dict[str, float] = DONE, **tags: str) -> str:

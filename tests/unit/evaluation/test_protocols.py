@@ -11,8 +11,8 @@ import torch
 from jepa_train.config.flat import unflatten
 from jepa_train.config.names import PROTOCOL_NAMES
 from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL_BY_PROTOCOL
-from jepa_train.evaluation.probes import Labelled
-from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, shots_of
+from jepa_train.evaluation.probes import Frozen, Labelled
+from jepa_train.evaluation.protocols import PROTOCOLS, shots_of
 
 
 def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:

@@ -16,8 +16,8 @@ from jepa_train.config.names import transfer_sets
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.evaluate import embed, final_evaluation
-from jepa_train.evaluation.probes import Labelled
-from jepa_train.evaluation.protocols import Frozen, linear
+from jepa_train.evaluation.probes import Frozen, Labelled
+from jepa_train.evaluation.protocols import linear
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.model.network import build_network
 from jepa_train.train.preflight import preflight

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from jepa_train.methods import METHODS
-from jepa_train.methods.base import Step
+from jepa_train.methods.base import Step, check_views
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -60,9 +60,9 @@ def test_draws_depend_on_step_and_seed_alone(name: str) -> None:
     ],
 )
 def test_unsupported_views_are_refused(name: str, views: tuple[int, int], message: str) -> None:
-    METHODS[name]().check_views(2, 0)
+    check_views(METHODS[name](), 2, 0)
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        METHODS[name]().check_views(*views)
+        check_views(METHODS[name](), *views)
 
 
 @pytest.mark.parametrize(
