@@ -67,7 +67,7 @@ def reports_of(pool, cell, disturb):
         if any("epoch" in report for report in heard) and not disturbed:
             disturbed = True
             disturb()
-    ray.get(pool.mailbox.abandon.remote(ticket))
+    ray.get(pool.mailbox.abandon_trial.remote("trial"))
     return [report for report in heard if report.get("note") != ""], end  # without the wait for its lane
 
 def new_node():

@@ -131,9 +131,10 @@ class Search:
         return len(self._cells) - len(self.resumed)
 
     @property
-    def pending_confirmations(self) -> int:
-        """Cells of a best candidate that is not known yet."""
-        return (len(self.sweep.seeds) - 1) * (self.state in (SearchState.PROPOSING, SearchState.WAITING))
+    def num_unknown(self) -> int:
+        """Cells still to choose: points to propose, and the other seeds of a best candidate that is not known yet."""
+        undecided = self.state in (SearchState.PROPOSING, SearchState.WAITING)
+        return self.proposals + (len(self.sweep.seeds) - 1) * undecided
 
     @property
     def problem(self) -> str:

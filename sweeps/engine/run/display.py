@@ -14,6 +14,7 @@ from rich.text import Text
 from jepa_train.config.flat import flatten
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run.estimate import epochs_left
 from sweeps.engine.run.eta import Pace, duration
 from sweeps.engine.spec.cells import Cell
 
@@ -61,6 +62,9 @@ class Display:
         self._plan, self._request, self._console, self._budget, self._table = plan, request, console, budget, table
         self._todo = plan.todo
         self._failed = sum(row.state == "failed" and not row.due for row in plan.rows())  # in earlier launches
+        self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
+            cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
+        }
         self._ends: dict[str, CellEnd] = {}  # by cell key
         self._since: dict[str, float] = {}  # start of each running cell, by key
         self._running: dict[str, str] = {}  # "lr=0.1 3/20" of each running cell, by key
@@ -99,22 +103,20 @@ class Display:
 
     def started(self, cell: Cell) -> None:
         """Begin a cell, or continue one whose trial was lost."""
-        entry = self._plan.entries.get(cell.key)
-        again = cell.key in self._since
-        begun = 0 if entry is None or entry.done or again else entry.epoch
-        self._since.setdefault(cell.key, time.monotonic())
-        self._running[cell.key] = cell.label
-        if not again:
-            self._pace.started(cell.key, begun / max(cell.config.epochs, 1))
-        if begun:
+        begun = cell.config.epochs - epochs_left(self._plan, cell)
+        if begun and cell.key not in self._since:
             self.note(
                 f"{cell.label}: begun before, goes on from its last checkpoint (epoch {begun} of {cell.config.epochs})"
             )
+        self._since.setdefault(cell.key, time.monotonic())
+        self._running[cell.key] = cell.label
 
     def progressed(self, cell: Cell, epoch: float) -> None:
         """Take the report of an epoch."""
         self._running[cell.key] = f"{cell.label} {epoch:.0f}/{cell.config.epochs}"
-        self._pace.progressed(cell.key, time.monotonic(), epoch / max(cell.config.epochs, 1))
+        trained = epoch / max(cell.config.epochs, 1)
+        self._fractions[cell.key] = max(trained, self._fractions.get(cell.key, 0.0))  # a resumed cell repeats reports
+        self._pace.report(time.monotonic(), self._todo - sum(self._fractions.values()))
         if not self._live and time.monotonic() - self._last_line > _QUIET_S:
             self.note(f"{self._status()}  {self._best_line()}".rstrip())
 
@@ -124,7 +126,7 @@ class Display:
         self._since.pop(cell.key, None)
         self._running.pop(cell.key, None)
         self._seconds += seconds
-        self._pace.ended(cell.key, time.monotonic(), counts=cell.config.epochs > 0)
+        self._fractions[cell.key] = 1.0
         goals, flat = self._plan.sweep.goals, flatten(cell.config)
         if status == "finished" and cell.role == "cell":
             self._compare(goals[0].score(metrics, flat), cell.label)
@@ -183,7 +185,7 @@ class Display:
         ends["failed"] += self._failed
         counts = "".join(f"  {ends[status]} {status}" for status in ("failed", "pruned") if ends[status])
         limit = "" if math.isinf(self._budget) else f" of {self._budget:g}"
-        left = self._pace.seconds_left(now, self._todo - len(self._ends))
+        left = self._pace.seconds_left(now)
         time_left = "time left: measuring" if left is None else f"{duration(left)} left"
         hours = f"{self.outcome.hours:.2f}{limit} {self._request.unit}"
         return f"{head}  {len(self._running)} running{counts}  {hours}  {time_left}"

@@ -19,7 +19,7 @@ from sweeps.engine.cluster.nodes import autoscaling, nodes_to_use
 from sweeps.engine.cluster.resources import Request, alive, room, this_machine, workers_on
 from sweeps.engine.cluster.session import cluster_address, ray_session
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.estimate import Estimate, Price, configs_left, finished_estimates, kind_of_config
+from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of_config
 
 LIMIT_S = 120.0  # of a measurement, the preparation of the data included
 STEPS_S = 3.0  # training time that is measured, after two steps that compile and allocate
@@ -40,9 +40,9 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
         at_once = room(nodes, request)
         estimates = finished_estimates(plan.entries.values(), request)
         if plan.todo and not estimates:
-            first = configs_left(plan)[0]
+            first = (plan.missing or plan.stand_ins)[0].config
             note("no cell has finished yet: a few steps are measured for the price")
-            estimates = {kind_of_config(first, request): measured(first, request)}
+            estimates = {kind_of_config(first): measured(first, request)}
         return Price(plan, request, estimates, at_once, rate(autoscaling(), request))
 
 

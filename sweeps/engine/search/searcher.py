@@ -73,9 +73,6 @@ class CellSearcher(Searcher):
         self._announce(cell)
         return cell.trial_config
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: Optuna receives results once, at the end."""
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass the end of a candidate to its search; a trial that Tune stopped early has no last report."""
         cell, search = self._running.pop(trial_id)

@@ -44,9 +44,6 @@ class Entry:
     lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
     resources: str = ""  # of its trial, in the words of resources.Request
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
-    start_time: int = 0  # ms since 1970, of the first attempt
-    end_time: int | None = None  # of the last one; None while it runs
-    commit: str = ""  # of the source at the last attempt
 
     def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
         """The scores of a finished cell, one per goal; NaN where there is none."""
@@ -172,9 +169,6 @@ def _entry(record: Record) -> Entry:
         lost_device_seconds=float(tags.get("lost_device_seconds", 0)),
         resources=tags.get("resources", ""),
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
-        start_time=record.start_time,
-        end_time=record.end_time,
-        commit=tags.get("mlflow.source.git.commit", ""),
     )
 
 

@@ -130,7 +130,7 @@ class WriteQueue:
             with self._file:
                 if self._given_up:
                     return
-                self._offline.remove()
+                self._offline.file.unlink(missing_ok=True)
             self._outage = ""
             self._note(f"the store {self._store} answers again; the metrics that waited are written")
 

@@ -3,10 +3,10 @@
 Run: python -m pytest tests/integration/cli/test_doctor.py
 """
 
-import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_findings_by_environment(
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     if name != "Ray":
-        monkeypatch.setattr(doctor, "CHECKS", [check for check in doctor.CHECKS if check.__name__ != "_ray"])
+        monkeypatch.delitem(doctor.CHECKS, "Ray")
     found = examined()
     assert re.match(line, found[name]), found[name]
     assert "canary" not in "".join(found.values())
@@ -100,6 +100,9 @@ def test_an_sqlite_store_and_metrics_that_wait(results: Path, template: bytes, e
 
 
 def test_packages_out_of_bounds(examined: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9" if name == "timm" else version(name))
-    assert examined()["packages"].startswith("problem packages timm is 0.9, not >=1.0.20; pip install")
+    answer = "jepa-sweeps 1.0 has requirement timm>=1.0.20, but you have timm 0.9.\nother 1 requires x, which is absent.\n"
+    monkeypatch.setattr(doctor, "subprocess", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout=answer)))
+    monkeypatch.setattr(doctor, "version_of", lambda name: "not installed" if name == "ray" else "1")
+    line = examined()["packages"]
+    assert line.startswith("problem packages jepa-sweeps 1.0 has requirement timm>=1.0.20, but you have timm 0.9., ray")
+    assert line.endswith("ray is not installed; pip install -r requirements.lock, then -e .")

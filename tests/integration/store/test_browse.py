@@ -109,4 +109,4 @@ def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
     book.close()
     (entry,) = make_plan(SEEDS, FILE).entries.values()
     assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
-    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)]
+    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config)]

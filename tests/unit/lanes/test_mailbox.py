@@ -84,8 +84,8 @@ async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_neve
     box = Mailbox(1)
     running, waiting, wanted = await submitted(box, 3)
     claim = await started(box, running)
-    await box.abandon(running)
-    await box.abandon(waiting)
+    await box.abandon_trial("trial0")
+    await box.abandon_trial("trial1")
     assert await box.next(0, 1, running) == (), "the lane is busy until its workers end"
     assert await box.report(claim, {"loss": 1.0}, False) is True
     await box.finish(claim, ending("stopped"))
@@ -120,21 +120,8 @@ async def test_at_a_rung_a_cell_waits_until_tune_continues_or_stops_it() -> None
     assert await waiting is False
     waiting = asyncio.create_task(box.report(claim, {"epoch": 3}, True))
     await asyncio.sleep(0)
-    await box.abandon(ticket)
-    assert await waiting is True
-
-
-@scenario
-async def test_a_trial_that_is_lost_for_good_frees_the_lane_that_waits_for_it() -> None:
-    box = Mailbox(1)
-    ticket, other = await submitted(box, 2)
-    claim = await started(box, ticket)
-    waiting = asyncio.create_task(box.report(claim, {"epoch": 1}, True))
-    await asyncio.sleep(0)
     await box.abandon_trial("trial0")
     assert await waiting is True
-    await box.finish(claim, ending("stopped"))
-    assert await box.next(0, 1, ticket) == (other, {"n": 1})
 
 
 @pytest.mark.parametrize(

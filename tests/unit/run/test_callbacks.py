@@ -36,7 +36,7 @@ REPORT = {"epoch": 1, "train/loss": 2.0}
 def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) -> None:
     plan = make_plan(STUDY, FILE)
     (cell,) = plan.fixed
-    budget = Budget(100.0, Price(plan, REQUEST, {kind_of_config(cell.config, REQUEST): Estimate(60.0, "")}))
+    budget = Budget(100.0, Price(plan, REQUEST, {kind_of_config(cell.config): Estimate(60.0, "")}))
     screen = io.StringIO()
     display = Display(plan, REQUEST, console=Console(file=screen, width=200))
     ledger = open_ledger(plan, note=lambda _: None, publish=str)

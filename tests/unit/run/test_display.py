@@ -19,7 +19,6 @@ from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import display as display_module
 from sweeps.engine.run.display import CellEnd, Display, LaunchOutcome
-from sweeps.engine.run.eta import Pace
 from sweeps.engine.run.launch import Launched
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.sweep import Sweep
@@ -95,14 +94,14 @@ def test_counts_hours_best_and_time_left(clock):
     display.progressed(A, 10)
     display.progressed(B, 5)
     display.ended(A, "finished", "", {"val/probe_top1": 0.75}, 3690.0)
-    # 1.3 cells in 90 s; 1.5 are left
+    # 1.4 cells in 90 s; 1.5 are left
     assert rendered(display) == [
         "study  2/5 done  1 running  1 failed  4.10 of 8 GPU-hours  2 min left",
         "best val/probe_top1 0.750 (lamb=0.1)",
         "running: lamb=0.2 5/10",
     ]
     clock[0] = 3690.0 + 55.0
-    assert "50 s left" in rendered(display)[0]  # 104 s, counted down
+    assert "45 s left" in rendered(display)[0]  # 96 s, counted down
     display.ended(B, "failed", "ConfigError: no", {}, 2)
     assert "2/5 done  0 running  2 failed" in rendered(display)[0]
     assert display.outcome.ends[B.key] == CellEnd(label="lamb=0.2", status="failed", reason="ConfigError: no")
@@ -150,14 +149,16 @@ def test_the_table_is_cut_to_the_terminal_and_the_status_stays_in_sight(rows: in
     assert visible == rows or f"... {rows - visible} more lines (python -m analysis study)" in lines
 
 
-def test_reports_that_a_resumed_cell_repeats_are_not_its_pace():
-    pace = Pace()
-    pace.started("a", 0.5)
+def test_reports_that_a_resumed_cell_repeats_are_not_its_pace(clock):
+    display = display_of(plan(*(entry(cell, "finished") for cell in (B, C, D)), entry(A, "running", epoch=5)))
+    display.started(A)
+    clock[0] = 100.0
     for epoch in range(1, 6):  # at once, from the checkpoint
-        pace.progressed("a", 100.0, epoch / 10)
-    assert pace.seconds_left(100.0, 1) is None
-    pace.progressed("a", 110.0, 0.6)
-    assert pace.seconds_left(110.0, 1) == pytest.approx(40.0)  # 10 s per epoch; 4 are left
+        display.progressed(A, epoch)
+    assert "time left: measuring" in rendered(display)[0]
+    clock[0] = 111.0
+    display.progressed(A, 6)
+    assert "45 s left" in rendered(display)[0]  # 11 s per epoch; 4 are left
 
 
 def test_a_launch_is_complete_when_every_cell_has_a_result_and_failures_name_their_remedy():
