@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError
 
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
@@ -55,12 +55,10 @@ def measured(config: TrainConfig, request: Request) -> Estimate:
         seconds = task.remote(config, workers=request.workers, threads=request.cpus)
         try:
             return Estimate(ray.get(seconds, timeout=LIMIT_S), "measured")
-        except GetTimeoutError:
+        except RayError as error:  # also after LIMIT_S
             ray.cancel(seconds, force=True)
-            problem = f"it takes longer than {LIMIT_S:.0f} s"
-        except RayError as error:
-            problem = f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else str(error)
-        return Estimate(0.0, f"not measured: {problem.strip().splitlines()[0]}")
+            cause = getattr(error, "cause", error)
+            return Estimate(0.0, f"not measured: {type(cause).__name__}: {cause}".strip().splitlines()[0])
 
 
 def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1) -> float:

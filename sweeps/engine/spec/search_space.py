@@ -27,7 +27,7 @@ def point_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar] | Non
     """The point of a cell's logged parameters, or None where it lies outside the space."""
     if not space.keys() <= params.keys():
         return None
-    fields = parse((f"{key}={params[key]}" for key in {"method": None} | space), base=TrainConfig())
+    fields = parse((f"{key}={params[key]}" for key in {"method", *space}), base=TrainConfig())
     return {key: fields[key] for key in space} if all(contains(space[key], fields[key]) for key in space) else None
 
 

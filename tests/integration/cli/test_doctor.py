@@ -100,7 +100,9 @@ def test_an_sqlite_store_and_metrics_that_wait(results: Path, template: bytes, e
 
 
 def test_packages_out_of_bounds(examined: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = "jepa-sweeps 1.0 has requirement timm>=1.0.20, but you have timm 0.9.\nother 1 requires x, which is absent.\n"
+    answer = (
+        "jepa-sweeps 1.0 has requirement timm>=1.0.20, but you have timm 0.9.\nother 1 requires x, which is absent.\n"
+    )
     monkeypatch.setattr(doctor, "subprocess", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout=answer)))
     monkeypatch.setattr(doctor, "version_of", lambda name: "not installed" if name == "ray" else "1")
     line = examined()["packages"]

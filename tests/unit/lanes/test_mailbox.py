@@ -82,7 +82,7 @@ async def test_reports_are_taken_in_order_and_then_the_final_status() -> None:
 @scenario
 async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_never_starts() -> None:
     box = Mailbox(1)
-    running, waiting, wanted = await submitted(box, 3)
+    running, _, wanted = await submitted(box, 3)
     claim = await started(box, running)
     await box.abandon_trial("trial0")
     await box.abandon_trial("trial1")

@@ -83,7 +83,6 @@ def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
         ({"gpus_per_worker": "measured"}, ("gpus_per_worker", "number", "'measured'", "leave it out")),
         ({"gpus_per_worker": 0.5, "workers": 2}, ("gpus_per_worker", "one worker", "0.5 for 2 workers")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
-        ({"grid": [{"method.lamb": [0.1]}, {}]}, ("grid[1]", "axis")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
     ],
 )
