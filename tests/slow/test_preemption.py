@@ -59,6 +59,7 @@ def reports_of(pool, cell):
         if any("epoch" in report for report in heard) and not noticed:
             noticed = True
             give_notice()
+    ray.get(pool.mailbox.abandon_trial.remote("trial"))
     return [report for report in heard if report.get("note") != ""], end  # without the wait for its lane
 
 def new_node():

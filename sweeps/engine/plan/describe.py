@@ -22,8 +22,8 @@ def open_ledger(
 ) -> Ledger:
     """The ledger of a plan; see Ledger for arguments and errors."""
     return Ledger(
-        plan.sweep,
-        plan.file,
+        sweep=plan.sweep,
+        source=plan.file,
         known=plan.entries,
         roles={cell.key: cell.role for cell in plan.fixed},
         cells=[cell.key for cell in plan.known],

@@ -51,29 +51,23 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     Raises:
         ConfigError: an encoder or a dataset that is not there, or two equal cells.
     """
-    named = [
-        (f"references[{number}]", make_cell(sweep, base, point, role="reference"))
-        for number, point in enumerate(sweep.references)
-    ]
-    for number, grid in enumerate([] if sweep.space else sweep.grids or [{}]):
-        points = itertools.product(_points_of(grid), sweep.seeds)
-        named += [(f"grid[{number}]", make_cell(sweep, base, point, seed=seed)) for point, seed in points]
-    seen: dict[str, str] = {}
-    for place, cell in named:
-        here = f"{cell.label!r} of {place}"
+    cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
+    if not sweep.space:
+        points = itertools.product(grid_points(sweep), sweep.seeds)
+        cells += [make_cell(sweep, base, point, seed=seed) for point, seed in points]
+    seen: dict[str, Cell] = {}
+    for cell in cells:
         if cell.key in seen:
-            raise ConfigError(f"{sweep.name} has the same cell twice, {seen[cell.key]} and {here}; take one out")
-        seen[cell.key] = here
-    return [cell for _, cell in named]
+            both = f"{seen[cell.key].role} {seen[cell.key].label!r} and {cell.role} {cell.label!r}"
+            raise ConfigError(f"{sweep.name} has the same cell twice, {both}; take one out")
+        seen[cell.key] = cell
+    return cells
 
 
 def grid_points(sweep: Sweep) -> list[dict[str, Any]]:
     """Every combination of each of the sweep's grids, in order; the one empty point without a grid."""
-    return [point for grid in sweep.grids or [{}] for point in _points_of(grid)]
-
-
-def _points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    grids = sweep.grids or [{}]
+    return [dict(zip(grid, values, strict=True)) for grid in grids for values in itertools.product(*grid.values())]
 
 
 def make_cell(

@@ -47,6 +47,7 @@ class _Progress:
         self.before, self.started, self.devices = self.device_seconds, time.monotonic(), devices
 
 
+@dataclass(kw_only=True, eq=False)
 class Ledger:
     """Writes one sweep's experiment. After its construction no method waits for the store or raises its failures.
 
@@ -65,46 +66,42 @@ class Ledger:
         MlflowException: the store cannot be reached now.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        source: Path,
-        *,
-        known: Mapping[str, Entry],
-        roles: Mapping[str, str],
-        cells: Iterable[str],
-        tags: Mapping[str, str],
-        files: Mapping[str, str],
-        note: Callable[[str], object],
-        publish: Callable[[], str],
-        products: Callable[[], Mapping[str, str | bytes]] = dict,
-    ) -> None:
-        self._purpose = sweep.purpose.strip()
-        self._code = {"workers": str(sweep.workers), **code_tags(source)}
-        self._scale = {"scale": sweep.scale} if sweep.scale else {}
-        self._note = note
-        self._publish = publish
-        self._products = products
+    sweep: Sweep
+    source: Path
+    known: Mapping[str, Entry]
+    roles: Mapping[str, str]
+    cells: Iterable[str]
+    tags: Mapping[str, str]
+    files: Mapping[str, str]
+    note: Callable[[str], object]
+    publish: Callable[[], str]
+    products: Callable[[], Mapping[str, str | bytes]] = dict
+
+    def __post_init__(self) -> None:
+        self._code = {"workers": str(self.sweep.workers), **code_tags(self.source)}
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
         self._progress = {
-            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in known.items()
+            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch)
+            for key, entry in self.known.items()
         }
-        self._cells = dict.fromkeys(cells)
+        self._cells = dict.fromkeys(self.cells)
         self._cell_tags = to_tags(self._cells)
-        self._client, experiment = open_experiment(sweep.name)
-        for name, text in (hidden(dict(tags)) | self._cell_tags).items():
+        self._client, experiment = open_experiment(self.sweep.name)
+        for name, text in (hidden(dict(self.tags)) | self._cell_tags).items():
             if experiment.tags.get(name) != text:
                 self._client.set_experiment_tag(experiment.experiment_id, name, text)
-        for key, role in roles.items():  # a reference of yesterday may be a cell of today's grid
-            if key in known and known[key].role != role:
-                self._client.set_tag(known[key].run_id, "role", role)
-        run_ids = {key: entry.run_id for key, entry in known.items()}
-        self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, note)
-        self._queue = WriteQueue(self._writer, sweep.name, note=note, flushed=self._publish_table)
-        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code_tags(source)}}
-        self._put(new=new, status="FINISHED", files=files)
+        for key, role in self.roles.items():  # a reference of yesterday may be a cell of today's grid
+            if key in self.known and self.known[key].role != role:
+                self._client.set_tag(self.known[key].run_id, "role", role)
+        run_ids = {key: entry.run_id for key, entry in self.known.items()}
+        self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
+        self._queue = WriteQueue(
+            writer=self._writer, sweep=self.sweep.name, note=self.note, flushed=self._publish_table
+        )
+        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code_tags(self.source)}}
+        self._put(new=new, status="FINISHED", files=self.files)
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
@@ -129,10 +126,10 @@ class Ledger:
         """
         self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
-        data = cell.config.data
+        data, scale = cell.config.data, {"scale": self.sweep.scale} if self.sweep.scale else {}
         new = {
             "label": cell.label,
-            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **self._scale},
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale},
             "params": {key: str(value) for key, value in flatten(cell.config).items()},
             "dataset": {
                 "name": data.name,
@@ -206,13 +203,15 @@ class Ledger:
         if not closing and not (self._stale and began >= self._publish_at):
             return
         try:
-            self.table = self._publish()
-            self._put(description=shortened(f"{self._purpose}\n\n{escape_html(self.table)}"))  # the UI renders it
+            self.table = self.publish()
+            self._put(
+                description=shortened(f"{self.sweep.purpose.strip()}\n\n{escape_html(self.table)}")
+            )  # the UI renders it
             self._stale = False
             if closing:
-                self._writer.keep(hidden(self._products()))
+                self._writer.keep(hidden(self.products()))
         except Exception as error:  # noqa: BLE001 (an error in a user's table or figure must lose no metrics)
-            self._note(f"tables and figures cannot be made now: {root_cause(error)}")
+            self.note(f"tables and figures cannot be made now: {root_cause(error)}")
         now = time.monotonic()
         self._publish_at = now + 19 * (now - began)
 

@@ -72,10 +72,10 @@ async def test_idle_lanes_take_cells_in_order_and_all_ranks_get_the_same() -> No
 @scenario
 async def test_an_abandoned_cell_stops_at_its_next_report_and_a_waiting_one_never_starts() -> None:
     box = Mailbox(1)
-    running, waiting, wanted = await submitted(box, 3)
+    running, _, wanted = await submitted(box, 3)
     claim = await started(box, running)
-    await box.abandon(running)
-    await box.abandon(waiting)
+    await box.abandon_trial("trial0")
+    await box.abandon_trial("trial1")
     assert await box.next(0, 1, running) == (), "the lane is busy until its workers end"
     assert await box.report(claim, {"loss": 1.0}, False) is True
     await box.finish(claim, ending("stopped"))
@@ -110,7 +110,7 @@ async def test_at_a_rung_a_cell_waits_until_tune_continues_or_stops_it() -> None
     assert await waiting is False
     waiting = asyncio.create_task(box.report(claim, {"epoch": 3}, True))
     await asyncio.sleep(0)
-    await box.abandon_trial("trial0")  # the trial itself is lost
+    await box.abandon_trial("trial0")
     assert await waiting is True
 
 

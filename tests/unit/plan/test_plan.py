@@ -85,12 +85,19 @@ def test_points_outside_an_edited_space_do_not_count_and_a_finite_space_bounds_t
 
 
 def test_points_are_read_back_in_their_types() -> None:
-    space = {"a": CategoricalDistribution([1, 2.5, True]), "b": IntDistribution(1, 9), "c": FloatDistribution(0.0, 1.0)}
-    assert point_of(space, {"a": "2.5", "b": "3", "c": "1"}) == {"a": 2.5, "b": 3, "c": 1.0}
-    assert point_of(space, {"a": "1.0", "b": "9", "c": "1"}) == {"a": 1, "b": 9, "c": 1.0}  # the field is a float
-    assert point_of(space, {"a": "1", "b": "10", "c": "1"}) is None
-    steps = {"d": FloatDistribution(0.1, 0.7, step=0.2)}
-    assert [point_of(steps, {"d": text}) for text in ("0.5", "0.6")] == [{"d": 0.5}, None]
+    space = {
+        "method.mu": CategoricalDistribution([1, 2.5]),
+        "method.rectified": CategoricalDistribution([True]),
+        "epochs": IntDistribution(1, 9),
+    }
+    params = {"method": "rectified_lpjepa", "method.mu": "1.0", "method.rectified": "True", "epochs": "9"}
+    assert point_of(space, params) == {"method.mu": 1, "method.rectified": True, "epochs": 9}
+    for other in ({"method.mu": "3.0"}, {"method.rectified": "False"}, {"epochs": "10"}):
+        assert point_of(space, params | other) is None
+    steps = {"method.lamb": FloatDistribution(0.1, 0.7, step=0.2)}
+    read = [point_of(steps, {"method": "lejepa", "method.lamb": text}) for text in ("0.5", "0.6")]
+    assert read == [{"method.lamb": 0.5}, None]
+    assert point_of(SPACE, {"method": "simclr"}) is None
 
 
 def test_other_images_than_the_bases_are_identified_anew(tmp_path: Path) -> None:
