@@ -20,8 +20,8 @@ from stores import until
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
 from sweeps.engine.store.lock import hold, holder_of
@@ -86,7 +86,7 @@ def test_a_server_that_is_killed_and_comes_back(server: Server, monkeypatch: pyt
     monkeypatch.setattr(write_queue, "_PAUSE_S", 0.1)
     plan = make_plan(GRID, Path("study.py"))
     notes: list[str] = []
-    ledger = open_ledger(plan, note=notes.append, publish=str)
+    ledger = Ledger(plan, note=notes.append, publish=str)
     first, second = plan.fixed
     client = MlflowClient(server.uri)
 

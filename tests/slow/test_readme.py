@@ -23,8 +23,8 @@ from PIL import Image
 import sweeps
 from analysis.tables import table
 from jepa_train.base.scale_names import Scale
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.scale import at_scale
 
@@ -140,7 +140,7 @@ def fill(name: str, proposed: Sequence[dict[str, float]] = (), *, scale: Scale |
     names = runpy.run_path(name)
     sweep = at_scale(names["sweep" if scale else "SWEEP"], scale)
     plan = make_plan(sweep, Path(name).resolve())
-    ledger = open_ledger(plan, note=print, publish=lambda: "")
+    ledger = Ledger(plan, note=print, publish=lambda: "")
     for number, cell in enumerate([*plan.fixed, *(make_cell(sweep, sweep.base, point) for point in proposed)]):
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": 0.5 + number / 100})

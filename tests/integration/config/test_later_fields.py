@@ -20,8 +20,8 @@ from jepa_train.config.flat import cell_key, later_fields
 from jepa_train.config.presets import DIGITS, LEJEPA_IMAGENET1K_VIT_L14, RECTIFIED_CIFAR100_RESNET18
 from jepa_train.methods import METHODS, LeJEPA
 from sweeps.engine.cli.status import status
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.sweep import Sweep
 
 FILE = Path("study.py")
@@ -65,7 +65,7 @@ def grown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def launched(sweep: Sweep, *, all_cells: bool = False) -> Plan:
     plan = make_plan(sweep, FILE)
-    ledger = open_ledger(plan, note=print, publish=lambda: "")
+    ledger = Ledger(plan, note=print, publish=lambda: "")
     for row in plan.rows() if all_cells else ():
         if row.due:
             ledger.start(row.cell, devices=1.0)

@@ -20,8 +20,8 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.args import Options
 from sweeps.engine.cli.main import _held
 from sweeps.engine.cli.status import status as status_of
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.reader import best_config
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("results")
 def launch(sweep: Sweep, *cells: Cell, status: str = "finished", file: Path = FILE) -> Plan:
     """Record cells that ended so, with scores that grow with lamb, in a launch that is then killed; return its plan."""
     plan = make_plan(sweep, file)
-    ledger = open_ledger(plan, note=print, publish=str)
+    ledger = Ledger(plan, note=print, publish=str)
     for cell in cells:
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, {"epoch": 1.0, "val/probe_top1": cell.config.method.lamb})

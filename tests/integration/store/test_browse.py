@@ -13,12 +13,11 @@ from mlflow import MlflowClient
 from analysis.ui import links
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.resources import Request
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.estimate import finished_estimates, kind_of_config
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("results")
 
 
 def ledger(sweep: Sweep, notes: list[str], **products: object) -> Ledger:
-    return open_ledger(make_plan(sweep, FILE), note=notes.append, publish=lambda: "a table", **products)
+    return Ledger(make_plan(sweep, FILE), note=notes.append, publish=lambda: "a table", **products)
 
 
 def test_cells_that_differ_in_their_seed_are_one_group() -> None:

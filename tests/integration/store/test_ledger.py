@@ -22,11 +22,10 @@ from stores import until
 
 from analysis.store.cell_list import recorded_cells
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.run.ledger import Ledger, replay_offline_queue
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
-from sweeps.engine.store.ledger import replay_offline_queue
 from sweeps.engine.store.mlflow_client import Refused
 from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
@@ -51,7 +50,7 @@ class Study:
         self.plan: Plan = make_plan(GRID, file)
         self.first, self.second = self.plan.fixed
         self.notes: list[str] = []
-        self.ledger = open_ledger(self.plan, note=self.notes.append, publish=publish)
+        self.ledger = Ledger(self.plan, note=self.notes.append, publish=publish)
 
     def start(self) -> None:
         """Start the first cell, and wait until the store has its run."""
