@@ -52,6 +52,7 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
     def away(*_: object) -> None:
         raise StorageError("data.path 's3://bucket/x' cannot be read (no network)")
 
+    monkeypatch.delitem(doctor.CHECKS, "Python")  # takes seconds
     found = examined("colour_folder", "demo_two_workers", "data.path=/nowhere")
     assert found["colour_folder"].startswith("problem colour_folder data.path must be a folder, got '/nowhere'")
     assert found["demo_two_workers"].startswith("warning demo_two_workers base is the best cell of sweep 'demo_lejepa'")
@@ -80,14 +81,17 @@ def test_findings_by_environment(
 ) -> None:
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    if name != "Ray":
-        monkeypatch.delitem(doctor.CHECKS, "Ray")
+    for slow in {"Python", "Ray"} - {name}:
+        monkeypatch.delitem(doctor.CHECKS, slow)
     found = examined()
     assert re.match(line, found[name]), found[name]
     assert "canary" not in "".join(found.values())
 
 
-def test_an_sqlite_store_and_metrics_that_wait(results: Path, template: bytes, examined: Doctor) -> None:
+def test_an_sqlite_store_and_metrics_that_wait(
+    results: Path, template: bytes, examined: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(doctor.CHECKS, "Python")  # takes seconds
     (results / "spool").mkdir(parents=True)
     (results / "spool" / "study.jsonl").write_text("x" * 2_000_000)
     file = results / "mlflow.db"
