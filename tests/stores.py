@@ -34,13 +34,7 @@ class StoreWriter:
         self._clock = START
 
     def sweep(
-        self,
-        name: str,
-        *,
-        axes: Sequence[str],
-        kind: str = "grid",
-        objective: str = "val/probe_top1",
-        present: Mapping[str, Any] | None = None,
+        self, name: str, *, axes: Sequence[str], kind: str = "grid", present: Mapping[str, Any] | None = None
     ) -> str:
         """The id of a new experiment.
 
@@ -51,7 +45,7 @@ class StoreWriter:
         tags = {"sweep.kind": kind, "sweep.axes": json.dumps(axes)}
         tags |= {f"sweep.{key}": json.dumps(value) for key, value in (present or {}).items()}
         if "sweep.goals" not in tags:
-            tags["sweep.objective"] = objective
+            tags["sweep.objective"] = "val/probe_top1"
         return self.client.create_experiment(name, tags=tags)
 
     def run(
@@ -196,12 +190,6 @@ def _front(writer: StoreWriter) -> None:
         (-2.0, 0.99, 0.01, "pruned"),
     ):
         metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
-        writer.run(
-            sweep,
-            {"method.mu": mu},
-            metrics,
-            cell_key=f"f{mu}",
-            status=status,
-            epoch="2" if status == "pruned" else "3",
-        )
+        tags = {"cell_key": f"f{mu}", "status": status, "epoch": "2" if status == "pruned" else "3"}
+        writer.run(sweep, {"method.mu": mu}, metrics, **tags)
     writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own

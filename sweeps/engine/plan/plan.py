@@ -100,9 +100,10 @@ class Plan:
 
     def refreshed(self) -> "Plan":
         """The plan with the store's present entries, for a launch that holds the sweep. Fixed cells stay."""
-        entries = read_ledger(self.sweep, self.base, self.file)
-        plan = replace(self, entries=entries, rules=replace(self.rules, held=False))
-        return plan.with_searches(_warm_entries(self.sweep))
+        entries, warm = read_ledger(self.sweep, self.base, self.file), _warm_entries(self.sweep)
+        if entries == self.entries and not warm and not self.rules.held:
+            return self
+        return replace(self, entries=entries, rules=replace(self.rules, held=False)).with_searches(warm)
 
     def with_searches(self, warm: Iterable[Entry] = ()) -> "Plan":
         """The plan with its searches, from its entries and finished cells of other sweeps."""

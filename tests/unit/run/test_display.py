@@ -60,24 +60,11 @@ def rendered(display: Display) -> list[str]:
     return display._render().plain.splitlines()
 
 
-def test_before_the_first_report_the_worker_groups_are_starting(clock):
-    display = display_of(plan(entry(A, "finished", value=0.5)))
-    display.started(B)
-    clock[0] = 12.0
-    assert rendered(display) == [
-        "study  1/4 done  starting the workers (12 s)",
-        "best val/probe_top1 0.500 (lamb=0.1)",
-        "running: lamb=0.2",
-    ]
-
-
-@pytest.mark.parametrize(("machines", "lines"), [(0, 1), (1, 0)])
-def test_machines_that_do_not_come_are_noted_once(clock, machines: int, lines: int):
+def test_machines_that_do_not_come_are_noted_once(clock):
     display = display_of(plan())
     for clock[0] in (0.0, 599.0, 600.0, 900.0):
-        display.waits(lambda: machines)
-    notes = [line for line in printed(display) if line.startswith("no machine in 10 minutes; waiting on; `ray status`")]
-    assert len(notes) == lines
+        display.waits(lambda: 0)
+    assert sum(line.startswith("no machine in 10 minutes; waiting on; `ray ") for line in printed(display)) == 1
 
 
 def test_counts_hours_best_and_time_left(clock):
@@ -100,8 +87,6 @@ def test_counts_hours_best_and_time_left(clock):
         "best val/probe_top1 0.750 (lamb=0.1)",
         "running: lamb=0.2 5/10",
     ]
-    clock[0] = 3690.0 + 55.0
-    assert "45 s left" in rendered(display)[0]  # 96 s, counted down
     display.ended(B, "failed", "ConfigError: no", {})
     assert "2/5 done  0 running  2 failed" in rendered(display)[0]
     assert display.outcome.ends[B.key] == CellEnd(label="lamb=0.2", status="failed", reason="ConfigError: no")
@@ -172,7 +157,8 @@ def test_a_launch_is_complete_when_every_cell_has_a_result_and_failures_name_the
     assert lines[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 CPU-hours")
     assert lines[1].startswith(f"  failed: lamb=0.1 ({A.key})")
     assert "--retry failed" in lines[2]
+    assert not facts["complete"]
     ended |= {cell.key: CellEnd(label="", status="collapsed", reason="std") for cell in (A, D)}
-    for spooled, complete in (("", True), ("7 records wait", False)):
+    for spooled in ("", "7 records wait"):
         launched = Launched(plan=before, outcome=LaunchOutcome(ends=ended), table="", spooled=spooled)
-        assert (facts["complete"], summary(launched)["complete"]) == (False, complete)
+        assert summary(launched)["complete"] == (not spooled)
