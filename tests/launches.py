@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import Cell
 
 
@@ -11,7 +11,7 @@ def record(
     plan: Plan, cells: Iterable[Cell], metrics: Callable[[Cell], Mapping[str, float]], *, status: str = "finished"
 ) -> Plan:
     """Launch a plan in which these cells report once and end so. Returns the plan."""
-    ledger = open_ledger(plan, note=print, publish=str)
+    ledger = Ledger(plan, note=print, publish=str)
     for cell in cells:
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, metrics(cell))

@@ -21,12 +21,11 @@ from stores import until
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.lock import hold, holder_of
 from sweeps.engine.store.mlflow_client import open_client, root_cause
 from sweeps.engine.store.offline_queue import offline_files
@@ -73,7 +72,7 @@ def test_a_server_that_is_killed_and_comes_back(results: Path, monkeypatch: pyte
     notes: list[str] = []
     with mlflow_server(results / "mlflow.db", port):
         plan = make_plan(GRID, Path("study.py"))
-        ledger = open_ledger(plan, note=notes.append, publish=str)
+        ledger = Ledger(plan, note=notes.append, publish=str)
         first, second = plan.fixed
         client = MlflowClient()
         sweep = client.get_experiment_by_name("study").experiment_id

@@ -186,7 +186,7 @@ def _held(
 ) -> Iterator["Plan"]:
     """Hold the sweep for the block. Yields its plan, after the operations that earlier launches left offline."""
     from sweeps.engine.plan.plan import make_plan
-    from sweeps.engine.store.ledger import replay_offline_queue
+    from sweeps.engine.run.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
     with hold(sweep.name, say, take_over=options.take_over):

@@ -13,9 +13,9 @@ from jepa_train.storage.storage import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.spec.cells import Cell
-from sweeps.engine.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 

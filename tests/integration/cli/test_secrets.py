@@ -17,8 +17,8 @@ from analysis.store.sources import shown
 from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.main import main
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
 from sweeps.engine.store.offline_queue import offline_files
@@ -51,7 +51,7 @@ def test_a_fake_secret_reaches_no_store_export_checkpoint_offline_file_or_termin
     notes: list[str] = []
     for store_is_up in (True, False):
         plan = make_plan(SWEEP, file)
-        ledger = open_ledger(plan, note=notes.append, publish=lambda: "canary-token", products=dict)
+        ledger = Ledger(plan, note=notes.append, publish=lambda: "canary-token", products=dict)
         with monkeypatch.context() as patch:
             if not store_is_up:
                 patch.setattr(MlflowClient, "create_run", away)
@@ -107,7 +107,7 @@ def test_texts_of_an_untrusted_store_are_escaped_and_name_no_folder(results: Pat
 
 
 def test_the_description_in_the_ui_has_no_html_and_no_image(file: Path) -> None:
-    ledger = open_ledger(make_plan(SWEEP, file), note=str, publish=lambda: f"| {HOSTILE} |")
+    ledger = Ledger(make_plan(SWEEP, file), note=str, publish=lambda: f"| {HOSTILE} |")
     assert ledger.close() == ""
     text = MlflowClient(store_uri()).get_experiment_by_name("study").tags["mlflow.note.content"]
     assert "| &lt;/td>&lt;script>" in text

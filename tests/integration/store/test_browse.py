@@ -14,12 +14,11 @@ from mlflow import MlflowClient
 from analysis.ui import links
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.resources import Request
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.estimate import finished_estimates, kind_of_config
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("results")
 
 
 def ledger(sweep: Sweep) -> Ledger:
-    return open_ledger(make_plan(sweep, FILE), note=pytest.fail, publish=lambda: "a table")
+    return Ledger(make_plan(sweep, FILE), note=pytest.fail, publish=lambda: "a table")
 
 
 def test_cells_that_differ_in_their_seed_are_one_group() -> None:
@@ -83,7 +82,7 @@ def test_the_sweeps_own_run_has_plan_file_and_latest_products_and_the_descriptio
     for content in ("old", "new"):
         plan = make_plan(sweep, file)
         products = {"table.md": content, "curve.png": b"\x89\xff"}
-        book = open_ledger(plan, note=pytest.fail, publish=lambda: "| a row |\n" * 5000, products=lambda p=products: p)
+        book = Ledger(plan, note=pytest.fail, publish=lambda: "| a row |\n" * 5000, products=lambda p=products: p)
         book.start(plan.missing[0], devices=1.0)
         book.end(plan.missing[0].key, "finished", "")
         assert book.close() == ""

@@ -20,11 +20,10 @@ from stores import until
 
 from analysis.store.cell_list import recorded_cells
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.ledger import Ledger, replay_offline_queue
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
-from sweeps.engine.store.ledger import replay_offline_queue
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import dirty
 from sweeps.engine.store.reader import store_uri
@@ -47,7 +46,7 @@ class Study:
         plan = make_plan(GRID, FILE)
         self.first, self.second = plan.fixed
         self.notes: list[str] = []
-        self.ledger = open_ledger(plan, note=self.notes.append, publish=publish)
+        self.ledger = Ledger(plan, note=self.notes.append, publish=publish)
 
     def start(self) -> None:
         """Start the first cell, and wait until the store has its run."""

@@ -15,12 +15,12 @@ from rich.console import Console
 from jepa_train.config.presets import DIGITS
 from jepa_train.storage.storage import storage_path
 from sweeps.engine.cluster.resources import Request
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display
 from sweeps.engine.run.estimate import Estimate, Price, kind_of_config
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.spec.sweep import Sweep
 
@@ -39,7 +39,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     budget = Budget(100.0, Price(plan, REQUEST, {kind_of_config(cell.config): Estimate(60.0, "")}))
     screen = io.StringIO()
     display = Display(plan, REQUEST, console=Console(file=screen, width=200))
-    ledger = open_ledger(plan, note=lambda _: None, publish=str)
+    ledger = Ledger(plan, note=lambda _: None, publish=str)
     abandoned: list[str] = []
     parts: Any = {"ledger": ledger, "display": display, "judge": Judge(plan), "request": REQUEST, "budget": budget}
     checkpoints = storage_path(tmp_path / "checkpoints")

@@ -4,8 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
@@ -13,8 +12,9 @@ from mlflow.entities import Metric, RunTag
 from analysis.store.cell_list import to_tags
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
+from sweeps.engine.plan.describe import experiment_tags, plan_files
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import Cell
-from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
 from sweeps.engine.store.mlflow_client import Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
@@ -47,17 +47,11 @@ class _Progress:
         self.before, self.started, self.devices = self.device_seconds, time.monotonic(), devices
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Ledger:
     """Writes one sweep's experiment. After its construction no method waits for the store or raises its failures.
 
     Args:
-        source: the sweep's file.
-        known: what the store has of the sweep, by cell key.
-        roles: the roles of the sweep's fixed cells, by cell key.
-        cells: the keys of the cells that the sweep asks for so far, in the order of the plan.
-        tags: of the experiment: the facts of the sweep that analysis needs.
-        files: artifacts of the sweep's own run, name -> text.
         note: takes a line for the user; called in another thread.
         publish: returns the sweep's table as Markdown, after cells have ended; called in another thread.
         products: returns further artifacts of the sweep's own run, name -> content, at the end; called there too.
@@ -66,42 +60,36 @@ class Ledger:
         MlflowException: the store cannot be reached now.
     """
 
-    sweep: Sweep
-    source: Path
-    known: Mapping[str, Entry]
-    roles: Mapping[str, str]
-    cells: Iterable[str]
-    tags: Mapping[str, str]
-    files: Mapping[str, str]
+    plan: Plan
+    _: KW_ONLY
     note: Callable[[str], object]
     publish: Callable[[], str]
     products: Callable[[], Mapping[str, str | bytes]] = dict
 
     def __post_init__(self) -> None:
-        self._code = {"workers": str(self.sweep.workers), **code_tags(self.source)}
+        plan, sweep, code = self.plan, self.plan.sweep, code_tags(self.plan.file)
+        self._code = {"workers": str(sweep.workers), **code}
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
         self._progress = {
             key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch)
-            for key, entry in self.known.items()
+            for key, entry in plan.entries.items()
         }
-        self._cells = dict.fromkeys(self.cells)
+        self._cells = dict.fromkeys(cell.key for cell in plan.known)
         self._cell_tags = to_tags(self._cells)
-        self._client, experiment = open_experiment(self.sweep.name)
-        for name, text in (hidden(dict(self.tags)) | self._cell_tags).items():
+        self._client, experiment = open_experiment(sweep.name)
+        for name, text in (hidden(experiment_tags(plan)) | self._cell_tags).items():
             if experiment.tags.get(name) != text:
                 self._client.set_experiment_tag(experiment.experiment_id, name, text)
-        for key, role in self.roles.items():  # a reference of yesterday may be a cell of today's grid
-            if key in self.known and self.known[key].role != role:
-                self._client.set_tag(self.known[key].run_id, "role", role)
-        run_ids = {key: entry.run_id for key, entry in self.known.items()}
+        for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
+            if cell.key in plan.entries and plan.entries[cell.key].role != cell.role:
+                self._client.set_tag(plan.entries[cell.key].run_id, "role", cell.role)
+        run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
-        self._queue = WriteQueue(
-            writer=self._writer, sweep=self.sweep.name, note=self.note, flushed=self._publish_table
-        )
-        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code_tags(self.source)}}
-        self._put(new=new, status="FINISHED", files=self.files)
+        self._queue = WriteQueue(writer=self._writer, sweep=sweep.name, note=self.note, flushed=self._publish_table)
+        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code}}
+        self._put(new=new, status="FINISHED", files=plan_files(plan))
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
@@ -126,7 +114,7 @@ class Ledger:
         """
         self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
-        data, scale = cell.config.data, {"scale": self.sweep.scale} if self.sweep.scale else {}
+        data, scale = cell.config.data, {"scale": self.plan.sweep.scale} if self.plan.sweep.scale else {}
         new = {
             "label": cell.label,
             "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale},
@@ -205,7 +193,7 @@ class Ledger:
         try:
             self.table = self.publish()
             self._put(
-                description=shortened(f"{self.sweep.purpose.strip()}\n\n{escape_html(self.table)}")
+                description=shortened(f"{self.plan.sweep.purpose.strip()}\n\n{escape_html(self.table)}")
             )  # the UI renders it
             self._stale = False
             if closing:
