@@ -8,12 +8,17 @@ from sweeps.engine.spec.cells import Cell
 
 
 def record(
-    plan: Plan, cells: Iterable[Cell], metrics: Callable[[Cell], Mapping[str, float]], *, status: str = "finished"
+    plan: Plan,
+    cells: Iterable[Cell],
+    metrics: Callable[[Cell], Mapping[str, float]],
+    *,
+    status: str = "finished",
+    resumed: bool = False,
 ) -> Plan:
     """Launch a plan in which these cells report once and end so. Returns the plan."""
     ledger = Ledger(plan, note=print, publish=str)
     for cell in cells:
-        ledger.start(cell, devices=1.0)
+        ledger.start(cell, devices=1.0, resumed=resumed)
         ledger.log(cell.key, metrics(cell))
         ledger.end(cell.key, status, "")
     assert ledger.close() == ""

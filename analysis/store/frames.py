@@ -73,8 +73,8 @@ def typed(texts: pd.Series, recorded: str | None = None) -> pd.Series:
 
 
 def _cells(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
-    """One record per cell, and counts of the other runs; the sweep's own run is not counted."""
-    others = [record for record in records if record.tags.get("role") != "plan"]
+    """One record per cell, and counts of the other runs, without the sweep's own and those that a cell had before."""
+    others = [record for record in records if record.tags.get("role") not in ("plan", "history")]
     keyed = [record for record in others if "cell_key" in record.tags]
     whole = [record for record in keyed if _is_int(record.params.get("seed")) and _is_int(record.params.get("epochs"))]
     cells = one_per_cell(whole)

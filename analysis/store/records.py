@@ -47,6 +47,12 @@ def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Rec
     return in_order(_by_client(client, experiment_id))
 
 
+def recorded_version(tags: Mapping[str, str]) -> str:
+    """Version of the code that made a run; "commit:<sha>" or "commit:<sha>+dirty" if it was recorded without one."""
+    commit = f"commit:{tags.get('mlflow.source.git.commit', 'unknown')}"
+    return tags.get("code_version", commit + "+dirty" * (tags.get("git_dirty") == "true"))
+
+
 def in_order(records: list[Record]) -> list[Record]:
     """The records by start time and id."""
     return sorted(records, key=lambda record: (record.start_time, record.run_id))

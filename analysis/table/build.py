@@ -7,9 +7,10 @@ import pandas as pd
 
 from analysis.store.runs import load_runs, store_uri
 from analysis.store.sources import RunSource, open_source
+from analysis.table.code_versions import code_note
 from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
-from analysis.table.summary import code_note, progress_note
+from analysis.table.summary import progress_note
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from analysis.select.selection import records_of
 from analysis.store.sources import file_name, shown
 from analysis.table.build import FinishedTable
 from analysis.table.cells import levels
+from analysis.table.code_versions import version_of_row
 from analysis.table.significance import cells_of
 
 _ENDINGS = {"md": "md", "tex": "latex", "html": "html", "csv": "csv"}  # of a file -> format
@@ -28,11 +29,12 @@ def write_table(built: FinishedTable, label: str, folder: Path, *, store: str) -
 
 
 def provenance(built: FinishedTable, label: str, store: str) -> dict[str, Any]:
-    """For every number of a table its runs: id, cell key, seed, value, commit, and a flag for uncommitted changes."""
+    """For every number of a table its runs: id, cell key, seed, value, code version, commit, uncommitted changes."""
     columns = [name for name in ("run_id", "cell_key", "sweep", "commit", "git_dirty") if name in built.runs]
     facts = {
-        row["run_id"]: {name: None if pd.isna(value) else str(value) for name, value in row.items()}
-        for row in records_of(built.runs[columns])
+        row["run_id"]: {name: None if pd.isna(row[name]) else str(row[name]) for name in columns}
+        | {"code_version": version_of_row(row)}
+        for row in records_of(built.runs)
     }
     numbers = []
     for row, column, cell, _ in cells_of(built.frame):

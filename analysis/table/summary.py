@@ -1,7 +1,6 @@
-"""Notes below a table: commits, progress of each sweep, choice of winners, and runs that were left out."""
+"""Notes below a table: progress of each sweep, choice of winners, and runs that were left out."""
 
 import json
-from collections import Counter
 
 import pandas as pd
 
@@ -11,7 +10,6 @@ from analysis.select.objectives import goals_of
 from analysis.select.selection import (
     JUDGED,
     choices,
-    column,
     current,
     has_winners,
     is_fair,
@@ -19,24 +17,6 @@ from analysis.select.selection import (
     present_base,
     references,
 )
-from analysis.table.significance import cells_of
-
-
-def code_note(frame: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """Footnote with the commits behind the numbers of a table; "" if one committed version made them all."""
-    columns = (column(runs, name) for name in ("run_id", "commit", "git_dirty", "evaluated_by"))
-    versions = {
-        run_id: ("unknown" if pd.isna(commit) or not commit else str(commit)[:7])
-        + (" with uncommitted changes" if str(dirty).lower() == "true" else "")
-        + (f" evaluated by {by[:7]}" if isinstance(by, str) and by != commit else "")
-        for run_id, commit, dirty, by in zip(*columns, strict=True)
-    }
-    behind = {run_id for _, _, cell, _ in cells_of(frame) for run_id in cell.run_ids if run_id in versions}
-    counts = sorted(Counter(versions[run_id] for run_id in behind).items(), key=lambda pair: (-pair[1], pair[0]))
-    if len(counts) > 1:
-        listed = ", ".join(f"{name} ({number} run{'s'[: number > 1]})" for name, number in counts)
-        return f"code versions: {listed}"
-    return next((f"made by code {name}" for name, _ in counts if "uncommitted" in name), "")
 
 
 def progress_note(runs: pd.DataFrame) -> str:

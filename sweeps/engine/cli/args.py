@@ -22,7 +22,7 @@ class Options:
     status: bool = False
     explain: str = ""  # a cell: its key, the beginning of the key, or its label
     evaluate: bool = False
-    retry: frozenset[str] = frozenset()  # states that run again
+    retry: frozenset[str] = frozenset()  # "failed", "outdated": cells that run again
     max_gpu_hours: float = math.inf
     take_over: bool = False
     json: bool = False
@@ -70,7 +70,8 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
         help="explain the state of a cell (key, its beginning, label)",
     )
     mode("--evaluate", action="store_true", help="evaluate finished cells again (probe.protocols=...); train nothing")
-    add("--retry", choices=["failed"], action="append", default=[], help="run failed cells again")
+    retry = "run failed cells again; or those computed by other code than the present, from the start"
+    add("--retry", choices=["failed", "outdated"], action="append", default=[], help=retry)
     add("--max-gpu-hours", type=float, default=math.inf, metavar="X", help="start no cell beyond X GPU-hours")
     add("--take-over", action="store_true", help="end the launch that runs the sweep elsewhere, and continue here")
     add("--json", action="store_true", help="print the same facts as one JSON document; progress goes to stderr")

@@ -9,13 +9,16 @@ from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cli.status import Facts
+from sweeps.engine.plan.cell_state import is_done
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import Entry, find_experiment, read_entries, store_uri
 
 _MADE_BY = {
     "mlflow.user": "by",
     "host": "on",
+    "code_version": "code version",
     "mlflow.source.git.commit": "commit",
     "version.torch": "torch",
     "command": "command",
@@ -104,6 +107,8 @@ def _why(plan: Plan, entry: Entry | None, run: Run | None, *, in_file: bool) -> 
     if state == "missing":
         how = "interrupted" if entry.status == "interrupted" else "by a launch that is gone"
         return f"{note}, {how}{gone or '; the next launch goes on with it'}"
+    if entry.outdated and is_done(state):
+        gone = f"; outdated, the present code is {code_of(entry.params).version}: --retry outdated runs it again{gone}"
     if state == "pruned":
         rung = f" at epoch {max(entry.rungs)}: {entry.rungs[max(entry.rungs)]:.4g}" if entry.rungs else ""
         return f"given up {ended} by early stopping{rung} for {plan.sweep.goals[0].name}{gone}"

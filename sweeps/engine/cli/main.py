@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from jepa_train.base.checkout import check_checkout
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
@@ -33,6 +34,7 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
         options = read_words(sys.argv[1:] if words is None else words, about=about(study))
         if options.names:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
+        check_checkout(Path(file))
         options.announce([Path(file).stem])
         sweep = at_scale(study, options.scale)
     except ConfigError as error:

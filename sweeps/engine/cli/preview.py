@@ -1,6 +1,6 @@
 """--dry-run: every cell of a sweep with its state, and its price if that is known."""
 
-from sweeps.engine.cli.status import Facts
+from sweeps.engine.cli.status import Facts, outdated_lines
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.estimate import Price
@@ -25,6 +25,7 @@ def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
         "done": sum(is_done(row.state) and not row.due for row in rows),
         "to_run": plan.todo,
         "states": counts_of([row.state for row in rows], plan.total),
+        "outdated": plan.outdated,
         "cells": [
             {**row.facts, "due": row.due, "hours": price.hours(row.cell) if price and row.due else None} for row in rows
         ],
@@ -41,6 +42,7 @@ def preview_lines(facts: Facts) -> list[str]:
     if "waits_for" in facts:
         return [f"{facts['sweep']}: to be planned when {facts['waits_for']} has a best cell"]
     lines = [f"{facts['sweep']}: {facts['done']} of {facts['total']} cells done ({counted(facts['states'])})"]
+    lines += outdated_lines(facts)
     for cell in facts["cells"]:
         hours = "" if not facts["hours"] else f"{cell['hours']:>8.2g} h  " if cell["hours"] else " " * 12
         notes = [cell["note"]] if cell["note"] else []

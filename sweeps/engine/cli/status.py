@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.select.objectives import Goal
 from analysis.store.cell_list import recorded_cells
-from sweeps.engine.plan.cell_state import Rules, counted, counts_of
+from sweeps.engine.plan.cell_state import Rules, counted, counts_of, is_done
 from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
@@ -32,6 +32,7 @@ def status(sweep: Sweep) -> Facts:
         "holder": holder.description if holder else None,
         "total": total,
         "states": counts_of(states, total),
+        "outdated": sum(entry.outdated and is_done(state) for entry, state in zip(entries, states, strict=True)),
         "running": [_running(entry, sweep.goals[0]) for entry in running],
         "failures": [
             {"key": entry.key, "label": entry.label, "reason": entry.reason}
@@ -52,11 +53,18 @@ def status_lines(facts: Facts) -> list[str]:
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  running     {cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
     lines += [f"  failed      {cell['key']}  {cell['label']}: {cell['reason']}" for cell in facts["failures"]]
+    lines += outdated_lines(facts)
     lost = f" ({facts['lost_device_hours']:.2g} of them lost with workers)" if facts["lost_device_hours"] else ""
     spent = f"  {facts['device_hours']:.2f} device-hours used{lost}"
     left = facts["seconds_left"]
     lines.append(spent if left is None else f"{spent}, {duration(left)} left")
     return lines
+
+
+def outdated_lines(facts: Facts) -> list[str]:
+    """A line on the cells whose code has changed since, if there are any."""
+    remedy = "outdated, by other code than the present; --retry outdated runs them again"
+    return [f"  {facts['outdated']} {remedy}"] if facts["outdated"] else []
 
 
 def _running(entry: Entry, goal: Goal) -> Facts:

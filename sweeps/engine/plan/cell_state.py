@@ -16,7 +16,7 @@ class Rules:
     """Reading of the ledger by a launch.
 
     Args:
-        retry: states of ended cells that run again: "failed".
+        retry: states of ended cells that run again, "failed"; and "outdated": cells of other code run from the start.
         held: a living launch holds the sweep, so that cells with status running do run.
         stopping: the sweep stops early; without that, cells that were stopped early run on.
     """
@@ -38,11 +38,21 @@ class Rules:
         state = self.state(entry)
         return state == "missing" or state in self.retry or (state == "pruned" and not self.stopping)
 
+    def read(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+        """The entries as a launch takes them: without results of other code, if it is to compute these again."""
+        if "outdated" not in self.retry:
+            return dict(entries)
+        stay = {"running", "failed"} - self.retry  # cells of another launch, and failures that are not to run again
+        again = {key: entry.outdated and self.state(entry) not in stay for key, entry in entries.items()}
+        return {key: entry.restarted() if again[key] else entry for key, entry in entries.items()}
+
     def note(self, entry: Entry | None, epochs: int) -> str:
         """Short detail of the state for display, e.g. "epoch 3 of 20" or the reason of its end; "" if none."""
         if entry is None:
             return ""
         state = self.state(entry)
+        if entry.restart:
+            return "outdated, runs again from the start"
         if state in ("missing", "running"):
             begun = "begun, " if state == "missing" else ""
             return f"{begun}epoch {entry.epoch} of {epochs}"

@@ -2,19 +2,30 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.spec.cells import shared_fields
+from sweeps.engine.spec.cells import changed, shared_fields
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.code_version import Code, code_of
+
+
+def codes_of(plan: Plan) -> list[Code]:
+    """The present code of every cell that the sweep has or may propose, each once."""
+    proposed = [changed(plan.base, point) for point in plan.sweep.corners()] if plan.sweep.space else []
+    configs = (*(cell.config for cell in plan.known), *proposed)
+    codes = [*(code_of(flatten(config)) for config in configs), *(code_of(it.params) for it in plan.entries.values())]
+    return [*dict.fromkeys(codes)]
 
 
 def experiment_tags(plan: Plan) -> dict[str, str]:
     """Tags of the experiment: the facts of the sweep that analysis needs."""
     sweep, keyed = plan.sweep, key_fields(plan.base)
+    versions = {code.own: code.version for code in codes_of(plan)}
     base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
     return {
         "sweep.file": str(plan.file),
@@ -27,6 +38,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
+        "sweep.code": json.dumps({"at": int(time.time() * 1000), "versions": versions}, sort_keys=True),
         "sweep.types": json.dumps(type_names(), sort_keys=True),
         **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),

@@ -8,7 +8,7 @@ from pathlib import Path
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, parse, unflatten
-from sweeps.engine.plan.cell_state import Rules, State
+from sweeps.engine.plan.cell_state import Rules, State, is_done
 from sweeps.engine.plan.searches import Search, searches_of
 from sweeps.engine.spec.cells import Cell, changed, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
@@ -86,6 +86,12 @@ class Plan:
         return len(self.known) + self.unknown
 
     @property
+    def outdated(self) -> int:
+        """Known cells with a result of other code than the present."""
+        found = [self.entries[cell.key] for cell in self.known if cell.key in self.entries]
+        return sum(entry.outdated and is_done(self.state(entry)) for entry in found)
+
+    @property
     def todo(self) -> int:
         """Cells that this launch has to run."""
         return len(self.missing) + self.unknown
@@ -100,10 +106,11 @@ class Plan:
 
     def refreshed(self) -> "Plan":
         """The plan with the store's present entries, for a launch that holds the sweep. Fixed cells stay."""
-        entries, warm = read_ledger(self.sweep, self.base, self.file), _warm_entries(self.sweep)
+        rules, warm = replace(self.rules, held=False), _warm_entries(self.sweep)
+        entries = rules.read(read_ledger(self.sweep, self.base, self.file))
         if entries == self.entries and not warm and not self.rules.held:
             return self
-        return replace(self, entries=entries, rules=replace(self.rules, held=False)).with_searches(warm)
+        return replace(self, entries=entries, rules=rules).with_searches(warm)
 
     def with_searches(self, warm: Iterable[Entry] = ()) -> "Plan":
         """The plan with its searches, from its entries and finished cells of other sweeps."""
@@ -128,7 +135,7 @@ def make_plan(
 
     Args:
         places: command-line words with the place of the data.
-        retry: states of ended cells that run again: "failed".
+        retry: see Rules.
         held: a living launch holds the sweep.
 
     Raises:
@@ -140,7 +147,7 @@ def make_plan(
     for point in sweep.corners() if sweep.space else ():
         changed(base, point)
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
-    fixed, entries = tuple(fixed_cells(sweep, base)), read_ledger(sweep, base, file)
+    fixed, entries = tuple(fixed_cells(sweep, base)), rules.read(read_ledger(sweep, base, file))
     return Plan(sweep, base, fixed, entries, rules=rules, file=file).with_searches(_warm_entries(sweep))
 
 

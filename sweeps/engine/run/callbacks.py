@@ -51,16 +51,20 @@ class TrialEvents(tune.Callback):
     machines: Callable[[], int]
     abandon: Callable[[str], object]
     _cells: dict[str, Cell] = field(default_factory=dict, init=False)
+    _resumed: set[str] = field(default_factory=set, init=False)  # keys of cells that have checkpoints
     _running: dict[str, _Trial] = field(default_factory=dict, init=False)  # by trial id
 
     def announce(self, cell: Cell) -> None:
         """Register a cell that is about to become a trial. A cell without a run starts without checkpoints."""
         self._cells[cell.key] = cell
-        stale = self.checkpoints / cell.key
+        folder = self.checkpoints / cell.key
         try:
-            if not self.ledger.knows(cell.key) and stale.names():
-                stale.move(self.checkpoints / f"{cell.key}.before-{time.time():.0f}")  # another store may know it
-        except OSError as error:  # equal cells have equal checkpoints: to go on from them does no harm
+            if folder.names():
+                self._resumed.add(cell.key)
+                if not self.ledger.knows(cell.key):
+                    folder.move(self.checkpoints / f"{cell.key}.before-{time.time():.0f}")  # another store may know it
+                    self._resumed.discard(cell.key)
+        except OSError as error:  # to go on from them is exact, or recorded as of both codes
             logger.warning("checkpoints of an earlier run of %s are not moved away: %s", cell.label, error)
 
     def on_step_end(self, **_: Any) -> None:
@@ -72,7 +76,8 @@ class TrialEvents(tune.Callback):
         cell = self._cells[trial.config["cell_key"]]
         self._running.setdefault(trial.trial_id, _Trial(cell))
         self.budget.started(cell)
-        self.ledger.start(cell, devices=self.request.devices, resources=str(self.request))
+        resumed = cell.key in self._resumed
+        self.ledger.start(cell, devices=self.request.devices, resources=str(self.request), resumed=resumed)
         self.display.started(cell)
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:

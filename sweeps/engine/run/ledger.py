@@ -10,16 +10,18 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 
 from analysis.store.cell_list import to_tags
+from jepa_train.base import checkout
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
-from sweeps.engine.plan.describe import experiment_tags, plan_files
+from sweeps.engine.plan.describe import codes_of, experiment_tags, plan_files
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import Cell
+from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
 from sweeps.engine.store.mlflow_client import Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import Operation, offline_files, read_operations
-from sweeps.engine.store.provenance import code_tags, user
+from sweeps.engine.store.provenance import code_tags, git_state, user
 from sweeps.engine.store.reader import RESULTS, Entry
 from sweeps.engine.store.write_queue import WriteQueue
 
@@ -67,14 +69,17 @@ class Ledger:
     products: Callable[[], Mapping[str, str | bytes]] = dict
 
     def __post_init__(self) -> None:
-        plan, sweep, code = self.plan, self.plan.sweep, code_tags(self.plan.file)
+        plan, sweep = self.plan, self.plan.sweep
+        git = git_state(checkout.PROJECT, tuple(sorted({file for code in codes_of(plan) for file in code.files})))
+        code = code_tags(plan.file, git)
         self._code = {"workers": str(sweep.workers), **code}
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
+        held = {key: entry for key, entry in plan.entries.items() if not entry.restart}
+        self._again = plan.entries.keys() - held.keys()  # cells whose run becomes history when they start
         self._progress = {
-            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch)
-            for key, entry in plan.entries.items()
+            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in held.items()
         }
         self._cells = dict.fromkeys(cell.key for cell in plan.known)
         self._cell_tags = to_tags(self._cells)
@@ -85,11 +90,11 @@ class Ledger:
         for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
             if cell.key in plan.entries and plan.entries[cell.key].role != cell.role:
                 self._client.set_tag(plan.entries[cell.key].run_id, "role", cell.role)
-        run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
+        run_ids = {key: entry.run_id for key, entry in held.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
         self._queue = WriteQueue(writer=self._writer, sweep=sweep.name, note=self.note, flushed=self._publish_table)
         new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code}}
-        self._put(new=new, status="FINISHED", files=plan_files(plan))
+        self._put(new=new, status="FINISHED", files=plan_files(plan) | git.patch_file)
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
@@ -100,10 +105,10 @@ class Ledger:
             self._put(tags={name: text for name, text in self._cell_tags.items() if before.get(name) != text})
 
     def knows(self, key: str) -> bool:
-        """Return True if the cell has a run, in any state."""
+        """Return True if the cell has a run, in any state, that goes on if the cell does."""
         return key in self._progress
 
-    def start(self, cell: Cell, *, devices: float, resources: str = "") -> None:
+    def start(self, cell: Cell, *, devices: float, resources: str = "", resumed: bool = False) -> None:
         """Open the cell's run: the one it has, continued, or a new one with its complete config.
 
         A cell that a search proposed joins the list of those that the sweep asks for.
@@ -111,14 +116,17 @@ class Ledger:
         Args:
             devices: number that the cell occupies: workers x GPUs of each (on CPUs, x 1).
             resources: the same as text, with the kind of device; prices of later cells rest on it.
+            resumed: from a checkpoint, which may be of other code; then the result is of both.
         """
         self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
+        params = {key: str(value) for key, value in flatten(cell.config).items()}
         data, scale = cell.config.data, {"scale": self.plan.sweep.scale} if self.plan.sweep.scale else {}
         new = {
             "label": cell.label,
             "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale},
-            "params": {key: str(value) for key, value in flatten(cell.config).items()},
+            "params": params,
+            "again": cell.key in self._again,
             "dataset": {
                 "name": data.name,
                 "digest": data.fingerprint or "builtin",
@@ -126,8 +134,15 @@ class Ledger:
                 "source": data.path,
             },
         }
-        tags = {"status": "running", "reason": "", "resources": resources, "group": cell.group, **self._code}
+        code = code_of(params)
+        earlier = self.plan.entries[cell.key].version if resumed and cell.key in self.plan.entries else code.version
+        tags = {
+            **{"status": "running", "reason": "", "resources": resources, "group": cell.group, **self._code},
+            "code_version": ", ".join(dict.fromkeys([*earlier.split(", "), code.version])),
+            "code_modules": code.own,
+        }
         self._put(key=cell.key, new=new, tags=tags, status="RUNNING")
+        self._again.discard(cell.key)
 
     def log(self, key: str, metrics: Mapping[str, float], *, rungs: Mapping[int, float] = {}) -> None:
         """Log one epoch's metrics of a cell, except those without a prefix, as epoch itself.
@@ -173,8 +188,9 @@ class Ledger:
         held = self._client.get_run(entry.run_id).data.metrics
         now, epoch = _now(), int(metrics["epoch"])
         rows = [Metric(name, value, now, epoch) for name, value in _rows(metrics).items() if held.get(name) != value]
-        by = RunTag("evaluated_by", self._code["mlflow.source.git.commit"])
-        self._client.log_batch(entry.run_id, metrics=rows, tags=[by] if rows else [])
+        commit, version = self._code["mlflow.source.git.commit"], code_of(entry.params).version
+        tags = [RunTag("evaluated_by", commit), RunTag("evaluated_version", version)] if rows else []
+        self._client.log_batch(entry.run_id, metrics=rows, tags=tags)
 
     def close(self) -> str:
         """Write what is left, if the store answers. Returns "" or one line on what waits in which file."""

@@ -93,6 +93,9 @@ class MlflowWriter:
     def _opened(self, key: str, operations: Sequence[Operation]) -> set[tuple[str, int]]:
         """Find or create the cell's run. Returns the (metric, step) that it holds."""
         new = next((one.new for one in operations if one.new), {})
+        for one in operations:
+            if one.new.get("again"):
+                self._retire(key, before=one.at)
         run = self._stored_run(key)
         if run is None and not new:
             raise Refused("its run is no longer there")
@@ -106,6 +109,14 @@ class MlflowWriter:
         self._run_ids[key] = run_id
         histories = [self.client.get_metric_history(run_id, name) for name in run.data.metrics]
         return {(point.key, point.step) for history in histories for point in history}
+
+    def _retire(self, key: str, before: int) -> None:
+        """Make a cell's earlier run history: it keeps its content, and is no longer the cell's."""
+        for run in self._search(f"tags.cell_key = '{key}'"):
+            if run.info.start_time < before:  # not the new one, after a failure
+                self.client.set_tag(run.info.run_id, "role", "history")
+                self.client.set_tag(run.info.run_id, "former_cell_key", key)
+                self.client.delete_tag(run.info.run_id, "cell_key")
 
     def _create_run(self, new: Mapping[str, Any], at: int) -> Run:
         try:

@@ -1,16 +1,42 @@
-"""Provenance tags of every run: code, versions, machine, user."""
+"""Provenance tags of every run: git, versions, machine, user. For information; code_version.py says what counts."""
 
 import getpass
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# Code that numbers depend on; a filled-in cluster.yaml, docs, tests and tables do not change them.
-_COUNTS = ("jepa_train", "sweeps", "search_spaces", "pyproject.toml", "requirements.lock")
+_LONGEST_PATCH = 200_000  # characters
+
+
+@dataclass(frozen=True)
+class GitState:
+    """Git's answers about some files; "unknown" where it has none: no git, no repository, or not the files' own.
+
+    Args:
+        dirty: "true" if one of the files differs from the commit, "false" if none does.
+        patch: the difference.
+    """
+
+    commit: str = "unknown"
+    branch: str = "unknown"
+    dirty: str = "unknown"
+    patch: str = ""
+
+    @property
+    def patch_file(self) -> dict[str, str]:
+        """The difference as a file, by a name of its own; {} without one."""
+        if not self.patch:
+            return {}
+        name = f"uncommitted-{hashlib.sha256(self.patch.encode()).hexdigest()[:8]}.patch"
+        left = len(self.patch) - _LONGEST_PATCH
+        return {name: self.patch[:_LONGEST_PATCH] + (f"\n(cut here: {left} more characters)\n" if left > 0 else "")}
 
 
 def user() -> str:
@@ -22,15 +48,16 @@ def user() -> str:
 
 
 @cache
-def code_tags(source: Path) -> dict[str, str]:
-    """Tags of the code that makes a run: source file, git commit and dirtiness, versions."""
-    root = Path(__file__).resolve().parents[3]
+def code_tags(source: Path, git: GitState) -> dict[str, str]:
+    """Tags of the code that makes a run: source file, git's answers, versions."""
     packages = ("jepa-sweeps", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
     return {
         "mlflow.source.name": str(source),
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": _git(root, "rev-parse", "HEAD") or "unknown",
-        "git_dirty": str(dirty(root)).lower(),
+        "mlflow.source.git.commit": git.commit,
+        "mlflow.source.git.branch": git.branch,
+        "git_dirty": git.dirty,
+        **({"git_patch": next(iter(git.patch_file))} if git.patch else {}),
         "command": " ".join(sys.argv),
         "host": platform.node(),
         "version.python": platform.python_version(),
@@ -38,9 +65,20 @@ def code_tags(source: Path) -> dict[str, str]:
     }
 
 
-def dirty(root: Path) -> bool:
-    """Return True if the code that numbers depend on differs from the commit."""
-    return bool(_git(root, "status", "--porcelain", "--", *_COUNTS))
+@cache
+def git_state(root: Path, files: Sequence[Path]) -> GitState:
+    """Git's answers about files of a folder, and about others, of which it knows nothing."""
+    inside = [file for file in files if file.is_relative_to(root)]
+    commit, tracked = _git(root, "rev-parse", "HEAD"), _git(root, "ls-files", "-z", "--", *map(str, inside))
+    patch = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *map(str, inside))
+    if not tracked or patch is None or commit is None:  # a wheel may lie inside a repository that is not its own
+        return GitState()
+    known = {root / name for name in tracked.split("\0")}
+    for file in (file for file in inside if file not in known):
+        patch += f"not in git: {file.relative_to(root)}\n{file.read_text(encoding='utf-8', errors='replace')}\n"
+    dirty = "true" if patch else "false" if len(inside) == len(files) else "unknown"
+    branch = _git(root, "branch", "--show-current") or "unknown"  # "" where a commit is checked out
+    return GitState(commit.strip(), branch.strip(), dirty, patch)
 
 
 def version_of(package: str) -> str:
@@ -51,9 +89,11 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
-def _git(root: Path, *words: str) -> str:
+def _git(root: Path, *words: str) -> str | None:
+    """Git's answer, or None if it has none."""
+    command = ["git", "-C", str(root), *words]
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=10)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

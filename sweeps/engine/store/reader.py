@@ -11,7 +11,7 @@ from mlflow.entities import Experiment
 
 from analysis.select.objectives import Goal
 from analysis.store.cell_list import recorded_cells
-from analysis.store.records import Record, one_per_cell, read_records, with_later
+from analysis.store.records import Record, one_per_cell, read_records, recorded_version, with_later
 from analysis.store.uri import sqlite_file
 from analysis.store.uri import store_uri as store_uri  # one name for all readers and writers of the store
 from jepa_train.base.errors import ConfigError
@@ -20,6 +20,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import later_fields, parse, unflatten
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.mlflow_client import open_client
 
 # Values of the tag `status` of a cell with a result. A driver that was killed leaves "running".
@@ -46,6 +47,9 @@ class Entry:
     lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
     resources: str = ""  # of its trial, in the words of resources.Request
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
+    version: str = ""  # of the code that made it
+    outdated: bool = False  # the present code has another version, than it or than that of a later evaluation
+    restart: bool = False  # its run is history, and the cell runs again from the start
 
     def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
         """The scores of a finished cell, one per goal; NaN where there is none."""
@@ -56,6 +60,11 @@ class Entry:
     def done(self) -> bool:
         """True if the cell has a result; divergence and collapse are results."""
         return self.status in RESULTS
+
+    def restarted(self) -> "Entry":
+        """The entry of a cell that runs again from the start: without what its run holds."""
+        of_cell = {name: getattr(self, name) for name in ("run_id", "key", "label", "params", "role", "version")}
+        return Entry(metrics={}, status="interrupted", outdated=True, restart=True, **of_cell)
 
 
 def shown_uri() -> str:
@@ -154,14 +163,18 @@ def best_config(sweep: str) -> TrainConfig:
 
 def _entry(record: Record) -> Entry:
     tags = record.tags
+    params = with_later(record.params, later_fields())
+    version, present = recorded_version(tags), code_of(params).version
     typed: dict[str, Any] = {name: kind(tags[name]) for name, kind in _TAGS.items() if name in tags}
     return Entry(
         run_id=record.run_id,
         key=tags["cell_key"],
         label=record.name,
-        params=with_later(record.params, later_fields()),
+        params=params,
         metrics=record.metrics,
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
+        version=version,
+        outdated={version, tags.get("evaluated_version", present)} != {present},
         **typed,
     )
 

@@ -4,7 +4,6 @@ Run: python -m pytest tests/integration/store/test_ledger.py
 """
 
 import sqlite3
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -25,7 +24,6 @@ from sweeps.engine.run.ledger import Ledger, replay_offline_queue
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
-from sweeps.engine.store.provenance import dirty
 from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
@@ -345,20 +343,3 @@ def test_the_list_of_cells_grows_in_order_and_survives_an_outage(store: Path) ->
     accept()
     replay_offline_queue("study")
     assert recorded_cells(experiment()[2]) == (*keys[:2], *keys[202:], *keys[2:202])
-
-
-def test_only_code_that_numbers_depend_on_makes_a_run_dirty(tmp_path: Path) -> None:
-    def git(*words: str) -> None:
-        who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
-
-    for name in ("jepa_train/train/loop.py", "cluster.yaml"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("one")
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "all")
-    (tmp_path / "cluster.yaml").write_text("filled in")
-    assert not dirty(tmp_path)
-    (tmp_path / "jepa_train/train/loop.py").write_text("two")
-    assert dirty(tmp_path)

@@ -39,7 +39,8 @@ def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_pa
     assert number.items() >= place.items()
     assert (number["mean"], number["n"], number["text"]) == (pytest.approx(55.0), 2, "55.00 ± 7.07 (n=2, 1 diverged)")
     run = {"run_id": "run-study-004", "cell_key": "study-004", "sweep": "study", "seed": 1}
-    assert number["runs"][1] == run | {"value": pytest.approx(60.0), "commit": "a" * 40, "git_dirty": "false"}
+    code = {"commit": "a" * 40, "git_dirty": "false", "code_version": f"commit:{'a' * 40}"}
+    assert number["runs"][1] == run | {"value": pytest.approx(60.0)} | code
     assert [(run["run_id"], run["state"]) for run in number["without a number"]] == [("run-study-005", "diverged")]
 
 
