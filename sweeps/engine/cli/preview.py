@@ -42,7 +42,6 @@ def preview_lines(facts: Facts) -> list[str]:
     if "waits_for" in facts:
         return [f"{facts['sweep']}: to be planned when {facts['waits_for']} has a best cell"]
     lines = [f"{facts['sweep']}: {facts['done']} of {facts['total']} cells done ({counted(facts['states'])})"]
-    lines += outdated_lines(facts)
     for cell in facts["cells"]:
         hours = "" if not facts["hours"] else f"{cell['hours']:>8.2g} h  " if cell["hours"] else " " * 12
         notes = [cell["note"]] if cell["note"] else []
@@ -51,4 +50,4 @@ def preview_lines(facts: Facts) -> list[str]:
         lines.append(f"  {cell['state']:<12}{hours}{cell['key']}  {cell['label']}{detail}")
     if facts["to_be_proposed"]:
         lines.append(f"  {'missing':<12}{facts['to_be_proposed']} points, to be proposed by Optuna")
-    return lines + facts["price"]
+    return lines + outdated_lines(facts) + facts["price"]

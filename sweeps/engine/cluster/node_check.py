@@ -10,7 +10,8 @@ from jepa_train.storage.storage import storage_path
 from sweeps.engine.cluster.folders import probe_error, storage_problem
 from sweeps.engine.store.provenance import version_of
 
-VERSIONS = ("torch", "torchvision", "timm", "numpy")  # they may change results; Ray compares its own
+# They compute, and are part of a result's code version; Ray compares its own.
+VERSIONS = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,8 +114,8 @@ class MlflowWriter:
         """Make a cell's earlier run history: it keeps its content, and is no longer the cell's."""
         for run in self._search(f"tags.cell_key = '{key}'"):
             if run.info.start_time < before:  # not the new one, after a failure
-                self.client.set_tag(run.info.run_id, "role", "history")
-                self.client.set_tag(run.info.run_id, "former_cell_key", key)
+                for name, text in {"role": "history", "stale": "replaced", "former_cell_key": key}.items():
+                    self.client.set_tag(run.info.run_id, name, text)
                 self.client.delete_tag(run.info.run_id, "cell_key")
 
     def _create_run(self, new: Mapping[str, Any], at: int) -> Run:

@@ -3,10 +3,12 @@
 Run: python -m pytest tests/integration/cli/test_startup.py
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[3]
 LIGHT = """
 import contextlib, importlib, sys
 from sweeps.__main__ import main
@@ -36,6 +38,22 @@ def test_help_and_light_processes_import_no_torch() -> None:
     """The modules that are sent by value, in the processes of trials and of the mailbox, and three commands."""
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_file_of_another_checkout_is_refused_before_a_name_is_missing(tmp_path: Path) -> None:
+    """One environment, here by PYTHONPATH, for two checkouts."""
+    for name, text in (
+        ("pyproject.toml", ""),
+        ("jepa_train/__init__.py", ""),
+        ("sweeps/study.py", "from jepa_train.presets import ONLY_HERE\n"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / "sweeps/study.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"error: study.py must run with the code of its own checkout, {tmp_path}, but Python")
 
 
 def test_a_config_error_and_ctrl_c_are_one_line_and_a_python_error_keeps_its_traceback(tmp_path: Path) -> None:

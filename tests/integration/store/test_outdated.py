@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from launches import record
@@ -20,10 +21,13 @@ from analysis.store.runs import load_runs
 from analysis.tables import table
 from jepa_train.base import checkout
 from jepa_train.config.presets import DIGITS
+from jepa_train.storage.storage import storage_path
 from sweeps.engine.cli.explain import explain
 from sweeps.engine.cli.preview import preview, preview_lines
 from sweeps.engine.cli.status import status, status_lines
 from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.run.callbacks import TrialEvents
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import code_version, provenance
 from sweeps.engine.store.mlflow_writer import MlflowWriter
@@ -186,6 +190,25 @@ def test_a_result_by_an_old_checkpoint_and_new_code_is_of_both(project: Project)
     assert status(one)["outdated"] == 1
     assert project.launch(one, "outdated").todo == 1
     assert runs()[0].data.tags["code_version"] == after.partition(", ")[2]
+
+
+def test_a_cell_that_runs_again_begins_without_the_checkpoints_of_other_code(project: Project, tmp_path: Path) -> None:
+    one = dataclasses.replace(SMALL, grid={}, seeds=(0,))
+    (cell,) = project.launch(one).fixed
+    checkpoints = storage_path(tmp_path / "checkpoints")
+    (checkpoints / cell.key / "final.pt").write_bytes(b"by the old code")
+    project.edit("methods/lejepa.py")
+    code_version._code.cache_clear()
+    others = ("display", "judge", "request", "budget", "machines", "abandon")
+    for retry, resumed in ((), True), (("outdated",), False):
+        book = Ledger(make_plan(one, FILE, retry=frozenset(retry)), note=print, publish=str)
+        ledger = Mock(knows=book.knows)
+        events = TrialEvents(ledger=ledger, checkpoints=checkpoints, **dict.fromkeys(others, MagicMock()))
+        events.announce(cell)
+        events.on_trial_start(trial=Mock(trial_id="t", config={"cell_key": cell.key}))
+        assert ledger.start.call_args.kwargs["resumed"] == resumed
+        assert bool((checkpoints / cell.key).names()) == resumed
+        assert book.close() == ""
 
 
 def test_runs_that_were_recorded_without_a_version_are_compared_by_commits(project: Project) -> None:

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/unit/analysis/tables/test_tables.py
 """
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from made_runs import made_runs
 from analysis import tables
 from analysis.__main__ import main
 from analysis.table.build import FinishedTable
+from analysis.table.cells import cell_of, percent
+from analysis.table.code_versions import code_note
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 EXPORTS = "docs/results/store"
@@ -147,6 +150,36 @@ def test_several_code_versions_are_a_footnote_with_their_commits(change: dict[st
 
     runs = made_runs({"global_batch": [32, 64]}, measure)
     assert [line for line in built("lejepa_batch", runs).notes if "code" in line] == [note] * bool(note)
+
+
+def test_a_note_names_numbers_of_other_code_than_that_of_the_last_launch() -> None:
+    """Cells of one method and data share their code; a later launch of any of the sweeps has the present code."""
+
+    def runs(name: str, versions: dict[str, str], at: int, **present: str) -> pd.DataFrame:
+        def measure(config: dict[str, Any]) -> dict[str, Any]:
+            own = config["method"]
+            return half(config) | {"code_version": versions[own], "code_modules": own, "group": f"method={own}"}
+
+        found = made_runs({"method": ["lejepa", "vicreg"], "global_batch": [32]}, measure, name=name)
+        code = json.dumps({"at": at, "versions": present})
+        return found.assign(**{"sweep.code": code, "sweep.file": f"/p/sweeps/{name}.py", "sweep.scale": "mini"})
+
+    def note(*parts: pd.DataFrame) -> str:
+        together = pd.concat(parts, ignore_index=True)
+        frame = pd.DataFrame({"top-1": [cell_of(together, percent("top-1", "test/linear_top1"))]})
+        return code_note(frame, together)
+
+    first = runs("first", {"lejepa": "a", "vicreg": "b"}, 1, lejepa="a", vicreg="b")
+    assert note(first) == ""
+    again = "python sweeps/first.py --scale mini --retry outdated runs them again"
+    later = runs("later", {"lejepa": "c", "vicreg": "b"}, 2, lejepa="c", vicreg="b")
+    for parts in (first, later), (later, first):
+        assert note(*parts) == f"outdated: method=lejepa (3 of 12 runs are by other code than the present); {again}"
+    evaluated = first.assign(evaluated_version=["a", *"x" * (len(first) - 1)])
+    assert note(evaluated).startswith("outdated: method=lejepa, method=vicreg (5 of 6 runs")
+    legacy = first.drop(columns=["code_version", "code_modules"])
+    assert note(legacy) == ""
+    assert note(later, legacy).startswith("outdated: method=lejepa, method=vicreg (6 of 12 runs")
 
 
 def test_scales_never_mix(papers: str, capsys: pytest.CaptureFixture[str]) -> None:
