@@ -62,7 +62,8 @@ def stored_names(client: MlflowClient, sweep: str) -> dict[str, str]:
         for name in run.data.metrics:
             found[f"{kind} metric {name}"].add("number")
             methods[f"{kind} metric {name}"].add(run.data.params["method"])
-    formats = {name: ", ".join(sorted(forms)) for name, forms in found.items() if "lost_device_seconds" not in name}
+    rare = re.compile("lost_device_seconds|git_patch|uncommitted-")  # of a loss of workers, and of a dirty checkout
+    formats = {name: ", ".join(sorted(forms)) for name, forms in found.items() if not rare.search(name)}
     some = {name: f" ({', '.join(sorted(of))})" for name, of in methods.items() if of != {*METHODS}}
     return {name: text + some.get(name, "") for name, text in formats.items()}
 
