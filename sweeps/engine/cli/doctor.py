@@ -21,6 +21,9 @@ from packaging.requirements import Requirement
 from analysis.store.uri import sqlite_file
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
+from jepa_train.data.facts import facts_of
+from jepa_train.data.files.listing import HIDDEN
+from jepa_train.data.splits import identify
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cluster.folders import storage_problem
@@ -197,6 +200,10 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
         return
     where = base.data.path or "of its package"
     yield Finding("ok", sweep.name, f"data {base.data.name} {where}, encoder {base.model.encoder}")
+    facts = facts_of(*identify(base.data))
+    if facts is not None:
+        remedy = "docs/sweeps.md, Data, says what becomes of such files"
+        yield _enough(not facts.skipped and facts.unused.keys() <= {HIDDEN}, "images", str(facts), remedy)
 
 
 CHECKS = [_python, _machine, _results, _storage, _store, _ray]

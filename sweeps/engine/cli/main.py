@@ -64,6 +64,8 @@ def launch(sweeps: Named, options: Options) -> int:
             return _show_plans(sweeps, plans, options)
         if options.explain:
             return _show_cell(plans, options)
+        if _reads_data(plans):  # the cells are known only now
+            plans = _planned(sweeps, options)
         if options.evaluate:
             return _evaluate(sweeps, plans, options, console)
         _check_room(plans)
@@ -103,6 +105,28 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
         held = holder_of(sweep.name) is not None
         plans.append(None if waits else make_plan(sweep, file, options.places, retry=options.retry, held=held))
     return plans
+
+
+def _reads_data(plans: Sequence["Plan | None"]) -> bool:
+    """Read the images that this machine has not read yet. Returns True if the plans have to be made again."""
+    from sweeps.engine.cluster.session import cluster_address
+    from sweeps.engine.spec.cells import read_data
+
+    planned = [plan for plan in plans if plan is not None]
+    data = [config.data for plan in planned for config in (plan.base, *(cell.config for cell in plan.known))]
+    keep = any(plan.todo for plan in planned) and not cluster_address()  # else cells run on other machines
+    return read_data(data, keep=keep)
+
+
+def _show_data(plan: "Plan", shown: set[str], say: Callable[[str], None]) -> None:
+    """Print the facts about a plan's images that have not been printed yet."""
+    from sweeps.engine.spec.cells import data_facts
+
+    for data in dict.fromkeys(cell.config.data for cell in plan.known):
+        text = f"data {facts}" if (facts := data_facts(data)) else ""
+        if text and text not in shown:
+            shown.add(text)
+            say(text)
 
 
 def _check_room(plans: Sequence["Plan | None"]) -> None:
@@ -147,6 +171,7 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
     from sweeps.engine.cluster.session import ray_session
 
     all_facts, say = [], _printer(console)
+    shown: set[str] = set()
     with ExitStack() as stack:
         # not where another launch holds a sweep: the refusal must not wait for Ray
         starts = any(plan is not None and plan.todo and not plan.rules.held for plan in plans)
@@ -158,6 +183,7 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
         launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
         for (sweep, file), plan in zip(sweeps, plans, strict=True):
             with _held(sweep, file, plan, options, say) as current:
+                _show_data(current, shown, say)
                 facts = summary(launch.run(current))
             say("\n".join(["", facts["table"], "", *summary_lines(facts)]))
             all_facts.append(facts)
@@ -195,6 +221,8 @@ def _held(
             say(f"{sweep.name}: {replayed} records that an earlier launch left offline are in the store now")
         if plan is None or isinstance(sweep.base, BestOf):  # the other sweep may have another best cell by now
             plan = make_plan(sweep, file, options.places, retry=options.retry)
+            if _reads_data([plan]):
+                plan = make_plan(sweep, file, options.places, retry=options.retry)
         else:
             plan = plan.refreshed()
         yield plan

@@ -1,21 +1,23 @@
 """Cells: the complete configs of a sweep, each named by its key."""
 
-import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatten
+from jepa_train.data.facts import DataFacts, facts_of
+from jepa_train.data.splits import read_images
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
 
 _CHECKED: dict[Any, DataConfig] = {}  # model, views and data of a config -> the data, identified
+_FACTS: dict[DataConfig, DataFacts] = {}  # of the images that read_data has read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def make_cell(
 
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
     """The base changed at a point, after preflight; other images than the base's get a fingerprint of their own."""
-    identity = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
+    identity = {"data.fingerprint": "", "data.content": ""} if point.keys() & {"data.name", "data.path"} else {}
     return preflighted(unflatten({**identity, **point}, base=base))
 
 
@@ -98,7 +100,37 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     if key not in _CHECKED:
         _CHECKED[key] = preflight(config).data
     data = _CHECKED[key]
-    return config if config.data == data else dataclasses.replace(config, data=data)
+    return config if config.data == data else replace(config, data=data)
+
+
+def read_data(cells: Iterable[DataConfig], *, keep: bool) -> bool:
+    """Read the images of these cells that this machine has not read yet or that may have changed.
+
+    Args:
+        keep: see splits.read_images.
+
+    Returns:
+        True if that gives the data of a cell another identity, so that it has to be planned again.
+
+    Raises:
+        ConfigError, StorageError: as splits.read_images.
+    """
+    changed = False
+    for data in dict.fromkeys(cells):
+        if data.fingerprint:
+            found, inventory = read_images(replace(data, fingerprint="", content=""), keep=keep)
+            facts = facts_of(found, inventory)
+            if facts is not None:
+                _FACTS[found] = facts
+            changed |= found != data
+    if changed:
+        _CHECKED.clear()
+    return changed
+
+
+def data_facts(data: DataConfig) -> DataFacts | None:
+    """The facts about images that read_data has read."""
+    return _FACTS.get(data)
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
@@ -107,7 +139,7 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     if "method" in axes:  # each method brings its own hyper-parameters
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
     if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
-        fields.pop("data.fingerprint", None)
+        fields = {key: text for key, text in fields.items() if key not in ("data.fingerprint", "data.content")}
     return fields
 
 

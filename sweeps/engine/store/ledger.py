@@ -13,7 +13,7 @@ from mlflow.entities import Metric, RunTag
 from analysis.store.cell_list import to_tags
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
-from sweeps.engine.spec.cells import Cell
+from sweeps.engine.spec.cells import Cell, data_facts
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
 from sweeps.engine.store.mlflow_client import Refused, root_cause
@@ -129,10 +129,11 @@ class Ledger:
         """
         self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
-        data = cell.config.data
+        data, facts = cell.config.data, data_facts(cell.config.data)
         new = {
             "label": cell.label,
-            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **self._scale},
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **self._scale}
+            | (facts.tags if facts else {}),
             "params": {key: str(value) for key, value in flatten(cell.config).items()},
             "dataset": {
                 "name": data.name,

@@ -1,0 +1,178 @@
+"""Decoding of one image file to a square of 8-bit RGB, with a digest of the file and a record of what was converted."""
+
+import hashlib
+import io
+from enum import IntFlag
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Raise it when files of some kind decode to other pixels, and set Note.ALTERED for these files alone.
+VERSION = 3
+
+_DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this multiple of the final size
+_BACKGROUND = (255, 255, 255)  # behind transparent pixels
+_RANGES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # largest values of the bit depths of cameras
+_NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})  # by other programs, or not at all
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Note(IntFlag):
+    """Facts about a decoded file, stored as one number."""
+
+    CORRUPT = 1  # no image
+    ALTERED = 2  # this version of the decoder gives other pixels than version 2
+    TURNED = 4
+    TRANSPARENT = 8
+    DEEP_GREY = 16
+    DEEP_COLOUR = 32
+    COLOUR_SPACE = 64
+    FRAMES = 128
+    BAD_EXIF = 256
+
+
+# Conversions that are reported, with the words for them
+CONVERSIONS = {
+    Note.TURNED: "turned by EXIF orientation",
+    Note.TRANSPARENT: "transparent, now on white",
+    Note.DEEP_GREY: "grey of more than 8 bits, scaled to 8",
+    Note.DEEP_COLOUR: "color of 16 bits, cut to 8",
+    Note.COLOUR_SPACE: "CMYK, YCbCr or Lab, now RGB",
+    Note.FRAMES: "several frames, the first is used",
+    Note.BAD_EXIF: "unreadable EXIF, orientation ignored",
+}
+
+
+class Decoded(NamedTuple):
+    """One file."""
+
+    pixels: np.ndarray | None  # (3, size, size) uint8; None if it is no image
+    digest: int  # 64 bits, of its bytes; with the decoder's version if that alters its pixels
+    notes: Note
+    reason: str  # why it is no image
+
+
+def decode_file(file: str, size: int) -> Decoded:
+    """Read one file and decode it: shorter side to size (bilinear), center crop.
+
+    Raises:
+        ValueError: the file system fails, so that nothing is known about the file.
+    """
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read()
+    except PermissionError as error:
+        return Decoded(None, 0, Note.CORRUPT, error.strerror or "")
+    except OSError as error:
+        raise ValueError(
+            f"data.path holds a file that cannot be read now: {file!r} ({error.strerror}); check its disk, see that "
+            "nothing changes the images, and start again"
+        ) from error
+    pixels, notes, reason = None, Note.CORRUPT, ""
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            pixels, notes = _square(image, size)
+    except UnidentifiedImageError:
+        reason = "no known image format"
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (Pillow's plugins raise errors of every kind on damaged files)
+        reason = " ".join(str(error).split()) or type(error).__name__
+    person = f"decoder {VERSION}".encode() if notes & Note.ALTERED else b""
+    digest = hashlib.blake2b(content, digest_size=8, person=person).digest()
+    return Decoded(pixels, int.from_bytes(digest, "little"), notes, reason)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's formats, by content: a file with the wrong suffix is decoded all the same."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_DECODED)
+
+
+def _square(image: Image.Image, size: int) -> tuple[np.ndarray, Note]:
+    """(3, size, size) uint8, and the conversions."""
+    notes = Note(0)
+    if getattr(image, "is_animated", False):  # before loading, which may close the file
+        notes |= Note.FRAMES
+    if image.mode.startswith("RGB") and _raw_mode(image).endswith((";16B", ";16L", ";16N")):
+        notes |= Note.DEEP_COLOUR
+    draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
+    image.load()
+    width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    rgb, converted = _to_rgb(image)
+    # crop and resize in one step: the longer side is not rounded to whole pixels
+    box = (left, top, left + side, top + side)
+    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    turn, readable = _turn(image)
+    notes |= Note(0) if readable else Note.BAD_EXIF
+    if turn is not None:  # the small square instead of the whole image: crop and resize are symmetric
+        square, notes = square.transpose(turn), notes | Note.TURNED | Note.ALTERED
+    return np.asarray(square).transpose(2, 0, 1), notes | converted
+
+
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, bool]:
+    """The turn that makes a loaded image upright, and False if its EXIF data cannot be read."""
+    try:
+        exif = image.getexif()
+    except Exception:  # noqa: BLE001 (as in decode_file; the pixels are fine)
+        return None, False
+    stored = image.info.get("exif", b"")  # of a JPEG, Pillow drops what it cannot read; empty data has 20 bytes
+    return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1)), bool(exif) or len(stored) <= 20
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
+    """A loaded image as 8-bit RGB."""
+    if image.mode.startswith(("I", "F")):
+        return _grey(image)
+    if image.has_transparency_data:
+        full = image.convert("RGBA")
+        if full.getchannel("A").getextrema() != (255, 255):
+            canvas = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
+            canvas.alpha_composite(full)
+            return canvas.convert("RGB"), Note.TRANSPARENT | Note.ALTERED
+    notes = Note.COLOUR_SPACE if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else Note(0)
+    return image.convert("RGB"), notes
+
+
+def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
+    """Grey of more than 8 bits, or of floating point, scaled to 8 bits.
+
+    The range that becomes 0 to 255 is the first that holds all finite values: 0 to 1 for floats, then 0 to 255 and the
+    ranges of 10, 12, 14 and 16 bits, else from the smallest value to the largest. NaN is black.
+    """
+    stored = np.asarray(image)
+    values = stored.astype(np.float32)
+    finite = values[np.isfinite(values)] if image.mode == "F" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    ranges = (1, *_RANGES) if image.mode == "F" else _RANGES
+    most = next((most for most in ranges if low >= 0 and high <= most), None)
+    start, length = (low, high - low) if most is None else (0.0, float(most))
+    scaled = np.nan_to_num((values - start) * (255 / (length or 1.0)), nan=0, posinf=255, neginf=0)
+    grey = np.rint(scaled).clip(0, 255).astype(np.uint8)
+    notes = Note(0) if (most, image.mode == "F") == (255, False) else Note.DEEP_GREY | Note.ALTERED
+    key = image.info.get("transparency")  # of a PNG: the value that is transparent
+    if isinstance(key, int) and (stored == key).any():
+        grey[stored == key] = _BACKGROUND[0]
+        notes |= Note.TRANSPARENT | Note.ALTERED
+    return Image.fromarray(grey).convert("RGB"), notes
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Layout of the pixels in the file, as RGB;16B; "" if Pillow does not record it."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
