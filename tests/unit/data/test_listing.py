@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_every_file_is_used_rejected_or_counted(seed: int, tmp_path: Path) -> No
     assert len(listing.files) + tree.unused.total() == tree.count
     splits = load_splits(config)
     used = [*splits.train.rows.tolist(), *splits.val.rows.tolist(), *splits.test.rows.tolist()]
-    assert sorted(Path(listing.root, listing.files[row]) for row in used) == sorted(sum(tree.images.values(), []))
+    assert sorted(Path(listing.root, listing.files[row]) for row in used) == sorted(chain(*tree.images.values()))
     assert len(used) + splits.skipped + tree.unused.total() == tree.count
     for row in used:
         expected = decode_file(f"{tree.root}/{listing.files[row]}", 8).pixels
@@ -150,7 +151,8 @@ def test_facts_name_the_first_file_of_each_kind(tmp_path: Path) -> None:
     before = facts_of(*identify(config))
     assert str(before) == (
         f"{folder}: 14 images of 2 classes (train 6, val 2, test 6); 5 beyond data.train_images; "
-        "not used: 1 *.heic (train/ant/0.heic), 1 outside the class folders (notes.md); 19 to be read by the next launch"
+        "not used: 1 *.heic (train/ant/0.heic), 1 outside the class folders (notes.md); "
+        "19 to be read by the next launch"
     )
     facts = facts_of(*read_images(config, keep=False))
     assert facts is not None
