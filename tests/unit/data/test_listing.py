@@ -5,6 +5,7 @@ Run: python -m pytest tests/unit/data/test_listing.py
 
 import os
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,7 +19,7 @@ from PIL import Image
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.data.facts import facts_of
-from jepa_train.data.files.decode import decode_file
+from jepa_train.data.files.decode import CONVERSIONS, decode_file
 from jepa_train.data.files.listing import BROKEN, CLOSED, HIDDEN, LOOP, OUTSIDE, SPECIAL, SUFFIXES, list_folder
 from jepa_train.data.splits import identify, load_splits, read_images
 
@@ -140,6 +141,15 @@ def test_the_suffixes_are_those_that_pillow_decodes_by_itself() -> None:
     found = {suffix: format for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
     others = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # decoded by another program, or only recognized
     assert {suffix for suffix, format in found.items() if format not in others} == SUFFIXES
+
+
+def test_the_page_says_what_becomes_of_each_kind_of_file() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text()
+    listed = page.partition("<!-- suffixes -->")[2].partition("<!-- end -->")[0]
+    assert {*re.findall(r"`(\.\w+)`", listed)} == SUFFIXES
+    reasons = {f"counted as `{reason}`" for reason in (HIDDEN, OUTSIDE, BROKEN, LOOP, SPECIAL, CLOSED)}
+    assert {reason for reason in reasons if reason not in page} == set()
+    assert {words for words in CONVERSIONS.values() if f"| {words} |" not in page} == set()
 
 
 def test_facts_name_the_first_file_of_each_kind(tmp_path: Path) -> None:
