@@ -44,12 +44,12 @@ class Note(IntFlag):
 # Conversions that are reported, with the words for them
 CONVERSIONS = {
     Note.TURNED: "turned by EXIF orientation",
-    Note.TRANSPARENT: "transparent, now on white",
-    Note.DEEP_GREY: "grey of more than 8 bits, scaled to 8",
-    Note.DEEP_COLOUR: "color of 16 bits, cut to 8",
-    Note.COLOUR_SPACE: "CMYK, YCbCr or Lab, now RGB",
-    Note.FRAMES: "several frames, the first is used",
-    Note.BAD_EXIF: "unreadable EXIF, orientation ignored",
+    Note.TRANSPARENT: "transparent on white",
+    Note.DEEP_GREY: "deep grey to 8 bits",
+    Note.DEEP_COLOUR: "16-bit color to 8 bits",
+    Note.COLOUR_SPACE: "CMYK/YCbCr/Lab to RGB",
+    Note.FRAMES: "first of several frames",
+    Note.BAD_EXIF: "unreadable EXIF",
 }
 
 
