@@ -9,7 +9,7 @@ the images, or a level of the table. Conditions that the paper does not state ar
 import fnmatch
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,6 @@ class NothingPublished(LookupError):
     """No published number of this table; the message is one line."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A published number and ours at the same place of the table."""
-
-    place: dict[str, str]
-    published: TableCell
-    ours: TableCell
-    difference: TableCell
-    verdict: str
-    source: str
-
-
 def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
     """The comparison as md, latex, html or csv. Reasons are notes below the table, in CSV part of its lines.
 
@@ -62,44 +50,39 @@ def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
         raise NothingPublished(f"no published number of {name} is known; there are some of {known}")
     ours = replace(built, frame=comparable_frame(name, built))
     found = pairs(pd.read_csv(file, dtype=str, keep_default_na=False), ours)
-    title = f"{built.title}: paper against ours"
     if format == "csv":
         return render(_frame(found), format)
-    judged = {id(pair.ours) for pair in found if pair.verdict.startswith(("inside", "outside"))}
-    shown = [pair for pair in found if pair.verdict != _ABSENT and (id(pair.ours) not in judged or pair.difference.n)]
-    counts = Counter(pair.verdict.partition(":")[0] for pair in found)
+    judged = {id(pair["ours"]) for pair in found if pair["difference"].n}
+    compared = [pair for pair in found if pair["difference"].n or id(pair["ours"]) not in judged]
+    frame = _frame([pair for pair in compared if pair["verdict"] != _ABSENT])
+    counts = Counter(pair["verdict"].partition(":")[0] for pair in found)
     verdict_counts = "; ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     notes = [f"{len(found)} published numbers: {verdict_counts}"]
-    frame = _frame(shown)
-    verdicts = frame["verdict"].tolist()
-    reasons = [*dict.fromkeys(verdict for verdict in verdicts if ":" in verdict)]
-    for number, reason in enumerate(reasons, 1):
+    for number, reason in enumerate(dict.fromkeys(verdict for verdict in frame["verdict"] if ":" in verdict), 1):
         kind, _, why = reason.partition(": ")
-        verdicts = [f"{kind} ({number})" if verdict == reason else verdict for verdict in verdicts]
+        frame["verdict"] = frame["verdict"].replace(reason, f"{kind} ({number})")
         notes.append(f"({number}) {why}")
-    notes += [f"published: {source}" for source in dict.fromkeys(pair.source for pair in found)]
-    return render(frame.assign(verdict=verdicts), format, title=title, notes=notes)
+    notes += [f"published: {source}" for source in dict.fromkeys(pair["source"] for pair in found)]
+    return render(frame, format, title=f"{built.title}: paper against ours", notes=notes)
 
 
-def pairs(published: pd.DataFrame, built: FinishedTable) -> list[Pair]:
-    """Every published number with each of our cells at its place."""
+def pairs(published: pd.DataFrame, built: FinishedTable) -> list[dict[str, Any]]:
+    """Every published number with each of our cells at its place: the place, _COLUMNS and the source."""
     cells = [(replace(cell, bold=False), place) for _, _, cell, place in cells_of(built.frame) if cell.n or cell.states]
     settings = {run["run_id"]: run for run in records_of(built.runs)}
     names = [str(name) for name in [*built.frame.index.names, *built.frame.columns.names] if name]
     own = [name for name in published if name in names and name not in _FACTS]
-    others = [name for name in names if name not in own]
-    found = []
     several = "at:data" in published and published["at:data"].nunique() > 1
+    found = []
     for line in records_of(published):
-        hits: list[tuple[TableCell | None, dict[str, Any]]] = [
-            (cell, place) for cell, place in cells if _at(line, own, cell, place)
-        ]
-        for cell, place in hits or [(None, {})]:
-            where = {name: _first(line[name]) for name in own} | {name: str(place.get(name, "-")) for name in others}
+        hits = [(cell, place) for cell, place in cells if _at(line, own, cell, place)]
+        for cell, place in hits or [(TableCell(), {})]:
+            where = {name: _first(line[name]) for name in own}
+            where |= {name: str(place.get(name, "-")) for name in names if name not in own}
             where |= {"quantity": line["quantity"]} if line.get("quantity") else {}
             where |= {"published on": _first(line["at:data"])} if several else {}
-            run = settings.get(next(iter(cell.run_ids), ""), {}) if cell is not None else {}
-            found.append(_pair(line, where, cell, {**run, **place}))
+            run = settings.get(next(iter(cell.run_ids), ""), {})
+            found.append(where | _compared(line, cell, {**run, **place}))
     return found
 
 
@@ -110,26 +93,21 @@ def _at(line: Mapping[str, str], own: list[str], cell: TableCell, place: Mapping
     return all(name in place and _matches(place[name], line[name]) for name in own)
 
 
-def _pair(line: Mapping[str, str], where: dict[str, str], cell: TableCell | None, setting: Mapping[str, Any]) -> Pair:
-    number = float(line["published"])
-    percent = cell is None or cell.quantity is None or cell.quantity.factor == 100
-    tolerance = float(line.get("tolerance") or (1.0 if percent else 0.01))
-    spec = cell.quantity.spec if cell is not None and cell.quantity is not None else ".4g"
-    published = TableCell((number,), quantity=Quantity(label="published", metric="", spec=spec))
-    difference, ours = TableCell(), cell or TableCell()
-    reasons = [*_reasons(line, setting)]
-    if cell is None:
-        verdict = _ABSENT
-    elif not cell.n:
-        verdict = "no number yet"
-    elif reasons:
-        verdict = f"not comparable: {'; '.join(reasons)}"
+def _compared(line: Mapping[str, str], cell: TableCell, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """A published number with our cell, which is empty if our table lacks the place."""
+    quantity = cell.quantity or Quantity(label="", metric="", factor=100)
+    tolerance = float(line.get("tolerance") or (1.0 if quantity.factor == 100 else 0.01))
+    published = TableCell((float(line["published"]),), quantity=replace(quantity, direction=""))
+    difference = TableCell()
+    if not cell.n:
+        verdict = "no number yet" if cell.states else _ABSENT
+    elif reasons := "; ".join(_reasons(line, setting)):
+        verdict = f"not comparable: {reasons}"
     else:
-        gap = cell.mean - number
-        difference = TableCell((gap,), quantity=Quantity(label="difference", metric="", spec=f"+{spec}"))
+        gap = cell.mean - published.mean
+        difference = TableCell((gap,), quantity=replace(quantity, direction="", spec=f"+{quantity.spec}"))
         verdict = f"{'inside' if abs(gap) <= tolerance else 'outside'} ±{tolerance:g}"
-    source = line.get("source", "")
-    return Pair(place=where, published=published, ours=ours, difference=difference, verdict=verdict, source=source)
+    return dict(zip(_COLUMNS, (published, cell, difference, verdict), strict=True)) | {"source": line.get("source", "")}
 
 
 def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[str]:
@@ -156,10 +134,8 @@ def _first(asked: str) -> str:
     return asked.partition("|")[0].rstrip("*_")
 
 
-def _frame(found: list[Pair]) -> pd.DataFrame:
-    names = [*dict.fromkeys(name for pair in found for name in pair.place)] or ["place"]
-    labels = [tuple(pair.place.get(name, "") for name in names) for pair in found]
-    index = pd.MultiIndex.from_tuples(labels or [("-",) * len(names)], names=names)
-    rows = [[pair.published, pair.ours, pair.difference, pair.verdict] for pair in found]
-    rows = rows or [[TableCell(), TableCell(), TableCell(), "nothing of ours to compare"]]
-    return pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
+def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:
+    nothing = dict(zip(_COLUMNS, (*[TableCell()] * 3, "nothing of ours to compare"), strict=True))
+    found = found or [{"place": "-"} | nothing]
+    names = [name for name in found[0] if name not in (*_COLUMNS, "source")] or ["place"]
+    return pd.DataFrame(found, columns=[*names, *_COLUMNS], dtype=object).set_index(names)

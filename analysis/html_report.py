@@ -10,8 +10,8 @@ import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis import figures, tables
-from analysis.figures.points import groups_by_views, numbers
-from analysis.select.selection import axes, current, seeds_of
+from analysis.figures.points import groups_by_views
+from analysis.select.selection import axes, current, numbers, seeds_of
 from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free

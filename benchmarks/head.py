@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ from benchmarks import machine
 from benchmarks.report import as_markdown
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.cluster.nodes import expected_of_nodes
 from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.trial import make_trial
@@ -92,8 +94,9 @@ def _with_trials(lanes: int, folder: Path) -> Memory:
         return SimpleNamespace(status="finished", reason="")
 
     reader = _ReadOnce(lanes, end)
-    one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0}
-    with LanePool(num_lanes=lanes, **one, storage=folder / "train", runner=runner) as pool:  # type: ignore[arg-type]
+    pool_of = partial(LanePool, num_lanes=lanes, workers=1, cpus_per_worker=1, gpus_per_worker=0, runner=runner)
+    # With the controllers of a cluster's lanes
+    with expected_of_nodes() as expected, pool_of(storage=folder / "train", expected=expected) as pool:
         tune.Tuner(
             make_trial(pool.mailbox, str(folder)),
             param_space=flatten(DIGITS) | {"seed": tune.grid_search(list(range(lanes)))},

@@ -43,7 +43,7 @@ from sweeps.engine import main as launch
 from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.lanes.trial import make_trial
-from sweeps.engine.lanes.worker import CellOutcome, Report, train_cell
+from sweeps.engine.lanes.worker import Report, train_cell
 from sweeps.engine.run import session
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,7 +128,7 @@ def _rows(place: Path, *, quick: bool) -> Iterator[Timing]:
                     yield from _timings(named, way, *measure(base, workers, trials, place))
 
 
-def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> CellOutcome:
+def timed(cell: Mapping[str, Any], report: Report, checkpoints: str, host: Host) -> Any:
     """Run a cell as real sweeps do, and log the times of its first step and its end."""
     from jepa_train.distributed import collectives
     from jepa_train.train.trainer import Trainer

@@ -1,11 +1,12 @@
 """One run from the command line: python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02"""
 
 import argparse
+import functools
 import logging
+import math
 import sys
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jepa_train.base.errors import ConfigError, nearest
@@ -15,10 +16,10 @@ from jepa_train.config.flat import parse, unflatten
 from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
 from jepa_train.data.facts import facts_of
-from jepa_train.data.splits import identify, load_splits
+from jepa_train.data.splits import identify
 from jepa_train.evaluation.glossary import GLOSSARY
-from jepa_train.storage.storage import StorageError, StoragePath, storage_path
-from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
+from jepa_train.storage.storage import StorageError, storage_path
+from jepa_train.train.loop import evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 
 _DESCRIPTION = """Train and evaluate one config, or evaluate a finished run with other protocols.
@@ -55,7 +56,7 @@ def main(words: list[str]) -> int:
         facts = facts_of(*identify(config.data))
         if facts is not None:
             sys.stderr.write(hidden(f"data {facts}\n"))
-        outcome = _train_with_progress(config, folder)
+        outcome = train(config, report=functools.partial(_progress, config.epochs), checkpoints=folder)
     except (ConfigError, StorageError) as error:
         sys.stderr.write(f"error: {hidden(str(error))}\n")
         return 2
@@ -74,22 +75,12 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
     return unflatten(parse(words, base=base), base=base)
 
 
-def _train_with_progress(config: TrainConfig, checkpoints: StoragePath | None) -> TrainingResult:
-    load_splits(config.data)  # first, as decoding images shows a bar of its own
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("epochs", total=config.epochs)
-
-        def report(metrics: dict[str, float]) -> bool:
-            loss = f"loss {metrics['train/loss']:.3f}  " if "train/loss" in metrics else ""
-            line = f"{loss}val probe top-1 {metrics.get('val/probe_top1', float('nan')):.3f}"
-            progress.update(bar, completed=int(metrics["epoch"]), description=line)
-            if not console.is_terminal:
-                sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{config.epochs}  {line}\n")
-            return False
-
-        return train(config, report=report, checkpoints=checkpoints)
+def _progress(epochs: int, metrics: dict[str, float]) -> bool:
+    """Print one line per epoch; never stops the run."""
+    loss = f"loss {metrics['train/loss']:.3f}  " if "train/loss" in metrics else ""
+    top1 = metrics.get("val/probe_top1", math.nan)
+    sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{epochs}  {loss}val probe top-1 {top1:.3f}\n")
+    return False
 
 
 def _summary(status: str, metrics: dict[str, float]) -> Table:

@@ -33,12 +33,11 @@ TINY = ("test_resnet", "test_efficientnet", "test_byobnet", "test_mambaout")
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]}
     return Sweep(
         name=f"lejepa_architectures_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]})[scale],
         grid={"model.encoder": BELOW_20M if scale == "paper" else LAB if scale == "lab" else TINY, **SETTINGS[scale]},
         seeds=SEEDS[scale],
     )

@@ -14,12 +14,11 @@ SIZES = {"mini": (32, 64, 128, 256), "small": (64, 128, 256, 512)}
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
     return Sweep(
         name=f"lejepa_batch_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale],
         grid={"global_batch": SIZES.get(scale, (128, 256, 512, 1024))},
         seeds=SEEDS[scale],
     )

@@ -19,13 +19,12 @@ AXES = {
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
     dims, slices, embeddings = AXES[scale]
     return Sweep(
         name=f"lejepa_dims_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale],
         grid={"model.projector_dim": dims, "method.num_slices": slices, "model.embed_dim": embeddings},
         seeds=SEEDS[scale],
     )

@@ -33,8 +33,7 @@ DECAYS = {"paper": (1e-1, 1e-2, 1e-5)}
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]}
-    base = bases[scale]
+    base = (LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]})[scale]
     if "data.path" in DATA[scale]:  # an axis: the base has its first value
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, path=DATA[scale]["data.path"][0]))
     return Sweep(

@@ -16,12 +16,11 @@ EPOCHS = {"mini": (6, 12), "small": (6, 12), "lab": (50, 100), "paper": (100, 40
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]}
     return Sweep(
         name=f"lejepa_label_free_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]})[scale],
         grid={
             "method.lamb": LAMB.get(scale, (0.005, 0.02, 0.05, 0.1, 0.2)),
             "optim.lr": RATES.get(scale, (5e-3, 1e-3, 2e-4)),

@@ -21,12 +21,11 @@ PAPER = {
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
     ranges = PAPER if scale == "paper" else NARROW
-    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet100_resnet50"]}
     return Sweep(
         name=f"lejepa_lambda_views_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(LEJEPA | {"paper": PRESETS["lejepa_imagenet100_resnet50"]})[scale],
         grid=[{"views.num_global": [views], "method.lamb": lambs} for views, lambs in ranges.items()],
         seeds=SEEDS[scale],
     )

@@ -14,12 +14,11 @@ SLICES = {"mini": (64, 256), "small": (64, 256)}
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = VITS | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
     return Sweep(
         name=f"lejepa_registers_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(VITS | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale],
         grid={"method.num_slices": SLICES.get(scale, (1024, 4096)), "model.register_tokens": (0, 1, 2, 4, 8)},
         seeds=SEEDS[scale],
     )

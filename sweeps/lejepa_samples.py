@@ -20,8 +20,7 @@ ENCODERS = {
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]}
-    base = bases[scale]
+    base = (LEJEPA | {"paper": PRESETS["lejepa_inet10_resnet50"]})[scale]
     probe = dataclasses.replace(base.probe, protocols="linear,kshot,finetune")
     return Sweep(
         name=f"lejepa_samples_{scale}",

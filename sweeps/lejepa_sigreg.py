@@ -15,12 +15,11 @@ SLICES = {"mini": (64, 256), "small": (64, 256)}
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
     return Sweep(
         name=f"lejepa_sigreg_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale],
         grid={
             "method.t_max": (1.0, 3.0, 5.0),
             "method.num_slices": SLICES.get(scale, (512, 2048)),

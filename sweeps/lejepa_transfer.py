@@ -21,8 +21,7 @@ ENCODERS = {
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
-    base = bases[scale]
+    base = (LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale]
     if scale == "mini":
         base = transferred(base)
     return Sweep(

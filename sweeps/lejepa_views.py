@@ -23,8 +23,7 @@ SMALLER = {"mini": 8, "small": 4, "lab": 2, "paper": 1}  # batches by this facto
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]}
-    base = bases[scale]
+    base = (LEJEPA | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale]
     if scale == "paper":  # launch_views_ablation fixes 1000 slices
         base = dataclasses.replace(base, method=Method(lamb=0.05, num_slices=1000))
     return Sweep(

@@ -12,12 +12,11 @@ from sweeps.engine import Sweep, main
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]}
     return Sweep(
         name=f"rectified_features_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]})[scale],
         grid={"method.target": ("rgg", "gg"), "method.rectified": (True, False)},
         seeds=SEEDS[scale],
     )

@@ -16,12 +16,11 @@ MU = {"mini": (1.0, 0.0, -1.0, -2.0, -3.0), "small": (1.0, 0.0, -1.0, -2.0, -3.0
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale; the paper's CIFAR-100 figure has mu from -3 to 1 in steps of .25."""
-    bases = RECTIFIED | {"paper": PRESETS["rectified_lpjepa_cifar100_resnet18"]}
     return Sweep(
         name=f"rectified_sparsity_{scale}",
         scale=scale,
         purpose=__doc__,
-        base=bases[scale],
+        base=(RECTIFIED | {"paper": PRESETS["rectified_lpjepa_cifar100_resnet18"]})[scale],
         grid={
             "method.p": P.get(scale, (0.25, 0.5, 0.75, 1.0, 2.0)),
             "method.mu": MU.get(scale, tuple(step / 4 for step in range(4, -13, -1))),

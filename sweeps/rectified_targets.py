@@ -39,8 +39,7 @@ def baselines(recipes: Mapping[str, str]) -> list[Grid]:
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
-    bases = RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]}
-    base = bases[scale]
+    base = (RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]})[scale]
     if scale == "mini":
         base = transferred(base)
     contrastive = "simclr_imagenet100_resnet50"  # NCL has no file of its own there

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,31 +143,28 @@ def template(empty_store: Path) -> bytes:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
-    """URI of a store with the demo's sweeps and cells in every state; read-only."""
+    """URI of a store with the demo's sweeps and cells in every state; read-only. One worker fills it for all."""
     import stores
 
-    return _filled_once("store", tmp_path_factory, empty_store, lambda file: stores.fill(f"sqlite:///{file}"))
-
-
-@pytest.fixture(scope="session")
-def papers(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
-    """URI of a store with the papers' sweeps at the scale mini; read-only."""
-    import paper_store
-
-    return _filled_once("papers", tmp_path_factory, empty_store, paper_store.fill)
-
-
-def _filled_once(name: str, folders: pytest.TempPathFactory, empty: Path, fill: Callable[[Path], None]) -> str:
-    """URI of a store that the first worker to ask fills and the others read."""
-    shared = folders.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else folders.getbasetemp()
-    file = shared / f"{name}.db"
+    folder = tmp_path_factory.getbasetemp()
+    file = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "store.db"
     with FileLock(f"{file}.lock"):
         if not file.is_file():
             part = file.with_suffix(".part")
-            shutil.copyfile(empty, part)
-            fill(part)
+            shutil.copyfile(empty_store, part)
+            stores.fill(f"sqlite:///{part}")
             part.replace(file)
     return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of exports of the papers' sweeps at the scale mini; read-only."""
+    import paper_store
+
+    folder = tmp_path_factory.mktemp("papers")
+    paper_store.fill(folder)
+    return str(folder)
 
 
 @pytest.fixture

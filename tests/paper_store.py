@@ -1,26 +1,19 @@
-"""A small store of the papers' sweeps with synthetic numbers, from formulas that tests can repeat.
-
-Runs are written by plain SQL: MLflow's own interface would take half a minute.
-"""
+"""Exports of the papers' sweeps at the scale mini with synthetic numbers, from formulas that tests can repeat."""
 
 import hashlib
 import itertools
+import json
 import math
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stores import START, StoreWriter
+import pandas as pd
+from made_runs import made_runs
 
 BEST_LAMB = {2: 0.01, 4: 0.02, 8: 0.05}
 LAMBS = (0.005, 0.01, 0.02, 0.05, 0.1)
-COMMON = {"method": "lejepa", "epochs": 3, "seed": 0, "optim.lr": 0.001, "data.name": "digits", "views.num_local": 0}
-COMMON |= {"model.encoder": "test_resnet", "probe.protocols": "linear"}
-CODE = {"mlflow.source.git.commit": "c0ffee", "git_dirty": "false", "mlflow.user": "ada", "host": "here"}
-METRIC_COLUMNS = "key, value, timestamp, step, run_uuid, is_nan"
-GOALS = [{"metric": "val/probe_top1", "direction": "max", "over": "", "power": 0.0}]
 
 
 def accuracy_of(views: int, lamb: float, seed: int) -> float:
@@ -29,178 +22,163 @@ def accuracy_of(views: int, lamb: float, seed: int) -> float:
     return 0.9 + 0.01 * math.log2(views) - 0.05 * distance**2 + 0.004 * (seed - 1)
 
 
-def nonzero_of(p: float, mu: float, seed: int) -> float:
+def nonzero_of(p: float, mu: float, seed: float) -> float:
     return 1 / (1 + math.exp(-(1.5 * mu + 0.3) / p)) + 0.01 * seed
 
 
-class PaperStore:
-    """Writer of sweeps and cells into the store of an existing file."""
-
-    def __init__(self, file: Path) -> None:
-        self._writer = StoreWriter(f"sqlite:///{file}")
-        self._file = file
-        self._rows: dict[str, list[tuple[Any, ...]]] = {"params": [], "tags": [], "metrics": [], "latest_metrics": []}
-        self._runs: list[tuple[Any, ...]] = []
-
-    def sweep(self, name: str, grid: Any, seeds: tuple[int, ...], **present: Any) -> str:
-        grids = grid if isinstance(grid, list) else [grid]
-        axes = [*dict.fromkeys(key for one in grids for key in one), *present.get("searched", [])]
-        present = {"grid": grids, "seeds": seeds, "goals": GOALS, "searched": []} | present
-        kind = "search" if present["searched"] else "grid"
-        made = self._writer.sweep(f"{name}_mini", axes=axes, kind=kind, present=present)
-        text = f"What {name} expects to find.\n\n**Its table**\n\n| a |"
-        for key, value in {"sweep.name": name, "sweep.scale": "mini", "mlflow.note.content": text}.items():
-            self._writer.client.set_experiment_tag(made, key, value)
-        return made
-
-    def cell(self, sweep: str, params: dict[str, Any], metrics: dict[str, Any], **tags: str) -> None:
-        """Add a run; a list of values is a curve from epoch 1 on."""
-        label = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-        key = hashlib.sha256(f"{sweep} {label}".encode()).hexdigest()[:32]
-        at = START + 60_000 * len(self._runs)
-        tags = {"role": "cell", "status": "finished", "reason": "", "workers": "1", "cell_key": key[:16]} | tags
-        tags = {"device_seconds": "36.0", "epoch": "3", "mlflow.runName": label} | tags | CODE
-        over = "FAILED" if tags["status"] == "failed" else "FINISHED"
-        self._runs.append((key, label, over, at, at + 36_000, f"/nowhere/{key}", sweep))
-        self._rows["params"] += [(name, str(value), key) for name, value in (COMMON | params).items()]
-        self._rows["tags"] += [(name, value, key) for name, value in tags.items()]
-        for name, value in metrics.items():
-            curve = value if isinstance(value, list) else [value]
-            points = [(name, float(number), at, epoch, key) for epoch, number in enumerate(curve, 1)]
-            self._rows["metrics"] += points
-            self._rows["latest_metrics"].append(points[-1])
-
-    def write(self) -> None:
-        with closing(sqlite3.connect(self._file)) as store:
-            store.executemany(
-                "insert into runs (run_uuid, name, source_type, user_id, status, start_time, end_time, lifecycle_stage,"
-                " artifact_uri, experiment_id) values (?, ?, 'UNKNOWN', 'ada', ?, ?, ?, 'active', ?, ?)",
-                self._runs,
-            )
-            for table, rows in self._rows.items():
-                columns = "key, value, run_uuid" if table in ("params", "tags") else METRIC_COLUMNS
-                marks = ", ".join("?" * len(columns.split(",")))
-                marks = marks if "is_nan" not in columns else "?, ?, ?, ?, ?, 0"
-                store.executemany(f"insert into {table} ({columns}) values ({marks})", rows)
-            store.commit()
-
-
-def fill(file: Path) -> None:
-    store = PaperStore(file)
+def fill(folder: Path) -> None:
     for sweep in (lambda_views, sparsity, selection, search, targets, features, architectures, samples):
-        sweep(store)
-    store.write()
+        sweep(folder)
 
 
-def lambda_views(store: PaperStore) -> None:
-    grids = [
+def write(
+    folder: Path,
+    name: str,
+    grid: Any,
+    measure: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    seeds: tuple[int, ...] = (0, 1),
+    searched: tuple[str, ...] = (),
+) -> None:
+    """Write the export of a sweep; `measure` as in made_runs, where a list of values is a curve from epoch 1 on."""
+    runs = made_runs(grid, measure, name=f"{name}_mini", seeds=seeds)
+    text = f"What {name} expects to find.\n\n**Its table**\n\n| a |"
+    runs = runs.assign(**{"sweep.name": name, "sweep.scale": "mini", "mlflow.note.content": text, "device_seconds": 36})
+    runs["start_time"] = pd.to_datetime(1_700_000_000 + 60 * runs["start_time"], unit="s", utc=True)
+    runs["end_time"] = runs["start_time"] + pd.Timedelta(36, unit="s")
+    axes = json.loads(runs["sweep.axes"].iloc[0])
+    runs["run_name"] = [
+        " ".join(f"{key.rpartition('.')[2]}={run[key]}" for key in [*axes, "seed"]) for run in runs.iloc
+    ]
+    if searched:
+        runs = runs.assign(**{"sweep.kind": "search", "sweep.searched": json.dumps(searched), "sweep.grid": "[]"})
+    metrics = [key for key in runs if key.startswith(("train/", "val/", "test/", "target/"))]
+    points = []
+    for run, metric in itertools.product(runs.iloc, metrics):
+        curve = run[metric] if isinstance(run[metric], list) else [run[metric]]
+        points += [(run["run_id"], metric, epoch, value) for epoch, value in enumerate(curve, 1)]
+    history = pd.DataFrame(points, columns=["run_id", "metric", "epoch", "value"]).dropna()
+    runs[metrics] = runs[metrics].map(lambda value: value[-1] if isinstance(value, list) else value)
+    about = {"sweep": f"{name}_mini", "experiment_id": name, "runs": len(runs), "digests": {}}
+    about["tags"] = {key: runs[key].iloc[0] for key in runs if key.startswith(("sweep.", "mlflow."))}
+    place = folder / about["sweep"]
+    place.mkdir(parents=True)
+    for file, frame in (("runs.parquet", runs), ("history.parquet", history)):
+        content = frame.to_parquet(index=False)
+        (place / file).write_bytes(content)
+        about["digests"][file] = hashlib.sha256(content).hexdigest()
+    (place / "sweep.json").write_text(json.dumps(about))
+
+
+def lambda_views(folder: Path) -> None:
+    grid = [
         {"views.num_global": [views], "method.lamb": [lamb for lamb in LAMBS if views > 2 or lamb < 0.1]}
         for views in BEST_LAMB
     ]
-    made = store.sweep("lejepa_lambda_views", grids, (0, 1, 2))
-    cells = [
-        (grid["views.num_global"][0], lamb, seed) for grid in grids for lamb in grid["method.lamb"] for seed in range(3)
-    ]
-    for views, lamb, seed in cells:
-        params = {"views.num_global": views, "method.lamb": lamb, "seed": seed}
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        views, lamb, seed = config["views.num_global"], config["method.lamb"], config["seed"]
         accuracy = accuracy_of(views, lamb, seed)
-        metrics: dict[str, Any] = {"val/probe_top1": [0.5, 0.7, accuracy - 0.02]}
+        metrics = {"val/probe_top1": [0.5, 0.7, accuracy - 0.02]}
         if (views, lamb, seed) == (8, 0.1, 2):
-            store.cell(made, params, metrics, status="diverged", reason="loss is nan at step 7", epoch="1")
-            continue
+            return metrics | {"status": "diverged", "reason": "loss is nan at step 7", "epoch": 1}
         metrics["train/loss"] = [2.0, 1.5, lamb**0.4 * (2 - accuracy)]  # low where accuracy is high, once divided
-        metrics |= {"train/sigreg": 1 / lamb, "train/invariance": 1 - accuracy, "test/linear_top1": accuracy}
-        store.cell(made, params, metrics)
+        return metrics | {"train/sigreg": 1 / lamb, "train/invariance": 1 - accuracy, "test/linear_top1": accuracy}
+
+    write(folder, "lejepa_lambda_views", grid, measure, seeds=(0, 1, 2))
 
 
-def sparsity(store: PaperStore) -> None:
-    grid = {"method.p": [1.0, 2.0], "method.mu": [-2.0, -1.0, 0.0, 1.0]}
-    made = store.sweep("rectified_sparsity", grid, (0, 1))
-    for p, mu, seed in itertools.product(*grid.values(), (0, 1)):
-        params = {"method.p": p, "method.mu": mu, "seed": seed, "method.sigma_mode": "gn", "method": "rectified_lpjepa"}
+def sparsity(folder: Path) -> None:
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        p, mu, seed = config["method.p"], config["method.mu"], config["seed"]
         nonzero = nonzero_of(p, mu, seed)
         metrics = {"test/nonzero_fraction": nonzero, "target/nonzero_fraction": 0.9 * nonzero}
-        metrics |= {"test/linear_top1": 0.9 - 0.2 * (1 - nonzero) ** 4 + 0.01 * p}
-        store.cell(made, params, metrics | {"val/probe_top1": [0.5, 0.8], "train/loss": [3.0, 2.0]})
+        metrics |= {"test/linear_top1": 0.9 - 0.2 * (1 - nonzero) ** 4 + 0.01 * p, "method.sigma_mode": "gn"}
+        return metrics | {"val/probe_top1": [0.5, 0.8], "train/loss": [3.0, 2.0]}
+
+    write(folder, "rectified_sparsity", {"method.p": [1.0, 2.0], "method.mu": [-2.0, -1.0, 0.0, 1.0]}, measure)
 
 
-def selection(store: PaperStore) -> None:
-    grid = {"method.lamb": [0.01, 0.02, 0.05, 0.1], "optim.lr": [0.001, 0.003, 0.01]}
-    made = store.sweep("lejepa_label_free", grid, (0,))
+def selection(folder: Path) -> None:
     noise = iter(np.random.default_rng(0).normal(size=12))
-    for lamb, lr in itertools.product(*grid.values()):
-        params = {"method.lamb": lamb, "optim.lr": lr}
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        lamb, lr = config["method.lamb"], config["optim.lr"]
         if (lamb, lr) == (0.1, 0.01):
-            store.cell(made, params, {"val/probe_top1": 0.3}, status="diverged", reason="loss is nan")
-        elif (lamb, lr) == (0.01, 0.01):
+            return {"val/probe_top1": 0.3, "status": "diverged", "reason": "loss is nan"}
+        if (lamb, lr) == (0.01, 0.01):
             metrics = {"val/probe_top1": 0.2, "train/loss": 0.9, "train/sigreg": 3.0, "train/invariance": 0.001}
-            store.cell(made, params, metrics, status="collapsed", reason="embedding_std")
-        else:
-            quality = 0.8 - 0.05 * abs(math.log(lr / 0.003)) - 0.03 * abs(math.log(lamb / 0.03))
-            loss = lamb**0.4 * (1.2 - quality + 0.01 * next(noise))
-            parts = {"train/sigreg": 0.1 / lamb, "train/invariance": loss, "train/loss": loss}
-            store.cell(made, params, parts | {"val/probe_top1": quality, "test/linear_top1": quality})
+            return metrics | {"status": "collapsed", "reason": "embedding_std"}
+        quality = 0.8 - 0.05 * abs(math.log(lr / 0.003)) - 0.03 * abs(math.log(lamb / 0.03))
+        loss = lamb**0.4 * (1.2 - quality + 0.01 * next(noise))
+        parts = {"train/sigreg": 0.1 / lamb, "train/invariance": loss, "train/loss": loss}
+        return parts | {"val/probe_top1": quality, "test/linear_top1": quality}
+
+    grid = {"method.lamb": [0.01, 0.02, 0.05, 0.1], "optim.lr": [0.001, 0.003, 0.01]}
+    write(folder, "lejepa_label_free", grid, measure, seeds=(0,))
 
 
-def search(store: PaperStore) -> None:
-    made = store.sweep("searched", [], (0,), searched=["method.lamb", "method.num_slices"])
+def search(folder: Path) -> None:
     random = np.random.default_rng(1)
-    for number in range(14):
-        lamb = float(10 ** random.uniform(-3, -1))
-        params = {"method.lamb": round(lamb, 5), "method.num_slices": int(random.choice([256, 512, 1024]))}
+    lambs = [round(float(10 ** random.uniform(-3, -1)), 5) for _ in range(14)]
+    grid = [{"method.lamb": [lamb], "method.num_slices": [256 * 2 ** int(random.integers(3))]} for lamb in lambs]
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        lamb = config["method.lamb"]
+        if lamb == lambs[5]:
+            return {"val/probe_top1": 0.99, "status": "pruned", "epoch": 1}
+        if lamb == lambs[7]:
+            return {"status": "failed", "reason": "OutOfMemoryError"}
         accuracy = 0.9 - 0.1 * abs(math.log10(lamb / 0.02))
-        if number == 5:
-            store.cell(made, params, {"val/probe_top1": 0.99}, status="pruned", epoch="1")
-        elif number == 7:
-            store.cell(made, params, {}, status="failed", reason="OutOfMemoryError", epoch="0")
-        else:
-            metrics = {"val/probe_top1": [0.3, accuracy], "train/loss": [2.0, 1.0 - accuracy]}
-            store.cell(made, params, metrics | {"test/linear_top1": accuracy})
+        metrics = {"val/probe_top1": [0.3, accuracy], "train/loss": [2.0, 1.0 - accuracy]}
+        return metrics | {"test/linear_top1": accuracy}
+
+    write(folder, "searched", grid, measure, seeds=(0,), searched=("method.lamb", "method.num_slices"))
 
 
-def targets(store: PaperStore) -> None:
-    listed = [
-        {"method": ["rectified_lpjepa"], "method.mu": [-1.0, 0.0], "method.nonneg": [""]},
-        {"method": ["vicreg"], "method.nonneg": ["none", "relu"], "method.mu": [""]},
+def targets(folder: Path) -> None:
+    grid = [
+        {"method": ["rectified_lpjepa"], "method.mu": [-1.0, 0.0]},
+        {"method": ["vicreg"], "method.nonneg": ["none", "relu"]},
     ]
-    made = store.sweep("rectified_targets", listed, (0, 1))
-    settings = [("rectified_lpjepa", "method.mu", -1.0, 0.2), ("rectified_lpjepa", "method.mu", 0.0, 0.5)]
-    settings += [("vicreg", "method.nonneg", "none", 1.0), ("vicreg", "method.nonneg", "relu", 0.7)]
-    for (method, key, value, nonzero), seed in itertools.product(settings, (0, 1)):
-        metrics = {"test/nonzero_fraction": nonzero, "test/entropy": nonzero + 0.1 * seed, "test/hsic": 0.1 / nonzero}
-        metrics |= {"test/linear_top1": 0.8, "val/probe_top1": 0.7}
-        store.cell(made, {"method": method, key: value, "seed": seed}, metrics)
+    fractions = {-1.0: 0.2, 0.0: 0.5, "none": 1.0, "relu": 0.7}
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        nonzero = fractions[config.get("method.mu", config.get("method.nonneg"))]
+        metrics = {"test/entropy": nonzero + 0.1 * config["seed"], "test/hsic": 0.1 / nonzero}
+        return metrics | {"test/nonzero_fraction": nonzero, "test/linear_top1": 0.8, "val/probe_top1": 0.7}
+
+    write(folder, "rectified_targets", grid, measure)
 
 
-def features(store: PaperStore) -> None:
-    made = store.sweep(
-        "rectified_features", {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}, (0, 1)
-    )
+def features(folder: Path) -> None:
     tops = {("rgg", True): 0.9, ("rgg", False): 0.7, ("gg", True): 0.6, ("gg", False): 0.88}
-    for ((target, rectified), top), seed in itertools.product(tops.items(), (0, 1)):
-        params = {"method": "rectified_lpjepa", "method.target": target, "method.rectified": rectified, "seed": seed}
-        metrics = {"test/linear_top1": top + 0.02 * seed, "test/linear_projector_top1": top - 0.1}
-        store.cell(made, params, metrics | {"test/nonzero_fraction": 0.5 if rectified else 1.0, "val/probe_top1": top})
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        rectified = config["method.rectified"]
+        top = tops[config["method.target"], rectified]
+        metrics = {"test/linear_top1": top + 0.02 * config["seed"], "test/linear_projector_top1": top - 0.1}
+        return metrics | {"test/nonzero_fraction": 0.5 if rectified else 1.0, "val/probe_top1": top}
+
+    write(folder, "rectified_features", {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}, measure)
 
 
-def architectures(store: PaperStore) -> None:
+def architectures(folder: Path) -> None:
     encoders = ["resnet18", "resnet34", "vit_tiny_patch8_224", "convnextv2_nano"]
-    made = store.sweep("lejepa_architectures", {"model.encoder": encoders, "optim.lr": [0.001, 0.01]}, (0,))
-    scores = ((0.001, 0.9, 0.91), (0.01, 0.8, 0.95))  # the best on val is not the best on test
-    for (number, encoder), (lr, val, test) in itertools.product(enumerate(encoders), scores):
-        metrics = {"val/probe_top1": val, "test/linear_top1": test - 0.02 * number}
-        store.cell(made, {"model.encoder": encoder, "optim.lr": lr}, metrics)
+    scores = {0.001: (0.9, 0.91), 0.01: (0.8, 0.95)}  # the best on val is not the best on test
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        val, test = scores[config["optim.lr"]]
+        return {"val/probe_top1": val, "test/linear_top1": test - 0.02 * encoders.index(config["model.encoder"])}
+
+    write(folder, "lejepa_architectures", {"model.encoder": encoders, "optim.lr": [*scores]}, measure, seeds=(0,))
 
 
-def samples(store: PaperStore) -> None:
-    encoders = ["resnet18", "levit_128"]
-    made = store.sweep("lejepa_samples", {"model.encoder": encoders}, (0, 1))
-    for encoder, seed in itertools.product(encoders, (0, 1)):
-        metrics = {
-            f"test/shot{shots}_top1": 0.1 * place + 0.02 * seed + (encoder == "resnet18") / 20
-            for place, shots in enumerate((1, 2, 5, 10), 2)
-        }
-        metrics |= {"test/finetune1_top1": 0.1, "test/finetune_top1": 0.9}
-        store.cell(
-            made, {"model.encoder": encoder, "seed": seed}, metrics | {"test/linear_top1": 0.8, "val/probe_top1": 0.8}
-        )
+def samples(folder: Path) -> None:
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        better = 0.02 * config["seed"] + (config["model.encoder"] == "resnet18") / 20
+        shots = {f"test/shot{shots}_top1": 0.1 * place + better for place, shots in enumerate((1, 2, 5, 10), 2)}
+        ends = {"test/finetune1_top1": 0.1, "test/finetune_top1": 0.9, "test/linear_top1": 0.8, "val/probe_top1": 0.8}
+        return shots | ends
+
+    write(folder, "lejepa_samples", {"model.encoder": ["resnet18", "levit_128"]}, measure)

@@ -29,6 +29,7 @@ from jepa_train.model.network import Network, build_network
 from jepa_train.train.loop import train
 
 BATCH = 12
+TIMMS = functools.partial(BatchNormAct2d, 4, act_layer=nn.PReLU, inplace=False)
 SMALL = dataclasses.replace(
     DIGITS, method=LeJEPA(num_slices=64), epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3)
 )
@@ -144,13 +145,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
         for name, make, dtype, layout, tolerance in (
             ("2d", lambda: nn.BatchNorm2d(4), torch.float64, torch.contiguous_format, 1e-9),
             ("channels last", lambda: nn.BatchNorm2d(4), torch.float64, torch.channels_last, 1e-9),
-            (
-                "timm's",
-                lambda: BatchNormAct2d(4, act_layer=nn.PReLU, inplace=False),
-                torch.float64,
-                torch.contiguous_format,
-                1e-9,
-            ),
+            ("timm's", TIMMS, torch.float64, torch.contiguous_format, 1e-9),
             ("bf16", lambda: nn.BatchNorm2d(4), torch.bfloat16, torch.contiguous_format, 2**-6),
         )
     },

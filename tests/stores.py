@@ -13,15 +13,21 @@ from mlflow.entities import Metric, Param, RunTag
 START = 1_700_000_000_000  # ms; runs of the store start one second apart, in the order in which they are written
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread or process; an entry that is not there yet raises KeyError."""
-    end = time.monotonic() + 120
+def until(
+    condition: Callable[[], object], seconds: float = 120.0, complaint: str = "it did not happen", output: Any = str
+) -> None:
+    """Wait for another thread, process or machine; an entry that is not there yet raises KeyError.
+
+    Args:
+        output: a function that gives the text of a failure.
+    """
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(KeyError):
             if condition():
                 return
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
+        time.sleep(seconds / 4000)
+    raise AssertionError(f"{complaint} after {seconds:.0f} s\n{output()[-3000:]}")
 
 
 class StoreWriter:
@@ -34,24 +40,16 @@ class StoreWriter:
         self._clock = START
 
     def sweep(
-        self,
-        name: str,
-        *,
-        axes: Sequence[str],
-        kind: str = "grid",
-        objective: str = "val/probe_top1",
-        present: Mapping[str, Any] | None = None,
+        self, name: str, *, axes: Sequence[str], kind: str = "grid", present: Mapping[str, Any] | None = None
     ) -> str:
         """The id of a new experiment.
 
         Args:
-            present: further tags sweep.* (goals, grid, searched, seeds, references, base), absent in older stores,
-                which name an objective.
+            present: further tags sweep.* (goals, grid, searched, seeds, references, base).
         """
         tags = {"sweep.kind": kind, "sweep.axes": json.dumps(axes)}
-        tags |= {f"sweep.{key}": json.dumps(value) for key, value in (present or {}).items()}
-        if "sweep.goals" not in tags:
-            tags["sweep.objective"] = objective
+        present = {"goals": [{"metric": "val/probe_top1"}]} | dict(present or {})
+        tags |= {f"sweep.{key}": json.dumps(value) for key, value in present.items()}
         return self.client.create_experiment(name, tags=tags)
 
     def run(
@@ -59,6 +57,8 @@ class StoreWriter:
         sweep: str,
         params: Mapping[str, Any],
         metrics: Mapping[str, float | Sequence[float]] | None = None,
+        *,
+        label: str = "",
         **tags: str,
     ) -> str:
         """The id of a new run; a list of values is a curve from epoch 1 on. Tags of the engine's default: finished."""
@@ -66,7 +66,7 @@ class StoreWriter:
         common = {"method": "lejepa", "epochs": 3, "seed": 0, "data.path": "", "optim.lr": 0.001}
         tags = {"role": "cell", "status": "finished", "reason": "", "workers": "1"} | tags
         name = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-        run = self.client.create_run(sweep, start_time=self._clock, run_name=name)
+        run = self.client.create_run(sweep, start_time=self._clock, run_name=label or name)
         curves = {key: [value] if isinstance(value, float) else value for key, value in (metrics or {}).items()}
         self.client.log_batch(
             run.info.run_id,
@@ -97,7 +97,7 @@ def fill(uri: str) -> None:
 
 def _rectified(writer: StoreWriter) -> None:
     listed = {"method.p": [1, 2], "method.mu": [0.5, 0, -1.0]}
-    sweep = writer.sweep("demo_rectified_lpjepa", axes=[*listed], present={"grid": listed})
+    sweep = writer.sweep("demo_rectified_lpjepa", axes=[*listed], present={"grid": [listed]})
 
     def cell(p: float, mu: float, metrics: Mapping[str, Any], **tags: str) -> str:
         params = {"method.p": p, "method.mu": mu, "epochs": 5 if tags.get("cell_key") == "old" else 15}
@@ -196,12 +196,6 @@ def _front(writer: StoreWriter) -> None:
         (-2.0, 0.99, 0.01, "pruned"),
     ):
         metrics = {"val/probe_top1": accuracy, "val/nonzero_fraction": fraction}
-        writer.run(
-            sweep,
-            {"method.mu": mu},
-            metrics,
-            cell_key=f"f{mu}",
-            status=status,
-            epoch="2" if status == "pruned" else "3",
-        )
+        tags = {"cell_key": f"f{mu}", "status": status, "epoch": "2" if status == "pruned" else "3"}
+        writer.run(sweep, {"method.mu": mu}, metrics, **tags)
     writer.client.create_run(sweep, run_name="plan", tags={"role": "plan"})  # the sweep's own

@@ -1,4 +1,4 @@
-"""One figure per file, found by looking into this folder; draw.py, points.py, style.py and theory.py are shared.
+"""One figure per file, found by looking into this folder; draw.py, points.py and style.py are shared.
 
 A figure file has a docstring whose first line describes it; SWEEP, its default sweep ("" for any); `lacks(runs)`, the
 reason why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`. One that needs learning
@@ -19,7 +19,7 @@ from analysis.store.runs import load_runs, store_uri
 from analysis.store.sources import file_name
 from analysis.tables import experiment_of
 
-SHARED = {"draw", "points", "style", "theory"}
+SHARED = {"draw", "points", "style"}
 FORMATS = ("pdf", "png")
 
 

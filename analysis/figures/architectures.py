@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, best_setting, finished, lacking, numbers, over_seeds, seed_range, varied
+from analysis.figures.points import TOP1, best_setting, finished, lacking, over_seeds, seed_range, varied
 from analysis.figures.style import panels, series
+from analysis.select.selection import numbers
 
 SWEEP = "lejepa_architectures"
 ENCODER = "model.encoder"

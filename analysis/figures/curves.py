@@ -36,10 +36,8 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     runs, goal, metrics = current(runs), goals_of(runs)[0], curves(runs)
     keys = axes_of(runs)
     groups = grouped(runs, keys)
-    labels: dict[str, str] = {}
-    for _, own in groups:
-        name = label_of(own.iloc[0], keys) or str(own["run_name"].iloc[0])
-        labels |= dict.fromkeys(own["run_id"], name)
+    named = [(label_of(own.iloc[0], keys) or str(own["run_name"].iloc[0]), own) for _, own in groups]
+    labels = {run: name for name, own in named for run in own["run_id"]}
     histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
     done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
     order = _order(histories[histories["metric"] == goal.metric], done, descending=goal.direction == "max")

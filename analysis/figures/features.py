@@ -1,5 +1,7 @@
 """Rectified LpJEPA Fig. 3 a: rectified and plain targets with rectified and plain features, accuracy and L0."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +18,8 @@ QUANTITIES = {
     "fraction of non-zeros in z (L0)": ("test/nonzero_fraction", 1.0),
 }
 TARGETS = {"rgg": "target RGN", "gg": "target GN"}
-HATCHES = {True: "", False: "///"}
+# rectified or not, label, place beside the target's, colour, hatch
+SIDES = ((True, "features z+", -0.2, series(2)[0]["color"], ""), (False, "features z", 0.2, "0.85", "///"))
 
 
 def lacks(runs: pd.DataFrame) -> str:
@@ -38,15 +41,12 @@ def draw(runs: pd.DataFrame) -> Figure:
 
 
 def _bars(axes: Axes, table: pd.DataFrame, metric: str, factor: float) -> None:
-    for look, (rectified, hatch) in zip(series(2), HATCHES.items(), strict=True):
-        for place, target in enumerate(TARGETS):
-            found = table[(table[TARGET] == target) & (table[FEATURES] == rectified)]
-            if not len(found) or not np.isfinite(found[metric].iloc[0]):
-                continue
-            x, y, yerr = place + (-0.2 if rectified else 0.2), factor * found[metric], factor * found[f"{metric} std"]
-            color = look["color"] if rectified else "0.85"
-            label = ("features z+" if rectified else "features z") if place == 0 else None
-            bars = axes.bar(x, y, yerr=yerr, width=0.36, label=label, color=color, edgecolor="0.2", hatch=hatch)
-            axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.2f", padding=2, fontsize=8)
+    for rectified, label, shift, color, hatch in SIDES:
+        own = table[(table[FEATURES] == rectified) & np.isfinite(table[metric])]
+        places = own[TARGET].map({target: place for place, target in enumerate(TARGETS)})
+        heights, yerr = factor * own[metric], factor * own[f"{metric} std"]
+        look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "0.2", "label": label}
+        bars = axes.bar(places + shift, heights, yerr=yerr, width=0.36, **look)
+        axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.2f", padding=2, fontsize=8)
     axes.set_xticks(range(len(TARGETS)), [*TARGETS.values()])
     axes.margins(y=0.15)

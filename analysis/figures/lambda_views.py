@@ -12,12 +12,12 @@ from analysis.figures.points import (
     grouped,
     label_of,
     lacking,
-    numbers,
     over_seeds,
     seed_range,
     varied,
 )
 from analysis.figures.style import panels, series
+from analysis.select.selection import numbers
 from analysis.table.pivot import that_differ
 
 SWEEP = "lejepa_lambda_views"
@@ -30,36 +30,26 @@ def lacks(runs: pd.DataFrame) -> str:
 
 def draw(runs: pd.DataFrame) -> Figure:
     """Bands are one standard deviation over seeds to each side; lines connect means."""
-    runs, keys = _lines(runs)
-    table = over_seeds(runs, [TOP1], [*keys, LAMB])
+    runs = runs.assign(V=sum(numbers(runs, name) for name in VIEWS))
+    runs = finished(runs)[np.isfinite(numbers(finished(runs), TOP1))]
+    kinds = [axis for axis in VIEWS if axis in varied(runs)]
+    keys = ["V", *that_differ(runs, ["V"], kinds)] if kinds else []
+    keys += [axis for axis in varied(runs) if axis not in (*VIEWS, LAMB)]
     figure, (axes,) = panels()
-    groups = grouped(table, keys)
-    for look, (_, line) in zip(series(len(groups)), groups, strict=True):
-        line = line.sort_values(LAMB)
-        name = label_of(line.iloc[0], [key for key in keys if key != "V"])
-        views = f"{line['V'].iloc[0]:g} views" if "V" in keys else ""
+    groups = grouped(runs, keys)
+    for look, (_, own) in zip(series(len(groups)), groups, strict=True):
+        line = over_seeds(own, [TOP1], [LAMB])
+        name = label_of(own.iloc[0], [key for key in keys if key != "V"])
+        views = f"{own['V'].iloc[0]:g} views" if "V" in keys else ""
         mean, spread = 100 * line[TOP1], 100 * line[f"{TOP1} std"]
         axes.plot(line[LAMB], mean, label=" ".join(filter(None, [views, name])), **look)
         axes.fill_between(line[LAMB], mean - spread, mean + spread, color=look["color"], alpha=0.18, linewidth=0)
-        same = np.ones(len(runs), dtype=bool)
-        for key in keys:
-            value = line[key].iloc[0]
-            same &= ((runs[key] == value) | (runs[key].isna() & pd.isna(value))).to_numpy(dtype=bool)
-        best = over_seeds(best_setting(runs[same]), [TOP1], [LAMB])
+        best = over_seeds(best_setting(own), [TOP1], [LAMB])
         axes.plot(best[LAMB], 100 * best[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
     axes.set(xscale="log", xlabel="lamb", ylabel="test top-1, linear probe (%)")
-    lambs = sorted(table[LAMB].unique())
+    lambs = sorted(runs[LAMB].unique())
     axes.set_xticks(lambs, [f"{lamb:g}" for lamb in lambs], rotation=45 if len(lambs) > 6 else 0)
     axes.minorticks_off()
-    axes.set_title(f"ring: best on val; mean ± std, {seed_range(table, TOP1)}")
+    axes.set_title(f"ring: best on val; mean ± std, {seed_range(over_seeds(runs, [TOP1], [*keys, LAMB]), TOP1)}")
     axes.legend()
     return figure
-
-
-def _lines(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The finished runs with their number of views, V, and the axes of which each combination is a line."""
-    runs = runs.assign(V=sum(numbers(runs, name) for name in VIEWS))
-    runs = finished(runs)
-    others = [axis for axis in varied(runs) if axis not in (*VIEWS, LAMB)]
-    kinds = [axis for axis in VIEWS if axis in varied(runs)]
-    return runs, [*(["V", *that_differ(runs, ["V"], kinds)] if kinds else []), *others]

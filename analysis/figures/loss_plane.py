@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import lacking, numbers
+from analysis.figures.points import lacking
 from analysis.figures.style import HOLLOW, log_axis, panels
+from analysis.select.selection import numbers
 from analysis.table.label_free import points_of
 
 SWEEP = "lejepa_label_free"

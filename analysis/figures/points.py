@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.select.compared import best_over
 from analysis.select.objectives import goals_of
-from analysis.select.selection import axes, choices, column, current, is_fair, searched
+from analysis.select.selection import axes, choices, current, is_fair, numbers, searched
 from analysis.table.cells import short, states_of
 from analysis.table.pivot import that_differ
 
@@ -43,11 +43,6 @@ def over_seeds(runs: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] |
     table = found.groupby([*keys] or (lambda _: 0), dropna=False).agg(**asked).reset_index(drop=not keys)
     table = table.fillna({f"{metric} std": 0.0 for metric in values})
     return table[table[metrics[0]].notna()].reset_index(drop=True)
-
-
-def numbers(runs: pd.DataFrame, name: str) -> np.ndarray:
-    """A column as floats, NaN where there is none or no number."""
-    return pd.to_numeric(column(runs, name), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
 
 
 def label_of(row: pd.Series, keys: Iterable[str]) -> str:

@@ -53,8 +53,7 @@ def are_current(tags: Mapping[str, str], runs: Iterable[CellRun]) -> list[bool]:
 
 def recorded_grids(tags: Mapping[str, str]) -> list[dict[str, list[Any]]]:
     """Every grid with values for each axis of any; one empty grid where the sweep has none."""
-    grids = json_tag(tags, "sweep.grid") or [{}]
-    return grids if isinstance(grids, list) else [grids]  # older stores have one grid, not a list
+    return json_tag(tags, "sweep.grid") or [{}]
 
 
 def json_tag(tags: Mapping[str, str], name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Labels of rows, as the papers name methods, data sets and encoders."""
+"""Labels of rows and columns, as the papers name methods, data sets and settings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -32,14 +32,6 @@ def method_label(run: Mapping[str, Any]) -> str:
     return f"{'RGN' if rectified_target else 'GN'}_{power}({mu:g}, sigma_{sigma}){unusual}"
 
 
-def with_methods(found: pd.DataFrame) -> pd.DataFrame:
-    """Cells with columns `group` and `row`, group by group as in Rectified LpJEPA's tables: ours, sparse, dense."""
-    runs = records_of(found)
-    labelled = found.assign(group=[_group(run) for run in runs], row=[method_label(run) for run in runs])
-    order = {"ours": 0, "sparse": 1, "dense": 2}
-    return labelled.sort_values("group", key=lambda groups: groups.map(order), kind="stable")
-
-
 def dataset_label(run: Mapping[str, Any]) -> str:
     """The name of the images; for a folder of images the folder's: "imagenet100" for ~/data/ImageNet-100."""
     if str(run["data.name"]) != "image_folder":
@@ -54,12 +46,6 @@ def encoder_label(run: Mapping[str, Any]) -> str:
     return re.sub(r"patch\d+", f"patch{patch}", name) if patch else name
 
 
-def with_models(found: pd.DataFrame) -> pd.DataFrame:
-    """Cells with columns `encoder` and `dataset`."""
-    runs = records_of(found)
-    return found.assign(encoder=[*map(encoder_label, runs)], dataset=[*map(dataset_label, runs)])
-
-
 def _group(run: Mapping[str, Any]) -> str:
     if str(run["method"]) == "rectified_lpjepa":
         return "ours" if str(_setting(run, "method.rectified", True)) == "True" else "dense"
@@ -70,3 +56,27 @@ def _setting(run: Mapping[str, Any], key: str, default: Any) -> Any:
     """A setting of a run; the default where a cell that has not begun lacks it."""
     value = run.get(key, default)
     return default if pd.isna(value) or value == "" else value
+
+
+LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "encoder": encoder_label,
+    "dataset": dataset_label,
+    "row": method_label,
+    "group": _group,
+    "views": lambda run: int(run["views.num_global"]) + int(run["views.num_local"]),
+    "domain": lambda run: f"[-{float(run['method.t_max']):g}, {float(run['method.t_max']):g}]",
+    "predictor": lambda run: "yes" if str(run["model.predictor"]) == "True" else "no",
+    "swa": lambda run: "yes" if float(run["model.swa_decay"]) > 0 else "no",
+    "layers": lambda run: f"{run['model.projector_layers']}L",
+    "target": lambda run: {"rgg": "RGN", "gg": "GN"}.get(run["method.target"], ""),
+    "features": lambda run: {"True": "z+ = ReLU(z)", "False": "z"}.get(str(run["method.rectified"]), ""),
+}
+
+
+def labelled(found: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Cells with those of the columns that LABELS defines; by group in the order of Rectified LpJEPA's tables."""
+    runs = records_of(found)
+    found = found.assign(**{name: [*map(LABELS[name], runs)] for name in names if name in LABELS})
+    order = {"ours": 0, "sparse": 1, "dense": 2}
+    by_group = "group" in names
+    return found.sort_values("group", key=lambda groups: groups.map(order), kind="stable") if by_group else found

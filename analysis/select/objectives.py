@@ -64,10 +64,7 @@ class Goal:
 
 def goals_of(runs: "pd.DataFrame") -> list[Goal]:
     """The goals of one sweep; the first one ranks."""
-    text = runs["sweep.goals"].iloc[0] if "sweep.goals" in runs else None
-    if isinstance(text, str):
-        return [Goal(**goal) for goal in json.loads(text)]
-    return [Goal(metric=runs["sweep.objective"].iloc[0])]  # an older store has one metric to maximise
+    return [Goal(**goal) for goal in json.loads(runs["sweep.goals"].iloc[0])]
 
 
 def _numbers(runs: "pd.DataFrame", name: str) -> "pd.Series":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.select.current import CellRun, are_current, canonical, json_tag, recorded_grids
@@ -103,13 +104,17 @@ def present_base(runs: pd.DataFrame) -> str:
 
 def truncated(runs: pd.DataFrame) -> pd.Series:
     """True for each run with status "finished" whose last epoch is not the last of its config."""
-    last, asked = (pd.to_numeric(column(runs, name), errors="coerce").astype(float) for name in ("epoch", "epochs"))
-    return (column(runs, "status") == "finished") & (last < asked)
+    return (column(runs, "status") == "finished") & (numbers(runs, "epoch") < numbers(runs, "epochs"))
 
 
 def column(runs: pd.DataFrame, name: str) -> pd.Series:
     """A column, NaN where no run of the store has it."""
     return runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
+
+
+def numbers(runs: pd.DataFrame, name: str) -> np.ndarray:
+    """A column as floats, NaN where there is none or no number."""
+    return pd.to_numeric(column(runs, name), errors="coerce").to_numpy(dtype=float, na_value=math.nan)
 
 
 def records_of(runs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,14 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 
 from analysis.store.mlflow_sql import finite_or_inf, metric_rows
 from analysis.store.uri import sqlite_file
-
-_POINT = np.dtype([("run", "i4"), ("metric", "i4"), ("step", "i8"), ("at", "i8"), ("value", "f8")])
 
 
 def read_points(
@@ -41,25 +38,9 @@ def _by_client(client: MlflowClient, run_ids: Sequence[str], metrics: Sequence[s
 
 def _latest(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
     """One row per run, metric and step, from rows (run id, metric, step, time, value)."""
-    runs: dict[str, int] = {}
-    names: dict[str, int] = {}
-    points = np.fromiter(
-        (
-            (runs.setdefault(run_id, len(runs)), names.setdefault(name, len(names)), step, at, finite_or_inf(value))
-            for run_id, name, step, at, value in rows
-        ),
-        dtype=_POINT,
-    )
-    points = points[np.lexsort([points[key] for key in ("value", "at", "step", "metric", "run")])]
-    place = points[["run", "metric", "step"]]
-    last = np.ones(len(points), dtype=bool)
-    last[:-1] = place[1:] != place[:-1]
-    points = points[last]
-    return pd.DataFrame(
-        {
-            "run_id": pd.Series([*runs], dtype=str).take(points["run"]).array,
-            "metric": pd.Series([*names], dtype=str).take(points["metric"]).array,
-            "epoch": points["step"],
-            "value": points["value"],
-        }
-    )
+    points = pd.DataFrame.from_records(rows, columns=["run_id", "metric", "epoch", "at", "value"])
+    points = points.astype({"run_id": str, "metric": str, "epoch": "int64", "at": "int64", "value": float})
+    points["value"] = points["value"].map(finite_or_inf)
+    place = ["run_id", "metric", "epoch"]
+    points = points.sort_values([*place, "at", "value"]).drop_duplicates(place, keep="last")
+    return points[[*place, "value"]].reset_index(drop=True)

@@ -30,8 +30,7 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     Raises:
         ValueError: the experiment lacks a tag that every sweep has.
     """
-    goals = "sweep.objective" if "sweep.objective" in experiment.tags else "sweep.goals"  # older stores have the former
-    if missing := {"sweep.axes", goals} - experiment.tags.keys():
+    if missing := {"sweep.axes", "sweep.goals"} - experiment.tags.keys():
         raise ValueError(f"it has no tag {', '.join(sorted(missing))}; launch its file again, which writes them")
     runs, notes = _cells(records)
     if not runs:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from mlflow.entities import Experiment
 
@@ -75,10 +74,6 @@ def load_histories(sweep: str, metrics: Sequence[str] = (), store: str | RunSour
     source = open_source(store or store_uri())
     runs = source.runs(sweep)
     points = source.points(sweep, runs["run_id"].tolist(), metrics)
-    order = [*metrics] or sorted(points["metric"].unique())
-    run = pd.Index(runs["run_id"]).get_indexer(pd.Index(points["run_id"]))
-    metric = pd.Index(order).get_indexer(pd.Index(points["metric"]))
-    rows = np.lexsort([points["epoch"], metric, run])
-    rows = rows[run[rows] >= 0]  # without deleted and foreign runs
-    who = runs[["run_id", "cell_key", "run_name"]].iloc[run[rows]].reset_index(drop=True)
-    return pd.concat([who, points[["metric", "epoch", "value"]].iloc[rows].reset_index(drop=True)], axis=1)
+    points["metric"] = pd.Categorical(points["metric"], [*metrics] or sorted(points["metric"].unique()))
+    points = points.sort_values(["metric", "epoch"]).astype({"metric": str})
+    return runs[["run_id", "cell_key", "run_name"]].merge(points, on="run_id")  # without deleted and foreign runs

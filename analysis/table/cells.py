@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.select.selection import column, truncated
+from analysis.select.selection import column, numbers, truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +122,7 @@ class CellBuilder:
         self._states = states_of(runs)
         self._ids = runs["run_id"].astype(str).tolist() if "run_id" in runs else [""] * len(runs)
         self._seeds = [-1 if pd.isna(seed) else int(seed) for seed in column(runs, "seed")]
-        self._values = {
-            one: one.factor * pd.to_numeric(column(runs, one.metric), errors="coerce").to_numpy(float)
-            for one in quantities
-        }
+        self._values = {one: one.factor * numbers(runs, one.metric) for one in quantities}
 
     def cell(self, positions: Iterable[int], quantity: Quantity) -> TableCell:
         """The runs at these positions, one per seed, as one TableCell.
@@ -160,11 +157,10 @@ def states_of(runs: pd.DataFrame) -> list[str]:
 
     A finished run whose last epoch is not the last of its config is "truncated at 3".
     """
-    last = pd.to_numeric(column(runs, "epoch"), errors="coerce").astype(float)
     words = runs["status"].astype(object).mask(truncated(runs), "truncated")
     return [
         f"{word} at {epoch:g}" if word in ("pruned", "truncated") and math.isfinite(epoch) else word
-        for word, epoch in zip(words.tolist(), last.tolist(), strict=True)
+        for word, epoch in zip(words.tolist(), numbers(runs, "epoch"), strict=True)
     ]
 
 

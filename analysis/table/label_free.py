@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from analysis.select.selection import axes, column, current
+from analysis.select.selection import axes, column, current, numbers
 from analysis.table.cells import short, states_of
 from analysis.table.render import render
 
@@ -94,13 +93,13 @@ def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     found = current(runs)
     states = np.array(states_of(found))
     failed = np.isin(states, FAILED)
-    loss = np.where(states == "diverged", math.inf, _floats(found, LOSS))
+    loss = np.where(states == "diverged", math.inf, numbers(found, LOSS))
     keys = [axis for axis in axes(runs) if axis in found]
     points = pd.DataFrame(
         {
             "loss": np.where(failed & np.isnan(loss), math.inf, loss),
-            "lamb": _floats(found, LAMB),
-            "accuracy": np.where(failed, np.nan_to_num(_floats(found, PROBE)), _floats(found, metric)),
+            "lamb": numbers(found, LAMB),
+            "accuracy": np.where(failed, np.nan_to_num(numbers(found, PROBE)), numbers(found, metric)),
             "failed": failed,
             "setting": found[keys].astype(str).agg(" ".join, axis=1) if keys else found["cell_key"],
             "run_name": found["run_name"],
@@ -111,18 +110,14 @@ def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     return points[((states == "finished") | failed) & whole]
 
 
-def correlations(points: pd.DataFrame, alphas: Sequence[float]) -> np.ndarray:
-    """C at each alpha, where equal values share their mean rank.
+def correlations(points: pd.DataFrame) -> np.ndarray:
+    """C at each of ALPHAS, where equal values share their mean rank.
 
     NaN where losses or accuracies are all equal, or below three runs.
     """
-    if len(points) < 3:
-        return np.full(len(alphas), math.nan)
-    scaled = points["loss"].to_numpy() / points["lamb"].to_numpy() ** np.asarray(alphas, dtype=float)[:, None]
-    ranks, other = -rankdata(scaled, axis=1), rankdata(points["accuracy"])
-    ranks, other = ranks - ranks.mean(axis=1, keepdims=True), other - other.mean()
-    size = np.sqrt((ranks**2).sum(axis=1) * (other**2).sum())
-    return np.divide(ranks @ other, size, out=np.full(len(size), math.nan), where=size > 0)
+    scaled = pd.DataFrame({alpha: -points["loss"] / points["lamb"] ** alpha for alpha in ALPHAS})
+    found = scaled.rank().corrwith(points["accuracy"].rank()).to_numpy()
+    return found if len(points) > 2 else np.full(len(ALPHAS), math.nan)
 
 
 def report(groups: Sequence[Group], format: str = "md") -> str:
@@ -143,12 +138,12 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
 
 
 def _group(name: str, metric: str, points: pd.DataFrame) -> Group:
-    curve = correlations(points, ALPHAS)
+    curve = correlations(points)
     highest = np.nanmax(curve) if np.isfinite(curve).any() else math.nan
     equals = [alpha for alpha, value in zip(ALPHAS, curve, strict=True) if np.isclose(value, highest)]
     best = min(equals, key=abs, default=PAPERS)  # of equals the one that changes least
     finished, scores = points[~points["failed"]], []
-    alone = correlations(finished, ALPHAS)
+    alone = correlations(finished)
     for alpha in (0.0, PAPERS, best):
         at = ALPHAS.index(alpha)
         scores.append(Score(alpha, float(curve[at]), float(alone[at]), *_choice(finished, alpha)))
@@ -164,7 +159,3 @@ def _choice(points: pd.DataFrame, alpha: float) -> tuple[str, float, float]:
     chosen = means.iloc[int(means["scaled"].argmin())]
     name = str(scaled.loc[scaled["setting"] == chosen.name, "run_name"].iloc[0])
     return name, float(chosen["accuracy"]), float(means["accuracy"].max() - chosen["accuracy"])
-
-
-def _floats(runs: pd.DataFrame, name: str) -> np.ndarray:
-    return pd.to_numeric(column(runs, name), errors="coerce").to_numpy(dtype=float, na_value=math.nan)

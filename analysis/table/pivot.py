@@ -3,82 +3,97 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
 
+from analysis.select.compared import cells
+from analysis.select.labels import labelled
 from analysis.select.selection import axes, column, is_fair, searched
 from analysis.table.cells import CellBuilder, Quantity, TableCell, percent, short
 
 Key = tuple[Any, ...]
 
 
-def pivot(
-    found: pd.DataFrame,
-    *,
-    rows: Mapping[str, str],
-    columns: Mapping[str, str],
-    quantities: Sequence[Quantity],
-    quantities_in: Literal["rows", "columns"] = "rows",
-    free: Sequence[str] = (),
-    notes: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Cells over seeds. Places that the sweep does not ask for are "-", those that have not begun "missing".
+TOP1 = percent("top-1 (%)", "test/linear_top1")
 
-    An axis of the sweep that is neither row nor column becomes a further level of the rows where cells of one place
-    differ in it: a number is an average over seeds and nothing else. Numbers are in ascending order, words in that of
-    the sweep's file.
+
+@dataclass(frozen=True, kw_only=True)
+class PivotTable:
+    """A table as data: the axes of rows and columns, and the quantities of its cells.
 
     Args:
-        found: the result of compared.cells, perhaps with columns that the table derives.
-        rows, columns: column of the runs -> header, the outermost level first.
+        rows, columns: column of the runs, or of labels.LABELS -> header, the outermost level first.
         quantities: several become the outermost level of rows or columns.
-        free: axes over which a winner was chosen for each place.
-        notes: lines below the table.
     """
-    fixed = {*rows, *columns, *free, *(searched(found) if len(found) and is_fair(found) else ())}
-    further = [axis for axis in (axes(found) if len(found) else []) if axis not in fixed]
-    further = that_differ(found, [*rows, *columns], further)
-    row_keys = [*further, *rows]
-    at: dict[Key, list[int]] = defaultdict(list)
-    for position, place in enumerate(_places(found, [*row_keys, *columns])):
-        at[place].append(position)
-    measured, depth = CellBuilder(found, quantities), len(row_keys)
-    row_places, column_places = _in_order(place[:depth] for place in at), _in_order(place[depth:] for place in at)
-    outer_rows: list[Quantity | None] = [*quantities] if quantities_in == "rows" else [None]
-    outer_columns: list[Quantity | None] = [*quantities] if quantities_in == "columns" else [None]
-    table = [
-        [
-            measured.cell(at[row + place], quantity) if row + place in at else TableCell(quantity=quantity)
-            for other in outer_columns
-            for place in column_places
-            if (quantity := one or other)
+
+    rows: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    quantities: Sequence[Quantity] = (TOP1,)
+    quantities_in: Literal["rows", "columns"] = "rows"
+
+    def build(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """The table of the cells that the sweep asks for."""
+        return self.of(cells(runs))
+
+    def of(self, found: pd.DataFrame, *, free: Sequence[str] = (), notes: Sequence[str] = ()) -> pd.DataFrame:
+        """Cells over seeds. Places that the sweep does not ask for are "-", those that have not begun "missing".
+
+        An axis of the sweep that is neither row nor column becomes a further level of the rows where cells of one place
+        differ in it: a number is an average over seeds and nothing else. Numbers are in ascending order, words in that
+        of the sweep's file.
+
+        Args:
+            found: the result of compared.cells.
+            free: axes over which a winner was chosen for each place.
+            notes: lines below the table.
+        """
+        found = labelled(found, [*self.rows, *self.columns])
+        fixed = {*self.rows, *self.columns, *free, *(searched(found) if len(found) and is_fair(found) else ())}
+        further = [axis for axis in (axes(found) if len(found) else []) if axis not in fixed]
+        further = that_differ(found, [*self.rows, *self.columns], further)
+        row_keys = [*further, *self.rows]
+        at: dict[Key, list[int]] = defaultdict(list)
+        for position, place in enumerate(_places(found, [*row_keys, *self.columns])):
+            at[place].append(position)
+        measured, depth = CellBuilder(found, self.quantities), len(row_keys)
+        row_places, column_places = _in_order(place[:depth] for place in at), _in_order(place[depth:] for place in at)
+        several: list[Quantity | None] = [*self.quantities]
+        outer_rows, outer_columns = (several, [None]) if self.quantities_in == "rows" else ([None], several)
+        table = [
+            [
+                measured.cell(at[row + place], quantity) if row + place in at else TableCell(quantity=quantity)
+                for other in outer_columns
+                for place in column_places
+                if (quantity := one or other)
+            ]
+            for one in outer_rows
+            for row in row_places
         ]
-        for one in outer_rows
-        for row in row_places
-    ]
-    frame = pd.DataFrame(
-        table,
-        index=_labels(outer_rows, row_places, [*map(short, further), *rows.values()]),
-        columns=_labels(outer_columns, column_places, [*columns.values()]),
-        dtype=object,
-    )
-    frame.attrs["notes"] = [*notes]
-    return frame
+        frame = pd.DataFrame(
+            table,
+            index=_labels(outer_rows, row_places, [*map(short, further), *self.rows.values()]),
+            columns=_labels(outer_columns, column_places, [*self.columns.values()]),
+            dtype=object,
+        )
+        frame.attrs["notes"] = [*notes]
+        return frame
 
 
 def transfer(
-    found: pd.DataFrame, *, rows: Mapping[str, str], protocols: Mapping[Any, str], names: Sequence[str]
+    runs: pd.DataFrame, *, rows: Mapping[str, str], protocols: Mapping[Any, str], names: Sequence[str]
 ) -> pd.DataFrame:
     """Tables of transfer: a block of rows for each protocol, a column for each data set that the runs were tested on.
 
-    Cells are top-1 accuracies; the last column is their mean, for runs that have all of them.
+    Cells are top-1 accuracies; the last column is their mean, for runs that have all of them. The metrics are named
+    transfer/<data set>/<protocol>.
 
     Args:
-        found: cells; their metrics are named transfer/<data set>/<protocol>.
         protocols: labels of a block -> the end of the metric's name.
         names: of those labels.
     """
+    found = cells(runs)
     matches = [re.fullmatch(r"transfer/(?!avg/)([^/]+)/(.+)", str(name)) for name in found]
     datasets = sorted({match[1] for match in matches if match and match[2] in protocols.values()})
     blocks = []
@@ -86,7 +101,7 @@ def transfer(
         scores = found.reindex(columns=[f"transfer/{name}/{protocol}" for name in datasets]).astype(float)
         own = found.assign(**{f"transfer/avg/{protocol}": scores.mean(axis=1, skipna=False)})
         quantities = {name: percent(name, f"transfer/{name}/{protocol}") for name in [*datasets, "avg"]}
-        block = pivot(own, rows=rows, columns={}, quantities=[*quantities.values()], quantities_in="columns")
+        block = PivotTable(rows=rows, quantities=[*quantities.values()], quantities_in="columns").of(own)
         blocks.append(block.set_axis(pd.Index([*quantities], name="data set"), axis=1))
     frame = pd.concat(blocks, keys=[*protocols], names=[*names])
     how = "the sweep's file with --evaluate probe.transfer=NAME=FOLDER,... does it"

@@ -1,9 +1,10 @@
 """One paper table per file, found by looking into this folder.
 
-A table file has a docstring whose first line describes it, TITLE and `build(runs) -> DataFrame` of TableCell (see
-analysis.table.cells). It may have SWEEPS (the sweeps that it reads, by default the one of its name; empty: no store),
-WITHIN (levels of rows or columns: the best number of each of their values is bold; by default the best of each
-quantity) and `compared(runs)`, the frame to compare with the paper's numbers if it is not the table.
+A table file has a docstring whose first line describes it, TITLE, and either TABLE, a PivotTable, or
+`build(runs) -> DataFrame` of TableCell (see analysis.table.cells). It may have SWEEPS (the sweeps that it reads, by
+default the one of its name; empty: no store), WITHIN (levels of rows or columns: the best number of each of their
+values is bold; by default the best of each quantity) and `compared(runs)`, the frame to compare with the paper's
+numbers if it is not the table.
 """
 
 import difflib
@@ -62,8 +63,8 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
         close = difflib.get_close_matches(sweep, everything, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
         raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
-    within = getattr(module, "WITHIN", ())
-    return TableSpec(name=name, scale=scale, title=title, sweeps=sweeps, within=within, build=module.build)
+    within, build = getattr(module, "WITHIN", ()), module.TABLE.build if hasattr(module, "TABLE") else module.build
+    return TableSpec(name=name, scale=scale, title=title, sweeps=sweeps, within=within, build=build)
 
 
 def table(name: str, store: str | None = None, format: str = "md", *, scale: str = "") -> str:

@@ -1,6 +1,6 @@
 """LeJEPA, Fig. 9: encoders of many families, each with its best setting on val."""
 
-from analysis.tables.lejepa_indomain import WITHIN, build
+from analysis.tables.lejepa_indomain import WITHIN as WITHIN
+from analysis.tables.lejepa_indomain import build as build
 
 TITLE = "LeJEPA: architectures; frozen linear probe top-1 (%)"
-__all__ = ["TITLE", "WITHIN", "build"]

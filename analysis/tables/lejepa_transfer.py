@@ -2,8 +2,6 @@
 
 import pandas as pd
 
-from analysis.select.compared import cells
-from analysis.select.labels import with_models
 from analysis.table.pivot import transfer
 
 TITLE = "LeJEPA: frozen encoder, linear probe top-1 (%) on other data sets"
@@ -13,4 +11,4 @@ PROTOCOLS = {("1",): "shot1_top1", ("10",): "shot10_top1", ("all",): "linear_top
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """A block of rows per number of shots, with a row per encoder; a column per data set, and their mean."""
     rows = {"encoder": "model", "dataset": "pretrained on", "epochs": "epochs"}
-    return transfer(with_models(cells(runs)), rows=rows, protocols=PROTOCOLS, names=("shots",))
+    return transfer(runs, rows=rows, protocols=PROTOCOLS, names=("shots",))

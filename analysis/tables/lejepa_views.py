@@ -3,28 +3,17 @@
 import pandas as pd
 
 from analysis.select.compared import cells
-from analysis.table.cells import percent
-from analysis.table.pivot import pivot
+from analysis.select.labels import labelled
+from analysis.table.pivot import PivotTable
 
 TITLE = "LeJEPA: views; frozen linear probe top-1 (%)"
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rows all views, columns global ones."""
-    found = cells(runs)
-    found = found.assign(views=found["views.num_global"].astype(int) + found["views.num_local"].astype(int))
-    return pivot(
-        found,
-        rows={"views": "views"},
-        columns={"views.num_global": "global views"},
-        quantities=[percent("top-1 (%)", "test/linear_top1")],
-        notes=[batches(found)],
-    )
-
-
-def batches(found: pd.DataFrame) -> str:
-    """Note on the global batch of each number of views, if they differ."""
-    pairs = sorted({*zip(found["views"], found["views.num_global"], found["global_batch"], strict=True)})
-    if len({batch for _, _, batch in pairs}) < 2:
-        return ""
-    return "global batch: " + ", ".join(f"{batch} with {views} views, {own} global" for views, own, batch in pairs)
+    """Rows all views, columns global ones; a note on the global batch of each number of views, if they differ."""
+    table, found = PivotTable(rows={"views": "views"}, columns={"views.num_global": "global views"}), cells(runs)
+    keys = ("views", "views.num_global", "global_batch")
+    places = sorted({*zip(*(labelled(found, keys)[key] for key in keys), strict=True)})
+    texts = [f"{batch} with {views} views, {own} global" for views, own, batch in places]
+    several = found["global_batch"].nunique() > 1
+    return table.of(found, notes=[f"global batch: {', '.join(texts)}"] if several else [])

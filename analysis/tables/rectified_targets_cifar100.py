@@ -1,6 +1,5 @@
 """Rectified LpJEPA, Table 2: targets and baselines on CIFAR-100."""
 
-from analysis.tables.rectified_targets import build
+from analysis.tables.rectified_targets import TABLE as TABLE
 
 TITLE = "Rectified LpJEPA on CIFAR-100: linear probe top-1 (%) and sparsity"
-__all__ = ["TITLE", "build"]

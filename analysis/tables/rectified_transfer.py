@@ -2,8 +2,6 @@
 
 import pandas as pd
 
-from analysis.select.compared import cells
-from analysis.select.labels import with_methods
 from analysis.table.pivot import transfer
 
 TITLE = "Rectified LpJEPA: linear probe top-1 (%) on other data sets"
@@ -18,4 +16,4 @@ PROTOCOLS = {
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """A block of rows per features and shots, each one of the paper's tables; a column per data set, and their mean."""
     rows = {"group": "group", "row": "target or method"}
-    return transfer(with_methods(cells(runs)), rows=rows, protocols=PROTOCOLS, names=("features", "shots"))
+    return transfer(runs, rows=rows, protocols=PROTOCOLS, names=("features", "shots"))

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.select.compared import cells
 from analysis.select.front import front_of
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes, is_fair, references, searched
 from analysis.table.cells import Quantity
-from analysis.table.pivot import pivot
+from analysis.table.pivot import PivotTable
 from analysis.table.ranking import ranked, winners
 
 TITLE = "results"
@@ -43,7 +42,7 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
 def _settings(runs: pd.DataFrame, numbers: Sequence[Quantity]) -> pd.DataFrame:
     """A grid over its seeds: one row per setting, in the order of the axes, then the references."""
     rows = {axis: axis for axis in axes(runs)}
-    table = pivot(cells(runs), rows=rows, columns={}, quantities=numbers, quantities_in="columns")
+    table = PivotTable(rows=rows, quantities=numbers, quantities_in="columns").build(runs)
     compared = ranked(runs, numbers).tail(len(references(runs)))
     names = [*map(str, compared.index)]
     if isinstance(table.index, pd.MultiIndex):

@@ -1,14 +1,12 @@
 """Checkpoints of one run: atomic files, written while training goes on, read without executing anything."""
 
 import io
-import json
 import logging
 import time
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,21 +31,6 @@ Reports = Sequence[dict[str, float]]
 
 class CheckpointError(ConfigError):
     """A file that is no checkpoint of this version; the message is one line with the reason."""
-
-
-@dataclass(frozen=True)
-class ResumeDecision:
-    """Rank 0's decision on how a run starts: from a checkpoint, from scratch, or not at all.
-
-    Args:
-        checkpoint: name of the file to continue from; empty for a fresh start.
-        error: message that ends the run on every rank; empty if it may start.
-        outage: kind of the error: StorageError, which is retried, or else ConfigError.
-    """
-
-    checkpoint: str = ""
-    error: str = ""
-    outage: bool = False
 
 
 class Checkpoints:
@@ -98,21 +81,25 @@ class Checkpoints:
             ConfigError: the newest good checkpoint is of another run, or some rank does not see it.
             StorageError: the storage does not answer, or another process is using the folder.
         """
-        decision = ResumeDecision()
+        name, failure = "", None
         content: dict[str, Any] = {}
         if collectives.is_main():
             try:
                 name, content = self._newest()
-                decision, self._kept = ResumeDecision(name), [name]
+                self._kept = [name]
             except (ConfigError, StorageError) as error:
-                decision = ResumeDecision(error=str(error), outage=isinstance(error, StorageError))
-        # As JSON: torch's own way to send an object executes what it receives.
-        decision = ResumeDecision(**json.loads(collectives.broadcast_text(json.dumps(asdict(decision)))))
-        if decision.error:
-            raise (StorageError if decision.outage else ConfigError)(decision.error)
-        if self._folder is None or not decision.checkpoint:
+                failure = error
+        self._fail_alike(failure, name)
+        name = collectives.broadcast_text(name)
+        if self._folder is None or not name:
             return {}
-        return self._load_alike(self._folder / decision.checkpoint, content)
+        if not collectives.is_main():
+            try:
+                content = self._read(self._folder / name)
+            except (ConfigError, StorageError) as error:
+                failure = error
+        self._fail_alike(failure, name)
+        return content
 
     @property
     def due(self) -> bool:
@@ -192,27 +179,14 @@ class Checkpoints:
             )
         return content
 
-    def _load_alike(self, file: StoragePath, content: dict[str, Any]) -> dict[str, Any]:
-        """Load the checkpoint on every rank, or raise the same kind of error on every rank if one of them cannot.
-
-        Args:
-            content: rank 0 has read it already.
-        """
-        failure: Exception | None = None
-        if not collectives.is_main():
-            try:
-                content = self._read(file)
-            except (ConfigError, StorageError) as error:
-                failure = error
-        if not collectives.any_rank(failure is not None):
-            return content
-        own = isinstance(failure, StorageError)
-        if collectives.any_rank(own):
-            raise StorageError(str(failure) if own else f"{file} cannot be read by another rank")
-        raise ConfigError(
-            f"checkpoints must lie where every worker sees them, got {file.name} in {self._folder}, which some cannot "
-            "read; set JEPA_STORAGE, or JEPA_RESULTS, to what all machines share"
-        )
+    def _fail_alike(self, failure: Exception | None, name: str) -> None:
+        """Raise the same kind of error on every rank if one of them has failed, with the reason of rank 0 if it has."""
+        if collectives.any_rank(failure is not None):
+            kind = StorageError if collectives.any_rank(isinstance(failure, StorageError)) else ConfigError
+            rule = f"checkpoints must lie where every worker sees them, got {name} in {self._folder}"
+            elsewhere = f"{rule}, which some cannot read; set JEPA_STORAGE, or JEPA_RESULTS, to what all machines share"
+            own = str(failure) if isinstance(failure, StorageError) else elsewhere
+            raise kind(collectives.broadcast_text(str(failure or "")) or own)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         """Serialise the content now, and let the thread write it under its name."""

@@ -9,6 +9,7 @@ from jepa_train.base.errors import nearest, require
 from jepa_train.base.validation import at_least, conform, conformed, later, not_negative, positive, ruled
 from jepa_train.config.names import DATASET_NAMES, protocol_names, transfer_sets
 from jepa_train.methods import METHODS, LeJEPA, Method
+from jepa_train.methods.base import check_views
 
 # Fields that do not affect the result (paths, speed, further measurements) are no part of the cell key.
 _NO_CELL = {"cell": False}
@@ -166,7 +167,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         conform(self)
         conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
-        self.method.check_views(self.views.num_global, self.views.num_local)
+        check_views(self.method, self.views.num_global, self.views.num_local)
         require(
             self.method.uses_center or not self.model.predictor,
             f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",

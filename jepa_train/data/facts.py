@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jepa_train.base.errors import config_errors
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Inventory
 from jepa_train.data.splits import partition
@@ -60,11 +61,12 @@ class DataFacts:
         }
 
 
+@config_errors()
 def facts_of(config: DataConfig, inventory: Inventory) -> DataFacts | None:
     """The facts about a config's images, None for data that is no folder.
 
     Raises:
-        ValueError: too few images for the splits.
+        ConfigError: too few images for the splits.
     """
     if not inventory.classes:
         return None

@@ -18,8 +18,8 @@ from jepa_train.distributed import collectives
 from jepa_train.evaluation.dependence import entropy, hsic
 from jepa_train.evaluation.finetune import finetune
 from jepa_train.evaluation.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
-from jepa_train.evaluation.probes import Labelled, top1
-from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, Protocol, kshot, linear
+from jepa_train.evaluation.probes import Frozen, Labelled, top1
+from jepa_train.evaluation.protocols import PROTOCOLS, Protocol, kshot, linear
 from jepa_train.evaluation.transfer import SHOTS, transfer_data
 from jepa_train.model.network import Network
 

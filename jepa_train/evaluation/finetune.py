@@ -17,7 +17,7 @@ from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.probes import top1
 from jepa_train.evaluation.protocols import DRAWS, possible_shots, shots_of
 from jepa_train.model.heads import build_probe
-from jepa_train.model.network import Network, build_encoder
+from jepa_train.model.network import Network, build_encoder, feature_widths
 from jepa_train.model.optim import adamw, lr_at
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -98,10 +98,8 @@ def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Seque
     """A new encoder with the network's weights, and a head. Not a copy, whose batch norm may be global."""
     encoder = build_encoder(config.model, config.views.global_size)
     encoder.load_state_dict(network.encoder.state_dict())
-    size = config.views.global_size
-    with torch.no_grad():
-        width = encoder.eval()(torch.zeros(1, 3, size, size)).shape[-1]
-    model = nn.Sequential(encoder, build_probe(width, num_classes)).to(next(network.parameters()).device)
+    head = build_probe(feature_widths(config).pooled, num_classes)
+    model = nn.Sequential(encoder, head).to(next(network.parameters()).device)
     return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
 
 

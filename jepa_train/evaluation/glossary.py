@@ -56,12 +56,8 @@ ON_VAL = (
     "effective_rank",
     "embedding_std",
 )
+_STEMS = {"linear": "linear", "sgd": "sgd", "knn": "knn", "kshot": "shot", "finetune": "finetune"}
 ON_VAL_BY_PROTOCOL = {
-    protocol: tuple(f"{name}{part}_top1" for name in names for part in ("", "_projector"))
-    for protocol, names in {
-        "linear": ("linear",),
-        "sgd": ("sgd",),
-        "knn": ("knn", "knn20", "knn200"),
-        "kshot": tuple(f"shot{shots}" for shots in SHOTS),
-    }.items()
-} | {"finetune": ("finetune_top1", *(f"finetune{shots}_top1" for shots in SHOTS))}
+    protocol: tuple(name for name in GLOSSARY if name.startswith(stem) and name.endswith("_top1"))
+    for protocol, stem in _STEMS.items()
+}

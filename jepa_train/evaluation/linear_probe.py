@@ -1,45 +1,25 @@
 """The full linear probe on frozen embeddings: multinomial logistic regression, its L2 strength chosen on val."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from jepa_train.evaluation.metrics import spread_rows
-from jepa_train.evaluation.probes import ROWS, Labelled, ProbeScore, heads_top1, softmax_minus_target
+from jepa_train.evaluation.probes import (
+    ROWS,
+    Frozen,
+    Labelled,
+    ProbeScore,
+    Spectrum,
+    heads_top1,
+    softmax_minus_target,
+)
 
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at the previous solution
 
-_SPECTRUM_ROWS = 8192  # a sample suffices: the preconditioner does not change the solution
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spectrum:
-    """Eigenvalues (E,) and eigenvectors (E, E), in columns, of the second moments of standardised embeddings."""
-
-    variances: Tensor
-    axes: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor) -> "Spectrum":
-        """Spectrum of at most 8,192 rows, evenly spaced in x (N, E).
-
-        In fp64: with many dead dimensions LAPACK's fp32 eigh fails or returns NaN one time in ten.
-        """
-        x = spread_rows(x, _SPECTRUM_ROWS)
-        variances, axes = torch.linalg.eigh((x.T @ x / len(x)).double())
-        return cls(variances=variances.clamp(min=0).to(x.dtype), axes=axes.to(x.dtype))
-
 
 def linear_probe(
-    trainings: Sequence[Labelled],
-    val: Labelled,
-    test: Labelled,
-    *,
-    num_classes: int,
-    spectrum: Spectrum,
-    l2_grid: Sequence[float] = L2_GRID,
+    data: Frozen, trainings: Sequence[Labelled], *, l2_grid: Sequence[float] = L2_GRID
 ) -> list[ProbeScore]:
     """Multinomial logistic regression on each training set, one L2 strength for all, chosen by their mean top-1 on val.
 
@@ -47,21 +27,22 @@ def linear_probe(
     best: weaker ones overfit more and take longest to fit.
 
     Args:
-        trainings: standardised embeddings, as val and test.
-        spectrum: of similar embeddings; it changes the time, not the result.
+        data: standardised embeddings; its spectrum changes the time, not the result.
+        trainings: training sets among them.
 
     Returns:
         One score per training set.
     """
-    weights = [val.x.new_zeros(num_classes, val.x.shape[1] + 1) for _ in trainings]
+    weights = [data.val.x.new_zeros(data.num_classes, data.val.x.shape[1] + 1) for _ in trainings]
     best: list[ProbeScore] = []
     worse = 0
     for l2 in sorted(l2_grid, reverse=True):
         weights = [
-            fit_logistic(*training, l2=l2, start=weight, spectrum=spectrum)
+            fit_logistic(*training, l2=l2, start=weight, spectrum=data.spectrum)
             for training, weight in zip(trainings, weights, strict=True)
         ]
-        scores = [ProbeScore(heads_top1(head[None], val)[0], heads_top1(head[None], test)[0], l2) for head in weights]
+        tops = [[*heads_top1(head[None], data.val), *heads_top1(head[None], data.test)] for head in weights]
+        scores = [ProbeScore(val, test, l2) for val, test in tops]
         gain = sum(score.val for score in scores) - sum(score.val for score in best)
         worse = worse + 1 if best and gain < 0 else 0
         if not best or gain > 0:

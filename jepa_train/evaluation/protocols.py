@@ -4,43 +4,18 @@ A protocol is a pure function of the embeddings and their labels, without a seed
 minibatches. The metric's name contains the protocol's; GLOSSARY explains each.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jepa_train.base.seeds import generator
 from jepa_train.evaluation.glossary import SHOTS
-from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.probes import Labelled, ProbeScore, knn_top1, sgd_probe, standardised
+from jepa_train.evaluation.linear_probe import linear_probe
+from jepa_train.evaluation.probes import Frozen, Labelled, ProbeScore, knn_top1, sgd_probe
 
 DRAWS = 5
 FIXED_KS = (20, 200)  # numbers of neighbours that papers report without a choice
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """Embeddings of the un-augmented images of all splits, equal on all ranks, not standardised."""
-
-    train: Labelled
-    val: Labelled
-    test: Labelled
-    num_classes: int
-
-    @functools.cached_property
-    def standardised(self) -> "Frozen":
-        """Copy with mean 0 and standard deviation 1 of train in every dimension; cached."""
-        parts = self.train, self.val, self.test
-        xs = standardised(*(part.x for part in parts))
-        train, val, test = (part._replace(x=x) for part, x in zip(parts, xs, strict=True))
-        return Frozen(train=train, val=val, test=test, num_classes=self.num_classes)
-
-    @functools.cached_property
-    def spectrum(self) -> Spectrum:
-        """Spectrum of the training embeddings."""
-        return Spectrum.of(self.train.x)
 
 
 Protocol = Callable[[Frozen], dict[str, float]]  # -> {"val/linear_top1": .., "test/linear_top1": ..}
@@ -49,14 +24,12 @@ Protocol = Callable[[Frozen], dict[str, float]]  # -> {"val/linear_top1": .., "t
 def linear(frozen: Frozen) -> dict[str, float]:
     """Multinomial logistic regression on the whole training split, its L2 strength chosen on val."""
     data = frozen.standardised
-    (score,) = linear_probe([data.train], data.val, data.test, num_classes=data.num_classes, spectrum=data.spectrum)
-    return _reported("linear", score)
+    return _reported("linear", *linear_probe(data, [data.train]))
 
 
 def sgd(frozen: Frozen) -> dict[str, float]:
     """Offline linear probe as in the literature: SGD at many learning rates in parallel, chosen on val."""
-    data = frozen.standardised
-    return _reported("sgd", sgd_probe(data.train, data.val, data.test, num_classes=data.num_classes))
+    return _reported("sgd", sgd_probe(frozen.standardised))
 
 
 def knn(frozen: Frozen) -> dict[str, float]:
@@ -82,13 +55,7 @@ def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for count in possible_shots(data.train.labels, shots):
         draws = [shots_of(data.train.labels, count, draw=draw) for draw in range(DRAWS)]
-        scores = linear_probe(
-            [Labelled(data.train.x[rows], data.train.labels[rows]) for rows in draws],
-            data.val,
-            data.test,
-            num_classes=data.num_classes,
-            spectrum=data.spectrum,
-        )
+        scores = linear_probe(data, [Labelled(data.train.x[rows], data.train.labels[rows]) for rows in draws])
         val, test = (torch.tensor(values, dtype=torch.float64) for values in list(zip(*scores, strict=True))[:2])
         metrics |= _reported(f"shot{count}", ProbeScore(val.mean().item(), test.mean().item(), scores[0].choice))
         metrics[f"test/shot{count}_top1_std"] = test.std().item()

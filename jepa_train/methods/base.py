@@ -32,15 +32,12 @@ class Method(Protocol):
     """The fields are the searchable hyper-parameters (`method.<field>` everywhere); the call is the objective."""
 
     name: ClassVar[str]
+    only_pairs: ClassVar[str]  # reason why there must be two global views and no local one; "": any number from two on
     uses_center: ClassVar[bool]  # the target is the mean of the global views: an EMA may give it, a predictor learn it
 
     @property
     def output_activation(self) -> Activation:
         """Output activation of the projector."""
-        ...
-
-    def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError if the objective is not defined for these numbers of views."""
         ...
 
     def expected(self) -> dict[str, float]:
@@ -59,7 +56,11 @@ class Method(Protocol):
         ...
 
 
-def require_two_global_views(num_global: int, num_local: int, *, name: str, reason: str) -> None:
-    """Raise ValueError, with the method's name and the reason, unless there are two global views and no local one."""
-    require(num_global == 2, f"views.num_global must be 2 for {name}, got {num_global}; {reason}")
-    require(num_local == 0, f"views.num_local must be 0 for {name}, got {num_local}; {reason}")
+def check_views(method: Method, num_global: int, num_local: int) -> None:
+    """Raise ValueError if the objective is not defined for these numbers of views."""
+    name, reason = method.name, method.only_pairs
+    if reason:
+        require(num_global == 2, f"views.num_global must be 2 for {name}, got {num_global}; {reason}")
+        require(num_local == 0, f"views.num_local must be 0 for {name}, got {num_local}; {reason}")
+    rule = f"views.num_global + views.num_local must be at least 2 for {name}"
+    require(num_global + num_local >= 2, f"{rule}, got {num_global} + {num_local}; the papers start at 2 global views")

@@ -37,19 +37,12 @@ class LeJEPA:
     domain: Domain = "symmetric"
 
     name: ClassVar[str] = "lejepa"
+    only_pairs: ClassVar[str] = ""
     uses_center: ClassVar[bool] = True
     output_activation: ClassVar[Activation] = "none"
 
     def __post_init__(self) -> None:
         conform(self)
-
-    def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError for a single view, which has no other view to be invariant to."""
-        if num_global + num_local < 2:
-            raise ValueError(
-                f"views.num_global + views.num_local must be at least 2 for lejepa, got {num_global} + {num_local}; "
-                "the paper starts at 2 global views"
-            )
 
     def expected(self) -> dict[str, float]:
         """Standard deviation and fraction of non-zeros of a standard normal."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from jepa_train.base.validation import conform, positive
-from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step
 from jepa_train.methods.simclr import nt_xent
 
 
@@ -22,6 +22,7 @@ class NCL:
     nonneg: Literal["relu", "rep_relu"] = "relu"
 
     name: ClassVar[str] = "ncl"
+    only_pairs: ClassVar[str] = "each view has one positive"
     uses_center: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -31,10 +32,6 @@ class NCL:
     def output_activation(self) -> Activation:
         """Output activation of the projector."""
         return self.nonneg
-
-    def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError unless there are exactly two global views and no local one."""
-        require_two_global_views(num_global, num_local, name=self.name, reason="each view has one positive")
 
     def expected(self) -> dict[str, float]:
         """Empty: the loss has no target distribution."""

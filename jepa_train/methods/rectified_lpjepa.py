@@ -11,7 +11,7 @@ from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather
 from jepa_train.losses.rgg import RGG, SigmaMode
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import singular_slices, unit_slices
-from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class RectifiedLpJEPA:
     rectified: bool = True
 
     name: ClassVar[str] = "rectified_lpjepa"
+    only_pairs: ClassVar[str] = "its loss is mse(z1, z2)"
     uses_center: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -50,10 +51,6 @@ class RectifiedLpJEPA:
     def target_distribution(self) -> RGG:
         """Target distribution; target "gg" is this before rectification."""
         return RGG(p=self.p, mu=self.mu, sigma_mode=self.sigma_mode)
-
-    def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError unless there are exactly two global views and no local one."""
-        require_two_global_views(num_global, num_local, name=self.name, reason="its loss is mse(z1, z2)")
 
     def expected(self) -> dict[str, float]:
         """Standard deviation and fraction of non-zeros of the target, even where the projector cannot match it."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from jepa_train.base.validation import conform, positive
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks, rank, world_size
-from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +23,12 @@ class SimCLR:
     temperature: float = positive(0.2, "the papers use 0.2")
 
     name: ClassVar[str] = "simclr"
+    only_pairs: ClassVar[str] = "each view has one positive"
     uses_center: ClassVar[bool] = False
     output_activation: ClassVar[Activation] = "none"
 
     def __post_init__(self) -> None:
         conform(self)
-
-    def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError unless there are exactly two global views and no local one."""
-        require_two_global_views(num_global, num_local, name=self.name, reason="each view has one positive")
 
     def expected(self) -> dict[str, float]:
         """Empty: the loss has no target distribution."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from jepa_train.base.validation import conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks, mean_over_ranks
-from jepa_train.methods.base import Activation, Objective, Step, require_two_global_views
+from jepa_train.methods.base import Activation, Objective, Step
 
 _VARIANCE_FLOOR = 1e-4  # added under the root, as in the authors' code
 
@@ -32,6 +32,7 @@ class VICReg:
     nonneg: Activation = "none"
 
     name: ClassVar[str] = "vicreg"
+    only_pairs: ClassVar[str] = "its loss is of a pair z1, z2"
     uses_center: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -41,10 +42,6 @@ class VICReg:
     def output_activation(self) -> Activation:
         """Output activation of the projector."""
         return self.nonneg
-
-    def check_views(self, num_global: int, num_local: int) -> None:
-        """Raise ValueError unless there are exactly two global views and no local one."""
-        require_two_global_views(num_global, num_local, name=self.name, reason="its loss is of a pair z1, z2")
 
     def expected(self) -> dict[str, float]:
         """Standard deviation of the hinge; the fraction of non-zeros is unknown behind a rectifier."""

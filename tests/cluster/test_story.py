@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 from hosts import Host
 from machines import TOKEN
-from using import FILLED, Cluster, ray_logs, until
+from stores import until
+from using import FILLED, Cluster, ray_logs
 
 FILE = "sweeps/cluster_story.py"
 CELLS = 3

@@ -23,6 +23,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from buckets import new_bucket
+from launches import small_sweep
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
@@ -32,16 +33,6 @@ TEXT = (Path(__file__).parents[2] / "docs/team.md").read_text().replace(".venv/b
 COMMANDS = [line[2:] for line in TEXT.splitlines() if line.startswith("$ ")]
 DOCTOR, LAUNCH, STATUS, TABLE, EXPORT = COMMANDS[-5:]
 START_S = 600.0
-SWEEP = """
-import dataclasses, sys
-from jepa_train.methods import LeJEPA
-from jepa_train.config.presets import DIGITS
-from sweeps.engine import Sweep, main
-SWEEP = Sweep(name="demo_rectified_lpjepa", purpose="A team's.", cpus_per_worker=2, grid={"method.lamb": [0.02, 0.05]},
-    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1))
-if __name__ == "__main__":
-    sys.exit(main(SWEEP, __file__))
-"""
 
 
 def documented(text: str) -> str:
@@ -113,7 +104,7 @@ def team(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[T
     folder, home = tmp_path_factory.mktemp("team"), tmp_path_factory.mktemp("home")
     data = Path(tempfile.mkdtemp(prefix="jepa-postgres-"))  # which the server's user can reach
     (folder / "sweeps").mkdir()
-    (folder / "sweeps" / "demo_rectified_lpjepa.py").write_text(SWEEP)
+    (folder / "sweeps" / "demo_rectified_lpjepa.py").write_text(small_sweep("demo_rectified_lpjepa"))
     password, admin, port, database = secrets.token_hex(12), secrets.token_hex(12), free_port(), free_port()
     user = "postgres" if os.geteuid() == 0 else None  # the server refuses root
     (data / "password").write_text(admin)

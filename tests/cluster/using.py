@@ -2,16 +2,15 @@
 
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import yaml
 from hosts import RUN_S, Host, Hosts, Running
 from machines import PROJECT, serve_ssh
+from stores import until
 
 TUNNEL_S = 300.0
 MACHINES = ("head", "worker-1", "worker-2")
@@ -117,12 +116,3 @@ class Cluster:
 def ray_logs(host: Host, name: str) -> list[Path]:
     """Ray's log files of that name, which may be a pattern."""
     return sorted(host.folder.glob(f"tmp/ray/session_2*/logs/{name}"))
-
-
-def until(holds: Callable[[], object], seconds: float, complaint: str, output: Callable[[], str] = str) -> None:
-    """Wait for a condition; a failure shows the output."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{complaint} after {seconds:.0f} s\n{output()[-3000:]}")
-        time.sleep(0.3)

@@ -21,7 +21,7 @@ from sweeps.engine.spec.sweep import Sweep
 
 FILE = '''"""Every method, a reference, a candidate that fails, early stopping, and the seeds of the winners."""
 import dataclasses
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from jepa_train.methods import METHODS
 from jepa_train.presets import DIGITS
 from sweeps.engine import Asha, Sweep
@@ -30,6 +30,9 @@ probe = dataclasses.replace(DIGITS.probe, protocols="linear,knn", transfer="digi
 BASE = dataclasses.replace(DIGITS, data=data, probe=probe, epochs=2, global_batch=256)
 GRID = Sweep(name="tiny_grid", purpose="Cells that end badly.", base=dataclasses.replace(DIGITS, epochs=1),
     grid={"optim.lr": [1e-3, 1e20]})
+FAIR = Sweep(name="tiny_fair", purpose="Early stopping.", base=dataclasses.replace(DIGITS, epochs=2, global_batch=256),
+    cpus_per_worker=2, space={"probe.lr": CategoricalDistribution([1e-7, 1e-6, DIGITS.probe.lr])}, trials=3,
+    seeds=(0, 1), early_stopping=Asha(first=1))
 def sweep(scale):
     return Sweep(name=f"golden_{scale}", scale=scale, purpose=__doc__, base=BASE, trials=1, seeds=(0, 1),
         grid=[{"method": [*METHODS]}, {"method": ["lejepa"], "global_batch": [2048]}],
@@ -66,6 +69,7 @@ def first(shared_ray: Path, template: bytes, tmp_path_factory: pytest.TempPathFa
     return SimpleNamespace(
         folder=folder,
         sweeps=sweeps,
+        fair=module.FAIR,
         launched=partial(launched, folder),
         code=code,
         out=out,

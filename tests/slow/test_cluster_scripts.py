@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from cluster_checks import LOCK, PYTHONS, ROOT, check_script, fits
+from stores import until
 
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh")) + sorted((ROOT / "tests/cluster").glob("*.sh"))
 BASH = shutil.which("bash") or "/bin/bash"
@@ -76,29 +76,29 @@ def test_a_node_is_installed_once_and_again_when_the_lock_changes(home: Path, st
     makes = f'mkdir -p "$3/bin"; cp {home}/bin/pip "$3/bin/pip"; cp {home}/bin/pip "$3/bin/python"'
     stand("pip")
     stand("python3.12", makes)
-    assert run("install.sh", home, JEPA_PYTHON="python3.12").returncode == 0
-    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
     quiet = "pip install --quiet --disable-pip-version-check"
     editable = f"{quiet} --no-deps --no-build-isolation --editable {home}/jepa-sweeps"
     packages = f"{quiet} -r {home}/jepa-sweeps/requirements.lock"
-    assert calls(home) == [f"python3.12 -m venv {venv}", packages, editable]
-    first = {name: (home / name).read_text() for name in (".bashrc", ".jepa-node.sh", ".gitconfig")}
-    (home / "calls").unlink()
-    assert run("install.sh", home, JEPA_PYTHON="python3.12").returncode == 0
-    assert calls(home) == [editable]
-    assert {name: (home / name).read_text() for name in first} == first
-    (home / "calls").unlink()
-    (venv / "requirements.lock").write_text("of yesterday")
-    assert run("install.sh", home, JEPA_PYTHON="python3.12").returncode == 0
-    assert calls(home) == [packages, editable]
+    files: list[list[str]] = []
+    for expected in ([f"python3.12 -m venv {venv}", packages, editable], [editable], [packages, editable]):
+        if len(files) == 2:
+            (venv / "requirements.lock").write_text("of yesterday")
+        assert run("install.sh", home, JEPA_PYTHON="python3.12").returncode == 0
+        assert calls(home) == expected
+        (home / "calls").unlink()
+        files.append([(home / name).read_text() for name in (".bashrc", ".jepa-node.sh", ".gitconfig")])
+    assert files[0] == files[1] == files[2]
+    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_store_is_restored_then_mlflow_starts_once_on_loopback_and_a_watch_copies(home: Path, stand: Stand) -> None:
+def test_the_store_is_restored_then_one_mlflow_on_loopback_one_copying_and_one_waiting_for_the_notice(
+    home: Path, stand: Stand
+) -> None:
     stand(
         "python",
         f"""
         if [ "$4" = restore ]; then exit "${{RESTORED:-0}}"; fi
-        if [ "$4" = watch ]; then {UNTIL_OVER}; fi
+        if [ "$4" = watch ] || [ "$4" = aws ]; then {UNTIL_OVER}; fi
         test -e "$HOME/up"
         """,
     )
@@ -107,7 +107,9 @@ def test_the_store_is_restored_then_mlflow_starts_once_on_loopback_and_a_watch_c
     assert run("mlflow.sh", home, **environment, RESTORED="2").returncode == 2
     assert not any(call.startswith("mlflow") for call in calls(home)), "no empty store is begun"
     for _ in range(2):
-        assert run("mlflow.sh", home, **environment).returncode == 0  # without waiting for the server's end
+        for script, *words in (["mlflow.sh"], ["notice.sh", "aws"]):
+            assert run(script, home, *words, **environment).returncode == 0  # without waiting for the programs' end
+    until(lambda: "python -m sweeps notice aws" in calls(home))
     (home / "over").touch()
     server = (
         "mlflow server --host 127.0.0.1 --port 5000 --workers 1 --uvicorn-opts --log-level warning "
@@ -116,7 +118,7 @@ def test_the_store_is_restored_then_mlflow_starts_once_on_loopback_and_a_watch_c
     restore, watch = [f"python -m sweeps backup {word}" for word in ("restore", "watch")]
     started = [call for call in calls(home) if "import" not in call]
     assert started[:2] == [restore, restore]
-    assert sorted(started[2:]) == [server, watch]
+    assert sorted(started[2:]) == [server, watch, "python -m sweeps notice aws"]
 
 
 def test_a_tunnel_to_the_teams_server_is_made_once_and_again_when_it_breaks(home: Path, stand: Stand) -> None:
@@ -134,15 +136,6 @@ def test_a_tunnel_to_the_teams_server_is_made_once_and_again_when_it_breaks(home
         f"ssh -N -L 5000:127.0.0.1:5000 -i {home}/.ssh/mlflow -o BatchMode=yes -o StrictHostKeyChecking=accept-new "
         "-o ExitOnForwardFailure=yes -o ServerAliveInterval=15 ada@server"
     ]
-
-
-def test_one_watcher_waits_for_the_notice(home: Path, stand: Stand) -> None:
-    stand("python", UNTIL_OVER)
-    for _ in range(2):
-        assert run("notice.sh", home, "aws").returncode == 0  # without waiting for the notice
-    time.sleep(0.5)
-    (home / "over").touch()
-    assert calls(home) == ["python -m sweeps notice aws"]
 
 
 HEAD = """
@@ -227,18 +220,14 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_the_first(slurm: Path) 
     assert done.stdout == ""  # above all not the token
     assert (slurm / ".ray/auth_token").read_text() == "token"
     lines = calls(slurm)
-    assert lines[0] == "scontrol show hostnames node-[7,9]"
     address = f"127.0.0.1:{20000 + int(JOB) % 10000}"  # by which the other one, localhost, is reached; not node-7
     words = "lejepa_views --scale paper data.path=/a folder"
-    (step,) = [line for line in lines if line.startswith("srun ")]
-    assert step == (
+    assert [line for line in lines if line.startswith("srun ")] == [
         "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=16 --no-kill --kill-on-bad-exit=0 --wait=0 "
         f"bash cluster/slurm_node.sh {address} 2 {words}"
-    )
-    starts = [line for line in lines if line.startswith("ray symmetric-run")]
-    assert len(starts) == 2
-    assert all(line.startswith(f"{starts[0].partition(' -- ')[0]} -- ") for line in starts)
-    assert starts[0].startswith(f"ray symmetric-run --address {address} --min-nodes 2 --num-cpus=16 -- ")
+    ]
+    starts = [line.partition(" -- ")[0] for line in lines if line.startswith("ray symmetric-run")]
+    assert starts == 2 * [f"ray symmetric-run --address {address} --min-nodes 2 --num-cpus=16"]
     settings = {line for line in lines if line.startswith("on ")}
     assert settings == {f"on {node}: token 0 /tmp/jepa-{JOB}-{node} {slurm}/cache" for node in (0, 1)}
     assert [line for line in lines if line.startswith("python -m")] == [f"python -m sweeps {words}"]

@@ -4,8 +4,6 @@ The cluster is a stand-in for `ray`, which runs the head's commands in a home of
 Run: python -m pytest tests/slow/test_fetch.py
 """
 
-import json
-import stat
 import sys
 from pathlib import Path
 
@@ -16,13 +14,11 @@ from sweeps.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 RAY = f"""#!{sys.executable}
-import json, os, shutil, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 
 command, file, *words = sys.argv[1:]
 here = Path(__file__).parent
-with (here / "calls").open("a") as calls:
-    calls.write(json.dumps(sys.argv[1:]) + "\\n")
 if (here / command).exists():  # its answer instead of the command's
     print((here / command).read_text())
     sys.exit(1)
@@ -41,7 +37,7 @@ def cluster(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path
     (head / "jepa-sweeps").symlink_to(ROOT)
     ray, python = tmp_path / "ray", tmp_path / "python"
     ray.write_text(RAY)
-    ray.chmod(ray.stat().st_mode | stat.S_IXUSR)
+    ray.chmod(0o755)
     python.symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setattr(sys, "executable", str(python))
@@ -52,62 +48,49 @@ def cluster(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path
     return file
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
 def test_every_sweep_with_runs_is_copied_and_replaces_an_older_copy(
     cluster: Path, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = tmp_path / "results/exports"
-    for name in ("seeds", "other"):
-        (home / name).mkdir(parents=True)
-        (home / name / "old").touch()
+    (home / "seeds").mkdir(parents=True)
+    (home / "seeds" / "old").touch()
     assert main(["fetch", str(cluster)]) == 0
     names = ["demo_lejepa", "demo_rectified_lpjepa", "demo_two_workers", "fair", "front", "seeds"]
     for name in names:
         write_export(name, store, str(tmp_path / "expected"))
-    (tmp_path / "expected" / "other").mkdir()
-    (tmp_path / "expected" / "other" / "old").touch()
-    assert contents(home) == contents(tmp_path / "expected")
+    expected, found = (
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path / "expected", home)
+    )
+    assert found == expected
     out = capsys.readouterr().out.splitlines()
     assert out[-2] == f"seeds: 4 runs, in {home / 'seeds'}"
     assert out[-1] == f"tables: python -m analysis NAME --store {home}"
-    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    assert [call[:2] for call in calls] == [["exec", str(cluster)], ["rsync-down", str(cluster)]]
 
 
 def test_the_heads_own_error_is_the_answer_and_a_name_runs_nothing_there(
     cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fetch", str(cluster), "seed", f"seeds; touch {tmp_path}/ran", "$(touch ran)"]) == 2
-    exporting, error = capsys.readouterr().err.splitlines()
-    assert exporting == f"exporting on the head of {cluster} ..."
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: sweep seed has no runs in ")
     assert not [*tmp_path.rglob("ran")]
 
 
-@pytest.mark.parametrize(
-    ("command", "answer", "cause"),
-    [
-        ("exec", "Traceback\nRuntimeError: Head node of cluster (jepa) not found!", "cluster (jepa) not found!"),
-        ("rsync-down", "rsync: connection unexpectedly closed\nError: SSH command failed.", "unexpectedly closed"),
-    ],
-)
 def test_a_cluster_that_does_not_answer_changes_nothing(
-    command: str, answer: str, cause: str, cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / command).write_text(answer)
+    (tmp_path / "rsync-down").write_text("rsync: connection unexpectedly closed\nError: SSH command failed.")
     out = tmp_path / "out"
     (out / "seeds").mkdir(parents=True)
     assert main(["fetch", str(cluster), "seeds", "--output", str(out)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {cluster}: the cluster must be up, got ")
-    assert error.endswith(f"{cause}'; run this where you ran ray up {cluster}")
+    assert error.endswith(f"unexpectedly closed'; run this where you ran ray up {cluster}")
     assert [file.name for file in out.rglob("*")] == ["seeds"]
 
 
-@pytest.mark.parametrize("words", [[], ["none.yaml"], ["cluster.yaml", "--scal", "lab"]])
+@pytest.mark.parametrize("words", [[], ["cluster.yaml", "--scal", "lab"]])
 def test_a_wrong_option_is_refused_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", *words]) == 2
     (error,) = capsys.readouterr().err.splitlines()

@@ -45,48 +45,30 @@ def executed(name: str, kernel: Any, **parameters: str) -> tuple[list[str], int,
     return pages, pictures, {line for output in outputs for line in output.get("text", "").splitlines(keepends=True)}
 
 
-def test_the_overview_shows_the_table_and_the_curves_of_any_sweep(store: str, kernel: Any) -> None:
-    pages, pictures, said = executed("sweep_overview", kernel, STORE=store)
-    assert any("97.1" in page and "diverged" in page for page in pages)
-    assert pictures == 2  # curves, and accuracy against sparsity
-    assert any(page.startswith("Rectified LpJEPA Fig. 3 c") for page in pages)
-    assert not said - {"\n"}
+REAL = str(ROOT / "docs/results/store")  # an export
+VIEWS = {"SWEEP": "lejepa_lambda_views_mini", "BY": "views.num_global"}
+# notebook, store, parameters, text of a page, number of pictures
+SHOWN: list[tuple[str, str, dict[str, str], str, int]] = [
+    ("sweep_overview", "store", {}, "97.1", 2),  # curves, and accuracy against sparsity
+    ("sweep_overview", REAL, {"SWEEP": "rectified_sparsity_small"}, "41.8 &#177; 0.7", 3),
+    ("lejepa_ablations", "papers", {}, "LeJEPA Fig. 8", 6),
+    # theory is 0.9 of what was measured
+    ("rectified_lpjepa_sparsity", "papers", {}, f"<td>{0.1 * nonzero_of(1.0, 1.0, 0.5):.3f}</td>", 2),
+    ("label_free_selection", "papers", {}, "10 finished, 2 failed", 3),
+    ("label_free_selection", "papers", VIEWS, "num_global=8: 14 finished, 1 failed", 3),
+]
 
 
-def test_lejepas_ablations_show_every_sweep_of_a_scale_with_its_figures(papers: str, kernel: Any) -> None:
-    pages, pictures, said = executed("lejepa_ablations", kernel, STORE=papers)
-    assert sum("table class" in page for page in pages) == 4  # architectures, label_free, lambda_views, samples
-    assert pictures == 6
-    assert any(page.startswith("LeJEPA Fig. 8") for page in pages)
-    assert not said
-
-
-def test_sparsity_shows_theory_beside_what_was_measured(papers: str, kernel: Any) -> None:
-    pages, pictures, said = executed("rectified_lpjepa_sparsity", kernel, STORE=papers)
-    assert pictures == 2
-    assert not said
-    assert f"<td>{0.1 * nonzero_of(1.0, 1.0, 0.5):.3f}</td>" in pages[-1]  # theory is 0.9 of what was measured
-
-
-def test_selection_without_labels_shows_numbers_and_figures(papers: str, kernel: Any) -> None:
-    pages, pictures, said = executed("label_free_selection", kernel, STORE=papers)
-    assert any("10 finished, 2 failed" in page for page in pages)
-    assert pictures == 3
-    assert not said
-    pages, _, _ = executed(
-        "label_free_selection", kernel, STORE=papers, SWEEP="lejepa_lambda_views_mini", BY="views.num_global"
-    )
-    assert any("num_global=8: 14 finished, 1 failed" in page for page in pages)
-
-
-def test_real_runs_are_shown_from_an_export_alone(kernel: Any) -> None:
-    store = str(ROOT / "docs/results/store")
-    pages, pictures, said = executed("sweep_overview", kernel, STORE=store, SWEEP="rectified_sparsity_small")
-    assert any("41.8 &#177; 0.7" in page for page in pages)
-    assert pictures >= 2
-    assert not said - {"\n"}
-    pages, _, _ = executed("label_free_selection", kernel, STORE=store, SWEEP="lejepa_lambda_views_mini")
-    assert any("45 finished" in page for page in pages)
+@pytest.mark.parametrize("row", SHOWN)
+def test_a_notebook_shows_tables_and_figures_of_any_store(
+    row: tuple[str, str, dict[str, str], str, int], kernel: Any, request: pytest.FixtureRequest
+) -> None:
+    name, store, parameters, text, pictures = row
+    uri = store if store == REAL else request.getfixturevalue(store)
+    pages, found, printed = executed(name, kernel, STORE=uri, **parameters)
+    assert any(text in page for page in pages)
+    assert found == pictures
+    assert not printed - {"\n"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
-"""Machines that are taken away: cells continue on others, as often as that happens. On a Ray cluster of several nodes.
+"""A notice that a machine will be taken away: its cell continues on another. On a Ray cluster of several nodes.
 
-Also: the workers of a cluster run the driver's code and find the modules beside the sweep file.
+The workers of a cluster run the driver's code and find the modules beside the sweep file.
+tests/cluster/test_story.py cuts the power of machines.
 Run: python -m pytest tests/slow/test_preemption.py
 """
 
@@ -11,15 +12,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 # In a process of its own: the nodes' environment is that of their driver, and ray.init is of the whole process.
 DRIVER = '''
 import dataclasses, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
-from types import SimpleNamespace
 
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
@@ -35,17 +32,12 @@ folder = Path(sys.argv[1])
 
 def runner(cell, report, checkpoints, host):
     import beside, sweeps
-    attempts = folder / cell.get("kind", "trained")
+    attempts = folder / beside.ATTEMPTS
     attempts.mkdir(exist_ok=True)
     attempt = len(list(attempts.iterdir()))
     (attempts / f"{attempt}").write_text(ray.get_runtime_context().get_node_id())
     (folder / "code").write_text(sweeps.__file__)
-    if "kind" not in cell:
-        return train_cell(cell, report if attempt else held_until_noticed(report), checkpoints, host)
-    for epoch in range(1, beside.EPOCHS if attempt else 10_000):
-        time.sleep(0.2)
-        report({"epoch": epoch})
-    return SimpleNamespace(status="finished", reason="")
+    return train_cell(cell, report if attempt else held_until_noticed(report), checkpoints, host)
 
 def held_until_noticed(report):
     def held(metrics):
@@ -57,26 +49,22 @@ def held_until_noticed(report):
         return stop
     return held
 
-def reports_of(pool, cell, disturb):
+def reports_of(pool, cell):
     job = {"cell": cell, "checkpoints": str(folder / "checkpoints"), "rungs": ()}
     ticket = ray.get(pool.mailbox.submit.remote("trial", job))
-    heard, end, disturbed = [], None, False
+    heard, end, noticed = [], None, False
     while end is None:
         reports, end = ray.get(pool.mailbox.take.remote(ticket, len(heard)))
         heard += reports
-        if any("epoch" in report for report in heard) and not disturbed:
-            disturbed = True
-            disturb()
-    ray.get(pool.mailbox.abandon.remote(ticket))
+        if any("epoch" in report for report in heard) and not noticed:
+            noticed = True
+            give_notice()
+    ray.get(pool.mailbox.abandon_trial.remote("trial"))
     return [report for report in heard if report.get("note") != ""], end  # without the wait for its lane
 
 def new_node():
     """With files of its own, as on a machine of its own: each unpacks the driver's code."""
     return cluster.add_node(num_cpus=1, temp_dir=tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"]))
-
-def remove():
-    new_node()
-    cluster.remove_node(nodes.pop(), allow_graceful=False)
 
 def give_notice():
     drain = "from sweeps.engine.cluster.notice import drain; print(*drain(60))"  # it joins the cluster: a process
@@ -86,53 +74,28 @@ def give_notice():
 
 if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [new_node()]
+    new_node()
     os.environ["RAY_ADDRESS"] = cluster.address
     one = {"num_lanes": 1, "workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0}
     with ray_session(), expected_of_nodes() as expected:
         check_nodes(expected)
         with LanePool(**one, storage=folder, runner=runner, expected=expected) as pool:
-            found = {"removed": reports_of(pool, {"kind": "removed"}, remove)}
-            config = dataclasses.replace(DIGITS, epochs=3)
-            found["noticed"] = reports_of(pool, {"cell_key": "a", **flatten(config)}, give_notice)
+            found = reports_of(pool, {"cell_key": "a", **flatten(dataclasses.replace(DIGITS, epochs=3))})
     cluster.shutdown()
     (folder / "reports.json").write_text(json.dumps(found))
 '''
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("preemption")
-    (made / "driver").mkdir()
-    (made / "driver" / "driver.py").write_text(DRIVER)
-    (made / "driver" / "beside.py").write_text("EPOCHS = 4")
+def test_on_a_notice_a_cell_leaves_at_once_and_continues_on_another_node_from_its_last_step(tmp_path: Path) -> None:
+    (tmp_path / "driver").mkdir()
+    driver = tmp_path / "driver/driver.py"
+    driver.write_text(DRIVER)
+    driver.with_name("beside.py").write_text("ATTEMPTS = 'attempts'")
     # Ray records in its own folder which cluster is to be joined; a short name, for sockets
     with tempfile.TemporaryDirectory(prefix="jepa-", ignore_cleanup_errors=True) as ray:
-        environment = os.environ | {"JEPA_RESULTS": str(made), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": ray}
-        subprocess.run([sys.executable, made / "driver/driver.py", made], check=True, env=environment, timeout=600)
-    return made
-
-
-def result(folder: Path, name: str) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
-    """The reports, the final status, and the nodes of the attempts."""
-    reports, end = json.loads((folder / "reports.json").read_text())[name]
-    attempts = folder / ("removed" if name == "removed" else "trained")
-    return reports, end, [file.read_text() for file in sorted(attempts.iterdir())]
-
-
-def test_a_cell_whose_node_is_gone_continues_on_another(folder: Path) -> None:
-    reports, end, nodes = result(folder, "removed")
-    assert end["status"] == "finished"
-    before = next(number for number, report in enumerate(reports) if "note" in report)
-    # at once, or not yet: Ray may take longer to miss the node than to start the new worker
-    causes = r"node [\d.]+ is gone|its worker process died: [^)]+"
-    assert re.fullmatch(rf"worker lost \(({causes})\); goes on after epoch {before}", reports[before]["note"])
-    assert [report["epoch"] for report in reports[before + 1 :]] == [1, 2, 3]
-    assert len(set(nodes)) == 2
-
-
-def test_on_a_notice_a_cell_leaves_at_once_and_continues_on_another_node_from_its_last_step(folder: Path) -> None:
-    reports, end, nodes = result(folder, "noticed")
+        environment = os.environ | {"JEPA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": ray}
+        subprocess.run([sys.executable, driver, tmp_path], check=True, env=environment, timeout=600)
+    reports, end = json.loads((tmp_path / "reports.json").read_text())
     assert end["status"] == "finished"
     first, note, again, *rest = reports
     assert re.fullmatch(r"worker lost \(node [\d.]+ is about to be taken away\); goes on after epoch 1", note["note"])
@@ -141,9 +104,7 @@ def test_on_a_notice_a_cell_leaves_at_once_and_continues_on_another_node_from_it
     assert [report["epoch"] for report in rest] == [2, 3]
     measured = [{name: value for name, value in report.items() if "system/" not in name} for report in (first, again)]
     assert measured[0] == measured[1], "its past is reported again from the checkpoint, not trained again"
+    nodes = [file.read_text() for file in sorted((tmp_path / "attempts").iterdir())]
     assert len(nodes) == len(set(nodes)) == 2, "nothing is placed on a node that is leaving"
-    assert (folder / "drained").read_text().split() == nodes[:1], "the head stays"
-
-
-def test_the_workers_of_a_cluster_run_the_code_of_the_driver(folder: Path) -> None:
-    assert "/working_dir_files/" in (folder / "code").read_text()
+    assert (tmp_path / "drained").read_text().split() == nodes[:1], "the head stays"
+    assert "/working_dir_files/" in (tmp_path / "code").read_text(), "the code of the driver"

@@ -1,4 +1,6 @@
-"""The command line, killed by SIGKILL after a checkpoint, resumes from a shared disk and from an object store.
+"""The command line, killed by SIGKILL after a checkpoint, resumes from an object store.
+
+The chaos test kills whole launches, whose checkpoints are on a disk.
 
 Run: python -m pytest tests/slow/test_resume_process.py
 """
@@ -9,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from jepa_train.checkpoint.checkpoints import read_checkpoint
@@ -32,12 +33,7 @@ runpy.run_module("jepa_train", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("kind", ["shared disk", "object store"])
-def test_a_killed_process_is_resumed_by_the_same_command(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    where = request.getfixturevalue("s3") if kind == "object store" else f"{tmp_path}/nfs/run"
-
+def test_a_killed_process_is_resumed_by_the_same_command(s3: str, tmp_path: Path) -> None:
     def started(*command: str, machine: str, checkpoints: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *command, *WORDS, "--checkpoints", checkpoints],
@@ -45,12 +41,12 @@ def test_a_killed_process_is_resumed_by_the_same_command(
             **{"capture_output": True, "text": True, "check": False},
         )
 
-    first = started("-c", DYING, machine="first", checkpoints=where)
+    first = started("-c", DYING, machine="first", checkpoints=s3)
     assert first.returncode == -signal.SIGKILL, first.stderr
-    again = started("-m", "jepa_train", machine="second", checkpoints=where)
+    again = started("-m", "jepa_train", machine="second", checkpoints=s3)
     assert again.returncode == 0, again.stderr
     assert "going on after step 4 of 8" in again.stderr
     undisturbed = started("-m", "jepa_train", machine="third", checkpoints=f"{tmp_path}/undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr
-    found, expected = (read_checkpoint(storage_path(at) / "final.pt") for at in (where, f"{tmp_path}/undisturbed"))
+    found, expected = (read_checkpoint(storage_path(at) / "final.pt") for at in (s3, f"{tmp_path}/undisturbed"))
     assert all(torch.equal(value, expected["network"][key]) for key, value in found["network"].items())

@@ -1,4 +1,4 @@
-"""SIGTERM as an exception.
+"""SIGTERM as an exception: nested blocks, and handlers of libraries. tests/integration/store/test_lock.py has the rest.
 
 Run: python -m pytest tests/unit/test_sigterm.py
 """
@@ -9,13 +9,6 @@ from contextlib import ExitStack
 import pytest
 
 from sweeps.engine.sigterm import exit_on_sigterm
-
-
-def test_the_signal_ends_the_block_and_the_handler_before_it_is_restored() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit, match="143"), exit_on_sigterm():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_session_that_outlives_the_block_keeps_its_handler() -> None:

@@ -1,22 +1,24 @@
 """doctor: checks of this machine before sweeps run on it, one line per finding, with the remedy if one is needed.
 
-A check is a function without arguments that yields findings; CHECKS, at the end, lists them in the order of printing.
+A check is a function without arguments that yields findings; an error that it raises is a problem. CHECKS, at the end,
+lists the checks in the order of printing.
 """
 
-import importlib.metadata
 import os
 import platform
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import psutil
 import torch
 from mlflow.exceptions import MlflowException
-from packaging.requirements import Requirement
+from ray.exceptions import RayError
 
 from analysis.store.uri import sqlite_file
 from jepa_train.base.errors import ConfigError
@@ -25,31 +27,38 @@ from jepa_train.data.facts import facts_of
 from jepa_train.data.files.listing import HIDDEN
 from jepa_train.data.splits import identify
 from jepa_train.storage.paths import results_dir
-from jepa_train.storage.storage import StorageError, storage_dir
+from jepa_train.storage.storage import storage_dir
 from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.provenance import version_of
 from sweeps.engine.store.reader import shown_uri, store_uri
 
 _FREE_GB = 5.0  # of disk, below which checkpoints or decoded images may not fit
 _FREE_MEMORY_GIB = 4.0
 
 
+Level = Literal["ok", "warning", "problem"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of doctor."""
 
-    level: Literal["ok", "warning", "problem"]
+    level: Level
     name: str
     text: str
     remedy: str = ""
 
 
+Check = Callable[[], Iterator[Finding]]
+
+
 def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
     """Print the findings of all checks and of the sweeps' data. Returns 1 if one of them is a problem, else 0."""
     problems = 0
-    for check in (*CHECKS, *((lambda sweep=sweep: _dataset(sweep, places)) for sweep in sweeps)):
-        for found in check():
+    for name, check in (CHECKS | {sweep.name: partial(_dataset, sweep, places) for sweep in sweeps}).items():
+        for found in _findings(name, check):
             problems += found.level == "problem"
             remedy = f"; {found.remedy}" if found.remedy else ""
             sys.stdout.write(hidden(f"{found.level:<8} {found.name:<13} {found.text}{remedy}\n"))
@@ -57,29 +66,23 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
-def _python() -> Iterator[Finding]:
+def _findings(name: str, check: Check) -> Iterator[Finding]:
     try:
-        project = importlib.metadata.metadata("jepa-sweeps")
-    except importlib.metadata.PackageNotFoundError:
-        yield Finding("problem", "packages", "jepa-sweeps is not installed", "pip install -e .")
-        return
+        yield from check()
+    except (ConfigError, MlflowException, RayError, OSError, RuntimeError) as error:  # ray.init raises the last
+        yield Finding("problem", name, str(error).partition("\n")[0])
+
+
+def _python() -> Iterator[Finding]:
+    """The Python version, and the packages that this project needs: present, and as new as it needs them."""
     yield Finding("ok", "Python", platform.python_version())
-    wrong, found = [], {}
-    for needed in map(Requirement, project.get_all("Requires-Dist") or ()):
-        if needed.marker is not None:  # of an extra
-            continue
-        try:
-            found[needed.name] = importlib.metadata.version(needed.name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{needed.name} is missing")
-            continue
-        if not needed.specifier.contains(found[needed.name], prereleases=True):
-            wrong.append(f"{needed.name} is {found[needed.name]}, not {needed.specifier}")
-    if wrong:
-        yield Finding("problem", "packages", ", ".join(wrong), "pip install -r requirements.lock")
-    else:
-        main = ("torch", "timm", "ray", "optuna", "mlflow")
-        yield Finding("ok", "packages", ", ".join(f"{name} {found[name]}" for name in main))
+    found = {name: version_of(name) for name in ("jepa-sweeps", "torch", "timm", "ray", "optuna", "mlflow")}
+    check = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    wrong = [line for line in check.stdout.splitlines() if line.startswith("jepa-sweeps ")]
+    wrong += [f"{name} is not installed" for name, version in found.items() if version == "not installed"]
+    text = ", ".join(wrong or (f"{name} {version}" for name, version in found.items()))
+    level: Level = "problem" if wrong else "ok"
+    yield Finding(level, "packages", text, "pip install -r requirements.lock, then -e ." if wrong else "")
 
 
 def _machine() -> Iterator[Finding]:
@@ -98,10 +101,11 @@ def _machine() -> Iterator[Finding]:
 def _results() -> Iterator[Finding]:
     """The results folder on this machine: writable, with free space."""
     folder = results_dir()
-    if not _may_be_made(folder):
+    there = next(path for path in (folder, *folder.parents) if path.exists())  # a launch makes what is missing
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         yield Finding("problem", "results", f"{folder} cannot be written to", "set JEPA_RESULTS to a folder of yours")
         return
-    free = shutil.disk_usage(_nearest(folder)).free / 1e9
+    free = shutil.disk_usage(there).free / 1e9
     remedy = "remove what is not needed, or set JEPA_RESULTS to a larger disk"
     yield _enough(free >= _FREE_GB, "results", f"{folder}: {free:.0f} GB free", remedy)
 
@@ -110,13 +114,8 @@ def _storage() -> Iterator[Finding]:
     """The storage of checkpoints, if it is not the results folder: reachable and writable."""
     if not os.environ.get("JEPA_STORAGE"):
         return
-    try:
-        place = storage_dir()
-    except ConfigError as error:
-        yield Finding("problem", "storage", str(error))
-        return
-    folder = None if place.root else Path(place.key)
-    if folder is not None and not folder.exists() and _may_be_made(folder):
+    place = storage_dir()
+    if not place.root and not Path(place.key).exists():
         remedy = "mount it if machines share it; otherwise the first sweep makes it"
         yield Finding("warning", "storage", f"{place} does not exist", remedy)
     elif reason := storage_problem(place):
@@ -127,16 +126,6 @@ def _storage() -> Iterator[Finding]:
 
 def _enough(holds: bool, name: str, text: str, remedy: str) -> Finding:
     return Finding("ok", name, text) if holds else Finding("warning", name, text, remedy)
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the first existing one above it."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _may_be_made(folder: Path) -> bool:
-    there = _nearest(folder)
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _store() -> Iterator[Finding]:
@@ -150,8 +139,6 @@ def _store() -> Iterator[Finding]:
         try:
             open_client(uri)
             yield Finding("ok", "store", shown)
-        except ConfigError as error:
-            yield Finding("problem", "store", str(error))
         except MlflowException as error:
             remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {shown}"
             yield Finding("problem", "store", f"{shown} cannot be used: {str(error).partition(chr(10))[0]}", remedy)
@@ -162,30 +149,21 @@ def _store() -> Iterator[Finding]:
 
 
 def _ray() -> Iterator[Finding]:
-    import ray
-    from ray.exceptions import RayError
-
+    """Ray's version, and on a cluster its nodes."""
     from sweeps.engine.cluster.nodes import expected_of_nodes, problems_of_nodes
     from sweeps.engine.cluster.session import cluster_address, ray_session
 
-    try:
-        address = cluster_address()
-    except ConfigError as error:
-        yield Finding("problem", "Ray", f"{ray.__version__}, {error}")
-        return
+    address = cluster_address()
     if not address:
-        yield Finding("ok", "Ray", f"{ray.__version__}, started on this machine for each launch")
+        yield Finding("ok", "Ray", f"{version_of('ray')}, started on this machine for each launch")
         return
-    yield Finding("ok", "Ray", f"{ray.__version__}, the cluster at {address} answers")
-    try:
-        with ray_session(), expected_of_nodes() as expected:
-            for node, problem in problems_of_nodes(expected).items():
-                if problem:
-                    yield Finding("problem", f"node {node}", problem, "update it (ray up CLUSTER.yaml)")
-                else:
-                    yield Finding("ok", f"node {node}", "runs the head's code and sees its storage")
-    except (ConfigError, RayError, RuntimeError, ConnectionError) as error:  # as ray.init raises
-        yield Finding("problem", "Ray", f"the cluster at {address} lets nobody in: {str(error).partition(chr(10))[0]}")
+    yield Finding("ok", "Ray", f"{version_of('ray')}, the cluster at {address} answers")
+    with ray_session(), expected_of_nodes() as expected:
+        for node, problem in problems_of_nodes(expected).items():
+            if problem:
+                yield Finding("problem", f"node {node}", problem, "update it (ray up CLUSTER.yaml)")
+            else:
+                yield Finding("ok", f"node {node}", "runs the head's code and sees its storage")
 
 
 def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
@@ -194,9 +172,10 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
 
     try:
         base = resolved_base(sweep, places)
-    except (ConfigError, StorageError) as error:
-        waits = isinstance(sweep.base, BestOf) and str(error).startswith("base is the best cell")
-        yield Finding("warning" if waits else "problem", sweep.name, str(error))
+    except ConfigError as error:
+        if not isinstance(sweep.base, BestOf):
+            raise
+        yield Finding("warning", sweep.name, str(error))
         return
     where = base.data.path or "of its package"
     yield Finding("ok", sweep.name, f"data {base.data.name} {where}, encoder {base.model.encoder}")
@@ -206,4 +185,11 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
         yield _enough(not facts.skipped and facts.unused.keys() <= {HIDDEN}, "images", str(facts), remedy)
 
 
-CHECKS = [_python, _machine, _results, _storage, _store, _ray]
+CHECKS: dict[str, Check] = {
+    "Python": _python,
+    "machine": _machine,
+    "results": _results,
+    "storage": _storage,
+    "store": _store,
+    "Ray": _ray,
+}

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.parser import LineParser
 
-_ON_HEAD = "~/.jepa-fetch"  # exports on the head, each in a folder of its own, for a day
+_ON_HEAD = "~/.jepa-fetch"  # exports on the head, until the next fetch
 
 
 def fetch(words: Sequence[str]) -> int:
@@ -44,13 +43,11 @@ def fetch(words: Sequence[str]) -> int:
     sys.stderr.write(f"exporting on the head of {options.cluster} ...\n")
     scale = ["--scale", options.scale] if options.scale else []
     export = shlex.join(["python", "-m", "analysis", "export", *options.names, *scale])
-    there = f"{_ON_HEAD}/{uuid.uuid4().hex}"
-    old = f"find {_ON_HEAD} -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {{}} +"
-    _ray("exec", options.cluster, f"mkdir -p {_ON_HEAD} && {old} && cd ~/jepa-sweeps && {export} --output {there}")
+    _ray("exec", options.cluster, f"rm -rf {_ON_HEAD} && cd ~/jepa-sweeps && {export} --output {_ON_HEAD}")
     folder = options.output or results_dir() / "exports"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as copied:  # an incomplete copy replaces nothing
-        _ray("rsync-down", options.cluster, f"{there}/", f"{copied}/")
+        _ray("rsync-down", options.cluster, f"{_ON_HEAD}/", f"{copied}/")
         for about in sorted(Path(copied).glob("*/sweep.json")):
             sweep = json.loads(about.read_text())
             target = folder / about.parent.name

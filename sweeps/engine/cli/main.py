@@ -113,18 +113,17 @@ def _reads_data(plans: Sequence["Plan | None"]) -> bool:
     from sweeps.engine.spec.cells import read_data
 
     planned = [plan for plan in plans if plan is not None]
-    data = [config.data for plan in planned for config in (plan.base, *(cell.config for cell in plan.known))]
+    configs = [config for plan in planned for config in (plan.base, *(cell.config for cell in plan.known))]
     keep = any(plan.todo for plan in planned) and not cluster_address()  # else cells run on other machines
-    return read_data(data, keep=keep)
+    return read_data(configs, keep=keep)
 
 
 def _show_data(plan: "Plan", shown: set[str], say: Callable[[str], None]) -> None:
     """Print the facts about a plan's images that have not been printed yet."""
     from sweeps.engine.spec.cells import data_facts
 
-    for data in dict.fromkeys(cell.config.data for cell in plan.known):
-        text = f"data {facts}" if (facts := data_facts(data)) else ""
-        if text and text not in shown:
+    for text in dict.fromkeys(f"data {facts}" for cell in plan.known for facts in data_facts(cell.config)):
+        if text not in shown:
             shown.add(text)
             say(text)
 
@@ -212,7 +211,7 @@ def _held(
 ) -> Iterator["Plan"]:
     """Hold the sweep for the block. Yields its plan, after the operations that earlier launches left offline."""
     from sweeps.engine.plan.plan import make_plan
-    from sweeps.engine.store.ledger import replay_offline_queue
+    from sweeps.engine.run.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
     with hold(sweep.name, say, take_over=options.take_over):

@@ -1,6 +1,5 @@
 """Check of one machine of a cluster: versions, storage and data. It runs on that machine, as a Ray task."""
 
-import importlib.metadata
 import platform
 import socket
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from jepa_train.storage.storage import storage_path
 from sweeps.engine.cluster.folders import probe_error, storage_problem
+from sweeps.engine.store.provenance import version_of
 
 VERSIONS = ("torch", "torchvision", "timm", "numpy")  # they may change results; Ray compares its own
 
@@ -31,12 +31,8 @@ class Expected:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python (3.11) and of VERSIONS; "missing" for a package that is not installed."""
-    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in VERSIONS:
-        found = [package.version for package in importlib.metadata.distributions(name=name)]
-        versions[name] = found[0] if found else "missing"
-    return versions
+    """Versions of Python (3.11) and of VERSIONS."""
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **{name: version_of(name) for name in VERSIONS}}
 
 
 def problem(expected: Expected) -> str:

@@ -29,6 +29,7 @@ PACKAGES = ("analysis", "jepa_train", "search_spaces", "sweeps")  # the code tha
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: to notice a dead worker, and to end a lane, sooner
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # which would print into the live view
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots, and one that fails ends the sweep
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow is the record

@@ -60,20 +60,16 @@ class Mailbox:
             self._end(task, ending("interrupted", why))
         return task.reports[start:], task.end
 
-    async def abandon(self, ticket: int) -> None:
-        """Give a cell up: one that runs is stopped at its next report, one that waits is never started."""
-        task = self._tasks.get(ticket)
-        if task is not None:
+    async def abandon_trial(self, owner: str) -> None:
+        """Give up a trial's cell: one that runs is stopped at its next report, one that waits is never started.
+
+        The driver calls this for a trial whose process was lost for good.
+        """
+        for task in [task for task in self._tasks.values() if task.owner == owner]:
             task.stop = True
             if task.end is not None:
-                del self._tasks[ticket]
+                del self._tasks[task.ticket]
         await self._notify()
-
-    async def abandon_trial(self, owner: str) -> None:
-        """Give up the cells of a trial whose process was lost for good and cannot do so itself."""
-        for task in [*self._tasks.values()]:
-            if task.owner == owner:
-                await self.abandon(task.ticket)
 
     # Calls of a lane's workers.
 

@@ -23,7 +23,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.cluster.node_check import Expected, problem
-from sweeps.engine.cluster.ray_private import controller_callback, is_start_timeout, skip_unused_processes
+from sweeps.engine.cluster.ray_private import (
+    controller_callback,
+    is_start_timeout,
+    remove_all_placement_groups,
+    run_controller_here,
+    skip_unused_processes,
+)
 from sweeps.engine.lanes.mailbox import Mailbox
 from sweeps.engine.lanes.worker import LaneConfig, Runner, failure_of, nodes_alive, serve, train_cell
 
@@ -77,14 +83,22 @@ class LanePool:
         deadline = time.monotonic() + CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        with contextlib.suppress(RayActorError):  # the mailbox is gone, and its lanes with it
-            for thread, (_, controller, _) in zip(self._threads, ray.get(self.mailbox.lanes.remote()), strict=True):
-                # a thread that calls Ray after ray.shutdown would end this process
-                if thread.is_alive() and controller is not None:
-                    ray.kill(controller)
+        # A thread that calls Ray after ray.shutdown would end this process.
+        if any(thread.is_alive() for thread in self._threads):
+            self._kill()
         for thread in self._threads:
             thread.join(KILL_S)
         ray.kill(self.mailbox)
+
+    def _kill(self) -> None:
+        """Kill the controllers of a cluster, or the workers of this machine's Ray, whose only driver this is."""
+        if self.expected is None:
+            remove_all_placement_groups()
+            return
+        with contextlib.suppress(RayActorError):  # the mailbox is gone, and its lanes with it
+            for thread, (_, controller, _) in zip(self._threads, ray.get(self.mailbox.lanes.remote()), strict=True):
+                if thread.is_alive() and controller is not None:
+                    ray.kill(controller)
 
     def ready(self) -> int:
         """Number of lanes whose first worker group has started."""
@@ -156,4 +170,5 @@ class LanePool:
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
             ),
         )
-        return skip_unused_processes(trainer)
+        trainer = skip_unused_processes(trainer)
+        return trainer if expected is not None else run_controller_here(trainer, lambda: self._closing)

@@ -18,7 +18,8 @@ def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Coll
         RayActorError: the mailbox died.
     """
     job = {"cell": config, "checkpoints": checkpoints, "rungs": rungs}
-    ticket = ray.get(mailbox.submit.remote(tune.get_context().get_trial_id(), job))
+    owner = tune.get_context().get_trial_id()
+    ticket = ray.get(mailbox.submit.remote(owner, job))
     last: dict[str, Any] = {}
     taken, end = 0, None
     try:
@@ -31,7 +32,7 @@ def trial(config: dict[str, Any], *, mailbox: Any, checkpoints: str, rungs: Coll
                 tune.report({**last, **metrics} if "note" in metrics else metrics)
         tune.report({**last, **end})
     finally:  # also where Tune stops the trial, which raises in tune.report
-        mailbox.abandon.remote(ticket)
+        mailbox.abandon_trial.remote(owner)
 
 
 def make_trial(mailbox: Any, checkpoints: str, *, rungs: Collection[int] = ()) -> Callable[[dict[str, Any]], None]:

@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
@@ -23,17 +23,11 @@ from sweeps.engine.cluster.network import use_interface_of
 from sweeps.engine.lanes.process_state import FreshProcess
 from sweeps.engine.lanes.tasks import Claim, WorkerFailure, ending
 
+if TYPE_CHECKING:
+    from jepa_train.train.loop import TrainingResult
+
 Flat = Mapping[str, Any]
 Report = Callable[[dict[str, float]], bool]
-
-
-class CellOutcome(Protocol):
-    """Result of a runner; jepa_train.train.loop.TrainingResult is one."""
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
 
 
 # What torch raises as a plain RuntimeError
@@ -41,10 +35,10 @@ _FAULTS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "DefaultCPUAllocator",
 ASK_S = 2.0  # between two checks for a preemption notice: 2 ms for one rank and 10 for two, on two busy cores
 
 # Arguments: the cell, its reports' receiver, the folder of the sweep's checkpoints, the preemption interface.
-Runner = Callable[[Flat, Report, str, Host], CellOutcome]
+Runner = Callable[[Flat, Report, str, Host], "TrainingResult"]
 
 
-def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> CellOutcome:
+def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> "TrainingResult":
     """Train a cell with jepa_train.train, resumed from its checkpoint if it has one. The runner of real sweeps.
 
     Args:

@@ -1,8 +1,8 @@
-"""Descriptions of a plan for the store: the tags of its experiment, the files of its own run, and its open ledger."""
+"""Descriptions of a plan for the store: the tags of its experiment, and the files of its own run."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jepa_train.config import TrainConfig
@@ -10,29 +10,6 @@ from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, ty
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
-
-
-def open_ledger(
-    plan: Plan,
-    *,
-    note: Callable[[str], object],
-    publish: Callable[[], str],
-    products: Callable[[], Mapping[str, str | bytes]] = dict,
-) -> Ledger:
-    """The ledger of a plan; see Ledger for arguments and errors."""
-    return Ledger(
-        plan.sweep,
-        plan.file,
-        known=plan.entries,
-        roles={cell.key: cell.role for cell in plan.fixed},
-        cells=[cell.key for cell in plan.known],
-        tags=experiment_tags(plan),
-        files=plan_files(plan),
-        note=note,
-        publish=publish,
-        products=products,
-    )
 
 
 def experiment_tags(plan: Plan) -> dict[str, str]:

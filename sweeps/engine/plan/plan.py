@@ -73,7 +73,12 @@ class Plan:
     @property
     def unknown(self) -> int:
         """Cells that searches have still to choose: points to propose, and the best candidates' other seeds."""
-        return sum(search.proposals + search.pending_confirmations for search in self.searches)
+        return sum(search.num_unknown for search in self.searches)
+
+    @property
+    def stand_ins(self) -> list[Cell]:
+        """For each of these, the base's own cell at the grid point of its search: what it may cost."""
+        return [cell for search in self.searches for cell in [search.cell_at({})] * search.num_unknown]
 
     @property
     def total(self) -> int:

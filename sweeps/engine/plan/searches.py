@@ -3,10 +3,9 @@
 A sweep with a space and no grid is one search, at the one empty point.
 """
 
-import copy
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -31,21 +30,6 @@ class SearchState(Enum):
     DONE = "done"  # no cell is left to start
 
 
-@dataclass(frozen=True, kw_only=True)
-class CandidateResult:
-    """End of a candidate.
-
-    Args:
-        status: as in the store.
-        scores: one per goal, NaN where there is none.
-        rungs: epoch -> score where early stopping judged it.
-    """
-
-    status: str
-    scores: tuple[float, ...]
-    rungs: Mapping[int, float] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A cell of a search that has a run."""
@@ -64,16 +48,16 @@ class Sampler(Protocol):
     def propose(self, number: int) -> Cell | None:
         """Start a new candidate, after so many others; None where the space has no other point."""
 
-    def tell(self, key: str, result: CandidateResult) -> None:
-        """Learn the result of a candidate that was started."""
+    def tell(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
+        """Learn the result of a candidate that was started; see Search.finish."""
 
 
 @dataclass(eq=False)
 class Search:
     """The candidates at one point of the grid, all with the first seed, then the best one with the other seeds.
 
-    A plan builds it from the store's entries and only reads it. A launch advances a copy with a sampler: next_cell
-    starts a cell, finish ends one.
+    A plan builds it from the store's entries and only reads it. A launch advances another one, with a sampler:
+    next_cell starts a cell, finish ends one.
 
     Args:
         point: of the grid; {} for a search alone.
@@ -90,7 +74,7 @@ class Search:
     candidates: tuple[Candidate, ...]
     warm: tuple[Candidate, ...]
     rules: Rules
-    sampler: Sampler | None = field(default=None, init=False)
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         self.resumed = deque(candidate for candidate in self.candidates if self.rules.due(candidate.entry))
@@ -102,14 +86,6 @@ class Search:
         self._scores = {each.cell.key: each.entry.scores(self.sweep.goals)[0] for each in self.candidates}
         self._running = {each.cell.key for each in self.candidates if self.rules.state(each.entry) == "running"}
         self._choose_best()
-
-    def with_sampler(self, sampler: Sampler) -> "Search":
-        """Return a copy that a launch advances; it shares the cells."""
-        copied = copy.copy(self)
-        copied.sampler = sampler
-        copied.resumed, copied._unconfirmed = deque(self.resumed), deque(self._unconfirmed)
-        copied._cells, copied._scores, copied._running = dict(self._cells), dict(self._scores), set(self._running)
-        return copied
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -131,9 +107,10 @@ class Search:
         return len(self._cells) - len(self.resumed)
 
     @property
-    def pending_confirmations(self) -> int:
-        """Cells of a best candidate that is not known yet."""
-        return (len(self.sweep.seeds) - 1) * (self.state in (SearchState.PROPOSING, SearchState.WAITING))
+    def num_unknown(self) -> int:
+        """Cells still to choose: points to propose, and the other seeds of a best candidate that is not known yet."""
+        undecided = self.state in (SearchState.PROPOSING, SearchState.WAITING)
+        return self.proposals + (len(self.sweep.seeds) - 1) * undecided
 
     @property
     def problem(self) -> str:
@@ -155,13 +132,19 @@ class Search:
             return cell
         return self._unconfirmed.popleft() if self._unconfirmed else None
 
-    def finish(self, key: str, result: CandidateResult) -> None:
-        """End a cell; a confirmation changes nothing."""
+    def finish(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
+        """End a cell; a confirmation changes nothing.
+
+        Args:
+            status: as in the store.
+            scores: one per goal, NaN where there is none.
+            rungs: epoch -> score where early stopping judged it.
+        """
         if key in self._running:
             assert self.sampler is not None
-            self.sampler.tell(key, result)
+            self.sampler.tell(key, status, scores, rungs)
             self._running.discard(key)
-            self._scores[key] = result.scores[0]
+            self._scores[key] = scores[0]
             self._choose_best()
 
     def _next_candidate(self) -> Cell | None:

@@ -28,7 +28,7 @@ class Budget:
         self._ended = sum(entry.device_seconds for entry in price.plan.entries.values()) / 3600
         self._admitted: dict[str, Cell] = {}  # cells that have not ended, by key
         self._began: dict[str, float] = {}
-        cheapest = min([*map(price.hours, price.plan.missing), *price.unnamed], default=0.0) if price.estimates else 0.0
+        cheapest = min(price.each, default=0.0) if price.estimates else 0.0
         if price.plan.todo and self._ended + cheapest > limit_hours:
             raise ConfigError(
                 f"--max-gpu-hours must allow one more cell, got {limit_hours:g} {price.request.unit}: "
@@ -70,7 +70,7 @@ class Budget:
         self._began.pop(cell.key, None)
         if finished and epochs:
             estimate = Estimate(3600 * hours / request.devices / epochs, "as in this launch")
-            self._price.estimates.setdefault(kind_of_config(cell.config, request), estimate)
+            self._price.estimates.setdefault(kind_of_config(cell.config), estimate)
 
     def _spent(self, key: str) -> float:
         """Device-hours of a running cell so far."""

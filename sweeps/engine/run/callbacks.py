@@ -13,9 +13,9 @@ from jepa_train.storage.storage import StoragePath
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.display import Display
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.spec.cells import Cell
-from sweeps.engine.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ class _Trial:
     """A trial in flight."""
 
     cell: Cell
-    started: float = field(default_factory=time.monotonic)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last report
     notes: set[int] = field(default_factory=set)  # a trial whose process was lost relays its notes again
 
@@ -111,7 +110,6 @@ class TrialEvents(tune.Callback):
             return
         running.notes.add(result["at"])
         idle_s = result["idle_s"]
-        running.started += idle_s
         self.budget.idled(running.cell, idle_s)
         lost = self.ledger.lose(running.cell.key, result["lost_s"], idle_s)
         self.display.lost(running.cell, result["note"], lost, idle_s)
@@ -120,7 +118,7 @@ class TrialEvents(tune.Callback):
         running = self._running.pop(trial.trial_id)
         self.budget.ended(running.cell, finished=status == "finished")
         self.ledger.end(running.cell.key, status, reason, details)
-        self.display.ended(running.cell, status, reason, running.metrics, time.monotonic() - running.started)
+        self.display.ended(running.cell, status, reason, running.metrics)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into the experiment folder, which is disposable."""

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -14,6 +14,7 @@ from rich.text import Text
 from jepa_train.config.flat import flatten
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.run.estimate import epochs_left
 from sweeps.engine.run.eta import Pace, duration
 from sweeps.engine.spec.cells import Cell
 
@@ -30,7 +31,7 @@ class CellEnd:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LaunchOutcome:
     """Result of a launch."""
 
@@ -40,6 +41,7 @@ class LaunchOutcome:
     unit: str = "CPU-hours"
 
 
+@dataclass(eq=False)
 class Display:
     """State of a launch for the user, cell by cell; rendered four times a second.
 
@@ -49,23 +51,23 @@ class Display:
         table: the sweep's table so far, as Markdown.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        request: Request,
-        *,
-        console: Console,
-        budget: float = math.inf,
-        table: Callable[[], str] = str,
-    ) -> None:
-        self._plan, self._request, self._console, self._budget, self._table = plan, request, console, budget, table
+    plan: Plan
+    request: Request
+    _: KW_ONLY
+    console: Console
+    budget: float = math.inf
+    table: Callable[[], str] = str
+
+    def __post_init__(self) -> None:
+        plan = self.plan
         self._todo = plan.todo
         self._failed = sum(row.state == "failed" and not row.due for row in plan.rows())  # in earlier launches
-        self._ends: dict[str, CellEnd] = {}  # by cell key
+        self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
+            cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
+        }
+        self.outcome = LaunchOutcome(unit=self.request.unit)  # so far, without cells that run
         self._since: dict[str, float] = {}  # start of each running cell, by key
         self._running: dict[str, str] = {}  # "lr=0.1 3/20" of each running cell, by key
-        self._seconds = 0.0  # of cells that ended
-        self._lost = 0.0  # device-seconds
         self._pace = Pace()
         self._best = (math.nan, "")  # score and label
         self._live = False
@@ -75,69 +77,56 @@ class Display:
             if entry.role == "cell":
                 self._compare(entry.scores(plan.sweep.goals)[0], entry.label)
 
-    @property
-    def outcome(self) -> LaunchOutcome:
-        """Result of the launch so far."""
-        seconds = self._seconds + sum(time.monotonic() - since for since in self._since.values())
-        return LaunchOutcome(
-            ends=dict(self._ends),
-            hours=self._request.devices * seconds / 3600,
-            lost_hours=self._lost / 3600,
-            unit=self._request.unit,
-        )
-
     @contextmanager
     def live(self) -> Iterator[None]:
         """Show the view until the block ends; on a pipe only lines are printed."""
-        if not self._console.is_terminal:
+        if not self.console.is_terminal:
             yield
             return
-        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True):
+        with Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True):
             self._live = True
             yield
         self._live = False
 
     def started(self, cell: Cell) -> None:
         """Begin a cell, or continue one whose trial was lost."""
-        entry = self._plan.entries.get(cell.key)
-        again = cell.key in self._since
-        begun = 0 if entry is None or entry.done or again else entry.epoch
-        self._since.setdefault(cell.key, time.monotonic())
-        self._running[cell.key] = cell.label
-        if not again:
-            self._pace.started(cell.key, begun / max(cell.config.epochs, 1))
-        if begun:
+        begun = cell.config.epochs - epochs_left(self.plan, cell)
+        if begun and cell.key not in self._since:
             self.note(
                 f"{cell.label}: begun before, goes on from its last checkpoint (epoch {begun} of {cell.config.epochs})"
             )
+        self._since.setdefault(cell.key, time.monotonic())
+        self._running[cell.key] = cell.label
 
     def progressed(self, cell: Cell, epoch: float) -> None:
         """Take the report of an epoch."""
         self._running[cell.key] = f"{cell.label} {epoch:.0f}/{cell.config.epochs}"
-        self._pace.progressed(cell.key, time.monotonic(), epoch / max(cell.config.epochs, 1))
+        trained = epoch / max(cell.config.epochs, 1)
+        self._fractions[cell.key] = max(trained, self._fractions.get(cell.key, 0.0))  # a resumed cell repeats reports
+        self._pace.report(time.monotonic(), self._todo - sum(self._fractions.values()))
         if not self._live and time.monotonic() - self._last_line > _QUIET_S:
             self.note(f"{self._status()}  {self._best_line()}".rstrip())
 
-    def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float], seconds: float) -> None:
+    def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float]) -> None:
         """End a cell, with a line on a pipe; on a terminal the table shows results, and failures keep a line."""
-        self._ends[cell.key] = CellEnd(label=cell.label, status=status, reason=reason)
-        self._since.pop(cell.key, None)
+        self.outcome.ends[cell.key] = CellEnd(label=cell.label, status=status, reason=reason)
+        seconds = time.monotonic() - self._since.pop(cell.key)
         self._running.pop(cell.key, None)
-        self._seconds += seconds
-        self._pace.ended(cell.key, time.monotonic(), counts=cell.config.epochs > 0)
-        goals, flat = self._plan.sweep.goals, flatten(cell.config)
+        self.outcome.hours += self.request.devices * seconds / 3600
+        self._fractions[cell.key] = 1.0
+        goals, flat = self.plan.sweep.goals, flatten(cell.config)
         if status == "finished" and cell.role == "cell":
             self._compare(goals[0].score(metrics, flat), cell.label)
         if status == "finished" and self._live:
             return
         scores = "  ".join(f"{goal.name} {goal.score(metrics, flat):.3f}" for goal in goals)
         end = scores if status == "finished" else f"{status}: {reason}"
-        counter = f"{self._plan.total - self._todo + len(self._ends)}/{self._plan.total}"
-        self.note(f"{self._plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
+        counter = f"{self.plan.total - self._todo + len(self.outcome.ends)}/{self.plan.total}"
+        self.note(f"{self.plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
 
     def lost(self, cell: Cell, note: str, device_seconds: float, idle_s: float) -> None:
         """Take off time without a device; with a note, training was lost with a worker."""
-        self._lost += device_seconds
+        self.outcome.lost_hours += device_seconds / 3600
         self._since[cell.key] += idle_s
         if note:
             self.note(f"{cell.label}: {note}, {device_seconds:.0f} device-seconds lost")
@@ -157,37 +146,38 @@ class Display:
     def note(self, line: str) -> None:
         """Print a line that stays; on a terminal it is cut to one, and --explain shows the rest."""
         self._last_line = time.monotonic()
-        self._console.print(Text(line), no_wrap=self._live, overflow="ellipsis", soft_wrap=not self._live)
+        self.console.print(Text(line), no_wrap=self._live, overflow="ellipsis", soft_wrap=not self._live)
 
     def _compare(self, score: float, label: str) -> None:
-        if self._plan.sweep.goals[0].better(score, self._best[0]):
+        if self.plan.sweep.goals[0].better(score, self._best[0]):
             self._best = (score, label)
 
     def _render(self) -> RenderableType:
         """The table, cut to what the terminal holds, and below it the status, which always stays in sight."""
-        lines = self._table().splitlines()
+        lines = self.table().splitlines()
         running = ", ".join(self._running.values())
         below = [line for line in (self._status(), self._best_line(), f"running: {running}" * bool(running)) if line]
-        room = max(1, self._console.height - len(below) - 3)  # a blank line, one to spare, and the prompt's
+        room = max(1, self.console.height - len(below) - 3)  # a blank line, one to spare, and the prompt's
         if len(lines) > room:
             hidden = len(lines) - room + 1
-            lines = [*lines[: room - 1], f"... {hidden} more lines (python -m analysis {self._plan.sweep.name})"]
+            lines = [*lines[: room - 1], f"... {hidden} more lines (python -m analysis {self.plan.sweep.name})"]
         return Text("\n".join([*lines, *[""] * bool(lines), *below]), no_wrap=True, overflow="ellipsis")
 
     def _status(self) -> str:
-        now, ends = time.monotonic(), Counter(end.status for end in self._ends.values())
-        done = self._plan.total - self._todo - self._failed + len(self._ends) - ends["failed"]
-        head = f"{self._plan.sweep.name}  {done}/{self._plan.total} done"
-        if not self._pace.reported and not self._ends:
+        now, ends = time.monotonic(), Counter(end.status for end in self.outcome.ends.values())
+        done = self.plan.total - self._todo - self._failed + len(self.outcome.ends) - ends["failed"]
+        head = f"{self.plan.sweep.name}  {done}/{self.plan.total} done"
+        if not self._pace.reported and not self.outcome.ends:
             return f"{head}  starting the workers ({now - self._started:.0f} s)"
         ends["failed"] += self._failed
         counts = "".join(f"  {ends[status]} {status}" for status in ("failed", "pruned") if ends[status])
-        limit = "" if math.isinf(self._budget) else f" of {self._budget:g}"
-        left = self._pace.seconds_left(now, self._todo - len(self._ends))
+        limit = "" if math.isinf(self.budget) else f" of {self.budget:g}"
+        left = self._pace.seconds_left(now)
         time_left = "time left: measuring" if left is None else f"{duration(left)} left"
-        hours = f"{self.outcome.hours:.2f}{limit} {self._request.unit}"
+        spent = self.outcome.hours + self.request.devices * sum(now - since for since in self._since.values()) / 3600
+        hours = f"{spent:.2f}{limit} {self.request.unit}"
         return f"{head}  {len(self._running)} running{counts}  {hours}  {time_left}"
 
     def _best_line(self) -> str:
         score, label = self._best
-        return f"best {self._plan.sweep.goals[0].name} {score:.3f} ({label})" if label else ""
+        return f"best {self.plan.sweep.goals[0].name} {score:.3f} ({label})" if label else ""

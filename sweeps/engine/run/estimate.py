@@ -4,7 +4,7 @@ import functools
 import json
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from jepa_train.config.flat import flatten
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.eta import duration
-from sweeps.engine.spec.cells import Cell, changed
+from sweeps.engine.spec.cells import Cell
 from sweeps.engine.store.reader import Entry
 
 _FLOAT = re.compile(r"-?\d+(\.\d+|(\.\d+)?e[+-]?\d+)")  # as str() writes one: an int has neither point nor exponent
@@ -47,18 +47,20 @@ class Price:
 
     def hours(self, cell: Cell) -> float:
         """Device-hours of a cell's remaining epochs."""
-        return self._hours(cell.config, epochs_left(self.plan, cell))
+        slowest = max((estimate.epoch_s for estimate in self.estimates.values()), default=0.0)
+        estimate = self.estimates.get(kind_of_config(cell.config))
+        epoch_s = estimate.epoch_s if estimate else slowest
+        return epochs_left(self.plan, cell) * epoch_s * self.request.devices / 3600
 
     @property
-    def unnamed(self) -> list[float]:
-        """Device-hours of cells that a search has still to propose: those at the ends of the space."""
-        return [self._hours(config, config.epochs) for config in space_ends(self.plan)]
+    def each(self) -> list[float]:
+        """Device-hours of each cell that is left to run."""
+        return [self.hours(cell) for cell in (*self.plan.missing, *self.plan.stand_ins)]
 
     @property
     def total(self) -> float:
-        """Device-hours of all that is left to run; a cell to be proposed counts as the mean of the space's ends."""
-        named, unnamed = self.plan.missing, self.unnamed
-        return sum(map(self.hours, named)) + (self.plan.todo - len(named)) * sum(unnamed) / max(1, len(unnamed))
+        """Device-hours of all that is left to run."""
+        return sum(self.each)
 
     @property
     def dollars(self) -> float | None:
@@ -67,50 +69,18 @@ class Price:
 
     def lines(self) -> list[str]:
         """The price as text; [] when nothing is left to run."""
-        plan, unit, unnamed = self.plan, self.request.unit, self.unnamed
+        plan, total = self.plan, self.total
         if not plan.todo:
             return []
         at_once = min(self.at_once, plan.todo)
-        lines = [f"price of {plan.todo} cells, {at_once} at once, each on {self.request}:", *self._rows()]
-        if unnamed:
-            proposed = plan.todo - len(plan.missing)
-            lines.append(f"  {proposed} still to be proposed, each {_span(unnamed)} {unit}: the ends of the space")
-        if not self.total:  # nothing is known
-            return lines
+        sources = ", ".join(dict.fromkeys(estimate.source for estimate in self.estimates.values()))
+        line = f"price of {plan.todo} cells, {at_once} at once, each on {self.request}, {sources}"
+        if not total:  # nothing is known
+            return [line]
         dollars = "" if self.dollars is None else f", {self.dollars:,.2f} dollars"
         bound = " at most, for early stopping ends some" if plan.sweep.early_stopping else ""
-        longest = max([*map(self.hours, plan.missing), *unnamed])
-        wall = duration(3600 * max(longest, self.total / at_once) / self.request.devices)
-        return [*lines, f"  in all {self.total:.2g} {unit}{bound}{dollars}; about {wall} by the clock"]
-
-    def _rows(self) -> list[str]:
-        """One line per kind of cell: its hours, and the fields in which it differs from the others."""
-        kinds: dict[str, list[float]] = {}
-        for config in configs_left(self.plan):
-            kinds.setdefault(kind_of_config(config, self.request), []).append(self._hours(config, config.epochs))
-        fields = {kind: json.loads(kind)[0].items() for kind in kinds}
-        common = set.intersection(*map(set, fields.values()))
-        rows = []
-        for kind, hours in kinds.items():
-            source = self.estimates[kind].source if kind in self.estimates else "like the slowest known kind"
-            own = "".join(f" {key}={text}" for key, text in fields[kind] if (key, text) not in common)
-            rows.append(f"  {_span(hours)} {self.request.unit} each, {source}" + (f":{own}" if own else ""))
-        return rows
-
-    def _hours(self, config: TrainConfig, epochs: int) -> float:
-        slowest = max((estimate.epoch_s for estimate in self.estimates.values()), default=0.0)
-        estimate = self.estimates.get(kind_of_config(config, self.request))
-        return epochs * (estimate.epoch_s if estimate else slowest) * self.request.devices / 3600
-
-
-def space_ends(plan: Plan) -> list[TrainConfig]:
-    """Configs for the cells that searches have still to propose: each value of the grid, both ends of each domain."""
-    return [changed(plan.base, point) for point in plan.sweep.corners()] if plan.todo > len(plan.missing) else []
-
-
-def configs_left(plan: Plan) -> list[TrainConfig]:
-    """Configs of the known cells that a plan lacks, and of the ends of its space."""
-    return [cell.config for cell in plan.missing] + space_ends(plan)
+        wall = duration(3600 * max(*self.each, total / at_once) / self.request.devices)
+        return [line, f"  in all {total:.2g} {self.request.unit}{bound}{dollars}; about {wall} by the clock"]
 
 
 def epochs_left(plan: Plan, cell: Cell) -> int:
@@ -119,35 +89,27 @@ def epochs_left(plan: Plan, cell: Cell) -> int:
     return cell.config.epochs - (0 if entry is None or entry.done else entry.epoch)
 
 
-def kind_of(params: Mapping[str, Any], resources: str) -> str:
-    """The fields of a flat config, or of a run's parameters, that decide its speed, and the resources; as JSON.
+def kind_of(params: Mapping[str, Any]) -> str:
+    """The fields of a flat config, or of a run's parameters, that decide its speed, as JSON.
 
     Numbers such as lr, lamb or mu do not, outside images, views and model.
     """
     flat = {key: str(params[key]) for key in sorted(params.keys() - _FREE)}
     sizes = ("data.", "views.", "model.")
-    decisive = {key: text for key, text in flat.items() if key.startswith(sizes) or not _FLOAT.fullmatch(text)}
-    return json.dumps([decisive, resources])
+    return json.dumps({key: text for key, text in flat.items() if key.startswith(sizes) or not _FLOAT.fullmatch(text)})
 
 
 @functools.lru_cache(maxsize=50_000)
-def kind_of_config(config: TrainConfig, request: Request) -> str:
-    """The kind of a config's cells with these resources."""
-    return kind_of(flatten(config), str(request))
+def kind_of_config(config: TrainConfig) -> str:
+    """The kind of a config's cells."""
+    return kind_of(flatten(config))
 
 
 def finished_estimates(entries: Iterable[Entry], request: Request) -> dict[str, Estimate]:
-    """Median of the finished cells of each kind; start and final evaluation are spread over the epochs."""
+    """Median of each kind's finished cells with these resources; start and evaluation are spread over the epochs."""
     seconds: dict[str, list[float]] = {}
     for entry in entries:
         epochs = int(entry.params.get("epochs", 0))
         if entry.status == "finished" and entry.resources == str(request) and entry.device_seconds > 0 and epochs:
-            each = entry.device_seconds / request.devices / epochs
-            seconds.setdefault(kind_of(entry.params, entry.resources), []).append(each)
+            seconds.setdefault(kind_of(entry.params), []).append(entry.device_seconds / request.devices / epochs)
     return {kind: Estimate(statistics.median(of), f"as in {len(of)} finished cells") for kind, of in seconds.items()}
-
-
-def _span(hours: Sequence[float]) -> str:
-    """A range for display: "0.25", or "0.25 to 1"."""
-    low, high = min(hours), max(hours)
-    return f"{low:.2g}" if high <= low * 1.05 else f"{low:.2g} to {high:.2g}"

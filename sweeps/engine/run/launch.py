@@ -15,11 +15,10 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import cell_fields, flatten
 from jepa_train.storage.storage import StorageError, checkpoints_dir
 from sweeps.engine.cluster.backup import keep, watched
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.display import LaunchOutcome
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _is_evaluation(name: str) -> bool:
 
 
 def _open_ledger(plan: Plan, note: Callable[[str], object]) -> Ledger:
-    return open_ledger(plan, note=note, publish=partial(_table, plan.sweep), products=partial(_products, plan.sweep))
+    return Ledger(plan, note=note, publish=partial(_table, plan.sweep), products=partial(_products, plan.sweep))
 
 
 def _table(sweep: Sweep) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError
 
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
@@ -20,7 +20,7 @@ from sweeps.engine.cluster.nodes import autoscaling, nodes_to_use
 from sweeps.engine.cluster.resources import Request, alive, room, this_machine, workers_on
 from sweeps.engine.cluster.session import cluster_address, ray_session
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.run.estimate import Estimate, Price, configs_left, finished_estimates, kind_of_config
+from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of_config
 
 LIMIT_S = 120.0  # of a measurement, the preparation of the data included
 STEPS_S = 3.0  # training time that is measured, after two steps that compile and allocate
@@ -41,9 +41,9 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
         at_once = room(nodes, request)
         estimates = finished_estimates(plan.entries.values(), request)
         if plan.todo and not estimates:
-            first = configs_left(plan)[0]
+            first = (plan.missing or plan.stand_ins)[0].config
             note("no cell has finished yet: a few steps are measured for the price")
-            estimates = {kind_of_config(first, request): measured(first, request)}
+            estimates = {kind_of_config(first): measured(first, request)}
         return Price(plan, request, estimates, at_once, rate(autoscaling(), request))
 
 
@@ -56,12 +56,10 @@ def measured(config: TrainConfig, request: Request) -> Estimate:
         seconds = task.remote(config, workers=request.workers, threads=request.cpus)
         try:
             return Estimate(ray.get(seconds, timeout=LIMIT_S), "measured")
-        except GetTimeoutError:
+        except RayError as error:  # also after LIMIT_S
             ray.cancel(seconds, force=True)
-            problem = f"it takes longer than {LIMIT_S:.0f} s"
-        except RayError as error:
-            problem = f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else str(error)
-        return Estimate(0.0, f"not measured: {problem.strip().splitlines()[0]}")
+            cause = getattr(error, "cause", error)
+            return Estimate(0.0, f"not measured: {type(cause).__name__}: {cause}".strip().splitlines()[0])
 
 
 def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1) -> float:

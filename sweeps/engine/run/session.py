@@ -29,9 +29,9 @@ from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.callbacks import TrialEvents
 from sweeps.engine.run.display import Display, LaunchOutcome
 from sweeps.engine.run.estimate import Price, finished_estimates
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.search.asha import AshaScheduler, Judge
 from sweeps.engine.search.searcher import CellSearcher
-from sweeps.engine.store.ledger import Ledger
 
 _LONG = 1_000_000  # epochs, more than any cell's
 

@@ -25,14 +25,12 @@ class Judge:
         self._seen: dict[str, dict[int, float]] = {}  # cell -> rung -> score
         self._rungs: dict[tuple[GridPoint, int], list[float]] = {}  # group, rung -> scores, in no order
         self._verdicts: dict[tuple[str, int], str] = {}  # cell, rung -> why it is stopped, "" where it goes on
-        self._reasons: dict[str, str] = {}  # cell -> why it was stopped
         self._references = {cell.key for cell in plan.fixed if cell.role == "reference"}
         known = {cell.key for cell in plan.known}
         for entry in plan.entries.values() if self._asha else ():
-            group = self._group(entry.key, entry.params) if entry.key in known else None
+            if entry.key not in known or (group := self._group(entry.key, entry.params)) is None:
+                continue
             for rung, score in entry.rungs.items():
-                if group is None:
-                    continue
                 self._record(entry.key, group, rung, score)
                 if rung < entry.epoch:
                     self._verdicts[entry.key, rung] = ""
@@ -43,7 +41,7 @@ class Judge:
 
     def reason(self, key: str) -> str:
         """Reason why a cell was stopped, "" if it was not."""
-        return self._reasons.get(key, "")
+        return "".join(why for (cell, _), why in self._verdicts.items() if cell == key)
 
     def judge(self, key: str, flat: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Reason to stop a cell after a report, "" if it goes on.
@@ -67,7 +65,7 @@ class Judge:
         why = ""
         if ahead >= max(1, len(scores) // self._asha.eta):
             best = f"the best 1/{self._asha.eta} of {len(scores)}"
-            why = self._reasons[key] = f"early stopping at epoch {epoch}: {score:.4g} is not among {best}"
+            why = f"early stopping at epoch {epoch}: {score:.4g} is not among {best}"
         self._verdicts[key, epoch] = why
         return why
 

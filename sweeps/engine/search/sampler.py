@@ -4,6 +4,7 @@ import math
 import random
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import optuna
@@ -13,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
-from sweeps.engine.plan.searches import Candidate, CandidateResult, Search
+from sweeps.engine.plan.searches import Candidate, Search
 from sweeps.engine.spec.cells import Cell, changed
 from sweeps.engine.spec.search_space import all_points, contains, size
 from sweeps.engine.spec.sweep import Sweep
@@ -23,6 +24,7 @@ _REPEATS = 20  # proposals of known points in a row, after which one of the othe
 _COUNTABLE = 10_000  # points of a space that can be listed
 
 
+@dataclass(eq=False)
 class OptunaSampler:
     """Source of points from Optuna, which receives their results, those of earlier launches included.
 
@@ -41,12 +43,14 @@ class OptunaSampler:
         parallel: whether several candidates run at once: the sampler then keeps away from those that run.
     """
 
-    def __init__(self, search: Search, *, taken: set[str], parallel: bool) -> None:
-        self._search = search
-        self._sweep = search.sweep
-        self._taken = taken
-        self._parallel = parallel
-        self._space = dict(search.sweep.space)
+    search: Search
+    _: KW_ONLY
+    taken: set[str]
+    parallel: bool
+
+    def __post_init__(self) -> None:
+        self._sweep = self.search.sweep
+        self._space = dict(self._sweep.space)
         self._trials: dict[str, Trial] = {}  # of the candidates that run, by cell key
 
     @cached_property
@@ -54,10 +58,10 @@ class OptunaSampler:
         """Optuna's study, made when it is first needed: there may be thousands of searches."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         directions = [_DIRECTIONS[goal.direction] for goal in self._sweep.goals]
-        sampler = _optuna_sampler(self._sweep, 0, parallel=self._parallel)
+        sampler = _optuna_sampler(self._sweep, 0, parallel=self.parallel)
         study = optuna.create_study(directions=directions, sampler=sampler)
-        resumed = {candidate.cell.key for candidate in self._search.resumed}
-        known = (*self._search.warm, *self._search.candidates)
+        resumed = {candidate.cell.key for candidate in self.search.resumed}
+        known = (*self.search.warm, *self.search.candidates)
         study.add_trials([self._rebuilt(candidate) for candidate in known if candidate.cell.key not in resumed])
         return study
 
@@ -68,7 +72,7 @@ class OptunaSampler:
     def propose(self, number: int) -> Cell | None:
         """Start a candidate whose cell is new, after so many others; None where there is none left."""
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
-            flat = flatten(changed(self._search.base, self._search.point))
+            flat = flatten(changed(self.search.base, self.search.point))
             own = {key: flat[key] for key in self._space}
             if all(contains(self._space[key], value) for key, value in own.items()):
                 cell = self._first_new([own])
@@ -76,32 +80,32 @@ class OptunaSampler:
                     return cell
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
-        self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self._parallel)
+        self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self.parallel)
         countable = size(self._space) <= _COUNTABLE
         for _ in range(_REPEATS if countable else _COUNTABLE):
             trial = self.study.ask(self._space)
-            cell = self._search.cell_at(trial.params)
-            if cell.key not in self._taken:
-                self._taken.add(cell.key)
+            cell = self.search.cell_at(trial.params)
+            if cell.key not in self.taken:
+                self.taken.add(cell.key)
                 self._trials[cell.key] = trial
                 return cell
             self.study.tell(trial, state=TrialState.FAIL)  # the result of that point is known
         rest = all_points(self._space) if countable else []
         return self._first_new(random.Random(seed).sample(rest, len(rest)))
 
-    def tell(self, key: str, result: CandidateResult) -> None:
+    def tell(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
         """Learn the result of a candidate that was started."""
         trial = self._trials.pop(key)
-        state, values, rungs = self._optuna_result(result)
-        for epoch, score in rungs.items():
+        state, values, reports = self._optuna_result(status, scores, rungs)
+        for epoch, score in reports.items():
             trial.report(score, epoch)
         self.study.tell(trial, list(values) or None, state=state)
 
     def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Cell | None:
         """Start the first of the points whose cell is new."""
         for point in points:
-            cell = self._search.cell_at(point)
-            if cell.key not in self._taken:
+            cell = self.search.cell_at(point)
+            if cell.key not in self.taken:
                 self._start(cell, point)
                 return cell
         return None
@@ -109,13 +113,12 @@ class OptunaSampler:
     def _start(self, cell: Cell, point: Mapping[str, Scalar]) -> None:
         """Start a cell that Optuna did not choose."""
         self.study.enqueue_trial(dict(point))
-        self._taken.add(cell.key)
+        self.taken.add(cell.key)
         self._trials[cell.key] = self.study.ask(self._space)
 
     def _rebuilt(self, candidate: Candidate) -> FrozenTrial:
         entry = candidate.entry
-        result = CandidateResult(status=entry.status, scores=entry.scores(self._sweep.goals), rungs=entry.rungs)
-        state, values, rungs = self._optuna_result(result)
+        state, values, rungs = self._optuna_result(entry.status, entry.scores(self._sweep.goals), entry.rungs)
         if state is TrialState.PRUNED and rungs:
             values = (rungs[max(rungs)],)  # as Optuna itself does at tell
         return create_trial(
@@ -126,14 +129,16 @@ class OptunaSampler:
             intermediate_values=rungs,
         )
 
-    def _optuna_result(self, result: CandidateResult) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
+    def _optuna_result(
+        self, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]
+    ) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
         """State, values and intermediate values, which Optuna takes with one objective only, of a candidate's end."""
-        judged = result.status in ("finished", "pruned") and len(self._sweep.goals) == 1
-        rungs = dict(sorted(result.rungs.items())) if judged else {}
-        if result.status == "finished" and all(map(math.isfinite, result.scores)):
-            return TrialState.COMPLETE, result.scores, rungs
-        stopped = result.status in ("pruned", "diverged", "collapsed")
-        return TrialState.PRUNED if stopped else TrialState.FAIL, (), rungs
+        judged = status in ("finished", "pruned") and len(self._sweep.goals) == 1
+        reports = dict(sorted(rungs.items())) if judged else {}
+        if status == "finished" and all(map(math.isfinite, scores)):
+            return TrialState.COMPLETE, scores, reports
+        stopped = status in ("pruned", "diverged", "collapsed")
+        return TrialState.PRUNED if stopped else TrialState.FAIL, (), reports
 
 
 def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:

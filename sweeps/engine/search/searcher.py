@@ -2,17 +2,19 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.plan.searches import CandidateResult, Search, SearchState
+from sweeps.engine.plan.searches import Search, SearchState
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import Cell
 
 
+@dataclass(eq=False)
 class CellSearcher(Searcher):
     """Suggests every cell of a plan to Tune once, as a complete flat config.
 
@@ -29,52 +31,42 @@ class CellSearcher(Searcher):
         note: takes a line for the user.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        parallel: bool,
-        announce: Callable[[Cell], None],
-        record: Callable[[Sequence[str]], object],
-        admit: Callable[[Cell], bool],
-        waits: Callable[[], bool] = lambda: False,
-        rungs: Callable[[str], Mapping[int, float]],
-        note: Callable[[str], object],
-    ) -> None:
+    plan: Plan
+    _: KW_ONLY
+    parallel: bool
+    announce: Callable[[Cell], None]
+    record: Callable[[Sequence[str]], object]
+    admit: Callable[[Cell], bool]
+    waits: Callable[[], bool] = lambda: False
+    rungs: Callable[[str], Mapping[int, float]]
+    note: Callable[[str], object]
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self._goals = plan.sweep.goals
-        self._announce = announce
-        self._record = record
-        self._admit = admit
-        self._waits = waits
-        self._rungs = rungs
-        self._note = note
-        self._fixed = deque(cell for cell in plan.fixed if plan.due(cell))
-        taken = {*plan.entries, *(cell.key for cell in plan.known)}
+        self._fixed = deque(cell for cell in self.plan.fixed if self.plan.due(cell))
+        taken = {*self.plan.entries, *(cell.key for cell in self.plan.known)}
         self.searches = [
-            search.with_sampler(OptunaSampler(search, taken=taken, parallel=parallel)) for search in plan.searches
+            replace(search, sampler=OptunaSampler(search, taken=taken, parallel=self.parallel))
+            for search in self.plan.searches
         ]
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
         self._closed = False  # after a cell that was not admitted
 
     def suggest(self, trial_id: str) -> dict[str, Scalar] | str | None:
         """The next cell's trial config, None where it depends on cells that run, or FINISHED."""
-        if self._waits():
+        if self.waits():
             return None
         following = None if self._closed else self._next()
         if following is None:
             waiting = not self._closed and any(search.state is SearchState.WAITING for search in self.searches)
             return None if waiting else Searcher.FINISHED
         cell, _ = following
-        if not self._admit(cell):
+        if not self.admit(cell):
             self._closed = True
             return Searcher.FINISHED
         self._running[trial_id] = following
-        self._announce(cell)
+        self.announce(cell)
         return cell.trial_config
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: Optuna receives results once, at the end."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass the end of a candidate to its search; a trial that Tune stopped early has no last report."""
@@ -84,8 +76,8 @@ class CellSearcher(Searcher):
         result = result or {}
         flat = flatten(cell.config)
         status = "failed" if error else result.get("status", "pruned")
-        scores = tuple(goal.score(result if status == "finished" else {}, flat) for goal in self._goals)
-        search.finish(cell.key, CandidateResult(status=status, scores=scores, rungs=self._rungs(cell.key)))
+        scores = tuple(goal.score(result if status == "finished" else {}, flat) for goal in self.plan.sweep.goals)
+        search.finish(cell.key, status, scores, self.rungs(cell.key))
         self._record_choice(search)
 
     def save(self, checkpoint_path: str) -> None:
@@ -113,6 +105,6 @@ class CellSearcher(Searcher):
     def _record_choice(self, search: Search) -> None:
         """Record the best candidate's cells with the other seeds, done or not, or note that there is none."""
         if search.confirmations:
-            self._record([cell.key for cell in search.confirmations])
+            self.record([cell.key for cell in search.confirmations])
         if search.problem:
-            self._note(search.problem)
+            self.note(search.problem)

@@ -1,5 +1,6 @@
 """Cells: the complete configs of a sweep, each named by its key."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +10,18 @@ from typing import Any, Literal
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatten
+from jepa_train.config.names import transfer_sets
+from jepa_train.data import Inventory
 from jepa_train.data.facts import DataFacts, facts_of
 from jepa_train.data.splits import read_images
+from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
 
 _CHECKED: dict[Any, DataConfig] = {}  # model, views and data of a config -> the data, identified
-_FACTS: dict[DataConfig, DataFacts] = {}  # of the images that read_data has read
+_INVENTORIES: dict[tuple[str, str], Inventory] = {}  # name and path of data that read_data has read -> its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +57,23 @@ def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
     Raises:
         ConfigError: an encoder or a dataset that is not there, or two equal cells.
     """
-    named = [
-        (f"references[{number}]", make_cell(sweep, base, point, role="reference"))
-        for number, point in enumerate(sweep.references)
-    ]
-    for number, grid in enumerate([] if sweep.space else sweep.grids or [{}]):
-        points = itertools.product(_points_of(grid), sweep.seeds)
-        named += [(f"grid[{number}]", make_cell(sweep, base, point, seed=seed)) for point, seed in points]
-    seen: dict[str, str] = {}
-    for place, cell in named:
-        here = f"{cell.label!r} of {place}"
+    cells = [make_cell(sweep, base, point, role="reference") for point in sweep.references]
+    if not sweep.space:
+        points = itertools.product(grid_points(sweep), sweep.seeds)
+        cells += [make_cell(sweep, base, point, seed=seed) for point, seed in points]
+    seen: dict[str, Cell] = {}
+    for cell in cells:
         if cell.key in seen:
-            raise ConfigError(f"{sweep.name} has the same cell twice, {seen[cell.key]} and {here}; take one out")
-        seen[cell.key] = here
-    return [cell for _, cell in named]
+            both = f"{seen[cell.key].role} {seen[cell.key].label!r} and {cell.role} {cell.label!r}"
+            raise ConfigError(f"{sweep.name} has the same cell twice, {both}; take one out")
+        seen[cell.key] = cell
+    return cells
 
 
 def grid_points(sweep: Sweep) -> list[dict[str, Any]]:
     """Every combination of each of the sweep's grids, in order; the one empty point without a grid."""
-    return [point for grid in sweep.grids or [{}] for point in _points_of(grid)]
-
-
-def _points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    grids = sweep.grids or [{}]
+    return [dict(zip(grid, values, strict=True)) for grid in grids for values in itertools.product(*grid.values())]
 
 
 def make_cell(
@@ -103,8 +101,8 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     return config if config.data == data else replace(config, data=data)
 
 
-def read_data(cells: Iterable[DataConfig], *, keep: bool) -> bool:
-    """Read the images of these cells that this machine has not read yet or that may have changed.
+def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
+    """Read the images of these cells and of their transfer sets, as far as this machine does not know them.
 
     Args:
         keep: see splits.read_images.
@@ -116,21 +114,31 @@ def read_data(cells: Iterable[DataConfig], *, keep: bool) -> bool:
         ConfigError, StorageError: as splits.read_images.
     """
     changed = False
-    for data in dict.fromkeys(cells):
-        if data.fingerprint:
-            found, inventory = read_images(replace(data, fingerprint="", content=""), keep=keep)
-            facts = facts_of(found, inventory)
-            if facts is not None:
-                _FACTS[found] = facts
-            changed |= found != data
+    for data in dict.fromkeys(data for config in configs for data in _data_of(config)):
+        found, inventory = read_images(replace(data, fingerprint="", content=""), keep=keep)
+        _INVENTORIES[data.name, data.path] = inventory
+        changed |= data.fingerprint != "" and found != data
+    _facts_of_data.cache_clear()
     if changed:
         _CHECKED.clear()
     return changed
 
 
-def data_facts(data: DataConfig) -> DataFacts | None:
-    """The facts about images that read_data has read."""
-    return _FACTS.get(data)
+def data_facts(config: TrainConfig) -> list[DataFacts]:
+    """The facts about the images of a cell and of its transfer sets, of those that read_data has read."""
+    return [facts for data in _data_of(config) if (facts := _facts_of_data(data)) is not None]
+
+
+@functools.cache
+def _facts_of_data(data: DataConfig) -> DataFacts | None:
+    inventory = _INVENTORIES.get((data.name, data.path))
+    return facts_of(data, inventory) if inventory else None
+
+
+def _data_of(config: TrainConfig) -> list[DataConfig]:
+    """The data of a config, then its transfer sets."""
+    sets = transfer_sets(config.probe.transfer).items()
+    return [config.data, *(transfer_data(name, folder, config.data) for name, folder in sets)]
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:

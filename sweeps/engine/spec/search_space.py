@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from jepa_train.config.flat import Scalar
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import Scalar, parse
 
 Space = Mapping[str, BaseDistribution]
 
@@ -24,34 +25,15 @@ def contains(domain: Any, value: Scalar) -> bool:
 
 def point_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar] | None:
     """The point of a cell's logged parameters, or None where it lies outside the space."""
-    point: dict[str, Scalar] = {}
-    for key, domain in space.items():
-        values = [value for value in _readings(params[key], domain) if contains(domain, value)] if key in params else []
-        if not values:
-            return None
-        point[key] = values[0]
-    return point
+    if not space.keys() <= params.keys():
+        return None
+    fields = parse((f"{key}={params[key]}" for key in {"method", *space}), base=TrainConfig())
+    return {key: fields[key] for key in space} if all(contains(space[key], fields[key]) for key in space) else None
 
 
 def size(space: Space) -> float:
     """Number of different points of a space; infinite with a continuous domain."""
     return math.prod(_size(domain) for domain in space.values())
-
-
-def _readings(text: str, domain: BaseDistribution) -> list[Scalar]:
-    if isinstance(domain, CategoricalDistribution):
-        return [choice for choice in domain.choices if choice is not None and _matches(text, choice)]
-    return [int(text) if isinstance(domain, IntDistribution) else float(text)]
-
-
-def _matches(text: str, choice: Scalar) -> bool:
-    """Match of a logged parameter and a choice: a whole number is logged as 1.0 where the field is a float."""
-    if isinstance(choice, bool | str):
-        return text == str(choice)
-    try:
-        return float(text) == choice
-    except ValueError:
-        return False
 
 
 def all_points(space: Space) -> list[dict[str, Scalar]]:

@@ -200,13 +200,8 @@ def _check_fields(sweep: Sweep) -> None:
 def _check_points(sweep: Sweep) -> None:
     _check_distinct("seeds", sweep.seeds)
     require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
-    several = isinstance(sweep.grid, tuple)
-    require(not several or len(sweep.grids) > 0, "grid must list at least one grid, got []; leave it out")
-    for number, grid in enumerate(sweep.grids):
-        name = f"grid[{number}]" if several else "grid"
-        require(bool(grid), f"{name} must name an axis, got {{}}; leave it out")
-        for key, values in grid.items():
-            _check_distinct(f"{name}[{key!r}]", values)
+    for key, values in (axis for grid in sweep.grids for axis in grid.items()):
+        _check_distinct(f"grid[{key!r}]", values)
     for key, domain in sweep.space.items():
         require(key not in sweep.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
         if isinstance(domain, CategoricalDistribution):

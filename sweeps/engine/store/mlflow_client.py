@@ -8,6 +8,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import HTTPError
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
@@ -61,7 +62,9 @@ def root_cause(error: BaseException) -> str:
     seen: set[int] = set()  # causes may form a circle
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
-        error = inner if isinstance(inner, OSError) else getattr(inner, "orig", None) or error
+        error = inner if isinstance(inner, OSError | HTTPError) else getattr(inner, "orig", None) or error
         inner = inner.__cause__ or inner.__context__
+    if error.args and isinstance(error.args[-1], Exception):  # as urllib3 wraps a connection that was cut
+        error = error.args[-1]
     text = hidden(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
     return text if len(text) <= 160 else f"{text[:157]}..."

@@ -1,6 +1,7 @@
 """Idempotent writes to MLflow: one run per cell, each metric of a step once, also if answers of the store are lost."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ class _UnknownCreation(OSError):
     """Creation of a run that may still go on in the store: a search at once would not find the run."""
 
 
+@dataclass
 class MlflowWriter:
     """Writes the runs of one experiment.
 
@@ -29,14 +31,14 @@ class MlflowWriter:
         note: takes one line if the store accepts no artifacts.
     """
 
-    def __init__(
-        self, client: MlflowClient, experiment_id: str, known: Mapping[str, str], note: Callable[[str], object]
-    ) -> None:
-        self._client = client
-        self._experiment_id = experiment_id
-        self._run_ids = dict(known)
+    client: MlflowClient
+    experiment_id: str
+    known: Mapping[str, str]
+    note: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        self._run_ids = dict(self.known)
         self._logged: dict[str, set[tuple[str, int]]] = {}  # cell key -> (metric, step); absent: to be read back
-        self._note = note
         self._takes_files = True
 
     def write(self, key: str, operations: Sequence[Operation]) -> None:
@@ -71,9 +73,9 @@ class MlflowWriter:
         # Status first: should the driver be killed before the tag `status` is written, the cell is simply run again
         last = next((one for one in reversed(operations) if one.status), None)
         if last is not None and last.ends:
-            self._client.set_terminated(run_id, last.status, end_time=last.at)
+            self.client.set_terminated(run_id, last.status, end_time=last.at)
         elif last is not None:
-            self._client.update_run(run_id, status=last.status)
+            self.client.update_run(run_id, status=last.status)
         rows: dict[tuple[str, int], Metric] = {}
         for one in operations:
             for name, value in one.metrics.items():
@@ -81,9 +83,9 @@ class MlflowWriter:
         metrics = [row for place, row in rows.items() if place not in logged]
         tags = {name: text for one in operations for name, text in one.tags.items()}
         while len(metrics) > BATCH:
-            self._client.log_batch(run_id, metrics=metrics[:BATCH])
+            self.client.log_batch(run_id, metrics=metrics[:BATCH])
             metrics = metrics[BATCH:]
-        self._client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
+        self.client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
         self._write_files(run_id, {name: text for one in operations for name, text in one.files.items()})
         if last is None or not last.ends:
             self._logged[key] = logged | rows.keys()
@@ -99,15 +101,15 @@ class MlflowWriter:
         run_id = run.info.run_id
         if new and not run.data.params:  # a new run, or one whose creator was killed
             dataset = DatasetInput(Dataset(**new["dataset"]), [InputTag("mlflow.data.context", "training")])
-            self._client.log_inputs(run_id, [dataset])
-            self._client.log_batch(run_id, params=[Param(name, text) for name, text in new["params"].items()])
+            self.client.log_inputs(run_id, [dataset])
+            self.client.log_batch(run_id, params=[Param(name, text) for name, text in new["params"].items()])
         self._run_ids[key] = run_id
-        histories = [self._client.get_metric_history(run_id, name) for name in run.data.metrics]
+        histories = [self.client.get_metric_history(run_id, name) for name in run.data.metrics]
         return {(point.key, point.step) for history in histories for point in history}
 
     def _create_run(self, new: Mapping[str, Any], at: int) -> Run:
         try:
-            return self._client.create_run(self._experiment_id, at, dict(new["tags"]), run_name=new["label"])
+            return self.client.create_run(self.experiment_id, at, dict(new["tags"]), run_name=new["label"])
         except TROUBLE as error:
             if getattr(error, "error_code", "") in REFUSALS:
                 raise
@@ -116,14 +118,14 @@ class MlflowWriter:
     def _stored_run(self, key: str) -> Run | None:
         """The cell's run in the store: the known one unless it was deleted, or the oldest with the cell's key."""
         if key in self._run_ids:
-            run = self._client.get_run(self._run_ids[key])
+            run = self.client.get_run(self._run_ids[key])
             if run.info.lifecycle_stage == "active":
                 return run
         return next(iter(self._search(f"tags.cell_key = '{key}'")), None)
 
     def _search(self, condition: str) -> list[Run]:
         order = ["attributes.start_time ASC"]
-        return [*self._client.search_runs([self._experiment_id], condition, ViewType.ACTIVE_ONLY, 10, order)]
+        return [*self.client.search_runs([self.experiment_id], condition, ViewType.ACTIVE_ONLY, 10, order)]
 
     def _write_sweep(self, _: str, operations: Sequence[Operation]) -> None:
         """Write the experiment's tags and description, and the run that keeps the plan and the sweep's file."""
@@ -131,11 +133,11 @@ class MlflowWriter:
         if description := next((one.description for one in reversed(operations) if one.description), ""):
             tags["mlflow.note.content"] = description
         for name, text in tags.items():
-            self._client.set_experiment_tag(self._experiment_id, name, text)
+            self.client.set_experiment_tag(self.experiment_id, name, text)
         for one in operations:
             if one.new:
                 run = next(iter(self._search("tags.role = 'plan'")), None) or self._create_run(one.new, one.at)
-                self._client.set_terminated(run.info.run_id, one.status, end_time=one.at)
+                self.client.set_terminated(run.info.run_id, one.status, end_time=one.at)
                 self._write_files(run.info.run_id, one.files)
 
     def _write_files(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
@@ -145,8 +147,8 @@ class MlflowWriter:
             with TemporaryDirectory() as folder:
                 for name, content in files.items():
                     Path(folder, name).write_bytes(content.encode() if isinstance(content, str) else content)
-                self._client.log_artifacts(run_id, folder)
+                self.client.log_artifacts(run_id, folder)
         except Exception as error:  # noqa: BLE001 (every kind of artifact store has exceptions of its own)
-            self._client.get_run(run_id)  # raises if the whole store is away
+            self.client.get_run(run_id)  # raises if the whole store is away
             self._takes_files = False
-            self._note(f"the store takes no files ({root_cause(error)}); plans and tracebacks are not kept there")
+            self.note(f"the store takes no files ({root_cause(error)}); plans and tracebacks are not kept there")

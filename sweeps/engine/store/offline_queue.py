@@ -52,10 +52,6 @@ class OfflineQueue:
             return False
         return True
 
-    def remove(self) -> None:
-        """Remove the file."""
-        self.file.unlink(missing_ok=True)
-
 
 def offline_files(sweep: str) -> list[Path]:
     """The files that earlier launches of the sweep left for the present store, oldest first."""

@@ -34,7 +34,7 @@ def code_tags(source: Path) -> dict[str, str]:
         "command": " ".join(sys.argv),
         "host": platform.node(),
         "version.python": platform.python_version(),
-        **{f"version.{name}": _version(name) for name in packages},
+        **{f"version.{name}": version_of(name) for name in packages},
     }
 
 
@@ -43,10 +43,11 @@ def dirty(root: Path) -> bool:
     return bool(_git(root, "status", "--porcelain", "--", *_COUNTS))
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Installed version of a package, or "not installed", as for this project in a working directory from Ray."""
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # this project, in a working directory from Ray
+    except importlib.metadata.PackageNotFoundError:
         return "not installed"
 
 

@@ -4,14 +4,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Experiment
 
-from analysis.select.current import CellRun, are_current
 from analysis.select.objectives import Goal
-from analysis.store.records import Record, base_of, one_per_cell, read_records, with_later
+from analysis.store.cell_list import recorded_cells
+from analysis.store.records import Record, one_per_cell, read_records, with_later
 from analysis.store.uri import sqlite_file
 from analysis.store.uri import store_uri as store_uri  # one name for all readers and writers of the store
 from jepa_train.base.errors import ConfigError
@@ -24,6 +24,8 @@ from sweeps.engine.store.mlflow_client import open_client
 
 # Values of the tag `status` of a cell with a result. A driver that was killed leaves "running".
 RESULTS = ("finished", "diverged", "collapsed")
+_TEXTS, _NUMBERS = ("status", "role", "reason", "resources"), ("device_seconds", "lost_device_seconds")
+_TAGS: dict[str, type] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(_NUMBERS, float) | {"epoch": int}  # of Entry
 _CELL_KEY = re.compile(r"[0-9a-f]{16}")  # names a folder of checkpoints, and a store may hold anything
 
 
@@ -33,20 +35,17 @@ class Entry:
 
     run_id: str
     key: str
-    status: str
-    role: str
     label: str
     params: dict[str, str]  # with the default of each field that was added after its run
     metrics: dict[str, float]
+    status: str = "running"
+    role: str = "cell"
     reason: str = ""
     epoch: int = 0  # the last one that was logged
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
     lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
     resources: str = ""  # of its trial, in the words of resources.Request
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
-    start_time: int = 0  # ms since 1970, of the first attempt
-    end_time: int | None = None  # of the last one; None while it runs
-    commit: str = ""  # of the source at the last attempt
 
     def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
         """The scores of a finished cell, one per goal; NaN where there is none."""
@@ -89,14 +88,11 @@ def read_entries(experiment: Experiment | None) -> list[Entry]:
 
 
 def current_entries(experiment: Experiment | None) -> list[Entry]:
-    """The cells and references that the sweep's last launch asked for."""
+    """The cells and references that the sweep's last launch asked for; all of them in a store without its list."""
     if experiment is None:
         return []
-    entries, base = read_entries(experiment), base_of(experiment.tags, later_fields())
-    runs = (
-        CellRun(entry.key, entry.role, base.items() <= entry.params.items(), values=entry.params) for entry in entries
-    )
-    return [*compress(entries, are_current(experiment.tags, runs))]
+    entries, requested = {entry.key: entry for entry in read_entries(experiment)}, recorded_cells(experiment.tags)
+    return [entries[key] for key in requested if key in entries] if requested is not None else [*entries.values()]
 
 
 def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
@@ -158,23 +154,15 @@ def best_config(sweep: str) -> TrainConfig:
 
 def _entry(record: Record) -> Entry:
     tags = record.tags
+    typed: dict[str, Any] = {name: kind(tags[name]) for name, kind in _TAGS.items() if name in tags}
     return Entry(
         run_id=record.run_id,
         key=tags["cell_key"],
-        status=tags.get("status", "running"),
-        role=tags.get("role", "cell"),
         label=record.name,
         params=with_later(record.params, later_fields()),
         metrics=record.metrics,
-        reason=tags.get("reason", ""),
-        epoch=int(tags.get("epoch", 0)),
-        device_seconds=float(tags.get("device_seconds", 0)),
-        lost_device_seconds=float(tags.get("lost_device_seconds", 0)),
-        resources=tags.get("resources", ""),
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
-        start_time=record.start_time,
-        end_time=record.end_time,
-        commit=tags.get("mlflow.source.git.commit", ""),
+        **typed,
     )
 
 

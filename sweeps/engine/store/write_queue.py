@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 
 from sweeps.engine.store.mlflow_client import TROUBLE, Refused, root_cause
@@ -14,6 +15,7 @@ _PAUSE_S = 5.0  # between two flushes, of which larger ones cost less per metric
 _CLOSE_S = 120.0  # for the last flush, with the sweep's table and figures
 
 
+@dataclass(kw_only=True)
 class WriteQueue:
     """Writes operations in batches; while the store is away they are in the offline queue, and it is tried again.
 
@@ -23,19 +25,14 @@ class WriteQueue:
         flushed: called in the thread after a flush: True if a run ended in it, True if it is the last.
     """
 
-    def __init__(
-        self,
-        writer: MlflowWriter,
-        sweep: str,
-        *,
-        note: Callable[[str], object],
-        flushed: Callable[[bool, bool], object],
-    ) -> None:
-        self._writer = writer
+    writer: MlflowWriter
+    sweep: str
+    note: Callable[[str], object]
+    flushed: Callable[[bool, bool], object]
+
+    def __post_init__(self) -> None:
         self._store = shown_uri()
-        self._note = note
-        self._flushed = flushed
-        self._offline = OfflineQueue(sweep)
+        self._offline = OfflineQueue(self.sweep)
         self._refused: set[str] = set()  # cells whose refusal has been noted
         self._outage = ""  # why the store cannot be reached
         self._file = threading.Lock()  # guards the offline queue and _given_up; taken before _changed
@@ -88,7 +85,7 @@ class WriteQueue:
             ended = self._flush()
             self._end_outage()
             if not self._given_up:
-                self._flushed(ended, last)
+                self.flushed(ended, last)
             if last:
                 self._flush()  # what the call has added
         except TROUBLE as error:
@@ -103,11 +100,11 @@ class WriteQueue:
             if self._given_up:
                 break
             try:
-                self._writer.write(key, operations)
+                self.writer.write(key, operations)
             except Refused as error:
                 if key not in self._refused:
                     what = f"what cell {key} reports" if key else "the sweep's own tags, description or plan"
-                    self._note(f"the store refuses {what} ({error}); it will be missing there")
+                    self.note(f"the store refuses {what} ({error}); it will be missing there")
                 self._refused.add(key)
             with self._changed:
                 del self._waiting[key][: len(operations)]
@@ -122,7 +119,7 @@ class WriteQueue:
                 return
             place = f"in {self._offline.file}" if self._offline.save(self._left()) else "in memory"
         if not self._outage:
-            self._note(f"the store {self._store} cannot be reached ({reason}); metrics wait {place}; training goes on")
+            self.note(f"the store {self._store} cannot be reached ({reason}); metrics wait {place}; training goes on")
         self._outage = reason
 
     def _end_outage(self) -> None:
@@ -130,9 +127,9 @@ class WriteQueue:
             with self._file:
                 if self._given_up:
                     return
-                self._offline.remove()
+                self._offline.file.unlink(missing_ok=True)
             self._outage = ""
-            self._note(f"the store {self._store} answers again; the metrics that waited are written")
+            self.note(f"the store {self._store} answers again; the metrics that waited are written")
 
     def _left(self) -> list[Operation]:
         with self._changed:

@@ -5,14 +5,12 @@ Run: python -m pytest tests/integration/cli/test_launch.py
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 from optuna.distributions import FloatDistribution
+from stores import StoreWriter
 
 from analysis.store.cell_list import to_tags
 from jepa_train.config.flat import flatten
@@ -20,10 +18,8 @@ from jepa_train.config.presets import DIGITS
 from sweeps.__main__ import main as sweeps_main
 from sweeps.engine.cli import status as status_module
 from sweeps.engine.cli.main import main
-from sweeps.engine.cli.status import status
 from sweeps.engine.plan.describe import experiment_tags
 from sweeps.engine.plan.plan import make_plan
-from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import store_uri
@@ -45,25 +41,17 @@ def file(results: Path) -> Path:
 def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID) -> dict[str, Cell]:
     """Write runs as a launch of the sweep leaves them: label -> (status, epoch, reason, device seconds), the last three
     optional. Returns the sweep's cells by label."""
-    plan, client = make_plan(sweep, file), MlflowClient(store_uri())
+    plan, writer = make_plan(sweep, file), StoreWriter(store_uri())
     cells = {cell.label: cell for cell in plan.fixed}
-    found = client.get_experiment_by_name(sweep.name)
-    experiment = found.experiment_id if found else client.create_experiment(sweep.name)
+    experiment = writer.client.create_experiment(sweep.name)
     for name, text in (experiment_tags(plan) | to_tags([cell.key for cell in plan.known])).items():
-        client.set_experiment_tag(experiment, name, text)
+        writer.client.set_experiment_tag(experiment, name, text)
     for label, values in runs.items():
         status, epoch, reason, seconds = (*values, *("", 20, "", 0)[len(values) :])
-        tags = {"cell_key": cells[label].key, "role": cells[label].role, "status": status, "epoch": epoch}
-        tags |= {"reason": reason, "device_seconds": seconds, "host": "here", "version.torch": "3"}
-        run = client.create_run(experiment, run_name=label).info.run_id
-        client.log_batch(
-            run,
-            metrics=[Metric("val/probe_top1", 0.5 + epoch / 100, int(time.time() * 1000), epoch)],
-            params=[Param(key, str(value)) for key, value in flatten(cells[label].config).items()],
-            tags=[RunTag(key, str(value)) for key, value in tags.items()],
-        )
-        if status != "running":
-            client.set_terminated(run)
+        tags = {"cell_key": cells[label].key, "role": cells[label].role, "status": status, "epoch": str(epoch)}
+        tags |= {"reason": reason, "device_seconds": str(seconds), "host": "here", "version.torch": "3"}
+        curve = [0.5 + number / 100 for number in range(1, epoch + 1)]
+        writer.run(experiment, flatten(cells[label].config), {"val/probe_top1": curve}, label=label, **tags)
     return cells
 
 
@@ -97,32 +85,26 @@ def test_a_dry_run_shows_the_state_of_every_cell(file: Path, command: Command) -
     assert [cell["key"] for cell in facts["cells"]] == [cell.key for cell in cells.values()]
 
 
-def test_status_of_a_sweep_that_runs(file: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     class Owner:
         description = "me on this machine"
 
-    record(file, {"lamb=0.02": ("finished", 20, "", 400), "lamb=0.05": ("running", 5, "", 100)})
+    runs = {"lamb=0.02": ("running", 5, "", 100), "lamb=0.05": ("failed", 20, "OutOfMemoryError: 80 GiB")}
+    cells = record(file, runs | {"lamb=0.1": ("finished", 20, "", 400)})
+    text = command("--status")
+    assert text.startswith("study: 1 missing, 1 finished, 1 failed of 3 cells; no launch runs it\n")
+    assert f"failed      {cells['lamb=0.05'].key}  lamb=0.05: OutOfMemoryError: 80 GiB" in text
     monkeypatch.setattr(status_module, "holder_of", lambda _: Owner)
-    facts = status(GRID)
-    assert facts["states"] == {"missing": 1, "running": 1, "finished": 1}
-    assert facts["running"][0] | {"key": ""} == {
-        "key": "", "label": "lamb=0.05", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55
-    }  # fmt: skip
+    (facts,) = json.loads(command("--status", "--json"))["sweeps"]
+    assert facts["states"] == {"running": 1, "finished": 1, "failed": 1}
+    running = {"label": "lamb=0.02", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55}
+    assert facts["running"] == [{"key": cells["lamb=0.02"].key} | running]
     assert facts["device_hours"] == pytest.approx(500 / 3600)
-    assert facts["seconds_left"] == pytest.approx(400 * 1.75)  # 500 s for 1.25 cells; 1.75 are left, one at a time
+    assert facts["seconds_left"] == pytest.approx(400 * 0.75)  # 500 s for 1.25 cells; 0.75 are left
     text = command("--status")
     assert text.splitlines()[0].endswith("of 3 cells; run by me on this machine")
     assert "epoch 5 of 20  val/probe_top1 0.550" in text
-    assert text.endswith("0.14 device-hours used, 12 min left\n")
-
-
-def test_status_of_a_sweep_whose_launch_died(file: Path, command: Command) -> None:
-    runs = {"lamb=0.02": ("running", 5), "lamb=0.05": ("failed", 20, "OutOfMemoryError: 80 GiB")}
-    cells = record(file, runs)
-    text = command("--status")
-    assert text.startswith("study: 2 missing, 1 failed of 3 cells; no launch runs it\n")
-    assert f"failed      {cells['lamb=0.05'].key}  lamb=0.05: OutOfMemoryError: 80 GiB" in text
-    assert json.loads(command("--status", "--json"))["sweeps"][0]["seconds_left"] is None
+    assert text.endswith("0.14 device-hours used, 5 min left\n")
 
 
 def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> None:
@@ -154,7 +136,7 @@ def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -
 
 
 def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command) -> None:
-    cell = record(file, {"lamb=0.1": ("failed", 20, "RuntimeError: no")})["lamb=0.1"]
+    cell = record(file, {"lamb=0.1": ("failed",)})["lamb=0.1"]
     checkpoint = file.parent / "results/checkpoints/study" / cell.key / "step-000000010.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
@@ -166,8 +148,6 @@ def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command)
     assert facts["why"].partition("traceback in ")[2].partition(")")[0].endswith("/artifacts/traceback.txt")
     starred = [line for line in command("--explain", "lamb=0.1").splitlines() if line.startswith("  *")]
     assert [line.split() for line in starred] == [["*", "method.lamb", "0.1", "(base:", "0.02)"]]
-    smaller = dataclasses.replace(GRID, grid={"method.lamb": [0.02, 0.05]})
-    assert "does not ask for it any more" in command("--explain", "lamb=0.1", sweep=smaller)
 
 
 def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command: Command) -> None:
@@ -178,31 +158,21 @@ def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command
     assert f"fits {keys.count(twice)} cells" in command("--explain", twice, sweep=several, code=2)
 
 
-def test_a_finished_sweep_is_a_summary_and_exit_code_0(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
-    assert main(GRID, str(file), ["--json"]) == 0
-    printed = capsys.readouterr()
-    assert json.loads(printed.out)["sweeps"][0]["complete"] is True
-    assert "study: 3 of 3 cells done before" in printed.err
-    assert "study: 3 finished of 3 cells; 0 ended in this launch" in printed.err
-
-
 @pytest.mark.parametrize(
-    ("name", "value", "parts"),
+    ("name", "value", "part"),
     [
-        ("JEPA_RESULTS", "{file}", ("study.py", "JEPA_RESULTS")),
-        ("JEPA_RESULTS", "~nobody-of-that-name/x", ("JEPA_RESULTS", "~nobody-of-that-name/x")),
-        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", ("store", "sqlite file")),
-        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", ("the store http://127.0.0.1:9 cannot be used",)),
+        ("JEPA_RESULTS", "{file}", "JEPA_RESULTS"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", "sqlite file"),
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", "the store http://127.0.0.1:9 cannot be used"),
     ],
 )
 def test_results_and_stores_that_cannot_be_used_are_one_line(
-    name: str, value: str, parts: tuple[str, ...], file: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, part: str, file: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value.format(file=file))
     error = command(code=2)
     assert error.startswith("error: ")
-    assert all(part in error for part in parts), error
+    assert part in error
 
 
 def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,11 +181,3 @@ def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytes
     assert last_line(capsys).startswith("error: name must be the stem of the sweep's file, got 'study' in other")
     assert sweeps_main(["demo_rectified_lpjepa", "--explain", "demo_lejepa"]) == 2
     assert last_line(capsys).startswith("error: --explain demo_lejepa fits no cell")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (1, "5 s"), (59, "60 s"), (89, "1 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min")],
-)
-def test_durations_are_rounded(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

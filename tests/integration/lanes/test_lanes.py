@@ -5,6 +5,7 @@ Run: python -m pytest tests/integration/lanes/test_lanes.py
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import ray
 from ray import tune
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError
+from stores import until
 
 from sweeps.engine.cluster.node_check import Expected
 from sweeps.engine.lanes import pool as pool_module
@@ -54,15 +56,25 @@ def lane(shared_ray: Path) -> Iterator[SimpleNamespace]:
     one: dict[str, Any] = {"num_lanes": 1, "workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0}
     before = set(psutil.Process().children(recursive=True))
     with LanePool(**one, storage=shared_ray / "ray", runner=runner) as pool:
-        deadline = time.monotonic() + 300
-        while not pool.ready():  # otherwise the first cell reports its wait
-            assert time.monotonic() < deadline, "no worker group came up"
-            time.sleep(0.1)
+        until(pool.ready, 300, "no worker group came up")  # otherwise the first cell reports its wait
         yield SimpleNamespace(mailbox=pool.mailbox, results=shared_ray)
     started = set(psutil.Process().children(recursive=True)) - before
     workers = [process for process in started if "RayTrainWorker" in process.name()]
     psutil.wait_procs(workers, timeout=60)
     assert not any(process.is_running() for process in workers), "closing the pool ends its workers"
+
+
+@pytest.mark.parametrize("after_s", [0, 1])
+def test_lanes_that_are_closed_while_they_start_end(
+    after_s: float, shared_ray: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "CLOSE_S", 0.1)
+    pool = LanePool(num_lanes=2, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=shared_ray / "ray")
+    with pool:
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("lane-")]
+        time.sleep(after_s)
+    assert len(threads) == 2
+    assert not any(thread.is_alive() for thread in threads)
 
 
 class Heard(tune.Callback):

@@ -17,8 +17,8 @@ from jepa_train.config.flat import cell_key
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.files import content
 from jepa_train.data.splits import load_splits
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.run.price import seconds_per_epoch
 from sweeps.engine.spec import cells
 from sweeps.engine.spec.cells import read_data
@@ -51,12 +51,12 @@ def plan(folder: Path) -> Callable[[], Plan]:
 
 
 def read(plan: Plan) -> bool:
-    return read_data([cell.config.data for cell in plan.known], keep=False)
+    return read_data([cell.config for cell in plan.known], keep=False)
 
 
 def run(plan: Plan) -> list[str]:
     """Record a result for every cell that is due. Returns their keys."""
-    ledger = open_ledger(plan, note=print, publish=lambda: "")
+    ledger = Ledger(plan, note=print, publish=lambda: "")
     for cell in plan.missing:
         ledger.start(cell, devices=1.0)
         ledger.log(cell.key, {"epoch": 1.0, "val/probe_top1": 0.9})

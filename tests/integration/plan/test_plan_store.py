@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from launches import record
 from optuna.distributions import FloatDistribution
 
 from analysis.select.compared import missing
@@ -15,16 +16,14 @@ from analysis.store.runs import load_runs
 from analysis.table.summary import progress_note
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
-from jepa_train.config.flat import cell_key, flatten
+from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.args import Options
 from sweeps.engine.cli.main import _held
 from sweeps.engine.cli.status import status as status_of
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import best_config
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
@@ -36,14 +35,8 @@ pytestmark = pytest.mark.usefixtures("results")
 
 def launch(sweep: Sweep, *cells: Cell, status: str = "finished", file: Path = FILE) -> Plan:
     """Record cells that ended so, with scores that grow with lamb, in a launch that is then killed; return its plan."""
-    plan = make_plan(sweep, file)
-    ledger = open_ledger(plan, note=print, publish=str)
-    for cell in cells:
-        ledger.start(cell, devices=1.0)
-        ledger.log(cell.key, {"epoch": 1.0, "val/probe_top1": cell.config.method.lamb})
-        ledger.end(cell.key, status, "")
-    assert ledger.close() == ""
-    return plan
+    scores = lambda cell: {"epoch": 1.0, "val/probe_top1": cell.config.method.lamb}  # noqa: E731
+    return record(make_plan(sweep, file), cells, scores, status=status)
 
 
 def at(lamb: float, sweep: Sweep = SEARCH) -> Cell:
@@ -88,23 +81,6 @@ def test_status_and_tables_follow_the_last_launch(edit: dict, after: dict, left_
     assert table("study", format="md").endswith(progress_note(runs))
 
 
-def test_the_list_of_a_search_decides_which_candidates_count():
-    search = dataclasses.replace(SEARCH, base=SHORT)
-    inside, outside = at(0.02, search), at(0.09, search)
-    launch(search, inside, outside)
-    narrower = dataclasses.replace(search, space={"method.lamb": FloatDistribution(0.01, 0.05)})
-    for sweep in (search, narrower):
-        assert (status_of(sweep)["total"], status_of(sweep)["states"]) == (5, {"missing": 3, "finished": 2})
-    assert set(current(load_runs("study"))["cell_key"]) == {inside.key, outside.key}
-    assert launch(narrower).unknown == 4
-    assert (status_of(narrower)["total"], status_of(narrower)["states"]) == (5, {"missing": 4, "finished": 1})
-    runs = load_runs("study")
-    assert current(runs)["cell_key"].tolist() == [inside.key]
-    assert missing(runs).empty, "the points of later proposals are unknown"
-    assert progress_note(runs) == "study: 1 finished, 1 outside the present grid left out"
-    assert best_config("study").method.lamb == 0.02
-
-
 def test_parameters_come_back_in_the_types_of_their_fields():
     places = dataclasses.replace(DIGITS, data=dataclasses.replace(DIGITS.data, path="007"))
     sweep = dataclasses.replace(GRID, base=places)
@@ -117,44 +93,23 @@ def test_parameters_come_back_in_the_types_of_their_fields():
     }
 
 
-def test_the_best_cell_of_a_sweep_is_of_its_present_base_and_no_reference():
+def test_the_base_is_the_best_cell_of_the_present_base_at_the_time_when_the_launch_holds_the_sweep():
+    other, file = Sweep(name="other", purpose="", base=BestOf("study")), Path("other.py")
+    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no finished cell"):
+        make_plan(other, file)
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.08},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))
     launch(left, at(0.09, left))
-    reference = launch(search, at(0.03, search), at(0.04, search)).fixed[0]
+    reference = launch(search, at(0.03, search)).fixed[0]
     launch(search, reference)
     launch(search, at(0.05, search), status="collapsed")
-    best = make_plan(Sweep(name="other", purpose="", base=BestOf("study"), workers=2), Path("other.py"))
-    assert (best.base.method.lamb, best.base.epochs) == (0.04, DIGITS.epochs)
-
-
-def test_a_launch_begins_with_the_best_cell_at_the_time_when_it_holds_the_sweep():
-    other = Sweep(name="other", purpose="", base=BestOf("study"))
-    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no finished cell"):
-        make_plan(other, Path("other.py"))
-    launch(SEARCH, at(0.03))
-    planned = make_plan(other, Path("other.py"))
-    launch(SEARCH, at(0.04))
-    with _held(other, Path("other.py"), planned, Options(), str) as now:
-        assert (planned.base.method.lamb, now.base.method.lamb) == (0.03, 0.04)
-
-
-def test_cells_on_other_images_than_the_bases_are_done():
-    sweep = dataclasses.replace(GRID, grid={"data.name": ["digits"]}, seeds=(0,))
-    config = make_plan(sweep, FILE).fixed[0].config
-    other = dataclasses.replace(config, data=dataclasses.replace(DIGITS.data, fingerprint="f00"))
-    launch(sweep, Cell(config=other, label="other images"))
-    assert cell_key(other) in make_plan(sweep, FILE).entries
-    assert cell_key(other) not in make_plan(dataclasses.replace(GRID, seeds=(0,)), FILE).entries
-
-
-def test_a_reference_that_becomes_a_cell_of_the_grid_changes_its_role():
-    sweep = dataclasses.replace(GRID, seeds=(0,), references=({"method.lamb": 0.1},))
-    launch(sweep, make_plan(sweep, FILE).fixed[0])
-    grown = dataclasses.replace(sweep, grid={"method.lamb": [0.02, 0.05, 0.1]}, references=())
-    plan = launch(grown)
-    assert plan.todo == 2
-    assert make_plan(grown, FILE).entries[plan.fixed[2].key].role == "cell"
+    planned = make_plan(other, file)
+    launch(search, at(0.04, search))
+    with _held(other, file, planned, Options(), str) as now:
+        assert [(base.method.lamb, base.epochs) for base in (planned.base, now.base)] == [
+            (0.03, DIGITS.epochs),
+            (0.04, DIGITS.epochs),
+        ]
 
 
 def test_one_sweep_name_belongs_to_one_file(tmp_path: Path):

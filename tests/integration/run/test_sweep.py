@@ -3,6 +3,8 @@
 Run: python -m pytest tests/integration/run/test_sweep.py
 """
 
+import dataclasses
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,3 +68,22 @@ def test_a_second_launch_runs_only_cells_without_a_result(first: SimpleNamespace
     code, out, _ = first.launched(first.sweeps[:1])
     assert (code, "tiny_grid: 2 of 2 cells done" in out) == (0, True)
     assert len(runs_of(first.client, "tiny_grid")) == 2
+
+
+def test_candidates_that_early_stopping_gave_up_run_on_without_it(first: SimpleNamespace) -> None:
+    on = dataclasses.replace(first.fair, early_stopping=None)
+    for sweep, statuses in ((first.fair, {"finished", "pruned"}), (on, {"finished"})):
+        code, out, err = first.launched([sweep])
+        assert code == 0, err
+        assert ("is not among the best 1/3 of" in out) == ("pruned" in statuses)
+        runs = runs_of(first.client, "tiny_fair")
+        assert {run.data.tags["status"] for run in runs} == statuses
+        assert len({run.data.tags["cell_key"] for run in runs}) == len(runs)
+    for run in runs:
+        curve = first.client.get_metric_history(run.info.run_id, "val/probe_top1")
+        assert [point.step for point in curve] == [1, 2]
+        if run.data.params["seed"] == "0":
+            assert json.loads(run.data.tags["rungs"]) == {"1": curve[0].value}
+    candidates = [run for run in runs if run.data.params["seed"] == "0"]
+    best = max(candidates, key=lambda run: run.data.metrics["val/probe_top1"])
+    assert best.data.params["probe.lr"] in {run.data.params["probe.lr"] for run in runs if run not in candidates}

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/integration/store/test_browse.py
 """
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -13,12 +14,11 @@ from mlflow import MlflowClient
 from analysis.ui import links
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.resources import Request
-from sweeps.engine.plan.describe import open_ledger
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.estimate import finished_estimates, kind_of_config
+from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
@@ -28,31 +28,29 @@ REQUEST = Request(workers=1, cpus=2, gpus=0, device="X")
 pytestmark = pytest.mark.usefixtures("results")
 
 
-def ledger(sweep: Sweep, notes: list[str], **products: object) -> Ledger:
-    return open_ledger(make_plan(sweep, FILE), note=notes.append, publish=lambda: "a table", **products)
+def ledger(sweep: Sweep) -> Ledger:
+    return Ledger(make_plan(sweep, FILE), note=pytest.fail, publish=lambda: "a table")
 
 
 def test_cells_that_differ_in_their_seed_are_one_group() -> None:
-    cells = fixed_cells(SEEDS, DIGITS)
-    assert [(cell.label, cell.group) for cell in cells][:2] == [
-        ("lamb=0.02 seed=0", "lamb=0.02"),
-        ("lamb=0.02 seed=1", "lamb=0.02"),
+    alone = dataclasses.replace(SEEDS, grid={}, seeds=(0, 12))
+    found = [[(cell.label, cell.group) for cell in fixed_cells(sweep, DIGITS)] for sweep in (SEEDS, alone)]
+    assert found == [
+        [(f"{group} seed={seed}", group) for group in ("lamb=0.02", "lamb=0.05") for seed in (0, 1)],
+        [("seed=0", "base"), ("seed=12", "base")],
     ]
-    assert len({cell.group for cell in cells}) == 2
-    alone = Sweep(name="study", purpose="", base=DIGITS, seeds=(0, 12))
-    assert {(cell.label, cell.group) for cell in fixed_cells(alone, DIGITS)} == {
-        ("seed=0", "base"),
-        ("seed=12", "base"),
-    }
 
 
 def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
-    notes: list[str] = []
-    book = ledger(SEEDS, notes)
+    book = ledger(SEEDS)
     cell = make_plan(SEEDS, FILE).missing[0]
     book.start(cell, devices=1.0, resources=str(REQUEST))
+    time.sleep(0.1)
     book.end(cell.key, "finished", "")
-    assert (book.close(), notes) == ("", [])
+    assert book.close() == ""
+    (entry,) = make_plan(SEEDS, FILE).entries.values()
+    assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
+    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)], "its price is known"
     client = MlflowClient(store_uri())
     experiment = client.get_experiment_by_name("study")
     (run,) = client.search_runs([experiment.experiment_id], "tags.group = 'lamb=0.02'")
@@ -71,42 +69,30 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
 
 
 def test_a_sweep_with_one_seed_has_one_link_also_in_an_older_store(store: str) -> None:
-    ledger(Sweep(name="study", purpose="", base=DIGITS), []).close()
+    ledger(Sweep(name="study", purpose="", base=DIGITS)).close()
     assert len(links("http://h:1", store_uri()).splitlines()) == 1
     line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
     assert line.endswith("/runs?workflowType=machine_learning")
 
 
-def test_the_sweeps_own_run_has_the_latest_texts_and_figures() -> None:
+def test_the_sweeps_own_run_has_plan_file_and_latest_products_and_the_description_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "study.py"
+    file.write_text("SWEEP = ...")
+    sweep = dataclasses.replace(SEEDS, seeds=(0,))
     for content in ("old", "new"):
-        book = ledger(SEEDS, [], products=lambda content=content: {"table.md": content, "curve.png": b"\x89\xff"})
+        plan = make_plan(sweep, file)
+        products = {"table.md": content, "curve.png": b"\x89\xff"}
+        book = Ledger(plan, note=pytest.fail, publish=lambda: "| a row |\n" * 5000, products=lambda p=products: p)
+        book.start(plan.missing[0], devices=1.0)
+        book.end(plan.missing[0].key, "finished", "")
         assert book.close() == ""
     client = MlflowClient(store_uri())
-    (run,) = client.search_runs([client.get_experiment_by_name("study").experiment_id], "tags.role = 'plan'")
+    experiment = client.get_experiment_by_name("study")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.role = 'plan'")
+    assert (run.info.run_name, run.info.status) == ("plan", "FINISHED")
     folder = Path(client.download_artifacts(run.info.run_id, "."))
-    assert (folder / "table.md").read_text() == "new"
-    assert (folder / "curve.png").read_bytes() == b"\x89\xff"
-    assert sorted(file.name for file in folder.iterdir()) == ["curve.png", "plan.json", "table.md"]
-
-
-def test_a_failure_of_tables_and_figures_does_not_end_a_sweep() -> None:
-    def broken() -> dict[str, str | bytes]:
-        raise KeyError("no column")
-
-    notes: list[str] = []
-    assert ledger(SEEDS, notes, products=broken).close() == ""
-    assert notes == ["tables and figures cannot be made now: 'no column'"]
-    tags = MlflowClient(store_uri()).get_experiment_by_name("study").tags
-    assert tags["mlflow.note.content"] == "A study.\n\na table"
-
-
-def test_prices_come_from_what_the_store_says_of_finished_cells() -> None:
-    book = ledger(SEEDS, [])
-    cell = make_plan(SEEDS, FILE).missing[0]
-    book.start(cell, devices=1.0, resources=str(REQUEST))
-    time.sleep(0.1)
-    book.end(cell.key, "finished", "")
-    book.close()
-    (entry,) = make_plan(SEEDS, FILE).entries.values()
-    assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
-    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)]
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    cells = json.loads(found.pop("plan.json"))["cells"]
+    assert found == {"table.md": b"new", "curve.png": b"\x89\xff", "study.py": b"SWEEP = ..."}
+    assert [(cell["label"], cell["state"]) for cell in cells] == [("lamb=0.02", "finished"), ("lamb=0.05", "missing")]
+    assert experiment.tags["mlflow.note.content"].endswith("| a row |\n\n(cut here)")

@@ -3,7 +3,6 @@
 Run: python -m pytest tests/integration/store/test_ledger.py
 """
 
-import json
 import sqlite3
 import subprocess
 import threading
@@ -11,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -22,13 +20,10 @@ from stores import until
 
 from analysis.store.cell_list import recorded_cells
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.describe import open_ledger
-from sweeps.engine.plan.plan import Plan, make_plan
+from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.run.ledger import Ledger, replay_offline_queue
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
-from sweeps.engine.store.ledger import replay_offline_queue
-from sweeps.engine.store.mlflow_client import Refused
-from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import dirty
 from sweeps.engine.store.reader import store_uri
@@ -47,11 +42,11 @@ def store(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Study:
     """One launch of the sweep, and the lines for its user."""
 
-    def __init__(self, publish: Callable[[], str] = lambda: "| a table |", file: Path = FILE) -> None:
-        self.plan: Plan = make_plan(GRID, file)
-        self.first, self.second = self.plan.fixed
+    def __init__(self, publish: Callable[[], str] = lambda: "| a table |") -> None:
+        plan = make_plan(GRID, FILE)
+        self.first, self.second = plan.fixed
         self.notes: list[str] = []
-        self.ledger = open_ledger(self.plan, note=self.notes.append, publish=publish)
+        self.ledger = Ledger(plan, note=self.notes.append, publish=publish)
 
     def start(self) -> None:
         """Start the first cell, and wait until the store has its run."""
@@ -86,9 +81,9 @@ def runs() -> dict[str, Run]:
     return {run.info.run_name: run for run in found}
 
 
-def curve(metric: str = "val/probe_top1", label: str = "lamb=0.02") -> list[tuple[int, float]]:
-    """Everything that a run holds of a metric."""
-    history = MlflowClient(store_uri()).get_metric_history(runs()[label].info.run_id, metric)
+def curve(metric: str = "val/probe_top1") -> list[tuple[int, float]]:
+    """Everything that the first cell's run holds of a metric."""
+    history = MlflowClient(store_uri()).get_metric_history(runs()["lamb=0.02"].info.run_id, metric)
     return sorted((point.step, point.value) for point in history)
 
 
@@ -257,17 +252,37 @@ def test_a_run_whose_creator_was_killed_gets_its_config() -> None:
     assert runs()["lamb=0.02"].data.params["method.lamb"] == "0.02"
 
 
-def test_a_run_that_somebody_deletes_holds_up_no_other() -> None:
-    study = Study()
+def test_what_cannot_be_stored_costs_only_itself_and_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that somebody deletes, artifacts, the sweep's own tags, and a table that fails at first."""
+
+    def refused(*_: object) -> None:
+        raise MlflowException("too long", error_code=INVALID_PARAMETER_VALUE)
+
+    failures = [KeyError("no column")]
+
+    def publish() -> str:
+        if failures:
+            raise failures.pop()
+        return "| a table |"
+
+    study = Study(publish)
     study.start()
+    study.epochs(1)
+    until(lambda: curve() == [(1, 0.1)])
     MlflowClient(store_uri()).delete_run(runs()["lamb=0.02"].info.run_id)
-    study.epochs(2, 3)
+    for call in ("log_artifacts", "set_experiment_tag"):
+        monkeypatch.setattr(MlflowClient, call, refused)
+    study.ledger.record_cells(["a" * 16])
     study.ledger.start(study.second, devices=1.0)
-    study.ledger.end(study.second.key, "finished", "")
-    study.finish()
-    assert list(runs()) == ["lamb=0.05"]
-    (note,) = study.notes
-    assert note.startswith(f"the store refuses what cell {study.first.key} reports (")
+    study.ledger.end(study.second.key, "failed", "it broke", "a traceback")
+    study.finish(2, 3)
+    assert {label: run.data.tags["status"] for label, run in runs().items()} == {"lamb=0.05": "failed"}
+    assert sorted(study.notes) == [
+        "tables and figures cannot be made now: 'no column'",
+        "the store refuses the sweep's own tags, description or plan (too long); it will be missing there",
+        f"the store refuses what cell {study.first.key} reports (its run is no longer there); it will be missing there",
+        "the store takes no files (too long); plans and tracebacks are not kept there",
+    ]
 
 
 def test_nobody_waits_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,117 +334,17 @@ def test_an_offline_queue_belongs_to_one_store_and_one_sweep(monkeypatch: pytest
     assert offline_files("study") == []
 
 
-def test_nobody_waits_for_a_slow_disk(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, let_go, save = threading.Event(), threading.Event(), OfflineQueue.save
-
-    def slow(*words: Any) -> bool:
-        begun.set()
-        return let_go.wait(60) and save(*words)
-
-    study = Study()
-    study.start()
-    monkeypatch.setattr(OfflineQueue, "save", slow)
-    refuse(store, *WRITES)
-    study.epochs(1)
-    assert begun.wait(60)
-    study.epochs(2)  # returns while the file is written
-    let_go.set()
-    assert study.ledger.close()
-    assert [one.step for one in read_operations(offline_files("study")[0]) if one.metrics] == [1, 2]
-
-
-def test_the_sweeps_own_tags_are_sent_once_and_named_where_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[str] = []
-
-    def refused(_: MlflowClient, __: str, ___: str, value: str) -> None:
-        sent.append(value)
-        raise MlflowException("too long", error_code=INVALID_PARAMETER_VALUE)
-
-    study = Study()
-    client, sweep, _ = experiment()
-    until(lambda: client.search_runs([sweep]))
-    monkeypatch.setattr(MlflowClient, "set_experiment_tag", refused)
-    with pytest.raises(Refused):
-        MlflowWriter(client, sweep, {}, pytest.fail).write(
-            "", [Operation(at=1, tags={"a": "1"}), Operation(at=2, tags={"a": "2"})]
-        )
-    assert sent == ["2", "2"], "the last value, in both attempts"
-    study.ledger.record_cells(["a" * 16])
-    study.ledger.close()
-    assert study.notes == [
-        "the store refuses the sweep's own tags, description or plan (too long); it will be missing there"
-    ]
-
-
 def test_the_list_of_cells_grows_in_order_and_survives_an_outage(store: Path) -> None:
     study = Study()
-    fixed, more = (study.first.key, study.second.key), [f"{number:016x}" for number in range(300)]
-    until(lambda: recorded_cells(experiment()[2]) == fixed)
-    for start in range(0, 300, 100):
-        study.ledger.record_cells([*more[start : start + 100], *more[:start], study.first.key])
-    until(lambda: recorded_cells(experiment()[2]) == (*fixed, *more))
+    keys = [study.first.key, study.second.key, *(f"{number:016x}" for number in range(300))]
+    study.ledger.record_cells([*keys[202:], study.first.key])
+    until(lambda: recorded_cells(experiment()[2]) == (*keys[:2], *keys[202:]))
     accept = refuse(store, "UPDATE ON experiment_tags", "INSERT ON experiment_tags")
-    study.ledger.record_cells(["a" * 16])
-    until(lambda: study.notes)
+    study.ledger.record_cells(keys[2:202])
     assert "records wait in" in study.ledger.close()
     accept()
     replay_offline_queue("study")
-    assert recorded_cells(experiment()[2]) == (*fixed, *more, "a" * 16)
-    Study().ledger.close()
-    assert recorded_cells(experiment()[2]) == fixed, "the next launch begins with those of its plan"
-
-
-def test_the_sweeps_own_run_keeps_plan_and_file(tmp_path: Path) -> None:
-    file = tmp_path / "study.py"
-    file.write_text("SWEEP = ...")
-    for status in ("finished", "diverged"):
-        study = Study(file=file)
-        cell = study.plan.missing[0]
-        study.ledger.start(cell, devices=1.0)
-        study.ledger.end(cell.key, status, "")
-        assert study.ledger.close() == ""
-    client, sweep, _ = experiment()
-    (run,) = client.search_runs([sweep], "tags.role = 'plan'")
-    assert (run.info.run_name, run.info.status) == ("plan", "FINISHED")
-    folder = Path(client.download_artifacts(run.info.run_id, "."))
-    assert (folder / "study.py").read_text() == "SWEEP = ..."
-    cells = json.loads((folder / "plan.json").read_text())["cells"]
-    assert [(cell["label"], cell["state"]) for cell in cells] == [("lamb=0.02", "finished"), ("lamb=0.05", "missing")]
-
-
-def test_files_that_the_store_refuses_are_noted_once_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'boto3'")
-
-    monkeypatch.setattr(MlflowClient, "log_artifacts", refused)
-    study = Study()
-    for cell in (study.first, study.second):
-        study.ledger.start(cell, devices=1.0)
-        study.ledger.end(cell.key, "failed", "it broke", "a traceback")
-    assert study.ledger.close() == ""
-    assert study.notes == [
-        "the store takes no files (No module named 'boto3'); plans and tracebacks are not kept there"
-    ]
-    assert {run.data.tags["status"] for run in runs().values()} == {"failed"}
-
-
-def test_a_table_that_fails_or_is_too_long_loses_no_metrics() -> None:
-    calls: list[str] = []
-
-    def publish() -> str:
-        calls.append("")
-        if len(calls) == 1:
-            raise KeyError("method.lamb")
-        return "| a row |\n" * 5000
-
-    study = Study(publish)
-    study.ledger.start(study.first, devices=1.0)
-    study.ledger.end(study.first.key, "finished", "")
-    until(lambda: study.notes)
-    assert study.ledger.close() == ""
-    assert study.notes == ["tables and figures cannot be made now: 'method.lamb'"]
-    assert experiment()[2]["mlflow.note.content"].endswith("| a row |\n\n(cut here)")
-    assert runs()["lamb=0.02"].data.tags["status"] == "finished"
+    assert recorded_cells(experiment()[2]) == (*keys[:2], *keys[202:], *keys[2:202])
 
 
 def test_only_code_that_numbers_depend_on_makes_a_run_dirty(tmp_path: Path) -> None:

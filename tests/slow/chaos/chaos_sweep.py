@@ -10,6 +10,11 @@ import time
 import uuid
 from pathlib import Path
 
+import psutil
+from launches import small_sweep
+
+from analysis.tables import table
+
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "chaos_digits"
 MARK = "JEPA_CHAOS"  # environment variable that Ray hands on to every process that it starts
@@ -20,27 +25,6 @@ CELLS = (
 )
 TIMED = ("train/images_per_s", "train/peak_memory_gb")  # differ between runs
 Points = dict[str, list[tuple[int, float | None]]]  # metric -> (epoch, value), without the values of TIMED
-
-SWEEP = '''"""Digits under faults: every cell ends finished, once."""
-
-import dataclasses
-import sys
-
-from jepa_train.methods import LeJEPA
-from jepa_train.config.presets import DIGITS
-from sweeps.engine import Sweep, main
-
-SWEEP = Sweep(
-    name="chaos_digits",
-    purpose=__doc__,
-    base=dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=16, global_batch=256),
-    grid={"method.lamb": [0.01, 0.02]},
-    references=({"epochs": 0},),
-)
-
-if __name__ == "__main__":
-    sys.exit(main(SWEEP, __file__))
-'''
 
 
 def send(pid: int, number: signal.Signals) -> bool:
@@ -60,7 +44,7 @@ class ChaosSweep:
         self.log = folder / "launches.log"
         self.database = folder / "results" / "mlflow.db"
         self._file = folder / f"{NAME}.py"
-        self._file.write_text(SWEEP)
+        self._file.write_text(small_sweep(NAME, epochs=16, fields='references=({"epochs": 0},)'))
         self._mark = uuid.uuid4().hex
         kept = {name: text for name, text in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         own = {"JEPA_RESULTS": str(folder / "results"), MARK: self._mark, "PYTHONPATH": str(ROOT)}
@@ -83,15 +67,13 @@ class ChaosSweep:
 
         The title is the command line; Ray's workers replace it by their role.
         """
-        wanted = f"{MARK}={self._mark}".encode()
         found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it may end meanwhile
-                is_zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-                if wanted in (folder / "environ").read_bytes().split(b"\0") and not is_zombie:
-                    words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    if title in words:
-                        found[int(folder.name)] = words
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                words = " ".join(process.cmdline())
+                marked = process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
+                if marked and title in words:
+                    found[process.pid] = words
         return found
 
     def end(self) -> list[str]:
@@ -103,21 +85,17 @@ class ChaosSweep:
             send(pid, signal.SIGKILL)
         return [*left.values()]
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest checkpoint of an unfinished cell."""
-        folders = (self.folder / "results" / "checkpoints" / NAME).glob("*")
-        files = [file for cell in folders if not (cell / "final.pt").exists() for file in cell.glob("step-*.pt")]
-        return max(files, key=_written, default=None)
-
     def last_epoch(self) -> float:
         """Time at which an epoch was last completed, from the newest checkpoint; 0 without one."""
-        return max(map(_written, (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt")), default=0.0)
+        times = []
+        for file in (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt"):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(file.stat().st_mtime)
+        return max(times, default=0.0)
 
     def table(self) -> str:
-        """The output of `python -m analysis`."""
-        command = [sys.executable, "-m", "analysis", NAME, "--format", "csv"]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
-        return done.stdout or done.stderr
+        """The sweep's table."""
+        return table(NAME, f"sqlite:///{self.database}", format="csv")
 
     def cells(self) -> list[tuple[str, str, Points]]:
         """Key, status and metrics of each run of a cell, ordered by key."""
@@ -129,9 +107,3 @@ class ChaosSweep:
                     points.setdefault(metric, []).append((step, None if metric in TIMED else value))
                 found.append((key, status, points))
         return sorted(found, key=lambda cell: cell[0])
-
-
-def _written(file: Path) -> float:
-    with contextlib.suppress(FileNotFoundError):
-        return file.stat().st_mtime
-    return 0.0

@@ -16,12 +16,8 @@ import torch
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint import checkpoints
-from jepa_train.checkpoint.checkpoints import (
-    Checkpoints,
-    restore,
-)
+from jepa_train.checkpoint.checkpoints import Checkpoints, restore
 from jepa_train.config import TrainConfig
-from jepa_train.storage import storage
 from jepa_train.storage.storage import StorageError, StoragePath
 
 CONFIG = TrainConfig()
@@ -87,18 +83,6 @@ def test_a_state_of_other_code_is_one_line():
         restore(torch.nn.Linear(2, 3).load_state_dict, torch.nn.Linear(3, 3).state_dict())
 
 
-def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    now = 1000.0
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
-    with Checkpoints(tmp_path, CONFIG) as saves:
-        assert not saves.due
-        now += checkpoints.INTERVAL_S + 1
-        assert saves.due
-        saves.save(1, state(1), [])
-        assert not saves.due
-    assert not Checkpoints(None, CONFIG).due
-
-
 def test_training_goes_on_while_a_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A state that changes meanwhile is saved as it was; the next file, and the end of the block, wait."""
     gate, written = Event(), []
@@ -129,16 +113,6 @@ def test_an_error_of_the_code_while_writing_ends_the_run(tmp_path: Path, monkeyp
     assert resumed_step(tmp_path) is None, "the folder is free"
 
 
-def test_the_age_of_a_saved_state_counts_from_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    now, ages = [1000.0], []
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    before_each_write(monkeypatch, lambda _: now.append(now.pop() + 30))
-    with Checkpoints(tmp_path, CONFIG, saved=ages.append) as saves:
-        saves.save(4, state(4), [])
-        saves.save(8, state(8), [])
-    assert ages == [30.0, 30.0]
-
-
 def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoints, "WAIT_S", 0.1)
     with Checkpoints(tmp_path, CONFIG) as first:
@@ -146,20 +120,6 @@ def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path: Path, monkeypa
         with pytest.raises(StorageError, match="is being written by another process; wait until"):
             resumed_step(tmp_path)
     assert resumed_step(tmp_path) is None
-
-
-@pytest.mark.usefixtures("saves")
-def test_a_disk_that_does_not_answer_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Otherwise the run would start anew and delete what it cannot read."""
-
-    def stale(_: str) -> None:
-        raise OSError(116, "Stale file handle")
-
-    monkeypatch.setattr(storage, "connect", stale)
-    with pytest.raises(StorageError, match="Stale file handle"):
-        resumed_step(tmp_path)
-    monkeypatch.undo()
-    assert resumed_step(tmp_path) == 12
 
 
 def flipped(content: bytes) -> bytes:
@@ -187,43 +147,30 @@ class Payload:
         (flipped, "cannot be read"),
         (lambda _: serialised(Payload()), "cannot be read"),
         (lambda _: serialised({"model": torch.zeros(2)}), "is none of ours"),
-        (
-            lambda content: serialised(torch.load(io.BytesIO(content), weights_only=True) | {"format": 0}),
-            "has format 0, this version reads 2",
-        ),
+        (lambda _: serialised({"format": 0, "cell_key": "", "config": ""}), "has format 0, this version reads 2"),
     ],
 )
 def test_a_bad_file_is_named_and_the_one_before_is_used_and_kept(
-    harm: Callable[[bytes], bytes],
-    reason: str,
-    saves: Checkpoints,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    harm: Callable[[bytes], bytes], reason: str, saves: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.chdir(tmp_path)
     file = tmp_path / "step-000000012.pt"
     file.write_bytes(harm(file.read_bytes()))
     assert saves.resume()["step"] == 8
     (message,) = caplog.messages
     assert message.startswith(f"checkpoint {file} {reason}")
     assert "\n" not in message
-    assert not (tmp_path / "executed").exists()
+    assert not Path("executed").exists()
     saves.save(10, state(10), [])
     saves.settle()
     assert names(tmp_path) == ["step-000000008.pt", "step-000000010.pt"]
 
 
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_folder_of_another_cell_is_refused(finished: bool, saves: Checkpoints, tmp_path: Path):
-    if finished:
-        saves.finish({"weight": torch.ones(2)}, [{"epoch": 3.0}])
-    before = names(tmp_path)
+@pytest.mark.usefixtures("saves")
+def test_a_folder_of_another_cell_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"is of another cell, .* \(it differs in seed\); choose another folder$"):
         resumed_step(tmp_path, dataclasses.replace(CONFIG, seed=1))
-    assert names(tmp_path) == before
     moved = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path="/elsewhere"))
-    assert resumed_step(tmp_path, moved) == (None if finished else 12)
+    assert resumed_step(tmp_path, moved) == 12
 
 
 def test_a_file_that_cannot_be_written_costs_neither_of_the_two_before(
@@ -240,7 +187,3 @@ def test_a_file_that_cannot_be_written_costs_neither_of_the_two_before(
     assert "could not be written: No space left on device; training goes on without it" in caplog.text
     assert f"the run is finished without its weights: {tmp_path}/final.pt is not there" in caplog.text
     assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
-    for _ in range(2):
-        saves.save(20, state(20), [])
-    saves.settle()
-    assert names(tmp_path) == ["step-000000012.pt", "step-000000020.pt"]

@@ -26,10 +26,8 @@ def test_words_become_options() -> None:
     ("words", "error"),
     [
         (["--dryrun"], "--dryrun is not an option; did you mean '--dry-run'?"),
-        (["--dry"], "--dry is not an option"),
         (["--explain"], "--explain needs a value"),
         (["--retry", "diverged"], "--retry: invalid choice: 'diverged'"),
-        (["--max-gpu-hours", "much"], "--max-gpu-hours: invalid float value: 'much'"),
         (["--max-gpu-hours", "nan"], "--max-gpu-hours must be positive, got nan"),
         (["--status", "--dry-run"], "--dry-run: not allowed with argument --status"),
     ],
@@ -56,6 +54,3 @@ def test_names_of_sweeps_are_checked(
     error = capsys.readouterr().err
     assert "no_sweep.py: SWEEP must be Sweep(...), got None" in error
     assert "\nerror: base must" in error
-    (tmp_path / "wrong_name.py").write_text("Swep()")
-    with pytest.raises(NameError, match="Swep"):
-        main(["wrong_name"])

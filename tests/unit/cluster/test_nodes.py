@@ -99,12 +99,11 @@ def test_a_launch_joins_the_ray_of_this_machine_or_of_the_address(named: str, mo
     with pytest.raises(ConfigError, match=f"^the Ray cluster must answer, got nothing from {address}.*=local"):
         cluster_address()
     monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
-    for none in ("local", ""):
-        monkeypatch.setenv("RAY_ADDRESS", none)
-        assert cluster_address() == ""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster_address() == ""
 
 
-@pytest.mark.parametrize("address", ["auto", "ray://head:10001", "http://127.0.0.1:8265", "head", ":6379"])
+@pytest.mark.parametrize("address", ["auto", "ray://head:10001", "head"])
 def test_an_address_of_no_cluster_is_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "address_of_this_machine", lambda: "")
     monkeypatch.setenv("RAY_ADDRESS", address)
@@ -112,43 +111,14 @@ def test_an_address_of_no_cluster_is_one_line(address: str, monkeypatch: pytest.
         cluster_address()
 
 
-def test_a_cluster_gets_the_packages_and_the_modules_beside_the_sweep_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_gets_the_packages_and_the_sweep_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").touch()
     main = SimpleNamespace(__file__=str(tmp_path / "mine.py"))
     monkeypatch.setitem(session.sys.modules, "__main__", main)
     code = session.driver_code()
     assert (code["working_dir"], code["py_modules"]) == (str(session.ROOT), [str(tmp_path / "mine.py")])
-    assert {name for name in session.PACKAGES if (session.ROOT / name / "__init__.py").is_file()} == {*session.PACKAGES}
-    main.__file__ = str(session.ROOT / "sweeps" / "demo_lejepa.py")
-    assert session.driver_code()["py_modules"] == []
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {"working_dir": "gcs://x.zip"}}))
     assert session.driver_code() == {}, "Ray refuses a second working_dir"
-
-
-@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
-def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local session turns preemption notices off: one on a cluster may follow in the process."""
-    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(session, "cluster_address", lambda: address)
-    monkeypatch.setattr(ray, "init", lambda **options: seen.update(os.environ | options))
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
-    before = dict(os.environ)
-    with session.ray_session():
-        pass
-    assert seen["RAY_TRAIN_METRICS_ENABLED"] == "1", "the user's setting stays"
-    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in seen) == ("runtime_env" not in seen) == (address == "")
-    assert dict(os.environ) == before
-
-
-def test_results_that_cannot_be_written_are_one_line_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JEPA_RESULTS", "/dev/null/x")
-    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("started"))
-    with pytest.raises(ConfigError, match=r"^results must go .*, got /dev/null/x"), session.ray_session():
-        pass
 
 
 def test_a_node_is_checked_for_versions_storage_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +133,6 @@ def test_a_node_is_checked_for_versions_storage_and_data(tmp_path: Path, monkeyp
         assert node_check.problem(expected) == f"{host} cannot use the storage: {shared} is another folder here"
         assert not shared.exists(), "it is not made where it is not mounted"
         elsewhere.rename(shared)
-        assert node_check.problem(dataclasses.replace(expected, data=str(tmp_path))) == ""
         missing = dataclasses.replace(expected, data="~/data/none")
         assert node_check.problem(missing).startswith(f"{host} has no data.path '~/data/none'")
     assert list(shared.iterdir()) == []
@@ -189,21 +158,18 @@ def test_a_launch_on_a_cluster_refuses_a_relative_data_path(monkeypatch: pytest.
             prepare(**data)
 
 
-def test_an_unfit_node_is_named_and_a_draining_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = node_check.Expected(versions={}, storage="", probe="")
-    answers = {"head": "", "stays": "has torch 2.1 instead of 2.2", "silent": None}
-
-    def get(name: str, *, timeout: float) -> str:  # noqa: ARG001
-        if answers[name] is None:
-            raise TimeoutError
-        return answers[name]
-
-    check = SimpleNamespace(options=lambda **how: SimpleNamespace(remote=lambda _: how["scheduling_strategy"]))
-    names = [*answers, "leaves"]
-    listed = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{number}"} for number, name in enumerate(names)]
-    monkeypatch.setattr(nodes, "NodeAffinitySchedulingStrategy", lambda name, *, soft: name)  # noqa: ARG005
-    monkeypatch.setattr(nodes, "draining_nodes", lambda: {"leaves": 0})
-    for name, value in {"remote": lambda **_: lambda _: check, "get": get, "nodes": lambda: listed}.items():
-        monkeypatch.setattr(ray, name, value)
-    with pytest.raises(ConfigError, match=r"10\.0\.0\.1: has torch 2.1 instead of 2.2; 10\.0\.0\.2: cannot be checked"):
-        nodes.check_nodes(expected)
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local session turns preemption notices off: one on a cluster may follow in the process."""
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(session, "cluster_address", lambda: address)
+    monkeypatch.setattr(ray, "init", lambda **options: seen.update(os.environ | options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_TRAIN_METRICS_ENABLED", "1")
+    before = dict(os.environ)
+    with session.ray_session():
+        pass
+    assert seen["RAY_TRAIN_METRICS_ENABLED"] == "1", "the user's setting stays"
+    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in seen) == ("runtime_env" not in seen) == (address == "")
+    assert dict(os.environ) == before

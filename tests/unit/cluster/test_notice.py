@@ -30,13 +30,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, answers: Iterator[Any]) -> list[urllib.request.Request]:
+def serve(monkeypatch: pytest.MonkeyPatch, answers: Iterator[Any]) -> None:
     """The clouds' services: AWS (IMDSv2) answers nobody without a token, Google nobody without its header."""
-    requests = []
 
     def urlopen(request: urllib.request.Request, timeout: float) -> io.BytesIO:
         assert timeout == notice.TIMEOUT_S
-        requests.append(request)
         if request.full_url.endswith("/api/token"):
             assert request.method == "PUT"
             assert request.headers == {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
@@ -50,7 +48,6 @@ def serve(monkeypatch: pytest.MonkeyPatch, answers: Iterator[Any]) -> list[urlli
         return io.BytesIO(answer.encode())
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    return requests
 
 
 @pytest.mark.parametrize(
@@ -86,7 +83,6 @@ def test_a_failing_drain_is_tried_until_the_deadline(
     assert caplog.text.count("not drained: head away") == 30  # one a second
 
 
-@pytest.mark.parametrize("words", [[], ["azure"], ["aws", "gcp"]])
-def test_an_unknown_cloud_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["notice", *words]) == 2
-    assert capsys.readouterr().err.endswith(f"got '{' '.join(words)}'; write python -m sweeps notice aws|gcp\n")
+def test_an_unknown_cloud_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["notice", "azure"]) == 2
+    assert capsys.readouterr().err.endswith("got 'azure'; write python -m sweeps notice aws|gcp\n")

@@ -27,14 +27,12 @@ def need(workers: int = 1, cpus: int = 1, gpus: float = 0.0) -> Request:
     ("nodes", "request_", "trials"),
     [
         (LAPTOP, need(), 2),
-        (LAPTOP, need(workers=2), 1),
         (LAPTOP, need(cpus=2), 1),
         (CLUSTER, need(gpus=1), 32),
         (CLUSTER, need(gpus=1, cpus=16), 16),  # four workers per node by CPUs, four GPUs of each stay idle
         (CLUSTER, need(workers=3, gpus=1), 10),  # 32 workers, two of them left over; workers of a trial spread
         (CLUSTER, need(workers=2, gpus=3), 4),  # two workers of 3 GPUs on each node
         (CLUSTER, need(gpus=0.5), 64),
-        (CLUSTER, need(gpus=0.3333), 96),
         (CLUSTER, need(gpus=0.3, cpus=2), 96),  # three, not 3.33, on each GPU
         (CLUSTER, need(gpus=0.6), 32),  # a fraction lies on one GPU: not 13 on 8
         (CLUSTER, need(cpus=5), 49),  # 1 on the head, 12 on each of the others; 52 by the sum of CPUs
@@ -50,14 +48,11 @@ def test_room_counts_workers_node_by_node(nodes: list[Node], request_: Request, 
     [
         (LAPTOP, need(workers=3), ("3 workers x (1 CPUs + 0 GPUs)", "1 nodes hold 2 such workers", "lower workers")),
         (LAPTOP, need(cpus=3), ("hold 0 such", "largest, n, has 2 CPUs and 0 GPUs", "lower cpus_per_worker")),
-        (CLUSTER, need(cpus=65), ("largest, gpu0, has 64 CPUs", "lower cpus_per_worker")),  # of 264 CPUs in all
         (CLUSTER, need(gpus=9), ("9 GPUs", "gpu0, has 64 CPUs and 8 GPUs", "lower cpus_per_worker or gpus_per")),
         ([node(96, name="head"), node(8, 1, "small")], need(cpus=16, gpus=1), ("small, has 8 CPUs and 1 GPUs",)),
     ],
 )
-def test_a_request_that_never_fits_is_refused_in_one_line(
-    nodes: list[Node], request_: Request, words: tuple[str, ...]
-) -> None:
+def test_a_request_that_never_fits_is_one_line(nodes: list[Node], request_: Request, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"^workers must fit the cluster, got") as caught:
         room(nodes, request_)
     assert "\n" not in str(caught.value)
@@ -67,15 +62,11 @@ def test_a_request_that_never_fits_is_refused_in_one_line(
 def test_one_gpu_each_where_there_are_enough_and_none_otherwise() -> None:
     gpus = [Request.of(CLUSTER, workers=workers, cpus=1, gpus=-1).gpus for workers in (1, 32, 33)]
     assert gpus == [1, 1, 0]
-    assert Request.of(LAPTOP, workers=1, cpus=1, gpus=-1).gpus == 0
-    assert Request.of(CLUSTER, workers=1, cpus=1, gpus=0).gpus == 0
 
 
 def test_text_and_time_unit_of_a_request() -> None:
     shared = Request.of(CLUSTER, workers=1, cpus=2, gpus=0.25)
     assert (str(shared), shared.devices, shared.unit) == ("1 x (2 CPU, 0.25 H100)", 0.25, "GPU-hours")
-    pair = Request.of(CLUSTER, workers=2, cpus=4, gpus=2)
-    assert (str(pair), pair.devices) == ("2 x (4 CPU, 2 H100)", 4)
     mixed = [node(8, 1, kind="L4"), *CLUSTER]
     assert Request.of(mixed, workers=1, cpus=1, gpus=1).device == "H100+L4"
     on_cpus = Request.of(CLUSTER, workers=3, cpus=4, gpus=0)

@@ -58,25 +58,18 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
         (["epochs"], "epochs is not an assignment"),
         (["epochs=ten"], "epochs must be a whole number, got 'ten'"),
         (["epochs=" + "1" * 5000], f"epochs must be a whole number, got '{'1' * 76}..."),
-        (["epochs=" + "1" * 30], "epochs must be below 2**63, got a number of 97 bits"),
         ({"method.lamb": 10**5000}, "method.lamb must be below 2**63, got a number of 16610 bits"),
         (["epochs=1", "epochs=2"], "epochs is given twice"),
         (["model.small_stem=yes"], "model.small_stem must be true or false, got 'yes'"),
         ({"method.lamda": 0.1}, "method.lamda is not a field of the config; did you mean 'method.lamb'?"),
         ({"method.lamb": "0.1"}, "method.lamb must be a number, got '0.1' (str)"),
-        ({"method.lamb": True}, "method.lamb must be a number, got True (bool)"),
         ({"epochs": 1.5}, "epochs must be a whole number, got 1.5 (float)"),
         ({"optim.lr": float("nan")}, "optim.lr must be a finite number, got nan"),
         ({"precision": "bf61"}, "precision must be one of fp32, bf16, got 'bf61'; did you mean 'bf16'?"),
         ({"method": "lejapa"}, "method must be a known method, got 'lejapa'; did you mean 'lejepa'?"),
         ({"data.name": "cifar01"}, "data.name must be a known dataset, got 'cifar01'; did you mean 'cifar10'?"),
-        ({"views.flip": 1.5}, "views.flip is a probability in [0, 1], got 1.5; 0 turns it off"),
         ({"views.hue": 0.6}, "views.hue is a jitter strength in [0, 0.5], got 0.6; 0 turns it off"),
         ({"optim.lr": -1.0}, "optim.lr must be positive, got -1.0; try 1e-3"),
-        (
-            {"method": "rectified_lpjepa", "views.num_global": 3},
-            "views.num_global must be 2 for rectified_lpjepa, got 3",
-        ),
         ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
         ({"views": 3}, "views is not a field of the config"),
     ],
@@ -88,16 +81,6 @@ def test_wrong_values_are_refused_in_one_line(given: dict | list[str], expected:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("section", "value", "expected"),
-    [
-        ("method", "lejepa", "method must be LeJEPA(...) or RectifiedLpJEPA(...) or "),
-        ("views", DataConfig(), "views must be ViewsConfig(...), got DataConfig(name='digits', "),
-    ],
-)
-def test_sections_of_another_type_are_refused_in_one_line(section: str, value: object, expected: str):
-    with pytest.raises(ValueError, match="must be") as caught:
-        dataclasses.replace(DIGITS, **{section: value})
-    assert str(caught.value).startswith(expected)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 200
+def test_a_section_of_another_type_is_refused_in_one_short_line():
+    with pytest.raises(ValueError, match=r"^views must be ViewsConfig\(...\), got DataConfig\(.{,150}$"):
+        dataclasses.replace(DIGITS, views=DataConfig())

@@ -72,16 +72,6 @@ def test_hsic_matches_the_printed_estimator(*, sparse: bool) -> None:
     assert hsic(z).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_hsic_is_0_for_independent_dimensions_and_1_for_the_same() -> None:
-    z = gaussian(2000, 40)
-    assert abs(hsic(z).item()) < 3e-3
-    assert abs(hsic((z - 1).relu()).item()) < 3e-3
-    assert hsic(z[:, :1].repeat(1, 5)).item() == pytest.approx(1, abs=1e-4)
-    squares = torch.stack([z[:, 0], z[:, 0].square()], dim=1)  # uncorrelated, not independent
-    assert abs(np.corrcoef(squares.T)[0, 1]) < 0.1
-    assert hsic(squares).item() > 0.2
-
-
 def test_hsic_ignores_constant_dimensions() -> None:
     z = gaussian(HSIC_ROWS, 3) @ gaussian(3, 3, seed=1)
     alone = torch.zeros(HSIC_ROWS, 2)

@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from jepa_train.evaluation.linear_probe import L2_GRID, Spectrum, fit_logistic, linear_probe
-from jepa_train.evaluation.probes import Labelled, ProbeScore, standardised
+from jepa_train.evaluation.linear_probe import L2_GRID, fit_logistic, linear_probe
+from jepa_train.evaluation.probes import Frozen, Labelled, ProbeScore, spectrum_of, standardised
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def by_numpy(digits: dict[str, Tensor]) -> dict[str, np.ndarray]:
 def probe(data: dict[str, Tensor], *, l2_grid: tuple[float, ...] = L2_GRID) -> ProbeScore:
     xs = standardised(*(data[f"{split}_x"] for split in ("train", "val", "test")))
     train, val, test = (Labelled(x, data[f"{split}_y"]) for x, split in zip(xs, ("train", "val", "test"), strict=True))
-    (score,) = linear_probe([train], val, test, num_classes=10, spectrum=Spectrum.of(train.x), l2_grid=l2_grid)
+    (score,) = linear_probe(Frozen(train=train, val=val, test=test, num_classes=10), [train], l2_grid=l2_grid)
     return score
 
 
@@ -45,7 +45,7 @@ def test_logistic_fit_equals_scikit_learn(digits: dict[str, Tensor], l2: float) 
     reference = LogisticRegression(C=1 / (l2 * len(y)), solver="newton-cholesky", tol=1e-10).fit(x, y.numpy())
     start = torch.zeros(10, x.shape[1] + 1, dtype=torch.float64)
     x = torch.tensor(x)
-    weight = fit_logistic(x, y, l2=l2, start=start, spectrum=Spectrum.of(x), max_iter=1000, tolerance=1e-9)
+    weight = fit_logistic(x, y, l2=l2, start=start, spectrum=spectrum_of(x), max_iter=1000, tolerance=1e-9)
     np.testing.assert_allclose(weight[:, :-1].numpy(), reference.coef_, atol=1e-3)
     bias = weight[:, -1].numpy()  # free up to a constant
     np.testing.assert_allclose(bias - bias.mean(), reference.intercept_ - reference.intercept_.mean(), atol=1e-3)
@@ -64,17 +64,6 @@ def test_linear_probe_scores_as_scikit_learn_over_the_same_grid(digits: dict[str
     assert [found.val, found.test] == pytest.approx(scores[best], abs=2 / 300)
 
 
-def test_linear_probe_ignores_scale_shift_and_dead_dimensions(digits: dict[str, Tensor]) -> None:
-    plain = probe(digits)
-    noise = torch.Generator().manual_seed(0)
-    moved = dict(digits)
-    for name, rounding in (("train_x", 1e-7), ("val_x", 1e-4), ("test_x", 1e-4)):
-        x = digits[name] * 1e-3 + 0.5
-        dead = 0.3 + rounding * torch.randn(len(x), 7, generator=noise)
-        moved[name] = torch.cat([x, dead], dim=1)
-    assert probe(moved).test == pytest.approx(plain.test, abs=0.005)
-
-
 def test_many_dead_dimensions_have_a_spectrum_too() -> None:
     """Seven rarely active dimensions of 64, as at mu = -3: fp32's eigh gave NaN, or gave up, in one draw of ten."""
     draws = torch.Generator().manual_seed(0)
@@ -83,6 +72,6 @@ def test_many_dead_dimensions_have_a_spectrum_too() -> None:
         for alive in torch.randperm(64, generator=draws)[:7]:
             x[torch.randperm(4500, generator=draws)[:20], alive] = 1
         (x,) = standardised(x)
-        spectrum = Spectrum.of(x)
+        spectrum = spectrum_of(x)
         moments = spectrum.axes @ torch.diag(spectrum.variances) @ spectrum.axes.T
         torch.testing.assert_close(moments, x.T @ x / len(x), atol=1e-5, rtol=0)

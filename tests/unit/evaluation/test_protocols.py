@@ -11,9 +11,8 @@ import torch
 from jepa_train.config.flat import unflatten
 from jepa_train.config.names import PROTOCOL_NAMES
 from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL_BY_PROTOCOL
-from jepa_train.evaluation.linear_probe import Spectrum, linear_probe
-from jepa_train.evaluation.probes import Labelled
-from jepa_train.evaluation.protocols import PROTOCOLS, Frozen, shots_of
+from jepa_train.evaluation.probes import Frozen, Labelled
+from jepa_train.evaluation.protocols import PROTOCOLS, shots_of
 
 
 def frozen(*, per_class: int = 120, noise: float = 1.0) -> Frozen:
@@ -52,25 +51,6 @@ def test_a_config_may_name_every_protocol_and_no_other() -> None:
     assert ON_VAL_BY_PROTOCOL.keys() == PROTOCOLS.keys() | {"finetune"} == {*PROTOCOL_NAMES}
 
 
-def test_kshot_is_the_linear_probe_on_each_draw() -> None:
-    data = frozen()
-    found = PROTOCOLS["kshot"](data)
-    scaled = data.standardised
-    draws = [shots_of(scaled.train.labels, 5, draw=draw) for draw in range(5)]
-    scores = linear_probe(
-        [Labelled(scaled.train.x[rows], scaled.train.labels[rows]) for rows in draws],
-        scaled.val,
-        scaled.test,
-        num_classes=3,
-        spectrum=Spectrum.of(scaled.train.x),
-    )
-    on_test = torch.tensor([score.test for score in scores], dtype=torch.float64)
-    assert found["test/shot5_top1"] == pytest.approx(on_test.mean().item())
-    assert found["test/shot5_top1_std"] == pytest.approx(on_test.std().item())
-    assert found["test/shot5_top1_std"] > 0
-    assert found["test/shot1_top1"] < found["test/shot100_top1"]
-
-
 def test_shots_are_balanced_nested_and_depend_on_the_draw() -> None:
     labels = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 2] * 5)
     one, three, other = (shots_of(labels, shots, draw=draw) for shots, draw in ((1, 0), (3, 0), (3, 1)))
@@ -83,11 +63,10 @@ def test_shots_are_balanced_nested_and_depend_on_the_draw() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("linear,kn", "probe.protocols must list known protocols, got 'kn'; did you mean 'knn'?"),
-        ("knn, linear,knn", "probe.protocols must name each protocol once, got 'knn, linear,knn'; drop the others"),
+        ("linear,kn", r"probe.protocols must list known protocols, got 'kn'; did you mean 'knn'\?$"),
+        ("knn, linear,knn", "probe.protocols must name each protocol once, got 'knn, linear,knn'; drop the others$"),
     ],
 )
 def test_wrong_protocol_lists_are_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match="protocols") as error:
+    with pytest.raises(ValueError, match=message):
         unflatten({"probe.protocols": text})
-    assert str(error.value) == message

@@ -48,17 +48,6 @@ def test_means_and_series_match_the_exponentials_written_out(form, knots, shape)
     np.testing.assert_allclose(made.series(coefficients.to(made.means().device)).cpu(), series, atol=3e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_nan_affects_its_own_column_only(form):
-    x = draw("x", 2, 5, 3)
-    x[1, 2, 0] = float("nan")
-    affected = torch.zeros(2, 3, dtype=torch.bool)
-    affected[1, 0] = True
-    means = make(form, x, KNOTS[0]).means().cpu()
-    assert torch.equal(means.isnan().all(0), affected)
-    assert torch.equal(means.isnan().any(0), affected)
-
-
 def test_a_cpu_and_float64_use_the_eager_form():
     assert isinstance(waves(torch.zeros(3, 2), KNOTS[0]), EagerWaves)
     assert isinstance(waves(torch.zeros(3, 2, dtype=torch.float64, device=DEVICE), KNOTS[0]), EagerWaves)

@@ -1,9 +1,7 @@
-"""Sliced Wasserstein distance and its gradient against sorting under autograd.
+"""Sliced Wasserstein distance and its gradient against sorting under autograd; chunks and threads of rank matching.
 
 Run: python -m pytest tests/unit/losses/test_sliced_wasserstein.py
 """
-
-import math
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranks import draw
 
+from jepa_train.losses import rank_matching
 from jepa_train.losses import sliced_wasserstein as module
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import unit_slices
@@ -66,14 +65,13 @@ def test_equal_rows_have_the_plain_forms_value_and_total_gradient():
     torch.testing.assert_close(gradient[::2].sum(0), exact[::2].sum(0), rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38])
-def test_samples_that_are_not_finite_propagate(value, dtype):
-    z, target = draw("z", 9, 6).to(dtype), draw("target", 9, 6).to(dtype)
-    z[4] = value
-    loss = sliced_wasserstein(z.requires_grad_(), target, unit_slices(6, 8, 0))
-    loss.backward()
-    assert loss.isfinite().item() == (dtype == torch.float64 and math.isfinite(value))
+def test_chunks_and_threads_change_no_difference_by_rank(monkeypatch):
+    x, y = draw("x", 50, 2, 31).float(), draw("y", 50, 2, 31).float()
+    whole = rank_matching.differences_by_rank(x.clone(), y.clone())
+    monkeypatch.setattr(rank_matching, "_CHUNK", 200)  # four rows, and two in the last chunk
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(rank_matching.differences_by_rank(x.clone(), y.clone()), whole)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

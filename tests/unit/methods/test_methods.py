@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from jepa_train.methods import METHODS
-from jepa_train.methods.base import Step
+from jepa_train.methods.base import Step, check_views
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -60,23 +60,18 @@ def test_draws_depend_on_step_and_seed_alone(name: str) -> None:
     ],
 )
 def test_unsupported_views_are_refused(name: str, views: tuple[int, int], message: str) -> None:
-    METHODS[name]().check_views(2, 0)
+    check_views(METHODS[name](), 2, 0)
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        METHODS[name]().check_views(*views)
+        check_views(METHODS[name](), *views)
 
 
 @pytest.mark.parametrize(
     ("name", "field", "value", "message"),
     [
         ("lejepa", "lamb", 1.5, "lamb is a convex weight in [0, 1], got 1.5; "),
-        ("lejepa", "lamb", float("nan"), "lamb must be a finite number, got nan"),
         ("lejepa", "num_knots", 1, "num_knots must be at least 2, got 1; "),
-        ("lejepa", "t_max", 0.0, "t_max must be positive, got 0.0; "),
         ("lejepa", "domain", "full", "domain must be one of symmetric, half, got 'full'"),
         ("rectified_lpjepa", "p", 0.001, "p must be at least 0.01, got 0.001; "),
-        ("rectified_lpjepa", "mu", -2e6, "mu must lie in [-1e+06, 1e+06], got -2000000.0; "),
-        ("rectified_lpjepa", "sigma_mode", "ng", "sigma_mode must be one of gn, rgn, got 'ng'; "),
-        ("rectified_lpjepa", "lamb_inv", -1.0, "lamb_inv must not be negative, got -1.0; "),
         ("simclr", "temperature", 0.0, "temperature must be positive, got 0.0; the papers use 0.2"),
         ("ncl", "nonneg", "none", "nonneg must be one of relu, rep_relu, got 'none'"),
         ("vicreg", "lamb_cov", -1.0, "lamb_cov must not be negative, got -1.0; the paper uses 1"),

@@ -45,8 +45,6 @@ def test_views_of_zeros_have_cosine_0_and_bounded_gradients():
     loss.backward()
     assert loss.isfinite()
     assert z.grad.abs().max() < 1e3  # functional.normalize's is 1e12
-    alone = torch.zeros(2, 5, 4, dtype=torch.float64)
-    assert nt_xent(alone, temperature=0.2).item() == pytest.approx(math.log(9))  # of 9 others all are alike
 
 
 def test_ncl_is_simclr_with_an_output_activation():

@@ -1,4 +1,4 @@
-"""VICReg: the loss against NumPy's covariance, and its zero.
+"""VICReg: the loss against NumPy's covariance, and in fp32.
 
 Run: python -m pytest tests/unit/methods/test_vicreg.py
 """
@@ -6,11 +6,10 @@ Run: python -m pytest tests/unit/methods/test_vicreg.py
 import numpy as np
 import pytest
 import ranks
-import torch
 
 from jepa_train.methods import VICReg
 from jepa_train.methods.base import Step
-from jepa_train.methods.vicreg import covariance_penalty, variance_hinge
+from jepa_train.methods.vicreg import covariance_penalty
 
 
 def test_the_loss_matches_loops_over_numpys_covariance():
@@ -29,15 +28,6 @@ def test_the_loss_matches_loops_over_numpys_covariance():
     assert terms["variance"].item() == pytest.approx(variance, rel=1e-12)
     assert terms["covariance"].item() == pytest.approx(covariance, rel=1e-10)
     assert loss.item() == pytest.approx(3 * invariance + 5 * variance + 2 * covariance, rel=1e-10)
-
-
-def test_white_equal_views_have_zero_loss():
-    """Orthogonal columns of standard deviation 1, the same in both views."""
-    columns = torch.linalg.qr(ranks.draw("white", 50, 6) - ranks.draw("white", 50, 6).mean(0))[0] * 49**0.5
-    z = torch.stack([columns, columns])
-    assert variance_hinge(z).max() == 0
-    assert covariance_penalty(z).max() < 1e-20
-    assert VICReg()(z, Step(2, 0, 0))[0] < 1e-20
 
 
 def test_covariance_keeps_fp32_when_nearly_white():

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig
-from jepa_train.methods import Activation
 from jepa_train.model.heads import RepReLU, build_predictor, build_projector
 
 
@@ -59,8 +58,3 @@ def test_rep_relu_is_relu_forward_and_gelu_backward() -> None:
     normal = torch.tensor([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.tolist()], dtype=torch.float64)
     density = (-x.detach().square() / 2).exp() / math.sqrt(2 * math.pi)
     torch.testing.assert_close(x.grad, normal + x.detach() * density)  # (x Phi(x))'
-
-
-@pytest.mark.parametrize(("name", "kind"), [("none", nn.Linear), ("relu", nn.ReLU), ("rep_relu", RepReLU)])
-def test_the_projector_ends_in_its_output_activation(name: Activation, kind: type[nn.Module]) -> None:
-    assert isinstance(build_projector(6, ModelConfig(), output_activation=name)[-1], kind)

@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulated_sweep import SimulatedSweep, entry_of
@@ -15,7 +15,6 @@ from simulated_sweep import SimulatedSweep, entry_of
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.searches import SearchState
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
@@ -23,10 +22,7 @@ from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=4)
-SPACE = {
-    "method.lamb": FloatDistribution(0.001, 0.1, log=True),
-    "optim.lr": FloatDistribution(1e-4, 1e-2, log=True),
-}
+SPACE = {"method.lamb": FloatDistribution(0.001, 0.1, log=True), "optim.lr": FloatDistribution(1e-4, 1e-2, log=True)}
 POINT = {"method.lamb": 0.03, "optim.lr": 2e-3}
 SEARCH = Sweep(name="study", purpose="", base=BASE, space=SPACE, trials=12)
 FAIR = dataclasses.replace(
@@ -69,7 +65,6 @@ def test_references_first_then_the_bases_own_point_then_others():
     assert (reference["epochs"], reference["method.num_slices"]) == ("0", "256")
     assert own == {key: str(value) for key, value in flatten(BASE).items()} | {"method.num_slices": "64"}
     assert other == own | {"method.num_slices": "128"}  # the studies take turns
-    assert len(search.entries[search.launched[3].key].params) == len(own)  # complete configs
 
 
 def test_each_end_of_a_candidate_in_terms_of_optuna():
@@ -84,15 +79,6 @@ def test_each_end_of_a_candidate_in_terms_of_optuna():
     assert [trial.state for trial in trials] == [complete, pruned, pruned, pruned, fail]
     assert [trial.values for trial in trials] == [[0.875], [0.75], None, None, None]
     assert [trial.intermediate_values for trial in trials] == [{1: 0.25, 3: 0.75}] * 2 + [{}] * 3
-
-
-def test_tpe_keeps_away_from_where_runs_diverge():
-    """Reported as failures, 15 to 20 of 20 would be there, in a half of the space."""
-    sweep = dataclasses.replace(SEARCH, trials=40)
-    search = SimulatedSweep(sweep, lambda config: reports(config)[: 1 if config.optim.lr > 1e-3 else None])
-    search.run()
-    ends = [entry.status for entry in search.entries.values()]
-    assert ends[-10:].count("diverged") <= 6
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
@@ -119,13 +105,11 @@ def test_a_fair_ablation_killed_at_every_step_runs_no_cell_twice(lanes: int):
         finished = [c for c in point.candidates if c.entry.status == "finished"]
         best = max(finished, key=lambda candidate: quality(candidate.cell.config))
         assert point.best is best.cell
-        assert point.state is SearchState.DONE
-        assert {c.cell.config.seed for c in point.candidates} == {0}
+        assert best.entry.params["method.num_slices"] == slices
         shared = best.entry.params | {"seed": ""}
         winners = [entry for entry in search.entries.values() if entry.params | {"seed": ""} == shared]
-        assert sorted(entry.params["seed"] for entry in winners) == ["0", "1", "2"]
-        assert {entry.status for entry in winners} == {"finished"}
-        assert best.entry.params["method.num_slices"] == slices
+        ends = sorted((entry.params["seed"], entry.status) for entry in winners)
+        assert ends == [("0", "finished"), ("1", "finished"), ("2", "finished")]
     assert search.epochs == sum(entry.epoch for entry in search.entries.values() if entry.role == "cell") + 1
 
 
@@ -137,7 +121,7 @@ def test_the_searches_of_a_fair_ablation_begin_alike():
 
 
 def test_seeds_of_another_winner_run_after_more_trials():
-    base = dataclasses.replace(BASE, optim=dataclasses.replace(BASE.optim, lr=1e-4))
+    base = dataclasses.replace(BASE, optim=dataclasses.replace(BASE.optim, lr=1e-4))  # far from the best
     sweep = dataclasses.replace(SEARCH, base=base, trials=3, seeds=(0, 1), sampler="random")
     search = SimulatedSweep(sweep, reports)
     search.run()
@@ -153,6 +137,22 @@ def test_seeds_of_another_winner_run_after_more_trials():
     assert not search.plan().todo
 
 
+def test_confirmations_that_are_done_are_recorded_when_their_candidate_is_the_best_again():
+    """They are not suggested again, and the list of a launch with more trials begins without them."""
+
+    def best_at_base(config: TrainConfig) -> list[dict[str, float]]:
+        good = float(config.method.lamb == BASE.method.lamb)
+        return [report | {"val/probe_top1": good} for report in reports(config)]
+
+    search = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), best_at_base)
+    search.run()
+    (confirmation,) = search.plan().searches[0].confirmations
+    search.sweep, search.launched, search.recorded = dataclasses.replace(search.sweep, trials=3), [], []
+    search.run()
+    assert confirmation not in search.launched
+    assert {*search.recorded} == {confirmation.key}
+
+
 def test_a_search_without_a_finished_candidate_says_so_and_ends():
     sweep = dataclasses.replace(FAIR, trials=2)
     search = SimulatedSweep(sweep, lambda config: reports(config) if config.method.num_slices == 128 else [])
@@ -161,41 +161,6 @@ def test_a_search_without_a_finished_candidate_says_so_and_ends():
     assert search.notes == [line]
     assert search.plan().todo == 0
     assert sum(entry.params["seed"] != "0" for entry in search.entries.values()) == 2
-
-
-def test_the_searcher_waits_for_the_last_candidates_before_the_winners_seeds():
-    search = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), reports, lanes=2)
-    searcher = search.run(turns=0)
-    assert isinstance(searcher.suggest("a"), dict)
-    assert isinstance(searcher.suggest("b"), dict)
-    assert searcher.suggest("c") is None
-    searcher.on_trial_complete("a", {"status": "finished", "val/probe_top1": 0.5})
-    assert searcher.suggest("c") is None
-    searcher.on_trial_complete("b", {"status": "finished", "val/probe_top1": 0.75})
-    assert isinstance(searcher.suggest("c"), dict)
-    assert searcher.suggest("d") == Searcher.FINISHED
-    first, second, confirmation = (cell.config for cell in search.launched)
-    assert confirmation == dataclasses.replace(second, seed=1)
-    assert first != second
-
-
-def test_confirmations_that_are_done_are_recorded_when_their_candidate_is_the_best_again():
-    """They are not suggested again, and the list of a launch with more trials begins without them."""
-
-    def best_at_base(config: TrainConfig) -> list[dict[str, float]]:
-        good = config.method.lamb == BASE.method.lamb
-        return [report | {"val/probe_top1": 0.9 if good else 0.1} for report in reports(config)]
-
-    search = SimulatedSweep(dataclasses.replace(SEARCH, trials=2, seeds=(0, 1)), best_at_base)
-    search.run()
-    (confirmation,) = search.plan().searches[0].confirmations
-    search.sweep = dataclasses.replace(search.sweep, trials=3)
-    assert confirmation not in search.plan().known
-    search.recorded.clear()
-    search.launched.clear()
-    search.run()
-    assert confirmation not in search.launched
-    assert set(search.recorded) == {confirmation.key}
 
 
 def test_nothing_is_suggested_while_the_first_price_is_awaited():
@@ -217,46 +182,25 @@ def test_after_the_first_cell_that_is_not_admitted_nothing_is_launched():
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "qmc", "random"])
 def test_a_finite_space_ends_with_each_of_its_points_once(sampler: str):
-    space = {
-        "method.num_slices": CategoricalDistribution([64, 128, 256, 512]),
-        "method.lamb": FloatDistribution(0.1, 0.1),
-    }
+    space = {"method.num_slices": IntDistribution(64, 256, step=64), "method.lamb": FloatDistribution(0.1, 0.1)}
     sweep = dataclasses.replace(SEARCH, base=dataclasses.replace(BASE, epochs=1), space=space, trials=9)
     search = SimulatedSweep(dataclasses.replace(sweep, sampler=sampler), reports)
     search.run()
-    assert sorted(int(entry.params["method.num_slices"]) for entry in search.entries.values()) == [64, 128, 256, 512]
+    assert sorted(int(entry.params["method.num_slices"]) for entry in search.entries.values()) == [64, 128, 192, 256]
     assert len(search.launched) == 4
 
 
-def test_a_base_outside_the_space_is_not_proposed():
-    base = dataclasses.replace(BASE, method=dataclasses.replace(BASE.method, lamb=0.5))
-    search = SimulatedSweep(dataclasses.replace(SEARCH, base=base, trials=1), reports)
-    search.run()
-    (entry,) = search.entries.values()
-    assert 0.001 <= float(entry.params["method.lamb"]) <= 0.1
-
-
 def test_a_warm_start_knows_the_finished_cells_that_differ_in_the_point_alone():
-    def elsewhere(status: str = "finished", **changes: float) -> Entry:
-        cell = make_cell(SEARCH, BASE, POINT | {key.replace("_", ".", 1): value for key, value in changes.items()})
+    def elsewhere(key: str, value: float, status: str = "finished") -> Entry:
+        cell = make_cell(SEARCH, BASE, POINT | {key: value})
         return entry_of(cell, status, epoch=4, metrics={"val/probe_top1": 0.875})
 
-    warm = [
-        elsewhere(),
-        elsewhere(optim_weight_decay=0.5),  # another base
-        elsewhere(method_lamb=0.5),  # outside the space
-        elsewhere(seed=1),
-        elsewhere("diverged", method_lamb=0.04),
-        elsewhere("running", method_lamb=0.05),
-    ]
+    others = {"optim.weight_decay": 0.5, "method.lamb": 0.5, "seed": 1}  # of another base; outside the space; not 0
+    warm = [elsewhere("seed", 0), elsewhere("method.lamb", 0.04, "diverged"), *map(elsewhere, others, others.values())]
     search = SimulatedSweep(dataclasses.replace(SEARCH, warm_start=("other",)), reports, warm=warm)
-    assert [(trial.params, trial.value) for trial in known(search)] == [
-        ({"method.lamb": 0.03, "optim.lr": 2e-3}, 0.875)
-    ]
+    assert [(trial.params, trial.value) for trial in known(search)] == [(POINT, 0.875)]
     assert search.plan().total == 12  # its own
-    search.run()
-    assert len(search.entries) == 12
-    fair = SimulatedSweep(FAIR, reports, warm=[elsewhere(method_num_slices=128)])
+    fair = SimulatedSweep(FAIR, reports, warm=[elsewhere("method.num_slices", 128)])
     assert [len(known(fair, study)) for study in (0, 1)] == [0, 1]  # each knows its own grid point's
 
 
@@ -269,9 +213,8 @@ def test_several_objectives_reach_optuna_together_and_in_their_directions():
     search = SimulatedSweep(dataclasses.replace(SEARCH, objective=goals, sampler="nsga2"), two)
     (point,) = search.run().searches
     assert [direction.name for direction in point.sampler.study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    trials = known(search)
-    assert {trial.state for trial in trials} == {TrialState.FAIL, TrialState.COMPLETE}  # a score is missing
-    assert {trial.state for trial in trials if trial.params["optim.lr"] > 2e-3} == {TrialState.FAIL}
-    complete = [trial for trial in trials if trial.values]
-    assert [trial.values[1] for trial in complete] == [trial.params["method.lamb"] for trial in complete]
+    for trial in known(search):
+        lacks = trial.params["optim.lr"] > 2e-3  # a score is missing
+        assert trial.state is (TrialState.FAIL if lacks else TrialState.COMPLETE)
+        assert lacks or trial.values[1] == trial.params["method.lamb"]
     assert search.plan().searches[0].best is None

@@ -9,10 +9,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.methods import RectifiedLpJEPA
-from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
 
@@ -25,12 +24,8 @@ def make(**fields: object) -> Sweep:
 
 
 def test_grid_times_seeds_with_references_first():
-    sweep = make(
-        base=RECTIFIED,
-        grid={"method.p": [1, 2.0], "method.mu": [0.0, -1.0]},
-        seeds=(4, 5),
-        references=({"epochs": 0},),
-    )
+    grid = {"method.p": [1, 2.0], "method.mu": [0.0, -1.0]}
+    sweep = make(base=RECTIFIED, grid=grid, seeds=(4, 5), references=({"epochs": 0},))
     cells = fixed_cells(sweep, RECTIFIED)
     assert [cell.role for cell in cells] == ["reference"] + ["cell"] * 8
     assert [(cell.config.method.p, cell.config.method.mu, cell.config.seed) for cell in cells[1:]] == [
@@ -46,44 +41,28 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
     assert flatten(cell.config) == flatten(dataclasses.replace(TrainConfig(), seed=7))
 
 
-def test_an_image_folder_that_is_not_there_is_refused(tmp_path):
-    base = TrainConfig(data=DataConfig(name="image_folder", path=str(tmp_path / "nowhere")))
-    with pytest.raises(ConfigError, match=r"^data\.path"):
-        make_plan(make(base=base), tmp_path / "study.py")
-
-
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"grid": {"method.lamda": [0.1]}}, ("method.lamda", "did you mean 'method.lamb'?")),
         ({"grid": {"method.lamb": [0.1, 1.5]}}, ("method.lamb", "[0, 1]", "1.5")),
-        ({"grid": {"method.lamb": [10**400]}}, ("method.lamb", "below 2**63")),
         ({"grid": {"method.lamb": [0.1, 0.1]}}, ("method.lamb", "each once")),
         ({"grid": {"seed": [0, 1]}}, ("seed", "seeds=(0, 1, 2)")),
-        ({"space": {"optim.lrr": FloatDistribution(1e-4, 1e-2)}, "trials": 2}, ("optim.lrr", "'optim.lr'")),
         ({"space": {"method.lamb": FloatDistribution(0.5, 1.5)}, "trials": 2}, ("method.lamb", "[0, 1]", "1.5")),
         ({"space": {"precision": CategoricalDistribution(["fp32", "fp8"])}, "trials": 2}, ("precision", "fp8")),
         ({"space": {"optim.lr": FloatDistribution(1e-4, 1e-2)}}, ("trials", "0")),
-        (
-            {"grid": {"optim.lr": [1.0]}, "space": {"optim.lr": FloatDistribution(1e-4, 1.0)}, "trials": 1},
-            ("optim.lr", "grid", "space"),
-        ),
         ({"seeds": (0, 0)}, ("seeds", "(0, 0)", "keep one of each")),
-        ({"seeds": ()}, ("seeds", "at least one", "leave it out")),
         ({"grid": {"epochs": []}}, ("grid['epochs']", "at least one", "leave it out")),
         ({"name": "study", "scale": "mini"}, ("name must end in the scale", "'study' at mini", "write name=")),
         ({"workers": 3}, ("global_batch", "128", "3 workers", "129")),
         ({"objective": "val/knn_top"}, ("objective", "'val/knn_top'", "did you mean 'knn_top1'?")),
         ({"objective": "test/probe_top1"}, ("objective", "val", "test/probe_top1")),
         ({"name": "My sweep"}, ("name", "My sweep")),
-        ({"purpose": None}, ("purpose", "text", "None", "docstring", "purpose=__doc__")),
         ({"base": "digits"}, ("base", "TrainConfig(...) or BestOf(...)", "'digits'", "jepa_train.config.presets")),
         ({"references": {"epochs": 0}}, ("references", "tuple", "{'epochs': 0}", "comma")),
-        ({"seeds": (-1,)}, ("seed", "[0, 2**31)", "-1")),
         ({"gpus_per_worker": "measured"}, ("gpus_per_worker", "number", "'measured'", "leave it out")),
         ({"gpus_per_worker": 0.5, "workers": 2}, ("gpus_per_worker", "one worker", "0.5 for 2 workers")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
-        ({"grid": [{"method.lamb": [0.1]}, {}]}, ("grid[1]", "axis")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
     ],
 )
@@ -97,13 +76,3 @@ def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, .
 def test_a_list_serves_as_a_tuple_and_a_whole_number_of_gpus_as_a_number():
     sweep = make(grid={"epochs": range(1, 4)}, seeds=[0, 1], references=[{"epochs": 0}], gpus_per_worker=1)
     assert sweep == make(grid={"epochs": [1, 2, 3]}, seeds=(0, 1), references=({"epochs": 0},), gpus_per_worker=1.0)
-
-
-def test_corners_show_every_value_and_both_ends():
-    space = {"optim.lr": FloatDistribution(0.1, 0.2), "precision": CategoricalDistribution(["fp32", "bf16"])}
-    sweep = make(grid={"epochs": [1, 2, 3]}, space=space, trials=1)
-    assert {key: {point[key] for point in sweep.corners()} for key in sweep.axes} == {
-        "epochs": {1, 2, 3},
-        "optim.lr": {0.1, 0.2},
-        "precision": {"fp32", "bf16"},
-    }

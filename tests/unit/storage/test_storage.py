@@ -14,7 +14,6 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.storage import storage
 from jepa_train.storage.paths import cache_dir
 from jepa_train.storage.storage import StorageError, checkpoints_dir, storage_dir, storage_path
-from sweeps.engine.cluster.folders import probe_error, probe_file
 
 
 @pytest.mark.parametrize("where", ["{tmp}/a b", "file://{tmp}/a%20b", "s3://bucket/a%20b?region=x", "gs://bucket"])
@@ -50,10 +49,7 @@ def test_a_storage_that_does_not_answer_is_asked_again_and_is_not_empty(monkeypa
 
 
 def test_a_locked_folder_is_refused_and_a_bucket_has_no_lock(tmp_path: Path):
-    with (
-        FileLock(tmp_path / "lock"),
-        pytest.raises(StorageError, match=r"^/.* is being written by another process"),
-    ):
+    with FileLock(tmp_path / "lock"), pytest.raises(StorageError, match=r"^/.* is being written by another process"):
         storage_path(tmp_path).lock(0.1)
     for place in (storage_path(tmp_path), storage_path("s3://bucket"), storage_path("/proc/none")):
         with place.lock(0.1):
@@ -64,10 +60,8 @@ def test_a_locked_folder_is_refused_and_a_bucket_has_no_lock(tmp_path: Path):
     ("where", "message"),
     [
         ("ftp://host/x", r"must be a path or begin with s3://bucket, gs://bucket or file:///, got 'ftp://host/x'"),
-        ("s3:///x", r"must be a path or begin with s3://bucket, .*, got 's3:///x'"),
         ("s3:/bucket/x", r"must be a path or begin with s3://bucket, .*, got 's3:/bucket/x'"),
         ("s3://me:hunter2@bucket/x", r"must hold no credentials, got some in 's3://bucket/x'; leave them to the env"),
-        ("s3://me:hunt/er2@bucket/x", r"must hold no credentials, got some in 's3://bucket/x'"),
         ("s3://bucket/x?secret_key=hunter2", r"must hold no credentials, got some in 's3://bucket/x'"),
         ("~nobody-of-that-name/x", r"must be a folder, got '~nobody-of-that-name/x', the home of an unknown user"),
     ],
@@ -93,12 +87,3 @@ def test_the_environment_names_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("JEPA_CACHE", "s3://bucket/x")
     with pytest.raises(ConfigError, match=r"^JEPA_CACHE must be a folder on a disk, got 's3://bucket/x'"):
         cache_dir()
-
-
-def test_machines_that_share_a_folder_see_a_probe_file(tmp_path: Path):
-    folder = storage_path(tmp_path)
-    with probe_file(folder) as name:
-        assert probe_error(str(tmp_path), name) == ""
-        assert probe_error(f"{tmp_path}/other", name) == f"{tmp_path}/other is another folder here"
-    assert probe_error(str(tmp_path), name) == f"{tmp_path} is another folder here"
-    assert folder.names() == []

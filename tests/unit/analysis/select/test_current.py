@@ -27,7 +27,7 @@ RUNS = [
     [
         ({}, "abcefg"),
         ({"grid": [{"method.lamb": [0.1]}], "seeds": [0]}, "afg"),
-        ({"grid": {"method.lamb": [0.1, ""]}, "references": ["g"]}, "aceg"),
+        ({"grid": [{"method.lamb": [0.1, ""]}], "references": ["g"]}, "aceg"),
         ({"grid": [{"method.lamb": ["0.2"]}, {"method.lamb": [1e-1]}], "seeds": [1], "references": []}, "c"),
     ],
 )

@@ -43,19 +43,6 @@ def test_the_hypervolume_is_the_number_of_unit_cubes_below_the_points(goals: int
 
 
 @pytest.mark.parametrize(
-    ("points", "reference", "directions", "volume"),
-    [
-        ([(3, 1), (2, 2), (1, 3)], (1, 1), ("max", "max"), 1),  # two of them lie on the reference's edges
-        ([(0.9, 0.2)], (0.5, 1.0), ("max", "min"), 0.4 * 0.8),
-        ([(0.4, 0.2)], (0.5, 1.0), ("max", "min"), 0),  # worse than the reference in one goal
-        ([], (0, 0), ("max", "max"), 0),
-    ],
-)
-def test_hypervolumes_by_hand(points: list, reference: tuple, directions: tuple, volume: float) -> None:
-    assert hypervolume(points, reference, directions) == pytest.approx(volume)
-
-
-@pytest.mark.parametrize(
     ("points", "directions", "index"),
     [
         ([(0.0, 10.0), (0.8, 9.0), (1.0, 0.0)], ("max", "max"), 1),

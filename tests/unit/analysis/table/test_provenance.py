@@ -55,6 +55,3 @@ def test_the_command_line_writes_all_of_it(store: str, tmp_path: Path, capsys: p
     assert names == {f"lejepa_sigreg_time-against-paper.{ending}" for ending in ("md", "tex", "html", "csv")}
     assert main(["demo_lejepa", "--store", store, "--against-paper"]) == 2
     assert capsys.readouterr().err.startswith("error: no published number of demo_lejepa is known; there are some of")
-    with pytest.raises(SystemExit):
-        main(["demo_lejepa", "seeds", "--store", store])
-    assert "one table at a time, got 'seeds' too" in capsys.readouterr().err

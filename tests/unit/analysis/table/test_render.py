@@ -1,18 +1,14 @@
-"""Markdown, LaTeX, HTML and CSV of the same frames.
+"""Markdown, LaTeX and HTML of the same frames. tests/unit/test_golden.py has CSV.
 
 Run: python -m pytest tests/unit/analysis/table/test_render.py
 """
-
-import csv
-import io
 
 import pandas as pd
 import pytest
 from latex import check_latex
 
-from analysis import tables
 from analysis.table.cells import Quantity, TableCell
-from analysis.table.render import render, to_csv, to_html, to_latex, to_markdown
+from analysis.table.render import to_html, to_latex, to_markdown
 
 TWO = Quantity(label="a_b", metric="test/x", direction="max", spec=".2f")
 
@@ -92,27 +88,3 @@ def test_html_is_ascii_and_escaped() -> None:
     assert "<td>diverged</td><td>0.10 (n=1, 1 running)</td>" in text
     assert '<th class="l">z &amp; z</th>' in text
     assert text.endswith('<p class="sweep">&lt;3</p>')
-
-
-def test_csv_of_a_grid_is_long_and_exact(store: str) -> None:
-    found = tables.find_table("demo_rectified_lpjepa", store)
-    runs = found.load(store)
-    lines = csv.DictReader(io.StringIO(found.finish(runs).render("csv")))
-    rows = {(row["quantity"], row["p"], row["mu"]): row for row in lines}
-    assert len(rows) == 4 * 2 * 3
-    assert rows["non-zero, measured", "1.0", "0.0"] == {
-        **{"quantity": "non-zero, measured", "p": "1.0", "mu": "0.0"},
-        **{"mean": "0.61234", "std": "", "n": "1", "status": "finished"},
-        "run_ids": runs.set_index("cell_key").loc["r10", "run_id"],
-    }
-    assert rows["non-zero, measured", "1.0", "-1.0"]["mean"] == ""
-    assert rows["non-zero, measured", "1.0", "-1.0"]["status"] == "1 diverged"
-    assert rows["non-zero, measured", "2.0", "0.5"]["status"] == "1 missing"
-
-
-def test_csv_of_a_list_has_one_line_per_row() -> None:
-    frame = pd.DataFrame(
-        {"lr": [1e-5], "top-1": [TableCell((1 / 3,))], "none": [TableCell()]}, index=pd.Index([1], name="rank")
-    )
-    assert to_csv(frame) == f"rank,lr,top-1,none\n1,1e-05,{1 / 3!r},"
-    assert render(frame, "csv", title="T", notes=["N"]) == to_csv(frame)

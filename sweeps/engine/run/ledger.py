@@ -4,8 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
@@ -13,8 +12,9 @@ from mlflow.entities import Metric, RunTag
 from analysis.store.cell_list import to_tags
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
+from sweeps.engine.plan.describe import experiment_tags, plan_files
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import Cell, data_facts
-from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
 from sweeps.engine.store.mlflow_client import Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
@@ -47,16 +47,11 @@ class _Progress:
         self.before, self.started, self.devices = self.device_seconds, time.monotonic(), devices
 
 
+@dataclass(eq=False)
 class Ledger:
     """Writes one sweep's experiment. After its construction no method waits for the store or raises its failures.
 
     Args:
-        source: the sweep's file.
-        known: what the store has of the sweep, by cell key.
-        roles: the roles of the sweep's fixed cells, by cell key.
-        cells: the keys of the cells that the sweep asks for so far, in the order of the plan.
-        tags: of the experiment: the facts of the sweep that analysis needs.
-        files: artifacts of the sweep's own run, name -> text.
         note: takes a line for the user; called in another thread.
         publish: returns the sweep's table as Markdown, after cells have ended; called in another thread.
         products: returns further artifacts of the sweep's own run, name -> content, at the end; called there too.
@@ -65,46 +60,36 @@ class Ledger:
         MlflowException: the store cannot be reached now.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        source: Path,
-        *,
-        known: Mapping[str, Entry],
-        roles: Mapping[str, str],
-        cells: Iterable[str],
-        tags: Mapping[str, str],
-        files: Mapping[str, str],
-        note: Callable[[str], object],
-        publish: Callable[[], str],
-        products: Callable[[], Mapping[str, str | bytes]] = dict,
-    ) -> None:
-        self._purpose = sweep.purpose.strip()
-        self._code = {"workers": str(sweep.workers), **code_tags(source)}
-        self._scale = {"scale": sweep.scale} if sweep.scale else {}
-        self._note = note
-        self._publish = publish
-        self._products = products
+    plan: Plan
+    _: KW_ONLY
+    note: Callable[[str], object]
+    publish: Callable[[], str]
+    products: Callable[[], Mapping[str, str | bytes]] = dict
+
+    def __post_init__(self) -> None:
+        plan, sweep, code = self.plan, self.plan.sweep, code_tags(self.plan.file)
+        self._code = {"workers": str(sweep.workers), **code}
         self._publish_at = 0.0
         self._stale = False  # the table
         self.table = ""  # the latest, as Markdown
         self._progress = {
-            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in known.items()
+            key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch)
+            for key, entry in plan.entries.items()
         }
-        self._cells = dict.fromkeys(cells)
+        self._cells = dict.fromkeys(cell.key for cell in plan.known)
         self._cell_tags = to_tags(self._cells)
         self._client, experiment = open_experiment(sweep.name)
-        for name, text in (hidden(dict(tags)) | self._cell_tags).items():
+        for name, text in (hidden(experiment_tags(plan)) | self._cell_tags).items():
             if experiment.tags.get(name) != text:
                 self._client.set_experiment_tag(experiment.experiment_id, name, text)
-        for key, role in roles.items():  # a reference of yesterday may be a cell of today's grid
-            if key in known and known[key].role != role:
-                self._client.set_tag(known[key].run_id, "role", role)
-        run_ids = {key: entry.run_id for key, entry in known.items()}
-        self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, note)
-        self._queue = WriteQueue(self._writer, sweep.name, note=note, flushed=self._publish_table)
-        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code_tags(source)}}
-        self._put(new=new, status="FINISHED", files=files)
+        for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
+            if cell.key in plan.entries and plan.entries[cell.key].role != cell.role:
+                self._client.set_tag(plan.entries[cell.key].run_id, "role", cell.role)
+        run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
+        self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
+        self._queue = WriteQueue(writer=self._writer, sweep=sweep.name, note=self.note, flushed=self._publish_table)
+        new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code}}
+        self._put(new=new, status="FINISHED", files=plan_files(plan))
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
@@ -129,11 +114,10 @@ class Ledger:
         """
         self.record_cells([cell.key])
         self._progress.setdefault(cell.key, _Progress()).run_on(devices)
-        data, facts = cell.config.data, data_facts(cell.config.data)
+        data, scale = cell.config.data, {"scale": self.plan.sweep.scale} if self.plan.sweep.scale else {}
         new = {
             "label": cell.label,
-            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **self._scale}
-            | (facts.tags if facts else {}),
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale, **_data_tags(cell)},
             "params": {key: str(value) for key, value in flatten(cell.config).items()},
             "dataset": {
                 "name": data.name,
@@ -207,13 +191,15 @@ class Ledger:
         if not closing and not (self._stale and began >= self._publish_at):
             return
         try:
-            self.table = self._publish()
-            self._put(description=shortened(f"{self._purpose}\n\n{escape_html(self.table)}"))  # the UI renders it
+            self.table = self.publish()
+            self._put(
+                description=shortened(f"{self.plan.sweep.purpose.strip()}\n\n{escape_html(self.table)}")
+            )  # the UI renders it
             self._stale = False
             if closing:
-                self._writer.keep(hidden(self._products()))
+                self._writer.keep(hidden(self.products()))
         except Exception as error:  # noqa: BLE001 (an error in a user's table or figure must lose no metrics)
-            self._note(f"tables and figures cannot be made now: {root_cause(error)}")
+            self.note(f"tables and figures cannot be made now: {root_cause(error)}")
         now = time.monotonic()
         self._publish_at = now + 19 * (now - began)
 
@@ -240,6 +226,11 @@ def replay_offline_queue(sweep: str) -> int:
         file.unlink()
         count += len(operations)
     return count
+
+
+def _data_tags(cell: Cell) -> dict[str, str]:
+    """The facts about the images that a cell is trained on, not of its transfer sets."""
+    return next((facts.tags for facts in data_facts(cell.config) if facts.path == cell.config.data.path), {})
 
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
