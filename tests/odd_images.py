@@ -42,10 +42,10 @@ def oriented(orientation: int) -> Image.Exif:
     return exif
 
 
-def write_deep_colour(path: Path) -> None:
-    """A PNG of 16 bits per channel, which Pillow cannot write."""
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in (65535 * COLOUR).round())
-    header = struct.pack(">IIBBBBB", 24, 16, 16, 2, 0, 0, 0)
+def write_deep_png(path: Path, values: np.ndarray) -> None:
+    """A PNG of 16 bits per channel, which Pillow cannot write: (16, 24, 2) grey and alpha, or (16, 24, 3) color."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", 24, 16, 16, {2: 4, 3: 2}[values.shape[2]], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
@@ -54,6 +54,13 @@ def write_deep_colour(path: Path) -> None:
             for name, data in chunks
         )
     )
+
+
+def write_grey_alpha(path: Path) -> None:
+    """12 bits in 16, the left half transparent."""
+    alpha = np.full((16, 24), 65535)
+    alpha[:, :12] = 0
+    write_deep_png(path, np.stack([(4095 * RAMP).round(), alpha], axis=2))
 
 
 def write_frames(path: Path) -> None:
@@ -81,7 +88,9 @@ IMAGES: dict[str, Write] = {
     "ints.tif": lambda path: grey((RAMP * 100_000 - 500).astype(np.int32)).save(path),
     "floats.tif": lambda path: grey(RAMP.astype(np.float32)).save(path),
     "floats.pfm": lambda path: grey((RAMP * 9 - 3).astype(np.float32)).save(path),
-    "16_colour.png": write_deep_colour,
+    "16_grey_alpha.png": write_grey_alpha,
+    "16_colour.png": lambda path: write_deep_png(path, (65535 * COLOUR).round()),
+    "16_colour.ppm": lambda path: path.write_bytes(b"P6 24 16 4095\n" + (4095 * COLOUR).astype(">u2").tobytes()),
     "cmyk.jpg": lambda path: rgb().convert("CMYK").save(path),
     "ycbcr.tif": lambda path: rgb().convert("YCbCr").save(path),
     "lab.tif": lambda path: Image.new("LAB", (24, 16), (150, 10, 200)).save(path),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zlib
 from enum import IntFlag
 from functools import cache
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def decode_file(file: str, size: int) -> Decoded:
     pixels, notes, reason = None, Note.CORRUPT, ""
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            pixels, notes = _square(image, size)
+            pixels, notes = _square(image, size, content)
     except UnidentifiedImageError:
         reason = "no known image format"
     except MemoryError:
@@ -100,19 +101,27 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _NOT_DECODED)
 
 
-def _square(image: Image.Image, size: int) -> tuple[np.ndarray, Note]:
-    """(3, size, size) uint8, and the conversions."""
+def _square(image: Image.Image, size: int, content: bytes) -> tuple[np.ndarray, Note]:
+    """(3, size, size) uint8, and the conversions.
+
+    Args:
+        content: of the image's file.
+    """
     notes = Note(0)
     if getattr(image, "is_animated", False):  # before loading, which may close the file
         notes |= Note.FRAMES
-    if image.mode.startswith("RGB") and _raw_mode(image).endswith((";16B", ";16L", ";16N")):
-        notes |= Note.DEEP_COLOUR
+    layout = _layout(image)
     draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
     image.load()
     width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    rgb, converted = _to_rgb(image)
+    if layout == "LA;16B":
+        rgb, converted = _grey_with_alpha(content)
+    else:
+        rgb, converted = _to_rgb(image)
+        if image.mode.startswith("RGB") and layout.endswith((";16B", ";16L", ";16N")):
+            notes |= Note.DEEP_COLOUR
     # crop and resize in one step: the longer side is not rounded to whole pixels
     box = (left, top, left + side, top + side)
     square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box)
@@ -140,39 +149,67 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
     if image.has_transparency_data:
         full = image.convert("RGBA")
         if full.getchannel("A").getextrema() != (255, 255):
-            canvas = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
-            canvas.alpha_composite(full)
-            return canvas.convert("RGB"), Note.TRANSPARENT | Note.ALTERED
+            return _on_white(full), Note.TRANSPARENT | Note.ALTERED
     notes = Note.COLOUR_SPACE if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else Note(0)
     return image.convert("RGB"), notes
 
 
-def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
-    """Grey of more than 8 bits, or of floating point, scaled to 8 bits.
+def _on_white(image: Image.Image) -> Image.Image:
+    canvas = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
 
-    The range that becomes 0 to 255 is the first that holds all finite values: 0 to 1 for floats, then 0 to 255 and the
-    ranges of 10, 12, 14 and 16 bits, else from the smallest value to the largest. NaN is black.
-    """
-    stored = np.asarray(image)
-    values = stored.astype(np.float32)
-    finite = values[np.isfinite(values)] if image.mode == "F" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    ranges = (1, *_RANGES) if image.mode == "F" else _RANGES
-    most = next((most for most in ranges if low >= 0 and high <= most), None)
-    start, length = (low, high - low) if most is None else (0.0, float(most))
-    scaled = np.nan_to_num((values - start) * (255 / (length or 1.0)), nan=0, posinf=255, neginf=0)
-    grey = np.rint(scaled).clip(0, 255).astype(np.uint8)
-    notes = Note(0) if (most, image.mode == "F") == (255, False) else Note.DEEP_GREY | Note.ALTERED
+
+def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
+    """Grey of more than 8 bits, or of floating point."""
+    values = np.asarray(image)
+    grey, same = _scaled(values, image.mode == "F")
+    notes = Note(0) if same else Note.DEEP_GREY | Note.ALTERED
     key = image.info.get("transparency")  # of a PNG: the value that is transparent
-    if isinstance(key, int) and (stored == key).any():
-        grey[stored == key] = _BACKGROUND[0]
+    if isinstance(key, int) and (values == key).any():
+        grey[values == key] = _BACKGROUND[0]
         notes |= Note.TRANSPARENT | Note.ALTERED
     return Image.fromarray(grey).convert("RGB"), notes
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """Layout of the pixels in the file, as RGB;16B; "" if Pillow does not record it."""
-    tiles = getattr(image, "tile", None)
-    args = tiles[0].args if tiles else ""
-    first = args[0] if isinstance(args, tuple) and args else args
+def _grey_with_alpha(content: bytes) -> tuple[Image.Image, Note]:
+    """A PNG of 16-bit grey with alpha, of which Pillow reads the upper 8 bits alone.
+
+    Its four bytes per pixel are read as 8-bit RGBA: in both a PNG is filtered byte by byte, four bytes apart.
+    """
+    header = bytearray(content[:33])  # signature and IHDR, with depth and color type at 24 and 25, and its checksum
+    header[24:26] = 8, 6
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    with Image.open(io.BytesIO(header + content[33:]), formats=("PNG",)) as image:
+        pixels = np.ascontiguousarray(image).view(">u2")  # (H, W, 2)
+    grey, alpha = _scaled(pixels[..., 0], False)[0], np.rint(pixels[..., 1] / 257).astype(np.uint8)
+    merged = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).convert("RGBA")
+    transparent = Note.TRANSPARENT if (alpha < 255).any() else Note(0)
+    return _on_white(merged), Note.DEEP_GREY | Note.ALTERED | transparent
+
+
+def _scaled(values: np.ndarray, is_float: bool) -> tuple[np.ndarray, bool]:
+    """Values (H, W) scaled to 8 bits, and True if that has changed none.
+
+    The range that becomes 0 to 255 is the first that holds all finite values: 0 to 1 for floats, then 0 to 255 and the
+    ranges of 10, 12, 14 and 16 bits, else from the smallest value to the largest. NaN is black.
+    """
+    finite = values[np.isfinite(values)] if is_float else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    ranges = (1, *_RANGES) if is_float else _RANGES
+    most = next((most for most in ranges if low >= 0 and high <= most), None)
+    start, length = (low, high - low) if most is None else (0.0, float(most))
+    factor = np.float32(255 / (length or 1.0))
+    scaled = np.nan_to_num((values.astype(np.float32) - np.float32(start)) * factor, nan=0, posinf=255, neginf=0)
+    return np.rint(scaled).clip(0, 255).astype(np.uint8), most == 255 and not is_float
+
+
+def _layout(image: Image.Image) -> str:
+    """Layout of the pixels in the file by Pillow's name for it, as RGB;16B; "" if Pillow does not record it."""
+    tile = next(iter(getattr(image, "tile", ())), None)
+    if tile is None:
+        return ""
+    first, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    if tile.codec_name.startswith("ppm") and others[0] > 255:  # the largest value in the file
+        return f"{first};16B"
     return first if isinstance(first, str) else ""

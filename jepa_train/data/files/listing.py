@@ -55,6 +55,11 @@ class Listing:
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
+def is_hidden(name: str) -> bool:
+    """True for names that start with a dot, and for folders of operating systems and file servers."""
+    return name.startswith(".") or name in _SYSTEM
+
+
 @dataclass
 class _Walk:
     """A walk through a folder that accounts for every file that it meets.
@@ -120,7 +125,7 @@ class _Walk:
     def _visible(self, path: str) -> "Iterator[os.DirEntry[str]]":
         """Entries of a folder without hidden ones and folders of the operating system, whose files are counted."""
         for entry in os.scandir(f"{self.root}/{path}"):
-            if not entry.name.startswith(".") and entry.name not in _SYSTEM:
+            if not is_hidden(entry.name):
                 yield entry
             elif entry.is_dir(follow_symlinks=False):
                 self.count_below(_join(path, entry.name), HIDDEN)

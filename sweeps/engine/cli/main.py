@@ -145,8 +145,11 @@ def _show_status(sweeps: Named, options: Options) -> int:
 def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.cli.preview import preview, preview_lines
     from sweeps.engine.run.price import price
+    from sweeps.engine.spec.cells import unread_data
 
     note = _printer(Console(stderr=True))
+    for line in unread_data(cell.config for plan in plans if plan for cell in plan.known):
+        note(line)
     facts = [
         preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)

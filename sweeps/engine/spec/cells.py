@@ -13,7 +13,7 @@ from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatt
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import Inventory
 from jepa_train.data.facts import DataFacts, facts_of
-from jepa_train.data.splits import read_images
+from jepa_train.data.splits import identify, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
@@ -122,6 +122,17 @@ def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
     if changed:
         _CHECKED.clear()
     return changed
+
+
+def unread_data(configs: Iterable[TrainConfig]) -> list[str]:
+    """A line on each data of these cells that a launch has to read before it knows the cells for certain."""
+    found = (identify(data)[1] for data in dict.fromkeys(config.data for config in configs))
+    return [
+        f"{each.unread:,} images have not been read on this machine or may have changed since; if a launch finds other "
+        "content than before, its cells are others"
+        for each in found
+        if each.unread
+    ]
 
 
 def data_facts(config: TrainConfig) -> list[DataFacts]:

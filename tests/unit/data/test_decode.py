@@ -68,11 +68,12 @@ CONVERTED = {
     "grey_clear.png": Note.TRANSPARENT,
     **dict.fromkeys(("16.png", "12_in_16.tif", "16_packed.tiff", "16.pgm", "16.jp2"), Note.DEEP_GREY),
     **dict.fromkeys(("ints.tif", "floats.tif", "floats.pfm"), Note.DEEP_GREY),
+    "16_grey_alpha.png": Note.DEEP_GREY | Note.TRANSPARENT,
     "turned.jpg": Note.TURNED,
     "turned.png": Note.TURNED,
 }
 COUNTED = {
-    "16_colour.png": Note.DEEP_COLOUR,
+    **dict.fromkeys(("16_colour.png", "16_colour.ppm"), Note.DEEP_COLOUR),
     **dict.fromkeys(("cmyk.jpg", "ycbcr.tif", "lab.tif"), Note.COLOUR_SPACE),
     **dict.fromkeys(("frames.gif", "frames.png", "frames.tif", "frames.webp"), Note.FRAMES),
     **dict.fromkeys(("bad_exif.jpg", "bad_exif.webp"), Note.BAD_EXIF),
@@ -139,6 +140,9 @@ def test_12_bit_and_16_bit_files_of_a_picture_are_equal(tmp_path):
     for most in (4095, 65535):
         deep(most).save(tmp_path / f"{most}.png")
     ramp = np.rint(255 * RAMP[:, 4:20])
+    IMAGES["16_grey_alpha.png"](tmp_path / "alpha.png")
+    assert np.abs(decode_file(str(tmp_path / "alpha.png"), 16).pixels[:, :, 8:] - ramp[:, 8:]).max() <= 1
+    assert (decode_file(str(tmp_path / "alpha.png"), 16).pixels[:, :, :8] == 255).all()
     for most in (4095, 65535):
         assert np.abs(decode_file(str(tmp_path / f"{most}.png"), 16).pixels - ramp).max() <= 1
 

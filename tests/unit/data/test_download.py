@@ -60,6 +60,12 @@ def test_images_by_url_are_those_of_the_folder(kind: str, photos: Path):
     assert [copy.is_dir() for copy in copies()] == [True]
 
 
+def test_an_archive_without_splits_may_have_a_folder_around_the_classes(photos: Path):
+    (photos / "train").rename(photos / "insects")
+    around = shutil.make_archive(str(photos.parent / "around"), "zip", photos, "insects")
+    assert identity(around) == identity(photos / "insects")
+
+
 def test_a_changed_source_is_copied_again_by_the_next_process(photos: Path):
     before = identity("s3://bucket/photos")
     shutil.copy(photos / "train" / "ant" / "0.png", photos / "train" / "ant" / "9.png")
