@@ -16,6 +16,7 @@ VERSION = 3
 _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this multiple of the final size
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels
 _RANGES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # largest values of the bit depths of cameras
+_PHOTOMETRIC = 262  # tag of a TIFF
 _NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})  # by other programs, or not at all
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -165,6 +166,8 @@ def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
     values = np.asarray(image)
     grey, same = _scaled(values, image.mode == "F")
     notes = Note(0) if same else Note.DEEP_GREY | Note.ALTERED
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # a TIFF in which 0 is white, which Pillow leaves as it is
+        grey, notes = 255 - grey, notes | Note.DEEP_GREY | Note.ALTERED
     key = image.info.get("transparency")  # of a PNG: the value that is transparent
     if isinstance(key, int) and (values == key).any():
         grey[values == key] = _BACKGROUND[0]

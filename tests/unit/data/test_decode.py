@@ -147,6 +147,12 @@ def test_12_bit_and_16_bit_files_of_a_picture_are_equal(tmp_path):
         assert np.abs(decode_file(str(tmp_path / f"{most}.png"), 16).pixels - ramp).max() <= 1
 
 
+def test_deep_grey_of_which_0_is_white_is_inverted(tmp_path):
+    deep(4095).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    found = decode_file(str(tmp_path / "a.tif"), 16).pixels
+    assert np.abs(found - np.rint(255 * (1 - RAMP[:, 4:20]))).max() <= 1
+
+
 def test_transparent_pixels_are_white(tmp_path):
     half_clear().save(tmp_path / "a.png")
     half_clear("LA").save(tmp_path / "b.png")
