@@ -29,7 +29,7 @@ def identify(config: DataConfig) -> tuple[DataConfig, Inventory]:
     """
     with _data_errors(config):
         inventory = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
-        return _identified(config, inventory), inventory
+        return identified(config, inventory), inventory
 
 
 def read_images(config: DataConfig, *, keep: bool) -> tuple[DataConfig, Inventory]:
@@ -48,51 +48,10 @@ def read_images(config: DataConfig, *, keep: bool) -> tuple[DataConfig, Inventor
         inventory = DATASETS[config.name].read(path, size, config.on_corrupt == "skip")
         if inventory.content:
             remember_first(inventory.fingerprint, inventory.content)
-        return _identified(config, inventory), inventory
+        return identified(config, inventory), inventory
 
 
-@functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
-@config_errors()  # for example a corrupt image, which identify does not see
-def load_splits(config: DataConfig) -> Splits:
-    """The splits of a config. Val depends on val_frac and on no seed: every run of a data set has the same.
-
-    All callers of this process share the result; never write into it.
-
-    Raises:
-        ConfigError: the data is missing or malformed, or is not what config.fingerprint and config.content name.
-        StorageError: its storage does not answer.
-    """
-    if config.fingerprint:
-        identify(config)
-    path = local_folder(config.path, download=config.download)
-    source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
-    if config.fingerprint:
-        _identified(config, source.inventory)
-    train, val, test = partition(config, source.train.labels)
-    return Splits(
-        train=source.train.take(train),
-        val=source.train.take(val),
-        test=source.train.take(test) if len(test) else source.test,
-        classes=source.classes,
-        skipped=source.inventory.skipped,
-    )
-
-
-def partition(config: DataConfig, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions of train, val and, for data without a test split, test among images with these labels (N,).
-
-    Raises:
-        ValueError: too few images for a split of every class.
-    """
-    rest, test = torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
-    if config.test_frac:
-        rest, test = stratified_split(labels, config.test_frac, purpose=f"test {config.split_seed}")
-    rest = rest[_sample(labels[rest], config.train_images)]
-    train, val = stratified_split(labels[rest], config.val_frac, purpose="val")
-    return rest[train], rest[val], test
-
-
-def _identified(config: DataConfig, inventory: Inventory) -> DataConfig:
+def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
     """The config with the identity of these files.
 
     Raises:
@@ -120,6 +79,47 @@ def _identified(config: DataConfig, inventory: Inventory) -> DataConfig:
                 "and data.fingerprint out to use them as they are"
             )
     return replace(config, fingerprint=found, content=content)
+
+
+@functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
+@config_errors()  # for example a corrupt image, which identify does not see
+def load_splits(config: DataConfig) -> Splits:
+    """The splits of a config. Val depends on val_frac and on no seed: every run of a data set has the same.
+
+    All callers of this process share the result; never write into it.
+
+    Raises:
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint and config.content name.
+        StorageError: its storage does not answer.
+    """
+    if config.fingerprint:
+        identify(config)
+    path = local_folder(config.path, download=config.download)
+    source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
+    if config.fingerprint:
+        identified(config, source.inventory)
+    train, val, test = partition(config, source.train.labels)
+    return Splits(
+        train=source.train.take(train),
+        val=source.train.take(val),
+        test=source.train.take(test) if len(test) else source.test,
+        classes=source.classes,
+        skipped=source.inventory.skipped,
+    )
+
+
+def partition(config: DataConfig, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of train, val and, for data without a test split, test among images with these labels (N,).
+
+    Raises:
+        ValueError: too few images for a split of every class.
+    """
+    rest, test = torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
+    if config.test_frac:
+        rest, test = stratified_split(labels, config.test_frac, purpose=f"test {config.split_seed}")
+    rest = rest[_sample(labels[rest], config.train_images)]
+    train, val = stratified_split(labels[rest], config.val_frac, purpose="val")
+    return rest[train], rest[val], test
 
 
 @contextmanager

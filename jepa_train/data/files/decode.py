@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-# Raise it when files of some kind decode to other pixels, and set Note.ALTERED for these files alone.
+# Raise it when files of some kind decode to other pixels, and give that kind a note and a person as below. Other files
+# keep their digests: only the names of cache and index change.
 VERSION = 3
+_ALTERED_BY = b"decoder 3"  # personalizes the digests of files with Note.ALTERED
 
 _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this multiple of the final size
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels
@@ -33,7 +35,7 @@ class Note(IntFlag):
     """Facts about a decoded file, stored as one number."""
 
     CORRUPT = 1  # no image
-    ALTERED = 2  # this version of the decoder gives other pixels than version 2
+    ALTERED = 2  # version 3 of the decoder gives other pixels than version 2
     TURNED = 4
     TRANSPARENT = 8
     DEEP_GREY = 16
@@ -59,7 +61,7 @@ class Decoded(NamedTuple):
     """One file."""
 
     pixels: np.ndarray | None  # (3, size, size) uint8; None if it is no image
-    digest: int  # 64 bits, of its bytes; with the decoder's version if that alters its pixels
+    digest: int  # 64 bits, of its bytes; with the version of the decoder that altered its pixels
     notes: Note
     reason: str  # why it is no image
 
@@ -90,7 +92,7 @@ def decode_file(file: str, size: int) -> Decoded:
         raise
     except Exception as error:  # noqa: BLE001 (Pillow's plugins raise errors of every kind on damaged files)
         reason = " ".join(str(error).split()) or type(error).__name__
-    person = f"decoder {VERSION}".encode() if notes & Note.ALTERED else b""
+    person = _ALTERED_BY if notes & Note.ALTERED else b""
     digest = hashlib.blake2b(content, digest_size=8, person=person).digest()
     return Decoded(pixels, int.from_bytes(digest, "little"), notes, reason)
 

@@ -13,7 +13,7 @@ from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatt
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import Inventory
 from jepa_train.data.facts import DataFacts, facts_of
-from jepa_train.data.splits import identify, read_images
+from jepa_train.data.splits import identified, identify, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
@@ -113,11 +113,14 @@ def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
     Raises:
         ConfigError, StorageError: as splits.read_images.
     """
-    changed = False
+    changed, read = False, dict[tuple[str, str], Inventory]()
     for data in dict.fromkeys(data for config in configs for data in _data_of(config)):
-        found, inventory = read_images(replace(data, fingerprint="", content=""), keep=keep)
-        _INVENTORIES[data.name, data.path] = inventory
-        changed |= data.fingerprint != "" and found != data
+        unidentified = replace(data, fingerprint="", content="")
+        place = data.name, data.path
+        if place not in read:
+            read[place] = read_images(unidentified, keep=keep)[1]
+        changed |= data.fingerprint != "" and identified(unidentified, read[place]) != data
+    _INVENTORIES.update(read)
     _facts_of_data.cache_clear()
     if changed:
         _CHECKED.clear()

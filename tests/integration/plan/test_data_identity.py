@@ -17,11 +17,12 @@ from jepa_train.config.flat import cell_key
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.files import content
 from jepa_train.data.splits import load_splits
+from sweeps.engine.cli.main import _show_data
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.run.price import seconds_per_epoch
 from sweeps.engine.spec import cells
-from sweeps.engine.spec.cells import read_data
+from sweeps.engine.spec.cells import read_data, unread_data
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import store_uri
@@ -90,6 +91,18 @@ def test_exchanged_images_are_other_cells_and_restored_ones_the_old_cells(
     exchange(folder)
     assert not read(plan()), "a plan takes the content for the first one until it has been read"
     assert (plan().todo, [cell.key for cell in plan().known]) == (0, keys)
+
+
+def test_the_facts_are_printed_once_per_launch(folder: Path, plan: Callable[[], Plan]) -> None:
+    lines: list[str] = []
+    (line,) = unread_data([cell.config for cell in plan().known])
+    assert line.startswith("18 images have not been read on this machine or may have changed since")
+    read(plan())
+    assert unread_data([cell.config for cell in plan().known]) == []
+    shown: set[str] = set()
+    for _ in range(2):
+        _show_data(plan(), shown, lines.append)
+    assert lines == [f"data {folder}: 18 images of 2 classes (train 8, val 4, test 6)"]
 
 
 def test_planning_and_pricing_read_no_image(
