@@ -130,7 +130,6 @@ def kind_of(command: Sequence[str], name: str) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print; record under benchmarks/results unless quick."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.head", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="one trial; never recorded")
     quick = parser.parse_args(words).quick
     lanes = 1 if quick else 4
