@@ -1,4 +1,4 @@
-"""Identity of an image folder's content: an index of its files, and the first content seen under a fingerprint.
+"""Identity of an image folder's content, with an index of its files.
 
 A folder's fingerprint is made of names and sizes, and is known without reading. Its content is a hash of every file's
 bytes, computed while the files are decoded. The index remembers each file's digest by size, times and inode, so that
@@ -23,7 +23,6 @@ from jepa_train.data.cache import ArraySource, cached_array, progress_bar
 from jepa_train.data.files.decode import VERSION, Decoded, Note, decode_file
 from jepa_train.data.files.listing import Listing
 from jepa_train.storage.paths import cache_dir
-from jepa_train.storage.storage import StoragePath, storage_dir
 
 _log = logging.getLogger(__name__)
 _CHUNK = 512  # images that are decoded, and then written, together
@@ -169,24 +168,6 @@ def decoded_images(listing: Listing, size: int, *, skip_corrupt: bool) -> tuple[
     for row, reason in [] if skip_corrupt else facts[_CORRUPT].items():
         raise _corrupt(listing, int(row), reason)
     return pixels, contents
-
-
-def first_content(fingerprint: str) -> str:
-    """The content that was seen first under a fingerprint, by all that share the storage; "" if none has been."""
-    try:
-        return _first(fingerprint).read_bytes().decode()
-    except FileNotFoundError:
-        return ""
-
-
-def remember_first(fingerprint: str, content: str) -> None:
-    """Record the content as the first one under this fingerprint, unless there is one."""
-    if not first_content(fingerprint):
-        _first(fingerprint).write_bytes(content.encode())
-
-
-def _first(fingerprint: str) -> StoragePath:
-    return storage_dir() / "data" / fingerprint
 
 
 def _decode(

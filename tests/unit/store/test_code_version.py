@@ -81,6 +81,11 @@ EDITS: dict[str, tuple[str, Callable[[str], str], dict[tuple[str, ...], bool]]] 
         {("lejepa", "digits", "cifar100"): True, ("lejepa", "digits", "digits_0_4"): False, ("lejepa",): False},
     ),
     "transfer folder": ("data/image_folder.py", append("X = 1\n"), {("lejepa", "digits", "dtd=/dtd"): True}),
+    "decoder": (
+        "data/files/decode.py",
+        append("X = 1\n"),
+        {("lejepa",): False, ("lejepa", "image_folder"): True, ("lejepa", "digits", "dtd=/dtd"): True},
+    ),
     "method added": ("methods/__init__.py", append("from jepa_train.methods import extra\n"), {("lejepa",): False}),
     "data set added": ("data/__init__.py", append("DATASETS['x'] = digits.DIGITS\n"), {("lejepa",): False}),
     "its name": ("config/names.py", append("DATASET_NAMES += ('x',)\n"), {("lejepa",): False}),
