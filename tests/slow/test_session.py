@@ -19,7 +19,8 @@ import dataclasses, sys
 from jepa_train.methods import LeJEPA
 from jepa_train.presets import DIGITS
 from sweeps.engine import Sweep, main
-base = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1, global_batch=256)
+probe = dataclasses.replace(DIGITS.probe, protocols="knn")
+base = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=1, global_batch=256, probe=probe)
 grid = {"method.lamb": [0.02, 0.05], "views.num_global": [2, 4]}
 SWEEP = Sweep(name="study", purpose=__doc__, base=base, grid=grid, seeds=(0, 1), cpus_per_worker=2)
 if __name__ == "__main__":
