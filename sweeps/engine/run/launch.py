@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from analysis.store.runs import load_runs
+from analysis.runs import load_runs
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import cell_fields, flatten

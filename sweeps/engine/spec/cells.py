@@ -2,20 +2,24 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
-from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatten
+from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, unflatten
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
 
-_CHECKED: dict[Any, DataConfig] = {}  # model, views and data of a config -> the data, identified
+_CHECKED: dict[Any, DataConfig] = {}  # identification, model, views and data of a config -> the data, identified
+Identify = Callable[[TrainConfig], DataConfig]
+_IDENTIFY: ContextVar[Identify] = ContextVar("identify", default=lambda config: preflight(config).data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +41,14 @@ class Cell:
         return {"cell_key": self.key, **flatten(self.config)}
 
     @property
+    def setting(self) -> str:
+        """The label without the seed."""
+        return setting_of(self.label, self.config.seed)
+
+    @property
     def group(self) -> str:
-        """The label without the seed, equal for the cells to average."""
-        return self.label.removesuffix(f"seed={self.config.seed}").rstrip() or "base"
+        """A name that is equal for the cells to average, and for no others: two settings may have one label."""
+        return f"{self.setting} ({group_key(self.config)})"
 
 
 def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
@@ -88,11 +97,22 @@ def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
 
 def preflighted(config: TrainConfig) -> TrainConfig:
     """The config after preflight, which runs once for all configs with the same encoder, views and images."""
-    key = (config.model, config.views, config.data)
+    identify = _IDENTIFY.get()
+    key = (identify, config.model, config.views, config.data)
     if key not in _CHECKED:
-        _CHECKED[key] = preflight(config).data
+        _CHECKED[key] = identify(config)
     data = _CHECKED[key]
     return config if config.data == data else dataclasses.replace(config, data=data)
+
+
+@contextmanager
+def identified_by(identify: Identify) -> Iterator[None]:
+    """Within the block, cells have the data of this function, in place of a preflight, which needs the images."""
+    token = _IDENTIFY.set(identify)
+    try:
+        yield
+    finally:
+        _IDENTIFY.reset(token)
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
@@ -103,6 +123,11 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
         fields.pop("data.fingerprint", None)
     return fields
+
+
+def setting_of(label: str, seed: int | str) -> str:
+    """A cell's label without its seed; "base" if nothing else varies."""
+    return label.removesuffix(f"seed={seed}").rstrip() or "base"
 
 
 def label_of(point: Mapping[str, Any]) -> str:
