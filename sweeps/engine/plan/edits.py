@@ -39,14 +39,17 @@ class Edits:
 def edits_of(plan: Plan) -> Edits:
     """The edits since the last launch that recorded its cells; none without one.
 
-    Cells that a search has started stay its own as long as they are points of it.
+    Cells that a search has started stay its own as long as they are points of it. Cells that it has still to choose,
+    and those that it chose without beginning them, are neither new nor dropped.
     """
-    if plan.last.requested is None:
+    last = plan.last
+    if last.requested is None:
         return Edits()
-    known = {cell.key for cell in plan.known} | _points_of_searches(plan)
-    unborn = {*plan.last.requested} - plan.entries.keys() - {entry.key for entry in plan.last.others}
-    dropped = {*plan.last.requested} - known - (unborn if plan.searches else set())
-    return Edits(new=max(0, plan.total - (plan.last.total - len(dropped))), dropped=len(dropped))
+    kept = {cell.key for cell in plan.known} | _points_of_searches(plan)
+    if last.searched:
+        kept |= {*last.requested} - plan.entries.keys() - {entry.key for entry in last.others}
+    dropped = len({*last.requested} - kept)
+    return Edits(new=max(0, plan.total - (last.total - dropped)), dropped=dropped)
 
 
 def edits_in_store(
@@ -78,9 +81,10 @@ def _points_of_searches(plan: Plan) -> set[str]:
     return {
         entry.key
         for entry in plan.entries.values()
-        if entry.params.get("seed") in seeds
+        if entry.role == "cell"
+        and entry.params.get("seed") in seeds
         and grid_point_of(sweep, entry.params) in points
-        and point_of(sweep.space, entry.params) is not None
+        and point_of(sweep.space, entry.params, plan.base) is not None
     }
 
 

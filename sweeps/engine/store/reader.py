@@ -68,11 +68,13 @@ class LastLaunch:
     Args:
         requested: keys of the cells that it asked for; None without such a list.
         total: number of its cells, including those that its searches had still to choose.
+        searched: it had searches.
         others: runs of cells of another base, and runs of a cell that another run replaces.
     """
 
     requested: tuple[str, ...] | None = None
     total: int = 0
+    searched: bool = False
     others: tuple[Entry, ...] = ()
 
 
@@ -163,7 +165,8 @@ def ledger_of(
     others = [*others, *(entry for entry in cells if entry.key not in entries)]
     requested = recorded_cells(experiment.tags)
     total = int(experiment.tags.get("sweep.total", len(requested or ())))
-    return entries, LastLaunch(requested=requested, total=total, others=tuple(others))
+    searched = bool(json.loads(experiment.tags.get("sweep.searched", "[]")))
+    return entries, LastLaunch(requested=requested, total=total, searched=searched, others=tuple(others))
 
 
 def _origin(file: Path) -> Path:

@@ -15,11 +15,11 @@ from stores import START, StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
+from analysis.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, sweeps_in
 from analysis.select.selection import current
 from analysis.store.cell_list import recorded_cells, to_tags
 from analysis.store.export import write_export
 from analysis.store.mlflow_sql import SCHEMA
-from analysis.store.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, sweeps_in
 
 ODD = 'odd, "sweep" ±'
 GOALS = [{"metric": "val/probe_top1"}]

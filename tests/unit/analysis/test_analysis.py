@@ -15,9 +15,9 @@ from made_runs import as_search, made_runs
 
 from analysis import tables
 from analysis.__main__ import main
+from analysis.runs import load_runs, store_uri
 from analysis.select.objectives import goals_of
 from analysis.store.frames import typed
-from analysis.store.runs import load_runs, store_uri
 from analysis.table.cells import Quantity
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
