@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
+from analysis.select.selection import tags_of
+from analysis.store.cell_list import is_edited
 from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
@@ -27,6 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except (NothingToShow, NoFolder, UnknownTable, NothingPublished) as error:
         sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
+    if options.name:  # the listing ends in it
+        sys.stderr.write(f"store: {shown(options.store)}\n")
     sys.stdout.write(f"{text}\n")
     return 0
 
@@ -58,7 +62,12 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 
 def _table(options: argparse.Namespace) -> str:
     found = find_table(options.name, options.store, options.scale)
-    built = found.finish(found.load(options.store))
+    runs = found.load(options.store)
+    for tags in (tags_of(own) for _, own in runs.groupby("sweep", sort=False)):
+        if is_edited(tags):
+            file = tags["sweep.file"]
+            sys.stderr.write(f"{file}: edited since the launch of which this table shows the cells; see its --status\n")
+    built = found.finish(runs)
     published = options.against_paper
     text = against_paper(found.name, built, options.format) if published else built.render(options.format)
     if options.output is None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.store.cell_list import file_digest
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
 from sweeps.engine.plan.plan import Plan
@@ -18,6 +19,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
     base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
     return {
         "sweep.file": str(plan.file),
+        **({"sweep.digest": digest} if (digest := file_digest(plan.file)) else {}),
         **({"sweep.name": sweep.study, "sweep.scale": sweep.scale} if sweep.scale else {}),
         "sweep.kind": sweep.kind,
         "sweep.axes": json.dumps(sweep.axes),

@@ -37,7 +37,11 @@ def edits_after(sweep: Sweep, edit: Mapping[str, Any], begun: int, *, unborn: in
     entries = [entry_of(cell, metrics={"val/probe_top1": cell.config.method.lamb}) for cell in cells]
     known = plan_of(sweep, entries)
     listed = [cell.key for cell in known.known if cell in cells or not sweep.space or known.unknown == 0]
-    last = LastLaunch(requested=(*listed, *(f"{number:016}" for number in range(unborn))), total=known.total, searched=bool(sweep.space))
+    last = LastLaunch(
+        requested=(*listed, *(f"{number:016}" for number in range(unborn))),
+        total=known.total,
+        searched=bool(sweep.space),
+    )
     kept = [entry for entry in entries if "base" not in edit]
     others = tuple(entry for entry in entries if "base" in edit)
     edited = dataclasses.replace(plan_of(dataclasses.replace(sweep, **edit), kept, **rules))
