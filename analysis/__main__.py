@@ -29,8 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except (NothingToShow, NoFolder, UnknownTable, NothingPublished) as error:
         sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
-    if options.name:  # the listing ends in it
-        sys.stderr.write(f"store: {shown(options.store)}\n")
+    if options.name in _COMMANDS:
+        _name_store(options)
     sys.stdout.write(f"{text}\n")
     return 0
 
@@ -70,6 +70,8 @@ def _table(options: argparse.Namespace) -> str:
     built = found.finish(runs)
     published = options.against_paper
     text = against_paper(found.name, built, options.format) if published else built.render(options.format)
+    if found.sweeps:
+        _name_store(options)
     if options.output is None:
         return text
     folder = Path(options.output)
@@ -78,6 +80,11 @@ def _table(options: argparse.Namespace) -> str:
         files.append(folder / f"{file_name(found.label)}-against-paper.{'tex' if form == 'latex' else form}")
         files[-1].write_text(f"{against_paper(found.name, built, form)}\n", encoding="utf-8")
     return "\n".join([text, "", *map(str, files)])
+
+
+def _name_store(options: argparse.Namespace) -> None:
+    """Name the store that was read; the listing ends in it."""
+    sys.stderr.write(f"store: {shown(options.store)}\n")
 
 
 def _report(options: argparse.Namespace) -> str:
