@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from mlflow.entities import Experiment
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
+from jepa_train.train.preflight import CheckedData
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.searches import grid_point_of
-from sweeps.engine.spec.cells import Identify, changed, fixed_cells, grid_points, identified_by, preflighted
+from sweeps.engine.spec.cells import CheckData, changed, data_checked_by, fixed_cells, grid_points, preflighted
 from sweeps.engine.spec.search_space import point_of
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.reader import Entry, best_config, ledger_of
@@ -63,7 +64,7 @@ def edits_in_store(
     if experiment is None:
         return Edits()
     try:
-        with identified_by(_identities(sweep, experiment, runs[0])):
+        with data_checked_by(_recorded_data(sweep, experiment, runs[0])):
             base = preflighted(best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base)
             entries, last = ledger_of(sweep, base, experiment, runs)
             plan = Plan(sweep, base, tuple(fixed_cells(sweep, base)), entries, rules=rules, last=last)
@@ -88,18 +89,23 @@ def _points_of_searches(plan: Plan) -> set[str]:
     }
 
 
-def _identities(sweep: Sweep, experiment: Experiment, cells: Sequence[Entry]) -> Identify:
+def _recorded_data(sweep: Sweep, experiment: Experiment, cells: Sequence[Entry]) -> CheckData:
     """The data of a config with the identity that the store has for its name and path; as it is if it has none.
 
     The path may be another on this machine, so it does not count unless the sweep varies it.
     """
     recorded = [json.loads(experiment.tags.get("sweep.base", "{}")), *(entry.params for entry in cells)]
     names = ("data.name", "data.path") if "data.path" in sweep.axes else ("data.name",)
-    known = {tuple(params.get(name) for name in names): params.get("data.fingerprint", "") for params in recorded}
+    known = {
+        tuple(params.get(name) for name in names): {
+            name: params.get(f"data.{name}", "") for name in ("fingerprint", "content")
+        }
+        for params in recorded
+    }
 
-    def identify(config: TrainConfig) -> DataConfig:
+    def check(config: TrainConfig) -> CheckedData:
         flat = flatten(config)
-        found = known.get(tuple(str(flat[name]) for name in names), "")
-        return replace(config.data, fingerprint=config.data.fingerprint or found)
+        identity = known.get(tuple(str(flat[name]) for name in names), {})
+        return CheckedData(config=config.data if config.data.fingerprint else replace(config.data, **identity))
 
-    return identify
+    return check

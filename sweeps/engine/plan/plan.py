@@ -10,7 +10,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, parse, unflatten
 from sweeps.engine.plan.cell_state import Rules, State
 from sweeps.engine.plan.searches import Search, searches_of
-from sweeps.engine.spec.cells import Cell, changed, fixed_cells, preflighted
+from sweeps.engine.spec.cells import Cell, changed, check_sizes, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.reader import Entry, LastLaunch, best_config, find_experiment, read_entries, read_ledger
 
@@ -139,10 +139,11 @@ def make_plan(
     base = resolved_base(sweep, places)
     if places or isinstance(sweep.base, BestOf):  # another base than the one that the sweep was checked with
         sweep.check(base)
-    for point in sweep.corners() if sweep.space else ():
-        changed(base, point)
+    corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
-    fixed, (entries, last) = tuple(fixed_cells(sweep, base)), read_ledger(sweep, base, file)
+    fixed = tuple(fixed_cells(sweep, base))
+    check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
+    entries, last = read_ledger(sweep, base, file)
     return Plan(sweep, base, fixed, entries, rules=rules, file=file, last=last).with_searches(_warm_entries(sweep))
 
 
