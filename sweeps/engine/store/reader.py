@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class LastLaunch:
-    """What a sweep's last launch recorded, besides the cells of the present base.
+    """Last launch of a sweep, as the store has it, besides the cells of the present base.
 
     Args:
         requested: keys of the cells that it asked for; None without such a list.
