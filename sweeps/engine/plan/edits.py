@@ -94,7 +94,7 @@ def _recorded_data(sweep: Sweep, experiment: Experiment, cells: Sequence[Entry])
 
     The path may be another on this machine, so it does not count unless the sweep varies it.
     """
-    recorded = [json.loads(experiment.tags.get("sweep.base", "{}")), *(entry.params for entry in cells)]
+    recorded = [*(entry.params for entry in cells), json.loads(experiment.tags.get("sweep.base", "{}"))]  # last wins
     names = ("data.name", "data.path") if "data.path" in sweep.axes else ("data.name",)
     known = {
         tuple(params.get(name) for name in names): {

@@ -66,7 +66,7 @@ class LastLaunch:
     """Last launch of a sweep, as the store has it, besides the cells of the present base.
 
     Args:
-        requested: keys of the cells that it asked for; None without such a list.
+        requested: keys of the cells that it asked for; None in a store that lacks the list or the number of all cells.
         total: number of its cells, including those that its searches had still to choose.
         searched: it had searches.
         others: runs of cells of another base, and runs of a cell that another run replaces.
@@ -163,10 +163,14 @@ def ledger_of(
         entry.key: entry for entry in cells if entry.role == "reference" or shared.items() <= entry.params.items()
     }
     others = [*others, *(entry for entry in cells if entry.key not in entries)]
-    requested = recorded_cells(experiment.tags)
-    total = int(experiment.tags.get("sweep.total", len(requested or ())))
-    searched = bool(json.loads(experiment.tags.get("sweep.searched", "[]")))
-    return entries, LastLaunch(requested=requested, total=total, searched=searched, others=tuple(others))
+    if "sweep.total" not in experiment.tags:
+        return entries, LastLaunch(others=tuple(others))
+    return entries, LastLaunch(
+        requested=recorded_cells(experiment.tags),
+        total=int(experiment.tags["sweep.total"]),
+        searched=experiment.tags.get("sweep.searched") != "[]",
+        others=tuple(others),
+    )
 
 
 def _origin(file: Path) -> Path:
