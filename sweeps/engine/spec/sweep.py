@@ -156,11 +156,10 @@ class Sweep:
                     f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
                     f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by val/probe_top1",
                 )
-        for point in self.corners() if self.early_stopping else ():
-            first, epochs = self.early_stopping.first, unflatten(point, base=base).epochs
+        for epochs in (unflatten(point, base=base).epochs for point in self.corners()):
             require(
-                first < epochs,
-                f"early_stopping must judge before the last epoch, got Asha(first={first}) for cells of {epochs} "
+                self.early_stopping is None or self.early_stopping.first < epochs,
+                f"early_stopping must judge before the last epoch, got {self.early_stopping} for cells of {epochs} "
                 "epochs; lower first, or leave early_stopping out",
             )
         for key in self.space:
