@@ -65,7 +65,7 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"gpus_per_worker": 0.5, "workers": 2}, ("gpus_per_worker", "one worker", "0.5 for 2 workers")),
         (
             {"early_stopping": Asha(first=100)},
-            ("early_stopping", "Asha(first=100, eta=3)", "100 epochs", "lower first"),
+            ("early_stopping", "Asha(first=100, eta=3)", "100 epochs"),
         ),
         ({"early_stopping": Asha(first=6), "grid": {"epochs": [20, 5]}}, ("before the last epoch", "of 5 epochs")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
