@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jepa_train.base.errors import config_errors
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Inventory
+from jepa_train.data.files.listing import printable
 from jepa_train.data.splits import partition
 
 
@@ -44,7 +45,7 @@ class DataFacts:
         converted = [f"{count:,} {words}" for words, count in self.converted.items()]
         parts += [f"converted: {', '.join(converted)}"] if converted else []
         parts += [f"{self.unread:,} to be read by the next launch"] if self.unread else []
-        return "; ".join(parts)
+        return printable("; ".join(parts))
 
     @property
     def tags(self) -> dict[str, str]:

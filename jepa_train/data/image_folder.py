@@ -9,7 +9,7 @@ import torch
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
 from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
 from jepa_train.data.files.decode import CONVERSIONS, Note
-from jepa_train.data.files.listing import Listing, list_folder
+from jepa_train.data.files.listing import Listing, list_folder, printable
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> L
     _check_classes(listing, contents)
     corrupt = np.flatnonzero(contents.corrupt)
     if len(corrupt):
-        first = listing.files[corrupt[0]]
+        first = printable(listing.files[corrupt[0]])
         _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(listing.files), path, first)
     rows = torch.from_numpy(np.flatnonzero(~contents.corrupt))
     labels = torch.from_numpy(listing.labels)[rows]
@@ -73,9 +73,9 @@ def _check_classes(listing: Listing, contents: Contents) -> None:
         for label in np.unique(listing.labels[part & corrupt]):
             of_class = part & (listing.labels == label)
             if (of_class & ~corrupt).sum() < least:
-                first = listing.files[np.flatnonzero(of_class & corrupt)[0]]
+                first = printable(listing.files[np.flatnonzero(of_class & corrupt)[0]])
                 name = listing.classes[label]
-                folder = f"{split}/{name}" if first.startswith(f"{split}/") else name
+                folder = printable(f"{split}/{name}" if first.startswith(f"{split}/") else name)
                 rule = f"at least {least} images in {folder}/ that can be read"
                 raise ValueError(f"data.path must hold {rule}, got {listing.root!r}, where {first} cannot; replace it")
 

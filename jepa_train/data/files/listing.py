@@ -55,6 +55,11 @@ class Listing:
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
+def printable(text: str) -> str:
+    """Text with the names of files, on one line and in valid Unicode, which a name need not be."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+
+
 def is_hidden(name: str) -> bool:
     """True for names that start with a dot, and for folders of operating systems and file servers."""
     return name.startswith(".") or name in _SYSTEM
@@ -208,4 +213,4 @@ def _join(folder: str, name: str) -> str:
 
 
 def _broken(root: Path, rule: str) -> ValueError:
-    return ValueError(f"data.path must hold {rule}, got {str(root)!r}; {_LAYOUT}")
+    return ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; {_LAYOUT}"))

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/unit/data/test_listing.py
 """
 
+import json
 import os
 import random
 import re
@@ -174,6 +175,21 @@ def test_facts_name_the_first_file_of_each_kind(tmp_path: Path) -> None:
         "val": "2",
         "test": "6",
     }
+
+
+def test_names_that_are_no_text_are_used_and_printed_on_one_line(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos")
+    for name in (b"\xff\n.png", b"\xfe\n.\xfd"):
+        IMAGES["plain.png"](folder / "plain.png")
+        (folder / "plain.png").rename(folder / "train" / "ant" / os.fsdecode(name))
+    config = folder_config(folder)
+    facts = facts_of(*read_images(config, keep=True))
+    assert facts is not None
+    assert facts.sizes == {"train": 9, "val": 4, "test": 6}
+    assert "1 *.\\udcfd (train/ant/\\udcfe\\n.\\udcfd)" in str(facts)
+    assert str(facts).encode().count(b"\n") == 0
+    assert json.loads(facts.tags["data.not_used"]) == {"*.\udcfd": 1}
+    assert len(load_splits(config).train) == 9
 
 
 def test_a_folder_without_splits_is_split_by_a_seed(tmp_path: Path) -> None:
