@@ -15,7 +15,7 @@ from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
 from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
 
-_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--output DIR]
+_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
        python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
 
 
@@ -39,6 +39,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--scale", choices=SCALE_NAMES, default="", help="by default the only one in the store")
     add("--sweep", default="", metavar="SWEEP", help="the sweep of a figure, if not its own")
     add("--format", choices=FORMATS, default="md")
+    add("--bare", action="store_true", help="LaTeX without its float: the tabular alone, with comments")
     add("--against-paper", action="store_true", help="the published numbers next to ours")
     files = "output folder: a table in all formats, with its provenance; for an export also a URL"
     add("--output", metavar="DIR", help=files)
@@ -49,6 +50,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     if options.name != "export" and is_url(options.output or ""):
         output = shown(options.output)
         parser.error(f"--output must be a folder of this machine, got {output!r}; only export writes to a URL")
+    if options.bare and options.format != "latex" and not options.output:
+        parser.error("--bare is for LaTeX; add --format latex")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
     if options.name in ("report", "figure") and len(options.of) != 1:
@@ -59,15 +62,17 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 def _table(options: argparse.Namespace) -> str:
     found = find_table(options.name, options.store, options.scale)
     built = found.finish(found.load(options.store))
-    published = options.against_paper
-    text = against_paper(found.name, built, options.format) if published else built.render(options.format)
+    published, bare = options.against_paper, options.bare
+    text = built.render(options.format, bare=bare)
+    if published:
+        text = against_paper(found.name, built, options.format, bare=bare)
     if options.output is None:
         return text
     folder = Path(options.output)
-    files = write_table(built, found.label, folder, store=options.store)
+    files = write_table(built, folder, store=options.store, bare=bare)
     for form in FORMATS if published else ():
         files.append(folder / f"{file_name(found.label)}-against-paper.{'tex' if form == 'latex' else form}")
-        files[-1].write_text(f"{against_paper(found.name, built, form)}\n", encoding="utf-8")
+        files[-1].write_text(f"{against_paper(found.name, built, form, bare=bare)}\n", encoding="utf-8")
     return "\n".join([text, "", *map(str, files)])
 
 
