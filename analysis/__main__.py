@@ -16,7 +16,7 @@ from analysis.table.render import FORMATS
 from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
-       python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
+       python -m analysis report SWEEP | export [SWEEP ...] | figure [NAME] [--sweep SWEEP]"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -54,7 +54,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         parser.error("--bare is for LaTeX; add --format latex")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
-    if options.name in ("report", "figure") and len(options.of) != 1:
+    fewest = {"report": 1, "figure": 0}.get(options.name)
+    if fewest is not None and not fewest <= len(options.of) <= 1:
         parser.error(f"{options.name} needs one name, got {' '.join(options.of) or 'none'}")
     return options
 
@@ -92,10 +93,14 @@ def _export(options: argparse.Namespace) -> str:
 
 
 def _figure(options: argparse.Namespace) -> str:
-    from analysis.figures import write_figure
+    from analysis import figures
 
+    if not options.of:
+        drawings = [*map(figures.find, figures.names())]
+        rows = [(one.name, one.sweep or "--sweep SWEEP", one.description) for one in drawings]
+        return _aligned(rows)
     sweep = "_".join(filter(None, [options.sweep, options.scale])) if options.sweep else ""
-    files = write_figure(options.of[0], options.store, _folder(options), scale=options.scale, sweep=sweep)
+    files = figures.write_figure(options.of[0], options.store, _folder(options), scale=options.scale, sweep=sweep)
     return "\n".join(map(str, files))
 
 
@@ -122,9 +127,12 @@ def _listing(options: argparse.Namespace) -> str:
         tabled |= {*sweeps, *scales}
     about = f"a sweep without a table of its own: its trials ({GENERIC})"
     rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
+    return "\n".join([_aligned(rows), "", where])
+
+
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows]
-    return "\n".join([*text, "", where])
+    return "\n".join(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {"report": _report, "export": _export, "figure": _figure}

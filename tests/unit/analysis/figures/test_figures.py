@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from analysis import figures
+from analysis.__main__ import main
 from analysis.figures.draw import UnknownFigure
 from analysis.figures.style import series
 from analysis.store.runs import NothingToShow, load_runs, sweeps_in
@@ -171,6 +172,16 @@ def test_an_unknown_figure_or_sweep_is_an_error_of_one_line(papers: str, tmp_pat
         figures.write_figure("lambda_views", papers, tmp_path, scale="lab")
     with pytest.raises(UnknownTable, match=r"the scales mini, small"):
         figures.write_figure("accuracy_sparsity", "docs/results/store", tmp_path)
+
+
+def test_the_command_line_lists_the_figures(papers: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["figure", "--store", papers]) == 0
+    rows = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == figures.names()
+    assert ["lambda_views", "lejepa_lambda_views"] in [row[:2] for row in rows]
+    with pytest.raises(SystemExit):
+        main(["figure", "curves", "study"])
+    assert "figure needs one name, got curves study" in capsys.readouterr().err
 
 
 def test_series_differ_in_grey_and_by_marker():
