@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from analysis.figures.points import TOP1, groups_by_views, lacking
 from analysis.figures.style import HOLLOW, log_axis, panels, printable
@@ -35,7 +36,10 @@ def draw(runs: pd.DataFrame) -> Figure:
             _scatter(axes, group, score, norm)
             axes.set_xlabel(f"{LOSS} / lamb^{score.alpha:g}" + (" (best alpha)" if score is group.best else ""))
         row[0].set_ylabel("\n".join(filter(None, [printable(group.name), "test top-1 (%)"])))
-    figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
+    bar = figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
+    ticks = sorted(lamb.unique()) if lamb.nunique() <= 8 else [lamb.min(), lamb.max()]
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     hollow = [pair for axes in places for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     if hollow:
         figure.legend([hollow[0][0]], [hollow[0][1]], loc="outside lower center")

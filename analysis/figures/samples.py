@@ -27,6 +27,8 @@ def draw(runs: pd.DataFrame) -> Figure:
     drawn = [metric for asked in sides.values() for metric in asked]
     table = over_seeds(runs, drawn, keys)
     figure, places = panels(1, len(sides))
+    for axes in places[1:]:
+        axes.sharey(places[0])
     for axes, (side, asked) in zip(places, sides.items(), strict=True):
         for look, (_, row) in zip(series(len(table)), table.iterrows(), strict=True):
             means, spreads = 100 * row[asked].astype(float), 100 * row[[f"{m} std" for m in asked]].astype(float)
@@ -36,8 +38,6 @@ def draw(runs: pd.DataFrame) -> Figure:
                 axes.errorbar(shown, means.iloc[shown], yerr=spreads.iloc[shown], label=name, **look)
         axes.set_xticks(range(len(COUNTS)), COUNTS)
         axes.set(xlabel="labelled images per class", title=side)
-    for axes in places[1:]:
-        axes.sharey(places[0])
     places[0].set_ylabel("test top-1 (%)")
     legend(places[0])
     figure.suptitle(f"mean ± std, {seed_range(table, *drawn)}", fontsize=9)

@@ -112,7 +112,8 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     getattr(axes, f"set_{which}scale")("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    few = LogLocator(subs=(1, 2, 5)) if high < 200 * low else LogLocator(numticks=8)
+    subs = (1, 2, 5) if high < 20 * low else (1, 3) if high < 200 * low else (1,)
+    few = LogLocator(subs=subs, numticks=8)
     axis.set_major_locator(few if high > 5 * low else MaxNLocator(4, steps=[1, 2, 5, 10]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))

@@ -101,6 +101,10 @@ def test_samples_leave_a_gap_for_classes_with_too_few_images(papers: str):
     expected = [[0, 26], [1, 36], [2, 46], [3, 56], [6, 80]]  # 100 and 1000 were not measured
     assert errorbars(frozen)["resnet18"] == pytest.approx(np.array(expected))
     assert errorbars(tuned)["levit_128"] == pytest.approx(np.array([[0, 10], [6, 90]]))
+    low, high = frozen.get_ylim()
+    assert tuned.get_ylim() == (low, high)
+    assert low < 10
+    assert high > 90
 
 
 def test_curves_are_means_over_seeds_and_name_the_best_that_finished(papers: str):

@@ -18,6 +18,7 @@ import pytest
 from made_runs import as_search, made_runs
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from analysis import figures
 from analysis.figures import study
@@ -109,6 +110,7 @@ def test_nothing_warns(sweep: str, caplog: pytest.LogCaptureFixture, monkeypatch
         for figure in found.values():
             with styled():
                 figure.draw_without_rendering()
+            assert not [text for text in figure.findobj(Text) if "mathdefault" in text.get_text()]
     assert caplog.messages == []
     assert found
     for name, figure in found.items():
