@@ -1,4 +1,4 @@
-"""LaTeX of tables: float and bare tabular, symbols, footnote marks, size. tests/slow/test_latex.py compiles it.
+"""LaTeX of tables: float and bare tabular, symbols, footnote marks, size. tests/slow/test_pdflatex.py compiles it.
 
 Run: python -m pytest tests/unit/analysis/table/test_latex.py
 """

@@ -1,6 +1,6 @@
 """LaTeX tables in pdflatex: every table compiles, and the estimate of its width holds.
 
-Run: python -m pytest tests/slow/test_latex.py
+Run: python -m pytest tests/slow/test_pdflatex.py
 """
 
 import re
@@ -73,5 +73,5 @@ def test_every_table_compiles_and_its_width_is_estimated(papers: str, store: str
         name, text = made[number]
         hint = re.search(r"^% about ([\d.]+) in wide", text, re.M)
         if hint:
-            assert 72 * float(hint[1]) == pytest.approx(points, rel=0.1), name
-        assert (points > TEXT_WIDTH) == bool(hint) or points == pytest.approx(TEXT_WIDTH, rel=0.1), name
+            assert 72 * float(hint[1]) == pytest.approx(points, rel=0.15), name
+        assert (points > TEXT_WIDTH) == bool(hint) or points == pytest.approx(TEXT_WIDTH, rel=0.15), name
