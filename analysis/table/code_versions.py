@@ -27,12 +27,12 @@ def code_note(frame: pd.DataFrame, runs: pd.DataFrame) -> str:
         return _commits_note(behind)
     launches = sorted((json.loads(text) for text in column(runs, "sweep.code").dropna().unique()), key=_time)
     present = {own: version for launch in launches for own, version in launch["versions"].items()}
-    old = behind[[_is_outdated(run, present) for run in records_of(behind)]]
-    if not len(old):
+    old = [run for run in records_of(behind) if _is_outdated(run, present)]
+    if not old:
         return ""
-    names = [*dict.fromkeys(column(old, "group").fillna(old["run_name"]))]
+    names = [*dict.fromkeys(map(_label, old))]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    commands = " and ".join(dict.fromkeys(map(_command, records_of(old))))
+    commands = " and ".join(dict.fromkeys(map(_command, old)))
     return (
         f"outdated: {', '.join(names[:_NAMED])}{more} ({len(old)} of {len(behind)} runs are by other code than the "
         f"present); {commands} runs them again"
@@ -54,6 +54,11 @@ def _is_outdated(run: Mapping[str, Any], present: Mapping[str, str]) -> bool:
 
 def _time(launch: Mapping[str, Any]) -> int:
     return int(launch["at"])
+
+
+def _label(run: Mapping[str, Any]) -> str:
+    """The label of a run without its seed."""
+    return str(run["run_name"]).removesuffix(f"seed={run.get('seed')}").rstrip() or "base"
 
 
 def _command(run: Mapping[str, Any]) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from jepa_train.base import checkout
-from jepa_train.config.names import transfer_sets
 from jepa_train.data import DATASETS
 from jepa_train.methods import METHODS
 from sweeps.engine.store.provenance import version_of
@@ -73,7 +72,8 @@ def code_of(fields: Mapping[str, Any]) -> Code:
 
 @cache
 def _code(method: str, data: str, transfer: str) -> Code:
-    sets = [data, *(name if name in DATASETS else "image_folder" for name in transfer_sets(transfer))]
+    others = [word.partition("=")[0].strip() for word in transfer.split(",") if word.strip()]
+    sets = [data, *(name if name in DATASETS else "image_folder" for name in others)]
     rows: list[Any] = [METHODS.get(method), *(DATASETS[name].load for name in sets if name in DATASETS)]
     own = dict.fromkeys(_module_of(row) for row in rows if row is not None)
     trees, packages = _closure([*own, _in_project(_ENTRY)])

@@ -17,7 +17,7 @@ from launches import record
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from analysis.store.runs import load_runs
+from analysis.runs import load_runs
 from analysis.tables import table
 from jepa_train.base import checkout
 from jepa_train.config.presets import DIGITS
@@ -126,8 +126,7 @@ def test_the_session_of_a_user(project: Project) -> None:
     assert line in status_lines(status(LARGE))
     plan = make_plan(LARGE, FILE)
     assert line in preview_lines(preview(LARGE, plan, None))
-    facts = explain(plan, plan.fixed[0].key)
-    assert facts is not None
+    (facts,) = explain(plan, plan.fixed[0].key)
     assert "outdated, the present code is " in facts["why"]
     (kept,) = runs("plan")
     client = MlflowClient(store_uri())

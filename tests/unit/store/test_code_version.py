@@ -113,6 +113,10 @@ def test_the_same_files_have_the_same_version_in_every_place(copy: Path, monkeyp
     assert copy not in of().files
 
 
+def test_a_recorded_cell_of_names_that_are_gone_has_a_version() -> None:
+    assert len(of("gone", "gone", "gone").version) == 16
+
+
 def test_the_packages_that_compute_count_by_their_public_version(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"torch": "2.11.0+cpu", "timm": "1.0.0", "numpy": "2.1", "scikit-learn": "1.6", "pyarrow": "21"}
     monkeypatch.setattr(code_version, "version_of", lambda name: installed[name])

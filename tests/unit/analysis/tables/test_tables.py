@@ -158,7 +158,11 @@ def test_a_note_names_numbers_of_other_code_than_that_of_the_last_launch() -> No
     def runs(name: str, versions: dict[str, str], at: int, **present: str) -> pd.DataFrame:
         def measure(config: dict[str, Any]) -> dict[str, Any]:
             own = config["method"]
-            return half(config) | {"code_version": versions[own], "code_modules": own, "group": f"method={own}"}
+            return half(config) | {
+                "code_version": versions[own],
+                "code_modules": own,
+                "run_name": f"method={own} seed={config['seed']}",
+            }
 
         found = made_runs({"method": ["lejepa", "vicreg"], "global_batch": [32]}, measure, name=name)
         code = json.dumps({"at": at, "versions": present})
