@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Experiment
 
-from analysis.store.sources import NothingToShow, RunSource, open_source
-from analysis.store.uri import store_uri
+from analysis.store.sources import RunSource, open_source
+from analysis.store.uri import NothingToShow, store_uri
 
 __all__ = [
     "NothingToShow",

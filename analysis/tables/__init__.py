@@ -45,7 +45,7 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
         scale: by default the only one in the store.
 
     Raises:
-        UnknownTable: neither, or not at one scale.
+        UnknownTable: neither, or not at one scale. NothingToShow: the store cannot be used.
     """
     known = _known(store)
     if name not in table_names() and "sweep.name" in known.get(name, {}):
@@ -61,6 +61,8 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
     else:
         everything = sorted({*table_names(), *known})
         close = difflib.get_close_matches(sweep, everything, n=1)
+        if not close:
+            sweeps_in(store or store_uri())  # raises where there is no store to look in
         remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
         raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
     within, build = getattr(module, "WITHIN", ()), module.TABLE.build if hasattr(module, "TABLE") else module.build

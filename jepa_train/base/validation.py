@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from jepa_train.base.errors import nearest, require, short_repr
+from jepa_train.base.errors import check_utf8, nearest, require, short_repr
 
 SCHEMA = 1  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=2)`
 
@@ -106,6 +106,8 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
             inside += [error] if type(value) is part or _has_elements(value, part) else []
     if inside:
         raise inside[0]
+    if type(value) is str:
+        check_utf8(value, named=key)
     if kind is float and type(value) is int:
         value = float(value)
     if not _fits(value, origin):

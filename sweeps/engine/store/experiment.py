@@ -4,6 +4,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from analysis.store.mlflow_sql import take_artifacts_along
+from analysis.store.uri import NothingToShow, file_problem, sqlite_file
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.mlflow_client import LONGEST_DESCRIPTION, open_client
 from sweeps.engine.store.reader import find_experiment, store_uri
@@ -12,16 +14,23 @@ from sweeps.engine.store.reader import find_experiment, store_uri
 def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     """A client of the store and the sweep's experiment, created if it is missing.
 
+    Artifacts of a local store are in the results folder, also after it was moved or copied.
+
     Raises:
-        MlflowException: the store cannot be reached.
+        MlflowException: the store cannot be reached; NothingToShow: it cannot be written.
     """
     uri = store_uri()
+    file = sqlite_file(uri)
     results_dir().mkdir(parents=True, exist_ok=True)
     client = open_client(uri)
+    if file is not None:
+        if problem := file_problem(file, writes=True):
+            raise NothingToShow(problem)
+        take_artifacts_along(file, results_dir())
     experiment = find_experiment(sweep)
     if experiment is None:
-        # beside a local store, under results; a server decides for itself
-        artifacts = (results_dir() / "artifacts" / sweep).as_uri() if uri.startswith("sqlite:") else None
+        # under results for a local store; a server decides for itself
+        artifacts = (results_dir() / "artifacts" / sweep).as_uri() if file is not None else None
         try:
             client.create_experiment(sweep, artifact_location=artifacts)
         except MlflowException as error:
