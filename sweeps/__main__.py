@@ -4,7 +4,7 @@ import sys
 
 from analysis.store.uri import NothingToShow
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.parser import refuse
+from sweeps.engine.parser import interrupted, refuse
 
 
 def main(words: list[str]) -> int:
@@ -27,6 +27,8 @@ def main(words: list[str]) -> int:
         return by_name(words)
     except (ConfigError, NothingToShow) as error:
         return refuse(error)
+    except KeyboardInterrupt:  # during the imports
+        return interrupted()
 
 
 if __name__ == "__main__":
