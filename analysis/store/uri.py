@@ -6,7 +6,7 @@ import shlex
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from analysis.store.folders import is_url
 from analysis.store.mlflow_sql import installed_schemas, stored_schema
@@ -69,7 +69,7 @@ def sqlite_uri(file: Path) -> str:
     """The URI of an sqlite file. With the driver's name where a name is quoted: else MLflow makes a quoted folder."""
     check_name(str(file))
     path = str(file.absolute())
-    quoted = path.replace("%", "%25").replace("?", "%3F")
+    quoted = "".join(quote(sign) if sign in "%?" or not sign.isprintable() else sign for sign in path)
     return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
 
 

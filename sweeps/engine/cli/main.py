@@ -52,6 +52,7 @@ def launch(sweeps: Named, options: Options) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     from analysis.store.uri import NothingToShow
+    from sweeps.engine.store.experiment import check_writable_store
     from sweeps.engine.store.mlflow_client import root_cause
     from sweeps.engine.store.reader import shown_uri
 
@@ -74,6 +75,7 @@ def launch(sweeps: Named, options: Options) -> int:
             return _evaluate(sweeps, plans, options, console)
         _check_room(plans)
         check_results_folder(results_dir())
+        check_writable_store()
         check_shared_storage(storage_dir())
         return _run(sweeps, plans, options, console)
     except (ConfigError, StorageError, NothingToShow) as error:

@@ -1,5 +1,7 @@
 """A sweep's MLflow experiment: creation and description."""
 
+import os
+
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
@@ -23,9 +25,8 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     file = sqlite_file(uri)
     results_dir().mkdir(parents=True, exist_ok=True)
     client = open_client(uri)
+    check_writable_store()
     if file is not None:
-        if problem := file_problem(file, writes=True):
-            raise NothingToShow(problem)
         take_artifacts_along(file, results_dir())
     experiment = find_experiment(sweep)
     if experiment is None:
@@ -39,6 +40,17 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
         experiment = find_experiment(sweep)
     assert experiment is not None
     return client, experiment
+
+
+def check_writable_store() -> None:
+    """Refuse an sqlite store that cannot be written; one that is missing is created later.
+
+    Raises:
+        NothingToShow: it cannot.
+    """
+    file = sqlite_file(store_uri())
+    if file is not None and os.path.exists(file) and (problem := file_problem(file, writes=True)):
+        raise NothingToShow(problem)
 
 
 def shortened(description: str) -> str:

@@ -24,6 +24,7 @@ from sweeps.engine.cli.main import main
 from sweeps.engine.cluster import backup
 from sweeps.engine.spec.sweep import Sweep
 
+pytestmark = pytest.mark.usefixtures("priced")
 SWEEP = Sweep(name="study", purpose="A study.", base=DIGITS)
 OLDER = "17e22815139b"  # one of MLflow's earlier revisions
 
