@@ -61,7 +61,7 @@ class Store:
             return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
     def runs(self, sweep: str) -> pd.DataFrame:
-        """See analysis.store.runs.load_runs."""
+        """See analysis.store.runs.all_runs."""
         experiment = self._experiment(sweep)
         with self._answering():
             records = read_records(self.client, experiment.experiment_id, self._uri)
@@ -149,9 +149,8 @@ class Export:
         """One of a sweep's files, if its digest is that in sweep.json: a copy may be incomplete."""
         name = file_name(sweep)
         if name not in self._names:
-            raise NothingToShow(
-                f"sweep {sweep} is not in the exports of {self._where}; it has {', '.join(self.sweeps())}"
-            )
+            there = f"sweep {sweep} is not in the exports of {self._where}, which has {', '.join(self.sweeps())}"
+            raise NothingToShow(f"{there}; python -m analysis export {sweep} --output {self._where} adds it")
         content = self._read(name, file)
         if hashlib.sha256(content).hexdigest() != self._about(name)["digests"][file]:
             where = below(self._where, name, file)

@@ -15,7 +15,15 @@ _SQLITE = ("sqlite", "sqlite+pysqlite")
 _OTHERS = "name another store, or move the file away"
 
 
-class NothingToShow(LookupError):
+class OneLineError(Exception):
+    """An error whose message is one line, also in a notebook, where it ends the run of all cells."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Text that Jupyter shows in place of a traceback."""
+        return [str(self)]
+
+
+class NothingToShow(OneLineError, LookupError):
     """The store or the sweep does not exist yet or cannot be used; the message is one line with the remedy."""
 
 

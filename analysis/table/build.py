@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.store.runs import load_runs, store_uri
+from analysis.store.runs import all_runs, store_uri
 from analysis.store.sources import RunSource, open_source
 from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
@@ -14,16 +14,37 @@ from analysis.table.summary import code_note, progress_note
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedTable:
-    """A table with its title and notes, before any format; `runs` are all that were read."""
+    """A table with its title and notes, before any format; `runs` are all that were read.
+
+    Args:
+        label: stem of its files, and its label in LaTeX.
+        about_numbers: notes that explain the numbers: choices, seeds, bold.
+        about_runs: bookkeeping: commands, code versions, runs left out, progress.
+    """
 
     title: str
+    label: str
     frame: pd.DataFrame
-    notes: list[str]
+    about_numbers: list[str]
+    about_runs: list[str]
     runs: pd.DataFrame
 
-    def render(self, format: str = "md") -> str:
-        """Text in md, latex, html or csv."""
-        return render(self.frame, format, title=self.title, notes=self.notes)
+    @property
+    def notes(self) -> list[str]:
+        """All lines below the table."""
+        return [*self.about_numbers, *self.about_runs]
+
+    def render(self, format: str = "md", *, bare: bool = False) -> str:
+        """Text in md, latex (bare: without its float), html or csv."""
+        return render(
+            self.frame,
+            format,
+            title=self.title,
+            notes=self.about_numbers,
+            bookkeeping=self.about_runs,
+            label=self.label,
+            bare=bare,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +79,7 @@ class TableSpec:
         if not self.sweeps:
             return pd.DataFrame({"run_id": [], "sweep": []})
         source = open_source(store or store_uri())
-        parts = [load_runs(sweep, source) for sweep in self.sweeps]
+        parts = [all_runs(sweep, source) for sweep in self.sweeps]
         runs = pd.concat(parts, ignore_index=True)
         runs.attrs["notes"] = [note for part in parts for note in part.attrs.get("notes", [])]
         return runs
@@ -67,6 +88,14 @@ class TableSpec:
         """The table of these runs, the best numbers bold, with notes below: seeds, significance, code, progress."""
         built = self.build(runs)
         frame, bold = embolden(built, self.within)
-        notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold, code_note(frame, runs)]
-        notes += [*runs.attrs.get("notes", []), progress_note(runs)]
-        return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
+        about_numbers = [*built.attrs.get("notes", []), seed_count_note(frame), bold]
+        commands = built.attrs.get("commands", [])
+        about_runs = [*commands, code_note(frame, runs), *runs.attrs.get("notes", []), progress_note(runs)]
+        return FinishedTable(
+            title=self.title,
+            label=self.label,
+            frame=frame,
+            about_numbers=[*filter(None, about_numbers)],
+            about_runs=[*filter(None, about_runs)],
+            runs=runs,
+        )

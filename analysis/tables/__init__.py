@@ -18,12 +18,13 @@ import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 from analysis.store.sources import RunSource, open_source
+from analysis.store.uri import OneLineError
 from analysis.table.build import FinishedTable, TableSpec
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
 
 
-class UnknownTable(ValueError):
+class UnknownTable(OneLineError, ValueError):
     """No such table, sweep or scale, or several scales; the message is one line with the remedy."""
 
 

@@ -101,6 +101,11 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"references": {"epochs": 0}}, ("references", "tuple", "{'epochs': 0}", "comma")),
         ({"gpus_per_worker": "measured"}, ("gpus_per_worker", "number", "'measured'", "leave it out")),
         ({"gpus_per_worker": 0.5, "workers": 2}, ("gpus_per_worker", "one worker", "0.5 for 2 workers")),
+        (
+            {"early_stopping": Asha(first=100)},
+            ("early_stopping", "Asha(first=100, eta=3)", "100 epochs"),
+        ),
+        ({"early_stopping": Asha(first=6), "grid": {"epochs": [20, 5]}}, ("before the last epoch", "of 5 epochs")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
     ],
@@ -110,6 +115,10 @@ def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, .
         make(**fields)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_early_stopping_before_the_last_epoch_and_references_that_it_does_not_judge():
+    assert make(early_stopping=Asha(first=99), references=({"epochs": 0},)).early_stopping.rungs(100) == [99]
 
 
 def test_a_list_serves_as_a_tuple_and_a_whole_number_of_gpus_as_a_number():
