@@ -45,7 +45,7 @@ READERS: dict[str, Callable[[], int]] = {
     "list": lambda: analysis_main([]),
     "table": lambda: analysis_main(["demo_lejepa"]),
     "table of a sweep": lambda: analysis_main(["seeds"]),
-    "figure": lambda: analysis_main(["figure", "curves", "--sweep", "seeds"]),
+    "figure": lambda: analysis_main(["figure", "curves", "--sweep", "demo_rectified_lpjepa"]),
     "report": lambda: analysis_main(["report", "seeds"]),
     "export": lambda: analysis_main(["export"]),
     "ui": lambda: ui.main([]),
