@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
-from analysis.store.sources import OneLineError, RunSource, open_source
+from analysis.store.sources import RunSource, open_source
+from analysis.store.uri import OneLineError
 from analysis.table.build import FinishedTable, TableSpec
 
 GENERIC = "trials"  # the table of every sweep that has none of its own
@@ -45,7 +46,7 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
         scale: by default the only one in the store.
 
     Raises:
-        UnknownTable: neither, or not at one scale.
+        UnknownTable: neither, or not at one scale. NothingToShow: the store cannot be used.
     """
     known = _known(store)
     if name not in table_names() and "sweep.name" in known.get(name, {}):
@@ -61,6 +62,8 @@ def find_table(name: str, store: str | RunSource | None = None, scale: str = "")
     else:
         everything = sorted({*table_names(), *known})
         close = difflib.get_close_matches(sweep, everything, n=1)
+        if not close:
+            sweeps_in(store or store_uri())  # raises where there is no store to look in
         remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
         raise UnknownTable(f"{sweep!r} is neither a table nor a sweep of the store; {remedy}")
     within, build = getattr(module, "WITHIN", ()), module.TABLE.build if hasattr(module, "TABLE") else module.build
