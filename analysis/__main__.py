@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
+from analysis.select.metrics import UnknownMetric
 from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
-from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
+from analysis.tables import UnknownTable, describe_table, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--output DIR]
+       python -m analysis SWEEP [--trials] [--metrics NAME,NAME] [--scale S] [--format F] [--output DIR]
        python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
 
 
@@ -24,7 +26,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _options(sys.argv[1:] if words is None else words)
     try:
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
-    except (NothingToShow, NoFolder, UnknownTable, NothingPublished) as error:
+    except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished) as error:
         sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
     sys.stdout.write(f"{text}\n")
@@ -40,6 +42,9 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--sweep", default="", metavar="SWEEP", help="the sweep of a figure, if not its own")
     add("--format", choices=FORMATS, default="md")
     add("--against-paper", action="store_true", help="the published numbers next to ours")
+    add("--trials", action="store_true", help="the individual runs of a sweep by rank, in place of its table")
+    metrics = "metrics for the default table of a sweep, or for --trials: test/knn_top1,train/loss"
+    add("--metrics", type=lambda text: text.split(","), default=[], metavar="NAME,NAME", help=metrics)
     files = "output folder: a table in all formats, with its provenance; for an export also a URL"
     add("--output", metavar="DIR", help=files)
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
@@ -51,13 +56,16 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--output must be a folder of this machine, got {output!r}; only export writes to a URL")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
+    if (options.trials or options.metrics) and (options.name in ("", *_COMMANDS) or options.against_paper):
+        parser.error("--trials and --metrics are of the table of one sweep: python -m analysis SWEEP --trials")
     if options.name in ("report", "figure") and len(options.of) != 1:
         parser.error(f"{options.name} needs one name, got {' '.join(options.of) or 'none'}")
     return options
 
 
 def _table(options: argparse.Namespace) -> str:
-    found = find_table(options.name, options.store, options.scale)
+    chosen = {"trials": options.trials, "metrics": options.metrics}
+    found = find_table(options.name, options.store, options.scale, **chosen)
     built = found.finish(found.load(options.store))
     published = options.against_paper
     text = against_paper(found.name, built, options.format) if published else built.render(options.format)
@@ -115,7 +123,7 @@ def _listing(options: argparse.Namespace) -> str:
             state = "in store" if sweeps else "recorded"
         rows.append((name, state, about))
         tabled |= {*sweeps, *scales}
-    about = f"a sweep without a table of its own: its trials ({GENERIC})"
+    about = "a sweep without a table here: the file next to its own, or the default table"
     rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows]

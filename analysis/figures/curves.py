@@ -1,4 +1,4 @@
-"""Training curves of any sweep: its first goal and the loss, epoch by epoch, with bands over seeds."""
+"""Training curves of any sweep: its first goal, the loss and its terms, epoch by epoch, with bands over seeds."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.points import grouped, label_of, lacking
 from analysis.figures.style import panels, series
+from analysis.select.metrics import loss_terms
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes as axes_of
 from analysis.select.selection import current
@@ -25,7 +26,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def curves(runs: pd.DataFrame) -> Sequence[str]:
-    return [*dict.fromkeys([goals_of(runs)[0].metric, LOSS])]
+    return [*dict.fromkeys([goals_of(runs)[0].metric, LOSS, *loss_terms(current(runs))])]
 
 
 def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
@@ -41,8 +42,11 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
     done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
     order = _order(histories[histories["metric"] == goal.metric], done, descending=goal.direction == "max")
-    figure, places = panels(1, len(metrics), width=4.8)
-    for axes, metric in zip(places, metrics, strict=True):
+    across = min(len(metrics), 2 if len(metrics) <= 4 else 3)
+    figure, places = panels(-(-len(metrics) // across), across, width=4.8)
+    for spare in places[len(metrics) :]:
+        spare.remove()
+    for axes, metric in zip(places, metrics, strict=False):
         _draw_metric(axes, histories[histories["metric"] == metric], order)
         axes.set(xlabel="epoch", ylabel=metric)
     handles, names = places[0].get_legend_handles_labels()

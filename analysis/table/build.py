@@ -12,6 +12,10 @@ from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import code_note, progress_note
 
 
+class UnknownTable(ValueError):
+    """No such table, sweep or scale, or several scales; or a wrong table file. The message is one line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinishedTable:
     """A table with its title and notes, before any format; `runs` are all that were read."""
@@ -31,10 +35,10 @@ class TableSpec:
     """One table file at one scale of its sweeps.
 
     Args:
-        name: the file's stem, or the sweep that the generic table shows.
+        name: the file's stem, or the sweep whose default table it is.
         sweeps: the experiments that it reads.
         within: see WITHIN in analysis.tables.
-        build: runs -> frame, of the table file.
+        build: runs -> frame, of the table file; its attrs may have a title in place of this one.
     """
 
     name: str
@@ -69,4 +73,6 @@ class TableSpec:
         frame, bold = embolden(built, self.within)
         notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold, code_note(frame, runs)]
         notes += [*runs.attrs.get("notes", []), progress_note(runs)]
-        return FinishedTable(title=self.title, frame=frame, notes=[*filter(None, notes)], runs=runs)
+        return FinishedTable(
+            title=built.attrs.get("title", self.title), frame=frame, notes=[*filter(None, notes)], runs=runs
+        )
