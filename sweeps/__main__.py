@@ -3,7 +3,7 @@
 import sys
 
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.parser import refuse
+from sweeps.engine.parser import interrupted, refuse
 
 
 def main(words: list[str]) -> int:
@@ -26,6 +26,8 @@ def main(words: list[str]) -> int:
         return by_name(words)
     except ConfigError as error:
         return refuse(error)
+    except KeyboardInterrupt:  # during the imports
+        return interrupted()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ def config_errors(prefix: str = "") -> Iterator[None]:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """End of an error message: '; did you mean ...?', '; choose one of ...', or nothing for many choices."""
-    known = sorted(words)
+    known, last = sorted(words), word.rpartition(".")[2]
+    section = [name for name in known if name.startswith(f"{last}.")]
+    if section:
+        return f"; {last} has the fields {', '.join(section)}"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"

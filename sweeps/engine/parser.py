@@ -27,12 +27,23 @@ def refuse(error: Exception | str) -> int:
     return 2
 
 
+def interrupted() -> int:
+    """Print that Ctrl-C ended the command. Returns its exit code."""
+    sys.stderr.write("stopped; the same command goes on where this one stopped\n")
+    return 130
+
+
 def report_config_errors() -> None:
-    """Let `python sweeps/NAME.py` answer a ConfigError of the file in one line; other errors keep their traceback."""
+    """Let `python sweeps/NAME.py` answer a ConfigError of the file in one line, and Ctrl-C during the imports too.
+
+    Other errors keep their traceback.
+    """
     sys.excepthook = _report
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, ConfigError):
         sys.exit(refuse(error))
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit(interrupted())
     sys.__excepthook__(kind, error, trace)

@@ -55,5 +55,10 @@ def test_a_command_of_the_page_succeeds(command: str, project: Path) -> None:
     run(command + "".join(words for file, words in SHORTENED.items() if file in command), project)
 
 
+def test_unit_tests_pass_with_the_additions_of_the_page(project: Path) -> None:
+    folders = " ".join(f"tests/unit/{name}" for name in ("config", "data", "evaluation", "methods"))
+    run(f".venv/bin/python -m pytest -q -x {folders}", project)
+
+
 def test_the_code_of_the_page_passes_the_linter(project: Path) -> None:
     run(".venv/bin/ruff check . && .venv/bin/ruff format --check .", project)

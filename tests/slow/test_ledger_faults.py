@@ -54,7 +54,8 @@ def mlflow_server(store: Path, port: int) -> Iterator[None]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes fewer
     with (store.parent / "server.log").open("a") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        quiet = {"stdout": log, "stderr": log, "start_new_session": True}
+        server = subprocess.Popen(command, cwd=store.parent, env=environment, **quiet)
     try:
         until(lambda: answers(port))
         yield

@@ -15,7 +15,7 @@ from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
-from sweeps.engine.parser import refuse
+from sweeps.engine.parser import interrupted, refuse
 from sweeps.engine.spec.scale import Study, about, at_scale
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
@@ -76,8 +76,7 @@ def launch(sweeps: Named, options: Options) -> int:
     except MlflowException as error:
         return refuse(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on where this one stopped\n")
-        return 130
+        return interrupted()
 
 
 def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:

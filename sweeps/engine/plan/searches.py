@@ -214,7 +214,7 @@ def _by_grid_point(
         grid_point = grid_point_of(sweep, entry.params)
         if entry.params.get("seed") != first or grid_point not in points:
             continue
-        searched = point_of(sweep.space, entry.params)
+        searched = point_of(sweep.space, entry.params, base)
         if searched is None:
             continue
         cell = make_cell(sweep, base, {**points[grid_point], **searched})

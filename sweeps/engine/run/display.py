@@ -146,7 +146,10 @@ class Display:
     def note(self, line: str) -> None:
         """Print a line that stays; on a terminal it is cut to one, and --explain shows the rest."""
         self._last_line = time.monotonic()
-        self.console.print(Text(line), no_wrap=self._live, overflow="ellipsis", soft_wrap=not self._live)
+        if self._live:
+            self.console.print(Text(line), no_wrap=True, overflow="ellipsis")
+        else:
+            self.console.print(Text(line), soft_wrap=True)
 
     def _compare(self, score: float, label: str) -> None:
         if self.plan.sweep.goals[0].better(score, self._best[0]):
@@ -154,7 +157,7 @@ class Display:
 
     def _render(self) -> RenderableType:
         """The table, cut to what the terminal holds, and below it the status, which always stays in sight."""
-        lines = self.table().splitlines()
+        lines = self.table().splitlines() if self.plan.entries or self.outcome.ends else []
         running = ", ".join(self._running.values())
         below = [line for line in (self._status(), self._best_line(), f"running: {running}" * bool(running)) if line]
         room = max(1, self.console.height - len(below) - 3)  # a blank line, one to spare, and the prompt's

@@ -62,6 +62,8 @@ class Launch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._session is not None:
+            self.note("stopping the workers")  # for some seconds
         self._stack.close()
         if watched() and (problem := keep()):  # so that a head may go after its launch
             self.note(problem)

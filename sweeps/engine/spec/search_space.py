@@ -23,11 +23,11 @@ def contains(domain: Any, value: Scalar) -> bool:
     return bool(abs(places - round(places)) < 1e-8)
 
 
-def point_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar] | None:
-    """The point of a cell's logged parameters, or None where it lies outside the space."""
+def point_of(space: Space, params: Mapping[str, str], base: TrainConfig) -> dict[str, Scalar] | None:
+    """The point of a cell's logged parameters, or None where it lies outside the space. base: any valid config."""
     if not space.keys() <= params.keys():
         return None
-    fields = parse((f"{key}={params[key]}" for key in {"method", *space}), base=TrainConfig())
+    fields = parse((f"{key}={params[key]}" for key in {"method", *space}), base=base)
     return {key: fields[key] for key in space} if all(contains(space[key], fields[key]) for key in space) else None
 
 

@@ -95,7 +95,7 @@ def test_a_store_is_named_without_its_password(
 def test_texts_of_an_untrusted_store_are_escaped_and_name_no_folder(results: Path) -> None:
     writer = StoreWriter(store_uri())
     name = f"../../{HOSTILE.replace('/', '|')}"
-    sweep = writer.sweep(name, axes=["optim.name"], present={"grid": {"optim.name": [HOSTILE]}, "seeds": [0]})
+    sweep = writer.sweep(name, axes=["optim.name"], present={"grid": [{"optim.name": [HOSTILE]}], "seeds": [0]})
     for status, metrics in (("finished", {"val/probe_top1": 0.5, "test/linear_top1": 0.5}), ("failed", {})):
         tags = {"cell_key": f"../../{status}", "status": status, "reason": HOSTILE, "user": HOSTILE}
         writer.run(sweep, {"optim.name": HOSTILE, "epochs": 1}, metrics, **tags)

@@ -38,12 +38,13 @@ def test_help_and_light_processes_import_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_config_error_is_one_line_and_a_python_error_keeps_its_traceback(tmp_path: Path) -> None:
+def test_a_config_error_and_ctrl_c_are_one_line_and_a_python_error_keeps_its_traceback(tmp_path: Path) -> None:
     def run(error: str) -> tuple[int, str, str]:
         (tmp_path / "study.py").write_text(WRONG.format(error=error))
         done = subprocess.run([sys.executable, tmp_path / "study.py"], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
+    assert run("KeyboardInterrupt()") == (130, "before\n", "stopped; the same command goes on where this one stopped\n")
     assert run("ConfigError('name must be text')") == (2, "before\n", "error: name must be text\n")
     code, printed, error = run("TypeError('no field lam')")
     assert (code, printed) == (1, "before\n")

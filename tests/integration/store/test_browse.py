@@ -50,7 +50,7 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
     assert book.close() == ""
     (entry,) = make_plan(SEEDS, FILE).entries.values()
     assert entry.resources == str(REQUEST) == "1 x (2 CPU, X)"
-    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config, REQUEST)], "its price is known"
+    assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config)], "its price is known"
     client = MlflowClient(store_uri())
     experiment = client.get_experiment_by_name("study")
     (run,) = client.search_runs([experiment.experiment_id], "tags.group = 'lamb=0.02'")

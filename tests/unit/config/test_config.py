@@ -61,6 +61,7 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
         ({"method.lamb": 10**5000}, "method.lamb must be below 2**63, got a number of 16610 bits"),
         (["epochs=1", "epochs=2"], "epochs is given twice"),
         (["model.small_stem=yes"], "model.small_stem must be true or false, got 'yes'"),
+        ({"method.views": 2}, "method.views is not a field of the config; views has the fields views.blur, "),
         ({"method.lamda": 0.1}, "method.lamda is not a field of the config; did you mean 'method.lamb'?"),
         ({"method.lamb": "0.1"}, "method.lamb must be a number, got '0.1' (str)"),
         ({"epochs": 1.5}, "epochs must be a whole number, got 1.5 (float)"),

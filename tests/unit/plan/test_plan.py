@@ -91,13 +91,13 @@ def test_points_are_read_back_in_their_types() -> None:
         "epochs": IntDistribution(1, 9),
     }
     params = {"method": "rectified_lpjepa", "method.mu": "1.0", "method.rectified": "True", "epochs": "9"}
-    assert point_of(space, params) == {"method.mu": 1, "method.rectified": True, "epochs": 9}
+    assert point_of(space, params, DIGITS) == {"method.mu": 1, "method.rectified": True, "epochs": 9}
     for other in ({"method.mu": "3.0"}, {"method.rectified": "False"}, {"epochs": "10"}):
-        assert point_of(space, params | other) is None
+        assert point_of(space, params | other, DIGITS) is None
     steps = {"method.lamb": FloatDistribution(0.1, 0.7, step=0.2)}
-    read = [point_of(steps, {"method": "lejepa", "method.lamb": text}) for text in ("0.5", "0.6")]
+    read = [point_of(steps, {"method": "lejepa", "method.lamb": text}, DIGITS) for text in ("0.5", "0.6")]
     assert read == [{"method.lamb": 0.5}, None]
-    assert point_of(SPACE, {"method": "simclr"}) is None
+    assert point_of(SPACE, {"method": "simclr"}, DIGITS) is None
 
 
 def test_other_images_than_the_bases_are_identified_anew(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_on_a_pipe_cells_that_go_on_cells_that_end_and_long_silences_have_a_line
         for cell in (A, B, C):
             display.started(cell)
         clock[0] = 3.0
-        display.ended(B, "diverged", "train/loss is nan in epoch 1", {})
+        display.ended(B, "diverged", f"train/loss is nan in {'epoch ' * 20}1", {})
         clock[0] = 4.0
         display.ended(C, "finished", "", {"val/probe_top1": 0.75})
         display.progressed(A, 4)
@@ -106,7 +106,7 @@ def test_on_a_pipe_cells_that_go_on_cells_that_end_and_long_silences_have_a_line
         display.progressed(A, 5)
     assert printed(display) == [
         "lamb=0.1: begun before, goes on from its last checkpoint (epoch 4 of 10)",
-        "study      1/4  lamb=0.2  diverged: train/loss is nan in epoch 1  (3 s)",
+        f"study      1/4  lamb=0.2  diverged: train/loss is nan in {'epoch ' * 20}1  (3 s)",  # not wrapped
         "study      2/4  lamb=0.3  val/probe_top1 0.750  (4 s)",
         # 21 s for a tenth of a cell; 1.5 cells are left
         "study  2/4 done  1 running  0.01 CPU-worker-hours  5 min left  best val/probe_top1 0.750 (lamb=0.3)",
@@ -127,13 +127,18 @@ def test_on_a_terminal_failures_alone_keep_a_line_which_is_cut():
 
 @pytest.mark.parametrize(("rows", "height", "visible"), [(3, 25, 3), (40, 25, 19), (40, 5, 0)])
 def test_the_table_is_cut_to_the_terminal_and_the_status_stays_in_sight(rows: int, height: int, visible: int):
-    display = display_of(plan(), height=height, table=lambda: "\n".join(f"| row {n} |" for n in range(rows)))
+    begun = plan(entry(A, "running", epoch=4))
+    display = display_of(begun, height=height, table=lambda: "\n".join(f"| row {n} |" for n in range(rows)))
     display.started(A)
     lines = rendered(display)
     assert sum(line.startswith("| row") for line in lines) == visible
     assert lines[-2:] == ["study  0/4 done  starting the workers (0 s)", "running: lamb=0.1"]
     assert len(lines) < height
     assert visible == rows or f"... {rows - visible} more lines (python -m analysis study)" in lines
+
+
+def test_before_the_first_cell_has_ended_there_is_no_table():
+    assert rendered(display_of(plan(), table=lambda: "study has no runs yet"))[0].startswith("study  0/4 done")
 
 
 def test_reports_that_a_resumed_cell_repeats_are_not_its_pace(clock):
