@@ -114,8 +114,9 @@ LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 def labelled(found: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """Cells with those of the columns that LABELS defines; by group in the order of Rectified LpJEPA's tables."""
-    runs = records_of(found)
-    found = found.assign(**{name: [*map(LABELS[name], runs)] for name in names if name in LABELS})
+    derived = [name for name in names if name in LABELS]
+    runs = records_of(found) if derived else []  # slow for thousands of runs
+    found = found.assign(**{name: [*map(LABELS[name], runs)] for name in derived})
     order = {"ours": 0, "sparse": 1, "dense": 2}
     by_group = "group" in names
     return found.sort_values("group", key=lambda groups: groups.map(order), kind="stable") if by_group else found

@@ -23,7 +23,8 @@ from analysis.table.significance import seed_count_note
 
 TITLE = "results"
 WIDTH = 80  # of a terminal
-BLOCKS = 4  # metrics, where each is a block of rows
+NARROWEST = 6  # column
+BLOCKS = (4, 3)  # metrics, where each is a block of rows: as many as fit, then one alone
 _COLUMNS = {"method": "method_name"}  # axis -> column of the runs or of LABELS that has its values as names
 
 
@@ -140,17 +141,19 @@ def _layouts(
     """The axes of rows and of columns, and the metrics, in order of preference."""
     grid = [axis for axis in axes(runs) if axis not in searched(runs)]
     chosen, numbers = [*design.rows, *design.columns], design.quantities
-    blocks = numbers if design.asked else numbers[:BLOCKS]
+    sizes = dict.fromkeys(min(most, len(numbers)) for most in BLOCKS)
+    blocks = [numbers] if design.asked else [numbers[:size] for size in sizes]
     if chosen:
         further = [axis for axis in grid if axis not in chosen]
         further = that_differ(found, chosen, further) if design.rows else further
-        yield [*further, *design.rows] or ["method"], design.columns, blocks if design.columns else numbers
+        yield [*further, *design.rows] or ["method"], design.columns, blocks[0] if design.columns else numbers
         return
     everywhere = bool(grid) and all(value != "" for one in grids_of(runs) for value in one.get(grid[-1], []))
     if len(grid) > 1 and everywhere and that_differ(found, grid[:-1], grid[-1:]):
-        swapped = [(grid[1:], grid[:1])] if len(grid) == 2 else []
-        for shown in (blocks,) if design.asked else (blocks, [_main(numbers)]):
-            for rows, columns in ((grid[:-1], grid[-1:]), *swapped):
+        places = [(grid[:-1], grid[-1:]), *([(grid[1:], grid[:1])] if len(grid) == 2 else [])]
+        places = [(rows, columns) for rows, columns in places if NARROWEST * found[columns[0]].nunique() < WIDTH]
+        for shown in blocks if design.asked else [*blocks, [_main(numbers)]]:
+            for rows, columns in places:
                 yield rows, columns, shown
     yield grid or ["method"], [], numbers
 
