@@ -126,7 +126,7 @@ def _grid(runs: pd.DataFrame, design: _Design) -> tuple[pd.DataFrame, list[Quant
 def _with_references(frame: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """A grid with its references as rows below, or as notes where its columns are axes."""
     if len(frame.columns) != len(compared.columns) or frame.columns.names != [""]:
-        rows = (", ".join(f"{label} {cell}" for label, cell in row.items()) for _, row in compared.iterrows())
+        rows = (", ".join(f"{label} {cell}" for label, cell in row.items() if cell.n) for _, row in compared.iterrows())
         frame.attrs["notes"] = [f"{name}: {text}" for name, text in zip(compared.index, rows, strict=True)]
         return frame
     places = [(name, *[""] * (frame.index.nlevels - 1)) for name in compared.index]
@@ -209,7 +209,11 @@ def _widths(frame: pd.DataFrame) -> list[int]:
 
 
 def _further(runs: pd.DataFrame, shown: Sequence[Quantity]) -> str:
-    """Note on metrics that the table leaves out: accuracies on test, and the loss with its terms."""
-    names = [*accuracies_on_test(runs), *({"train/loss"} & {*metrics_of(runs)}), *loss_terms(runs)]
+    """Note on metrics that the table leaves out: the loss with its terms, and accuracies on test.
+
+    Most accuracies of z are left out: they are named as those of the encoder, with `_projector`.
+    """
+    accuracies = (name for name in accuracies_on_test(runs) if name in ACCURACIES or "_projector_" not in name)
+    names = [*({"train/loss"} & {*metrics_of(runs)}), *loss_terms(runs), *accuracies]
     rest = [name for name in names if name not in {one.metric for one in shown}]
     return f"further metrics, by --metrics NAME,NAME: {', '.join(rest)}" if rest else ""
