@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.select.selection import numbers
 
 SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
-ACCURACIES = ("test/linear_top1", "test/knn_top1", "test/linear_projector_top1")  # the most important first
+ACCURACIES = ("linear_top1", "knn_top1", "linear_projector_top1")  # the most important first, without their split
 _NO_TERMS = {f"train/{name}" for name in ("lr", "images_per_s", "peak_memory_gb", "skipped_images", "embedding_std")}
 
 
@@ -29,10 +29,15 @@ def loss_terms(runs: pd.DataFrame) -> list[str]:
     return [name for name in found if name not in _NO_TERMS and name != "train/loss"]
 
 
-def accuracies_on_test(runs: pd.DataFrame) -> list[str]:
-    """The measured accuracies on test, the most important first."""
-    found = [name for name in metrics_of(runs) if name.startswith("test/") and name.endswith("_top1")]
-    return [*(name for name in ACCURACIES if name in found), *(name for name in found if name not in ACCURACIES)]
+def accuracies(runs: pd.DataFrame) -> list[str]:
+    """The measured accuracies on test, the most important first; those on val where the data has no test split."""
+    measured = [name for name in metrics_of(runs) if name.endswith("_top1")]
+    for split in ("test/", "val/"):
+        found = [name for name in measured if name.startswith(split)]
+        first = [split + name for name in ACCURACIES if split + name in found]
+        if found:
+            return [*first, *(name for name in found if name not in first)]
+    return []
 
 
 def check_measured(runs: pd.DataFrame, names: Sequence[str]) -> None:

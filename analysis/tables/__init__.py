@@ -114,8 +114,16 @@ def _spec(module: Any, name: str, scale: str) -> TableSpec:
     )
 
 
-def table(name: str, store: str | None = None, format: str = "md", *, scale: str = "") -> str:
-    """A table, or any sweep of the store, as md, latex, html or csv.
+def table(
+    name: str,
+    store: str | None = None,
+    format: str = "md",
+    *,
+    scale: str = "",
+    trials: bool = False,
+    metrics: Sequence[str] = (),
+) -> str:
+    """A table, or any sweep of the store, as md, latex, html or csv; options as in find_table.
 
     Raises:
         UnknownTable: see find_table.
@@ -124,7 +132,7 @@ def table(name: str, store: str | None = None, format: str = "md", *, scale: str
     source: str | RunSource = store or store_uri()
     with suppress(NothingToShow):  # which load raises again
         source = open_source(source)  # once, for both
-    found = find_table(name, source, scale)
+    found = find_table(name, source, scale, trials=trials, metrics=metrics)
     return found.finish(found.load(source)).render(format)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.select.compared import cells
 from analysis.select.current import json_tag
 from analysis.select.labels import axis_labels, metric_label
-from analysis.select.metrics import ACCURACIES, accuracies_on_test, check_measured, loss_terms, metrics_of
+from analysis.select.metrics import ACCURACIES, accuracies, check_measured, loss_terms, metrics_of
 from analysis.select.objectives import Goal, goals_of
 from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of
 from analysis.table.cells import Quantity, TableCell
@@ -76,7 +76,7 @@ def _design(runs: pd.DataFrame, goals: Sequence[Goal], metrics: Sequence[str]) -
     labels = chosen.get("labels", {})
     asked = [*metrics] or chosen.get("metrics", [])
     done = current(runs)
-    found = accuracies_on_test(done[done["status"] == "finished"]) or ACCURACIES[:1]
+    found = accuracies(done[done["status"] == "finished"]) or [f"test/{ACCURACIES[0]}"]
     names = asked or dict.fromkeys([*(goal.name for goal in goals), *found])
     return _Design(
         rows=chosen.get("rows", []),
@@ -209,11 +209,11 @@ def _widths(frame: pd.DataFrame) -> list[int]:
 
 
 def _further(runs: pd.DataFrame, shown: Sequence[Quantity]) -> str:
-    """Note on metrics that the table leaves out: the loss with its terms, and accuracies on test.
+    """Note on metrics that the table leaves out: the loss with its terms, and accuracies.
 
-    Most accuracies of z are left out: they are named as those of the encoder, with `_projector`.
+    Most accuracies of z are left out: they are named as those of the encoder, with `projector`.
     """
-    accuracies = (name for name in accuracies_on_test(runs) if name in ACCURACIES or "_projector_" not in name)
-    names = [*({"train/loss"} & {*metrics_of(runs)}), *loss_terms(runs), *accuracies]
+    listed = [name for name in accuracies(runs) if name.endswith(ACCURACIES) or "projector" not in name]
+    names = [*({"train/loss"} & {*metrics_of(runs)}), *loss_terms(runs), *listed]
     rest = [name for name in names if name not in {one.metric for one in shown}]
     return f"further metrics, by --metrics NAME,NAME: {', '.join(rest)}" if rest else ""

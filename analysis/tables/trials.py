@@ -29,7 +29,7 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
     runs = runs.assign(**{goal.name: goal.scores(runs) for goal in goals})
     varied = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
     runs, columns = with_pareto_set(runs, [*map(_as_stored, varied)])
-    named = dict.fromkeys([*(goal.name for goal in goals), *(metrics or ACCURACIES)])
+    named = dict.fromkeys([*(goal.name for goal in goals), *(metrics or [f"test/{name}" for name in ACCURACIES])])
     return ranked(runs, [*columns, *map(_as_stored, named)], individual=True)
 
 

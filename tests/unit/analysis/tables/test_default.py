@@ -86,7 +86,7 @@ def test_references_are_rows_or_notes(grid: dict[str, Any]) -> None:
     if len(grid) == 1:
         assert texts(table)["random init"][:2] == ["-", "50.00 (n=1)"]
     else:
-        assert table.notes[0].startswith("random init: val probe top-1 -, linear top-1 50.00, kNN")
+        assert table.notes[0].startswith("random init: linear top-1 50.00, kNN")
 
 
 def test_a_search_is_a_ranking_with_the_seeds_of_its_winner_averaged() -> None:
@@ -115,6 +115,12 @@ def test_a_table_as_data_has_the_rows_columns_metrics_and_labels_of_the_sweep() 
     assert texts(table)[("redundancy", 2)] == ["0.25 ± 0"] * 2
     one = finished(runs.assign(**{"sweep.table": json.dumps({"rows": ["optim.lr"], "columns": ["method.lamb"]})}))
     assert one.frame.index.names == ["", "global views", "lr"]  # never an average over an axis
+
+
+def test_without_a_test_split_the_accuracies_are_those_on_val() -> None:
+    table = finished(made_runs({"method.lamb": [0.1]}, lambda _: {"val/probe_top1": 0.8, "val/linear_top1": 0.9}))
+    assert texts(table) == {0.1: ["80.00 ± 0.00", "90.00 ± 0.00"]}
+    assert table.frame.columns.tolist() == ["val probe top-1 ↑", "val linear top-1 ↑"]
 
 
 def test_metrics_by_name_may_be_of_any_method_and_unknown_ones_are_one_line() -> None:
