@@ -15,6 +15,8 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import parse, unflatten
 from jepa_train.config.names import DATASET_NAMES
 from jepa_train.config.presets import PRESETS
+from jepa_train.data.facts import facts_of
+from jepa_train.data.splits import identify
 from jepa_train.evaluation.glossary import GLOSSARY
 from jepa_train.storage.storage import StorageError, storage_path
 from jepa_train.train.loop import evaluate_checkpoint, train
@@ -50,7 +52,10 @@ def main(words: list[str]) -> int:
             Console().print(_summary("evaluated", metrics))
             return 0
         folder = storage_path(options.checkpoints, named="--checkpoints") if options.checkpoints else None
-        config = preflight(config_of(options.assignments, start=options.preset))
+        config = preflight(config_of(options.assignments, start=options.preset), read=True)
+        facts = facts_of(*identify(config.data))
+        if facts is not None:
+            sys.stderr.write(hidden(f"data {facts}\n"))
         outcome = train(config, report=functools.partial(_progress, config.epochs), checkpoints=folder)
     except (ConfigError, StorageError) as error:
         sys.stderr.write(f"error: {hidden(str(error))}\n")

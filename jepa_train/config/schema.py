@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jepa_train.base.errors import nearest, require
-from jepa_train.base.validation import at_least, conform, conformed, not_negative, positive, ruled
+from jepa_train.base.validation import at_least, conform, conformed, later, not_negative, positive, ruled
 from jepa_train.config.names import DATASET_NAMES, protocol_names, transfer_sets
 from jepa_train.methods import METHODS, LeJEPA, Method
 from jepa_train.methods.base import check_views
@@ -21,24 +21,34 @@ def _fraction(default: float, meaning: str, *, most: float = 1) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Dataset and splits. Val is a stratified, deterministic part of train; test is evaluated once, at the end."""
+    """Dataset and splits. Val is a stratified, deterministic part of train; test is evaluated once, at the end.
+
+    Data without a test split has no test metrics, or takes test_frac of its images as test, drawn by split_seed.
+    """
 
     name: str = "digits"
     path: str = field(default="", metadata=_NO_CELL)
     download: bool = field(default=False, metadata=_NO_CELL)
     # hash of an image folder's file list, filled in by preflight; identifies the data in place of the path
     fingerprint: str = ""
+    # hash of the images' content, where it is not the first one seen under this fingerprint
+    content: str = later("", schema=2)
     # side in pixels of the stored images, before augmentation
     image_size: int = ruled(12, lambda pixels: pixels >= 4, "must be at least 4 px", "try 16")
     # number of training images, a stratified sample that val is carved out of
     train_images: int = not_negative(0, "0 means all")
     val_frac: float = ruled(0.1, lambda share: 0 < share < 1, "must lie in (0, 1)", "try 0.1")
     on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # image files; skip counts them
+    test_frac: float = later(0.0, schema=2)  # share of the images held out as test, for data without a test split
+    split_seed: int = later(0, schema=2)  # of that test split
 
     def __post_init__(self) -> None:
         conform(self)
         known = f"name must be a known dataset, got {self.name!r}{nearest(self.name, DATASET_NAMES)}"
         require(self.name in DATASET_NAMES, known)
+        require(0 <= self.test_frac < 1, f"test_frac must lie in [0, 1), got {self.test_frac}; 0 means no test images")
+        unused = f"split_seed must be 0 where test_frac is 0, got {self.split_seed}; set data.test_frac"
+        require(self.test_frac > 0 or self.split_seed == 0, unused)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The datasets: one file per source, one row per dataset in DATASETS."""
 
 from jepa_train.data import cifar, digits, image_folder
-from jepa_train.data.base import Dataset, Images, LoadedDataset, Splits
+from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset, Splits
 
 DATASETS: dict[str, Dataset] = {
     "digits": digits.DIGITS,
@@ -13,4 +13,4 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-__all__ = ["DATASETS", "Dataset", "Images", "LoadedDataset", "Splits"]
+__all__ = ["DATASETS", "Dataset", "Images", "Inventory", "LoadedDataset", "Splits"]

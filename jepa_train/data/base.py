@@ -1,7 +1,7 @@
 """Interface of the datasets and their shared functions: resizing and stratified, deterministic splits."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -55,9 +55,36 @@ class Splits:
 
     train: Images
     val: Images
-    test: Images
+    test: Images  # none where the data has no test split
     classes: tuple[str, ...]
     skipped: int  # corrupt images, in none of the three
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inventory:
+    """Files of a data set. The default is data whose name says what it is.
+
+    Args:
+        fingerprint: hash of the files' names and sizes.
+        content: hash of the files' bytes, "" as long as not all have been read.
+        altered: this version decodes some of them to other pixels than version 2 did, so the content is a new one.
+        labels: of the training and of the test images, without files that are known to be corrupt.
+        unread: number of files that have not been read, or may have changed since.
+        skipped: number of corrupt files.
+        unused: number of files that are no images of a class, and the first of them, by reason.
+        converted: number of images with a conversion, by its description.
+    """
+
+    fingerprint: str = ""
+    content: str = ""
+    altered: bool = False
+    has_test: bool = True
+    classes: tuple[str, ...] = ()
+    labels: tuple[Tensor, Tensor] = (torch.empty(0, dtype=torch.int64),) * 2
+    unread: int = 0
+    skipped: int = 0
+    unused: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    converted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +92,30 @@ class LoadedDataset:
     """Content of a dataset: square images, with the class names in label order."""
 
     train: Images
-    test: Images
+    test: Images  # none where the data has no test split
     classes: tuple[str, ...]
-    skipped: int = 0  # corrupt images
+    inventory: Inventory = field(default_factory=Inventory)
+
+
+def _read_nothing(_path: Path, _image_size: int, _skip_corrupt: bool) -> Inventory:
+    return Inventory()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One row of DATASETS. Both functions raise ValueError for data that is missing or malformed.
+    """One row of DATASETS. The functions raise ValueError for data that is missing or malformed.
 
     Args:
-        identify: (path, download) -> fingerprint of the content, "" if the data set's name identifies it. Cheap: it
-            runs before anything starts. Path() means unset.
+        identify: (path, download) -> its files. Cheap: it runs before anything starts and reads no image. Path() means
+            unset.
         load: (path, download, image_size, skip_corrupt) -> the images at that size, in pixels.
+        read: (path, image_size, skip_corrupt) -> its files, all of them read, so that their content is known. Prepares
+            the images at that size if none has been read before; image_size 0 prepares nothing.
     """
 
-    identify: Callable[[Path, bool], str]
+    identify: Callable[[Path, bool], Inventory]
     load: Callable[[Path, bool, int, bool], LoadedDataset]
+    read: Callable[[Path, int, bool], Inventory] = _read_nothing
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:

@@ -10,6 +10,7 @@ import socket
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from jepa_train.storage.paths import cache_dir
 _log = logging.getLogger(__name__)
 
 Facts = dict[str, Any]  # metadata of an array, fit for JSON
+
+_may_make: ContextVar[bool] = ContextVar("may_make", default=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,11 @@ class ArraySource:
 
 
 def cached_array(
-    name: str, make: Callable[[], ArraySource], *, current: Callable[[Facts], bool] = lambda _: True
+    name: str,
+    make: Callable[[], ArraySource],
+    *,
+    file_name: Callable[[], str] = lambda: "",
+    current: Callable[[Facts], bool] = lambda _: True,
 ) -> tuple[Tensor, Facts]:
     """The array of this name and its facts, made first if the cache has none; other processes wait meanwhile.
 
@@ -53,22 +60,44 @@ def cached_array(
 
     Args:
         name: names the content; another content must have another name.
+        file_name: returns the name under which the array lies, if it is only known once its parts have been made: then
+            `name` may stand for several contents, of which one is made at a time. "" as long as it is not known.
         current: returns False if an array with these facts must be made again.
 
     Raises:
-        ValueError: the disk has no room for it; nothing is left behind.
+        ValueError: the disk has no room for it, and nothing is left behind; or only_cached forbids to make it.
     """
-    target = cache_dir() / f"{name}.npy"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    found = _read(target)
-    if found is None or not current(found[1]):
-        with one_at_a_time(target) as part:
-            found = _read(target)
-            if found is None or not current(found[1]):
+    lock = cache_dir() / f"{name}.npy"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+
+    def target() -> Path:
+        return cache_dir() / f"{file_name() or name}.npy"
+
+    def find() -> tuple[Tensor, Facts] | None:
+        found = _read(target())
+        return found if found is not None and current(found[1]) else None
+
+    found = find()
+    if found is None and not _may_make.get():
+        raise ValueError("data.path holds images that have not been decoded on this machine; a launch does that")
+    if found is None:
+        with one_at_a_time(lock) as part:
+            found = find()
+            if found is None:
                 _write(target, part, make())
-                found = _read(target)
-    assert found is not None, target
+                found = _read(target())
+    assert found is not None, name
     return found
+
+
+@contextmanager
+def only_cached() -> Iterator[None]:
+    """Make no array in the block: one that the cache lacks raises ValueError."""
+    before = _may_make.set(False)
+    try:
+        yield
+    finally:
+        _may_make.reset(before)
 
 
 @contextmanager
@@ -117,16 +146,20 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
         return torch.from_numpy(array), facts
 
 
-def _write(target: Path, part: Path, source: ArraySource) -> None:
-    size = math.prod(source.shape)
-    _log.info("making %s: %d images, %.1f GB", target, source.shape[0], size / 1e9)
+def progress_bar() -> Progress:
+    """A bar on a terminal, which vanishes at the end."""
     console = Console(stderr=True)
-    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
+    size = math.prod(source.shape)
+    _log.info("decoding %d images to %.1f GB in %s", source.shape[0], size / 1e9, part.parent)
     try:
-        if size > shutil.disk_usage(target.parent).free:
+        if size > shutil.disk_usage(part.parent).free:
             raise OSError(errno.ENOSPC, "too small")
         # by write(), not through a map: there a full disk would be a signal that kills the process
-        with part.open("wb") as file, closing(source.parts) as parts, progress:
+        with part.open("wb") as file, closing(source.parts) as parts, progress_bar() as progress:
             task = progress.add_task("decoding images", total=source.shape[0])
             header = {"descr": "|u1", "fortran_order": False, "shape": source.shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -138,13 +171,13 @@ def _write(target: Path, part: Path, source: ArraySource) -> None:
             file.write(json.dumps(source.facts).encode())
             file.flush()
             os.fsync(file.fileno())
-        part.replace(target)
+        part.replace(target())
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(target.parent).free
+        free = shutil.disk_usage(part.parent).free
         raise ValueError(
-            f"JEPA_CACHE must have room for decoded images: {str(target.parent)!r} needs {size / 1e9:.2f} GB and has "
+            f"JEPA_CACHE must have room for decoded images: {str(part.parent)!r} needs {size / 1e9:.2f} GB and has "
             f"{free / 1e9:.2f} GB free; free some, or set JEPA_CACHE to a folder on another disk"
         ) from error
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_train.data.base import Dataset, Images, LoadedDataset, resize
+from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset, resize
 from jepa_train.data.cache import ArraySource, cached_array, one_at_a_time
 from jepa_train.data.image_folder import IMAGE_FOLDER
 
@@ -20,7 +20,7 @@ _FORMAT = 1  # part of the cache's name: raise it when the same files would give
 _CHUNK = 1000  # images per chunk of resizing
 
 
-def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
+def _identify(kind: str, folder: str, path: Path, download: bool) -> Inventory:
     if path == Path():
         raise ValueError(
             f"data.path must be set, got ''; set data.path=DIR where {folder}/ lies, or is to be downloaded"
@@ -33,7 +33,7 @@ def _identify(kind: str, folder: str, path: Path, download: bool) -> str:
             f"data.path must hold {folder}/{missing[0]}, or images as train/<class>/ and test/<class>/, got "
             f"{str(path)!r}, which does not; set data.path=DIR where they lie, or data.download=true"
         )
-    return ""
+    return Inventory()
 
 
 def _as_images(kind: str, folder: str, path: Path) -> bool:
@@ -50,6 +50,12 @@ def _files(kind: str) -> list[str]:
 
     dataset = getattr(datasets, kind)
     return [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
+
+
+def _read(kind: str, folder: str, path: Path, image_size: int, skip_corrupt: bool) -> Inventory:
+    if _as_images(kind, folder, path):
+        return IMAGE_FOLDER.read(path, image_size, skip_corrupt)
+    return Inventory()
 
 
 def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_corrupt: bool) -> LoadedDataset:
@@ -106,7 +112,11 @@ def _source(train: Any, test: Any, size: int) -> ArraySource:
 
 
 def _row(kind: str, folder: str) -> Dataset:
-    return Dataset(identify=functools.partial(_identify, kind, folder), load=functools.partial(_load, kind, folder))
+    return Dataset(
+        identify=functools.partial(_identify, kind, folder),
+        load=functools.partial(_load, kind, folder),
+        read=functools.partial(_read, kind, folder),
+    )
 
 
 CIFAR10 = _row("CIFAR10", "cifar-10-batches-py")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from jepa_train.data.base import Dataset, Images, LoadedDataset, resize, stratified_split
+from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset, resize, stratified_split
 
 _TEST_FRACTION = 0.2  # scikit-learn ships one set without a split
 
@@ -38,7 +38,7 @@ def _between(images: Images, first: int, last: int) -> Images:
 
 
 def _row(first: int, last: int) -> Dataset:
-    return Dataset(identify=lambda _path, _download: "", load=functools.partial(_load, first, last))
+    return Dataset(identify=lambda _path, _download: Inventory(), load=functools.partial(_load, first, last))
 
 
 DIGITS, DIGITS_0_4, DIGITS_5_9 = _row(0, 9), _row(0, 4), _row(5, 9)

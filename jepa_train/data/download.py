@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jepa_train.base.errors import require
 from jepa_train.data.cache import one_at_a_time
+from jepa_train.data.files.listing import is_hidden
 from jepa_train.storage.paths import cache_dir, has_url_scheme
 from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
@@ -63,8 +64,11 @@ def _local_copy(where: str) -> Path:
         if not target.is_dir():
             _log.info("copying %s: %d files, %.1f GB", source, len(files), sum(info.size for info in files) / 1e9)
             _copy(source, target, part, packed=packed)
-    folders = [path for path in target.iterdir() if (path / "train").is_dir()]  # in an archive often one level down
-    return folders[0] if len(folders) == 1 and not (target / "train").is_dir() else target
+    if (target / "train").is_dir():
+        return target
+    folders = [path for path in target.iterdir() if path.is_dir() and not is_hidden(path.name)]
+    inner = [path for path in folders if (path / "train").is_dir()] or folders  # in an archive often one level down
+    return inner[0] if len(inner) == 1 else target
 
 
 def _copy(source: StoragePath, target: Path, part: Path, *, packed: bool) -> None:

@@ -1,102 +1,83 @@
-"""Any images in folders: path/train/<class>/* and path/test/<class>/*, decoded once per machine."""
+"""Any images in folders: path/train/<class>/*, path/test/<class>/* or path/<class>/*, decoded once per machine."""
 
-import hashlib
 import logging
-import os
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from jepa_train.data.base import Dataset, Images, LoadedDataset
-from jepa_train.data.decode import decode_images
+from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
+from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
+from jepa_train.data.files.decode import CONVERSIONS, Note
+from jepa_train.data.files.listing import Listing, list_folder, printable
 
 _log = logging.getLogger(__name__)
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_LEAST = {"train": 2, "test": 1}  # images of each class: one of train becomes val
 
 
-class _File(NamedTuple):
-    path: str  # below the root
-    size: int  # bytes
-    label: int
+def _identify(path: Path, _download: bool) -> Inventory:
+    listing = list_folder(path)
+    return _inventory(listing, read_index(listing))
 
 
-def _identify(path: Path, _download: bool) -> str:
-    return _fingerprint(_list(path)[1])
-
-
-def _fingerprint(files: list[_File]) -> str:
-    """16 hex digits of relative paths and file sizes. The root is left out: a copy elsewhere is the same data.
-
-    Sizes stand in for contents, which takes a fraction of a second for 60,000 files instead of reading them all.
-    """
-    text = "".join(f"{file.path}\t{file.size}\n" for file in files)
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+def _read(path: Path, image_size: int, skip_corrupt: bool) -> Inventory:
+    listing = list_folder(path)
+    if image_size and not read_index(listing).known.any():  # decode once: a cell would do it next
+        _, contents = decoded_images(listing, image_size, skip_corrupt=skip_corrupt)
+    else:
+        contents = read_files(listing, skip_corrupt=skip_corrupt)
+    _check_classes(listing, contents)
+    return _inventory(listing, contents)
 
 
 def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> LoadedDataset:
-    classes, files = _list(path)
-    pixels, corrupt = decode_images(
-        [f"{path}/{file.path}" for file in files], name=_fingerprint(files), size=image_size, skip_corrupt=skip_corrupt
-    )
-    rows = torch.tensor([row for row in range(len(files)) if row not in corrupt], dtype=torch.int64)
-    labels = torch.tensor([file.label for file in files])[rows]
-    cut = sum(files[row].path.startswith("train/") for row in rows.tolist())
-    if corrupt:
-        for split, kept in (("train", labels[:cut]), ("test", labels[cut:])):
-            for label in (kept.bincount(minlength=len(classes)) < _LEAST[split]).nonzero().flatten().tolist():
-                folder = f"{split}/{classes[label]}/"
-                first = next(name for row in sorted(corrupt) if (name := files[row].path).startswith(folder))
-                rule = f"at least {_LEAST[split]} images in {folder} that can be read"
-                raise ValueError(f"data.path must hold {rule}, got {str(path)!r}, where {first} cannot; replace it")
-        first = files[min(corrupt)].path
-        _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(files), path, first)
+    listing = list_folder(path)
+    pixels, contents = decoded_images(listing, image_size, skip_corrupt=skip_corrupt)
+    _check_classes(listing, contents)
+    corrupt = np.flatnonzero(contents.corrupt)
+    if len(corrupt):
+        first = printable(listing.files[corrupt[0]])
+        _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(listing.files), path, first)
+    rows = torch.from_numpy(np.flatnonzero(~contents.corrupt))
+    labels = torch.from_numpy(listing.labels)[rows]
+    train = rows < listing.num_train
     return LoadedDataset(
-        train=Images(pixels=pixels, rows=rows[:cut], labels=labels[:cut]),
-        test=Images(pixels=pixels, rows=rows[cut:], labels=labels[cut:]),
-        classes=classes,
-        skipped=len(corrupt),
+        train=Images(pixels=pixels, rows=rows[train], labels=labels[train]),
+        test=Images(pixels=pixels, rows=rows[~train], labels=labels[~train]),
+        classes=listing.classes,
+        inventory=_inventory(listing, contents),
     )
 
 
-def _list(root: Path) -> tuple[tuple[str, ...], list[_File]]:
-    """The class names and every image below the root, sorted, train before test.
-
-    Raises:
-        ValueError: the first rule of the layout that is broken.
-    """
-    if root == Path():
-        raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
-    if not root.is_dir():
-        raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
-    classes = {split: [name for name, entry in _entries(root / split) if entry.is_dir()] for split in _LEAST}
-    if unequal := sorted({*classes["train"]} ^ {*classes["test"]}):
-        raise _broken(root, f"the same classes in train/ and test/: one of them lacks {unequal[0]!r}")
-    if len(classes["train"]) < 2:
-        raise _broken(root, f"at least 2 classes: there are {classes['train']}")
-    files = []
-    for split, least in _LEAST.items():
-        for label, name in enumerate(classes[split]):
-            entries = _entries(root / split / name)
-            images = [item for item in entries if item[0].lower().endswith(_SUFFIXES) and item[1].is_file()]
-            if len(images) < least:
-                rule = f"at least {least} images ({' '.join(_SUFFIXES)}) in {split}/{name}/: it has {len(images)}"
-                raise _broken(root, rule)
-            files += [_File(f"{split}/{name}/{file}", entry.stat().st_size, label) for file, entry in images]
-    return tuple(classes["train"]), files
+def _inventory(listing: Listing, contents: Contents) -> Inventory:
+    readable = ~contents.corrupt
+    labels, cut = torch.from_numpy(listing.labels[readable]), int(readable[: listing.num_train].sum())
+    counts = {words: int(contents.having(note).sum()) for note, words in CONVERSIONS.items()}
+    return Inventory(
+        fingerprint=contents.fingerprint,
+        content=contents.content,
+        altered=bool(contents.having(Note.ALTERED).any()),
+        has_test=listing.has_test,
+        classes=listing.classes,
+        labels=(labels[:cut], labels[cut:]),
+        unread=int((~contents.known).sum()),
+        skipped=int((~readable).sum()),
+        unused=listing.unused,
+        converted={words: count for words, count in counts.items() if count},
+    )
 
 
-def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:
-    """The entries of a folder, sorted by name, without hidden ones; [] if it does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted((entry.name, entry) for entry in os.scandir(folder) if not entry.name.startswith("."))
+def _check_classes(listing: Listing, contents: Contents) -> None:
+    """Refuse a folder of which corrupt files leave a class without enough images."""
+    corrupt, train = contents.corrupt, np.arange(len(listing.files)) < listing.num_train
+    for split, part, least in (("train", train, 2), ("test", ~train, 1)):
+        for label in np.unique(listing.labels[part & corrupt]):
+            of_class = part & (listing.labels == label)
+            if (of_class & ~corrupt).sum() < least:
+                first = printable(listing.files[np.flatnonzero(of_class & corrupt)[0]])
+                name = listing.classes[label]
+                folder = printable(f"{split}/{name}" if first.startswith(f"{split}/") else name)
+                rule = f"at least {least} images in {folder}/ that can be read"
+                raise ValueError(f"data.path must hold {rule}, got {listing.root!r}, where {first} cannot; replace it")
 
 
-def _broken(root: Path, rule: str) -> ValueError:
-    layout = "train/<class>/ and test/<class>/"
-    return ValueError(f"data.path must hold {rule}, got {str(root)!r}; lay it out as {layout}")
-
-
-IMAGE_FOLDER = Dataset(identify=_identify, load=_load)
+IMAGE_FOLDER = Dataset(identify=_identify, load=_load, read=_read)

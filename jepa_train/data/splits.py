@@ -1,6 +1,9 @@
-"""Splits of a config's data set: train, val (taken from train) and test; and its fingerprint."""
+"""Splits of a config's data set: train, val (taken from train) and test; and the identity of its data."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,28 +11,53 @@ from torch import Tensor
 from jepa_train.base.errors import ConfigError, config_errors
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
-from jepa_train.data import DATASETS, Images, Splits
-from jepa_train.data.base import stratified_split
+from jepa_train.data import DATASETS, Splits
+from jepa_train.data.base import Inventory, stratified_split
 from jepa_train.data.download import local_folder
+from jepa_train.data.files.content import first_content, remember_first
 from jepa_train.storage.storage import StorageError
 
 
-@config_errors()
-def identify(config: DataConfig) -> str:
-    """The fingerprint of the data, "" for a data set that its name identifies. Cheap: nothing is decoded.
+def identify(config: DataConfig) -> tuple[DataConfig, Inventory]:
+    """The config with fingerprint and content filled in, and the files of the data set. Reads no image.
+
+    The content is "" if it has to be read first; see read_images.
 
     Raises:
-        ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint and config.content name.
         StorageError: its storage does not answer.
     """
-    try:
-        found = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
-    except StorageError:
-        raise
-    except (OSError, RuntimeError) as error:  # permission denied, or ~ of an unknown user
-        raise ConfigError(
-            f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
-        ) from error
+    with _data_errors(config):
+        inventory = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
+        return identified(config, inventory), inventory
+
+
+def read_images(config: DataConfig, *, keep: bool) -> tuple[DataConfig, Inventory]:
+    """As identify, after reading the images that have not been read on this machine or may have changed.
+
+    Args:
+        keep: write decoded images to the cache, if none has been read before.
+
+    Raises:
+        ConfigError: as identify and load_splits.
+        StorageError: the storage of the data, or that of JEPA_STORAGE, does not answer.
+    """
+    with _data_errors(config):
+        path = local_folder(config.path, download=config.download)
+        size = config.image_size if keep else 0
+        inventory = DATASETS[config.name].read(path, size, config.on_corrupt == "skip")
+        if inventory.content:
+            remember_first(inventory.fingerprint, inventory.content)
+        return identified(config, inventory), inventory
+
+
+def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
+    """The config with the identity of these files.
+
+    Raises:
+        ConfigError: they are not what the config names, or have no test split where the config needs one.
+    """
+    found, content = inventory.fingerprint, config.content
     if config.fingerprint and not found:
         raise ConfigError(
             f"data.fingerprint must be left out for {config.name}, which has none, got {config.fingerprint!r}"
@@ -39,7 +67,18 @@ def identify(config: DataConfig) -> str:
             f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "
             f"{found!r}; restore the images, or leave data.fingerprint out to use them as they are"
         )
-    return found
+    if config.test_frac and inventory.has_test:
+        raise ConfigError(f"data.test_frac must be 0 for data with a test split, got {config.test_frac}; drop it")
+    if inventory.content:
+        new = inventory.altered or first_content(found) not in ("", inventory.content)
+        content = inventory.content if new else ""
+        if (config.fingerprint or config.content) and config.content != content:
+            raise ConfigError(
+                f"data.content must name what data.path holds, got {config.content!r}, but {config.path!r} holds "
+                f"{content!r}, other images under the same names and sizes; restore the images, or leave data.content "
+                "and data.fingerprint out to use them as they are"
+            )
+    return replace(config, fingerprint=found, content=content)
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images
@@ -50,32 +89,65 @@ def load_splits(config: DataConfig) -> Splits:
     All callers of this process share the result; never write into it.
 
     Raises:
-        ConfigError: the data is missing or malformed, or is not what config.fingerprint names.
+        ConfigError: the data is missing or malformed, or is not what config.fingerprint and config.content name.
         StorageError: its storage does not answer.
     """
     if config.fingerprint:
         identify(config)
     path = local_folder(config.path, download=config.download)
     source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
-    train = _part(source.train, config.train_images)
-    rest, val = stratified_split(train.labels, config.val_frac, purpose="val")
+    if config.fingerprint:
+        identified(config, source.inventory)
+    train, val, test = partition(config, source.train.labels)
     return Splits(
-        train=train.take(rest), val=train.take(val), test=source.test, classes=source.classes, skipped=source.skipped
+        train=source.train.take(train),
+        val=source.train.take(val),
+        test=source.train.take(test) if len(test) else source.test,
+        classes=source.classes,
+        skipped=source.inventory.skipped,
     )
 
 
-def _part(images: Images, count: int) -> Images:
-    """Draw `count` training images, every class in proportion; 0 gives all. The draw depends on nothing else.
+def partition(config: DataConfig, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of train, val and, for data without a test split, test among images with these labels (N,).
+
+    Raises:
+        ValueError: too few images for a split of every class.
+    """
+    rest, test = torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
+    if config.test_frac:
+        rest, test = stratified_split(labels, config.test_frac, purpose=f"test {config.split_seed}")
+    rest = rest[_sample(labels[rest], config.train_images)]
+    train, val = stratified_split(labels[rest], config.val_frac, purpose="val")
+    return rest[train], rest[val], test
+
+
+@contextmanager
+def _data_errors(config: DataConfig) -> Iterator[None]:
+    """Raise a ConfigError for data that is missing or malformed, or cannot be read."""
+    try:
+        with config_errors():
+            yield
+    except StorageError:
+        raise
+    except (OSError, RuntimeError) as error:  # permission denied, or ~ of an unknown user
+        raise ConfigError(
+            f"data.path must be a folder that can be read, got {config.path!r} ({error}); set data.path=DIR"
+        ) from error
+
+
+def _sample(labels: Tensor, count: int) -> Tensor:
+    """Positions of `count` images, every class in proportion; 0 gives all. The draw depends on nothing else.
 
     Raises:
         ValueError: there are fewer, or not two for every class.
     """
-    if count in (0, len(images)):
-        return images
-    sizes = images.labels.bincount()
-    if count > len(images):
+    if count in (0, len(labels)):
+        return torch.arange(len(labels))
+    sizes = labels.bincount()
+    if count > len(labels):
         raise ValueError(
-            f"data.train_images must not exceed the {len(images)} training images, got {count}; lower it, or 0 for all"
+            f"data.train_images must not exceed the {len(labels)} training images, got {count}; lower it, or 0 for all"
         )
     if count < 2 * len(sizes):
         raise ValueError(
@@ -84,10 +156,10 @@ def _part(images: Images, count: int) -> Images:
         )
     kept = []
     for label, share in enumerate(_shares(sizes, count).tolist()):
-        members = (images.labels == label).nonzero().flatten()
+        members = (labels == label).nonzero().flatten()
         order = torch.randperm(len(members), generator=generator("train_images", label))
         kept.append(members[order[:share]])
-    return images.take(torch.cat(kept).sort().values)
+    return torch.cat(kept).sort().values
 
 
 def _shares(sizes: Tensor, count: int) -> Tensor:

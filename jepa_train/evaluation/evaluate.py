@@ -70,19 +70,24 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
     Needs only a network: a checkpoint can be evaluated later, with other protocols. One forward pass over each split
     serves all of them; without protocols train and val are not embedded. If an embedding is not finite the protocols
     are skipped and the split's embedding_std is reported as NaN.
+
+    Data without a test split has no metric of that name: the cheap ones, entropy and hsic are those of val.
     """
-    test = embed(network, splits.test, config)
-    metrics = _cheap_metrics(test, "test") | _of_z(test.z)
+    last = "test" if len(splits.test) else "val"
+    test = embed(network, splits.test if len(splits.test) else splits.val, config)
+    metrics = _cheap_metrics(test, last) | _of_z(test.z, last)
     names = protocol_names(config.probe.protocols)
     on_frozen = [PROTOCOLS[name] for name in names if name in PROTOCOLS]
     if on_frozen:
         train, val = (embed(network, images, config) for images in (splits.train, splits.val))
-        for prefix, split in (("train", train), ("val", val), ("test", test)):
+        for prefix, split in (("train", train), ("val", val), (last, test)):
             if not _is_finite(split):
                 return metrics | {f"{prefix}/embedding_std": float("nan")}
         metrics |= _protocol_metrics(on_frozen, train, val, test, num_classes=len(splits.classes))
     if "finetune" in names:
         metrics |= finetune(network, splits, config)
+    if not len(splits.test):  # the protocols have scored val twice
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("test/")}
     for name, folder in transfer_sets(config.probe.transfer).items():
         metrics |= _transfer_metrics(network, name, transfer_data(name, folder, config.data), config)
     return metrics
@@ -107,11 +112,11 @@ def _is_finite(split: Embeddings) -> bool:
     return bool(split.features.isfinite().all() and split.z.isfinite().all())
 
 
-def _of_z(z: Tensor) -> dict[str, float]:
+def _of_z(z: Tensor, prefix: str) -> dict[str, float]:
     """Entropy and hsic of a finite z; no hsic unless two dimensions vary."""
     if not z.isfinite().all():
         return {}
-    values = {"test/entropy": float(entropy(z)), "test/hsic": float(hsic(z))}
+    values = {f"{prefix}/entropy": float(entropy(z)), f"{prefix}/hsic": float(hsic(z))}
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 

@@ -90,7 +90,8 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-    return _top1(model, splits.val, config, device), _top1(model, splits.test, config, device)
+    val = _top1(model, splits.val, config, device)
+    return val, _top1(model, splits.test, config, device) if len(splits.test) else val
 
 
 def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Sequential:

@@ -20,7 +20,9 @@ def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
     """
     path = folder or sibling_path(data.path, name)
     dataset = name if name in DATASETS else "image_folder"
-    return dataclasses.replace(data, name=dataset, path=path, fingerprint="", train_images=0)
+    return dataclasses.replace(
+        data, name=dataset, path=path, fingerprint="", content="", train_images=0, test_frac=0.0, split_seed=0
+    )
 
 
 def check_transfer(text: str, data: DataConfig) -> None:
@@ -31,7 +33,10 @@ def check_transfer(text: str, data: DataConfig) -> None:
     """
     for name, folder in transfer_sets(text).items():
         try:
-            identify(transfer_data(name, folder, data))
+            found = transfer_data(name, folder, data)
+            if not identify(found)[1].has_test:
+                rule = f"data.path must hold a test split, got {found.path!r}"
+                raise ConfigError(f"{rule}; add test/, or leave the data set out")
         except (ConfigError, StorageError) as error:
             message = str(error).replace("data.path=DIR", f"{name}=DIR in probe.transfer")
             raise type(error)(message.replace("data.path", f"probe.transfer's {name}")) from error

@@ -157,7 +157,7 @@ def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) ->
     config = unflatten(parse(words, base=trained), base=trained)
     if cell_key(config) != cell_key(trained):
         raise ConfigError(f"a finished run can be evaluated anew, not changed, got {' '.join(words)}; leave that out")
-    config = preflight(config)
+    config = preflight(config, read=True)
     splits = load_splits(config.data)
     network = build_network(config, len(splits.classes))
     restore(network.load_state_dict, content["network"])

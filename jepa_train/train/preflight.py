@@ -5,12 +5,15 @@ import dataclasses
 from jepa_train.base.security import check_open
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
-from jepa_train.data.splits import identify
+from jepa_train.data.splits import identify, read_images
 from jepa_train.evaluation.transfer import check_transfer
 
 
-def preflight(config: TrainConfig) -> TrainConfig:
-    """Check encoder and datasets, and return the config with data.fingerprint filled in.
+def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
+    """Check encoder and datasets, and return the config with data.fingerprint and data.content filled in.
+
+    Args:
+        read: read the images if their content is not known on this machine, so that data.content is certain.
 
     Raises:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
@@ -23,4 +26,5 @@ def preflight(config: TrainConfig) -> TrainConfig:
     check_open(flatten(config))
     feature_widths(config)
     check_transfer(config.probe.transfer, config.data)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=identify(config.data)))
+    data = (read_images(config.data, keep=True) if read else identify(config.data))[0]
+    return dataclasses.replace(config, data=data)

@@ -23,6 +23,9 @@ from ray.exceptions import RayError
 from analysis.store.uri import sqlite_file
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
+from jepa_train.data.facts import facts_of
+from jepa_train.data.files.listing import HIDDEN
+from jepa_train.data.splits import identify
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import storage_dir
 from sweeps.engine.cluster.folders import storage_problem
@@ -176,6 +179,10 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
         return
     where = base.data.path or "of its package"
     yield Finding("ok", sweep.name, f"data {base.data.name} {where}, encoder {base.model.encoder}")
+    facts = facts_of(*identify(base.data))
+    if facts is not None:
+        remedy = "docs/sweeps.md, Data, says what becomes of such files"
+        yield _enough(not facts.skipped and facts.unused.keys() <= {HIDDEN}, "images", str(facts), remedy)
 
 
 CHECKS: dict[str, Check] = {

@@ -64,6 +64,8 @@ def launch(sweeps: Named, options: Options) -> int:
             return _show_plans(sweeps, plans, options)
         if options.explain:
             return _show_cell(plans, options)
+        if _reads_data(plans):  # the cells are known only now
+            plans = _planned(sweeps, options)
         if options.evaluate:
             return _evaluate(sweeps, plans, options, console)
         _check_table_files(sweeps)
@@ -116,6 +118,27 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
     return plans
 
 
+def _reads_data(plans: Sequence["Plan | None"]) -> bool:
+    """Read the images that this machine has not read yet. Returns True if the plans have to be made again."""
+    from sweeps.engine.cluster.session import cluster_address
+    from sweeps.engine.spec.cells import read_data
+
+    planned = [plan for plan in plans if plan is not None]
+    configs = [config for plan in planned for config in (plan.base, *(cell.config for cell in plan.known))]
+    keep = any(plan.todo for plan in planned) and not cluster_address()  # else cells run on other machines
+    return read_data(configs, keep=keep)
+
+
+def _show_data(plan: "Plan", shown: set[str], say: Callable[[str], None]) -> None:
+    """Print the facts about a plan's images that have not been printed yet."""
+    from sweeps.engine.spec.cells import data_facts
+
+    for text in dict.fromkeys(f"data {facts}" for cell in plan.known for facts in data_facts(cell.config)):
+        if text not in shown:
+            shown.add(text)
+            say(text)
+
+
 def _check_room(plans: Sequence["Plan | None"]) -> None:
     from sweeps.engine.cluster.resources import check_machine
 
@@ -133,8 +156,11 @@ def _show_status(sweeps: Named, options: Options) -> int:
 def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.cli.preview import preview, preview_lines
     from sweeps.engine.run.price import price
+    from sweeps.engine.spec.cells import unread_data
 
     note = _printer(Console(stderr=True))
+    for line in unread_data(cell.config for plan in plans if plan for cell in plan.known):
+        note(line)
     facts = [
         preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
@@ -158,6 +184,7 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
     from sweeps.engine.cluster.session import ray_session
 
     all_facts, say = [], _printer(console)
+    shown: set[str] = set()
     with ExitStack() as stack:
         # not where another launch holds a sweep: the refusal must not wait for Ray
         starts = any(plan is not None and plan.todo and not plan.rules.held for plan in plans)
@@ -169,6 +196,7 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
         launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
         for (sweep, file), plan in zip(sweeps, plans, strict=True):
             with _held(sweep, file, plan, options, say) as current:
+                _show_data(current, shown, say)
                 facts = summary(launch.run(current))
             say("\n".join(["", facts["table"], "", *summary_lines(facts)]))
             all_facts.append(facts)
@@ -206,6 +234,8 @@ def _held(
             say(f"{sweep.name}: {replayed} records that an earlier launch left offline are in the store now")
         if plan is None or isinstance(sweep.base, BestOf):  # the other sweep may have another best cell by now
             plan = make_plan(sweep, file, options.places, retry=options.retry)
+            if _reads_data([plan]):
+                plan = make_plan(sweep, file, options.places, retry=options.retry)
         else:
             plan = plan.refreshed()
         yield plan

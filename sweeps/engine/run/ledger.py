@@ -14,7 +14,7 @@ from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
 from sweeps.engine.plan.describe import experiment_tags, plan_files
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.spec.cells import Cell
+from sweeps.engine.spec.cells import Cell, data_facts
 from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
 from sweeps.engine.store.mlflow_client import Refused, root_cause
 from sweeps.engine.store.mlflow_writer import MlflowWriter
@@ -117,7 +117,7 @@ class Ledger:
         data, scale = cell.config.data, {"scale": self.plan.sweep.scale} if self.plan.sweep.scale else {}
         new = {
             "label": cell.label,
-            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale},
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale, **_data_tags(cell)},
             "params": {key: str(value) for key, value in flatten(cell.config).items()},
             "dataset": {
                 "name": data.name,
@@ -226,6 +226,11 @@ def replay_offline_queue(sweep: str) -> int:
         file.unlink()
         count += len(operations)
     return count
+
+
+def _data_tags(cell: Cell) -> dict[str, str]:
+    """The facts about the images that a cell is trained on, not of its transfer sets."""
+    return next((facts.tags for facts in data_facts(cell.config) if facts.path == cell.config.data.path), {})
 
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
+from jepa_train.data.cache import only_cached
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.evaluate import evaluate
 from jepa_train.train.trainer import Trainer
@@ -67,10 +68,11 @@ def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1
     This process does the share of one worker. Communication, start-up and the final evaluation are not counted.
 
     Raises:
-        ConfigError: as train.
+        ConfigError: as train; images that have not been decoded on this machine.
     """
     torch.set_num_threads(threads)
-    splits = load_splits(config.data)
+    with only_cached():
+        splits = load_splits(config.data)
     batch, endless = max(2, config.global_batch // workers), max(config.epochs, 1_000_000)  # also for epochs=0
     trainer = Trainer(dataclasses.replace(config, global_batch=batch, epochs=endless), splits)
     step_s = _seconds_per_call(trainer.train_step)

@@ -1,21 +1,27 @@
 """Cells: the complete configs of a sweep, each named by its key."""
 
-import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatten
+from jepa_train.config.names import transfer_sets
+from jepa_train.data import Inventory
+from jepa_train.data.facts import DataFacts, facts_of
+from jepa_train.data.splits import identified, identify, read_images
+from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.train.preflight import preflight
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
 
 _CHECKED: dict[Any, DataConfig] = {}  # model, views and data of a config -> the data, identified
+_INVENTORIES: dict[tuple[str, str], Inventory] = {}  # name and path of data that read_data has read -> its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +88,7 @@ def make_cell(
 
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
     """The base changed at a point, after preflight; other images than the base's get a fingerprint of their own."""
-    identity = {"data.fingerprint": ""} if point.keys() & {"data.name", "data.path"} else {}
+    identity = {"data.fingerprint": "", "data.content": ""} if point.keys() & {"data.name", "data.path"} else {}
     return preflighted(unflatten({**identity, **point}, base=base))
 
 
@@ -92,7 +98,61 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     if key not in _CHECKED:
         _CHECKED[key] = preflight(config).data
     data = _CHECKED[key]
-    return config if config.data == data else dataclasses.replace(config, data=data)
+    return config if config.data == data else replace(config, data=data)
+
+
+def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
+    """Read the images of these cells and of their transfer sets, as far as this machine does not know them.
+
+    Args:
+        keep: see splits.read_images.
+
+    Returns:
+        True if that gives the data of a cell another identity, so that it has to be planned again.
+
+    Raises:
+        ConfigError, StorageError: as splits.read_images.
+    """
+    changed, read = False, dict[tuple[str, str], Inventory]()
+    for data in dict.fromkeys(data for config in configs for data in _data_of(config)):
+        unidentified = replace(data, fingerprint="", content="")
+        place = data.name, data.path
+        if place not in read:
+            read[place] = read_images(unidentified, keep=keep)[1]
+        changed |= data.fingerprint != "" and identified(unidentified, read[place]) != data
+    _INVENTORIES.update(read)
+    _facts_of_data.cache_clear()
+    if changed:
+        _CHECKED.clear()
+    return changed
+
+
+def unread_data(configs: Iterable[TrainConfig]) -> list[str]:
+    """A line on each data of these cells that a launch has to read before it knows the cells for certain."""
+    found = (identify(data)[1] for data in dict.fromkeys(config.data for config in configs))
+    return [
+        f"{each.unread:,} images have not been read on this machine or may have changed since; if a launch finds other "
+        "content than before, its cells are others"
+        for each in found
+        if each.unread
+    ]
+
+
+def data_facts(config: TrainConfig) -> list[DataFacts]:
+    """The facts about the images of a cell and of its transfer sets, of those that read_data has read."""
+    return [facts for data in _data_of(config) if (facts := _facts_of_data(data)) is not None]
+
+
+@functools.cache
+def _facts_of_data(data: DataConfig) -> DataFacts | None:
+    inventory = _INVENTORIES.get((data.name, data.path))
+    return facts_of(data, inventory) if inventory else None
+
+
+def _data_of(config: TrainConfig) -> list[DataConfig]:
+    """The data of a config, then its transfer sets."""
+    sets = transfer_sets(config.probe.transfer).items()
+    return [config.data, *(transfer_data(name, folder, config.data) for name, folder in sets)]
 
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
@@ -101,7 +161,7 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     if "method" in axes:  # each method brings its own hyper-parameters
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
     if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
-        fields.pop("data.fingerprint", None)
+        fields = {key: text for key, text in fields.items() if key not in ("data.fingerprint", "data.content")}
     return fields
 
 

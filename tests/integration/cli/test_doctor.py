@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from folders_of_images import write_folder
 
 from sweeps.__main__ import main
 from sweeps.engine.cli import doctor
@@ -52,6 +53,19 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
     found = examined("colour_folder", "demo_two_workers", "data.path=/nowhere")
     assert found["colour_folder"].startswith("problem colour_folder data.path must be a folder, got '/nowhere'")
     assert found["demo_two_workers"].startswith("warning demo_two_workers base is the best cell of sweep 'demo_lejepa'")
+
+
+def test_files_that_are_no_part_of_the_data_are_a_warning(examined: Doctor, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos")
+    (folder / "train" / "ant" / ".DS_Store").write_text("x")
+    found = examined("colour_folder", f"data.path={folder}")
+    assert found["images"].startswith(
+        f"ok images {folder}: 18 images of 2 classes (train 10, val 2, test 6); not used: 1 "
+    )
+    (folder / "train" / "ant" / "0.heic").write_text("x")
+    found = examined("colour_folder", f"data.path={folder}")
+    assert found["images"].startswith("warning images ")
+    assert "not used: 1 *.heic (train/ant/0.heic), 1 hidden (train/ant/.DS_Store); 18 to be read" in found["images"]
 
 
 @pytest.mark.parametrize(

@@ -152,15 +152,15 @@ def test_a_config_may_name_every_dataset_and_no_other():
 
 def test_missing_cifar_files_are_named_and_downloaded_only_when_asked(tmp_path):
     cifar100 = DATASETS["cifar100"]
-    assert cifar100.identify(tmp_path, True) == ""  # load downloads it
+    assert cifar100.identify(tmp_path, True).fingerprint == ""  # load downloads it
     with pytest.raises(ValueError, match=r"^data\.path must hold cifar-100-python/train, .* or data\.download=true$"):
         cifar100.load(tmp_path, False, 32, False)
 
 
 def test_cifar_as_folders_of_images_has_a_fingerprint(tmp_path):
     write_folder(tmp_path / "cifar")
-    fingerprint = DATASETS["cifar10"].identify(tmp_path / "cifar", False)
-    assert fingerprint == DATASETS["image_folder"].identify(tmp_path / "cifar", False) != ""
+    fingerprint = DATASETS["cifar10"].identify(tmp_path / "cifar", False).fingerprint
+    assert fingerprint == DATASETS["image_folder"].identify(tmp_path / "cifar", False).fingerprint != ""
     source = DATASETS["cifar10"].load(tmp_path / "cifar", False, 32, False)
     assert (source.classes, len(source.train), len(source.test)) == (("ant", "bee"), 12, 6)
 

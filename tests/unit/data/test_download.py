@@ -41,6 +41,10 @@ def copies() -> list[Path]:
     return [entry for entry in (cache_dir() / "staged").iterdir() if entry.suffix != ".lock"]
 
 
+def identity(where: Path | str) -> str:
+    return identify(folder_config(where))[0].fingerprint
+
+
 @pytest.mark.parametrize("kind", ["folder", "tar", "gztar", "xztar", "zip", "zip in a folder", "local tar"])
 def test_images_by_url_are_those_of_the_folder(kind: str, photos: Path):
     where = "s3://bucket/photos"
@@ -48,20 +52,26 @@ def test_images_by_url_are_those_of_the_folder(kind: str, photos: Path):
         root, base = (photos.parent, "photos") if kind == "zip in a folder" else (photos, None)
         packed = shutil.make_archive(str(photos), kind.removeprefix("local ").partition(" ")[0], root, base)
         where = packed if kind == "local tar" else f"s3://bucket/{Path(packed).name}"
-    fingerprint = identify(folder_config(photos))
-    assert identify(folder_config(where)) == fingerprint
+    fingerprint = identity(photos)
+    assert identity(where) == fingerprint
     here, there = load_splits(folder_config(photos)), load_splits(folder_config(where, fingerprint=fingerprint))
     for split in ("train", "val", "test"):
         assert batch_of(getattr(there, split)) == batch_of(getattr(here, split))
     assert [copy.is_dir() for copy in copies()] == [True]
 
 
+def test_an_archive_without_splits_may_have_a_folder_around_the_classes(photos: Path):
+    (photos / "train").rename(photos / "insects")
+    around = shutil.make_archive(str(photos.parent / "around"), "zip", photos, "insects")
+    assert identity(around) == identity(photos / "insects")
+
+
 def test_a_changed_source_is_copied_again_by_the_next_process(photos: Path):
-    before = identify(folder_config("s3://bucket/photos"))
+    before = identity("s3://bucket/photos")
     shutil.copy(photos / "train" / "ant" / "0.png", photos / "train" / "ant" / "9.png")
-    assert identify(folder_config("s3://bucket/photos")) == before
+    assert identity("s3://bucket/photos") == before
     download._local_copy.cache_clear()
-    assert identify(folder_config("s3://bucket/photos")) == identify(folder_config(photos)) != before
+    assert identity("s3://bucket/photos") == identity(photos) != before
 
 
 @pytest.mark.parametrize(

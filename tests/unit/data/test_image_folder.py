@@ -15,6 +15,7 @@ from PIL import Image
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.data import DATASETS
+from jepa_train.data.files import content
 from jepa_train.data.splits import load_splits
 from jepa_train.storage.paths import cache_dir
 
@@ -32,8 +33,12 @@ def folder(tmp_path) -> Path:
     return write_folder(tmp_path / "photos")
 
 
+def fingerprint(folder: Path) -> str:
+    return FOLDER.identify(folder, False).fingerprint
+
+
 def test_folder_round_trip(folder):
-    splits = load_splits(folder_config(folder, fingerprint=FOLDER.identify(folder, False)))
+    splits = load_splits(folder_config(folder, fingerprint=fingerprint(folder)))
     assert splits.classes == ("ant", "bee")
     assert splits.train.labels.bincount().tolist() == [4, 4]
     assert splits.val.labels.bincount().tolist() == [2, 2]
@@ -46,21 +51,21 @@ def test_folder_round_trip(folder):
 
 
 def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
-    found = FOLDER.identify(folder, False)
+    found = fingerprint(folder)
     shutil.copytree(folder, tmp_path / "elsewhere")
-    assert FOLDER.identify(tmp_path / "elsewhere", False) == found
+    assert fingerprint(tmp_path / "elsewhere") == found
     (folder / "train" / "ant" / ".hidden.png").write_bytes(b"")
     (folder / "train" / "ant" / "notes.txt").write_text("not an image")
     (folder / "train" / ".ipynb_checkpoints").mkdir()
     (folder / "train" / "ant" / "folder.png").mkdir()
     (folder / "train" / "ant" / "broken.png").symlink_to("nowhere")
-    assert FOLDER.identify(folder, False) == found
+    assert fingerprint(folder) == found
     image = folder / "train" / "ant" / "0.png"
     image.rename(image.with_name("zero.png"))
-    renamed = FOLDER.identify(folder, False)
+    renamed = fingerprint(folder)
     with image.with_name("zero.png").open("ab") as file:
         file.write(b"x")
-    assert len({found, renamed, FOLDER.identify(folder, False)}) == 3
+    assert len({found, renamed, fingerprint(folder)}) == 3
     with pytest.raises(ConfigError, match=r"^data\.fingerprint must name .* leave data\.fingerprint out"):
         load_splits(folder_config(folder, fingerprint=found))
 
@@ -69,7 +74,8 @@ def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
     ("missing", "rule"),
     [
         ([""], "data.path must be a folder"),
-        (["train"], "one of them lacks 'ant'"),
+        (["train/ant"], "one of them lacks 'ant'"),
+        (["train"], "train/ if it has splits: there is test/"),
         (["train/bee", "test/bee"], "at least 2 classes: there are ['ant']"),
         ([f"train/ant/{n}.{('png', 'bmp', 'PNG')[n % 3]}" for n in range(5)], "in train/ant/: it has 1"),
     ],
@@ -77,9 +83,9 @@ def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
 def test_a_broken_folder_is_named_in_one_line(missing, rule, folder):
     for name in missing:
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-    remedy = "(set data.path=DIR|lay it out as train/<class>/ and test/<class>/)"
+    remedy = "(set data.path=DIR|lay it out as train/<class>/ and test/<class>/, train/<class>/ alone, or <class>/)"
     with pytest.raises(ValueError, match=rf"^data\.path must .* got '{folder}'.*; {remedy}$") as found:
-        FOLDER.identify(folder, False)
+        fingerprint(folder)
     assert rule in str(found.value)
 
 
@@ -100,8 +106,8 @@ def test_a_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
 
 @pytest.fixture
 def decoded_files(monkeypatch) -> list[str]:
-    found, real = [], Image.open
-    monkeypatch.setattr(Image, "open", lambda file: found.append(file) or real(file))
+    found, real = [], content.decode_file
+    monkeypatch.setattr(content, "decode_file", lambda file, size: found.append(file) or real(file, size))
     return found
 
 

@@ -81,6 +81,20 @@ def test_only_requested_protocols_run_with_one_pass_over_the_images(network: Net
     assert cheap["test/probe_top1"] == pytest.approx((found.probe_predicted == found.labels).float().mean().item())
 
 
+def test_without_a_test_split_no_metric_is_called_test(network: Network) -> None:
+    splits = dataclasses.replace(SPLITS, test=SPLITS.test.take(torch.empty(0, dtype=torch.int64)))
+    config = unflatten({"probe.protocols": "knn"}, base=CONFIG)
+    whole, found = (final_evaluation(network, part, config) for part in (SPLITS, splits))
+    assert {name for name in found if name.startswith("test/")} == set()
+    expected = {name for name in whole if name.startswith("val/")} | {
+        *evaluate(network, SPLITS.val, CONFIG, prefix="val")
+    }
+    assert found.keys() == expected | {"val/entropy"}
+    assert {name: found[name] for name in whole if name.startswith("val/")} == {
+        name: value for name, value in whole.items() if name.startswith("val/")
+    }
+
+
 def test_embeddings_that_are_not_finite_are_reported_and_not_probed(network: Network) -> None:
     """Only a bright training image overflows: test alone would look healthy."""
     pixels = SPLITS.train.pixels.clone()

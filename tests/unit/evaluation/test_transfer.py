@@ -64,6 +64,10 @@ def test_missing_images_are_named_before_anything_starts(tmp_path: Path) -> None
         preflight(with_transfer("dtd=/nowhere"))
     with pytest.raises(ConfigError, match=r"^probe.transfer's cifar100 must hold cifar-100-python/"):
         preflight(with_transfer("cifar100"))
+    with pytest.raises(
+        ConfigError, match=r"^probe.transfer's pets must hold a test split, got '.*'; add test/, or leave"
+    ):
+        preflight(with_transfer(f"pets={tmp_path / 'insects' / 'train'}"))
 
 
 def test_metrics_are_those_of_linear_probes_on_the_other_images(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Facts about a run's images, for the launch, doctor and the run's tags: used, not used, converted, and content."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jepa_train.base.errors import config_errors
+from jepa_train.config import DataConfig
+from jepa_train.data.base import Inventory
+from jepa_train.data.files.listing import printable
+from jepa_train.data.splits import partition
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """Every file of a folder of images is counted once, in a split, in `left_out` or in `unused`.
+
+    Args:
+        sizes: images by split; without "test" where the data has none.
+        left_out: readable images beyond data.train_images.
+        skipped: corrupt files, as long as they are known.
+        unused: other files by reason, with the first of each.
+        converted: used images by conversion.
+    """
+
+    name: str
+    path: str
+    classes: int
+    sizes: Mapping[str, int]
+    left_out: int
+    skipped: int
+    unused: Mapping[str, tuple[int, str]]
+    converted: Mapping[str, int]
+    unread: int
+    content: str
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{split} {size:,}" for split, size in self.sizes.items())
+        none = "" if "test" in self.sizes else ", no test split"
+        parts = [f"{self.path}: {sum(self.sizes.values()):,} images of {self.classes} classes ({sizes}{none})"]
+        parts += [f"{self.left_out:,} beyond data.train_images"] if self.left_out else []
+        parts += [f"{self.skipped:,} corrupt"] if self.skipped else []
+        unused = [f"{count:,} {reason} ({first})" for reason, (count, first) in _most(self.unused)]
+        parts += [f"not used: {', '.join(unused)}"] if unused else []
+        converted = [f"{count:,} {words}" for words, count in self.converted.items()]
+        parts += [f"converted: {', '.join(converted)}"] if converted else []
+        parts += [f"{self.unread:,} to be read by the next launch"] if self.unread else []
+        return printable("; ".join(parts))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The facts as tags of a run."""
+        skipped = {"corrupt": self.skipped} if self.skipped else {}
+        skipped |= {reason: count for reason, (count, _) in _most(self.unused)}
+        return {
+            "data.classes": str(self.classes),
+            "data.images": str(sum(self.sizes.values())),
+            **{f"data.{split}_images": str(size) for split, size in self.sizes.items()},
+            **({"data.not_used": json.dumps(skipped)} if skipped else {}),
+            **({"data.converted": json.dumps(dict(self.converted))} if self.converted else {}),
+            **({"data.content_hash": self.content} if self.content else {}),
+        }
+
+
+@config_errors()
+def facts_of(config: DataConfig, inventory: Inventory) -> DataFacts | None:
+    """The facts about a config's images, None for data that is no folder.
+
+    Raises:
+        ConfigError: too few images for the splits.
+    """
+    if not inventory.classes:
+        return None
+    labels, held_out = inventory.labels
+    train, val, test = map(len, partition(config, labels))
+    sizes = {"train": train, "val": val}
+    if inventory.has_test or test:
+        sizes["test"] = test or len(held_out)
+    return DataFacts(
+        name=config.name,
+        path=config.path,
+        classes=len(inventory.classes),
+        sizes=sizes,
+        left_out=len(labels) - train - val - test,
+        skipped=inventory.skipped,
+        unused=inventory.unused,
+        converted=inventory.converted,
+        unread=inventory.unread,
+        content=inventory.content,
+    )
+
+
+def _most(unused: Mapping[str, tuple[int, str]], limit: int = 8) -> list[tuple[str, tuple[int, str]]]:
+    """The most frequent reasons; those beyond the limit, such as rare suffixes, together as "others"."""
+    ranked = sorted(unused.items(), key=lambda item: (-item[1][0], item[0]))
+    rest = ranked[limit:]
+    return [*ranked[:limit], *([("others", (sum(count for _, (count, _) in rest), rest[0][1][1]))] if rest else [])]

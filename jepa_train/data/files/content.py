@@ -1,0 +1,222 @@
+"""Identity of an image folder's content: an index of its files, and the first content seen under a fingerprint.
+
+A folder's fingerprint is made of names and sizes, and is known without reading. Its content is a hash of every file's
+bytes, computed while the files are decoded. The index remembers each file's digest by size, times and inode, so that
+only files that may have changed are read again.
+"""
+
+import hashlib
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from jepa_train.data.cache import ArraySource, cached_array, progress_bar
+from jepa_train.data.files.decode import VERSION, Decoded, Note, decode_file
+from jepa_train.data.files.listing import Listing
+from jepa_train.storage.paths import cache_dir
+from jepa_train.storage.storage import StoragePath, storage_dir
+
+_log = logging.getLogger(__name__)
+_CHUNK = 512  # images that are decoded, and then written, together
+_SMALL = 8  # pixels: the side at which images are decoded whose pixels are not kept
+_CORRUPT = "corrupt"  # name of the fact {position: reason why the file is no image}
+
+
+@dataclass
+class Contents:
+    """Facts about the files of a listing, in its order."""
+
+    fingerprint: str
+    digests: np.ndarray  # (N,) uint64
+    notes: np.ndarray  # (N,) uint64, of Note
+    known: np.ndarray  # (N,) bool
+
+    @property
+    def content(self) -> str:
+        """16 hex digits of all files' digests, in order; "" while a file has not been read."""
+        if not self.known.all():
+            return ""
+        return hashlib.blake2b(self.fingerprint.encode() + self.digests.tobytes(), digest_size=8).hexdigest()
+
+    @property
+    def corrupt(self) -> np.ndarray:
+        """(N,) bool, of files that have been read and are no images."""
+        return self.having(Note.CORRUPT)
+
+    def having(self, note: Note) -> np.ndarray:
+        """(N,) bool, of files that have been read and have this note."""
+        return (self.notes & np.uint64(note)) > 0
+
+    def add(self, rows: Sequence[int], decoded: Sequence[Decoded]) -> None:
+        """Record files that have been read."""
+        self.digests[rows] = [each.digest for each in decoded]
+        self.notes[rows] = [int(each.notes) for each in decoded]
+        self.known[rows] = True
+
+
+def read_index(listing: Listing) -> Contents:
+    """The facts about the files of a listing that have been read before and not been touched since."""
+    size = len(listing.files)
+    contents = Contents(
+        listing.fingerprint, np.zeros(size, np.uint64), np.zeros(size, np.uint64), np.zeros(size, np.bool_)
+    )
+    try:
+        rows = np.load(_index_file(listing))
+    except (OSError, ValueError, EOFError):  # none yet, or damaged
+        return contents
+    if rows.ndim != 2 or rows.shape[1] != 6 or not len(rows):
+        return contents
+    rows = rows[np.argsort(rows[:, 3], kind="stable")]
+    found = rows[np.searchsorted(rows[:, 3], listing.stats[:, 3]).clip(max=len(rows) - 1)]
+    contents.known = (found[:, :4] == listing.stats).all(axis=1)
+    contents.digests, contents.notes = (np.where(contents.known, found[:, column], 0) for column in (4, 5))
+    return contents
+
+
+def write_index(listing: Listing, contents: Contents) -> None:
+    """Keep the facts about the files that have been read."""
+    rows = np.column_stack([listing.stats, contents.digests, contents.notes])[contents.known]
+    file = _index_file(listing)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{uuid.uuid4().hex}.part")
+    try:
+        with part.open("wb") as stream:
+            np.save(stream, rows)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _index_file(listing: Listing) -> Path:
+    folder = hashlib.blake2b(os.fsencode(os.path.realpath(listing.root)), digest_size=8).hexdigest()
+    return cache_dir() / "index" / f"{folder}-{VERSION}.npy"
+
+
+def read_files(listing: Listing, *, skip_corrupt: bool) -> Contents:
+    """Read the files that the index does not know, and add them to it, also those before an interruption.
+
+    Raises:
+        ValueError: a file is no image, and skip_corrupt is false; names the first.
+    """
+    contents = read_index(listing)
+    rows = np.flatnonzero(~contents.known)
+    if len(rows):
+        _log.info("reading %d of %d images of %s", len(rows), len(listing.files), listing.root)
+        try:
+            with progress_bar() as progress:
+                task = progress.add_task("reading images", total=len(rows))
+                for some, decoded in _decode(listing, rows, _SMALL, skip_corrupt):
+                    contents.add(some, decoded)
+                    progress.advance(task, len(some))
+        finally:
+            write_index(listing, contents)
+    for row in [] if skip_corrupt else np.flatnonzero(contents.corrupt).tolist():
+        _check(listing, row, decode_file(f"{listing.root}/{listing.files[row]}", _SMALL))
+    return contents
+
+
+def decoded_images(listing: Listing, size: int, *, skip_corrupt: bool) -> tuple[Tensor, Contents]:
+    """All files of a listing as (N, 3, size, size) uint8, in its order; rows of corrupt files are black.
+
+    The array is a read-only memory map that processes share (cache.cached_array), named by its content. It records
+    corrupt files and is made again when one of them can be read.
+
+    Raises:
+        ValueError: a file is no image, and skip_corrupt is false; names the first.
+    """
+    contents = read_index(listing)
+
+    def file_name() -> str:
+        nonlocal contents
+        if not contents.content:  # another process may have read the files
+            contents = read_index(listing)
+        return f"{contents.content}-{size}-{VERSION}" if contents.content else ""
+
+    def still_corrupt(facts: dict[str, dict[str, str]]) -> bool:
+        files = (f"{listing.root}/{listing.files[int(row)]}" for row in facts[_CORRUPT])
+        return all(decode_file(file, _SMALL).pixels is None for file in files)
+
+    def parts(corrupt: dict[str, str]) -> Generator[np.ndarray, None, None]:
+        nonlocal contents
+        read = read_index(listing)
+        for rows, decoded in _decode(listing, np.arange(len(listing.files)), size, skip_corrupt):
+            read.add(rows, decoded)
+            pixels = np.zeros((len(rows), 3, size, size), np.uint8)
+            for position, (row, each) in enumerate(zip(rows, decoded, strict=True)):
+                if each.pixels is None:
+                    corrupt[str(row)] = each.reason
+                else:
+                    pixels[position] = each.pixels
+            yield pixels
+        write_index(listing, read)
+        contents = read
+
+    def make() -> ArraySource:
+        corrupt: dict[str, str] = {}
+        return ArraySource(shape=(len(listing.files), 3, size, size), parts=parts(corrupt), facts={_CORRUPT: corrupt})
+
+    name = f"{listing.fingerprint}-{size}-{VERSION}"
+    pixels, facts = cached_array(name, make, file_name=file_name, current=still_corrupt)
+    for row, reason in [] if skip_corrupt else facts[_CORRUPT].items():
+        raise _corrupt(listing, int(row), reason)
+    return pixels, contents
+
+
+def first_content(fingerprint: str) -> str:
+    """The content that was seen first under a fingerprint, by all that share the storage; "" if none has been."""
+    try:
+        return _first(fingerprint).read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+
+
+def remember_first(fingerprint: str, content: str) -> None:
+    """Record the content as the first one under this fingerprint, unless there is one."""
+    if not first_content(fingerprint):
+        _first(fingerprint).write_bytes(content.encode())
+
+
+def _first(fingerprint: str) -> StoragePath:
+    return storage_dir() / "data" / fingerprint
+
+
+def _decode(
+    listing: Listing, rows: np.ndarray, size: int, skip_corrupt: bool
+) -> Iterator[tuple[list[int], list[Decoded]]]:
+    """The files of these rows, decoded, in parts.
+
+    Raises:
+        ValueError: a file is no image, and skip_corrupt is false.
+    """
+    decode = partial(decode_file, size=size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
+        for start in range(0, len(rows), _CHUNK):
+            some = rows[start : start + _CHUNK].tolist()
+            files = [f"{listing.root}/{listing.files[row]}" for row in some]
+            with warnings.catch_warnings(action="ignore"):  # about broken metadata, thousands of them
+                decoded = list(pool.map(decode, files))
+            for row, each in [] if skip_corrupt else zip(some, decoded, strict=True):
+                _check(listing, row, each)
+            yield some, decoded
+
+
+def _check(listing: Listing, row: int, decoded: Decoded) -> None:
+    if decoded.pixels is None:
+        raise _corrupt(listing, row, decoded.reason)
+
+
+def _corrupt(listing: Listing, row: int, reason: str) -> ValueError:
+    file = f"{listing.root}/{listing.files[row]}"
+    return ValueError(
+        f"data.path holds a file that cannot be read as an image: {file!r} ({reason}); "
+        "delete or replace it, or set data.on_corrupt=skip"
+    )

@@ -1,0 +1,220 @@
+"""Decoding of one image file to a square of 8-bit RGB, with a digest of the file and a record of what was converted."""
+
+import hashlib
+import io
+import zlib
+from enum import IntFlag
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Raise it when files of some kind decode to other pixels, and give that kind a note and a person as below. Other files
+# keep their digests: only the names of cache and index change.
+VERSION = 3
+_ALTERED_BY = b"decoder 3"  # personalizes the digests of files with Note.ALTERED
+
+_DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this multiple of the final size
+_BACKGROUND = (255, 255, 255)  # behind transparent pixels
+_RANGES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # largest values of the bit depths of cameras
+_PHOTOMETRIC = 262  # tag of a TIFF
+_NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})  # by other programs, or not at all
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Note(IntFlag):
+    """Facts about a decoded file, stored as one number."""
+
+    CORRUPT = 1  # no image
+    ALTERED = 2  # version 3 of the decoder gives other pixels than version 2
+    TURNED = 4
+    TRANSPARENT = 8
+    DEEP_GREY = 16
+    DEEP_COLOUR = 32
+    COLOUR_SPACE = 64
+    FRAMES = 128
+    BAD_EXIF = 256
+
+
+# Conversions that are reported, with the words for them
+CONVERSIONS = {
+    Note.TURNED: "turned by EXIF orientation",
+    Note.TRANSPARENT: "transparent on white",
+    Note.DEEP_GREY: "deep grey to 8 bits",
+    Note.DEEP_COLOUR: "16-bit color to 8 bits",
+    Note.COLOUR_SPACE: "CMYK/YCbCr/Lab to RGB",
+    Note.FRAMES: "first of several frames",
+    Note.BAD_EXIF: "unreadable EXIF",
+}
+
+
+class Decoded(NamedTuple):
+    """One file."""
+
+    pixels: np.ndarray | None  # (3, size, size) uint8; None if it is no image
+    digest: int  # 64 bits, of its bytes; with the version of the decoder that altered its pixels
+    notes: Note
+    reason: str  # why it is no image
+
+
+def decode_file(file: str, size: int) -> Decoded:
+    """Read one file and decode it: shorter side to size (bilinear), center crop.
+
+    Raises:
+        ValueError: the file system fails, so that nothing is known about the file.
+    """
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read()
+    except PermissionError as error:
+        return Decoded(None, 0, Note.CORRUPT, error.strerror or "")
+    except OSError as error:
+        raise ValueError(
+            f"data.path holds a file that cannot be read now: {file!r} ({error.strerror}); check its disk, see that "
+            "nothing changes the images, and start again"
+        ) from error
+    pixels, notes, reason = None, Note.CORRUPT, ""
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            pixels, notes = _square(image, size, content)
+    except UnidentifiedImageError:
+        reason = "no known image format"
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (Pillow's plugins raise errors of every kind on damaged files)
+        reason = " ".join(str(error).split()) or type(error).__name__
+    person = _ALTERED_BY if notes & Note.ALTERED else b""
+    digest = hashlib.blake2b(content, digest_size=8, person=person).digest()
+    return Decoded(pixels, int.from_bytes(digest, "little"), notes, reason)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's formats, by content: a file with the wrong suffix is decoded all the same."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_DECODED)
+
+
+def _square(image: Image.Image, size: int, content: bytes) -> tuple[np.ndarray, Note]:
+    """(3, size, size) uint8, and the conversions.
+
+    Args:
+        content: of the image's file.
+    """
+    notes = Note(0)
+    if getattr(image, "is_animated", False):  # before loading, which may close the file
+        notes |= Note.FRAMES
+    layout = _layout(image)
+    draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
+    image.load()
+    width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    if layout == "LA;16B":
+        rgb, converted = _grey_with_alpha(content)
+    else:
+        rgb, converted = _to_rgb(image)
+        if image.mode.startswith("RGB") and layout.endswith((";16B", ";16L", ";16N")):
+            notes |= Note.DEEP_COLOUR
+    # crop and resize in one step: the longer side is not rounded to whole pixels
+    box = (left, top, left + side, top + side)
+    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    turn, readable = _turn(image)
+    notes |= Note(0) if readable else Note.BAD_EXIF
+    if turn is not None:  # the small square instead of the whole image: crop and resize are symmetric
+        square, notes = square.transpose(turn), notes | Note.TURNED | Note.ALTERED
+    return np.asarray(square).transpose(2, 0, 1), notes | converted
+
+
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, bool]:
+    """The turn that makes a loaded image upright, and False if its EXIF data cannot be read."""
+    try:
+        exif = image.getexif()
+    except Exception:  # noqa: BLE001 (as in decode_file; the pixels are fine)
+        return None, False
+    stored = image.info.get("exif", b"")  # of a JPEG, Pillow drops what it cannot read; empty data has 20 bytes
+    return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1)), bool(exif) or len(stored) <= 20
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
+    """A loaded image as 8-bit RGB."""
+    if image.mode.startswith(("I", "F")):
+        return _grey(image)
+    if image.has_transparency_data:
+        full = image.convert("RGBA")
+        if full.getchannel("A").getextrema() != (255, 255):
+            return _on_white(full), Note.TRANSPARENT | Note.ALTERED
+    notes = Note.COLOUR_SPACE if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else Note(0)
+    return image.convert("RGB"), notes
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    canvas = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
+
+
+def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
+    """Grey of more than 8 bits, or of floating point."""
+    values = np.asarray(image)
+    grey, same = _scaled(values, image.mode == "F")
+    notes = Note(0) if same else Note.DEEP_GREY | Note.ALTERED
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # a TIFF in which 0 is white, which Pillow leaves as it is
+        grey, notes = 255 - grey, notes | Note.DEEP_GREY | Note.ALTERED
+    key = image.info.get("transparency")  # of a PNG: the value that is transparent
+    if isinstance(key, int) and (values == key).any():
+        grey[values == key] = _BACKGROUND[0]
+        notes |= Note.TRANSPARENT | Note.ALTERED
+    return Image.fromarray(grey).convert("RGB"), notes
+
+
+def _grey_with_alpha(content: bytes) -> tuple[Image.Image, Note]:
+    """A PNG of 16-bit grey with alpha, of which Pillow reads the upper 8 bits alone.
+
+    Its four bytes per pixel are read as 8-bit RGBA: in both a PNG is filtered byte by byte, four bytes apart.
+    """
+    header = bytearray(content[:33])  # signature and IHDR, with depth and color type at 24 and 25, and its checksum
+    header[24:26] = 8, 6
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    with Image.open(io.BytesIO(header + content[33:]), formats=("PNG",)) as image:
+        pixels = np.ascontiguousarray(image).view(">u2")  # (H, W, 2)
+    grey, alpha = _scaled(pixels[..., 0], False)[0], np.rint(pixels[..., 1] / 257).astype(np.uint8)
+    merged = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).convert("RGBA")
+    transparent = Note.TRANSPARENT if (alpha < 255).any() else Note(0)
+    return _on_white(merged), Note.DEEP_GREY | Note.ALTERED | transparent
+
+
+def _scaled(values: np.ndarray, is_float: bool) -> tuple[np.ndarray, bool]:
+    """Values (H, W) scaled to 8 bits, and True if that has changed none.
+
+    The range that becomes 0 to 255 is the first that holds all finite values: 0 to 1 for floats, then 0 to 255 and the
+    ranges of 10, 12, 14 and 16 bits, else from the smallest value to the largest. NaN is black.
+    """
+    finite = values[np.isfinite(values)] if is_float else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    ranges = (1, *_RANGES) if is_float else _RANGES
+    most = next((most for most in ranges if low >= 0 and high <= most), None)
+    start, length = (low, high - low) if most is None else (0.0, float(most))
+    factor = np.float32(255 / (length or 1.0))
+    scaled = np.nan_to_num((values.astype(np.float32) - np.float32(start)) * factor, nan=0, posinf=255, neginf=0)
+    return np.rint(scaled).clip(0, 255).astype(np.uint8), most == 255 and not is_float
+
+
+def _layout(image: Image.Image) -> str:
+    """Layout of the pixels in the file by Pillow's name for it, as RGB;16B; "" if Pillow does not record it."""
+    tile = next(iter(getattr(image, "tile", ())), None)
+    if tile is None:
+        return ""
+    first, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    if tile.codec_name.startswith("ppm") and others[0] > 255:  # the largest value in the file
+        return f"{first};16B"
+    return first if isinstance(first, str) else ""

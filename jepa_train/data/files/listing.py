@@ -1,0 +1,216 @@
+"""List of an image folder: every file below it is either an image of a class, or counted under the reason why not."""
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+# Of the files that Pillow decodes by itself. A fixed list: the same folder has the same images under every Pillow.
+_NAMES = """
+.apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico
+.iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd
+.pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
+"""
+SUFFIXES = frozenset(_NAMES.split())
+_SYSTEM = frozenset({"@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+_SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+_LAYOUT = "lay it out as train/<class>/ and test/<class>/, train/<class>/ alone, or <class>/"
+_MASK = 2**64 - 1
+
+# Reasons why a file is not used, besides "*.suffix" and "no suffix" for names of no image format
+HIDDEN, OUTSIDE = "hidden", "outside the class folders"
+BROKEN, LOOP, SPECIAL, CLOSED = "broken link", "link to a folder above it", "no regular file", "folder without access"
+
+
+class Unused(NamedTuple):
+    """Files that are not used, for one reason."""
+
+    number: int
+    first: str  # path below the root
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Images of a folder, train before test, in each the classes in order, and the files of a class by path."""
+
+    root: str
+    classes: tuple[str, ...]
+    files: list[str]  # paths below the root, as text: a million Path objects take half a minute to make
+    labels: np.ndarray  # (N,) int64
+    stats: np.ndarray  # (N, 4) uint64: size, mtime_ns, ctime_ns, inode
+    num_train: int
+    has_test: bool
+    unused: dict[str, Unused]  # by reason
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of relative paths and file sizes. The root is left out: a copy elsewhere is the same data."""
+        sizes = self.stats[:, 0].tolist()
+        text = "".join(f"{path}\t{size}\n" for path, size in zip(self.files, sizes, strict=True))
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+def printable(text: str) -> str:
+    """Text with the names of files, on one line and in valid Unicode, which a name need not be."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+
+
+def is_hidden(name: str) -> bool:
+    """True for names that start with a dot, and for folders of operating systems and file servers."""
+    return name.startswith(".") or name in _SYSTEM
+
+
+@dataclass
+class _Walk:
+    """A walk through a folder that accounts for every file that it meets.
+
+    Links to folders are followed where images are looked for; elsewhere a link is one file.
+    """
+
+    root: str
+    unused: dict[str, Unused] = field(default_factory=dict)
+    stats: array = field(default_factory=lambda: array("Q"))
+
+    def folders(self, path: str) -> list[str]:
+        """Names of the folders in a folder, sorted. Its files count as outside the class folders."""
+        found = []
+        for entry in self._visible(path):
+            if entry.is_dir():
+                found.append(entry.name)
+            else:
+                self._count(OUTSIDE, _join(path, entry.name))
+        return sorted(found)
+
+    def images(self, path: str) -> list[str]:
+        """Paths of the images in a class folder and below it, sorted; their stats are appended in that order."""
+        above = [self.root, os.path.dirname(f"{self.root}/{path}"), f"{self.root}/{path}"]
+        found = sorted(self._images(path, above))
+        for _, entry in found:
+            stat = entry.stat()
+            for value in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino):
+                self.stats.append(value & _MASK)
+        return [name for name, _ in found]
+
+    def count_below(self, path: str, reason: str) -> None:
+        """Count every file in and below a folder; a link counts as one."""
+        if os.path.islink(f"{self.root}/{path}"):
+            return self._count(reason, path)
+        try:
+            for entry in os.scandir(f"{self.root}/{path}"):
+                name = f"{path}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    self.count_below(name, reason)
+                else:
+                    self._count(reason, name)
+        except PermissionError:  # such as lost+found
+            self._count(CLOSED, path)
+
+    def _images(self, path: str, above: list[str]) -> "Iterator[tuple[str, os.DirEntry[str]]]":
+        for entry in self._visible(path):
+            name = f"{path}/{entry.name}"
+            if entry.is_dir():
+                if entry.is_symlink() and any(os.path.samefile(entry.path, folder) for folder in above):
+                    self._count(LOOP, name)
+                else:
+                    yield from self._images(name, [*above, entry.path])
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if suffix not in SUFFIXES:
+                self._count(f"*{suffix}" if suffix else "no suffix", name)
+            elif entry.is_file():
+                yield name, entry
+            else:
+                self._count(BROKEN if entry.is_symlink() else SPECIAL, name)
+
+    def _visible(self, path: str) -> "Iterator[os.DirEntry[str]]":
+        """Entries of a folder without hidden ones and folders of the operating system, whose files are counted."""
+        for entry in os.scandir(f"{self.root}/{path}"):
+            if not is_hidden(entry.name):
+                yield entry
+            elif entry.is_dir(follow_symlinks=False):
+                self.count_below(_join(path, entry.name), HIDDEN)
+            else:
+                self._count(HIDDEN, _join(path, entry.name))
+
+    def _count(self, reason: str, path: str) -> None:
+        number, first = self.unused.get(reason, (0, path))
+        self.unused[reason] = Unused(number + 1, min(first, path))
+
+
+def list_folder(root: Path) -> Listing:
+    """Every file below the root, as an image of a class or as unused.
+
+    Layouts: train/<class>/ and test/<class>/, train/<class>/ without test/, or <class>/ where there is no train/.
+    Images may lie in folders below a class folder.
+
+    Raises:
+        ValueError: the first rule of the layout that is broken.
+    """
+    if root == Path():
+        raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
+    if not root.is_dir():
+        raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
+    walk = _Walk(str(root))
+    top = walk.folders("")
+    splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
+    for name in top if splits != [""] else ():
+        if name not in splits:
+            walk.count_below(name, OUTSIDE)
+    classes = {split: walk.folders(split) if split else top for split in splits}
+    _check_classes(root, walk, classes)
+    files: list[str] = []
+    labels, cut = array("q"), 0
+    for split, names in classes.items():
+        least = 1 if split == "test" else 2  # one of train becomes val
+        for label, name in enumerate(names):
+            folder = _join(split, name)
+            images = walk.images(folder)
+            if len(images) < least:
+                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk, folder)}"
+                raise _broken(root, rule)
+            files += images
+            labels.extend([label] * len(images))
+        cut = cut or len(files)
+    return Listing(
+        root=str(root),
+        classes=tuple(classes[splits[0]]),
+        files=files,
+        labels=np.asarray(labels, np.int64),
+        stats=np.asarray(walk.stats, np.uint64).reshape(-1, 4),
+        num_train=cut,
+        has_test="test" in splits,
+        unused=dict(sorted(walk.unused.items())),
+    )
+
+
+def _check_classes(root: Path, walk: _Walk, classes: dict[str, list[str]]) -> None:
+    (first, names), *others = classes.items()
+    for split, found in others:
+        if unequal := sorted({*names} ^ {*found}):
+            raise _broken(root, f"the same classes in {first}/ and {split}/: one of them lacks {unequal[0]!r}")
+    if not first:  # splits under other names, or several data sets, are no classes
+        inside = (_join(name, sub) for name in names for sub in _Walk(walk.root).folders(name))
+        for path in (*names, *inside):
+            if path.rpartition("/")[2].lower() in _SPLIT_NAMES:
+                raise _broken(root, f"train/ if it has splits: there is {path}/")
+    if len(names) < 2:
+        raise _broken(root, f"at least 2 classes: there are {names}")
+
+
+def _others(walk: _Walk, folder: str) -> str:
+    """Addition to a message: files of the folder that are not used, by reason."""
+    found = [f"{unused.number} {reason}" for reason, unused in walk.unused.items() if unused.first.startswith(folder)]
+    return f" (not used: {', '.join(found)})" if found else ""
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _broken(root: Path, rule: str) -> ValueError:
+    return ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; {_LAYOUT}"))
