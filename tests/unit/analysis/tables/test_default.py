@@ -132,6 +132,15 @@ def test_metrics_by_name_may_be_of_any_method_and_unknown_ones_are_one_line() ->
         finished(runs, trials, metrics=["train/redundency"])
 
 
+def test_a_sweep_with_scales_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = {"sweep.name": "mine", "sweep.scale": "mini"}
+    monkeypatch.setattr(tables, "sweeps_in", lambda _: {"mine_mini": SimpleNamespace(tags=tags)})
+    for name in ("mine", "mine_mini"):
+        found = tables.find_table(name)
+        assert (found.sweeps, found.label) == (("mine_mini",), "mine-mini")
+    assert tables.find_table("mine", trials=True).label == "mine_trials-mini"
+
+
 TABLE_FILE = """
 from analysis.table.pivot import PivotTable
 
