@@ -71,8 +71,13 @@ class TableSpec:
         """The table of these runs, the best numbers bold, with notes below: seeds, significance, code, progress."""
         built = self.build(runs)
         frame, bold = embolden(built, self.within)
-        notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold, code_note(frame, runs)]
-        notes += [*runs.attrs.get("notes", []), progress_note(runs)]
+        notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold]
+        notes += [
+            *built.attrs.get("commands", []),
+            code_note(frame, runs),
+            *runs.attrs.get("notes", []),
+            progress_note(runs),
+        ]
         return FinishedTable(
             title=built.attrs.get("title", self.title), frame=frame, notes=[*filter(None, notes)], runs=runs
         )

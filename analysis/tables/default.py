@@ -67,7 +67,7 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = (), note: str = "") -> pd
     unit = "; top-1 in %" if any(one.factor == 100 for one in shown) else ""
     frame.attrs["title"] = f"{runs['sweep'].iloc[0]}: {frame.attrs.get('title', TITLE + unit)}"
     further = "" if design.asked else _further(runs, shown)
-    frame.attrs["notes"] = [*frame.attrs.get("notes", []), *filter(None, [note, further])]
+    frame.attrs["commands"] = [*filter(None, [note, further])]
     return frame
 
 
