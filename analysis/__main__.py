@@ -44,7 +44,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--against-paper", action="store_true", help="the published numbers next to ours")
     add("--trials", action="store_true", help="the individual runs of a sweep by rank, in place of its table")
     metrics = "metrics for the default table of a sweep, or for --trials: test/knn_top1,train/loss"
-    add("--metrics", type=lambda text: text.split(","), default=[], metavar="NAME,NAME", help=metrics)
+    add("--metrics", type=lambda text: text.replace(" ", "").split(","), default=[], metavar="NAME,NAME", help=metrics)
     files = "output folder: a table in all formats, with its provenance; for an export also a URL"
     add("--output", metavar="DIR", help=files)
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
