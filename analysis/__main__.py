@@ -8,6 +8,8 @@ from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
 from analysis.select.metrics import UnknownMetric
+from analysis.select.selection import tags_of
+from analysis.store.cell_list import is_edited
 from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
@@ -29,6 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished) as error:
         sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
+    if options.name in _COMMANDS:
+        _name_store(options)
     sys.stdout.write(f"{text}\n")
     return 0
 
@@ -66,9 +70,16 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 def _table(options: argparse.Namespace) -> str:
     chosen = {"trials": options.trials, "metrics": options.metrics}
     found = find_table(options.name, options.store, options.scale, **chosen)
-    built = found.finish(found.load(options.store))
+    runs = found.load(options.store)
+    for tags in (tags_of(own) for _, own in runs.groupby("sweep", sort=False)):
+        if is_edited(tags):
+            file = tags["sweep.file"]
+            sys.stderr.write(f"{file}: edited since the launch of which this table shows the cells; see its --status\n")
+    built = found.finish(runs)
     published = options.against_paper
     text = against_paper(found.name, built, options.format) if published else built.render(options.format)
+    if found.sweeps:
+        _name_store(options)
     if options.output is None:
         return text
     folder = Path(options.output)
@@ -77,6 +88,11 @@ def _table(options: argparse.Namespace) -> str:
         files.append(folder / f"{file_name(found.label)}-against-paper.{'tex' if form == 'latex' else form}")
         files[-1].write_text(f"{against_paper(found.name, built, form)}\n", encoding="utf-8")
     return "\n".join([text, "", *map(str, files)])
+
+
+def _name_store(options: argparse.Namespace) -> None:
+    """Name the store that was read; the listing ends in it."""
+    sys.stderr.write(f"store: {shown(options.store)}\n")
 
 
 def _report(options: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ from mlflow.entities import Experiment
 from analysis import figures, tables
 from analysis.figures.points import groups_by_views
 from analysis.select.selection import axes, current, numbers, seeds_of
-from analysis.store.runs import NothingToShow, load_runs, store_uri, sweeps_in
+from analysis.store.runs import NothingToShow, all_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
 from analysis.table.cells import states_of
@@ -41,7 +41,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         NothingToShow: no such store or sweep, or no run in it.
     """
     store = store or store_uri()
-    runs = load_runs(tables.experiment_of(sweep, store), store)
+    runs = all_runs(tables.experiment_of(sweep, store), store)
     experiment = sweeps_in(store)[runs["sweep"].iloc[0]]
     sections = {
         "Sweep": _about(runs, experiment),

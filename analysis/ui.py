@@ -5,6 +5,7 @@ import os
 import sys
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
+from analysis.store.sources import shown
 
 WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
 
@@ -34,6 +35,7 @@ def main(words: list[str]) -> int:
     except NothingToShow as nothing:
         sys.stderr.write(f"error: {nothing}\n")
         return 2
+    sys.stderr.write(f"store: {shown(store)}\n")
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else it starts a dozen idle processes

@@ -15,7 +15,8 @@ import pandas as pd
 
 from analysis.figures.draw import Drawing, UnknownFigure
 from analysis.figures.style import as_bytes
-from analysis.store.runs import load_runs, store_uri
+from analysis.runs import load_runs
+from analysis.store.runs import store_uri
 from analysis.store.sources import file_name
 from analysis.tables import experiment_of
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.style import styled
-from analysis.store.runs import NothingToShow, load_histories
+from analysis.store.runs import NothingToShow, histories_of
 from analysis.tables import UnknownTable
 
 
@@ -35,6 +35,6 @@ class Drawing:
         lack = self.lacks(runs)
         if lack:
             raise NothingToShow(f"{self.name} has nothing to draw of {runs['sweep'].iloc[0]}: {lack}")
-        curves = [load_histories(runs["sweep"].iloc[0], self.curves(runs), store)] if self.curves else []
+        curves = [histories_of(runs, self.curves(runs), store)] if self.curves else []
         with styled():
             return self.make(runs, *curves)

@@ -83,6 +83,11 @@ def current(runs: pd.DataFrame) -> pd.DataFrame:
     return mark_truncated(runs[(runs["role"] == "cell") & _are_current(runs)])
 
 
+def requested(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells and references that the sweep asks for, unchanged."""
+    return runs[_are_current(runs)]
+
+
 def references(runs: pd.DataFrame) -> pd.DataFrame:
     """The references that the sweep asks for; those of an earlier base compare with other trainings."""
     return mark_truncated(runs[(runs["role"] == "reference") & _are_current(runs)])

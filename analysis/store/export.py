@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from analysis.store.folders import below, opened_folder
-from analysis.store.runs import NothingToShow, has_runs, load_histories, load_runs, sweeps_in
+from analysis.store.runs import NothingToShow, all_runs, has_runs, histories_of, sweeps_in
 from analysis.store.sources import ABOUT, POINTS, RUNS, file_name, open_source, shown
 
 _OF_SWEEP = "sweep."  # columns with one value, which would be most of a CSV's bytes
@@ -32,7 +32,7 @@ def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
 def write_export(sweep: str, store: str, where: str) -> list[str]:
     """Write <sweep>/ into the folder of a path or URL. Returns the paths or URLs of the files.
 
-    Runs (a row per cell, see load_runs) and history (a row per cell, metric and epoch) are Parquet, which analysis
+    Runs (a row per cell, see all_runs) and history (a row per cell, metric and epoch) are Parquet, which analysis
     reads in place of a store, and CSV for other programs. The CSV of the runs leaves out the tags of the sweep, which
     sweep.json has. The same store gives the same bytes. sweep.json comes last and has the digests of the others.
 
@@ -41,8 +41,8 @@ def write_export(sweep: str, store: str, where: str) -> list[str]:
         NoFolder: the URL is wrong, or its object store is away.
     """
     source = open_source(store)
-    runs, history, experiment = load_runs(sweep, source), load_histories(sweep, store=source), sweeps_in(source)[sweep]
-    history = history[["run_id", "metric", "epoch", "value"]]
+    runs, experiment = all_runs(sweep, source), sweeps_in(source)[sweep]
+    history = histories_of(runs, store=source)[["run_id", "metric", "epoch", "value"]]
     columns = [name for name in map(str, runs) if not name.startswith(_OF_SWEEP) and name != "base"]
     contents = {
         RUNS: runs.to_parquet(index=False),

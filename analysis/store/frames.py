@@ -23,7 +23,7 @@ _NUMBERS = ("workers", "epoch", "device_seconds")  # tags
 
 
 def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
-    """One row per cell, in the order of the records: see analysis.store.runs.load_runs. Empty without cells.
+    """One row per cell, in the order of the records: see analysis.store.runs.all_runs. Empty without cells.
 
     attrs["notes"] has a line for each kind of run that was left out, with its count.
 

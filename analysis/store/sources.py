@@ -68,7 +68,7 @@ class Store:
             return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
     def runs(self, sweep: str) -> pd.DataFrame:
-        """See analysis.store.runs.load_runs."""
+        """See analysis.store.runs.all_runs."""
         experiment = self._experiment(sweep)
         with self._answering():
             records = read_records(self.client, experiment.experiment_id, self._uri)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.store.runs import load_runs, store_uri
+from analysis.store.runs import all_runs, store_uri
 from analysis.store.sources import RunSource, open_source
 from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
@@ -62,7 +62,7 @@ class TableSpec:
         if not self.sweeps:
             return pd.DataFrame({"run_id": [], "sweep": []})
         source = open_source(store or store_uri())
-        parts = [load_runs(sweep, source) for sweep in self.sweeps]
+        parts = [all_runs(sweep, source) for sweep in self.sweeps]
         runs = pd.concat(parts, ignore_index=True)
         runs.attrs["notes"] = [note for part in parts for note in part.attrs.get("notes", [])]
         return runs

@@ -1,6 +1,7 @@
 """Notes below a table: commits, progress of each sweep, choice of winners, and runs that were left out."""
 
 import json
+import re
 from collections import Counter
 
 import pandas as pd
@@ -20,6 +21,8 @@ from analysis.select.selection import (
     references,
 )
 from analysis.table.significance import cells_of
+
+_STOPPED = re.compile(r"early stopping at epoch (\d+): ")  # the reason of a run that early stopping ended
 
 
 def code_note(frame: pd.DataFrame, runs: pd.DataFrame) -> str:
@@ -46,8 +49,7 @@ def progress_note(runs: pd.DataFrame) -> str:
         cells = current(own)
         counts = []
         for status, group in sorted(cells.groupby("status"), key=lambda pair: (pair[0] != "finished", pair[0])):
-            reasons = sorted({reason for reason in group["reason"].fillna("") if reason})
-            counts.append(f"{len(group)} {status}" + (f" ({'; '.join(reasons)})" if reasons else ""))
+            counts.append(f"{len(group)} {status}{_reasons(group['reason'])}")
         if lacking := len(missing(own)):
             counts.append(f"{lacking} missing")
         same_base = of_present_base(own)
@@ -66,6 +68,16 @@ def progress_note(runs: pd.DataFrame) -> str:
         choice = _choice_note(own)
         parts.append(f"{sweep}: {', '.join(counts) or 'no cell yet'}" + (f"; {choice}" if choice else ""))
     return "; ".join(parts)
+
+
+def _reasons(reasons: pd.Series) -> str:
+    """Reasons of cells with one status: " at epoch 3 (12), at 9 (4)" where early stopping stopped them, else all."""
+    texts = [reason for reason in reasons.fillna("") if reason]
+    stopped = [_STOPPED.match(reason) for reason in texts]
+    epochs = sorted(Counter(int(match[1]) for match in stopped if match).items())
+    others = "; ".join(sorted({reason for reason, match in zip(texts, stopped, strict=True) if not match}))
+    grouped = ", at ".join(f"{epoch} ({count})" for epoch, count in epochs)
+    return (f" at epoch {grouped}" if epochs else "") + (f" ({others})" if others else "")
 
 
 def _choice_note(runs: pd.DataFrame) -> str:

@@ -100,8 +100,12 @@ def key_fields(config: TrainConfig) -> Flat:
 
 def cell_key(config: TrainConfig) -> str:
     """Hash of everything that affects the result, and of nothing else: 16 hex digits that name the cell."""
-    text = json.dumps(key_fields(config), sort_keys=True, allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return _hash(key_fields(config))
+
+
+def group_key(config: TrainConfig) -> str:
+    """The cell key without the seed: 16 hex digits that are equal for the cells to average."""
+    return _hash({key: value for key, value in key_fields(config).items() if key != "seed"})
 
 
 @functools.cache
@@ -117,6 +121,11 @@ def later_fields() -> Mapping[str, dict[str, str]]:
                 owner = name if key.startswith("method.") else "*"
                 found.setdefault(owner, {})[key] = str(conformed(key, field.default, kind))
     return found
+
+
+def _hash(fields: Flat) -> str:
+    text = json.dumps(fields, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @functools.cache

@@ -111,11 +111,13 @@ class Dataset:
         load: (path, download, image_size, skip_corrupt) -> the images at that size, in pixels.
         read: (path, image_size, skip_corrupt) -> its files, all of them read, so that their content is known. Prepares
             the images at that size if none has been read before; image_size 0 prepares nothing.
+        class_sizes: training images of each class, val included, of data that its name identifies.
     """
 
     identify: Callable[[Path, bool], Inventory]
     load: Callable[[Path, bool, int, bool], LoadedDataset]
     read: Callable[[Path, int, bool], Inventory] = _read_nothing
+    class_sizes: tuple[int, ...] = ()
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:

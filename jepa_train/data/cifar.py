@@ -111,13 +111,14 @@ def _source(train: Any, test: Any, size: int) -> ArraySource:
     )
 
 
-def _row(kind: str, folder: str) -> Dataset:
+def _row(kind: str, folder: str, *, classes: int) -> Dataset:
     return Dataset(
         identify=functools.partial(_identify, kind, folder),
         load=functools.partial(_load, kind, folder),
         read=functools.partial(_read, kind, folder),
+        class_sizes=(50_000 // classes,) * classes,
     )
 
 
-CIFAR10 = _row("CIFAR10", "cifar-10-batches-py")
-CIFAR100 = _row("CIFAR100", "cifar-100-python")
+CIFAR10 = _row("CIFAR10", "cifar-10-batches-py", classes=10)
+CIFAR100 = _row("CIFAR100", "cifar-100-python", classes=100)

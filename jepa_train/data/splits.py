@@ -108,6 +108,26 @@ def load_splits(config: DataConfig) -> Splits:
     )
 
 
+def class_sizes(config: DataConfig, inventory: Inventory) -> tuple[int, ...]:
+    """Number of training images of each class, without val; () if the files say nothing about it.
+
+    Args:
+        config: with its identity.
+        inventory: of its files.
+
+    Raises:
+        ConfigError: too few images for a split of every class.
+    """
+    labels, sizes = inventory.labels[0], torch.tensor(DATASETS[config.name].class_sizes, dtype=torch.int64)
+    if not len(labels):
+        labels = torch.arange(len(sizes)).repeat_interleave(sizes)
+    if not len(labels):
+        return ()
+    with config_errors():
+        train, _, _ = partition(config, labels)
+    return tuple(labels[train].bincount().tolist())
+
+
 def partition(config: DataConfig, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Positions of train, val and, for data without a test split, test among images with these labels (N,).
 

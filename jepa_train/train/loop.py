@@ -22,7 +22,7 @@ from jepa_train.storage.storage import StoragePath, storage_path
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 
-Report = Callable[[dict[str, float]], bool]
+Report = Callable[[dict[str, float]], bool | None]  # True stops the run
 Status = Literal["finished", "diverged", "collapsed", "stopped", "preempted"]
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def train(
 
     Args:
         report: called on rank 0 after every epoch with {"epoch": .., "train/loss": .., "val/probe_top1": .., ...}, the
-            last time with the test metrics too; returns True to stop the run. With epochs=0 it is called once, with the
-            evaluation of the randomly initialised encoder.
+            last time with the test metrics too; returns True to stop the run, None or False to go on. With epochs=0 it
+            is called once, with the evaluation of the randomly initialised encoder.
         checkpoints: a folder of this run alone, visible to all ranks; on a disk or in an object store.
         host: checked for a preemption notice every CHECK_STEPS, or every few seconds if these take longer. After a
             notice a checkpoint is written at once, and the run ends as "preempted"; it resumes from that step.
@@ -75,7 +75,7 @@ def train(
         resumed = saves.resume()
         reports: list[dict[str, float]] = resumed.get("reports", [])
         for metrics in reports:
-            stop = collectives.broadcast_flag(collectives.is_main() and report(metrics))
+            stop = _reported(report, metrics)
             if stop and metrics["epoch"] < config.epochs:
                 return _stopped(metrics)
         if "network" not in resumed:
@@ -115,7 +115,7 @@ def _train(
         if verdict == _FINE and epoch == config.epochs:
             metrics |= final_evaluation(trainer.evaluated, splits, config) | target
             verdict = _verdict(metrics, trainer)
-        stop = collectives.broadcast_flag(collectives.is_main() and report(metrics))
+        stop = _reported(report, metrics)
         reports.append(metrics)
         if verdict != _FINE:
             saves.clear()
@@ -127,6 +127,11 @@ def _train(
         if stop:
             return _stopped(metrics)
     raise AssertionError("the last epoch returns")
+
+
+def _reported(report: Report, metrics: dict[str, float]) -> bool:
+    """Report on rank 0. Returns, on every rank, True to stop the run."""
+    return collectives.broadcast_flag(collectives.is_main() and bool(report(metrics)))
 
 
 def _stopped(metrics: dict[str, float]) -> TrainingResult:

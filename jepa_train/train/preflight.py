@@ -1,23 +1,53 @@
-"""Checks before a run that need a library or the disk: the encoder and the data exist."""
+"""Checks before a run that need a library or the disk: the encoder and the data exist, and the batch fits the data."""
 
 import dataclasses
+from dataclasses import dataclass
 
+from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import check_open
-from jepa_train.config import TrainConfig
+from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import flatten
-from jepa_train.data.splits import identify, read_images
+from jepa_train.data.splits import class_sizes, identify, read_images
 from jepa_train.evaluation.transfer import check_transfer
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckedData:
+    """The data of a config after its checks.
+
+    Args:
+        config: with fingerprint and content filled in.
+        class_sizes: training images of each class, without those of val; () if they are not known.
+    """
+
+    config: DataConfig
+    class_sizes: tuple[int, ...] = ()
+
+
 def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
-    """Check encoder and datasets, and return the config with data.fingerprint and data.content filled in.
+    """Check a config, and return it with data.fingerprint and data.content filled in.
 
     Args:
         read: read the images if their content is not known on this machine, so that data.content is certain.
 
     Raises:
+        ConfigError, StorageError: as check_data and check_batch.
+    """
+    checked = check_data(config, read=read)
+    check_batch(config, sum(checked.class_sizes))
+    return dataclasses.replace(config, data=checked.config)
+
+
+def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
+    """Check encoder and datasets.
+
+    Args:
+        read: see preflight.
+
+    Raises:
         ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
-            empty, or does not match the fingerprint; a password, token or key in a value.
+            empty, or does not match the fingerprint; too few images for the splits; a password, token or key in a
+            value.
         StorageError: the storage of the data does not respond.
     """
     # timm takes 1.5 s to import, too long for --help and --status
@@ -26,5 +56,21 @@ def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
     check_open(flatten(config))
     feature_widths(config)
     check_transfer(config.probe.transfer, config.data)
-    data = (read_images(config.data, keep=True) if read else identify(config.data))[0]
-    return dataclasses.replace(config, data=data)
+    data, inventory = read_images(config.data, keep=True) if read else identify(config.data)
+    return CheckedData(config=data, class_sizes=class_sizes(data, inventory))
+
+
+def check_batch(config: TrainConfig, num_images: int) -> None:
+    """Check that the training images are at least one global batch.
+
+    Args:
+        num_images: without those of val; 0 if the number is not known.
+
+    Raises:
+        ConfigError: they are fewer.
+    """
+    if 0 < num_images < config.global_batch:
+        raise ConfigError(
+            f"global_batch must not exceed the {num_images} training images of {config.data.name}, "
+            f"got {config.global_batch}; lower it"
+        )

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 from jepa_train.config import TrainConfig
@@ -22,6 +21,7 @@ from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, Output, build_network
 from jepa_train.model.optim import build_optimizer
+from jepa_train.train.preflight import check_batch
 
 
 class Trainer:
@@ -176,9 +176,5 @@ def training_loss(
 
 def _share_of_batch(config: TrainConfig, num_images: int) -> tuple[slice, int]:
     """This rank's slice of every global batch, and the steps per epoch; the last, incomplete batch is left out."""
-    if config.global_batch > num_images:
-        raise ConfigError(
-            f"global_batch must not exceed the {num_images} training images of {config.data.name}, "
-            f"got {config.global_batch}; lower it"
-        )
+    check_batch(config, num_images)
     return collectives.rank_slice(config.global_batch), num_images // config.global_batch

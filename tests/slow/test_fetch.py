@@ -64,7 +64,7 @@ def test_every_sweep_with_runs_is_copied_and_replaces_an_older_copy(
     )
     assert found == expected
     out = capsys.readouterr().out.splitlines()
-    assert out[-2] == f"seeds: 4 runs, in {home / 'seeds'}"
+    assert out[-2] == f"seeds: 4 runs of {store}, in {home / 'seeds'}"
     assert out[-1] == f"tables: python -m analysis NAME --store {home}"
 
 

@@ -16,7 +16,7 @@ from pandas.testing import assert_frame_equal
 
 from analysis import tables
 from analysis.__main__ import main as analysis
-from analysis.store.runs import load_histories, load_runs
+from analysis.runs import load_histories, load_runs
 from jepa_train.storage.storage import storage_path
 from sweeps.engine.cli.main import main
 

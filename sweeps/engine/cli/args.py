@@ -20,7 +20,7 @@ class Options:
     scale: Scale | None = None  # of sweep files that have several
     dry_run: bool = False
     status: bool = False
-    explain: str = ""  # a cell: its key, the beginning of the key, or its label
+    explain: str = ""  # a cell: its key, the beginning of the key, or its label, also without the seed
     evaluate: bool = False
     retry: frozenset[str] = frozenset()  # states that run again
     max_gpu_hours: float = math.inf
@@ -67,7 +67,7 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
         metavar="CELL",
         nargs="+",
         default=(),
-        help="explain the state of a cell (key, its beginning, label)",
+        help="explain the state of a cell (key, its beginning, label; label without seed: every seed)",
     )
     mode("--evaluate", action="store_true", help="evaluate finished cells again (probe.protocols=...); train nothing")
     add("--retry", choices=["failed"], action="append", default=[], help="run failed cells again")

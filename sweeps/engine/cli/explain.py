@@ -9,7 +9,8 @@ from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cli.status import Facts
-from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.plan import Plan, Row
+from sweeps.engine.spec.cells import setting_of
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import Entry, find_experiment, read_entries, store_uri
 
@@ -22,11 +23,11 @@ _MADE_BY = {
 }
 
 
-def explain(plan: Plan, word: str) -> Facts | None:
-    """The facts of --explain, or None if the sweep has no such cell.
+def explain(plan: Plan, word: str) -> list[Facts]:
+    """The facts of --explain, one entry per cell; none if the sweep has no such cell.
 
     Args:
-        word: the cell's key, the beginning of the key, or the label.
+        word: the cell's key, the beginning of the key, or the label; or the label without the seed, for all its seeds.
 
     Raises:
         ConfigError: the word fits several cells; StorageError: the storage of the checkpoints is away.
@@ -34,21 +35,28 @@ def explain(plan: Plan, word: str) -> Facts | None:
     entries = {entry.key: entry for entry in read_entries(find_experiment(plan.sweep.name))}
     rows = {row.cell.key: row for row in plan.rows()}
     labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
-    key = _key_of(labels, word, rows.keys())
-    if key is None:
-        return None
-    entry = entries.get(key)
+    settings = {key: setting_of(entry.label, entry.params.get("seed", "")) for key, entry in entries.items()}
+    settings |= {key: rows[key].cell.setting for key in rows}
+    return [
+        _facts(plan, rows.get(key), entries.get(key), key, labels[key])
+        for key in _keys_of(labels, settings, word, rows.keys())
+    ]
+
+
+def _facts(plan: Plan, row: Row | None, entry: Entry | None, key: str, label: str) -> Facts:
+    """The facts of one cell: of the plan, of the store, or of both."""
     run = open_client(store_uri()).get_run(entry.run_id) if entry is not None else None
     base = {name: str(value) for name, value in flatten(plan.base).items()}
-    config = {n: str(v) for n, v in flatten(rows[key].cell.config).items()} if key in rows else entries[key].params
+    in_file = {name: str(value) for name, value in flatten(row.cell.config).items()} if row else {}
+    config = in_file or (entry.params if entry else {})
     folder = checkpoints_dir(plan.sweep.name) / key
     return {
         "sweep": plan.sweep.name,
         "key": key,
-        "label": labels[key],
+        "label": label,
         "state": plan.rules.state(entry),
-        "why": _why(plan, entry, run, in_file=key in rows),
-        "in_file": key in rows,
+        "why": _why(plan, entry, run, in_file=row is not None),
+        "in_file": row is not None,
         "run_id": entry.run_id if entry else None,
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
         "lost_device_hours": entry.lost_device_seconds / 3600 if entry else 0.0,
@@ -75,16 +83,18 @@ def explain_lines(facts: Facts) -> list[str]:
     return lines
 
 
-def _key_of(labels: dict[str, str], word: str, in_file: Collection[str]) -> str | None:
-    """The key of the one cell that the word fits; of equal labels, the one that the sweep's file asks for."""
+def _keys_of(labels: dict[str, str], settings: dict[str, str], word: str, in_file: Collection[str]) -> list[str]:
+    """The key of the one cell that the word fits, or of the cells of a label without seed; of equal labels, those that
+    the sweep's file asks for."""
     if word in labels:
-        return word
-    fitting = [key for key, label in labels.items() if label == word] or [key for key in labels if key.startswith(word)]
+        return [word]
+    by_label, by_setting = ([key for key, text in texts.items() if text == word] for texts in (labels, settings))
+    fitting = by_label or by_setting or [key for key in labels if key.startswith(word)]
     fitting = [key for key in fitting if key in in_file] or fitting
-    if len(fitting) > 1:
+    if len(fitting) > 1 and fitting[0] not in by_setting:
         cells = ", ".join(f"{key} ({labels[key]})" for key in sorted(fitting)[:5])
         raise ConfigError(f"--explain {word} fits {len(fitting)} cells: {cells}; write more of the key")
-    return fitting[0] if fitting else None
+    return fitting
 
 
 def unknown_cell(word: str, labels: list[str]) -> ConfigError:

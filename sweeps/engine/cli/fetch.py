@@ -53,7 +53,7 @@ def fetch(words: Sequence[str]) -> int:
             target = folder / about.parent.name
             shutil.rmtree(target, ignore_errors=True)
             about.parent.rename(target)
-            sys.stdout.write(f"{sweep['sweep']}: {sweep['runs']} runs, in {target}\n")
+            sys.stdout.write(f"{sweep['sweep']}: {sweep['runs']} runs of {sweep['store']}, in {target}\n")
     table = shlex.join(["python", "-m", "analysis", *(options.names[:1] or ["NAME"]), *scale, "--store", str(folder)])
     sys.stdout.write(f"tables: {table}\n")
     return 0

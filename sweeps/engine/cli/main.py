@@ -172,8 +172,7 @@ def _show_cell(plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.cli.explain import explain, explain_lines, unknown_cell
 
     known = [plan for plan in plans if plan is not None]
-    found = [explain(plan, options.explain) for plan in known]
-    facts = [cell for cell in found if cell is not None]
+    facts = [cell for plan in known for cell in explain(plan, options.explain)]
     if not facts:
         raise unknown_cell(options.explain, [row.cell.label for plan in known for row in plan.rows()])
     return _show(facts, explain_lines, options, of="cells")
@@ -208,6 +207,7 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
 def _evaluate(sweeps: Named, plans: Sequence["Plan | None"], options: Options, console: Console) -> int:
     """Evaluate finished cells by other protocols and add the metrics to their runs."""
     from sweeps.engine.run.launch import Launch
+    from sweeps.engine.store.reader import shown_uri
 
     facts, say = [], _printer(console)
     with Launch(console, say) as launch:
@@ -215,6 +215,7 @@ def _evaluate(sweeps: Named, plans: Sequence["Plan | None"], options: Options, c
             with _held(sweep, file, plan, options, say) as current:
                 done, without, spooled = launch.evaluate(current)
             facts.append({"sweep": sweep.name, "evaluated": done, "without_checkpoint": without, "spooled": spooled})
+    say(f"MLflow store: {shown_uri()}")
     _write_json(facts, options)
     return 1 if any(each["without_checkpoint"] or each["spooled"] for each in facts) else 0
 
@@ -244,7 +245,10 @@ def _held(
 def _show(
     facts: Sequence["Facts"], lines_of: Callable[["Facts"], list[str]], options: Options, *, of: str = "sweeps"
 ) -> int:
-    """Print the facts, as one JSON document or as text."""
+    """Print the store that they are read from, and the facts, as one JSON document or as text."""
+    from sweeps.engine.store.reader import shown_uri
+
+    sys.stderr.write(f"store: {shown_uri()}\n")
     _write_json(facts, options, of=of)
     if not options.json:
         sys.stdout.write("\n\n".join("\n".join(lines_of(each)) for each in facts) + "\n")

@@ -1,18 +1,19 @@
 """--status: the state of a sweep, from the store alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.select.objectives import Goal
 from analysis.store.cell_list import recorded_cells
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of
+from sweeps.engine.plan.edits import Edits, edits_in_store
 from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import Entry, current_entries, find_experiment, shown_uri
+from sweeps.engine.store.reader import Entry, find_experiment, read_runs, requested_entries, shown_uri
 
 Facts = dict[str, Any]  # printed by --json, and the source of the text
 
@@ -20,11 +21,12 @@ Facts = dict[str, Any]  # printed by --json, and the source of the text
 def status(sweep: Sweep) -> Facts:
     """The facts of --status."""
     experiment = find_experiment(sweep.name)
-    entries = current_entries(experiment)
+    tags, runs = experiment.tags if experiment is not None else {}, read_runs(experiment)
+    entries = requested_entries(runs[0], recorded_cells(tags))
     holder = holder_of(sweep.name) if experiment is not None else None
     rules = Rules(held=holder is not None)
     states = [rules.state(entry) for entry in entries]
-    total = _total(sweep, recorded_cells(experiment.tags) if experiment is not None else None, len(entries))
+    total = _total(sweep, tags, len(entries))
     running = [entry for entry, state in zip(entries, states, strict=True) if state == "running"]
     return {
         "sweep": sweep.name,
@@ -41,6 +43,7 @@ def status(sweep: Sweep) -> Facts:
         "device_hours": sum(entry.device_seconds for entry in entries) / 3600,
         "lost_device_hours": sum(entry.lost_device_seconds for entry in entries) / 3600,
         "seconds_left": _time_left(sweep, entries, states, total),
+        **edit_facts(edits_in_store(sweep, experiment, runs, rules)),
     }
 
 
@@ -56,7 +59,18 @@ def status_lines(facts: Facts) -> list[str]:
     spent = f"  {facts['device_hours']:.2f} device-hours used{lost}"
     left = facts["seconds_left"]
     lines.append(spent if left is None else f"{spent}, {duration(left)} left")
-    return lines
+    return lines + edit_lines(facts)
+
+
+def edit_facts(edits: Edits) -> Facts:
+    """The edits of a sweep's file since its last launch."""
+    return {"edited": {"new": edits.new, "dropped": edits.dropped}}
+
+
+def edit_lines(facts: Facts) -> list[str]:
+    """The line on the edits of a sweep's file; none without one."""
+    line = Edits(**facts["edited"]).line
+    return [f"  {line}"] if line else []
 
 
 def _running(entry: Entry, goal: Goal) -> Facts:
@@ -71,13 +85,16 @@ def _running(entry: Entry, goal: Goal) -> Facts:
     }
 
 
-def _total(sweep: Sweep, requested: Sequence[str] | None, begun: int) -> int:
-    """The number of all cells, without access to the data, which may be on another machine.
+def _total(sweep: Sweep, tags: Mapping[str, str], begun: int) -> int:
+    """The number of all cells: that of the last launch, in a store without it that of the sweep's file.
 
     Args:
-        requested: the list that the last launch recorded; a search has still to propose the rest.
+        tags: of the experiment.
         begun: number of the cells that have a run.
     """
+    requested = recorded_cells(tags)
+    if requested is not None and "sweep.total" in tags:
+        return max(int(tags["sweep.total"]), len(requested))
     if requested is not None and not sweep.space:
         return len(requested)
     each = len(sweep.seeds)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.store.cell_list import file_digest
 from analysis.tables import file_beside
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
@@ -19,6 +20,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
     base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
     return {
         "sweep.file": str(plan.file),
+        **({"sweep.digest": digest} if (digest := file_digest(plan.file)) else {}),
         **({"sweep.name": sweep.study, "sweep.scale": sweep.scale} if sweep.scale else {}),
         "sweep.kind": sweep.kind,
         "sweep.axes": json.dumps(sweep.axes),
@@ -27,6 +29,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
         "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
+        "sweep.total": str(plan.total),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         "sweep.types": json.dumps(type_names(), sort_keys=True),
         "sweep.table": json.dumps(dataclasses.asdict(sweep.table) if sweep.table else {}),
@@ -39,8 +42,8 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
 def _views(plan: Plan) -> dict[str, str]:
     """Views of the UI to which analysis.ui links, as tags in which MLflow keeps shared views.
 
-    Both have columns for what varies and is compared; in "seeds" cells that differ in their seed alone are one row,
-    their mean.
+    Both show the runs that the sweep asks for, with columns for what varies and is compared; in "seeds" cells that
+    differ in their seed alone are one row, their mean.
     """
     sweep = plan.sweep
     metrics = [*(goal.metric for goal in sweep.goals), "test/linear_top1"]
@@ -49,7 +52,8 @@ def _views(plan: Plan) -> dict[str, str]:
     views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}
     if len(sweep.seeds) > 1:
         views["seeds"] = {"selectedColumns": columns, "groupBy": grouped}
-    return {f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()}
+    present = {"searchFilter": "tags.stale IS NULL"}
+    return {f"mlflow.sharedViewState.{name}": json.dumps(present | view) for name, view in views.items()}
 
 
 def plan_files(plan: Plan) -> dict[str, str]:

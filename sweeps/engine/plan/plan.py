@@ -10,9 +10,9 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, parse, unflatten
 from sweeps.engine.plan.cell_state import Rules, State
 from sweeps.engine.plan.searches import Search, searches_of
-from sweeps.engine.spec.cells import Cell, changed, fixed_cells, preflighted
+from sweeps.engine.spec.cells import Cell, changed, check_sizes, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import Entry, best_config, find_experiment, read_entries, read_ledger
+from sweeps.engine.store.reader import Entry, LastLaunch, best_config, find_experiment, read_entries, read_ledger
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Plan:
         searches: one per point of the grid; () without a space. A launch moves copies of them on.
         rules: which cells this launch runs.
         file: the sweep's.
+        last: the launch before this one.
     """
 
     sweep: Sweep
@@ -55,6 +56,7 @@ class Plan:
     searches: tuple[Search, ...] = ()
     rules: Rules = field(default_factory=Rules)
     file: Path = Path()
+    last: LastLaunch = field(default_factory=LastLaunch)
 
     @cached_property
     def known(self) -> tuple[Cell, ...]:
@@ -100,10 +102,10 @@ class Plan:
 
     def refreshed(self) -> "Plan":
         """The plan with the store's present entries, for a launch that holds the sweep. Fixed cells stay."""
-        entries, warm = read_ledger(self.sweep, self.base, self.file), _warm_entries(self.sweep)
-        if entries == self.entries and not warm and not self.rules.held:
+        (entries, last), warm = read_ledger(self.sweep, self.base, self.file), _warm_entries(self.sweep)
+        if (entries, last) == (self.entries, self.last) and not warm and not self.rules.held:
             return self
-        return replace(self, entries=entries, rules=replace(self.rules, held=False)).with_searches(warm)
+        return replace(self, entries=entries, last=last, rules=replace(self.rules, held=False)).with_searches(warm)
 
     def with_searches(self, warm: Iterable[Entry] = ()) -> "Plan":
         """The plan with its searches, from its entries and finished cells of other sweeps."""
@@ -137,11 +139,12 @@ def make_plan(
     base = resolved_base(sweep, places)
     if places or isinstance(sweep.base, BestOf):  # another base than the one that the sweep was checked with
         sweep.check(base)
-    for point in sweep.corners() if sweep.space else ():
-        changed(base, point)
+    corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
-    fixed, entries = tuple(fixed_cells(sweep, base)), read_ledger(sweep, base, file)
-    return Plan(sweep, base, fixed, entries, rules=rules, file=file).with_searches(_warm_entries(sweep))
+    fixed = tuple(fixed_cells(sweep, base))
+    check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
+    entries, last = read_ledger(sweep, base, file)
+    return Plan(sweep, base, fixed, entries, rules=rules, file=file, last=last).with_searches(_warm_entries(sweep))
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:

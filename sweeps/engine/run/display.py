@@ -73,9 +73,9 @@ class Display:
         self._live = False
         self._asked_for_machines = False
         self._started = self._last_line = time.monotonic()
-        for entry in plan.entries.values():
-            if entry.role == "cell":
-                self._compare(entry.scores(plan.sweep.goals)[0], entry.label)
+        for cell in plan.known:
+            if cell.key in plan.entries and cell.role == "cell":
+                self._compare(plan.entries[cell.key].scores(plan.sweep.goals)[0], cell.label)
 
     @contextmanager
     def live(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from analysis.store.runs import load_runs
+from analysis.runs import load_runs
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import cell_fields, flatten
@@ -105,7 +105,8 @@ class Launch:
 
         fields = flatten(plan.base)
         words = [f"{key}={fields[key]}" for key in fields.keys() - cell_fields(plan.base).keys() - set(plan.sweep.axes)]
-        finished = [entry for entry in plan.entries.values() if entry.status == "finished"]
+        entries = [plan.entries[cell.key] for cell in plan.known if cell.key in plan.entries]
+        finished = [entry for entry in entries if entry.status == "finished"]
         self.note(f"{plan.sweep.name}: {len(finished)} finished cells to evaluate")
         ledger, lost = _open_ledger(plan, self.note), 0
         try:

@@ -82,9 +82,7 @@ class Ledger:
         for name, text in (hidden(experiment_tags(plan)) | self._cell_tags).items():
             if experiment.tags.get(name) != text:
                 self._client.set_experiment_tag(experiment.experiment_id, name, text)
-        for cell in plan.fixed:  # a reference of yesterday may be a cell of today's grid
-            if cell.key in plan.entries and plan.entries[cell.key].role != cell.role:
-                self._client.set_tag(plan.entries[cell.key].run_id, "role", cell.role)
+        self._update_runs()
         run_ids = {key: entry.run_id for key, entry in plan.entries.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
         self._queue = WriteQueue(writer=self._writer, sweep=sweep.name, note=self.note, flushed=self._publish_table)
@@ -93,11 +91,15 @@ class Ledger:
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
-        size, before = len(self._cells), self._cell_tags
-        self._cells |= dict.fromkeys(keys)
-        if len(self._cells) > size:
-            self._cell_tags = to_tags(self._cells)
-            self._put(tags={name: text for name, text in self._cell_tags.items() if before.get(name) != text})
+        new, before = [key for key in dict.fromkeys(keys) if key not in self._cells], self._cell_tags
+        if not new:
+            return
+        self._cells |= dict.fromkeys(new)
+        self._cell_tags = to_tags(self._cells)
+        self._put(tags={name: text for name, text in self._cell_tags.items() if before.get(name) != text})
+        for key in new:
+            if key in self.plan.entries:  # of an earlier launch, and stale until now
+                self._put(key=key, tags={"stale": None})
 
     def knows(self, key: str) -> bool:
         """Return True if the cell has a run, in any state."""
@@ -179,6 +181,29 @@ class Ledger:
     def close(self) -> str:
         """Write what is left, if the store answers. Returns "" or one line on what waits in which file."""
         return self._queue.close()
+
+    def _update_runs(self) -> None:
+        """Adapt the tags of earlier runs to the plan: mark those that it does not use, and unmark those that it does.
+
+        A reference of an earlier plan may be a cell of this one. The label of a cell, which its group has in its name,
+        changes with the axes.
+        """
+        cells = {cell.key: cell for cell in self.plan.known}
+        for entry in self.plan.entries.values():
+            cell = cells.get(entry.key)
+            wanted = {"stale": "" if cell else "not asked for"}
+            wanted |= {"role": cell.role, "group": cell.group} if cell else {}
+            self._set_tags(entry, wanted)
+        for entry in self.plan.last.others:
+            self._set_tags(entry, {"stale": "replaced" if entry.key in cells else "not asked for"})
+
+    def _set_tags(self, entry: Entry, wanted: Mapping[str, str]) -> None:
+        """Set tags of a run where they differ; "" removes one."""
+        for name, text in wanted.items():
+            if text and getattr(entry, name) != text:
+                self._client.set_tag(entry.run_id, name, text)
+            elif not text and getattr(entry, name):
+                self._client.delete_tag(entry.run_id, name)
 
     def _put(self, **parts: Any) -> None:
         """Queue an operation, without the secrets in its texts."""

@@ -2,25 +2,31 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from analysis.select.objectives import Goal
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
-from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, unflatten
+from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, unflatten
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import Inventory
 from jepa_train.data.facts import DataFacts, facts_of
 from jepa_train.data.splits import identified, identify, read_images
 from jepa_train.evaluation.transfer import transfer_data
-from jepa_train.train.preflight import preflight
+from jepa_train.train.preflight import CheckedData, check_batch, check_data
+from sweeps.engine.spec.objective import check_measured
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
 
-_CHECKED: dict[Any, DataConfig] = {}  # model, views and data of a config -> the data, identified
+CheckData = Callable[[TrainConfig], CheckedData]
+_CHECK: ContextVar[CheckData] = ContextVar("check", default=check_data)
+_CHECKED: dict[Any, CheckedData] = {}  # kind of check, model, views and data of a config -> the data, identified
 _INVENTORIES: dict[tuple[str, str], Inventory] = {}  # name and path of data that read_data has read -> its files
 
 
@@ -43,9 +49,14 @@ class Cell:
         return {"cell_key": self.key, **flatten(self.config)}
 
     @property
+    def setting(self) -> str:
+        """The label without the seed."""
+        return setting_of(self.label, self.config.seed)
+
+    @property
     def group(self) -> str:
-        """The label without the seed, equal for the cells to average."""
-        return self.label.removesuffix(f"seed={self.config.seed}").rstrip() or "base"
+        """A name that is equal for the cells to average, and for no others: two settings may have one label."""
+        return f"{self.setting} ({group_key(self.config)})"
 
 
 def fixed_cells(sweep: Sweep, base: TrainConfig) -> list[Cell]:
@@ -94,11 +105,29 @@ def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
 
 def preflighted(config: TrainConfig) -> TrainConfig:
     """The config after preflight, which runs once for all configs with the same encoder, views and images."""
-    key = (config.model, config.views, config.data)
+    check = _CHECK.get()
+    key = (check, config.model, config.views, config.data)
     if key not in _CHECKED:
-        _CHECKED[key] = preflight(config).data
-    data = _CHECKED[key]
+        _CHECKED[key] = check(config)
+    data = _CHECKED[key].config
     return config if config.data == data else replace(config, data=data)
+
+
+def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
+    """Check that the training images are enough for the batch and the objective of each cell.
+
+    Args:
+        configs: of cells, after preflight.
+
+    Raises:
+        ConfigError: they are too few.
+    """
+    known = {checked.config: checked.class_sizes for checked in _CHECKED.values()}
+    for config in {(config.data, config.global_batch): config for config in configs}.values():
+        sizes = known[config.data]
+        check_batch(config, sum(sizes))
+        if sizes:
+            check_measured(goals, num_images=sum(sizes), largest_class=max(sizes))
 
 
 def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
@@ -155,6 +184,16 @@ def _data_of(config: TrainConfig) -> list[DataConfig]:
     return [config.data, *(transfer_data(name, folder, config.data) for name, folder in sets)]
 
 
+@contextmanager
+def data_checked_by(check: CheckData) -> Iterator[None]:
+    """Within the block, cells have the data of this function, in place of check_data, which needs the images."""
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     """The fields that all cells of a sweep share, as MLflow stores them: the cell fields but the axes and the seed."""
     fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
@@ -163,6 +202,11 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
         fields = {key: text for key, text in fields.items() if key not in ("data.fingerprint", "data.content")}
     return fields
+
+
+def setting_of(label: str, seed: int | str) -> str:
+    """A cell's label without its seed; "base" if nothing else varies."""
+    return label.removesuffix(f"seed={seed}").rstrip() or "base"
 
 
 def label_of(point: Mapping[str, Any]) -> str:

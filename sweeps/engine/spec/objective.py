@@ -1,6 +1,7 @@
 """Objectives of a sweep, as its file declares them, and the rule of early stopping."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.select.objectives import Direction, Goal
@@ -45,6 +46,23 @@ class Asha:
             rungs.append(epoch)
             epoch *= self.eta
         return rungs
+
+
+@config_errors()
+def check_measured(goals: Sequence[Goal], *, num_images: int, largest_class: int) -> None:
+    """Check that a number of shots or neighbours in an objective is at most the number of training images.
+
+    Raises:
+        ConfigError: the metric would be missing, or that of a smaller number.
+    """
+    for goal in goals:
+        found = re.fullmatch(r"val/(shot|finetune|knn)(\d+)_.*", goal.metric)
+        most, of = (num_images, "all classes") if found and found[1] == "knn" else (largest_class, "the largest class")
+        require(
+            found is None or int(found[2]) <= most,
+            f"objective {goal.metric!r} needs as many training images as it says, got {most} of {of}; rank by a "
+            "smaller number",
+        )
 
 
 @config_errors()

@@ -160,6 +160,12 @@ class Sweep:
                     f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
                     f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by val/probe_top1",
                 )
+        for epochs in (unflatten(point, base=base).epochs for point in self.corners()):
+            require(
+                self.early_stopping is None or self.early_stopping.first < epochs,
+                f"early_stopping must judge before the last epoch, got {self.early_stopping} for cells of {epochs} "
+                "epochs; lower first, or leave early_stopping out",
+            )
         for key in self.space:
             require(
                 key in cell_fields(unflatten(self.corners()[0], base=base)),

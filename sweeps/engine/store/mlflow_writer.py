@@ -85,7 +85,10 @@ class MlflowWriter:
         while len(metrics) > BATCH:
             self.client.log_batch(run_id, metrics=metrics[:BATCH])
             metrics = metrics[BATCH:]
-        self.client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
+        texts = {name: text for name, text in tags.items() if text is not None}
+        self.client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in texts.items()])
+        for name in tags.keys() - texts.keys():
+            self._remove_tag(run_id, name)
         self._write_files(run_id, {name: text for one in operations for name, text in one.files.items()})
         if last is None or not last.ends:
             self._logged[key] = logged | rows.keys()
@@ -139,6 +142,13 @@ class MlflowWriter:
                 run = next(iter(self._search("tags.role = 'plan'")), None) or self._create_run(one.new, one.at)
                 self.client.set_terminated(run.info.run_id, one.status, end_time=one.at)
                 self._write_files(run.info.run_id, one.files)
+
+    def _remove_tag(self, run_id: str, name: str) -> None:
+        try:
+            self.client.delete_tag(run_id, name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # else it has been removed before
+                raise
 
     def _write_files(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
         if not (files and self._takes_files):

@@ -26,7 +26,7 @@ class Operation:
     new: Mapping[str, Any] = field(default_factory=dict)  # label, tags, params, dataset of a run to be created
     step: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str | None] = field(default_factory=dict)  # None removes one
     status: str = ""  # MLflow's own: RUNNING, FINISHED, FAILED, KILLED
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: name -> text
     description: str = ""  # of the experiment

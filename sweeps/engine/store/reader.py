@@ -24,7 +24,8 @@ from sweeps.engine.store.mlflow_client import open_client
 
 # Values of the tag `status` of a cell with a result. A driver that was killed leaves "running".
 RESULTS = ("finished", "diverged", "collapsed")
-_TEXTS, _NUMBERS = ("status", "role", "reason", "resources"), ("device_seconds", "lost_device_seconds")
+_TEXTS = ("status", "role", "reason", "resources", "group", "stale")
+_NUMBERS = ("device_seconds", "lost_device_seconds")
 _TAGS: dict[str, type] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(_NUMBERS, float) | {"epoch": int}  # of Entry
 _CELL_KEY = re.compile(r"[0-9a-f]{16}")  # names a folder of checkpoints, and a store may hold anything
 
@@ -45,6 +46,8 @@ class Entry:
     device_seconds: float = 0.0  # of all attempts: time x workers x GPUs of each (on CPUs, x 1)
     lost_device_seconds: float = 0.0  # of these: between a checkpoint and the loss of a worker
     resources: str = ""  # of its trial, in the words of resources.Request
+    group: str = ""  # equal for the cells to average
+    stale: str = ""  # why the sweep no longer uses the run, "" if it does
     rungs: dict[int, float] = field(default_factory=dict)  # epoch -> objective where early stopping judged it
 
     def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
@@ -56,6 +59,23 @@ class Entry:
     def done(self) -> bool:
         """True if the cell has a result; divergence and collapse are results."""
         return self.status in RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastLaunch:
+    """Last launch of a sweep, as the store has it, besides the cells of the present base.
+
+    Args:
+        requested: keys of the cells that it asked for; None in a store that lacks the list or the number of all cells.
+        total: number of its cells, including those that its searches had still to choose.
+        searched: it had searches.
+        others: runs of cells of another base, and runs of a cell that another run replaces.
+    """
+
+    requested: tuple[str, ...] | None = None
+    total: int = 0
+    searched: bool = False
+    others: tuple[Entry, ...] = ()
 
 
 def shown_uri() -> str:
@@ -80,23 +100,33 @@ def find_experiment(name: str) -> Experiment | None:
 
 def read_entries(experiment: Experiment | None) -> list[Entry]:
     """Every cell of an experiment, once; runs without a cell key are not the engine's. [] without an experiment."""
+    return read_runs(experiment)[0]
+
+
+def read_runs(experiment: Experiment | None) -> tuple[list[Entry], list[Entry]]:
+    """Every cell of an experiment, once, and the further runs of these cells."""
     if experiment is None:
-        return []
+        return [], []
     records = read_records(open_client(store_uri()), experiment.experiment_id, store_uri())
-    cells = (record for record in records if _CELL_KEY.fullmatch(record.tags.get("cell_key", "")))
-    return [_entry(record) for record in one_per_cell(cells)]
+    keyed = [record for record in records if _CELL_KEY.fullmatch(record.tags.get("cell_key", ""))]
+    cells = one_per_cell(keyed)
+    chosen = {record.run_id for record in cells}
+    return [*map(_entry, cells)], [_entry(record) for record in keyed if record.run_id not in chosen]
 
 
 def current_entries(experiment: Experiment | None) -> list[Entry]:
     """The cells and references that the sweep's last launch asked for; all of them in a store without its list."""
-    if experiment is None:
-        return []
-    entries, requested = {entry.key: entry for entry in read_entries(experiment)}, recorded_cells(experiment.tags)
-    return [entries[key] for key in requested if key in entries] if requested is not None else [*entries.values()]
+    return requested_entries(read_entries(experiment), recorded_cells(experiment.tags) if experiment else None)
 
 
-def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entry]:
-    """The cells of a sweep in the store, by key, without those of another base. Creates nothing.
+def requested_entries(cells: Sequence[Entry], requested: Sequence[str] | None) -> list[Entry]:
+    """Those of a sweep's cells that are in the list of its last launch; all of them without a list."""
+    entries = {entry.key: entry for entry in cells}
+    return [entries[key] for key in requested if key in entries] if requested is not None else [*cells]
+
+
+def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> tuple[dict[str, Entry], LastLaunch]:
+    """The cells of a sweep in the store, by key, without those of another base; and its last launch. Creates nothing.
 
     The sweep's file may have changed since its last launch: the plan selects by key.
 
@@ -109,19 +139,38 @@ def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> dict[str, Entr
     """
     experiment = find_experiment(sweep.name)
     if experiment is None:
-        return {}
+        return {}, LastLaunch()
     other = Path(experiment.tags.get("sweep.file", ""))
     if _origin(other) != _origin(source) and other.is_file():  # one that was moved keeps its sweep; two would mix cells
         raise ConfigError(
             f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
             f"rename {source.name} and its sweep"
         )
+    return ledger_of(sweep, base, experiment, read_runs(experiment))
+
+
+def ledger_of(
+    sweep: Sweep, base: TrainConfig, experiment: Experiment, runs: tuple[list[Entry], list[Entry]]
+) -> tuple[dict[str, Entry], LastLaunch]:
+    """See read_ledger.
+
+    Args:
+        runs: of the experiment, as read_runs gives them.
+    """
+    cells, others = runs
     shared = shared_fields(base, sweep.axes)
-    return {
-        entry.key: entry
-        for entry in read_entries(experiment)
-        if entry.role == "reference" or shared.items() <= entry.params.items()
+    entries = {
+        entry.key: entry for entry in cells if entry.role == "reference" or shared.items() <= entry.params.items()
     }
+    others = [*others, *(entry for entry in cells if entry.key not in entries)]
+    if "sweep.total" not in experiment.tags:
+        return entries, LastLaunch(others=tuple(others))
+    return entries, LastLaunch(
+        requested=recorded_cells(experiment.tags),
+        total=int(experiment.tags["sweep.total"]),
+        searched=experiment.tags.get("sweep.searched") != "[]",
+        others=tuple(others),
+    )
 
 
 def _origin(file: Path) -> Path:

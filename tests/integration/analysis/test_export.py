@@ -15,11 +15,11 @@ from stores import START, StoreWriter
 
 from analysis import tables
 from analysis.__main__ import main
+from analysis.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, sweeps_in
 from analysis.select.selection import current
 from analysis.store.cell_list import recorded_cells, to_tags
 from analysis.store.export import write_export
 from analysis.store.mlflow_sql import SCHEMA
-from analysis.store.runs import NothingToShow, has_runs, load_histories, load_history, load_runs, sweeps_in
 
 ODD = 'odd, "sweep" ±'
 GOALS = [{"metric": "val/probe_top1"}]
@@ -57,13 +57,20 @@ def export(odd: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_frames_of_an_export_are_those_of_the_store(odd: str, export: Path) -> None:
-    here, there = load_runs(ODD, odd), load_runs(ODD, str(export))
+    here, there = (load_runs(ODD, store, stale=True) for store in (odd, str(export)))
     assert_frame_equal(there, here)
     assert there.attrs["notes"] == here.attrs["notes"] == [f"{ODD}: 1 runs without a cell key skipped"]
     assert here["cell_key"].tolist() == ["a", "b", "c", "d"]
     assert not any(name.startswith("system/") for name in here)
     assert len(recorded_cells(sweeps_in(str(export))[ODD].tags)) == 601
-    assert current(there)["cell_key"].tolist() == ["a"]
+    for store in (odd, str(export)):
+        asked_for = (
+            load_runs(ODD, store),
+            current(load_runs(ODD, store, stale=True)),
+            load_histories(ODD, store=store),
+        )
+        assert [{*frame["cell_key"]} for frame in asked_for] == [{"a"}] * 3
+        assert {*load_histories(ODD, store=store, stale=True)["cell_key"]} == {"a", "b", "d"}
     curves = load_histories(ODD, ["val/probe_top1", "system/cpu"], odd)
     assert_frame_equal(load_histories(ODD, ["val/probe_top1", "system/cpu"], str(export)), curves)
     of_a = curves[curves["cell_key"] == "a"]
@@ -83,7 +90,7 @@ def test_sql_and_the_client_read_the_same_and_change_nothing(odd: str, monkeypat
     before = file.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("analysis.store.records._by_client", pytest.fail)
-        runs, curves = load_runs(ODD, odd), load_histories(ODD, store=odd)
+        runs, curves = load_runs(ODD, odd, stale=True), load_histories(ODD, store=odd, stale=True)
     assert file.read_bytes() == before
     with closing(sqlite3.connect(file)) as connection:
         version = connection.execute("select version_num from alembic_version").fetchall()
@@ -91,8 +98,8 @@ def test_sql_and_the_client_read_the_same_and_change_nothing(odd: str, monkeypat
     monkeypatch.setattr("analysis.store.records.active_rows", fail)
     monkeypatch.setattr("analysis.store.curves.sqlite_file", lambda _: None)
     monkeypatch.setattr("analysis.store.records._PAGE", 1)  # so that there is a second page
-    assert_frame_equal(load_runs(ODD, odd), runs)
-    assert_frame_equal(load_histories(ODD, store=odd), curves)
+    assert_frame_equal(load_runs(ODD, odd, stale=True), runs)
+    assert_frame_equal(load_histories(ODD, store=odd, stale=True), curves)
 
 
 def test_the_files_are_exact_and_the_same_store_gives_the_same_bytes(odd: str, export: Path, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from mlflow import MlflowClient
 from stores import StoreWriter
 
 from analysis import tables
+from analysis.runs import NothingToShow, load_histories, load_runs, sweeps_in
 from analysis.select.selection import current
 from analysis.store import sources
 from analysis.store.cell_list import to_tags
-from analysis.store.runs import NothingToShow, load_histories, load_runs, sweeps_in
 from analysis.table.cells import Quantity, cell_of
 
 GOALS = [{"metric": "val/x"}]

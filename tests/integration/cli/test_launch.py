@@ -5,14 +5,17 @@ Run: python -m pytest tests/integration/cli/test_launch.py
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from folders_of_images import folder_config, write_folder
 from optuna.distributions import FloatDistribution
 from stores import StoreWriter
 
 import sweeps
+from analysis.__main__ import main as analysis_main
 from analysis.store.cell_list import to_tags
 from analysis.tables import table
 from jepa_train.config.flat import flatten
@@ -151,6 +154,95 @@ def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command)
     assert facts["why"].partition("traceback in ")[2].partition(")")[0].endswith("/artifacts/traceback.txt")
     starred = [line for line in command("--explain", "lamb=0.1").splitlines() if line.startswith("  *")]
     assert [line.split() for line in starred] == [["*", "method.lamb", "0.1", "(base:", "0.02)"]]
+
+
+def test_explain_shows_every_seed_of_a_label_without_seed(file: Path, command: Command) -> None:
+    seeds = dataclasses.replace(GRID, seeds=(0, 1))
+    record(file, {"lamb=0.05 seed=0": ("finished",), "lamb=0.05 seed=1": ("failed", 3, "no memory")}, seeds)
+    facts = json.loads(command("--explain", "lamb=0.05", "--json", sweep=seeds))["cells"]
+    assert [(cell["label"], cell["state"]) for cell in facts] == [
+        ("lamb=0.05 seed=0", "finished"),
+        ("lamb=0.05 seed=1", "failed"),
+    ]
+    text = command("--explain", "lamb=0.05", sweep=seeds)
+    assert [line for line in text.splitlines() if line.startswith("study: ")] == [
+        f"study: {cell['label']} ({cell['key']})" for cell in facts
+    ]
+    alone = dataclasses.replace(GRID, grid={}, seeds=(4, 5))
+    assert [cell["label"] for cell in json.loads(command("--explain", "base", "--json", sweep=alone))["cells"]] == [
+        "seed=4",
+        "seed=5",
+    ]
+
+
+def test_readers_name_their_store_on_stderr_alone(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(file, {"lamb=0.05": ("finished",)})
+    for words in (["--status"], ["--dry-run"], ["--explain", "lamb=0.05"]):
+        for form in ([], ["--json"]):
+            assert main(GRID, str(file), [*words, *form]) == 0
+            printed = capsys.readouterr()
+            assert printed.err.splitlines()[-1] == f"store: {store_uri()}"
+            assert not form or json.loads(printed.out)
+    for words in (
+        ["study"],
+        ["study", "--format", "csv"],
+        ["report", "study"],
+        ["figure", "curves", "--sweep", "study"],
+    ):
+        output = ["--output", str(file.parent)] * (words[0] in ("report", "figure"))
+        assert analysis_main([*words, *output]) == 0
+        printed = capsys.readouterr()
+        assert (printed.err, "sqlite:" in printed.out) == (f"store: {store_uri()}\n", False)
+
+
+LAMBS = {"method.lamb": [0.05, 0.1, 0.2, 0.3]}
+EDITED = "  file edited since: 2 new, 1 dropped"
+
+
+def test_after_an_edit_status_and_table_show_the_last_launch_and_say_so(
+    file: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("A = 1")
+    record(file, {"lamb=0.02": ("finished",), "lamb=0.05": ("failed",)})
+    before, table = command("--status"), analysis_output(capsys)
+    assert "edited" not in before
+    edited = dataclasses.replace(GRID, grid=LAMBS)
+    file.write_text('"""Another docstring."""\nA = 1  # and a comment')
+    assert analysis_output(capsys) == table
+    file.write_text("A = 2")
+    assert command("--status", sweep=edited).splitlines() == [*before.splitlines(), EDITED], "the list of the launch"
+    (facts,) = json.loads(command("--status", "--json", sweep=edited))["sweeps"]
+    assert facts["edited"] == {"new": 2, "dropped": 1}
+    assert (facts["total"], facts["states"]) == (3, {"missing": 1, "finished": 1, "failed": 1})
+    assert command("--dry-run", sweep=edited).splitlines()[-1] == EDITED
+    (facts,) = json.loads(command("--dry-run", "--json", sweep=edited))["sweeps"]
+    assert facts["edited"] == {"new": 2, "dropped": 1}
+    assert analysis_main(["study"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == table[0], "the table of the launch"
+    assert printed.err.splitlines() == [
+        f"{file}: edited since the launch of which this table shows the cells; see its --status",
+        f"store: {store_uri()}",
+    ]
+
+
+def analysis_output(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Output and errors of the sweep's table."""
+    capsys.readouterr()
+    assert analysis_main(["study"]) == 0
+    return capsys.readouterr()
+
+
+def test_status_knows_edits_without_the_data(file: Path, command: Command) -> None:
+    images = write_folder(file.parent / "images")
+    base = dataclasses.replace(BASE, data=folder_config(images), global_batch=2)
+    sweep = dataclasses.replace(GRID, base=base)
+    record(file, {"lamb=0.02": ("finished",)}, sweep)
+    shutil.rmtree(images)
+    assert "edited" not in command("--status", sweep=sweep)
+    assert command("--status", sweep=dataclasses.replace(sweep, grid=LAMBS)).splitlines()[-1] == EDITED
+    axis = dataclasses.replace(sweep, base=BASE, grid={"data.name": ["digits"], **GRID.grid})
+    assert command("--status", sweep=axis).endswith("  file edited since: 3 new, 3 dropped\n")
 
 
 def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command: Command) -> None:

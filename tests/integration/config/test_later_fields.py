@@ -12,8 +12,8 @@ import pytest
 from launches import record
 from optuna.distributions import CategoricalDistribution
 
+from analysis.runs import load_runs
 from analysis.select.selection import current
-from analysis.store.runs import load_runs
 from analysis.tables import table
 from jepa_train.base.validation import SCHEMA, later
 from jepa_train.config import TrainConfig

@@ -40,9 +40,8 @@ def folder(results: Path, tmp_path: Path) -> Path:  # noqa: ARG001 (the store)
 def plan(folder: Path) -> Callable[[], Plan]:
     """Plan a sweep on the folder, as a new process does."""
     data = DataConfig(name="image_folder", path=str(folder), image_size=8, val_frac=0.34)
-    sweep = Sweep(
-        name="study", purpose="", base=dataclasses.replace(DIGITS, data=data), grid={"method.lamb": [0.1, 0.2]}
-    )
+    base = dataclasses.replace(DIGITS, data=data, global_batch=2)
+    sweep = Sweep(name="study", purpose="", base=base, grid={"method.lamb": [0.1, 0.2]})
 
     def planned() -> Plan:
         cells._CHECKED.clear()

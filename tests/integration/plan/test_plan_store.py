@@ -10,9 +10,9 @@ import pytest
 from launches import record
 from optuna.distributions import FloatDistribution
 
+from analysis.runs import NothingToShow, load_runs
 from analysis.select.compared import missing
 from analysis.select.selection import current
-from analysis.store.runs import load_runs
 from analysis.table.summary import progress_note
 from analysis.tables import table
 from jepa_train.base.errors import ConfigError
@@ -73,8 +73,13 @@ def test_status_and_tables_follow_the_last_launch(edit: dict, after: dict, left_
     planned = launch(edited)
     assert planned.total - planned.todo == after.get("finished", 0), "resume finds finished cells by their keys"
     assert status_of(edited)["states"] == after
-    runs = load_runs("study")
+    runs = load_runs("study", stale=True)
     assert (len(current(runs)), len(missing(runs))) == (after.get("finished", 0), after["missing"])
+    if "finished" in after:
+        assert [*load_runs("study")["cell_key"]] == [*current(runs)["cell_key"]], "only those by default"
+    else:
+        with pytest.raises(NothingToShow, match=r"^sweep study has 2 runs, but none that its last launch asked for;"):
+            load_runs("study")
     assert set(missing(runs)["epochs"]) == {edited.base.epochs}
     done = f"{after['finished']} finished, " if "finished" in after else ""
     assert progress_note(runs) == f"study: {done}{after['missing']} missing{left_out}"

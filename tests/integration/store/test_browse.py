@@ -6,9 +6,13 @@ Run: python -m pytest tests/integration/store/test_browse.py
 import dataclasses
 import json
 import time
+from collections import defaultdict
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import pytest
+from launches import record
 from mlflow import MlflowClient
 
 from analysis.ui import links
@@ -32,13 +36,18 @@ def ledger(sweep: Sweep) -> Ledger:
     return Ledger(make_plan(sweep, FILE), note=pytest.fail, publish=lambda: "a table")
 
 
-def test_cells_that_differ_in_their_seed_are_one_group() -> None:
-    alone = dataclasses.replace(SEEDS, grid={}, seeds=(0, 12))
-    found = [[(cell.label, cell.group) for cell in fixed_cells(sweep, DIGITS)] for sweep in (SEEDS, alone)]
-    assert found == [
-        [(f"{group} seed={seed}", group) for group in ("lamb=0.02", "lamb=0.05") for seed in (0, 1)],
+def test_cells_that_differ_in_their_seed_alone_are_one_group() -> None:
+    alone, longer = dataclasses.replace(SEEDS, grid={}, seeds=(0, 12)), dataclasses.replace(DIGITS, epochs=8)
+    bases = ((SEEDS, DIGITS), (alone, DIGITS), (SEEDS, longer))
+    found = [fixed_cells(sweep, base) for sweep, base in bases]
+    assert [[(cell.label, cell.setting) for cell in cells] for cells in found[:2]] == [
+        [(f"{setting} seed={seed}", setting) for setting in ("lamb=0.02", "lamb=0.05") for seed in (0, 1)],
         [("seed=0", "base"), ("seed=12", "base")],
     ]
+    groups = [cell.group for cells in found for cell in cells]
+    assert groups[::2] == groups[1::2], "both seeds"
+    assert len({*groups}) == 5, "other epochs are another group, although the labels are equal"
+    assert all(cell.group.startswith(f"{cell.setting} (") for cells in found for cell in cells)
 
 
 def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
@@ -53,7 +62,7 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
     assert [*finished_estimates([entry], REQUEST)] == [kind_of_config(cell.config)], "its price is known"
     client = MlflowClient(store_uri())
     experiment = client.get_experiment_by_name("study")
-    (run,) = client.search_runs([experiment.experiment_id], "tags.group = 'lamb=0.02'")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.group = '{cell.group}'")
     assert run.info.run_name == "lamb=0.02 seed=0"
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", cell.config.data.fingerprint or "builtin")
@@ -63,9 +72,63 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
     runs, means = links("http://h:1", store_uri()).splitlines()
     page = f"http://h:1/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     assert json.loads(experiment.tags["mlflow.sharedViewState.cells"]) == {
-        "selectedColumns": [*view["selectedColumns"], "params.`seed`"]
+        "selectedColumns": [*view["selectedColumns"], "params.`seed`"],
+        "searchFilter": view["searchFilter"],
     }
     assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
+
+
+def means_over_seeds() -> dict[str, tuple[int, float]]:
+    """Number and mean epochs of the runs in each group of the view "seeds", as the UI asks the store for them."""
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.seeds"])
+    groups = defaultdict(list)
+    for run in client.search_runs([experiment.experiment_id], view["searchFilter"]):
+        if "group" in run.data.tags:
+            groups[run.data.tags["group"].partition(" (")[0]].append(int(run.data.params["epochs"]))
+    return {group: (len(epochs), mean(epochs)) for group, epochs in groups.items()}
+
+
+def launch(epochs: int, **edit: Any) -> None:
+    """Launch the sweep with cells of so many epochs, all of which finish."""
+    plan = make_plan(dataclasses.replace(SEEDS, base=dataclasses.replace(DIGITS, epochs=epochs), **edit), FILE)
+    record(plan, plan.missing, lambda _: {"epoch": float(epochs), "val/probe_top1": 0.5})
+
+
+def test_the_view_of_means_has_the_runs_of_the_present_plan() -> None:
+    both = ("lamb=0.02", "lamb=0.05")
+    launch(5)
+    assert means_over_seeds() == dict.fromkeys(both, (2, 5))
+    launch(8)
+    assert means_over_seeds() == dict.fromkeys(both, (2, 8)), "not the mean of 5 and 8 epochs"
+    launch(8, grid={"method.lamb": [0.05, 0.1], "method.num_slices": [16]})
+    assert {number for number, _ in means_over_seeds().values()} == {2}
+    launch(5)
+    assert means_over_seeds() == dict.fromkeys(both, (2, 5)), "runs that are asked for again lose the mark"
+    launch(5, grid={"method.lamb": [0.02, 0.05], "optim.lr": [DIGITS.optim.lr]})
+    assert means_over_seeds() == {f"{group} lr={DIGITS.optim.lr}": (2, 5) for group in both}, (
+        "the same runs under other labels"
+    )
+
+
+def test_a_run_that_another_one_replaces_and_a_cell_that_comes_back_during_a_launch() -> None:
+    launch(5)
+    client = MlflowClient(store_uri())
+    experiment = client.get_experiment_by_name("study").experiment_id
+    twin = client.search_runs([experiment], "tags.cell_key != ''")[0]
+    tags = {name: twin.data.tags[name] for name in ("cell_key", "role", "group")}  # after a lost answer
+    again = client.create_run(experiment, start_time=1, tags=tags)
+    launch(5, seeds=(0,))
+    stale = {run.info.run_id: run.data.tags.get("stale") for run in client.search_runs([experiment])}
+    assert stale[again.info.run_id] == ("replaced" if twin.data.params["seed"] == "0" else "not asked for")
+    assert [*stale.values()].count("not asked for") >= 2
+    plan = make_plan(dataclasses.replace(SEEDS, base=dataclasses.replace(DIGITS, epochs=5), seeds=(0,)), FILE)
+    book = Ledger(plan, note=pytest.fail, publish=str)
+    book.record_cells(plan.entries)
+    assert book.close() == ""
+    stale = {run.data.tags.get("stale") for run in client.search_runs([experiment], "tags.status = 'finished'")}
+    assert stale == {None}, "as when a search confirms its winner"
 
 
 def test_a_sweep_with_one_seed_has_one_link_also_in_an_older_store(store: str) -> None:

@@ -15,9 +15,9 @@ from made_runs import as_search, made_runs
 
 from analysis import tables
 from analysis.__main__ import main
+from analysis.runs import load_runs, store_uri
 from analysis.select.objectives import goals_of
 from analysis.store.frames import typed
-from analysis.store.runs import load_runs, store_uri
 from analysis.table.cells import Quantity
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
@@ -125,6 +125,14 @@ def test_selection_without_labels_ranks_by_loss_over_a_power_of_lamb() -> None:
     assert found.scores(runs).tolist() == pytest.approx([loss / lamb**0.5 for (lamb, _), loss in losses.items()])
     assert ranked(runs, [Quantity(label="lamb", metric="method.lamb")])["lamb"].iloc[0].mean == 0.4
     assert "chosen by train/loss / method.lamb^0.5 from 3" in progress_note(runs)
+
+
+def test_prune_reasons_are_grouped_by_epoch():
+    grid = {"method.lamb": [number / 100 for number in range(1, 10)]}
+    runs = made_runs(grid, lambda _: {}, seeds=(0,))
+    stopped = [f"early stopping at epoch {epoch}: 0.7{n} is not in" for n, epoch in enumerate((9, 3, 3, 27, 3, 3))]
+    runs = runs.assign(status=["pruned"] * 7 + ["diverged"] * 2, reason=[*stopped, "by hand", "nan", "nan"])
+    assert progress_note(runs) == "study: 2 diverged (nan), 7 pruned at epoch 3 (4), at 9 (1), at 27 (1) (by hand)"
 
 
 def test_listing_has_the_tables_and_sweeps_of_the_store(store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.html_report import write_report
-from analysis.store.runs import NothingToShow
+from analysis.runs import NothingToShow
 
 
 def rows(page: str, title: str) -> list[list[str]]:

@@ -67,6 +67,12 @@ def test_machines_that_do_not_come_are_noted_once(clock):
     assert sum(line.startswith("no machine in 10 minutes; waiting on; `ray ") for line in printed(display)) == 1
 
 
+def test_the_best_cell_is_one_that_the_sweep_asks_for():
+    stale = make_cell(SWEEP, BASE, {"method.lamb": 0.9})
+    display = display_of(plan(entry(stale, "finished", value=0.99), entry(A, "finished", value=0.5)))
+    assert display._best == (0.5, A.label)
+
+
 def test_counts_hours_best_and_time_left(clock):
     display = display_of(plan(entry(D, "failed"), references=[{"epochs": 0}]), gpus=1, budget=8.0)
     display.started(UNTRAINED)

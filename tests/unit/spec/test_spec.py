@@ -13,6 +13,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.methods import RectifiedLpJEPA
 from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.spec.table import Table
 
@@ -63,6 +64,11 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"references": {"epochs": 0}}, ("references", "tuple", "{'epochs': 0}", "comma")),
         ({"gpus_per_worker": "measured"}, ("gpus_per_worker", "number", "'measured'", "leave it out")),
         ({"gpus_per_worker": 0.5, "workers": 2}, ("gpus_per_worker", "one worker", "0.5 for 2 workers")),
+        (
+            {"early_stopping": Asha(first=100)},
+            ("early_stopping", "Asha(first=100, eta=3)", "100 epochs"),
+        ),
+        ({"early_stopping": Asha(first=6), "grid": {"epochs": [20, 5]}}, ("before the last epoch", "of 5 epochs")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
         ({"table": ["method.lamb"]}, ("table", "Table(...) or None", "['method.lamb']", "write table=Table(")),
@@ -102,6 +108,10 @@ def test_a_wrong_table_is_answered_in_one_line(fields: dict, words: tuple[str, .
 def test_a_table_may_have_terms_of_any_loss_and_transfer_sets():
     metrics = ["train/redundancy", "val/knn_top1", "transfer/dtd/shot10_top1", "target/nonzero_fraction"]
     assert make(table=Table(metrics=metrics, labels={"train/redundancy": "R"})).table.metrics == tuple(metrics)
+
+
+def test_early_stopping_before_the_last_epoch_and_references_that_it_does_not_judge():
+    assert make(early_stopping=Asha(first=99), references=({"epochs": 0},)).early_stopping.rungs(100) == [99]
 
 
 def test_a_list_serves_as_a_tuple_and_a_whole_number_of_gpus_as_a_number():

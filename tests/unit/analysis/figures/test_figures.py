@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from analysis import figures
 from analysis.figures.draw import UnknownFigure
 from analysis.figures.style import series
-from analysis.store.runs import NothingToShow, load_runs, sweeps_in
+from analysis.runs import NothingToShow, load_runs, sweeps_in
 from analysis.tables import UnknownTable
 
 

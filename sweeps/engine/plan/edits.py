@@ -1,0 +1,111 @@
+"""Edits of a sweep's file since its last launch: the numbers of new and of dropped cells."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mlflow.entities import Experiment
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import flatten
+from jepa_train.train.preflight import CheckedData
+from sweeps.engine.plan.cell_state import Rules
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.searches import grid_point_of
+from sweeps.engine.spec.cells import CheckData, changed, data_checked_by, fixed_cells, grid_points, preflighted
+from sweeps.engine.spec.search_space import point_of
+from sweeps.engine.spec.sweep import BestOf, Sweep
+from sweeps.engine.store.reader import Entry, best_config, ledger_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """Difference between the cells of a sweep's file and those of its last launch.
+
+    Args:
+        new: cells that the last launch did not ask for.
+        dropped: cells that only the last launch asked for.
+    """
+
+    new: int = 0
+    dropped: int = 0
+
+    @property
+    def line(self) -> str:
+        """For display; "" without a difference."""
+        return f"file edited since: {self.new} new, {self.dropped} dropped" if self.new or self.dropped else ""
+
+
+def edits_of(plan: Plan) -> Edits:
+    """The edits since the last launch that recorded its cells; none without one.
+
+    Cells that a search has started stay its own as long as they are points of it. Cells that it has still to choose,
+    and those that it chose without beginning them, are neither new nor dropped.
+    """
+    last = plan.last
+    if last.requested is None:
+        return Edits()
+    kept = {cell.key for cell in plan.known} | _points_of_searches(plan)
+    if last.searched:
+        kept |= {*last.requested} - plan.entries.keys() - {entry.key for entry in last.others}
+    dropped = len({*last.requested} - kept)
+    return Edits(new=max(0, plan.total - (last.total - dropped)), dropped=dropped)
+
+
+def edits_in_store(
+    sweep: Sweep, experiment: Experiment | None, runs: tuple[list[Entry], list[Entry]], rules: Rules
+) -> Edits:
+    """The edits since the last launch, without access to the data, whose identity the store has.
+
+    Args:
+        runs: of the experiment, as read_runs gives them.
+    """
+    if experiment is None:
+        return Edits()
+    try:
+        with data_checked_by(_recorded_data(sweep, experiment, runs[0])):
+            base = preflighted(best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base)
+            entries, last = ledger_of(sweep, base, experiment, runs)
+            plan = Plan(sweep, base, tuple(fixed_cells(sweep, base)), entries, rules=rules, last=last)
+            return edits_of(plan.with_searches())
+    except ConfigError:  # its base is the best cell of a sweep that is not in this store
+        return Edits()
+
+
+def _points_of_searches(plan: Plan) -> set[str]:
+    """Keys of the cells in the store that a search of the sweep may have started: also the seeds of its winner."""
+    sweep, seeds = plan.sweep, {*map(str, plan.sweep.seeds)}
+    if not plan.searches:
+        return set()
+    points = {grid_point_of(sweep, flatten(changed(plan.base, point))) for point in grid_points(sweep)}
+    return {
+        entry.key
+        for entry in plan.entries.values()
+        if entry.role == "cell"
+        and entry.params.get("seed") in seeds
+        and grid_point_of(sweep, entry.params) in points
+        and point_of(sweep.space, entry.params, plan.base) is not None
+    }
+
+
+def _recorded_data(sweep: Sweep, experiment: Experiment, cells: Sequence[Entry]) -> CheckData:
+    """The data of a config with the identity that the store has for its name and path; as it is if it has none.
+
+    The path may be another on this machine, so it does not count unless the sweep varies it.
+    """
+    recorded = [*(entry.params for entry in cells), json.loads(experiment.tags.get("sweep.base", "{}"))]  # last wins
+    names = ("data.name", "data.path") if "data.path" in sweep.axes else ("data.name",)
+    known = {
+        tuple(params.get(name) for name in names): {
+            name: params.get(f"data.{name}", "") for name in ("fingerprint", "content")
+        }
+        for params in recorded
+    }
+
+    def check(config: TrainConfig) -> CheckedData:
+        flat = flatten(config)
+        identity = known.get(tuple(str(flat[name]) for name in names), {})
+        return CheckedData(config=config.data if config.data.fingerprint else replace(config.data, **identity))
+
+    return check
