@@ -40,7 +40,7 @@ def accuracies(runs: pd.DataFrame) -> list[str]:
     return []
 
 
-def check_measured(runs: pd.DataFrame, names: Sequence[str]) -> None:
+def check_metrics(runs: pd.DataFrame, names: Sequence[str]) -> None:
     """Check the names of metrics that a user asks for.
 
     Raises:

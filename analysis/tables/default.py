@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.select.compared import cells
 from analysis.select.current import json_tag
 from analysis.select.labels import axis_labels, metric_label
-from analysis.select.metrics import ACCURACIES, accuracies, check_measured, loss_terms, metrics_of
+from analysis.select.metrics import ACCURACIES, accuracies, check_metrics, loss_terms, metrics_of
 from analysis.select.objectives import Goal, goals_of
 from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of
 from analysis.table.cells import Quantity, TableCell
@@ -58,7 +58,7 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = (), note: str = "") -> pd
     Raises:
         UnknownMetric: no run has one of the metrics.
     """
-    check_measured(runs, metrics)
+    check_metrics(runs, metrics)
     goals = goals_of(runs)
     runs = runs.assign(**{goal.name: goal.scores(runs) for goal in goals})
     design = _design(runs, goals, metrics)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.select.metrics import ACCURACIES, check_measured
+from analysis.select.metrics import ACCURACIES, check_metrics
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes
 from analysis.table.cells import Quantity
@@ -24,7 +24,7 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         UnknownMetric: no run has one of the metrics.
     """
-    check_measured(runs, metrics)
+    check_metrics(runs, metrics)
     goals = goals_of(runs)
     runs = runs.assign(**{goal.name: goal.scores(runs) for goal in goals})
     varied = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
