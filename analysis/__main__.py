@@ -18,9 +18,9 @@ from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
 from analysis.tables import UnknownTable, describe_table, find_table, table_names
 
-_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--against-paper] [--output DIR]
-       python -m analysis SWEEP [--trials] [--metrics NAME,NAME] [--scale S] [--format F] [--output DIR]
-       python -m analysis report SWEEP | export [SWEEP ...] | figure NAME [--sweep SWEEP] [--scale S] [--output DIR]"""
+_USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
+       python -m analysis SWEEP [--trials] [--metrics NAME,NAME] [--scale S] [--format F] [--bare] [--output DIR]
+       python -m analysis report SWEEP | export [SWEEP ...] | figure [NAME] [--sweep SWEEP]"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -45,6 +45,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--scale", choices=SCALE_NAMES, default="", help="by default the only one in the store")
     add("--sweep", default="", metavar="SWEEP", help="the sweep of a figure, if not its own")
     add("--format", choices=FORMATS, default="md")
+    add("--bare", action="store_true", help="LaTeX without its float: the tabular alone, with comments")
     add("--against-paper", action="store_true", help="the published numbers next to ours")
     add("--trials", action="store_true", help="the individual runs of a sweep by rank, in place of its table")
     metrics = "metrics for the default table of a sweep, or for --trials: test/knn_top1,train/loss"
@@ -58,11 +59,14 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     if options.name != "export" and is_url(options.output or ""):
         output = shown(options.output)
         parser.error(f"--output must be a folder of this machine, got {output!r}; only export writes to a URL")
+    if options.bare and options.format != "latex" and not options.output:
+        parser.error("--bare is for LaTeX; add --format latex")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
     if (options.trials or options.metrics) and (options.name in ("", *_COMMANDS) or options.against_paper):
         parser.error("--trials and --metrics are of the table of one sweep: python -m analysis SWEEP --trials")
-    if options.name in ("report", "figure") and len(options.of) != 1:
+    fewest = {"report": 1, "figure": 0}.get(options.name)
+    if fewest is not None and not fewest <= len(options.of) <= 1:
         parser.error(f"{options.name} needs one name, got {' '.join(options.of) or 'none'}")
     return options
 
@@ -76,17 +80,19 @@ def _table(options: argparse.Namespace) -> str:
             file = tags["sweep.file"]
             sys.stderr.write(f"{file}: edited since the launch of which this table shows the cells; see its --status\n")
     built = found.finish(runs)
-    published = options.against_paper
-    text = against_paper(found.name, built, options.format) if published else built.render(options.format)
+    published, bare = options.against_paper, options.bare
+    text = built.render(options.format, bare=bare)
+    if published:
+        text = against_paper(found.name, built, options.format, bare=bare)
     if found.sweeps:
         _name_store(options)
     if options.output is None:
         return text
     folder = Path(options.output)
-    files = write_table(built, found.label, folder, store=options.store)
+    files = write_table(built, folder, store=options.store, bare=bare)
     for form in FORMATS if published else ():
         files.append(folder / f"{file_name(found.label)}-against-paper.{'tex' if form == 'latex' else form}")
-        files[-1].write_text(f"{against_paper(found.name, built, form)}\n", encoding="utf-8")
+        files[-1].write_text(f"{against_paper(found.name, built, form, bare=bare)}\n", encoding="utf-8")
     return "\n".join([text, "", *map(str, files)])
 
 
@@ -111,10 +117,14 @@ def _export(options: argparse.Namespace) -> str:
 
 
 def _figure(options: argparse.Namespace) -> str:
-    from analysis.figures import write_figure
+    from analysis import figures
 
+    if not options.of:
+        drawings = [*map(figures.find, figures.names())]
+        rows = [(one.name, one.sweep or "--sweep SWEEP", one.description) for one in drawings]
+        return _aligned(rows)
     sweep = "_".join(filter(None, [options.sweep, options.scale])) if options.sweep else ""
-    files = write_figure(options.of[0], options.store, _folder(options), scale=options.scale, sweep=sweep)
+    files = figures.write_figure(options.of[0], options.store, _folder(options), scale=options.scale, sweep=sweep)
     return "\n".join(map(str, files))
 
 
@@ -141,9 +151,12 @@ def _listing(options: argparse.Namespace) -> str:
         tabled |= {*sweeps, *scales}
     about = "a sweep without a table here: the file next to its own, or the default table"
     rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
+    return "\n".join([_aligned(rows), "", where])
+
+
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    text = [f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows]
-    return "\n".join([*text, "", where])
+    return "\n".join(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {"report": _report, "export": _export, "figure": _figure}

@@ -35,9 +35,10 @@ class NothingPublished(LookupError):
     """No published number of this table; the message is one line."""
 
 
-def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
-    """The comparison as md, latex, html or csv. Reasons are notes below the table, in CSV part of its lines.
+def against_paper(name: str, built: FinishedTable, format: str = "md", *, bare: bool = False) -> str:
+    """The comparison as md, latex (bare: without its float), html or csv.
 
+    Reasons are notes below the table, in CSV part of its lines.
     Published numbers at places that our table lacks, and numbers measured under other conditions at places where
     another one compares, are counted; CSV lists them.
 
@@ -63,7 +64,8 @@ def against_paper(name: str, built: FinishedTable, format: str = "md") -> str:
         frame["verdict"] = frame["verdict"].replace(reason, f"{kind} ({number})")
         notes.append(f"({number}) {why}")
     notes += [f"published: {source}" for source in dict.fromkeys(pair["source"] for pair in found)]
-    return render(frame, format, title=f"{built.title}: paper against ours", notes=notes)
+    title, label = f"{built.title}: paper against ours", f"{built.label}-against-paper"
+    return render(frame, format, title=title, notes=notes, label=label, bare=bare)
 
 
 def pairs(published: pd.DataFrame, built: FinishedTable) -> list[dict[str, Any]]:

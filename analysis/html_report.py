@@ -10,8 +10,10 @@ import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis import figures, tables
+from analysis.figures import study
 from analysis.figures.points import groups_by_views
-from analysis.select.selection import axes, current, numbers, seeds_of
+from analysis.select.objectives import goals_of
+from analysis.select.selection import axes, current, numbers, searched, seeds_of
 from analysis.store.runs import NothingToShow, all_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
@@ -48,6 +50,7 @@ def write_report(sweep: str, store: str | None, folder: Path) -> Path:
         "Progress": _progress(runs),
         "Table": _table(experiment.name, store),
         "Figures": _figures(runs, store),
+        "Importance of the searched settings": _importance(runs),
         "Selection without labels": _label_free(runs),
         "Runs that ended badly": _failures(runs),
     }
@@ -115,6 +118,17 @@ def _figures(runs: pd.DataFrame, store: str) -> str:
             f"<figcaption>{text} <code>{drawing.name}</code></figcaption></figure>"
         )
     return "\n".join(parts) or "<p>None yet.</p>"
+
+
+def _importance(runs: pd.DataFrame) -> str:
+    """A search: the share of each axis in the variance of each goal, with a caution where trials are few."""
+    if not searched(runs):
+        return ""
+    if lack := study.lacks(runs):
+        return f"<p>{html.escape(lack)}</p>"
+    shares = pd.DataFrame({goal.name: study.importance(runs, goal) for goal in goals_of(runs)})
+    explained = "share of the goal's variance over the tried values that an axis explains, by itself or with others"
+    return to_html(shares.rename_axis("axis").round(2), notes=[f"fANOVA: {explained}; {study.caution(runs)}"])
 
 
 def _label_free(runs: pd.DataFrame) -> str:

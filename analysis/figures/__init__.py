@@ -1,14 +1,15 @@
 """One figure per file, found by looking into this folder; draw.py, points.py and style.py are shared.
 
 A figure file has a docstring whose first line describes it; SWEEP, its default sweep ("" for any); `lacks(runs)`, the
-reason why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`. One that needs learning
-curves has `curves(runs)`, their metrics, and `draw(runs, histories)`.
+reason why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`, which leaves out panels
+without numbers. One that needs learning curves has `curves(runs)`, their metrics, and `draw(runs, histories)`.
 """
 
 import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ import pandas as pd
 from analysis.figures.draw import Drawing, UnknownFigure
 from analysis.figures.style import as_bytes
 from analysis.runs import load_runs
-from analysis.store.runs import store_uri
+from analysis.store.runs import NothingToShow, store_uri
 from analysis.store.sources import file_name
 from analysis.tables import experiment_of
 
@@ -58,8 +59,9 @@ def pictures(runs: pd.DataFrame, store: str, format: str, *, own: bool = False) 
     study = runs["sweep.name"].iloc[0] if "sweep.name" in runs else runs["sweep"].iloc[0]
     drawings = sorted(map(find, names()), key=lambda drawing: drawing.sweep != study)
     for drawing in drawings:
-        if not (own and drawing.sweep != study and drawing.name != "curves") and not drawing.lacks(runs):
-            yield drawing, as_bytes(drawing.draw(runs, store), format)
+        if not (own and drawing.sweep != study and drawing.name != "curves"):
+            with suppress(NothingToShow):
+                yield drawing, as_bytes(drawing.draw(runs, store), format)
 
 
 def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "", sweep: str = "") -> list[Path]:

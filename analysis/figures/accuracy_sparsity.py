@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import TOP1, finished, grouped, label_of, lacking, over_seeds, seed_range, varied
-from analysis.figures.style import crosses, panels, series
+from analysis.figures.style import crosses, legend, panels, series
 from analysis.select.pareto import pareto_set
 
 SWEEP = "rectified_sparsity"
@@ -20,7 +20,9 @@ def draw(runs: pd.DataFrame) -> Figure:
     """Sparsity is the fraction of zeros, as in the authors' figure: 1 - L0 of their Table 1."""
     runs = finished(runs)
     table = over_seeds(runs, [TOP1, NONZERO, THEORY])
-    table = table[np.isfinite(table[NONZERO])]
+    table = table.dropna(subset=[NONZERO, TOP1])
+    if not len(table):
+        return Figure()
     keys = [axis for axis in varied(runs) if axis != "method.mu"]
     figure, (axes,) = panels(width=5.4, height=3.8)
     zeros, accuracy = 1 - table[NONZERO].to_numpy(), 100 * table[TOP1].to_numpy()
@@ -36,5 +38,5 @@ def draw(runs: pd.DataFrame) -> Figure:
         crosses(axes, look, x, y, xerr=xerr, yerr=yerr, label=label_of(group.iloc[0], keys))
     axes.set(xlabel="sparsity: fraction of zeros in z on test (1 - L0)", ylabel="test top-1, linear probe (%)")
     axes.set_title(f"one point per target; mean ± std, {seed_range(table, TOP1)}")
-    axes.legend()
+    legend(axes)
     return figure

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import TOP1, best_setting, finished, lacking, over_seeds, seed_range, varied
-from analysis.figures.style import panels, series
+from analysis.figures.style import legend, panels, printable, series
 from analysis.select.selection import numbers
 
 SWEEP = "lejepa_architectures"
@@ -24,6 +24,7 @@ def lacks(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame) -> Figure:
     """The best is chosen over all other axes by the sweep's goal on val; families are in the order of their best."""
     runs = finished(runs)
+    runs = runs[np.isfinite(numbers(runs, TOP1))]
     best, points = {}, {}
     for encoder, own in runs.groupby(ENCODER):
         points[str(encoder)] = 100 * numbers(own, TOP1)
@@ -42,12 +43,12 @@ def draw(runs: pd.DataFrame) -> Figure:
         chosen = {place: best[order[place]] for place in places if order[place] in best}
         means, stds = ([100 * row[name] for row in chosen.values()] for name in (TOP1, f"{TOP1} std"))
         look |= {"linestyle": "none", "markersize": 8, "markeredgecolor": "0.1"}
-        axes.errorbar([*chosen], means, yerr=stds, label=kind, **look)
-    axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=7)
+        axes.errorbar([*chosen], means, yerr=stds, label=printable(kind), **look)
+    axes.set_xticks(range(len(order)), [*map(printable, order)], rotation=60, ha="right", fontsize=7)
     axes.set_ylabel("test top-1, linear probe (%)")
     seeds = seed_range(pd.DataFrame([*best.values()]), TOP1) if best else "n=0"
     axes.set_title(f"dots: runs; large: best on val, mean ± std, {seeds}")
-    axes.legend(ncols=2)
+    legend(axes, ncols=2)
     return figure
 
 

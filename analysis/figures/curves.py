@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.points import grouped, label_of, lacking
-from analysis.figures.style import panels, series
+from analysis.figures.style import panels, printable, series
 from analysis.select.metrics import loss_terms
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes as axes_of
@@ -30,22 +30,29 @@ def curves(runs: pd.DataFrame) -> Sequence[str]:
 
 
 def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-    """One line per setting, the mean over those of its seeds that have reached the epoch, also of failed runs.
+    """One line per setting, the mean over those of its seeds that have reached the epoch, also of failed runs; a panel
+    per metric that was reported.
 
     The MOST best settings have names, ordered by their last value, settings without a finished run last.
     """
-    runs, goal, metrics = current(runs), goals_of(runs)[0], curves(runs)
+    runs, goal = current(runs), goals_of(runs)[0]
     keys = axes_of(runs)
     groups = grouped(runs, keys)
-    named = [(label_of(own.iloc[0], keys) or str(own["run_name"].iloc[0]), own) for _, own in groups]
+    named = [(label_of(own.iloc[0], keys) or printable(str(own["run_name"].iloc[0])), own) for _, own in groups]
     labels = {run: name for name, own in named for run in own["run_id"]}
     histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
     done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
-    order = _order(histories[histories["metric"] == goal.metric], done, descending=goal.direction == "max")
+    reported = {*histories["metric"][np.isfinite(histories["value"])]}
+    metrics = [metric for metric in curves(runs) if metric in reported]
     across = min(len(metrics), 2 if len(metrics) <= 4 else 3)
-    figure, places = panels(-(-len(metrics) // across), across, width=4.8)
+    figure, places = panels(-(-len(metrics) // max(1, across)), across, width=4.8)
+    if not metrics:
+        return figure
     for spare in places[len(metrics) :]:
         spare.remove()
+    descending = metrics[0] == goal.metric and goal.direction == "max"
+    order = _order(histories[histories["metric"] == metrics[0]], done, descending=descending)
+    order += sorted({*histories["label"]} - {*order})
     for axes, metric in zip(places, metrics, strict=False):
         _draw_metric(axes, histories[histories["metric"] == metric], order)
         axes.set(xlabel="epoch", ylabel=metric)

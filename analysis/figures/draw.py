@@ -30,11 +30,14 @@ class Drawing:
         """The figure of one sweep's runs in the common style; curves are read from the store.
 
         Raises:
-            NothingToShow: the runs lack what it draws.
+            NothingToShow: the runs lack what it draws, or no panel has a number.
         """
-        lack = self.lacks(runs)
-        if lack:
-            raise NothingToShow(f"{self.name} has nothing to draw of {runs['sweep'].iloc[0]}: {lack}")
-        curves = [histories_of(runs, self.curves(runs), store)] if self.curves else []
-        with styled():
-            return self.make(runs, *curves)
+        sweep, lack = runs["sweep"].iloc[0], self.lacks(runs)
+        if not lack:
+            curves = [histories_of(runs, self.curves(runs), store)] if self.curves else []
+            with styled():
+                figure = self.make(runs, *curves)
+            if figure.axes:
+                return figure
+            lack = "its numbers are missing"
+        raise NothingToShow(f"{self.name} has nothing to draw of {sweep}: {lack}")

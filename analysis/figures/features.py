@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.points import TOP1, finished, lacking, over_seeds, seed_range
+from analysis.figures.points import TOP1, finished, lacking, over_seeds, seed_range, with_numbers
 from analysis.figures.style import panels, series
 
 SWEEP = "rectified_features"
@@ -23,20 +23,23 @@ SIDES = ((True, "features z+", -0.2, series(2)[0]["color"], ""), (False, "featur
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    return lacking(runs, varies=(TARGET, FEATURES), measured=(TOP1,), only=(TARGET, FEATURES))
+    metrics = [metric for metric, _ in QUANTITIES.values()]
+    return lacking(runs, varies=(TARGET, FEATURES), any_of=metrics, only=(TARGET, FEATURES))
 
 
 def draw(runs: pd.DataFrame) -> Figure:
     """Bars from zero, so that lengths compare, with their numbers above."""
     runs = finished(runs)
     runs = runs[runs[TARGET].notna()]
-    table = over_seeds(runs, [metric for metric, _ in QUANTITIES.values()], [TARGET, FEATURES])
-    figure, places = panels(1, len(QUANTITIES), width=3.2)
-    for axes, (name, (metric, factor)) in zip(places, QUANTITIES.items(), strict=True):
+    metrics = with_numbers(runs, [metric for metric, _ in QUANTITIES.values()])
+    table = over_seeds(runs, metrics, [TARGET, FEATURES])
+    figure, places = panels(1, len(metrics), width=3.2)
+    shown = [(name, *pair) for name, pair in QUANTITIES.items() if pair[0] in metrics]
+    for axes, (name, metric, factor) in zip(places, shown, strict=True):
         _bars(axes, table, metric, factor)
         axes.set_title(name)
     figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle(f"mean ± std, {seed_range(table, TOP1)}", fontsize=9)
+    figure.suptitle(f"mean ± std, {seed_range(table, *metrics)}", fontsize=9)
     return figure
 
 

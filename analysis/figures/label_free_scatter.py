@@ -5,16 +5,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from analysis.figures.points import groups_by_views, lacking
-from analysis.figures.style import HOLLOW, log_axis, panels
-from analysis.table.label_free import LAMB, LOSS, Group, Score, label_free
+from analysis.figures.points import TOP1, groups_by_views, lacking
+from analysis.figures.style import HOLLOW, log_axis, panels, printable
+from analysis.table.label_free import LAMB, LOSS, Group, Score, label_free, points_of
 
 SWEEP = "lejepa_label_free"
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    return lacking(runs, varies=(LAMB,), measured=("test/linear_top1", LOSS))
+    lack = lacking(runs, varies=(LAMB,), measured=(TOP1, LOSS))
+    return lack or ("" if len(points_of(runs, TOP1)) else "no finished run has both at a positive lamb")
 
 
 def draw(runs: pd.DataFrame) -> Figure:
@@ -33,8 +35,11 @@ def draw(runs: pd.DataFrame) -> Figure:
         for axes, score in zip(row, scores.values(), strict=False):
             _scatter(axes, group, score, norm)
             axes.set_xlabel(f"{LOSS} / lamb^{score.alpha:g}" + (" (best alpha)" if score is group.best else ""))
-        row[0].set_ylabel("\n".join(filter(None, [group.name, "test top-1 (%)"])))
-    figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
+        row[0].set_ylabel("\n".join(filter(None, [printable(group.name), "test top-1 (%)"])))
+    bar = figure.colorbar(places[0].collections[0], ax=places, label="lamb", fraction=0.03)
+    ticks = sorted(lamb.unique()) if lamb.nunique() <= 8 else [lamb.min(), lamb.max()]
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     hollow = [pair for axes in places for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     if hollow:
         figure.legend([hollow[0][0]], [hollow[0][1]], loc="outside lower center")

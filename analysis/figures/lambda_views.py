@@ -16,7 +16,7 @@ from analysis.figures.points import (
     seed_range,
     varied,
 )
-from analysis.figures.style import panels, series
+from analysis.figures.style import legend, log_axis, panels, series
 from analysis.select.selection import numbers
 from analysis.table.pivot import that_differ
 
@@ -46,10 +46,11 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.fill_between(line[LAMB], mean - spread, mean + spread, color=look["color"], alpha=0.18, linewidth=0)
         best = over_seeds(best_setting(own), [TOP1], [LAMB])
         axes.plot(best[LAMB], 100 * best[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
-    axes.set(xscale="log", xlabel="lamb", ylabel="test top-1, linear probe (%)")
-    lambs = sorted(runs[LAMB].unique())
+    axes.set(xlabel="lamb", ylabel="test top-1, linear probe (%)")
+    log_axis(axes, "x")
+    lambs = sorted(runs[LAMB].dropna().unique())
     axes.set_xticks(lambs, [f"{lamb:g}" for lamb in lambs], rotation=45 if len(lambs) > 6 else 0)
     axes.minorticks_off()
     axes.set_title(f"ring: best on val; mean ± std, {seed_range(over_seeds(runs, [TOP1], [*keys, LAMB]), TOP1)}")
-    axes.legend()
+    legend(axes)
     return figure

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import lacking
-from analysis.figures.style import HOLLOW, log_axis, panels
+from analysis.figures.style import HOLLOW, legend, log_axis, panels
 from analysis.select.selection import numbers
 from analysis.table.label_free import points_of
 
@@ -24,6 +24,8 @@ def draw(runs: pd.DataFrame) -> Figure:
     x, y = numbers(own, SIGREG), numbers(own, INVARIANCE)
     failed = found["failed"].to_numpy()
     finite = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+    if not (finite & ~failed).any():
+        return Figure()
     figure, (axes,) = panels(width=5.0, height=3.8)
     done = finite & ~failed
     shown = axes.scatter(x[done], y[done], c=100 * found["accuracy"][done], s=26, edgecolor="0.2", linewidth=0.4)
@@ -31,7 +33,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     lost = finite & failed
     if lost.any():
         axes.scatter(x[lost], y[lost], s=30, label="failed", **HOLLOW)
-        axes.legend()
+        legend(axes)
     axes.set(xlabel=SIGREG, ylabel=INVARIANCE)
     log_axis(axes, "x")
     log_axis(axes, "y")

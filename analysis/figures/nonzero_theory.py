@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.points import finished, grouped, label_of, lacking, over_seeds, seed_range, varied
-from analysis.figures.style import panels, series
+from analysis.figures.style import legend, panels, series
 
 SWEEP = "rectified_sparsity"
 NONZERO, THEORY = "test/nonzero_fraction", "target/nonzero_fraction"
@@ -17,7 +17,9 @@ def lacks(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame) -> Figure:
     """L0 as in the paper's Table 1: lower is sparser. Lines connect the expected fractions that the runs recorded."""
     runs = finished(runs)
-    table = over_seeds(runs[runs["method.mu"].notna()], [THEORY, NONZERO])  # other methods have no target
+    table = over_seeds(runs[runs["method.mu"].notna()], [THEORY, NONZERO]).dropna(subset=[THEORY])  # a target
+    if not len(table):
+        return Figure()
     keys = [axis for axis in varied(runs) if axis != "method.mu" and axis in table]
     figure, (axes,) = panels()
     groups = grouped(table, keys)
@@ -28,5 +30,5 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.errorbar(group["method.mu"], group[NONZERO], yerr=group[f"{NONZERO} std"], **points)
     axes.set(xlabel="mu", ylabel="fraction of non-zeros in z (L0)", ylim=(0, 1))
     axes.set_title(f"lines: theory; points: mean ± std, {seed_range(table, NONZERO)}")
-    axes.legend()
+    legend(axes)
     return figure

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.figures.style import printable
 from analysis.select.compared import best_over
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes, choices, current, is_fair, numbers, searched
@@ -34,7 +35,7 @@ def grouped(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, pd.Data
 
 def over_seeds(runs: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per setting: its values on the axes, and for each metric the columns `<metric>`, the mean over seeds,
-    `<metric> std` (0 with one seed) and `<metric> n`; settings without a number for the first metric are left out."""
+    `<metric> std` (0 with one seed) and `<metric> n`; settings without any number are left out."""
     keys = [key for key in (axes(runs) if keys is None else keys) if key in runs]
     values = {metric: pd.Series(numbers(runs, metric), runs.index) for metric in metrics}
     found = runs[keys].assign(**{metric: own.where(np.isfinite(own)) for metric, own in values.items()})
@@ -42,7 +43,12 @@ def over_seeds(runs: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] |
     asked = {f"{metric}{part}": (metric, name) for metric in values for part, name in parts.items()}
     table = found.groupby([*keys] or (lambda _: 0), dropna=False).agg(**asked).reset_index(drop=not keys)
     table = table.fillna({f"{metric} std": 0.0 for metric in values})
-    return table[table[metrics[0]].notna()].reset_index(drop=True)
+    return table.dropna(subset=[*metrics], how="all").reset_index(drop=True)
+
+
+def with_numbers(runs: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
+    """Those of the metrics that a run has, as a finite number."""
+    return [metric for metric in metrics if np.isfinite(numbers(runs, metric)).any()]
 
 
 def label_of(row: pd.Series, keys: Iterable[str]) -> str:
@@ -58,12 +64,12 @@ def label_of(row: pd.Series, keys: Iterable[str]) -> str:
         numeric = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         text = f"{value:.4g}" if numeric else str(value)
         words.append(text if key in ("model.encoder", "method") else f"{short(key)}={text}")
-    return " ".join(words)
+    return printable(" ".join(words))
 
 
-def seed_range(table: pd.DataFrame, metric: str) -> str:
+def seed_range(table: pd.DataFrame, *metrics: str) -> str:
     """Number of seeds behind the means: "n=3", "n=1 to 3"."""
-    counts = sorted({int(count) for count in table[f"{metric} n"] if count})
+    counts = sorted({int(count) for metric in metrics for count in table[f"{metric} n"] if count})
     return f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}" if counts else "n=0"
 
 
@@ -74,13 +80,18 @@ def best_setting(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def lacking(
-    runs: pd.DataFrame, *, varies: Sequence[str] = (), measured: Sequence[str] = (), only: Sequence[str] | None = None
+    runs: pd.DataFrame,
+    *,
+    varies: Sequence[str] = (),
+    measured: Sequence[str] = (),
+    any_of: Sequence[str] = (),
+    only: Sequence[str] | None = None,
 ) -> str:
     """The reason why a figure has nothing to draw of these runs, in a few words; "" where it has.
 
     Args:
         varies: axes along which it draws, which a grid has to vary: values that a search proposed are scattered.
-        measured: metrics that a finished run must have.
+        measured: metrics that finished runs must have, each of them; any_of: at least one of them.
         only: the axes that it distinguishes, if not all: over others it would average.
     """
     for axis in varies:
@@ -90,8 +101,10 @@ def lacking(
             return f"a search proposed {axis}: no grid varies it"
     found = finished(runs)
     for metric in measured:
-        if not np.isfinite(numbers(found, metric)).any():
+        if not with_numbers(found, [metric]):
             return f"no finished run has {metric} yet"
+    if any_of and not with_numbers(found, any_of):
+        return f"no finished run has {any_of[0]} or another of its {len(any_of)} metrics yet"
     if only is None:
         return ""
     drawn = found.dropna(subset=[axis for axis in varies if axis in found])

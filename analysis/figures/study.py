@@ -4,57 +4,72 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.style import series
-from analysis.select.objectives import goals_of
+from analysis.figures.style import log_axis, printable, series
+from analysis.select.objectives import Goal, goals_of
 from analysis.select.selection import axes as axes_of
 from analysis.select.selection import column, current, searched, seeds_of
 from analysis.table.cells import short, states_of
 
 SWEEP = ""
 FEWEST = 4  # finished trials: an importance of fewer means nothing
+FEW = 10  # trials per axis: an importance of fewer is a hint
 
 
 def lacks(runs: pd.DataFrame) -> str:
     if not searched(runs):
         return "it is no search"
-    trials = _trials(runs)
-    enough = len(trials) >= FEWEST and _keys(trials)
-    return "" if enough else f"{len(trials)} finished trials are too few; {FEWEST} at least"
+    trials = _trials(runs, goals_of(runs)[0])
+    if len(trials) < FEWEST or not _keys(trials):
+        return f"{len(trials)} finished trials are too few; {FEWEST} at least"
+    return "" if trials["score"].nunique() > 1 else "all finished trials have the same score"
+
+
+def caution(runs: pd.DataFrame) -> str:
+    """Number of finished trials, with a warning where they are few for the number of axes."""
+    trials = _trials(runs, goals_of(runs)[0])
+    axes, count = len(_keys(trials)), f"{len(trials)} finished trials"
+    return count if len(trials) >= FEW * axes else f"{count}, few for {axes} axes: the importance is only a hint"
 
 
 def draw(runs: pd.DataFrame) -> Figure:
     """Finished candidates with the first seed, by the first goal. MLflow's UI draws their parallel coordinates."""
-    goal, trials = goals_of(runs)[0], _trials(runs)
-    keys = _keys(trials)
-    weights = importance(trials, keys, maximise=goal.direction == "max")
+    goal = goals_of(runs)[0]
+    trials = _trials(runs, goal)
+    keys, weights = _keys(trials), importance(runs, goal)
     figure = Figure(figsize=(max(6.4, 2.1 * len(keys)), 5.4))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(0.9, 1)))
     bars = top.subplots()
     names = sorted(weights, key=lambda key: weights[key])
-    bars.barh([short(name) for name in names], [weights[name] for name in names], color=series(1)[0]["color"])
-    bars.set(xlabel=f"importance for {goal.name} (fANOVA)", xlim=(0, 1), title=f"{len(trials)} finished trials")
+    labels = {key: short(key) if [*map(short, keys)].count(short(key)) == 1 else key for key in keys}
+    bars.barh([labels[name] for name in names], [weights[name] for name in names], color=series(1)[0]["color"])
+    bars.set(xlabel=f"importance for {goal.name} (fANOVA)", xlim=(0, 1), title=caution(runs))
     panels = bottom.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, key in zip(panels, keys, strict=True):
         numeric = _is_number(trials[key])
-        values, order = trials[key] if numeric else trials[key].astype(str), np.arange(len(trials))
+        values, order = trials[key] if numeric else trials[key].astype(str).map(printable), np.arange(len(trials))
         shown = axes.scatter(values, trials["score"], c=order, cmap="viridis_r", s=18, edgecolor="0.3", linewidth=0.3)
-        axes.set_xlabel(short(key))
-        if numeric:
-            axes.set_xscale("log" if _is_log(trials[key]) else "linear")
+        axes.set_xlabel(labels[key])
+        if numeric and _is_log(trials[key]):
+            log_axis(axes, "x")
     panels[0].set_ylabel(goal.name)
     bottom.colorbar(shown, ax=panels, label="trial")
     return figure
 
 
-def importance(trials: pd.DataFrame, keys: list[str], *, maximise: bool) -> dict[str, float]:
-    """Axis -> its share of the variance of `score`, by Optuna's fANOVA with a fixed seed.
+def importance(runs: pd.DataFrame, goal: Goal) -> dict[str, float]:
+    """Axis -> its share of the variance of the goal over the finished trials, by Optuna's fANOVA with a fixed seed.
 
-    The domains are inferred from the values: a number that spans a factor of 20 counts on a logarithmic scale.
+    Zero where all scores are equal. The domains are inferred from the values: a number that spans a factor of 20 counts
+    on a logarithmic scale.
     """
     import optuna  # takes a second to import
 
+    trials = _trials(runs, goal)
+    keys = _keys(trials)
+    if trials["score"].nunique() < 2:
+        return dict.fromkeys(keys, 0.0)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize" if maximise else "minimize")
+    study = optuna.create_study(direction="maximize" if goal.direction == "max" else "minimize")
     points = trials[keys].astype({key: float if _is_number(trials[key]) else str for key in keys})
     domains: dict[str, optuna.distributions.BaseDistribution] = {}
     for key in keys:
@@ -70,13 +85,13 @@ def importance(trials: pd.DataFrame, keys: list[str], *, maximise: bool) -> dict
     return optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys)
 
 
-def _trials(runs: pd.DataFrame) -> pd.DataFrame:
+def _trials(runs: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     """The finished candidates of the seed that competes, in the order of their start, with the column `score`."""
     found = current(runs)
     first = seeds_of(found)[:1] or [found["seed"].min()]  # older stores do not have the order of the seeds
     found = found[found["seed"].isin(first)]
     found = found[[state == "finished" for state in states_of(found)]]
-    found = found.assign(score=goals_of(runs)[0].scores(found)).sort_values(["start_time", "cell_key"])
+    found = found.assign(score=goal.scores(found)).sort_values(["start_time", "cell_key"])
     return found[np.isfinite(found["score"])]
 
 

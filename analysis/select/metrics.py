@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.select.selection import numbers
+from analysis.store.sources import OneLineError
 
 SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
 ACCURACIES = ("linear_top1", "knn_top1", "linear_projector_top1")  # the most important first, without their split
 _NO_TERMS = {f"train/{name}" for name in ("lr", "images_per_s", "peak_memory_gb", "skipped_images", "embedding_std")}
 
 
-class UnknownMetric(LookupError):
+class UnknownMetric(OneLineError, LookupError):
     """No run has the metric; the message is one line with the remedy."""
 
 

@@ -34,6 +34,18 @@ def hypervolume(points: Points, reference: Sequence[float], directions: Sequence
     return _volume(np.unique(high[(high > 0).all(axis=1)], axis=0))
 
 
+def hypervolumes(points: np.ndarray, reference: Sequence[float], directions: Sequence[Direction]) -> np.ndarray:
+    """(n,) hypervolume of the first 1, 2, ..., n points."""
+    members: list[int] = []
+    volumes: list[float] = []
+    for number in range(len(points)):
+        tried = [*members, number]
+        kept = [one for one, inside in zip(tried, pareto_set(points[tried], directions), strict=True) if inside]
+        volumes.append(volumes[-1] if kept == members else hypervolume(points[kept], reference, directions))
+        members = kept
+    return np.array(volumes)
+
+
 def knee(points: Points, directions: Sequence[Direction]) -> int | None:
     """The index of the point of the Pareto set where giving up a little of one goal gains the most of the other.
 

@@ -35,7 +35,15 @@ _WORD = re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES})=)[^&]+")
 _DAMAGED = "write it again with python -m analysis export"
 
 
-class NothingToShow(LookupError):
+class OneLineError(Exception):
+    """An error whose message is one line, also in a notebook, where it ends the run of all cells."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Text that Jupyter shows in place of a traceback."""
+        return [str(self)]
+
+
+class NothingToShow(OneLineError, LookupError):
     """The store or the sweep does not exist yet or cannot be read; the message is one line with the remedy."""
 
 
@@ -156,9 +164,8 @@ class Export:
         """One of a sweep's files, if its digest is that in sweep.json: a copy may be incomplete."""
         name = file_name(sweep)
         if name not in self._names:
-            raise NothingToShow(
-                f"sweep {sweep} is not in the exports of {self._where}; it has {', '.join(self.sweeps())}"
-            )
+            there = f"sweep {sweep} is not in the exports of {self._where}, which has {', '.join(self.sweeps())}"
+            raise NothingToShow(f"{there}; python -m analysis export {sweep} --output {self._where} adds it")
         content = self._read(name, file)
         if hashlib.sha256(content).hexdigest() != self._about(name)["digests"][file]:
             where = below(self._where, name, file)

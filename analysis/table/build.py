@@ -6,28 +6,49 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.store.runs import all_runs, store_uri
-from analysis.store.sources import RunSource, open_source
+from analysis.store.sources import OneLineError, RunSource, open_source
 from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import code_note, progress_note
 
 
-class UnknownTable(ValueError):
+class UnknownTable(OneLineError, ValueError):
     """No such table, sweep or scale, or several scales; or a wrong table file. The message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedTable:
-    """A table with its title and notes, before any format; `runs` are all that were read."""
+    """A table with its title and notes, before any format; `runs` are all that were read.
+
+    Args:
+        label: stem of its files, and its label in LaTeX.
+        about_numbers: notes that explain the numbers: choices, seeds, bold.
+        about_runs: bookkeeping: commands, code versions, runs left out, progress.
+    """
 
     title: str
+    label: str
     frame: pd.DataFrame
-    notes: list[str]
+    about_numbers: list[str]
+    about_runs: list[str]
     runs: pd.DataFrame
 
-    def render(self, format: str = "md") -> str:
-        """Text in md, latex, html or csv."""
-        return render(self.frame, format, title=self.title, notes=self.notes)
+    @property
+    def notes(self) -> list[str]:
+        """All lines below the table."""
+        return [*self.about_numbers, *self.about_runs]
+
+    def render(self, format: str = "md", *, bare: bool = False) -> str:
+        """Text in md, latex (bare: without its float), html or csv."""
+        return render(
+            self.frame,
+            format,
+            title=self.title,
+            notes=self.about_numbers,
+            bookkeeping=self.about_runs,
+            label=self.label,
+            bare=bare,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +92,14 @@ class TableSpec:
         """The table of these runs, the best numbers bold, with notes below: seeds, significance, code, progress."""
         built = self.build(runs)
         frame, bold = embolden(built, self.within)
-        notes = [*built.attrs.get("notes", []), seed_count_note(frame), bold]
-        notes += [
-            *built.attrs.get("commands", []),
-            code_note(frame, runs),
-            *runs.attrs.get("notes", []),
-            progress_note(runs),
-        ]
+        about_numbers = [*built.attrs.get("notes", []), seed_count_note(frame), bold]
+        commands = built.attrs.get("commands", [])
+        about_runs = [*commands, code_note(frame, runs), *runs.attrs.get("notes", []), progress_note(runs)]
         return FinishedTable(
-            title=built.attrs.get("title", self.title), frame=frame, notes=[*filter(None, notes)], runs=runs
+            title=built.attrs.get("title", self.title),
+            label=self.label,
+            frame=frame,
+            about_numbers=[*filter(None, about_numbers)],
+            about_runs=[*filter(None, about_runs)],
+            runs=runs,
         )

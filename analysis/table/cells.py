@@ -106,13 +106,20 @@ class TableCell:
             spec: by default the quantity's.
             usual: the n that is not printed, unless there are states.
         """
-        if not self.values:
-            return "/".join(sorted(set(self.states))) or "-"
+        return with_remark(self.number(spec), self.remark(usual)) or "-"
+
+    def number(self, spec: str = "") -> str:
+        """ "0.912", "0.912 ± 0.003"; "" where no seed finished."""
         spec = spec or (self.quantity.spec if self.quantity else ".4g")
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
+        return f"{self.mean:{spec}}{spread}" if self.values else ""
+
+    def remark(self, usual: int = 1) -> str:
+        """ "n=1, 1 diverged", "diverged"; "" where the usual number of seeds finished, or no run is."""
+        if not self.values:
+            return "/".join(sorted(set(self.states)))
         n = f"n={self.n}" if self.states or not (self.n == usual or self.theory or self.setting) else ""
-        remark = ", ".join(filter(None, [n, self.status]))
-        return f"{self.mean:{spec}}{spread}" + (f" ({remark})" if remark else "")
+        return ", ".join(filter(None, [n, self.status]))
 
 
 class CellBuilder:
@@ -162,6 +169,11 @@ def states_of(runs: pd.DataFrame) -> list[str]:
         f"{word} at {epoch:g}" if word in ("pruned", "truncated") and math.isfinite(epoch) else word
         for word, epoch in zip(words.tolist(), numbers(runs, "epoch"), strict=True)
     ]
+
+
+def with_remark(number: str, remark: str) -> str:
+    """ "0.912 (n=1, 1 diverged)"; the remark alone where there is no number."""
+    return f"{number} ({remark})" if number and remark else number or remark
 
 
 def short(key: str, separator: str = ".") -> str:

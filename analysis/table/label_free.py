@@ -101,7 +101,7 @@ def points_of(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
             "lamb": numbers(found, LAMB),
             "accuracy": np.where(failed, np.nan_to_num(numbers(found, PROBE)), numbers(found, metric)),
             "failed": failed,
-            "setting": found[keys].astype(str).agg(" ".join, axis=1) if keys else found["cell_key"],
+            "setting": found[keys].astype(object).map(str).agg(" ".join, axis=1) if keys else found["cell_key"],
             "run_name": found["run_name"],
         },
         index=found.index,

@@ -105,7 +105,7 @@ def transfer(
         blocks.append(block.set_axis(pd.Index([*quantities], name="data set"), axis=1))
     frame = pd.concat(blocks, keys=[*protocols], names=[*names])
     how = "the sweep's file with --evaluate probe.transfer=NAME=FOLDER,... does it"
-    frame.attrs["notes"] = [] if datasets else [f"no other data set was judged yet: {how}"]
+    frame.attrs["commands"] = [] if datasets else [f"no other data set was judged yet: {how}"]
     return frame
 
 

@@ -16,18 +16,18 @@ from analysis.table.significance import cells_of
 _ENDINGS = {"md": "md", "tex": "latex", "html": "html", "csv": "csv"}  # of a file -> format
 
 
-def write_table(built: FinishedTable, label: str, folder: Path, *, store: str) -> list[Path]:
+def write_table(built: FinishedTable, folder: Path, *, store: str, bare: bool = False) -> list[Path]:
     """Write folder/label.{md,tex,html,csv} and label.provenance.json. The same runs give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {ending: built.render(format) for ending, format in _ENDINGS.items()}
-    texts["provenance.json"] = json.dumps(provenance(built, label, store), indent=1, sort_keys=True, allow_nan=False)
-    files = [folder / f"{file_name(label)}.{ending}" for ending in texts]
+    texts = {ending: built.render(format, bare=bare) for ending, format in _ENDINGS.items()}
+    texts["provenance.json"] = json.dumps(provenance(built, store), indent=1, sort_keys=True, allow_nan=False)
+    files = [folder / f"{file_name(built.label)}.{ending}" for ending in texts]
     for file, text in zip(files, texts.values(), strict=True):
         file.write_text(f"{text}\n", encoding="utf-8")
     return files
 
 
-def provenance(built: FinishedTable, label: str, store: str) -> dict[str, Any]:
+def provenance(built: FinishedTable, store: str) -> dict[str, Any]:
     """For every number of a table its runs: id, cell key, seed, value, commit, and a flag for uncommitted changes."""
     columns = [name for name in ("run_id", "cell_key", "sweep", "commit", "git_dirty") if name in built.runs]
     facts = {
@@ -57,7 +57,7 @@ def provenance(built: FinishedTable, label: str, store: str) -> dict[str, Any]:
     sweeps = sorted({*built.runs["sweep"]})
     on_disk = "://" not in store or store.startswith("sqlite:")
     name = PurePath(store).name if on_disk else shown(store)  # paths differ from machine to machine
-    return {"table": label, "title": built.title, "store": name, "sweeps": sweeps, "numbers": numbers}
+    return {"table": built.label, "title": built.title, "store": name, "sweeps": sweeps, "numbers": numbers}
 
 
 def _place(labels: pd.Index, position: int, otherwise: str) -> dict[str, Any]:

@@ -5,32 +5,16 @@ no notes, and names column levels in a row of their own; its to_markdown needs a
 """
 
 import html
-import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from analysis.table.cells import TableCell, levels
+from analysis.table.latex import to_latex
+from analysis.table.layout import layout_of
 
 FORMATS = ("md", "latex", "html", "csv")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
-    "±": r"$\pm$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-# "RGN_1.0(0, sigma_GN)", as Rectified LpJEPA writes a target
-_TARGET = re.compile(r"(R?GN)_([\d.]+)\((-?[\d.]+), sigma_(R?GN)\)(.*)")
 _STYLE = """<style>
 table.sweep {border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; font: 14px sans-serif}
 table.sweep caption {text-align: left; font-weight: bold; padding: 4px 0}
@@ -43,54 +27,27 @@ p.sweep {font: 12px sans-serif; margin: 4px 0; max-width: 110ch}
 </style>"""
 
 
-class CellText(NamedTuple):
-    """Text of one cell."""
-
-    text: str
-    bold: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Texts of a table. Every header and every row has one text per column; the first len(stub) are row labels.
+def render(
+    frame: pd.DataFrame,
+    format: str,
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
+    bookkeeping: Sequence[str] = (),
+    label: str = "",
+    bare: bool = False,
+) -> str:
+    """A frame in one of FORMATS; CSV has neither title nor notes.
 
     Args:
-        stub: names of the row labels.
-        names: of the header's levels, "" where a level has none.
-        headers: of the other columns, outermost level first.
-        labels: per row; repeated outer labels are blank.
-        blocks: rows at which the outermost of several labels changes.
-        align: l or r per column.
+        notes: lines about the numbers; bookkeeping: lines about runs, code and commands, in LaTeX comments.
+        label, bare: of LaTeX, see to_latex.
     """
-
-    stub: list[str]
-    names: list[str]
-    headers: list[tuple[str, ...]]
-    labels: list[list[str]]
-    cells: list[list[CellText]]
-    blocks: set[int]
-    align: str
-
-    def upper(self) -> list[tuple[list[str], list[tuple[str, int]]]]:
-        """The header's rows but the last: texts of the stub, of which the last is the level's name; and each text of
-        the level with the number of columns that it spans."""
-        blank, rows = [""] * (len(self.stub) - 1), []
-        for level in range(len(self.headers[0]) - 1):
-            groups = groupby(header[: level + 1] for header in self.headers)
-            rows.append(([*blank, self.names[level]], [(outer[-1], len([*columns])) for outer, columns in groups]))
-        return rows
-
-    def lowest(self) -> list[str]:
-        """The header's last row; "p \\ mu" names rows and columns at once."""
-        corner = " \\ ".join(filter(None, [self.stub[-1], self.names[-1]]))
-        return [*self.stub[:-1], corner, *(header[-1] for header in self.headers)]
-
-
-def render(frame: pd.DataFrame, format: str, *, title: str = "", notes: Sequence[str] = ()) -> str:
-    """A frame in one of FORMATS; CSV has neither title nor notes."""
     if format == "csv":
         return to_csv(frame)
-    return {"md": to_markdown, "latex": to_latex, "html": to_html}[format](frame, title=title, notes=notes)
+    if format == "latex":
+        return to_latex(frame, title=title, notes=notes, bookkeeping=bookkeeping, label=label, bare=bare)
+    return (to_html if format == "html" else to_markdown)(frame, title=title, notes=[*notes, *bookkeeping])
 
 
 def to_markdown(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
@@ -116,28 +73,6 @@ def to_markdown(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = 
     ]
     text = "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
     return "\n\n".join(filter(None, [title and f"**{title}**", text, *notes]))
-
-
-def to_latex(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
-    """A booktabs table: an outer header spans its columns, a rule separates blocks of rows."""
-    layout = layout_of(frame)
-    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    lines += [f"\\caption{{{_latex(title)}}}"] if title else []
-    lines += [f"\\begin{{tabular}}{{{layout.align}}}", r"\toprule"]
-    for stub, spans in layout.upper():
-        texts, rules, column = [*map(_latex, stub)], [], len(layout.stub) + 1
-        for text, span in spans:
-            texts.append(f"\\multicolumn{{{span}}}{{c}}{{{_latex(text)}}}")
-            rules.append(f"\\cmidrule(lr){{{column}-{column + span - 1}}}")
-            column += span
-        lines += [" & ".join(texts) + r" \\", " ".join(rules)]
-    lines += [" & ".join(map(_latex, layout.lowest())) + r" \\", r"\midrule"]
-    for number, (labels, cells) in enumerate(zip(layout.labels, layout.cells, strict=True)):
-        lines += [r"\midrule"] * (number in layout.blocks)
-        texts = [f"\\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text) for cell in cells]
-        lines.append(" & ".join([*map(_latex, labels), *texts]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"\\par\\smallskip{{\\small {_latex(note)}}}" for note in notes), r"\end{table}"])
 
 
 def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
@@ -182,61 +117,6 @@ def to_csv(frame: pd.DataFrame) -> str:
                 lines.append([*levels(label), *levels(column), *numbers])
     text = pd.DataFrame(lines, columns=names, dtype=object).to_csv(index=False, lineterminator="\n")
     return str(text).rstrip("\n")
-
-
-def layout_of(frame: pd.DataFrame) -> Layout:
-    """The frame's texts; the name of a single level of columns becomes an outer header above its values.
-
-    Cells state their number of seeds unless it is frame.attrs["n"], by default 1.
-    """
-    headers = [tuple(map(_header_text, levels(column))) for column in frame.columns]
-    names = [str(name or "") for name in frame.columns.names]
-    if len(names) == 1 and names[0]:
-        headers, names = [(names[0], *header) for header in headers], ["", ""]
-    full = [[*map(_header_text, levels(label))] for label in frame.index]
-    values = [[*row] for row in frame.itertuples(index=False, name=None)]
-    words = [all(isinstance(row[k], str) for row in values) and bool(values) for k in range(len(headers))]
-    changes = [k for k, labels in enumerate(full) if k and labels[0] != full[k - 1][0]]
-    return Layout(
-        stub=[str(name or "") for name in frame.index.names],
-        names=names,
-        headers=headers,
-        labels=[_without_repeats(full[k - 1] if k else [], labels) for k, labels in enumerate(full)],
-        cells=[[_cell_text(value, frame.attrs.get("n", 1)) for value in row] for row in values],
-        blocks=set(changes) if frame.index.nlevels > 1 else set(),
-        align="l" * frame.index.nlevels + "".join("l" if word else "r" for word in words),
-    )
-
-
-def _cell_text(value: Any, usual: int) -> CellText:
-    if isinstance(value, TableCell):
-        return CellText(value.text(usual=usual), value.bold)
-    if isinstance(value, float):
-        return CellText("-" if math.isnan(value) else f"{value:.4g}")
-    return CellText(str(value))
-
-
-def _header_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _without_repeats(previous: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Labels of a row; those equal to the row above up to there are blank, the innermost never."""
-    same = 0
-    while same < len(labels) - 1 and previous and labels[same] == previous[same]:
-        same += 1
-    return [""] * same + [*labels[same:]]
-
-
-def _latex(text: str) -> str:
-    if text == "-":
-        return "--"
-    if re.fullmatch(r"-[\d.]+(e[+-]?\d+)?", text):
-        return f"${text}$"  # a minus, not a hyphen
-    if target := _TARGET.fullmatch(text):
-        kind, p, mu, sigma, rest = target.groups()
-        return f"$\\mathrm{{{kind}}}_{{{p}}}({mu}, \\sigma_{{\\mathrm{{{sigma}}}}})${_latex(rest)}"
-    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _tag(kind: str, text: str, style: str = "", span: int = 1, *, bold: bool = False) -> str:

@@ -30,13 +30,19 @@ def kernel() -> Iterator[Any]:
         manager.shutdown_kernel(now=True)
 
 
-def executed(name: str, kernel: Any, **parameters: str) -> tuple[list[str], int, set[str]]:
-    """Run a notebook with other parameters. Returns its pages, its number of pictures and its other output."""
+def with_parameters(name: str, **parameters: str) -> Any:
+    """A notebook with other values at its top."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     for key, value in parameters.items():
         assert f"\n{key} = " in first.source, "parameters stand at the top"
         first.source += f"\n{key} = {value!r}"
+    return notebook
+
+
+def executed(name: str, kernel: Any, **parameters: str) -> tuple[list[str], int, set[str]]:
+    """Run a notebook with other parameters. Returns its pages, its number of pictures and its other output."""
+    notebook = with_parameters(name, **parameters)
     NotebookClient(notebook, timeout=120, km=kernel, resources={"metadata": {"path": str(FOLDER)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output["data"] for output in outputs if "data" in output]
@@ -69,6 +75,40 @@ def test_a_notebook_shows_tables_and_figures_of_any_store(
     assert any(text in page for page in pages)
     assert found == pictures
     assert not printed - {"\n"}
+
+
+FILLS = "python sweeps/{}.py{} fills it"
+EXPORTS_IT = "python -m analysis export lejepa_label_free_mini --output {} adds it"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "line"),
+    [
+        ("sweep_overview", {}, FILLS.format("demo_rectified_lpjepa", "")),
+        ("lejepa_ablations", {}, FILLS.format("lejepa_lambda_views", " --scale mini")),
+        ("rectified_lpjepa_sparsity", {}, FILLS.format("rectified_sparsity", " --scale mini")),
+        ("label_free_selection", {}, FILLS.format("lejepa_label_free", " --scale mini")),
+        ("label_free_selection", {"STORE": REAL}, EXPORTS_IT.format(REAL)),
+        ("sweep_overview", {"STORE": "sqlite:////nowhere/mlflow.db"}, "python sweeps/demo_lejepa.py creates one"),
+        ("lejepa_ablations", {"STORE": REAL, "SCALE": "small"}, ""),
+    ],
+)
+def test_a_notebook_without_its_runs_ends_with_one_line_and_the_command_that_creates_them(
+    name: str, parameters: dict[str, str], line: str, kernel: Any, results: Path
+) -> None:
+    notebook = with_parameters(name, **{"STORE": f"sqlite:///{results / 'mlflow.db'}"} | parameters)
+    client = NotebookClient(
+        notebook, timeout=120, km=kernel, allow_errors=True, resources={"metadata": {"path": str(FOLDER)}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    errors = [output["traceback"] for output in outputs if output.output_type == "error"]
+    if not line:
+        assert errors == []
+        return
+    assert len(errors[0]) == 1
+    assert errors[0][0].endswith(line)
+    assert "\n" not in errors[0][0]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

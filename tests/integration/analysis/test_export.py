@@ -136,7 +136,7 @@ def test_damaged_exports_are_errors_of_one_line(store: str, tmp_path: Path) -> N
     with pytest.raises(NothingToShow, match=r"none is no folder of exports; python -m analysis export .* writes one"):
         load_runs("seeds", str(tmp_path / "none"))
     runs, *_, about = map(Path, write_export("seeds", store, str(tmp_path)))
-    with pytest.raises(NothingToShow, match=r"sweep sead is not in the exports of .*; it has seeds"):
+    with pytest.raises(NothingToShow, match=r"sead is not in .*, which has seeds; python -m analysis export sead "):
         load_runs("sead", str(tmp_path))
     runs.write_bytes(runs.read_bytes()[:-9])  # an incomplete copy
     with pytest.raises(NothingToShow, match=r"runs\.parquet is not what its sweep\.json says.* export seeds"):

@@ -40,6 +40,11 @@ def test_the_same_store_gives_the_same_page(papers: str, tmp_path: Path):
     first = write_report("searched_mini", papers, tmp_path / "a").read_bytes()
     assert first == write_report("searched_mini", papers, tmp_path / "b").read_bytes()
     assert b"<code>study</code>" in first
+    page = first.decode("ascii")
+    shares = dict(rows(page, "Importance of the searched settings"))
+    assert [*shares] == ["method.lamb", "method.num_slices"]
+    assert float(shares["method.lamb"]) > 0.8  # the accuracy depends on nothing else
+    assert "12 finished trials, few for 2 axes: the importance is only a hint" in page
 
 
 def test_a_store_without_times_has_a_page(store: str, tmp_path: Path):

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from analysis import figures
+from analysis.__main__ import main
 from analysis.figures.draw import UnknownFigure
 from analysis.figures.style import series
 from analysis.runs import NothingToShow, load_runs, sweeps_in
@@ -100,6 +101,10 @@ def test_samples_leave_a_gap_for_classes_with_too_few_images(papers: str):
     expected = [[0, 26], [1, 36], [2, 46], [3, 56], [6, 80]]  # 100 and 1000 were not measured
     assert errorbars(frozen)["resnet18"] == pytest.approx(np.array(expected))
     assert errorbars(tuned)["levit_128"] == pytest.approx(np.array([[0, 10], [6, 90]]))
+    low, high = frozen.get_ylim()
+    assert tuned.get_ylim() == (low, high)
+    assert low < 10
+    assert high > 90
 
 
 def test_curves_are_means_over_seeds_and_name_the_best_that_finished(papers: str):
@@ -172,6 +177,16 @@ def test_an_unknown_figure_or_sweep_is_an_error_of_one_line(papers: str, tmp_pat
         figures.write_figure("lambda_views", papers, tmp_path, scale="lab")
     with pytest.raises(UnknownTable, match=r"the scales mini, small"):
         figures.write_figure("accuracy_sparsity", "docs/results/store", tmp_path)
+
+
+def test_the_command_line_lists_the_figures(papers: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["figure", "--store", papers]) == 0
+    rows = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == figures.names()
+    assert ["lambda_views", "lejepa_lambda_views"] in [row[:2] for row in rows]
+    with pytest.raises(SystemExit):
+        main(["figure", "curves", "study"])
+    assert "figure needs one name, got curves study" in capsys.readouterr().err
 
 
 def test_series_differ_in_grey_and_by_marker():

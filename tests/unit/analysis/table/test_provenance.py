@@ -22,15 +22,15 @@ def built(order: int = 1) -> FinishedTable:
         return "diverged" if config["seed"] == 2 else results
 
     runs = made_runs({"global_batch": [32, 64]}, measure)[::order].reset_index(drop=True)
-    return tables.find_table("lejepa_batch", "sqlite:////nowhere/mlflow.db").finish(runs)
+    return tables.find_table("lejepa_batch", "sqlite:////nowhere/mlflow.db", "mini").finish(runs)
 
 
 def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_path: Path) -> None:
-    files = write_table(built(), "lejepa_batch-mini", tmp_path / "out", store="sqlite:////home/me/mlflow.db")
+    files = write_table(built(), tmp_path / "out", store="sqlite:////home/me/mlflow.db")
     assert [file.name for file in files] == [
         *(f"lejepa_batch-mini.{ending}" for ending in ("md", "tex", "html", "csv", "provenance.json"))
     ]
-    again = write_table(built(-1), "lejepa_batch-mini", tmp_path / "again", store="sqlite:////home/me/mlflow.db")
+    again = write_table(built(-1), tmp_path / "again", store="sqlite:////home/me/mlflow.db")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again], "in whatever order they come"
     stored = json.loads(files[-1].read_text())
     assert (stored["store"], stored["sweeps"], len(stored["numbers"])) == ("mlflow.db", ["study"], 2)

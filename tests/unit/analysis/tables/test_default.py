@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from latex import check_latex
 from made_runs import as_search, made_runs
 
 from analysis import tables
@@ -53,7 +54,8 @@ def test_one_axis_gives_rows_and_the_metrics_that_fit_into_a_terminal() -> None:
     assert texts(table) == {0.01: ["90.10 ± 1.00"] * 3, 0.5: ["95.00 ± 1.00"] * 3}
     assert [[cell.bold for cell in row] for row in table.frame.to_numpy()] == [[False] * 3, [True] * 3]
     further = "train/loss, train/redundancy, test/linear_projector_top1, test/knn20_top1"
-    assert f"further metrics, by --metrics NAME,NAME: {further}" in table.notes
+    assert f"further metrics, by --metrics NAME,NAME: {further}" in table.about_runs
+    check_latex(table.render("latex"))
 
 
 @pytest.mark.parametrize(
