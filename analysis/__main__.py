@@ -14,6 +14,7 @@ from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
+from analysis.store.uri import check_name, results_folder
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
 from analysis.tables import UnknownTable, describe_table, find_table, table_names
@@ -25,8 +26,8 @@ _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--again
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 if the store has nothing to show yet; 2 for a wrong name or option."""
-    options = _options(sys.argv[1:] if words is None else words)
     try:
+        options = _options(sys.argv[1:] if words is None else words)
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
     except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished) as error:
         sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
@@ -38,6 +39,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
+    for word in words:
+        check_name(word)
     parser = argparse.ArgumentParser(description="Tables of the sweeps in the MLflow store.", usage=_USAGE)
     add = parser.add_argument
     add("name", nargs="?", default="", help="a table, or any sweep of the store; without it, the tables are listed")
@@ -110,8 +113,7 @@ def _report(options: argparse.Namespace) -> str:
 def _export(options: argparse.Namespace) -> str:
     from analysis.store.export import sweeps_to_export, write_export
 
-    storage = os.environ.get("JEPA_STORAGE") or os.environ.get("JEPA_RESULTS") or "results"
-    where = options.output or below(storage, "exports")
+    where = options.output or below(os.environ.get("JEPA_STORAGE") or str(results_folder()), "exports")
     sweeps = sweeps_to_export(options.of, options.scale, options.store)
     return "\n".join(file for sweep in sweeps for file in write_export(sweep, options.store, where))
 
@@ -129,7 +131,7 @@ def _figure(options: argparse.Namespace) -> str:
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    return Path(options.output or Path(os.environ.get("JEPA_RESULTS") or "results") / options.name)
+    return Path(options.output or results_folder() / options.name)
 
 
 def _listing(options: argparse.Namespace) -> str:

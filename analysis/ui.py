@@ -4,8 +4,10 @@ import argparse
 import os
 import sys
 
+from analysis.store.mlflow_sql import take_artifacts_along
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 from analysis.store.sources import shown
+from analysis.store.uri import file_problem, results_folder, sqlite_file
 
 WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
 
@@ -29,13 +31,16 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.ui", description="The MLflow UI on loopback.")
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(words).port
-    store = store_uri()
     try:
+        store = store_uri()
         text = links(f"http://127.0.0.1:{port}", store)
     except NothingToShow as nothing:
         sys.stderr.write(f"error: {nothing}\n")
         return 2
     sys.stderr.write(f"store: {shown(store)}\n")
+    file = sqlite_file(store)
+    if file is not None and file.parent == results_folder() and not file_problem(file, writes=True):
+        take_artifacts_along(file, file.parent)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else it starts a dozen idle processes

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 from mlflow import MlflowClient
 
+from analysis.store.uri import sqlite_uri
 from benchmarks import machine
 from benchmarks.comparison import in_time
 from benchmarks.report import as_markdown
@@ -72,7 +73,7 @@ def grid_of(side: int) -> Sweep:
 
 def fill(file: Path, sweep: Sweep, cells: Iterable[Cell]) -> None:
     """Record the cells as finished in an sqlite store, which is created if it is missing."""
-    client = MlflowClient(f"sqlite:///{file}")
+    client = MlflowClient(sqlite_uri(file))
     tags = {
         "sweep.kind": sweep.kind,
         "sweep.axes": json.dumps(sweep.axes),

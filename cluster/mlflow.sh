@@ -5,6 +5,8 @@ set -euo pipefail
 port=5000
 results=${JEPA_RESULTS:?"must say where the store lies"}
 lock=$results/.mlflow.lock
+quoted=${results//%/%25} # in the store's URI
+quoted=${quoted//\?/%3F}
 
 answers() {
     python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=5)" 2> /dev/null
@@ -23,7 +25,7 @@ if flock --nonblock "$lock" true; then
     # that Ray opens for this command takes its children along when it ends.
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid nohup flock --nonblock "$lock" mlflow server \
         --host 127.0.0.1 --port "$port" --workers 1 --uvicorn-opts '--log-level warning' \
-        --backend-store-uri "sqlite:///$results/mlflow.db" --artifacts-destination "$results/artifacts" \
+        --backend-store-uri "sqlite:///$quoted/mlflow.db" --artifacts-destination "$results/artifacts" \
         < /dev/null > "$results/mlflow.log" 2>&1 &
 fi
 if [ -n "${JEPA_STORAGE:-}" ]; then # one that watches already is left alone

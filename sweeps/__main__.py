@@ -2,6 +2,7 @@
 
 import sys
 
+from analysis.store.uri import NothingToShow
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.parser import interrupted, refuse
 
@@ -24,7 +25,7 @@ def main(words: list[str]) -> int:
         from sweeps.engine.cli.named import by_name
 
         return by_name(words)
-    except ConfigError as error:
+    except (ConfigError, NothingToShow) as error:
         return refuse(error)
     except KeyboardInterrupt:  # during the imports
         return interrupted()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.select.selection import numbers
-from analysis.store.sources import OneLineError
+from analysis.store.uri import OneLineError
 
 SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
 ACCURACIES = ("linear_top1", "knn_top1", "linear_projector_top1")  # the most important first, without their split

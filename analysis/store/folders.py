@@ -1,9 +1,9 @@
 """Folders of exports, on a disk or in an object store, by path or URL. Credentials come from the environment."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import quote
 
 from pyarrow import ArrowException, fs
@@ -40,9 +40,9 @@ def opened_folder(where: str) -> Iterator[fs.FileSystem]:
         raise NoFolder(f"{without_login} must hold no credentials; leave them to the environment")
     patience = ("&" if options else "?") + "retry_limit_seconds=10"  # Google's client would try for 15 minutes
     try:
-        address = (
-            where + patience * (scheme.lower() == "gs") if is_url(where) else str(Path(where).expanduser().absolute())
-        )
+        address = where + patience * (scheme.lower() == "gs")
+        if not is_url(where):
+            address = os.path.abspath(os.path.expanduser(where))
         client, path = fs.FileSystem.from_uri(address)
         yield fs.SubTreeFileSystem(path, client)
     except (OSError, ArrowException) as error:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Experiment
 
-from analysis.store.sources import NothingToShow as NothingToShow
 from analysis.store.sources import RunSource, open_source
+from analysis.store.uri import NothingToShow as NothingToShow
 from analysis.store.uri import store_uri as store_uri
 
 

@@ -9,7 +9,6 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,12 +19,11 @@ from mlflow.exceptions import MlflowException
 from pyarrow import fs
 
 from analysis.store.curves import read_points
-from analysis.store.folders import below, is_url, opened_folder
+from analysis.store.folders import below, opened_folder
 from analysis.store.frames import frame_of
-from analysis.store.mlflow_sql import has_mlflow_tables
 from analysis.store.records import all_pages, read_records
 from analysis.store.scales import SCALE_NAMES
-from analysis.store.uri import sqlite_file
+from analysis.store.uri import NothingToShow, StoreAddress, file_problem, parse_store
 
 ABOUT = "sweep.json"  # of an export: written last, with the digests of the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
@@ -35,34 +33,21 @@ _WORD = re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES})=)[^&]+")
 _DAMAGED = "write it again with python -m analysis export"
 
 
-class OneLineError(Exception):
-    """An error whose message is one line, also in a notebook, where it ends the run of all cells."""
-
-    def _render_traceback_(self) -> list[str]:
-        """Text that Jupyter shows in place of a traceback."""
-        return [str(self)]
-
-
-class NothingToShow(OneLineError, LookupError):
-    """The store or the sweep does not exist yet or cannot be read; the message is one line with the remedy."""
-
-
 class Store:
     """An MLflow store.
 
     Every method raises NothingToShow, those of one sweep also if the sweep does not exist or has no runs.
     """
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        file = sqlite_file(uri)
-        if file is not None:
-            _check_file(file)  # MLflow would create a missing one
+    def __init__(self, address: StoreAddress) -> None:
+        self._uri = address.text
+        if address.file is not None and (problem := file_problem(address.file)):  # MLflow would create a missing one
+            raise NothingToShow(problem)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
         for name in ("mlflow", "alembic"):  # they log every connection, and a traceback of each error
             logging.getLogger(name).setLevel(logging.CRITICAL)
         with self._answering():
-            self.client = MlflowClient(uri)
+            self.client = MlflowClient(self._uri)
 
     def sweeps(self) -> dict[str, Experiment]:
         """Sweeps by name; experiments without sweep tags are left out."""
@@ -177,11 +162,15 @@ RunSource = Store | Export
 
 
 def open_source(store: str | RunSource) -> RunSource:
-    """The store of an MLflow URI, or the exports in a folder, by path or URL; an open source is returned as it is."""
+    """The store of a URL or path: see parse_store; an open source is returned as it is.
+
+    Raises:
+        NothingToShow: there is none, or it cannot be used.
+    """
     if not isinstance(store, str):
         return store
-    remote = not is_url(store) and (":" in store or store.startswith("databricks"))
-    return Store(store) if remote else Export(store)
+    address = parse_store(store)
+    return Export(address.text) if address.is_export else Store(address)
 
 
 def shown(store: str) -> str:
@@ -197,17 +186,6 @@ def file_name(name: str) -> str:
 def _experiment_of(about: Mapping[str, Any]) -> Experiment:
     tags = [ExperimentTag(key, text) for key, text in about["tags"].items()]
     return Experiment(about["experiment_id"], about["sweep"], "", "active", tags)
-
-
-def _check_file(file: Path) -> None:
-    if not file.is_file():
-        raise NothingToShow(f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one")
-    try:
-        found = has_mlflow_tables(file)
-    except sqlite3.DatabaseError as error:
-        raise NothingToShow(f"the store {file} cannot be read ({error}); restore it or move it away") from error
-    if not found:
-        raise NothingToShow(f"{file} is no MLflow store; name another with --store, or move it away")
 
 
 def _no_runs_yet(sweep: str, store: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.store.runs import all_runs, store_uri
-from analysis.store.sources import OneLineError, RunSource, open_source
+from analysis.store.sources import RunSource, open_source
+from analysis.store.uri import OneLineError
 from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import code_note, progress_note

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.select.selection import records_of
 from analysis.store.sources import file_name, shown
+from analysis.store.uri import parse_store
 from analysis.table.build import FinishedTable
 from analysis.table.cells import levels
 from analysis.table.significance import cells_of
@@ -55,8 +56,9 @@ def provenance(built: FinishedTable, store: str) -> dict[str, Any]:
             }
         )
     sweeps = sorted({*built.runs["sweep"]})
-    on_disk = "://" not in store or store.startswith("sqlite:")
-    name = PurePath(store).name if on_disk else shown(store)  # paths differ from machine to machine
+    file = parse_store(store).file
+    on_disk = file or ("://" not in store and PurePath(store))
+    name = on_disk.name if on_disk else shown(store)  # paths differ from machine to machine
     return {"table": built.label, "title": built.title, "store": name, "sweeps": sweeps, "numbers": numbers}
 
 

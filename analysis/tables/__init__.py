@@ -55,6 +55,7 @@ def find_table(
 
     Raises:
         UnknownTable: neither, or not at one scale; or the file next to the sweep is no table file.
+        NothingToShow: the store cannot be used.
     """
     known = _known(store)
     if name not in table_names() and "sweep.name" in known.get(name, {}):
@@ -67,6 +68,8 @@ def find_table(
     if sweep not in known:
         everything = sorted({*([] if trials or metrics else table_names()), *known})
         close = difflib.get_close_matches(sweep, everything, n=1)
+        if not close:
+            sweeps_in(store or store_uri())  # raises where there is no store to look in
         remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
         kind = "no sweep" if trials or metrics else "neither a table nor a sweep"
         raise UnknownTable(f"{sweep!r} is {kind} of the store; {remedy}")

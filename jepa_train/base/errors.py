@@ -16,6 +16,18 @@ def require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def check_utf8(text: str, *, named: str) -> None:
+    """Refuse a name whose bytes are not UTF-8: neither JSON nor the store nor Arrow can hold it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{named} must be UTF-8, got {text!r}; rename the folder or file") from None
+
+
 @contextmanager
 def config_errors(prefix: str = "") -> Iterator[None]:
     """Re-raise a ValueError of the block, or of the decorated function, as a ConfigError with the prefix."""

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from jepa_train.base.errors import nearest, require, short_repr
+from jepa_train.base.errors import check_utf8, nearest, require, short_repr
 
 SCHEMA = 2  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=3)`
 
@@ -78,14 +78,14 @@ def field_hints(kind: type) -> Mapping[str, Any]:
 
 
 def conformed(key: str, value: Any, kind: Any) -> Any:
-    """Convert a value to its field's type: an int to a float, so that equal cells have equal keys; nothing else.
+    """Convert a value to its field's type: an int to a float, so that equal cells have equal keys; see also plain.
 
     Sequences become tuples and mappings dicts, with each element converted. A Protocol admits everything.
 
     Raises:
         ValueError: another type, a number that is not finite or beyond 63 bits, a string that is not in a Literal.
     """
-    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    value, origin, parts = plain(value), typing.get_origin(kind) or kind, typing.get_args(kind)
     if type(value) is int and value.bit_length() > 63:
         raise ValueError(f"{key} must be below 2**63, got a number of {value.bit_length()} bits; write a smaller one")
     if origin is Literal:
@@ -106,6 +106,8 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
             inside += [error] if type(value) is part or _has_elements(value, part) else []
     if inside:
         raise inside[0]
+    if type(value) is str:
+        check_utf8(value, named=key)
     if kind is float and type(value) is int:
         value = float(value)
     if not _fits(value, origin):
@@ -113,6 +115,21 @@ def conformed(key: str, value: Any, kind: Any) -> Any:
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}")
     return value
+
+
+def plain(value: Any) -> Any:
+    """Scalars and arrays of numpy, pandas and torch as Python's numbers, texts and lists; other values unchanged.
+
+    A number of fewer bits than Python's becomes the one that it prints as: float32(0.1) is 0.1.
+    """
+    if not hasattr(value, "tolist"):
+        return value
+    if getattr(value, "ndim", 1):
+        return [plain(each) for each in (value.to_numpy() if hasattr(value, "to_numpy") else value)]
+    scalar: Any = value if isinstance(value, str) else value[()]  # of a 0-d array
+    if getattr(getattr(scalar, "dtype", None), "kind", "") == "f":
+        return float(str(scalar) if scalar.dtype.itemsize < 8 else scalar)
+    return scalar.item() if hasattr(scalar, "item") else scalar
 
 
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -10,7 +10,7 @@ import torch
 from timm.models import Beit, ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerRelPos
 from torch import Tensor, nn
 
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.model.heads import build_predictor, build_probe, build_projector
@@ -187,7 +187,8 @@ def feature_widths(config: TrainConfig) -> Widths:
     timm's num_features is not the width of the output for every family (MobileNetV3: 576 for 1024 features).
 
     Raises:
-        ConfigError: as build_encoder; an encoder that cannot take the views' sizes.
+        ConfigError: as build_encoder; an encoder that cannot be built, takes no images of the views' sizes, or does not
+            give one vector per image, as wide for all of them.
     """
     views = config.views
     sizes = {"global": views.global_size} | ({"local": views.local_size} if views.num_local else {})
@@ -198,14 +199,17 @@ def feature_widths(config: TrainConfig) -> Widths:
             with torch.device("meta"), torch.no_grad():
                 if encoder is None:
                     encoder = build_encoder(config.model, views.global_size).eval()
-                parts = pooled_and_features(encoder, torch.empty(1, 3, size, size))
-        except (AssertionError, RuntimeError) as error:  # raised by timm and PyTorch for a size that does not fit
-            detail = str(error).partition("\n")[0].rstrip(".")
+                parts = pooled_and_features(encoder, torch.empty(2, 3, size, size))
+            require(all(part.ndim == 2 for part in parts), "it gives no vector per image")
+            widths.add(Widths(*(part.shape[1] for part in parts)))
+            require(len(widths) == 1, f"features of another width than those of {views.global_size} px")
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001 (timm's models have no common error for a size that does not fit)
+            detail = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             raise ConfigError(
                 f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or model.encoder"
             ) from None
-        widths.add(Widths(*(part.shape[-1] for part in parts)))
-    assert len(widths) == 1, f"features of {config.model.encoder} differ in width between view sizes: {widths}"
     return widths.pop()
 
 

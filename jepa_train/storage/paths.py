@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from jepa_train.base.errors import ConfigError
+from jepa_train.base.errors import ConfigError, check_utf8
 
 
 def results_dir() -> Path:
@@ -38,11 +38,13 @@ def absolute_path(text: str, *, named: str) -> Path:
         named: the variable or option, for the message.
 
     Raises:
-        ConfigError: it is a URL, or begins with the ~ of an unknown user.
+        ConfigError: it is a URL, no UTF-8, or begins with the ~ of an unknown user.
     """
     if has_url_scheme(text):
         raise ConfigError(f"{named} must be a folder on a disk, got {text!r}; set JEPA_STORAGE or data.path to a URL")
     try:
-        return Path(text).expanduser().absolute()
+        path = Path(text).expanduser().absolute()
     except RuntimeError:
         raise ConfigError(f"{named} must be a folder, got {text!r}, the home of an unknown user; correct it") from None
+    check_utf8(str(path), named=named)
+    return path

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, check_utf8, nearest
 from jepa_train.base.scale_names import SCALES, Scale
 from sweeps.engine.parser import LineParser
 
@@ -40,6 +40,8 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
     Raises:
         ConfigError: an unknown option, a missing value, two modes at once.
     """
+    for word in words:
+        check_utf8(word, named="a word of the command line")
     parser = _parser(about, usage)
     parsed, unknown = parser.parse_known_intermixed_args(list(words))
     if unknown:

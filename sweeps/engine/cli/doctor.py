@@ -20,7 +20,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from ray.exceptions import RayError
 
-from analysis.store.uri import sqlite_file
+from analysis.store.uri import NothingToShow, file_problem, sqlite_file
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.data.facts import facts_of
@@ -30,7 +30,7 @@ from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import storage_dir
 from sweeps.engine.cluster.folders import storage_problem
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.mlflow_client import TROUBLE, open_client, root_cause
 from sweeps.engine.store.provenance import version_of
 from sweeps.engine.store.reader import shown_uri, store_uri
 
@@ -38,6 +38,7 @@ _FREE_GB = 5.0  # of disk, below which checkpoints or decoded images may not fit
 _FREE_MEMORY_GIB = 4.0
 
 
+_PROBLEMS = (ConfigError, NothingToShow, MlflowException, RayError, OSError, RuntimeError)  # ray.init raises the last
 Level = Literal["ok", "warning", "problem"]
 
 
@@ -69,7 +70,7 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
 def _findings(name: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
-    except (ConfigError, MlflowException, RayError, OSError, RuntimeError) as error:  # ray.init raises the last
+    except _PROBLEMS as error:
         yield Finding("problem", name, str(error).partition("\n")[0])
 
 
@@ -133,15 +134,17 @@ def _store() -> Iterator[Finding]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     uri, shown = store_uri(), shown_uri()
     file = sqlite_file(uri)
-    if file is not None and not file.is_file():
+    if file is not None and not os.path.exists(file):
         yield Finding("ok", "store", f"{shown} does not exist yet: the first sweep makes it")
+    elif file is not None and (problem := file_problem(file, writes=True)):
+        yield Finding("problem", "store", problem)
     else:
         try:
             open_client(uri)
             yield Finding("ok", "store", shown)
-        except MlflowException as error:
-            remedy = "start the server, or unset MLFLOW_TRACKING_URI" if file is None else f"mlflow db upgrade {shown}"
-            yield Finding("problem", "store", f"{shown} cannot be used: {str(error).partition(chr(10))[0]}", remedy)
+        except TROUBLE as error:
+            remedy = "start the server, or unset MLFLOW_TRACKING_URI"
+            yield Finding("problem", "store", f"{shown} cannot be used ({root_cause(error)})", remedy)
     waiting = sum(file.stat().st_size for file in (results_dir() / "spool").glob("*.jsonl")) / 1e6
     if waiting:
         remedy = "the next launch of their sweeps writes them"

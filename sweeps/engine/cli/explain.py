@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from urllib.parse import unquote
 
 from mlflow.entities import Run
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
+from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cli.status import Facts
 from sweeps.engine.plan.plan import Plan, Row
@@ -118,8 +120,9 @@ def _why(plan: Plan, entry: Entry | None, run: Run | None, *, in_file: bool) -> 
         rung = f" at epoch {max(entry.rungs)}: {entry.rungs[max(entry.rungs)]:.4g}" if entry.rungs else ""
         return f"given up {ended} by early stopping{rung} for {plan.sweep.goals[0].name}{gone}"
     if state == "failed":
-        place = f"{run.info.artifact_uri}/traceback.txt".removeprefix("file://")
-        return f"{note} ({ended}; traceback in {place}); it runs again with --retry failed{gone}"
+        moved = results_dir() / "artifacts" / plan.sweep.name / run.info.run_id / "artifacts"
+        place = moved if moved.is_dir() else unquote(run.info.artifact_uri.removeprefix("file://"))
+        return f"{note} ({ended}; traceback in {place}/traceback.txt); it runs again with --retry failed{gone}"
     return f"{ended}, {note or f'all {entry.epoch} epochs'}{gone}"
 
 

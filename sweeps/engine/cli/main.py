@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from jepa_train.base.errors import ConfigError
+from jepa_train.base.errors import ConfigError, check_utf8
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
@@ -30,6 +30,7 @@ Named = Sequence[tuple[Sweep, Path]]  # sweeps, with their files
 def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
     """Run one sweep file: `sys.exit(main(SWEEP, __file__))`, or `main(sweep, __file__)` with scales. See launch."""
     try:
+        check_utf8(str(Path(file).resolve()), named="the path of the sweep's file")
         options = read_words(sys.argv[1:] if words is None else words, about=about(study))
         if options.names:
             raise ConfigError(f"{options.names[0]!r} is no option and no assignment; --help lists the options")
@@ -48,7 +49,11 @@ def launch(sweeps: Named, options: Options) -> int:
         metrics wait in the offline queue, 2 for bad input or a storage that is away, 130 after Ctrl-C.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
+    from analysis.store.uri import NothingToShow
+    from sweeps.engine.store.experiment import check_writable_store
+    from sweeps.engine.store.mlflow_client import root_cause
     from sweeps.engine.store.reader import shown_uri
 
     console = Console(stderr=options.json)
@@ -71,12 +76,14 @@ def launch(sweeps: Named, options: Options) -> int:
         _check_table_files(sweeps)
         _check_room(plans)
         check_results_folder(results_dir())
+        check_writable_store()
         check_shared_storage(storage_dir())
         return _run(sweeps, plans, options, console)
-    except (ConfigError, StorageError) as error:
+    except (ConfigError, StorageError, NothingToShow) as error:
         return refuse(error)
-    except MlflowException as error:
-        return refuse(f"the store {shown_uri()} cannot be used: {str(error).partition(chr(10))[0]}")
+    except (MlflowException, SQLAlchemyError) as error:
+        remedy = "see that it is up, or set MLFLOW_TRACKING_URI to another"
+        return refuse(f"the store {shown_uri()} cannot be used ({root_cause(error)}); {remedy}")
     except KeyboardInterrupt:
         return interrupted()
 

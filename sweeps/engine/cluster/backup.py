@@ -6,6 +6,7 @@ background; a launch copies at its end. Imports no torch.
 
 import contextlib
 import logging
+import os
 import sqlite3
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.store.uri import NothingToShow, file_problem
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, StoragePath, storage_dir, storage_path
@@ -28,6 +30,7 @@ def backup(words: Sequence[str]) -> int:
 
     Raises:
         ConfigError: another word; a storage that cannot be read, while there is no store.
+        NothingToShow: a store that cannot be used.
     """
     if list(words) == ["restore"]:
         try:
@@ -57,6 +60,8 @@ def keep() -> str:
 
     It replaces an earlier copy only if it has all of its runs: never the copy of another store.
     """
+    if problem := file_problem(_store()):
+        return problem
     try:
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=results_dir()) as folder:
             snapshot, before = Path(folder) / "snapshot", Path(folder) / "before"
@@ -78,8 +83,11 @@ def restore_store() -> str:
 
     Raises:
         StorageError: the storage cannot be read, or the results folder not written.
+        NothingToShow: there is a store, which cannot be used.
     """
-    if _store().exists() or not (found := _copy().files()):
+    if os.path.exists(_store()) and (problem := file_problem(_store())):
+        raise NothingToShow(problem)
+    if os.path.exists(_store()) or not (found := _copy().files()):
         return ""
     storage_path(_store()).write_bytes(_copy().read_bytes())
     return f"{_store()} was missing: restored from {_copy()}, which is of {found[0].mtime:%Y-%m-%d %H:%M} UTC\n"

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.base.scale_names import Scale
-from jepa_train.base.validation import at_least, conform, conformed
+from jepa_train.base.validation import at_least, conform, conformed, plain
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
 from jepa_train.config.names import protocol_names
@@ -98,6 +98,7 @@ class Sweep:
     @config_errors()
     def __post_init__(self) -> None:
         conform(self, remedies=_REMEDIES)
+        object.__setattr__(self, "space", {key: _plain_domain(domain) for key, domain in self.space.items()})
         _check_fields(self)
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
@@ -242,6 +243,13 @@ def _check_goals(sweep: Sweep) -> None:
         len(names) == 1 or not sweep.space or len(sweep.seeds) == 1,
         f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner",
     )
+
+
+def _plain_domain(domain: BaseDistribution) -> BaseDistribution:
+    """The domain with Python's own values; Optuna converts bounds, but not choices."""
+    if not isinstance(domain, CategoricalDistribution):
+        return domain
+    return CategoricalDistribution([plain(choice) for choice in domain.choices])
 
 
 def _ends(domain: Any) -> list[Any]:

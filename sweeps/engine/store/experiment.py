@@ -1,9 +1,13 @@
 """A sweep's MLflow experiment: creation and description."""
 
+import os
+
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from analysis.store.mlflow_sql import take_artifacts_along
+from analysis.store.uri import NothingToShow, file_problem, sqlite_file
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.store.mlflow_client import LONGEST_DESCRIPTION, open_client
 from sweeps.engine.store.reader import find_experiment, store_uri
@@ -12,16 +16,22 @@ from sweeps.engine.store.reader import find_experiment, store_uri
 def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
     """A client of the store and the sweep's experiment, created if it is missing.
 
+    Artifacts of a local store are in the results folder, also after it was moved or copied.
+
     Raises:
-        MlflowException: the store cannot be reached.
+        MlflowException: the store cannot be reached; NothingToShow: it cannot be written.
     """
     uri = store_uri()
+    file = sqlite_file(uri)
     results_dir().mkdir(parents=True, exist_ok=True)
     client = open_client(uri)
+    check_writable_store()
+    if file is not None:
+        take_artifacts_along(file, results_dir())
     experiment = find_experiment(sweep)
     if experiment is None:
-        # beside a local store, under results; a server decides for itself
-        artifacts = (results_dir() / "artifacts" / sweep).as_uri() if uri.startswith("sqlite:") else None
+        # under results for a local store; a server decides for itself
+        artifacts = (results_dir() / "artifacts" / sweep).as_uri() if file is not None else None
         try:
             client.create_experiment(sweep, artifact_location=artifacts)
         except MlflowException as error:
@@ -30,6 +40,17 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
         experiment = find_experiment(sweep)
     assert experiment is not None
     return client, experiment
+
+
+def check_writable_store() -> None:
+    """Refuse an sqlite store that cannot be written; one that is missing is created later.
+
+    Raises:
+        NothingToShow: it cannot.
+    """
+    file = sqlite_file(store_uri())
+    if file is not None and os.path.exists(file) and (problem := file_problem(file, writes=True)):
+        raise NothingToShow(problem)
 
 
 def shortened(description: str) -> str:

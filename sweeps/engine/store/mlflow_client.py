@@ -3,6 +3,7 @@
 import logging
 import os
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -10,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 from urllib3.exceptions import HTTPError
 
+from analysis.store.uri import NothingToShow, file_problem, parse_store, sqlite_uri
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import hidden
 from jepa_train.storage.paths import results_dir
@@ -27,11 +29,16 @@ class Refused(Exception):
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store; a fresh sqlite file gets its schema now, by one process after the other.
+    """A client of the store; an sqlite file that is missing is created.
 
     Raises:
+        NothingToShow: an sqlite file that cannot be used, or a folder of exports.
         ConfigError: a database without an installed driver.
     """
+    address = parse_store(uri)
+    if address.is_export:
+        remedy = "write sqlite:/// and the path of a file, or http://host:port"
+        raise NothingToShow(f"MLFLOW_TRACKING_URI must be an MLflow store, got the folder {hidden(uri)!r}; {remedy}")
     # MLflow's own retry would repeat a creation that was carried out but not acknowledged, and make two runs.
     # Overrides the user's value, and that of analysis, which only reads
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -39,21 +46,38 @@ def open_client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
-    with ExitStack() as stack:
-        if uri.startswith("sqlite:"):
-            locks = results_dir() / "locks"
-            with suppress(OSError):  # a results folder that is read-only has its schema
+    if address.file is not None:
+        if not os.path.exists(address.file):
+            _create(address.file)
+        if problem := file_problem(address.file):
+            raise NothingToShow(problem)
+    try:
+        client = MlflowClient(uri)
+    except ImportError as error:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "
+            f"got {hidden(uri)!r} ({error}); start the server of docs/team.md over that database, and name it"
+        ) from None
+    client.search_experiments(max_results=1)
+    return client
+
+
+def _create(file: Path) -> None:
+    """Create an sqlite store, by one process after the other; it appears whole, whatever kills the process."""
+    part, locks = file.with_name(f"{file.name}.part"), results_dir() / "locks"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            with suppress(OSError):  # a disk without locks
                 locks.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(locks / "store.lock"))
-        try:
-            client = MlflowClient(uri)  # its model registry creates the database's tables here, also for a fresh file
-        except ImportError as error:
-            raise ConfigError(
-                f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "
-                f"got {hidden(uri)!r} ({error}); start the server of docs/team.md over that database, and name it"
-            ) from None
-        client.search_experiments(max_results=1)
-    return client
+            if not file.exists():
+                part.unlink(missing_ok=True)
+                MlflowClient(sqlite_uri(part)).search_experiments(max_results=1)  # MLflow creates the tables
+                part.replace(file)
+    except OSError as error:
+        remedy = "set JEPA_RESULTS, or MLFLOW_TRACKING_URI, to a place that is writable"
+        raise NothingToShow(f"the store {file} cannot be created ({error.strerror}); {remedy}") from None
 
 
 def root_cause(error: BaseException) -> str:

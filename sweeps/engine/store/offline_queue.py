@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.store.uri import sqlite_file, store_uri
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import storage_path
 
@@ -55,7 +56,8 @@ class OfflineQueue:
 
 def offline_files(sweep: str) -> list[Path]:
     """The files that earlier launches of the sweep left for the present store, oldest first."""
-    files = _folder().glob(f"{sweep}-{_store_mark()}-*.jsonl")
+    marks = {_store_mark(), _mark_of(os.environ.get("MLFLOW_TRACKING_URI", ""))}  # the latter of older versions
+    files = [file for mark in marks for file in _folder().glob(f"{sweep}-{mark}-*.jsonl")]
     return sorted(files, key=lambda file: int(file.stem.rpartition("-")[2]))
 
 
@@ -76,4 +78,9 @@ def _folder() -> Path:
 
 def _store_mark() -> str:
     """Mark of the store in the file's name; a results folder that has moved took its own store along."""
-    return hashlib.sha256(os.environ.get("MLFLOW_TRACKING_URI", "").encode()).hexdigest()[:8]
+    inside = sqlite_file(store_uri()) == results_dir() / "mlflow.db"
+    return _mark_of("" if inside else os.environ.get("MLFLOW_TRACKING_URI", ""))
+
+
+def _mark_of(uri: str) -> str:
+    return hashlib.sha256(uri.encode()).hexdigest()[:8]

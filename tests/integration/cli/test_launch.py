@@ -257,7 +257,7 @@ def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command
     ("name", "value", "part"),
     [
         ("JEPA_RESULTS", "{file}", "JEPA_RESULTS"),
-        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", "sqlite file"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", "is no MLflow store but a folder"),
         ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", "the store http://127.0.0.1:9 cannot be used"),
     ],
 )

@@ -133,6 +133,8 @@ def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage:
         ("resnet18", {"patch_size": 4}, "model.patch_size must be 0 for resnet18, got 4; it has no patch"),
         ("test_convnext", {"patch_size": 2}, "model.patch_size must be 0 where model.small_stem replaces "),
         ("test_vit", {"views": SMALL_LOCAL}, "views.local_size must fit test_vit, got 8 ("),
+        ("bat_resnext26ts", {}, "views.global_size must fit bat_resnext26ts, got 32 (AssertionError); change it or"),
+        ("csatv2", {"small_stem": False}, "views.global_size must fit csatv2, got 32 (Calculated padded input size"),
         ("qqqq", {}, "model.encoder must be a timm model, got 'qqqq'; timm.list_models() lists them, try 'resnet18'"),
     ],
 )
@@ -141,6 +143,32 @@ def test_encoders_and_options_that_timm_lacks_are_one_line(encoder: str, option:
         feature_widths(config_for(encoder, **option))
     assert str(error.value).startswith(rule)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a\nb"), KeyError("x"), TypeError(), NotImplementedError("no.")])
+@pytest.mark.parametrize("place", ["timm.create_model", "jepa_train.model.network.pooled_and_features"])
+def test_any_error_of_an_encoder_is_one_line(place: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(ConfigError) as caught:
+        feature_widths(config_for("resnet26"))
+    assert str(caught.value).startswith("views.global_size must fit resnet26, got 32 (")
+    assert str(caught.value).endswith("); change it or model.encoder")
+    assert "\n" not in str(caught.value)
+
+
+def test_outputs_other_than_one_vector_per_image_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def widths_for(*outputs: Tensor) -> None:
+        parts = iter(outputs)
+        monkeypatch.setattr("jepa_train.model.network.pooled_and_features", lambda *_: (next(parts),) * 2)
+        feature_widths(config_for())
+
+    with pytest.raises(ConfigError, match=r"global_size must fit test_resnet, got 32 \(it gives no vector per image\)"):
+        widths_for(torch.zeros(2, 3, 4))
+    with pytest.raises(ConfigError, match=r"local_size must fit test_resnet, got 16 \(features of another width than"):
+        widths_for(torch.zeros(2, 3), torch.zeros(2, 4))
 
 
 def test_same_seed_same_weights_and_global_rng_untouched() -> None:

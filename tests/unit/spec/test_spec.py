@@ -4,7 +4,10 @@ Run: python -m pytest tests/unit/spec/test_spec.py
 """
 
 import dataclasses
+import warnings
 
+import numpy as np
+import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -36,6 +39,41 @@ def test_grid_times_seeds_with_references_first():
     assert cells[1].label == "p=1 mu=0 seed=4"
     assert (cells[0].config.epochs, cells[0].config.seed) == (0, 4)
     assert len({cell.key for cell in cells}) == 9
+
+
+def test_numpy_and_pandas_values_give_the_same_sweep_keys_and_labels():
+    python = make(
+        base=dataclasses.replace(RECTIFIED, epochs=3),
+        grid=[{"method.p": [1.0, 2.0], "model.predictor": [False]}, {"method.p": [0.25, 0.5], "optim.name": ["lars"]}],
+        space={"global_batch": CategoricalDistribution([128, 256]), "optim.lr": FloatDistribution(0.001, 0.1)},
+        trials=2,
+        seeds=(0, 1),
+        references=({"epochs": 0},),
+        early_stopping=Asha(first=1, eta=2),
+        gpus_per_worker=0.25,
+    )
+    with warnings.catch_warnings(action="ignore"):  # Optuna's, that a database takes no int64
+        choices = CategoricalDistribution(np.array([128, 256]))
+    other = make(
+        name=np.str_("study"),
+        base=dataclasses.replace(RECTIFIED, epochs=np.int64(3)),
+        grid=np.array(
+            [
+                {"method.p": np.arange(1.0, 3), "model.predictor": np.array([False])},
+                {"method.p": pd.Series([0.25, 0.5], dtype="float32"), "optim.name": pd.Series(["lars"])},
+            ]
+        ),
+        space={"global_batch": choices, "optim.lr": FloatDistribution(*np.logspace(-3, -1, 2))},
+        trials=np.int32(2),
+        seeds=np.arange(2),
+        references=({np.str_("epochs"): np.array(0)},),
+        early_stopping=Asha(first=np.int64(1), eta=np.array(2)),
+        gpus_per_worker=np.float32(0.25),
+    )
+    assert repr(other) == repr(python)
+    ablations = [dataclasses.replace(sweep, space={}, trials=0, early_stopping=None) for sweep in (python, other)]
+    expected, found = ([(cell.key, cell.label) for cell in fixed_cells(sweep, sweep.base)] for sweep in ablations)
+    assert found == expected
 
 
 def test_without_grid_or_space_the_base_is_the_one_cell():

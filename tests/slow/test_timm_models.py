@@ -1,0 +1,53 @@
+"""Every encoder of timm, at two sizes, on the meta device: it gives one vector per image, or is refused in one line.
+
+Run: python -m pytest tests/slow/test_timm_models.py
+"""
+
+import os
+import warnings
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import timm
+import torch
+
+from jepa_train.base.errors import ConfigError
+from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.model.network import feature_widths
+
+BOTH = ViewsConfig(num_global=2, num_local=2, global_size=224, local_size=32)
+ALONE = ViewsConfig(num_global=2, global_size=32)  # where 224 px are refused
+
+
+def prepare() -> None:
+    """Start a process: without random initial weights, which the meta device has not, in half the time."""
+    warnings.simplefilter("ignore")  # timm's, about names that have been replaced
+    torch.set_num_threads(1)
+    for name in ("normal_", "uniform_", "erfinv_"):
+        setattr(torch.Tensor, name, lambda self, *_, **__: self)
+
+
+def outcome(name: str) -> str:
+    """ "fits" at one size at least, "refused" at both, or any other error as text."""
+    for views in (BOTH, ALONE):
+        try:
+            widths = feature_widths(TrainConfig(model=ModelConfig(encoder=name, small_stem=False), views=views))
+            return "fits" if min(widths) > 0 else f"{name}: {widths}"
+        except ConfigError as error:
+            if "\n" in str(error) or f"_size must fit {name}, got " not in str(error):
+                return f"{name}: {error}"
+            if "views.local_size" in str(error):
+                return "fits"
+        except Exception as error:  # noqa: BLE001 (what is sought)
+            return f"{name}: {error!r}"
+    return "refused"
+
+
+def test_every_encoder_fits_or_is_refused_in_one_line() -> None:
+    names = timm.list_models()
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), prepare) as pool:
+        found = Counter(pool.map(outcome, names, chunksize=8))
+    fits, refused = found.pop("fits"), found.pop("refused")
+    assert [*found] == []
+    assert fits > 0.9 * len(names), f"{refused} of {len(names)} are refused"
