@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.against_paper import NothingPublished, against_paper
+from analysis.select.metrics import UnknownMetric
 from analysis.select.selection import tags_of
 from analysis.store.cell_list import is_edited
 from analysis.store.folders import NoFolder, below, is_url
@@ -16,9 +17,10 @@ from analysis.store.sources import file_name, shown
 from analysis.store.uri import check_name, results_folder
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS
-from analysis.tables import GENERIC, UnknownTable, describe_table, find_table, table_names
+from analysis.tables import UnknownTable, describe_table, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
+       python -m analysis SWEEP [--trials] [--metrics NAME,NAME] [--scale S] [--format F] [--bare] [--output DIR]
        python -m analysis report SWEEP | export [SWEEP ...] | figure [NAME] [--sweep SWEEP]"""
 
 
@@ -27,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         options = _options(sys.argv[1:] if words is None else words)
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
-    except (NothingToShow, NoFolder, UnknownTable, NothingPublished) as error:
+    except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished) as error:
         sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
     if options.name in _COMMANDS:
@@ -48,6 +50,9 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--format", choices=FORMATS, default="md")
     add("--bare", action="store_true", help="LaTeX without its float: the tabular alone, with comments")
     add("--against-paper", action="store_true", help="the published numbers next to ours")
+    add("--trials", action="store_true", help="the individual runs of a sweep by rank, in place of its table")
+    metrics = "metrics for the default table of a sweep, or for --trials: test/knn_top1,train/loss"
+    add("--metrics", type=lambda text: text.replace(" ", "").split(","), default=[], metavar="NAME,NAME", help=metrics)
     files = "output folder: a table in all formats, with its provenance; for an export also a URL"
     add("--output", metavar="DIR", help=files)
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
@@ -61,6 +66,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         parser.error("--bare is for LaTeX; add --format latex")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
+    if (options.trials or options.metrics) and (options.name in ("", *_COMMANDS) or options.against_paper):
+        parser.error("--trials and --metrics are of the table of one sweep: python -m analysis SWEEP --trials")
     fewest = {"report": 1, "figure": 0}.get(options.name)
     if fewest is not None and not fewest <= len(options.of) <= 1:
         parser.error(f"{options.name} needs one name, got {' '.join(options.of) or 'none'}")
@@ -68,7 +75,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _table(options: argparse.Namespace) -> str:
-    found = find_table(options.name, options.store, options.scale)
+    chosen = {"trials": options.trials, "metrics": options.metrics}
+    found = find_table(options.name, options.store, options.scale, **chosen)
     runs = found.load(options.store)
     for tags in (tags_of(own) for _, own in runs.groupby("sweep", sort=False)):
         if is_edited(tags):
@@ -143,7 +151,7 @@ def _listing(options: argparse.Namespace) -> str:
             state = "in store" if sweeps else "recorded"
         rows.append((name, state, about))
         tabled |= {*sweeps, *scales}
-    about = f"a sweep without a table of its own: its trials ({GENERIC})"
+    about = "a sweep without a table here: the file next to its own, or the default table"
     rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
     return "\n".join([_aligned(rows), "", where])
 

@@ -89,7 +89,8 @@ def _summary(status: str, metrics: dict[str, float]) -> Table:
     splits = ("train", "val", "test", "target")
     for column in ("metric", *splits):
         table.add_column(column, justify="left" if column == "metric" else "right", overflow="fold")
-    for name in GLOSSARY:
+    own = [name.removeprefix("train/") for name in metrics if name.startswith("train/")]  # terms of any method's loss
+    for name in dict.fromkeys([*GLOSSARY, *own]):
         values = [metrics.get(f"{split}/{name}") for split in splits]
         if any(value is not None for value in values):
             table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values))

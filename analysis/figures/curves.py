@@ -1,4 +1,4 @@
-"""Training curves of any sweep: its first goal and the loss, epoch by epoch, with bands over seeds."""
+"""Training curves of any sweep: its first goal, the loss and its terms, epoch by epoch, with bands over seeds."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.points import grouped, label_of, lacking
 from analysis.figures.style import panels, printable, series
+from analysis.select.metrics import loss_terms
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes as axes_of
 from analysis.select.selection import current
@@ -25,7 +26,7 @@ def lacks(runs: pd.DataFrame) -> str:
 
 
 def curves(runs: pd.DataFrame) -> Sequence[str]:
-    return [*dict.fromkeys([goals_of(runs)[0].metric, LOSS])]
+    return [*dict.fromkeys([goals_of(runs)[0].metric, LOSS, *loss_terms(current(runs))])]
 
 
 def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
@@ -43,13 +44,16 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
     reported = {*histories["metric"][np.isfinite(histories["value"])]}
     metrics = [metric for metric in curves(runs) if metric in reported]
-    figure, places = panels(1, len(metrics), width=4.8)
+    across = min(len(metrics), 2 if len(metrics) <= 4 else 3)
+    figure, places = panels(-(-len(metrics) // max(1, across)), across, width=4.8)
     if not metrics:
         return figure
+    for spare in places[len(metrics) :]:
+        spare.remove()
     descending = metrics[0] == goal.metric and goal.direction == "max"
     order = _order(histories[histories["metric"] == metrics[0]], done, descending=descending)
     order += sorted({*histories["label"]} - {*order})
-    for axes, metric in zip(places, metrics, strict=True):
+    for axes, metric in zip(places, metrics, strict=False):
         _draw_metric(axes, histories[histories["metric"] == metric], order)
         axes.set(xlabel="epoch", ylabel=metric)
     handles, names = places[0].get_legend_handles_labels()

@@ -1,7 +1,7 @@
 """Labels of rows and columns, as the papers name methods, data sets and settings."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -9,8 +9,46 @@ import pandas as pd
 
 from analysis.select.selection import records_of
 
-_NAMES = {"lejepa": "LeJEPA", "vicreg": "VICReg", "simclr": "SimCLR", "ncl": "NCL"}
+_NAMES = {
+    "lejepa": "LeJEPA",
+    "rectified_lpjepa": "Rectified LpJEPA",
+    "vicreg": "VICReg",
+    "simclr": "SimCLR",
+    "ncl": "NCL",
+}
 _NONNEG = {"relu": "ReLU", "rep_relu": "RepReLU"}
+_SYMBOLS = {
+    "method.lamb": "λ",
+    "method.mu": "μ",
+    "method.temperature": "τ",
+    "method.num_slices": "slices",
+    "optim.weight_decay": "weight decay",
+    "global_batch": "batch",
+    "views.num_global": "global views",
+    "views.num_local": "local views",
+    "data.name": "data",
+}
+_METRIC_WORDS = {
+    r"\bknn(\d+)": r"\1-NN",
+    r"\bknn": "kNN",
+    r"\bshot(\d+)": r"\1-shot",
+    r"(.+)_projector_top1$": r"projector \1 top-1",
+    r"_top1$": " top-1",
+}
+
+
+def axis_labels(keys: Sequence[str]) -> dict[str, str]:
+    """Config key -> symbol or name, by default the last part of the key; the key itself where two would be equal."""
+    names = {key: _SYMBOLS.get(key, key.rpartition(".")[2]) for key in keys}
+    return {key: name if [*names.values()].count(name) == 1 else key for key, name in names.items()}
+
+
+def metric_label(name: str) -> str:
+    """ "linear top-1" for test/linear_top1, "val probe top-1", "train sigreg": every split but test is named."""
+    split, _, text = name.partition("/")
+    for pattern, words in _METRIC_WORDS.items():
+        text = re.sub(pattern, words, text)
+    return text.replace("_", " ") if split == "test" else f"{split} {text.replace('_', ' ')}"
 
 
 def method_label(run: Mapping[str, Any]) -> str:
@@ -60,6 +98,7 @@ def _setting(run: Mapping[str, Any], key: str, default: Any) -> Any:
 
 LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "encoder": encoder_label,
+    "method_name": lambda run: _NAMES.get(str(run["method"]), str(run["method"])),
     "dataset": dataset_label,
     "row": method_label,
     "group": _group,
@@ -75,8 +114,9 @@ LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 def labelled(found: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """Cells with those of the columns that LABELS defines; by group in the order of Rectified LpJEPA's tables."""
-    runs = records_of(found)
-    found = found.assign(**{name: [*map(LABELS[name], runs)] for name in names if name in LABELS})
+    derived = [name for name in names if name in LABELS]
+    runs = records_of(found) if derived else []  # slow for thousands of runs
+    found = found.assign(**{name: [*map(LABELS[name], runs)] for name in derived})
     order = {"ours": 0, "sparse": 1, "dense": 2}
     by_group = "group" in names
     return found.sort_values("group", key=lambda groups: groups.map(order), kind="stable") if by_group else found

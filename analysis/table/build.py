@@ -7,10 +7,15 @@ import pandas as pd
 
 from analysis.store.runs import all_runs, store_uri
 from analysis.store.sources import RunSource, open_source
+from analysis.store.uri import OneLineError
 from analysis.table.code_versions import code_note
 from analysis.table.render import render
 from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import progress_note
+
+
+class UnknownTable(OneLineError, ValueError):
+    """No such table, sweep or scale, or several scales; or a wrong table file. The message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +58,10 @@ class TableSpec:
     """One table file at one scale of its sweeps.
 
     Args:
-        name: the file's stem, or the sweep that the generic table shows.
+        name: the file's stem, or the sweep whose default table it is.
         sweeps: the experiments that it reads.
         within: see WITHIN in analysis.tables.
-        build: runs -> frame, of the table file.
+        build: runs -> frame, of the table file; its attrs may have a title in place of this one.
     """
 
     name: str
@@ -93,7 +98,7 @@ class TableSpec:
         commands = built.attrs.get("commands", [])
         about_runs = [*commands, code_note(frame, runs), *runs.attrs.get("notes", []), progress_note(runs)]
         return FinishedTable(
-            title=self.title,
+            title=built.attrs.get("title", self.title),
             label=self.label,
             frame=frame,
             about_numbers=[*filter(None, about_numbers)],

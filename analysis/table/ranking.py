@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.select.front import front_of
 from analysis.select.objectives import goals_of
 from analysis.select.selection import choices, current, has_winners, references
 from analysis.table.cells import CellBuilder, Quantity, TableCell, cell_of, short, states_of
@@ -13,7 +14,7 @@ from analysis.table.cells import CellBuilder, Quantity, TableCell, cell_of, shor
 ONLINE = {"probe_top1", "projector_top1"}  # probes that train along with the encoder: after 0 epochs they guess
 
 
-def ranked(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
+def ranked(runs: pd.DataFrame, columns: Sequence[Quantity], *, individual: bool = False) -> pd.DataFrame:
     """Finished cells by the sweep's first goal, best first; then the unfinished; then the sweep's references.
 
     Equal scores share a rank. The index is "1", "2", ..., or "diverged", "pruned at 3", "random init", and the run's
@@ -22,10 +23,11 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
 
     Args:
         columns: parameters and metrics; without bold numbers, since a choice by test metrics would be a choice on test.
+        individual: every run is a row, also the further seeds of a candidate.
     """
     goal, found = goals_of(runs)[0], current(runs)
     over_seeds: dict[str, pd.DataFrame] = {}
-    if has_winners(runs):
+    if has_winners(runs) and not individual:
         points = choices(runs)
         found = pd.concat([point.candidates for point in points])
         over_seeds = {point.winner["cell_key"].iloc[0]: point.winner for point in points if len(point.winner)}
@@ -39,6 +41,15 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
     rows = [row for part in (best_first, unfinished, compared) for row in _entries(part, columns, over_seeds)]
     headers = [quantity.label for quantity in columns]
     return pd.DataFrame(rows, index=pd.Index(labels, name="rank", dtype=object), columns=headers, dtype=object)
+
+
+def with_pareto_set(runs: pd.DataFrame, columns: Sequence[Quantity]) -> tuple[pd.DataFrame, list[Quantity]]:
+    """The runs and columns of a sweep with several goals, with a further column that marks the Pareto set by "*"."""
+    front = front_of(runs)
+    if front is None:
+        return runs, [*columns]
+    marks = ["*" if key in front.keys else "" for key in runs["cell_key"]]
+    return runs.assign(pareto=marks), [*columns, Quantity(label="Pareto set", metric="pareto")]
 
 
 def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:

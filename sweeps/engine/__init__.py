@@ -7,14 +7,16 @@ if TYPE_CHECKING:
     from sweeps.engine.cli.main import main
     from sweeps.engine.spec.objective import Asha, LabelFree
     from sweeps.engine.spec.sweep import BestOf, Sweep
+    from sweeps.engine.spec.table import Table
 
-__all__ = ["Asha", "BestOf", "LabelFree", "Sweep", "main"]
+__all__ = ["Asha", "BestOf", "LabelFree", "Sweep", "Table", "main"]
 
 _HOME = {
     "Asha": "spec.objective",
     "BestOf": "spec.sweep",
     "LabelFree": "spec.objective",
     "Sweep": "spec.sweep",
+    "Table": "spec.table",
     "main": "cli.main",
 }
 

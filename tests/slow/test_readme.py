@@ -50,7 +50,7 @@ class Row(NamedTuple):
 MINI, DEMO = "lejepa_lambda_views --scale mini", "sweeps/demo_rectified_lpjepa.py"
 ROWS = [
     Row("-m sweeps demo_lejepa demo_rectified_lpjepa demo_two_workers", r"(?s)9 of 9 cells.*random init.*2 workers"),
-    Row("sweeps/my_lambda.py", r"\| 0.01 +\| +0.5\d+ ± 0.\d+ \|"),
+    Row("sweeps/my_lambda.py", r"\| 0.01 +\| +(\*\*)?5\d.\d\d ± \d.\d\d"),
     Row("sweeps/my_lambda.py --dry-run", r"9 of 9 cells done"),
     Row("sweeps/my_lambda.py --status", r"9 finished of 9 cells"),
     Row('sweeps/my_lambda.py --explain "lamb=0.05 seed=1"', r"\* seed +1"),

@@ -75,6 +75,7 @@ def launch(sweeps: Named, options: Options) -> int:
             plans = _planned(sweeps, options)
         if options.evaluate:
             return _evaluate(sweeps, plans, options, console)
+        _check_table_files(sweeps)
         _check_room(plans)
         check_results_folder(results_dir())
         check_writable_store()
@@ -97,6 +98,17 @@ def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
         )
     if sweep.name in before:
         raise ConfigError(f"sweep {sweep.name} is given twice; name it once")
+
+
+def _check_table_files(sweeps: Named) -> None:
+    from analysis.tables import UnknownTable, file_beside, load_table_file
+
+    for file in (file_beside(file) for _, file in sweeps):
+        try:
+            if file.is_file():
+                load_table_file(file)
+        except UnknownTable as error:
+            raise ConfigError(str(error)) from None
 
 
 def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:

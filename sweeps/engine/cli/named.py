@@ -24,7 +24,8 @@ def by_name(words: Sequence[str]) -> int:
     Raises:
         ConfigError: an unknown option, or bad input in a sweep's file.
     """
-    known = sorted(path.stem for path in Path(package.__path__[0]).glob("*.py") if not path.stem.startswith("_"))
+    stems = {path.stem for path in Path(package.__path__[0]).glob("*.py") if not path.stem.startswith("_")}
+    known = sorted(stems - {f"{stem}_table" for stem in stems})
     usage = f"{_USAGE}; sweeps: {', '.join(known)}"
     options = read_words(words, usage=usage)
     doctor, names = options.names[:1] == ("doctor",), options.names

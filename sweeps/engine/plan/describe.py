@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.store.cell_list import file_digest
+from analysis.tables import file_beside
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
 from sweeps.engine.plan.plan import Plan
@@ -43,6 +44,8 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         "sweep.code": json.dumps({"at": int(time.time() * 1000), "versions": versions}, sort_keys=True),
         "sweep.types": json.dumps(type_names(), sort_keys=True),
+        "sweep.table": json.dumps(dataclasses.asdict(sweep.table) if sweep.table else {}),
+        "sweep.table_file": file_beside(plan.file).name if file_beside(plan.file).is_file() else "",
         **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),
     }
@@ -66,10 +69,11 @@ def _views(plan: Plan) -> dict[str, str]:
 
 
 def plan_files(plan: Plan) -> dict[str, str]:
-    """Files of the sweep's own run: the sweep's file, and every cell with its state at the start of this launch."""
+    """Files of the sweep's own run: its file, its table file, and every cell with its state before this launch."""
     cells = [row.facts for row in plan.rows()]
     text = json.dumps({"cells": cells, "to be proposed": plan.total - len(cells)}, indent=1)
-    return {"plan.json": text} | ({plan.file.name: plan.file.read_text()} if plan.file.is_file() else {})
+    own = (plan.file, file_beside(plan.file))
+    return {"plan.json": text} | {file.name: file.read_text() for file in own if file.is_file()}
 
 
 def _grids(sweep: Sweep, base: TrainConfig) -> list[dict[str, Sequence[Scalar]]]:

@@ -18,6 +18,7 @@ from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
 from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
+from sweeps.engine.spec.table import Table
 
 _REMEDIES = {
     "purpose": "begin the file with a docstring and write purpose=__doc__",
@@ -30,6 +31,7 @@ _REMEDIES = {
     "gpus_per_worker": "leave it out, or write the share of each trial, as gpus_per_worker=0.25",
     "warm_start": "write warm_start=('other_sweep',), with the comma",
     "references": "write references=({'epochs': 0},), with the comma",
+    "table": "write table=Table(rows=['method.lamb'], metrics=['test/linear_top1'])",
 }
 
 
@@ -68,6 +70,7 @@ class Sweep:
         objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
             or LabelFree().
         early_stopping: rule that stops trials before their last epoch; None (for ablations) stops none.
+        table: rows, columns, metrics and labels of its table; None has the default ones.
         workers: DDP processes per trial; the global batch is shared among them.
         cpus_per_worker: CPU threads of each.
         gpus_per_worker: GPUs of each, a fraction to let one-worker trials share one; -1 means one each where the
@@ -87,6 +90,7 @@ class Sweep:
     references: tuple[Mapping[str, Scalar], ...] = ()
     objective: str | Mapping[str, Direction] | LabelFree = "val/probe_top1"
     early_stopping: Asha | None = None
+    table: Table | None = None
     workers: int = at_least(1, 1, "1 is the default")
     cpus_per_worker: int = at_least(1, 1, "1 is the default")
     gpus_per_worker: float = -1.0
@@ -196,6 +200,8 @@ def _check_fields(sweep: Sweep) -> None:
         require(key in known, f"{key} is not a field of the config{nearest(key, known)}")
     _check_points(sweep)
     _check_goals(sweep)
+    if sweep.table is not None:
+        sweep.table.check(sweep.axes, sweep.grid_axes)
     gpus, alone = sweep.gpus_per_worker, sweep.workers == 1
     require(
         gpus == -1 or (gpus >= 0 and gpus == int(gpus)) or (0 < gpus < 1 and alone),

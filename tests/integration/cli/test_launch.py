@@ -14,8 +14,10 @@ from folders_of_images import folder_config, write_folder
 from optuna.distributions import FloatDistribution
 from stores import StoreWriter
 
+import sweeps
 from analysis.__main__ import main as analysis_main
 from analysis.store.cell_list import to_tags
+from analysis.tables import table
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.__main__ import main as sweeps_main
@@ -25,6 +27,7 @@ from sweeps.engine.plan.describe import experiment_tags
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.spec.table import Table
 from sweeps.engine.store.reader import store_uri
 
 pytestmark = pytest.mark.usefixtures("priced")
@@ -273,3 +276,33 @@ def test_other_bad_input_is_one_line(file: Path, command: Command, capsys: pytes
     assert last_line(capsys).startswith("error: name must be the stem of the sweep's file, got 'study' in other")
     assert sweeps_main(["demo_rectified_lpjepa", "--explain", "demo_lejepa"]) == 2
     assert last_line(capsys).startswith("error: --explain demo_lejepa fits no cell")
+
+
+def test_the_table_that_a_sweep_defines_is_recorded_and_read_without_its_file(file: Path, command: Command) -> None:
+    chosen = Table(metrics=["val/probe_top1"], labels={"method.lamb": "weight", "val/probe_top1": "probe"})
+    record(
+        file,
+        dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)),
+        dataclasses.replace(GRID, table=chosen),
+    )
+    assert table("study").splitlines()[2] == "| weight |   probe ↑ |"
+    assert "my own" not in table("study")
+    file.with_name("study_table.py").write_text(
+        "from analysis.table.pivot import PivotTable as P\n\nTITLE, TABLE = 'my own', P(rows={'method.lamb': 'w'})\n"
+    )
+    assert "**my own**" in command(sweep=GRID)
+
+
+def test_a_wrong_table_file_is_refused_before_anything_starts(file: Path, command: Command) -> None:
+    file.with_name("study_table.py").write_text("TITEL = 1\n")
+    assert "study_table.py must define TITLE, and TABLE or build(runs); docs/extending.md" in command(code=2)
+
+
+def test_a_table_file_is_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "a_table", "b_table"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.setattr(sweeps, "__path__", [str(tmp_path)])
+    assert sweeps_main(["c"]) == 2
+    assert "; sweeps: a, b_table, study\n" in capsys.readouterr().err

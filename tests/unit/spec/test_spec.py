@@ -18,6 +18,7 @@ from jepa_train.methods import RectifiedLpJEPA
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.spec.table import Table
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
 
@@ -108,6 +109,7 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"early_stopping": Asha(first=6), "grid": {"epochs": [20, 5]}}, ("before the last epoch", "of 5 epochs")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
+        ({"table": ["method.lamb"]}, ("table", "Table(...) or None", "['method.lamb']", "write table=Table(")),
     ],
 )
 def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, ...]):
@@ -115,6 +117,35 @@ def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, .
         make(**fields)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"rows": ["method.lamda"]},
+            ("table.rows", "axes of the grid", "'method.lamda'", "did you mean 'method.lamb'?"),
+        ),
+        ({"columns": ["optim.lr"]}, ("table.columns", "axes of the grid", "'optim.lr'", "choose one of epochs,")),
+        ({"rows": ["epochs"], "columns": ["epochs"]}, ("table.rows and columns", "once", "'epochs' twice", "keep one")),
+        ({"rows": "epochs"}, ("table.rows", "a list", "'epochs'")),
+        ({"metrics": ["test/linear_top"]}, ("table.metrics", "'test/linear_top'", "did you mean 'linear_top1'?")),
+        ({"metrics": ["linear_top1"]}, ("table.metrics", "with their split", "'linear_top1'", "try test/linear_top1")),
+        ({"metrics": ["test/knn_top1"] * 2}, ("table.metrics", "once", "'test/knn_top1' twice", "keep one")),
+        ({"labels": {"epoch": "E"}}, ("table.labels", "axis or a metric", "'epoch'", "did you mean 'epochs'?")),
+        ({"labels": {"epochs": "E", "method.lamb": "E"}}, ("table.labels", "once", "'E' twice", "keep one")),
+    ],
+)
+def test_a_wrong_table_is_answered_in_one_line(fields: dict, words: tuple[str, ...]):
+    with pytest.raises(ConfigError) as caught:
+        make(grid={"method.lamb": [0.1, 0.2], "epochs": [1, 2]}, table=Table(**fields))
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_table_may_have_terms_of_any_loss_and_transfer_sets():
+    metrics = ["train/redundancy", "val/knn_top1", "transfer/dtd/shot10_top1", "target/nonzero_fraction"]
+    assert make(table=Table(metrics=metrics, labels={"train/redundancy": "R"})).table.metrics == tuple(metrics)
 
 
 def test_early_stopping_before_the_last_epoch_and_references_that_it_does_not_judge():

@@ -108,7 +108,8 @@ def test_samples_leave_a_gap_for_classes_with_too_few_images(papers: str):
 
 
 def test_curves_are_means_over_seeds_and_name_the_best_that_finished(papers: str):
-    accuracy, loss = drawn("curves", papers, "lejepa_lambda_views").axes
+    accuracy, loss, *terms = drawn("curves", papers, "lejepa_lambda_views").axes
+    assert [axes.get_ylabel() for axes in terms] == ["train/invariance", "train/sigreg"]
     found = lines(accuracy)
     best = [[1, 0.5], [2, 0.7], [3, accuracy_of(8, 0.05, 1) - 0.02]]
     assert found["num_global=8 lamb=0.05"] == pytest.approx(np.array(best))
