@@ -136,7 +136,7 @@ def test_any_legal_name_works(
         assert analysis_main(["study", "--store", store, "--output", str(results / "tables")]) == 0
         tables.append(capsys.readouterr().out)
     assert tables == tables[:1] * 4
-    assert "0.500" in tables[0]
+    assert "50.00" in tables[0]
     assert {path.name for path in tmp_path.iterdir()} == {name.partition("/")[0]}
     assert {path.name for path in (tmp_path / name).iterdir()} == {"results"}
 
