@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import psutil
 from ray import tune
@@ -134,9 +135,8 @@ def main(words: Sequence[str] | None = None) -> int:
     quick = parser.parse_args(words).quick
     lanes = 1 if quick else 4
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["JEPA_RESULTS"] = folder
-        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "1"  # as on a cluster: one more process per trial
-        with ray_session(lanes):
+        # As on a cluster, with one more process per trial
+        with patch.dict(os.environ, JEPA_RESULTS=folder, RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="1"), ray_session(lanes):
             rows = list(memory_rows(lanes, Path(folder)))
     device = machine.chosen_device()
     text = as_markdown(rows, {"ray": version("ray")} | machine.described(device))

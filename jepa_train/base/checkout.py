@@ -40,5 +40,5 @@ def _checkout_of(file: Path) -> Path | None:
         if folder.name == "site-packages" or (folder / "pyvenv.cfg").is_file():
             return None
         if (folder / "pyproject.toml").is_file() and (folder / "jepa_train" / "__init__.py").is_file():
-            return folder
+            return (folder / "jepa_train").resolve().parent  # a link has the code of another folder
     return None

@@ -94,8 +94,9 @@ class ChaosSweep:
         return max(times, default=0.0)
 
     def table(self) -> str:
-        """The sweep's table."""
-        return table(NAME, f"sqlite:///{self.database}", format="csv")
+        """The sweep's table, without the last column: ids of runs."""
+        text = table(NAME, f"sqlite:///{self.database}", format="csv")
+        return "\n".join(line.rpartition(",")[0] for line in text.splitlines())
 
     def cells(self) -> list[tuple[str, str, Points]]:
         """Key, status and metrics of each run of a cell, ordered by key."""
