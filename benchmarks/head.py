@@ -134,10 +134,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one trial; never recorded")
     quick = parser.parse_args(words).quick
     lanes = 1 if quick else 4
-    with tempfile.TemporaryDirectory() as folder:
-        # As on a cluster, with one more process per trial
-        with patch.dict(os.environ, JEPA_RESULTS=folder, RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="1"), ray_session(lanes):
-            rows = list(memory_rows(lanes, Path(folder)))
+    setting = partial(patch.dict, os.environ, RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="1")  # as on a cluster
+    with tempfile.TemporaryDirectory() as folder, setting(JEPA_RESULTS=folder), ray_session(lanes):
+        rows = list(memory_rows(lanes, Path(folder)))
     device = machine.chosen_device()
     text = as_markdown(rows, {"ray": version("ray")} | machine.described(device))
     sys.stdout.write(text)
