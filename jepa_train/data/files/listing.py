@@ -171,7 +171,7 @@ def list_folder(root: Path) -> Listing:
             folder = _join(split, name)
             images = walk.images(folder)
             if len(images) < least:
-                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk, folder)}"
+                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk.root, folder)}"
                 raise _broken(root, rule)
             files += images
             labels.extend([label] * len(images))
@@ -202,9 +202,11 @@ def _check_classes(root: Path, walk: _Walk, classes: dict[str, list[str]]) -> No
         raise _broken(root, f"at least 2 classes: there are {names}")
 
 
-def _others(walk: _Walk, folder: str) -> str:
+def _others(root: str, folder: str) -> str:
     """Addition to a message: files of the folder that are not used, by reason."""
-    found = [f"{unused.number} {reason}" for reason, unused in walk.unused.items() if unused.first.startswith(folder)]
+    walk = _Walk(root)
+    walk.images(folder)
+    found = [f"{unused.number} {reason}" for reason, unused in walk.unused.items()]
     return f" (not used: {', '.join(found)})" if found else ""
 
 

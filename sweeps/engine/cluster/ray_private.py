@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray._private import ray_constants, state, worker
 from ray._private.utils import read_ray_address
-from ray._raylet import PlacementGroupID
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -100,30 +98,33 @@ def skip_unused_processes(trainer: "TorchTrainer") -> "TorchTrainer":
     return trainer
 
 
-def run_controller_here(trainer: "TorchTrainer", closing: Callable[[], bool]) -> "TorchTrainer":
+def run_controller_here(trainer: "TorchTrainer", place: Callable[[Callable[[], Any]], Any]) -> "TorchTrainer":
     """Let a trainer's controller run in the thread that calls fit, on a Ray of this machine.
 
-    Hooks: _initialize_and_run_controller, TrainController, RuntimeContext.current_actor (a handle that only checkpoints
-    of Ray Train use), get_env_vars_to_propagate, and the scaling policy's requests to an autoscaler. Without them, each
-    lane takes 4 s of CPU more to start: for a process that imports torch, and because none of the processes that Ray
-    has started in advance can be used.
+    Hooks: _initialize_and_run_controller, TrainController, WorkerGroup._create_placement_group,
+    RuntimeContext.current_actor (a handle that only checkpoints of Ray Train use), get_env_vars_to_propagate, and the
+    scaling policy's requests to an autoscaler. Without them, each lane takes 4 s of CPU more to start: for a process
+    that imports torch, and because none of the processes that Ray has started in advance can be used.
 
     Args:
-        closing: True once no worker group shall be started any more.
+        place: called with the function that makes a worker group's placement group; returns its result, or raises
+            where no worker group shall be started any more.
     """
-    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
     from ray.train.v2._internal.execution.controller import TrainController
     from ray.train.v2._internal.execution.worker_group import worker_group
 
-    class Closing(WorkerGroupCallback):
-        def before_worker_group_start(self, worker_group_context: Any) -> None:  # noqa: ARG002
-            if closing():
-                raise RuntimeError("the lanes are closed")
+    class Placed(worker_group.WorkerGroup):
+        def _create_placement_group(self, *context: Any) -> Any:
+            make = super()._create_placement_group
+            return place(lambda: make(*context))
 
-    def run(*, scaling_policy: Any, callbacks: list[Any], **arguments: Any) -> Any:
+    class Controller(TrainController):
+        worker_group_cls = Placed
+
+    def run(*, scaling_policy: Any, **arguments: Any) -> Any:
         scaling_policy.after_controller_start = lambda train_run_context: None  # noqa: ARG005
         scaling_policy._maybe_send_resource_request = lambda: None
-        controller = TrainController(scaling_policy=scaling_policy, callbacks=[*callbacks, Closing()], **arguments)
+        controller = Controller(scaling_policy=scaling_policy, **arguments)
         asyncio.run(controller.run())
         return controller.get_result()
 
@@ -132,16 +133,6 @@ def run_controller_here(trainer: "TorchTrainer", closing: Callable[[], bool]) ->
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     trainer._initialize_and_run_controller = run
     return trainer
-
-
-def remove_all_placement_groups() -> None:
-    """End all workers of a Ray that only this process uses, also those that are about to start.
-
-    Hook: PlacementGroupID. Without it, only a group that has started can be named.
-    """
-    for placement, facts in placement_group_table().items():
-        if facts["state"] != "REMOVED":
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(placement))))
 
 
 def controller_callback(started: Callable[[Any], None], failed: Callable[[Mapping[int, Exception]], None]) -> Any:

@@ -1,6 +1,6 @@
 """LanePool: long-lived TorchTrainer worker groups ("lanes") that run the cells of the trials.
 
-A lane costs 12 s of CPU to start and nothing per trial, so the driver starts its lanes once and keeps them over all
+A lane costs 8 s of CPU to start and nothing per trial, so the driver starts its lanes once and keeps them over all
 sweeps of a command. Trials reach them through the mailbox.
 """
 
@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +26,6 @@ from sweeps.engine.cluster.node_check import Expected, problem
 from sweeps.engine.cluster.ray_private import (
     controller_callback,
     is_start_timeout,
-    remove_all_placement_groups,
     run_controller_here,
     skip_unused_processes,
 )
@@ -64,6 +63,7 @@ class LanePool:
     expected: Expected | None = None
     mailbox: Any = field(init=False)  # actor handle, for trials
     _threads: list[threading.Thread] = field(init=False, default_factory=list)
+    _placements: list[Any] = field(init=False, default_factory=list)  # of the lanes with a controller in this process
     _closing: bool = field(init=False, default=False)
 
     def __enter__(self) -> Self:
@@ -91,10 +91,9 @@ class LanePool:
         ray.kill(self.mailbox)
 
     def _kill(self) -> None:
-        """Kill the controllers of a cluster, or the workers of this machine's Ray, whose only driver this is."""
-        if self.expected is None:
-            remove_all_placement_groups()
-            return
+        """Kill the lanes: the controllers of a cluster, or the workers, also those that are about to start."""
+        for placement in self._placements:
+            remove_placement_group(placement)
         with contextlib.suppress(RayActorError):  # the mailbox is gone, and its lanes with it
             for thread, (_, controller, _) in zip(self._threads, ray.get(self.mailbox.lanes.remote()), strict=True):
                 if thread.is_alive() and controller is not None:
@@ -171,4 +170,11 @@ class LanePool:
             ),
         )
         trainer = skip_unused_processes(trainer)
-        return trainer if expected is not None else run_controller_here(trainer, lambda: self._closing)
+        return trainer if expected is not None else run_controller_here(trainer, self._place)
+
+    def _place(self, make: Callable[[], Any]) -> Any:
+        if self._closing:
+            raise RuntimeError("the lanes are closed")
+        handle = make()
+        self._placements.append(handle.placement_group)
+        return handle

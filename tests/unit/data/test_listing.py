@@ -221,6 +221,7 @@ def test_a_class_without_images_says_what_it_has_instead(tmp_path: Path) -> None
     folder = write_folder(tmp_path / "photos")
     for file in (folder / "train" / "bee").iterdir():
         file.rename(file.with_suffix(".heic"))
+    (folder / "train" / "ant" / "other.heic").touch()
     with pytest.raises(ValueError, match=r"at least 2 images in train/bee/: it has 0 \(not used: 6 \*\.heic\), got"):
         list_folder(folder)
 
