@@ -69,6 +69,7 @@ def test_lanes_that_are_closed_while_they_start_end(
     after_s: float, shared_ray: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "CLOSE_S", 0.1)
+    monkeypatch.setattr(pool_module, "KILL_S", 2.0)  # less than lanes take to start and end by themselves
     pool = LanePool(num_lanes=2, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=shared_ray / "ray")
     with pool:
         threads = [thread for thread in threading.enumerate() if thread.name.startswith("lane-")]
