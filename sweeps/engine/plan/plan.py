@@ -145,15 +145,27 @@ def make_plan(
         ConfigError: anything that could not run.
     """
     base = resolved_base(sweep, places)
-    if places or isinstance(sweep.base, BestOf):  # another base than the one that the sweep was checked with
-        sweep.check(base)
-    corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
+    fixed = checked_cells(sweep, base)
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
-    fixed = tuple(fixed_cells(sweep, base))
-    check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
     entries, last = read_ledger(sweep, base, file)
     plan = Plan(sweep, base, fixed, rules.read(entries), rules=rules, file=file, last=last)
     return plan.with_searches(_warm_entries(sweep))
+
+
+def checked_cells(sweep: Sweep, base: TrainConfig) -> tuple[Cell, ...]:
+    """The cells known beforehand, after the checks of every value that the sweep has or may propose.
+
+    Args:
+        base: as resolved_base gives it.
+
+    Raises:
+        ConfigError: a cell that could not run, or two equal ones.
+    """
+    sweep.check(base)
+    corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
+    fixed = tuple(fixed_cells(sweep, base))
+    check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
+    return fixed
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:

@@ -78,7 +78,7 @@ class LastLaunch:
         requested: keys of the cells that it asked for; None in a store that lacks the list or the number of all cells.
         total: number of its cells, including those that its searches had still to choose.
         searched: it had searches.
-        others: runs of cells of another base, and runs of a cell that another run replaces.
+        others: runs of cells of another base, and runs of a cell that another run replaces or replaced.
     """
 
     requested: tuple[str, ...] | None = None
@@ -109,14 +109,16 @@ def read_entries(experiment: Experiment | None) -> list[Entry]:
 
 
 def read_runs(experiment: Experiment | None) -> tuple[list[Entry], list[Entry]]:
-    """Every cell of an experiment, once, and the further runs of these cells."""
+    """Every cell of an experiment, once, and the further runs of these cells, also those that began again."""
     if experiment is None:
         return [], []
     records = read_records(open_client(store_uri()), experiment.experiment_id, store_uri())
-    keyed = [record for record in records if _CELL_KEY.fullmatch(record.tags.get("cell_key", ""))]
-    cells = one_per_cell(keyed)
+    keyed = [record for record in records if _CELL_KEY.fullmatch(_key(record))]
+    cells = one_per_cell(record for record in keyed if "cell_key" in record.tags)
     chosen = {record.run_id for record in cells}
-    return [*map(_entry, cells)], [_entry(record) for record in keyed if record.run_id not in chosen]
+    has_versions = any("code_version" in record.tags for record in cells)
+    entries = [_entry(record, has_versions=has_versions) for record in cells]
+    return entries, [_entry(record, has_versions=True) for record in keyed if record.run_id not in chosen]
 
 
 def current_entries(experiment: Experiment | None) -> list[Entry]:
@@ -206,19 +208,29 @@ def best_config(sweep: str) -> TrainConfig:
     return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
 
 
-def _entry(record: Record) -> Entry:
+def _key(record: Record) -> str:
+    """Key of a run's cell; "" for a run that is not the engine's."""
+    return record.tags.get("cell_key") or record.tags.get("former_cell_key", "")
+
+
+def _entry(record: Record, *, has_versions: bool) -> Entry:
+    """The entry of a run.
+
+    Args:
+        has_versions: a cell of the sweep has a code version; without one none is outdated, as in the note of a table.
+    """
     tags = record.tags
     params = with_later(record.params, later_fields())
     version, present = recorded_version(tags), code_of(params).version
     typed: dict[str, Any] = {name: kind(tags[name]) for name, kind in _TAGS.items() if name in tags}
     return Entry(
         run_id=record.run_id,
-        key=tags["cell_key"],
+        key=_key(record),
         label=record.name,
         params=params,
         metrics=record.metrics,
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
         version=version,
-        outdated={version, tags.get("evaluated_version", present)} != {present},
+        outdated=has_versions and {version, tags.get("evaluated_version", present)} != {present},
         **typed,
     )
