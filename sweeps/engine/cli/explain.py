@@ -17,7 +17,7 @@ from sweeps.engine.plan.plan import Plan, Row
 from sweeps.engine.spec.cells import setting_of
 from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.mlflow_client import open_client
-from sweeps.engine.store.reader import Entry, find_experiment, read_entries, store_uri
+from sweeps.engine.store.reader import Entry, store_uri
 
 _MADE_BY = {
     "mlflow.user": "by",
@@ -38,7 +38,7 @@ def explain(plan: Plan, word: str) -> list[Facts]:
     Raises:
         ConfigError: the word fits several cells; StorageError: the storage of the checkpoints is away.
     """
-    entries = {entry.key: entry for entry in read_entries(find_experiment(plan.sweep.name))}
+    entries = {entry.key: entry for entry in plan.stored.cells}
     rows = {row.cell.key: row for row in plan.rows()}
     labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
     settings = {key: setting_of(entry.label, entry.params.get("seed", "")) for key, entry in entries.items()}

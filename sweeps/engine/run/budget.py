@@ -25,8 +25,7 @@ class Budget:
 
     def __init__(self, limit_hours: float, price: Price, *, now: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._price, self._now = limit_hours, price, now
-        runs = (*price.plan.entries.values(), *price.plan.last.others)
-        self._ended = sum(entry.device_seconds for entry in runs) / 3600
+        self._ended = sum(entry.device_seconds for entry in price.plan.stored.runs) / 3600
         self._admitted: dict[str, Cell] = {}  # cells that have not ended, by key
         self._began: dict[str, float] = {}
         cheapest = min(price.each, default=0.0) if price.estimates else 0.0

@@ -204,9 +204,10 @@ class Ledger:
         changes with the axes.
         """
         cells, changes = {cell.key: cell for cell in self.plan.known}, {}
-        for entry in (*self.plan.entries.values(), *self.plan.last.others):
+        used = {entry.run_id for entry in self.plan.entries.values()}
+        for entry in self.plan.stored.runs:
             cell, wanted = cells.get(entry.key), {"stale": "not asked for"}
-            if cell is not None and self.plan.entries.get(entry.key) is entry:
+            if cell is not None and entry.run_id in used:
                 wanted = {"stale": "", "role": cell.role, "group": cell.group}
             elif cell is not None or entry.role == "history":
                 wanted = {"stale": "replaced"}

@@ -117,15 +117,10 @@ class MlflowWriter:
 
     def _retire(self, key: str, before: int) -> None:
         """Make a cell's earlier run history: it keeps its content, and is no longer the cell's."""
-        found = [*self._search(f"tags.cell_key = '{key}'"), *self._search(f"tags.former_cell_key = '{key}'")]
-        for run in found:  # the second ones after a failure in the middle
-            if run.info.start_time >= before or run.data.tags.get("role") == "history":
-                continue
-            self.client.set_tag(run.info.run_id, "former_cell_key", key)
-            if "cell_key" in run.data.tags:
-                self.client.delete_tag(run.info.run_id, "cell_key")
-            for name, text in (("stale", "replaced"), ("role", "history")):
-                self.client.set_tag(run.info.run_id, name, text)
+        tags = {"former_cell_key": key, "stale": "replaced", "role": "history", "cell_key": None}
+        for run in self._search(f"tags.cell_key = '{key}'"):
+            if run.info.start_time < before:
+                self._tag(run.info.run_id, tags)
 
     def _create_run(self, new: Mapping[str, Any], at: int) -> Run:
         try:

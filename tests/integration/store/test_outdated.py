@@ -252,5 +252,5 @@ def test_the_start_of_a_cell_that_runs_again_may_be_written_twice(project: Proje
     for writer, (key, operations) in [entry for entry in written if entry[1][0]]:
         MlflowWriter(writer.client, writer.experiment_id, {}, print).write(key, operations)
     (run,), (former,) = runs(), runs("history")
-    assert [entry.run_id for entry in make_plan(one, FILE).last.others] == [former.info.run_id], "its hours count"
+    assert [entry.run_id for entry in make_plan(one, FILE).stored.further] == [former.info.run_id], "its hours count"
     assert (run.data.metrics["test/linear_top1"], former.data.metrics["test/linear_top1"]) == (0.75, 0.5)
