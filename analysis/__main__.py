@@ -16,7 +16,7 @@ from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
 from analysis.store.uri import check_name, results_folder
 from analysis.table.provenance import write_table
-from analysis.table.render import FORMATS
+from analysis.table.render import FORMATS, render
 from analysis.tables import UnknownTable, describe_table, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
@@ -84,7 +84,7 @@ def _table(options: argparse.Namespace) -> str:
             sys.stderr.write(f"{file}: edited since the launch of which this table shows the cells; see its --status\n")
     built = found.finish(runs)
     published, bare = options.against_paper, options.bare
-    text = built.render(options.format, bare=bare)
+    text = render(built, options.format, bare=bare)
     if published:
         text = against_paper(found.name, built, options.format, bare=bare)
     if found.sweeps:

@@ -18,7 +18,8 @@ from analysis.store.runs import NothingToShow, all_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
 from analysis.table.cells import states_of
-from analysis.table.render import to_html
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 from analysis.table.summary import progress_note
 
 _STYLE = """<style>
@@ -128,7 +129,8 @@ def _importance(runs: pd.DataFrame) -> str:
         return f"<p>{html.escape(lack)}</p>"
     shares = pd.DataFrame({goal.name: study.importance(runs, goal) for goal in goals_of(runs)})
     explained = "share of the goal's variance over the tried values that an axis explains, by itself or with others"
-    return to_html(shares.rename_axis("axis").round(2), notes=[f"fANOVA: {explained}; {study.caution(runs)}"])
+    note = f"fANOVA: {explained}; {study.caution(runs)}"
+    return render(FinishedTable(frame=shares.rename_axis("axis").round(2), about_numbers=[note]), "html")
 
 
 def _label_free(runs: pd.DataFrame) -> str:
@@ -150,4 +152,4 @@ def _failures(runs: pd.DataFrame) -> str:
         index=pd.Index(bad["run_name"].astype(str), name="cell"),
         dtype=object,
     )
-    return to_html(frame)
+    return render(FinishedTable(frame=frame), "html")
