@@ -34,17 +34,18 @@ table.sweep td.l {white-space: normal; max-width: 60ch}
 _BADLY = ("failed", "interrupted", "diverged", "collapsed")
 
 
-def write_report(sweep: str, store: str | None, folder: Path) -> Path:
+def write_report(sweep: str, store: str | None, folder: Path, *, scale: str = "") -> Path:
     """Write folder/<sweep>.html; the same store gives the same bytes.
 
     Args:
-        sweep: an experiment of the store, scale included, or the name of a sweep at its only scale.
+        sweep: a sweep of the store, with or without its scale.
+        scale: by default the only one in the store.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
     """
     store = store or store_uri()
-    runs = all_runs(tables.experiment_of(sweep, store), store)
+    runs = all_runs(tables.experiment_of(sweep, store, scale), store)
     experiment = sweeps_in(store)[runs["sweep"].iloc[0]]
     sections = {
         "Sweep": _about(runs, experiment),

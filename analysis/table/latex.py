@@ -98,13 +98,17 @@ def _width_hint(layout: Layout) -> list[str]:
     rows = [layout.lowest()]
     for labels, cells in zip(layout.labels, layout.cells, strict=True):
         rows.append([*labels, *(cell.number for cell in cells)])
-    wide = sum(_GAP + _CHARACTER * max(map(len, column)) for column in zip(*rows, strict=True))
+    wide = sum(_GAP + _CHARACTER * max(map(_printed_length, column)) for column in zip(*rows, strict=True))
     if wide <= _WIDE:
         return []
     return [
         f"about {wide / 72:.1f} in wide, the text of article has {_WIDE / 72:.1f} in, of NeurIPS 5.5 in: "
         r"print fewer metrics, use \small, or \resizebox{\textwidth}{!}{...} around the tabular (graphicx)"
     ]
+
+
+def _printed_length(text: str) -> int:
+    return len(re.sub(r"\\(?:[a-zA-Z]+ ?|.)", "x", re.sub(r"\\mathrm|[{}$]", "", _typeset(text))))
 
 
 def _typeset(text: str) -> str:

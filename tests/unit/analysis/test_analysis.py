@@ -153,6 +153,23 @@ def test_an_unknown_or_empty_table_is_an_error_of_one_line(store: str, capsys: p
     assert re.match(r"error: sweep planned has no runs in sqlite:[^\n]+\n$", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("words", [["figure", "curves", "--sweep"], ["export"]])
+def test_a_sweep_is_found_without_its_only_scale(
+    words: list[str], papers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "searched", "--store", papers, "--output", str(tmp_path)]) == 0
+    assert "searched_mini" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    papers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["lejepa_samples", "--store", papers, "--output", str(tmp_path / "file/tables")]) == 2
+    line = f"error: {tmp_path}/file/tables cannot be used (Not a directory); name another folder with --output"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
 def test_a_missing_store_is_not_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = f"sqlite:///{tmp_path}/none.db"
     assert main(["demo_lejepa", "--store", uri]) == 1
