@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 from latex import check_latex
 from made_frames import example, leveled
-from made_runs import made_runs
 
-from analysis import tables
 from analysis.__main__ import main
 from analysis.table.layout import FinishedTable
 from analysis.table.render import render
@@ -140,12 +138,3 @@ def test_the_command_line_prints_bare_tables(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="2"):
         main([*words, "--bare"])
     assert "--bare is for LaTeX; add --format latex" in capsys.readouterr().err
-
-
-def test_a_command_is_a_comment() -> None:
-    def measure(_: dict[str, Any]) -> dict[str, Any]:
-        return {"test/linear_top1": 0.5, "val/probe_top1": 0.5}
-
-    runs = made_runs({"model.encoder": ["a", "b"]}, measure)
-    text = render(tables.find_table("lejepa_transfer", "sqlite:////nowhere/mlflow.db").finish(runs), "latex")
-    assert "\n% no other data set was judged yet: the sweep's file with --evaluate" in text
