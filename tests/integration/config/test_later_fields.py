@@ -30,6 +30,7 @@ LATER: dict[str, tuple[int, Any]] = {
     "DataConfig.content": (2, ""),
     "DataConfig.test_frac": (2, 0.0),
     "DataConfig.split_seed": (2, 0),
+    "ModelConfig.batch_norm": (3, "all_views"),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 
