@@ -9,6 +9,7 @@ from mlflow.entities import Experiment
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
+from jepa_train.model.own_encoder import source_hash
 from jepa_train.train.preflight import CheckedData
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.plan.plan import Plan
@@ -106,6 +107,7 @@ def _recorded_data(sweep: Sweep, experiment: Experiment, cells: Sequence[Entry])
     def check(config: TrainConfig) -> CheckedData:
         flat = flatten(config)
         identity = known.get(tuple(str(flat[name]) for name in names), {})
-        return CheckedData(config=config.data if config.data.fingerprint else replace(config.data, **identity))
+        data = config.data if config.data.fingerprint else replace(config.data, **identity)
+        return CheckedData(config=data, encoder_hash=source_hash(config.model.encoder))
 
     return check
