@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa_train.base.seeds import generator
+from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
 
 
@@ -97,26 +98,23 @@ class LoadedDataset:
     inventory: Inventory = field(default_factory=Inventory)
 
 
-def _read_nothing(_path: Path, _image_size: int, _skip_corrupt: bool) -> Inventory:
-    return Inventory()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One row of DATASETS. The functions raise ValueError for data that is missing or malformed.
 
+    Their path is the local folder of config.path; Path() means unset.
+
     Args:
-        identify: (path, download) -> its files. Cheap: it runs before anything starts and reads no image. Path() means
-            unset.
-        load: (path, download, image_size, skip_corrupt) -> the images at that size, in pixels.
-        read: (path, image_size, skip_corrupt) -> its files, all of them read, so that their content is known. Prepares
-            the images at that size if none has been read before; image_size 0 prepares nothing.
+        identify: (path, config) -> its files. Cheap: it runs before anything starts and reads no image.
+        load: (path, config) -> the images as config asks for them.
+        read: (path, config, keep) -> its files, all of them read, so that their content is known. If none has been read
+            before, keep prepares the images as well.
         class_sizes: training images of each class, val included, of data that its name identifies.
     """
 
-    identify: Callable[[Path, bool], Inventory]
-    load: Callable[[Path, bool, int, bool], LoadedDataset]
-    read: Callable[[Path, int, bool], Inventory] = _read_nothing
+    identify: Callable[[Path, DataConfig], Inventory]
+    load: Callable[[Path, DataConfig], LoadedDataset]
+    read: Callable[[Path, DataConfig, bool], Inventory]
     class_sizes: tuple[int, ...] = ()
 
 

@@ -51,7 +51,6 @@ def cached_array(
     make: Callable[[], ArraySource],
     *,
     file_name: Callable[[], str] = lambda: "",
-    current: Callable[[Facts], bool] = lambda _: True,
 ) -> tuple[Tensor, Facts]:
     """The array of this name and its facts, made first if the cache has none; other processes wait meanwhile.
 
@@ -62,7 +61,6 @@ def cached_array(
         name: names the content; another content must have another name.
         file_name: returns the name under which the array lies, if it is only known once its parts have been made: then
             `name` may stand for several contents, of which one is made at a time. "" as long as it is not known.
-        current: returns False if an array with these facts must be made again.
 
     Raises:
         ValueError: the disk has no room for it, and nothing is left behind; or only_cached forbids to make it.
@@ -73,16 +71,12 @@ def cached_array(
     def target() -> Path:
         return cache_dir() / f"{file_name() or name}.npy"
 
-    def find() -> tuple[Tensor, Facts] | None:
-        found = _read(target())
-        return found if found is not None and current(found[1]) else None
-
-    found = find()
+    found = _read(target())
     if found is None and not _may_make.get():
         raise ValueError("data.path holds images that have not been decoded on this machine; a launch does that")
     if found is None:
         with one_at_a_time(lock) as part:
-            found = find()
+            found = _read(target())
             if found is None:
                 _write(target, part, make())
                 found = _read(target())

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jepa_train.config import DataConfig
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
 from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
 from jepa_train.data.files.decode import CONVERSIONS, Note
@@ -14,38 +15,35 @@ from jepa_train.data.files.listing import Listing, list_folder, printable
 _log = logging.getLogger(__name__)
 
 
-def _identify(path: Path, _download: bool) -> Inventory:
+def _identify(path: Path, _config: DataConfig) -> Inventory:
     listing = list_folder(path)
     return _inventory(listing, read_index(listing))
 
 
-def _read(path: Path, image_size: int, skip_corrupt: bool) -> Inventory:
-    listing = list_folder(path)
-    if image_size and not read_index(listing).known.any():  # decode once: a cell would do it next
-        _, contents = decoded_images(listing, image_size, skip_corrupt=skip_corrupt)
+def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
+    listing, skip = list_folder(path), config.on_corrupt == "skip"
+    if keep and not read_index(listing).known.any():  # decode once: a cell would do it next
+        contents = decoded_images(listing, config.image_size, skip_corrupt=skip)[1]
     else:
-        contents = read_files(listing, skip_corrupt=skip_corrupt)
+        contents = read_files(listing, skip_corrupt=skip)
     _check_classes(listing, contents)
     return _inventory(listing, contents)
 
 
-def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> LoadedDataset:
+def _load(path: Path, config: DataConfig) -> LoadedDataset:
     listing = list_folder(path)
-    pixels, contents = decoded_images(listing, image_size, skip_corrupt=skip_corrupt)
+    pixels, contents = decoded_images(listing, config.image_size, skip_corrupt=config.on_corrupt == "skip")
     _check_classes(listing, contents)
     corrupt = np.flatnonzero(contents.corrupt)
     if len(corrupt):
         first = printable(listing.files[corrupt[0]])
         _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(listing.files), path, first)
     rows = torch.from_numpy(np.flatnonzero(~contents.corrupt))
-    labels = torch.from_numpy(listing.labels)[rows]
-    train = rows < listing.num_train
-    return LoadedDataset(
-        train=Images(pixels=pixels, rows=rows[train], labels=labels[train]),
-        test=Images(pixels=pixels, rows=rows[~train], labels=labels[~train]),
-        classes=listing.classes,
-        inventory=_inventory(listing, contents),
+    train, test = (
+        Images(pixels=pixels, rows=part, labels=torch.from_numpy(listing.labels)[part])
+        for part in (rows[rows < listing.num_train], rows[rows >= listing.num_train])
     )
+    return LoadedDataset(train=train, test=test, classes=listing.classes, inventory=_inventory(listing, contents))
 
 
 def _inventory(listing: Listing, contents: Contents) -> Inventory:
