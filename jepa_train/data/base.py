@@ -102,19 +102,20 @@ class LoadedDataset:
 class Dataset:
     """One row of DATASETS. The functions raise ValueError for data that is missing or malformed.
 
-    Their path is the local folder of config.path; Path() means unset.
+    Their path is the local folder of config.path; Path() means unset. The defaults are for data whose name says what it
+    is.
 
     Args:
-        identify: (path, config) -> its files. Cheap: it runs before anything starts and reads no image.
         load: (path, config) -> the images as config asks for them.
+        identify: (path, config) -> its files. Cheap: it runs before anything starts and reads no image.
         read: (path, config, keep) -> its files, all of them read, so that their content is known. If none has been read
             before, keep prepares the images as well.
         class_sizes: training images of each class, val included, of data that its name identifies.
     """
 
-    identify: Callable[[Path, DataConfig], Inventory]
     load: Callable[[Path, DataConfig], LoadedDataset]
-    read: Callable[[Path, DataConfig, bool], Inventory]
+    identify: Callable[[Path, DataConfig], Inventory] = lambda _path, _config: Inventory()
+    read: Callable[[Path, DataConfig, bool], Inventory] = lambda _path, _config, _keep: Inventory()
     class_sizes: tuple[int, ...] = ()
 
 
