@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -36,11 +36,13 @@ class ArraySource:
     """An array to be written to the cache, part by part.
 
     Args:
-        shape: of the whole array, (M, 3, H, W).
-        parts: its rows in order, uint8, in pieces of any length.
+        rows: number of rows of the array; of rows whose number shows only while they are made, the least.
+        shape: of a row, as (3, H, W).
+        parts: the rows in order, uint8, in pieces of any length.
         facts: may be filled in while the parts are made.
     """
 
+    rows: int
     shape: tuple[int, ...]
     parts: Generator[np.ndarray, None, None]
     facts: Facts
@@ -126,7 +128,7 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
-            if dtype != np.uint8 or len(shape) != 4:  # bytes of objects would be addresses
+            if dtype != np.uint8:  # bytes of objects would be addresses
                 raise ValueError(f"it holds {dtype} of shape {shape}, no images")
             array = np.memmap(file, mode="r", dtype=dtype, shape=shape, offset=start)
             file.seek(start + array.nbytes)
@@ -146,23 +148,31 @@ def progress_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
+def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
+    """Write the header of an .npy file; numpy leaves room in it, so that its length does not depend on the rows."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
-    size = math.prod(source.shape)
-    _log.info("decoding %d images to %.1f GB in %s", source.shape[0], size / 1e9, part.parent)
+    size = source.rows * math.prod(source.shape)
+    _log.info("decoding images to %.1f GB in %s", size / 1e9, part.parent)
     try:
         if size > shutil.disk_usage(part.parent).free:
             raise OSError(errno.ENOSPC, "too small")
         # by write(), not through a map: there a full disk would be a signal that kills the process
         with part.open("wb") as file, closing(source.parts) as parts, progress_bar() as progress:
-            task = progress.add_task("decoding images", total=source.shape[0])
-            header = {"descr": "|u1", "fortran_order": False, "shape": source.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
+            task = progress.add_task("decoding images", total=source.rows)
+            count = 0
+            _write_header(file, source.rows, source.shape)
             for rows in parts:
+                assert rows.shape[1:] == source.shape, (rows.shape, source.shape)
                 file.write(rows.data)
+                count += len(rows)
                 progress.advance(task, len(rows))
-            assert file.tell() - start == size, (file.tell(), source.shape)
             file.write(json.dumps(source.facts).encode())
+            file.seek(0)
+            _write_header(file, count, source.shape)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target())

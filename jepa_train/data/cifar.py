@@ -104,7 +104,8 @@ def _source(train: Any, test: Any, size: int) -> ArraySource:
             yield resize(some, size).numpy()
 
     return ArraySource(
-        shape=(len(images), 3, size, size),
+        rows=len(images),
+        shape=(3, size, size),
         parts=parts(),
         facts={"labels": [*train.targets, *test.targets], "train": len(train.data), "classes": train.classes},
     )

@@ -68,6 +68,9 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
         )
     if config.test_frac and inventory.has_test:
         raise ConfigError(f"data.test_frac must be 0 for data with a test split, got {config.test_frac}; drop it")
+    if not inventory.classes and (config.fit, config.local_image_size) != ("square", 0):
+        key, value = ("fit", config.fit) if config.fit != "square" else ("local_image_size", config.local_image_size)
+        raise ConfigError(f"data.{key} is for folders of images, got {value} for {config.name}; drop it")
     if inventory.content:
         new = inventory.altered or first_content(found) not in ("", inventory.content)
         content = inventory.content if new else ""

@@ -17,11 +17,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from jepa_train.data.cache import ArraySource, cached_array, progress_bar
 from jepa_train.data.files.decode import VERSION, Decoded, Note, decode_file
 from jepa_train.data.files.listing import Listing
+from jepa_train.data.pictures import LONGEST, Layout, as_lines
 from jepa_train.storage.paths import cache_dir
 
 _log = logging.getLogger(__name__)
@@ -123,11 +125,20 @@ def read_files(listing: Listing, *, skip_corrupt: bool) -> Contents:
     return contents
 
 
-def decoded_images(listing: Listing, size: int, *, skip_corrupt: bool) -> tuple[Tensor, Contents]:
-    """All files of a listing as (N, 3, size, size) uint8, in its order; rows of corrupt files are black.
+def decoded_images(
+    listing: Listing, size: int, *, whole: bool, skip_corrupt: bool
+) -> tuple[Tensor, Layout | None, Contents]:
+    """All files of a listing, in its order, with `size` as their shorter side.
 
     The array is a read-only memory map that processes share (cache.cached_array), named by its content. Files that have
     never been read are read once, for the array and for its name.
+
+    Args:
+        whole: keep the whole pictures; else their centre squares.
+
+    Returns:
+        Squares as (N, 3, size, size) uint8, or lines of whole pictures as (T, 3, size) with their layout; and the facts
+        about the files. Corrupt files are black squares.
 
     Raises:
         ValueError: a file is no image, and skip_corrupt is false; names the first.
@@ -135,40 +146,53 @@ def decoded_images(listing: Listing, size: int, *, skip_corrupt: bool) -> tuple[
     contents = read_index(listing)
     if contents.known.any():
         contents = read_files(listing, skip_corrupt=skip_corrupt)
+    kind = f"{size}-whole-{VERSION}" if whole else f"{size}-{VERSION}"
+    lengths: list[int] = []  # of whole pictures, as in Layout
 
     def file_name() -> str:
         nonlocal contents
         if not contents.content:  # another process may have read the files
             contents = read_index(listing)
-        return f"{contents.content}-{size}-{VERSION}" if contents.content else ""
+        return f"{contents.content}-{kind}" if contents.content else ""
 
     def parts() -> Generator[np.ndarray, None, None]:
         nonlocal contents
         read = read_index(listing)
-        for rows, decoded in _decode(listing, np.arange(len(listing.files)), size, skip_corrupt):
-            read.add(rows, decoded)
-            black = np.zeros((3, size, size), np.uint8)
-            yield np.stack([black if each.pixels is None else each.pixels for each in decoded])
+        black = np.zeros((3, size, size), np.uint8)
+        rows = np.arange(len(listing.files))
+        for some, decoded in _decode(listing, rows, size, skip_corrupt, longest=LONGEST if whole else 1):
+            read.add(some, decoded)
+            images = [black if each.pixels is None else each.pixels for each in decoded]
+            if whole:
+                lines = [as_lines(image) for image in images]
+                lengths.extend(length for _, length in lines)
+                yield np.concatenate([each for each, _ in lines])
+            else:
+                yield np.stack(images)
         write_index(listing, read)
         contents = read
 
-    shape = (len(listing.files), 3, size, size)
-    name = f"{listing.fingerprint}-{size}-{VERSION}"
-    pixels, _ = cached_array(name, lambda: ArraySource(shape=shape, parts=parts(), facts={}), file_name=file_name)
+    source = ArraySource(
+        rows=len(listing.files) * (size if whole else 1),
+        shape=(3, size) if whole else (3, size, size),
+        parts=parts(),
+        facts={"lengths": lengths} if whole else {},
+    )
+    pixels, facts = cached_array(f"{listing.fingerprint}-{kind}", lambda: source, file_name=file_name)
     if contents.corrupt.any() and not skip_corrupt:  # of an array that another process has made meanwhile
         read_files(listing, skip_corrupt=False)
-    return pixels, contents
+    return pixels, Layout(torch.tensor(facts["lengths"])) if whole else None, contents
 
 
 def _decode(
-    listing: Listing, rows: np.ndarray, size: int, skip_corrupt: bool
+    listing: Listing, rows: np.ndarray, size: int, skip_corrupt: bool, longest: int = 1
 ) -> Iterator[tuple[list[int], list[Decoded]]]:
     """The files of these rows, decoded, in parts.
 
     Raises:
         ValueError: a file is no image, and skip_corrupt is false.
     """
-    decode = partial(decode_file, size=size)
+    decode = partial(decode_file, size=size, longest=longest)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
         for start in range(0, len(rows), _CHUNK):
             some = rows[start : start + _CHUNK].tolist()

@@ -1,4 +1,4 @@
-"""Decoding of one image file to a square of 8-bit RGB, with a digest of the file and a record of what was converted."""
+"""Decoding of one image file to 8-bit RGB, with a digest of the file and a record of what was converted."""
 
 import hashlib
 import io
@@ -57,14 +57,17 @@ CONVERSIONS = {
 class Decoded(NamedTuple):
     """One file."""
 
-    pixels: np.ndarray | None  # (3, size, size) uint8; None if it is no image
+    pixels: np.ndarray | None  # (3, H, W) uint8, the shorter side as asked for; None if it is no image
     digest: int  # 64 bits, of its bytes and, where they differ from version 2's, of how they were decoded
     notes: Note
     reason: str  # why it is no image
 
 
-def decode_file(file: str, size: int) -> Decoded:
+def decode_file(file: str, size: int, *, longest: int = 1) -> Decoded:
     """Read one file and decode it: shorter side to size (bilinear), center crop.
+
+    Args:
+        longest: the longer side that is kept, as a multiple of the shorter one; 1 gives a square.
 
     Raises:
         ValueError: the file system fails, so that nothing is known about the file.
@@ -82,7 +85,7 @@ def decode_file(file: str, size: int) -> Decoded:
     pixels, notes, reason = None, Note.CORRUPT, ""
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            pixels, notes = _square(image, size, content)
+            pixels, notes = _resized(image, size, longest, content)
     except UnidentifiedImageError:
         reason = "no known image format"
     except MemoryError:
@@ -101,8 +104,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _NOT_DECODED)
 
 
-def _square(image: Image.Image, size: int, content: bytes) -> tuple[np.ndarray, Note]:
-    """(3, size, size) uint8, and the conversions.
+def _resized(image: Image.Image, size: int, longest: int, content: bytes) -> tuple[np.ndarray, Note]:
+    """(3, H, W) uint8, and the conversions.
 
     Args:
         content: of the image's file.
@@ -113,20 +116,22 @@ def _square(image: Image.Image, size: int, content: bytes) -> tuple[np.ndarray, 
     image.load()
     width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
+    wide, high = min(width, longest * side), min(height, longest * side)
+    left, top = (width - wide) / 2, (height - high) / 2
     rgb, converted = _to_rgb(image)
     if deep and image.mode.startswith("RGB"):
         notes |= Note.DEEP_COLOUR
-    # crop and resize in one step: the longer side is not rounded to whole pixels
-    box = (left, top, left + side, top + side)
-    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    # crop and resize in one step: the longer side is not rounded to whole pixels before
+    box = (left, top, left + wide, top + high)
+    sides = max(size, int(size * wide / side)), max(size, int(size * high / side))  # rounded as by torchvision
+    resized = rgb.resize(sides, Image.Resampling.BILINEAR, box=box)
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 (as in decode_file; the pixels are fine)
         turn = None
-    if turn is not None:  # the small square instead of the whole image: crop and resize are symmetric
-        square, notes = square.transpose(turn), notes | Note.TURNED | Note.ALTERED
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), notes | converted
+    if turn is not None:  # the small image instead of the large one: crop and resize are symmetric
+        resized, notes = resized.transpose(turn), notes | Note.TURNED | Note.ALTERED
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1)), notes | converted
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:

@@ -36,7 +36,7 @@ def source(*, dies: BaseException | None = None) -> ArraySource:
             if dies:
                 raise dies
 
-    return ArraySource(shape=IMAGES.shape, parts=parts(), facts=facts)
+    return ArraySource(rows=10, shape=(3, 4, 4), parts=parts(), facts=facts)
 
 
 def left() -> list[str]:

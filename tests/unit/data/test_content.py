@@ -47,7 +47,9 @@ def read(monkeypatch) -> list[str]:
     """The files that are read, by name below their split."""
     found, real = [], content.decode_file
     monkeypatch.setattr(
-        content, "decode_file", lambda file, size: found.append("/".join(file.split("/")[-2:])) or real(file, size)
+        content,
+        "decode_file",
+        lambda file, size, longest: found.append("/".join(file.split("/")[-2:])) or real(file, size, longest=longest),
     )
     return found
 
@@ -145,10 +147,10 @@ def test_what_was_read_before_an_interruption_is_known(folder, read, monkeypatch
     monkeypatch.setattr(content, "_CHUNK", 5)
     real = content.decode_file
 
-    def stopped(file: str, size: int) -> object:
+    def stopped(file: str, size: int, longest: int) -> object:
         if len(read) >= 7:
             raise KeyboardInterrupt
-        return real(file, size)
+        return real(file, size, longest=longest)
 
     with monkeypatch.context() as patch:
         patch.setattr(content, "decode_file", stopped)

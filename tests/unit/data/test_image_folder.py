@@ -107,7 +107,9 @@ def test_a_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
 @pytest.fixture
 def decoded_files(monkeypatch) -> list[str]:
     found, real = [], content.decode_file
-    monkeypatch.setattr(content, "decode_file", lambda file, size: found.append(file) or real(file, size))
+    monkeypatch.setattr(
+        content, "decode_file", lambda file, size, longest: found.append(file) or real(file, size, longest=longest)
+    )
     return found
 
 
