@@ -247,9 +247,10 @@ def test_images_that_cannot_be_are_refused_in_one_line(fields, message, tmp_path
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(total=64 * 10**9))
     config = folder_config(write_photos(tmp_path / "photos", [(16, 24), (24, 16)]))
-    with pytest.raises(ConfigError) as caught:
-        identify(dataclasses.replace(config, **fields))
-    assert str(caught.value) == message
+    for check in (identify, lambda config: read_images(config, keep=True)):
+        with pytest.raises(ConfigError) as caught:
+            check(dataclasses.replace(config, **fields))
+        assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
