@@ -1,12 +1,14 @@
-"""Rectified LpJEPA: rdmreg against sorting in NumPy, the weighted sum, statistics of the target.
+"""Rectified LpJEPA: rdmreg and the weighted sum against sorting in NumPy and the values of public code.
 
-Run: python -m pytest tests/unit/methods/test_rectified_lpjepa.py
+Run: python -m pytest tests/parity/test_rdmreg.py
 """
 
 import numpy as np
 import pytest
 import ranks
 import torch
+from torch.nn import functional
+from waves import value_and_slope, wave
 
 from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.losses.rgg import RGG
@@ -59,3 +61,48 @@ def test_expected_statistics_match_draws_of_the_target(target, sigma_mode):
     draws = (distribution.sample if target == "rgg" else distribution.gn_sample)((400_000,), generator(0))
     assert method.expected()["std"] == pytest.approx(draws.std().item(), rel=0.01)
     assert method.expected()["nonzero_fraction"] == pytest.approx((draws != 0).float().mean().item(), abs=0.003)
+
+
+# --- values and slopes that public code returned for waves (see waves.py)
+
+OFFICIAL = "YilunKuang/rectified-lp-jepa 5ae61ab, solo/losses/rectified_lpjepa.py:232"
+SCALE = RGG(p=1.0, mu=0.0).sigma
+
+
+def unit_rows(*, shift: float) -> torch.Tensor:
+    """Slices (6, 20); their wave stood for torch.randn in the public code."""
+    return functional.normalize(wave(20, 6, shift=shift), dim=1).mT
+
+
+def targets(*shifts: float, rectified: bool = True) -> torch.Tensor:
+    """One sample (24, 6) per shift, which stood for the public code's draws."""
+    drawn = torch.stack([2 * SCALE * wave(24, 6, shift=shift) for shift in shifts])
+    return drawn.relu() if rectified else drawn
+
+
+SHARED, OWN = (5.0, 5.0), (5.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("slices", "target", "value", "slope"),
+    [
+        pytest.param(SHARED, targets(7, 8), 38.5733256, -38.3648618, id=f"{OFFICIAL} rectified_lp_distribution"),
+        pytest.param(SHARED, targets(7, 8, rectified=False), 81.4091473, -12.5274582, id=f"{OFFICIAL} lp_distribution"),
+        # the minimal example before 5ae61ab: slices for each view, and one target
+        pytest.param(
+            OWN,
+            targets(7, 7),
+            35.0080486,
+            -36.2823024,
+            id="YilunKuang/rectified-lp-jepa e31c91c, MINIMAL.md, rdmreg_loss",
+        ),
+    ],
+)
+def test_the_weighted_sum_gives_the_values_of_public_code(slices, target, value, slope):
+    z = (0.3 + 1.5 * wave(2, 24, 6)).relu().requires_grad_()
+    parts = [rdmreg(z[v : v + 1], target[v : v + 1], unit_rows(shift=slices[v])) for v in (0, 1)]
+    loss = 25 * (z[0] - z[1]).square().mean() + 125 * (parts[0] + parts[1]) / 2
+    assert value_and_slope(loss, z) == pytest.approx((value, slope), rel=1e-6)
+    if slices is SHARED:
+        joint = 25 * (z[0] - z[1]).square().mean() + 125 * rdmreg(z, target, unit_rows(shift=5.0))
+        assert value_and_slope(joint, z) == pytest.approx((value, slope), rel=1e-6)
