@@ -194,6 +194,7 @@ PRESETS["vicreg_cifar100_resnet18"] = dataclasses.replace(
 PRESETS["simclr_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["vicreg_cifar100_resnet18"],
     method=SimCLR(temperature=0.2),
+    views=recipes.SIMCLR_CIFAR_VIEWS,
     model=ModelConfig(encoder="resnet18", projector_layers=2, projector_hidden=2048, projector_dim=256),
     optim=dataclasses.replace(_LARS, lr=0.4),
 )
@@ -215,5 +216,6 @@ PRESETS["vicreg_imagenet100_resnet50"] = dataclasses.replace(
 PRESETS["simclr_imagenet100_resnet50"] = dataclasses.replace(
     PRESETS["vicreg_imagenet100_resnet50"],
     method=SimCLR(temperature=0.2),
+    views=recipes.SIMCLR_IMAGENET100_VIEWS,
     model=dataclasses.replace(_RESNET50, projector_layers=2, projector_hidden=4096, projector_dim=512),
 )
