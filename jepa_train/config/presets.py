@@ -62,7 +62,7 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
     model=ModelConfig(
         encoder="vit_small_patch8_224", drop_path=0.1, embed_dim=512, projector_hidden=2048, projector_dim=16
     ),
-    optim=OptimConfig(lr=2e-3, weight_decay=5e-2, warmup_epochs=1, final_lr_frac=0.5),
+    optim=OptimConfig(lr=2e-3, weight_decay=5e-2, warmup_epochs=1, final_lr_frac=0.5, decay_all=True),
     probe=ProbeConfig(lr=1e-3, weight_decay=1e-7),
     epochs=800,
     global_batch=256,
@@ -126,7 +126,7 @@ PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
     data=DataConfig(name="cifar100", image_size=32),
     views=dataclasses.replace(recipes.CIFAR_VIEWS, solarize=0.0),
     model=ModelConfig(encoder="vit_small_patch16_224", patch_size=4, projector_hidden=512, projector_dim=512),
-    optim=OptimConfig(lr=2.5e-4, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0),
+    optim=OptimConfig(lr=2.5e-4, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0, decay_all=True),
     probe=ProbeConfig(lr=2.5e-3, weight_decay=0.0),
     epochs=1000,
     global_batch=128,
@@ -190,12 +190,14 @@ PRESETS["vicreg_cifar100_resnet18"] = dataclasses.replace(
     optim=dataclasses.replace(_LARS, lr=0.3),
 )
 
-# simclr.yaml, which names CIFAR-10 and says to change it. Its projector has no batch norm; here it has.
+# simclr.yaml, which names CIFAR-10 and says to change it
 PRESETS["simclr_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["vicreg_cifar100_resnet18"],
     method=SimCLR(temperature=0.2),
     views=recipes.SIMCLR_CIFAR_VIEWS,
-    model=ModelConfig(encoder="resnet18", projector_layers=2, projector_hidden=2048, projector_dim=256),
+    model=ModelConfig(
+        encoder="resnet18", projector_layers=2, projector_hidden=2048, projector_dim=256, projector_norm="none"
+    ),
     optim=dataclasses.replace(_LARS, lr=0.4),
 )
 
@@ -217,5 +219,7 @@ PRESETS["simclr_imagenet100_resnet50"] = dataclasses.replace(
     PRESETS["vicreg_imagenet100_resnet50"],
     method=SimCLR(temperature=0.2),
     views=recipes.SIMCLR_IMAGENET100_VIEWS,
-    model=dataclasses.replace(_RESNET50, projector_layers=2, projector_hidden=4096, projector_dim=512),
+    model=dataclasses.replace(
+        _RESNET50, projector_layers=2, projector_hidden=4096, projector_dim=512, projector_norm="none"
+    ),
 )

@@ -102,6 +102,8 @@ class ModelConfig:
     projector_layers: int = at_least(1, 3, "try 3")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
+    # of the projector's hidden layers; without it they have a bias, as in SimCLR's and NCL's projectors
+    projector_norm: Literal["batch", "none"] = later("batch", schema=3)
     predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
@@ -129,9 +131,12 @@ class OptimConfig:
     momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # LARS
     # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
+    decay_all: bool = later(False, schema=3)  # AdamW: biases and norms too, as with model.parameters() in one group
 
     def __post_init__(self) -> None:
         conform(self)
+        excluded = "decay_all must be false for lars, got true; LARS leaves out biases and norms, as in the papers"
+        require(not (self.decay_all and self.name == "lars"), excluded)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ LATER: dict[str, tuple[int, Any]] = {
     "DataConfig.content": (2, ""),
     "DataConfig.test_frac": (2, 0.0),
     "DataConfig.split_seed": (2, 0),
+    "ModelConfig.projector_norm": (3, "batch"),
+    "OptimConfig.decay_all": (3, False),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 

@@ -3,11 +3,13 @@
 Run: python -m pytest tests/unit/config/test_presets.py
 """
 
+from collections.abc import Mapping
+
 import pytest
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import Flat, flatten
+from jepa_train.config.flat import Flat, Scalar, flatten
 from jepa_train.config.presets import PRESETS
 from jepa_train.data import DATASETS
 from jepa_train.model.network import feature_widths
@@ -44,6 +46,7 @@ SOLO = {
     **{"optim.warmup_epochs": 10.0, "optim.final_lr_frac": 0.0, "probe.weight_decay": 0.0},
     **{"optim.weight_decay": 1e-4, "precision": "fp16", "epochs": 1000},
 }
+ADAMW = {"optim.name": "adamw", "optim.decay_all": True}  # exclude_bias_n_norm_wd: False, solo/methods/base.py
 LARS = {"optim.name": "lars", "optim.lars_eta": 0.02, "optim.momentum": 0.9}  # momentum: solo/args/pretrain.py
 CIFAR100 = SOLO | {"data.name": "cifar100", "data.image_size": 32}
 IMAGENET100 = SOLO | {"data.name": "image_folder"}
@@ -54,8 +57,9 @@ RECTIFIED = {
 }
 # solo's sums the variance over the views, ours takes the mean
 VICREG = {"method": "vicreg", "method.lamb_inv": 25.0, "method.lamb_var": 2 * 25.0, "method.lamb_cov": 1.0}
-SIMCLR = {"method": "simclr", "method.temperature": 0.2}
-NCL = {"method": "ncl", "method.temperature": 0.2, "method.nonneg": "rep_relu"}
+# projector_type "standard" (solo/methods/simclr.py) and "mlp_2_wo_batchnorm" (solo/methods/ncl.py)
+SIMCLR = {"method": "simclr", "method.temperature": 0.2, "model.projector_norm": "none"}
+NCL = SIMCLR | {"method": "ncl", "method.nonneg": "rep_relu"}
 
 # README.md: "Data augmentation and views", "Training Configuration", "Linear Probe Evaluation"
 README = {
@@ -87,7 +91,13 @@ MINIMAL = {
     **{"model.encoder": "vit_small_patch8_224", "model.drop_path": 0.1, "model.embed_dim": 512},
     **{"model.projector_layers": 3, "model.projector_hidden": 2048, "model.projector_dim": 16},
     # eta_min=1e-3 of lr=2e-3
-    **{"optim.lr": 2e-3, "optim.weight_decay": 5e-2, "optim.warmup_epochs": 1.0, "optim.final_lr_frac": 0.5},
+    **{
+        "optim.lr": 2e-3,
+        "optim.weight_decay": 5e-2,
+        "optim.decay_all": True,
+        "optim.warmup_epochs": 1.0,
+        "optim.final_lr_frac": 0.5,
+    },
     **{"probe.lr": 1e-3, "probe.weight_decay": 1e-7, "epochs": 800, "global_batch": 256, "precision": "bf16"},
 }
 
@@ -107,7 +117,7 @@ BF16 = {"precision": "bf16"}
 SIZE = {"data.image_size": 256}
 VIT_STEM = {"model.small_stem": True}  # without effect on a ViT
 UNPRINTED = SIZE | {"optim.warmup_epochs": 10.0, "model.projector_hidden": 2048}
-RECIPES: dict[str, tuple[Flat, Flat]] = {
+RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml
     "rectified_lpjepa_cifar100_resnet18": (
         CIFAR100
@@ -121,12 +131,17 @@ RECIPES: dict[str, tuple[Flat, Flat]] = {
     ),
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100_vit.yaml
     "rectified_lpjepa_cifar100_vit_small": (
-        CIFAR100 | CIFAR_VIT | RECTIFIED | per_256(5e-4, 5e-3, 128) | network("vit_small_patch16_224", 3, 512, 512),
+        CIFAR100
+        | CIFAR_VIT
+        | RECTIFIED
+        | ADAMW
+        | per_256(5e-4, 5e-3, 128)
+        | network("vit_small_patch16_224", 3, 512, 512),
         BF16 | VIT_STEM | {"model.patch_size": 4},
     ),
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100_convnext.yaml
     "rectified_lpjepa_cifar100_convnext_small": (
-        CIFAR100 | CIFAR_VIT | RECTIFIED | per_256(5e-4, 5e-3, 128) | network("convnext_small", 3, 512, 512),
+        CIFAR100 | CIFAR_VIT | RECTIFIED | ADAMW | per_256(5e-4, 5e-3, 128) | network("convnext_small", 3, 512, 512),
         BF16,
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_imagenet.yaml
@@ -136,12 +151,22 @@ RECIPES: dict[str, tuple[Flat, Flat]] = {
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml
     "rectified_lpjepa_imagenet100_vit_small": (
-        IMAGENET100 | IMAGENET | RECTIFIED | per_256(5e-4, 5e-3, 128) | network("vit_small_patch16_224", 3, 2048, 2048),
+        IMAGENET100
+        | IMAGENET
+        | RECTIFIED
+        | ADAMW
+        | per_256(5e-4, 5e-3, 128)
+        | network("vit_small_patch16_224", 3, 2048, 2048),
         BF16 | SIZE | VIT_STEM,
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_convnext.yaml
     "rectified_lpjepa_imagenet100_convnext_small": (
-        IMAGENET100 | IMAGENET | RECTIFIED | per_256(5e-4, 5e-3, 128) | network("convnext_small", 3, 2048, 2048),
+        IMAGENET100
+        | IMAGENET
+        | RECTIFIED
+        | ADAMW
+        | per_256(5e-4, 5e-3, 128)
+        | network("convnext_small", 3, 2048, 2048),
         BF16 | SIZE,
     ),
     # scripts/pretrain/cifar/vicreg_cifar100.yaml
@@ -236,7 +261,7 @@ def test_every_preset_builds_its_encoder_for_its_views(name: str) -> None:
 def test_every_field_of_a_preset_is_its_authors_or_a_stated_deviation(name: str) -> None:
     printed, others = RECIPES[name]
     found = flatten(PRESETS[name])
-    expected = flatten(TrainConfig(method=type(PRESETS[name].method)())) | printed | others
+    expected = {**flatten(TrainConfig(method=type(PRESETS[name].method)())), **printed, **others}
     assert {key: found[key] for key in found if found[key] != expected[key]} == {}
     assert {key: value for key, value in others.items() if printed.get(key) == value} == {}
 

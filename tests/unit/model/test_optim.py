@@ -66,6 +66,13 @@ def test_parameter_groups_are_complete_disjoint_and_decay_only_weights(network: 
     assert named["probe.0.weight"] == named["projector_probe.1.bias"] == (0.25, 0.0)
 
 
+def test_decay_all_decays_biases_and_norms_but_not_those_of_the_probes(network: Network) -> None:
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, decay_all=True))
+    trained, probes = build_optimizer(network, config, steps_per_epoch=1).optimizers
+    assert [group["weight_decay"] for group in trained.param_groups] == [0.2, 0.2]
+    assert [group["weight_decay"] for group in probes.param_groups] == [0.03, 0.0]
+
+
 def test_lars_takes_the_steps_computed_by_hand() -> None:
     """solo-learn's LARS with eta .02, clip_lr and exclude_bias_n_norm, on a weight and a bias."""
     rng = np.random.default_rng(0)
