@@ -22,7 +22,7 @@ BASELINES: tuple[Grid, ...] = (
     {"method": ("ncl",), "method.nonneg": ("relu", "rep_relu")},
     {"method": ("lejepa",)},
 )
-FIELDS = ("optim.lr", "model.projector_layers", "model.projector_hidden", "model.projector_dim")
+FIELDS = ("optim.lr", "probe.lr", "model.projector_layers", "model.projector_hidden", "model.projector_dim")
 
 
 def targets() -> list[Grid]:
@@ -31,7 +31,7 @@ def targets() -> list[Grid]:
 
 
 def baselines(recipes: Mapping[str, str]) -> list[Grid]:
-    """A grid for each baseline, with learning rate and projector of its preset: method -> preset."""
+    """A grid for each baseline, with learning rates and projector of its preset: method -> preset."""
     presets = [recipes.get(str(baseline["method"][0])) for baseline in BASELINES]
     flats = [flatten(PRESETS[preset]) if preset else {} for preset in presets]
     return [one | {key: (flat[key],) for key in FIELDS if flat} for one, flat in zip(BASELINES, flats, strict=True)]

@@ -24,6 +24,7 @@ LEJEPA = {
             **{"method.lamb": 0.02, "method.num_slices": 256, "method.t_max": 3.0, "method.domain": "half"},
             **{"model.drop_path": 0.1, "model.projector_hidden": 2048, "optim.final_lr_frac": 0.5},
             **{"optim.warmup_epochs": 1.0, "probe.lr": 1e-3, "probe.weight_decay": 1e-7},
+            **{"probe.features": "embedding", "probe.norm": "layer", "probe.schedule": "constant"},
         },
     ),
     "lejepa_inet10_resnet50": (("resnet50", 5e-4, 5e-4, 512, 400, 512), {"method.lamb": 0.05}),
@@ -32,6 +33,18 @@ LEJEPA = {
     "lejepa_imagenet1k_vit_l14": (("vit_large_patch14_224", 5e-4, 5e-2, 512, 100, 512), {"method.lamb": 0.05}),
 }
 LARS = {"optim.name": "lars", "optim.lars_eta": 0.02, "optim.momentum": 0.9, "optim.warmup_epochs": 10}
+# The online probes of solo/methods/base.py: nn.Linear on raw features, on the optimizer of the backbone, without decay.
+SOLO = {
+    **{"probe.features": "embedding", "probe.norm": "none", "probe.optimizer": "encoder"},
+    **{"probe.weight_decay": 0.0, "probe.schedule": "encoder"},
+}
+# by the first words of the preset: classifier_lr of its file, per 256 images
+CLASSIFIER_LR = {
+    "rectified_lpjepa_cifar100_resnet18": 0.01,
+    "rectified_lpjepa_imagenet100_resnet50": 0.055,
+    "rectified_lpjepa": 5e-3,
+    "": 0.1,
+}
 # the same of the files in scripts/pretrain, whose lr is per 256 images
 PER_256 = {
     "rectified_lpjepa_cifar100_resnet18": (("resnet18", 0.03, 1e-4, 256, 1000, 512), LARS | {"method.lamb_reg": 250.0}),
@@ -63,7 +76,9 @@ def test_every_dataset_has_a_preset_and_every_preset_a_source() -> None:
 @pytest.mark.parametrize("name", ENCODERS.values())
 def test_every_preset_builds_its_encoder_for_its_views(name: str) -> None:
     widths = feature_widths(PRESETS[name])
-    assert widths.features == (2 if "vit" in PRESETS[name].model.encoder else 1) * widths.pooled
+    model, probe = PRESETS[name].model, PRESETS[name].probe
+    own = model.embed_dim if probe.features == "embedding" else 2 * widths.pooled if "vit" in model.encoder else 0
+    assert widths.features == (own or widths.pooled)
 
 
 @pytest.mark.parametrize("name", LEJEPA | PER_256)
@@ -71,7 +86,9 @@ def test_presets_have_the_values_that_their_sources_print(name: str) -> None:
     values, others = (LEJEPA | PER_256)[name]
     expected = dict(zip(KEYS, values, strict=True)) | others
     if name in PER_256:
-        expected["optim.lr"] = pytest.approx(values[1] * values[3] / 256)
+        classifier_lr = next(lr for start, lr in CLASSIFIER_LR.items() if name.startswith(start))
+        expected |= SOLO | {"optim.lr": pytest.approx(values[1] * values[3] / 256)}
+        expected["probe.lr"] = pytest.approx(classifier_lr * values[3] / 256)
     if name.startswith("rectified"):
         rest = {"method.num_slices": 8192, "method.lamb_inv": 25.0, "method.lamb_reg": 125.0}
         expected = rest | {"model.projector_hidden": values[-1]} | expected
