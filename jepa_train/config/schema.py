@@ -141,10 +141,16 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Evaluation: online linear probes, on the learning rate schedule of the encoder, and protocols at the end."""
+    """Evaluation: online linear probes, trained along with the encoder, and protocols at the end."""
 
     lr: float = positive(1e-2, "try 1e-2")
     weight_decay: float = not_negative(1e-6)
+    # of a ViT: tokens of its last two blocks, or, as of other encoders, the pooled output; "embedding": the projector's
+    # input, which is the pooled output after the linear layer of model.embed_dim, if any
+    features: Literal["blocks", "embedding"] = later("blocks", schema=3)
+    norm: Literal["layer", "none"] = later("layer", schema=3)  # LayerNorm before the linear layer
+    optimizer: Literal["adamw", "encoder"] = later("adamw", schema=3)  # encoder: the kind that optim.name says
+    schedule: Literal["encoder", "constant"] = later("encoder", schema=3)  # constant: no decay after the warm-up
     protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # some of PROTOCOL_NAMES
     transfer: str = field(default="", metadata=_NO_CELL)  # other datasets for linear probes: cifar100,dtd=FOLDER
 

@@ -1,5 +1,7 @@
 """Heads on an encoder: the MLP projector, the predictor, the online linear probes."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,6 +48,11 @@ def _hidden_layer(inputs: int, width: int, *, norm: bool) -> list[nn.Module]:
     return [linear, *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU(inplace=True)]
 
 
-def build_probe(width: int, num_classes: int) -> nn.Sequential:
-    """Online linear probe. LayerNorm, as in LeJEPA's recipe, makes probe.lr independent of the scale of the input."""
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+def build_probe(width: int, num_classes: int, *, norm: Literal["layer", "none"]) -> nn.Sequential:
+    """Linear probe (N, width) -> (N, num_classes), after a LayerNorm if asked for.
+
+    LayerNorm, as in LeJEPA's README, makes the learning rate independent of the scale of the input. Rectified LpJEPA
+    probes raw features (solo/methods/base.py).
+    """
+    linear = nn.Linear(width, num_classes)
+    return nn.Sequential(nn.LayerNorm(width), linear) if norm == "layer" else nn.Sequential(linear)

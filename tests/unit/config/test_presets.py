@@ -41,9 +41,10 @@ IMAGENET = crops_and_colours(224, 0.2, MODERATE, blur=0.5, solarize=0.1)
 # scripts/pretrain/imagenet-100/augmentations/symmetric.yaml
 IMAGENET_SYMMETRIC = crops_and_colours(224, 0.08, STRONG, blur=0.5, solarize=0.0)
 
-# solo/methods/base.py: schedule, no weight decay of the probes
+# solo/methods/base.py: schedule; online probes are nn.Linear on raw features, on the optimizer of the backbone
 SOLO = {
     **{"optim.warmup_epochs": 10.0, "optim.final_lr_frac": 0.0, "probe.weight_decay": 0.0},
+    **{"probe.features": "embedding", "probe.norm": "none", "probe.optimizer": "encoder", "probe.schedule": "encoder"},
     **{"optim.weight_decay": 1e-4, "precision": "fp16", "epochs": 1000},
 }
 ADAMW = {"optim.name": "adamw", "optim.decay_all": True}  # exclude_bias_n_norm_wd: False, solo/methods/base.py
@@ -67,6 +68,7 @@ README = {
     **crops_and_colours(224, 0.3, MODERATE, blur=0.5, solarize=0.2),
     **{"views.local_size": 98, "views.local_scale_min": 0.05, "views.local_scale_max": 0.3},
     **{"optim.lr": 5e-4, "optim.weight_decay": 5e-4, "optim.final_lr_frac": 1e-3, "precision": "bf16"},
+    **{"probe.features": "blocks", "probe.norm": "layer", "probe.optimizer": "adamw", "probe.schedule": "encoder"},
     "probe.weight_decay": 1e-6,
 }
 VIT = {"optim.weight_decay": 5e-2}
@@ -98,6 +100,7 @@ MINIMAL = {
         "optim.warmup_epochs": 1.0,
         "optim.final_lr_frac": 0.5,
     },
+    **{"probe.features": "embedding", "probe.norm": "layer", "probe.schedule": "constant"},
     **{"probe.lr": 1e-3, "probe.weight_decay": 1e-7, "epochs": 800, "global_batch": 256, "precision": "bf16"},
 }
 
@@ -127,7 +130,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | LARS
         | per_256(0.03, 0.01, 256)
         | network("resnet18", 3, 512, 512, small_stem=True),
-        BF16 | {"probe.lr": 5e-3},
+        BF16,
     ),
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100_vit.yaml
     "rectified_lpjepa_cifar100_vit_small": (
@@ -147,7 +150,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
     # scripts/pretrain/imagenet-100/rectified_lpjepa_imagenet.yaml
     "rectified_lpjepa_imagenet100_resnet50": (
         IMAGENET100 | IMAGENET | RECTIFIED | LARS | per_256(0.165, 0.055, 128) | network("resnet50", 3, 2048, 2048),
-        BF16 | SIZE | {"probe.lr": 2.5e-3},
+        BF16 | SIZE,
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml
     "rectified_lpjepa_imagenet100_vit_small": (
@@ -172,7 +175,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
     # scripts/pretrain/cifar/vicreg_cifar100.yaml
     "vicreg_cifar100_resnet18": (
         CIFAR100 | CIFAR | VICREG | LARS | per_256(0.3, 0.1, 256) | network("resnet18", 3, 2048, 2048, small_stem=True),
-        BF16 | {"probe.lr": 5e-3},
+        BF16,
     ),
     # scripts/pretrain/cifar/simclr.yaml
     "simclr_cifar100_resnet18": (
@@ -182,7 +185,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | LARS
         | per_256(0.4, 0.1, 256)
         | network("resnet18", 2, 2048, 256, small_stem=True),
-        BF16 | {"probe.lr": 5e-3},
+        BF16,
     ),
     # scripts/pretrain/cifar/ncl.yaml
     "ncl_cifar100_resnet18": (
@@ -193,7 +196,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | per_256(0.4, 0.1, 256)
         | network("resnet18", 2, 2048, 256, small_stem=True)
         | {"epochs": 200},
-        BF16 | {"probe.lr": 5e-3},
+        BF16,
     ),
     # scripts/pretrain/imagenet-100/vicreg.yaml, with the encoder of Table 1 and the epochs of App. L
     "vicreg_imagenet100_resnet50": (
@@ -204,7 +207,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | per_256(0.3, 0.1, 128)
         | network("resnet18", 3, 2048, 2048)
         | {"epochs": 400},
-        BF16 | SIZE | {"probe.lr": 2.5e-3, "model.encoder": "resnet50", "epochs": 1000},
+        BF16 | SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     # scripts/pretrain/imagenet-100/simclr.yaml, likewise
     "simclr_imagenet100_resnet50": (
@@ -215,7 +218,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | per_256(0.3, 0.1, 128)
         | network("resnet18", 2, 4096, 512)
         | {"epochs": 400},
-        BF16 | SIZE | {"probe.lr": 2.5e-3, "model.encoder": "resnet50", "epochs": 1000},
+        BF16 | SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     "lejepa_imagenette_vit_s8": (MINIMAL, VIT_STEM),
     # lamb and encoder are swept; the script's lr and weight_decay too, these are the README's
@@ -254,7 +257,9 @@ def test_every_dataset_has_a_preset_and_every_preset_a_source() -> None:
 @pytest.mark.parametrize("name", ENCODERS.values())
 def test_every_preset_builds_its_encoder_for_its_views(name: str) -> None:
     widths = feature_widths(PRESETS[name])
-    assert widths.features == (2 if "vit" in PRESETS[name].model.encoder else 1) * widths.pooled
+    model, probe = PRESETS[name].model, PRESETS[name].probe
+    own = model.embed_dim if probe.features == "embedding" else 2 * widths.pooled if "vit" in model.encoder else 0
+    assert widths.features == (own or widths.pooled)
 
 
 @pytest.mark.parametrize("name", RECIPES)
