@@ -66,3 +66,20 @@ LEJEPA_SMALL_VIEWS = dataclasses.replace(LEJEPA_VIEWS, global_size=32, local_siz
 # LeJEPA, MINIMAL.md: all views global, SimCLR's crops and colours. RandomApply([RandomSolarize(128)], p=.2) solarizes
 # with .1, since RandomSolarize's own probability is .5. Its blur has a kernel of 7 px; here that is 13 of 128.
 LEJEPA_MINIMAL_VIEWS = dataclasses.replace(SIMCLR_CIFAR_VIEWS, num_global=4, global_size=128, solarize=0.1)
+
+# "LeJEPA Implementation Guide", create_views: jitter always, no blur
+LEJEPA_GUIDE_VIEWS = dataclasses.replace(
+    LEJEPA_VIEWS,
+    local_size=96,
+    global_scale_min=0.4,
+    local_scale_max=0.4,
+    jitter=1.0,
+    saturation=0.4,
+    blur=0.0,
+    solarize=0.0,
+)
+
+# Rectified LpJEPA, MINIMAL.md at e31c91c, 5: RandomResizedCrop(32) with torchvision's scale, jitter always
+RECTIFIED_GUIDE_VIEWS = dataclasses.replace(
+    CIFAR_VIEWS, global_scale_min=0.08, jitter=1.0, saturation=0.4, grayscale=0.0, solarize=0.0
+)

@@ -117,6 +117,19 @@ PRESETS["lejepa_imagenet1k_vit_l14"] = dataclasses.replace(
     epochs=100,
 )
 
+# "LeJEPA Implementation Guide": SIGReg on the output of torchvision's ResNet-50, without a projector. The guide crops
+# from whole pictures, one crop for the batch; here one per image. Its trainer's 1024 slices never reach its loss, which
+# takes SIGReg's default, 256. Missing: its cosine falls per epoch, here per step.
+PRESETS["lejepa_guide"] = TrainConfig(
+    method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
+    data=DataConfig(name="image_folder", image_size=256),
+    views=recipes.LEJEPA_GUIDE_VIEWS,
+    model=ModelConfig(encoder="resnet50", small_stem=False),
+    optim=OptimConfig(lr=5e-4, weight_decay=1e-2, warmup_epochs=0, final_lr_frac=0.0, decay_all=True),
+    epochs=100,
+    global_batch=256,
+)
+
 
 _RAW_PROBE = ProbeConfig(lr=2.5e-3, weight_decay=0.0, features="embedding", norm="none", optimizer="encoder")
 
@@ -229,4 +242,17 @@ PRESETS["simclr_imagenet100_resnet50"] = dataclasses.replace(
     model=dataclasses.replace(
         _RESNET50, projector_layers=2, projector_hidden=4096, projector_dim=512, projector_norm="none"
     ),
+)
+
+# Rectified LpJEPA, MINIMAL.md at e31c91c of the authors' repository: its notebook on CIFAR-100, with timm's own stem.
+# Missing: slices drawn for each view and a target shared by them; here, as in solo/methods/rectified_lpjepa.py, the
+# views share the slices and each has its target.
+PRESETS["rectified_lpjepa_guide"] = TrainConfig(
+    method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=256, lamb_inv=25.0, lamb_reg=125.0),
+    data=DataConfig(name="cifar100", image_size=32),
+    views=recipes.RECTIFIED_GUIDE_VIEWS,
+    model=ModelConfig(encoder="resnet18", small_stem=False, projector_hidden=512, projector_dim=512),
+    optim=OptimConfig(lr=1e-3, weight_decay=1e-4, warmup_epochs=0, final_lr_frac=1.0, decay_all=True),
+    epochs=100,
+    global_batch=256,
 )

@@ -103,6 +103,25 @@ MINIMAL = {
     **{"probe.features": "embedding", "probe.norm": "layer", "probe.schedule": "constant"},
     **{"probe.lr": 1e-3, "probe.weight_decay": 1e-7, "epochs": 800, "global_batch": 256, "precision": "bf16"},
 }
+# "LeJEPA Implementation Guide"
+LEJEPA_GUIDE = {
+    **{"method": "lejepa", "method.lamb": 0.05, "method.num_slices": 1024, "method.num_knots": 17, "method.t_max": 5.0},
+    **{"method.domain": "symmetric", "data.name": "image_folder", "views.num_global": 2, "views.num_local": 6},
+    **crops_and_colours(224, 0.4, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
+    **{"views.local_size": 96, "views.local_scale_min": 0.05, "views.local_scale_max": 0.4, "views.jitter": 1.0},
+    **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False},
+    **{"optim.name": "adamw", "optim.lr": 5e-4, "optim.weight_decay": 1e-2, "optim.decay_all": True},
+    **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 0.0, "epochs": 100, "global_batch": 256, "precision": "fp32"},
+}
+# MINIMAL.md of YilunKuang/rectified-lp-jepa at e31c91c
+RECTIFIED_GUIDE = RECTIFIED | {
+    **{"method.num_slices": 256, "data.name": "cifar100", "data.image_size": 32, "views.num_global": 2},
+    **crops_and_colours(32, 0.08, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
+    **{"views.jitter": 1.0, "views.grayscale": 0.0, "model.encoder": "resnet18", "model.small_stem": False},
+    **{"model.projector_layers": 3, "model.projector_hidden": 512, "model.projector_dim": 512},
+    **{"optim.name": "adamw", "optim.lr": 1e-3, "optim.weight_decay": 1e-4, "optim.decay_all": True},
+    **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 1.0, "epochs": 100, "global_batch": 256, "precision": "fp16"},
+}
 
 
 def per_256(lr: float, probe_lr: float, batch: int) -> Flat:
@@ -221,6 +240,8 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         BF16 | SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     "lejepa_imagenette_vit_s8": (MINIMAL, VIT_STEM),
+    "lejepa_guide": (LEJEPA_GUIDE, SIZE | {"model.encoder": "resnet50"}),
+    "rectified_lpjepa_guide": (RECTIFIED_GUIDE, {"precision": "fp32"}),
     # lamb and encoder are swept; the script's lr and weight_decay too, these are the README's
     "lejepa_inet10_resnet50": (
         INET10,
