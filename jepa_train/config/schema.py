@@ -107,6 +107,8 @@ class ModelConfig:
     predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
+    # statistics of batch norm in training: over all views of one size, or of each view on its own
+    batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
+from jepa_train.distributed.batch_norm import set_num_views
 from jepa_train.model.heads import build_predictor, build_probe, build_projector
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
@@ -68,7 +69,8 @@ class Network(nn.Module):
     def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
         """Embed views, in order; one call of the encoder per resolution.
 
-        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views.
+        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views; with
+        model.batch_norm="per_view" (convert_batch_norm), those of each view.
 
         Args:
             views: one (V_r, N, 3, h, w) per resolution, of the same N images; V is the sum of the V_r.
@@ -76,6 +78,7 @@ class Network(nn.Module):
                 this network's, as they are evaluated on it. The logits are those of its views alone.
         """
         features, z = self.embed(views)
+        set_num_views(self.predictor, len(z))
         predicted = self.predictor(z.flatten(0, 1)).view(z.shape)
         return self._with_logits(features, z, predicted, averaged or (features, z))
 
@@ -102,11 +105,15 @@ class Network(nn.Module):
         self._compiled = torch.compile(Network._embed, dynamic=False)
 
     def _embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        parts = [pooled_and_features(self.encoder, part.flatten(0, 1)) for part in views]
+        parts = []
+        for part in views:
+            set_num_views(self.encoder, len(part))
+            parts.append(pooled_and_features(self.encoder, part.flatten(0, 1)))
         pooled, features = (torch.cat(part) for part in zip(*parts, strict=True))  # (V * N, .), view by view
         if self.probed != "blocks":
             features = (self.projector[0](pooled) if self.probed == "embedding" else pooled).detach()
         shape = (-1, views[0].shape[1])
+        set_num_views(self.projector, sum(len(part) for part in views))
         return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
 
     def _with_logits(self, features: Tensor, z: Tensor, predicted: Tensor, probed: tuple[Tensor, Tensor]) -> Output:

@@ -36,6 +36,7 @@ LATER: dict[str, tuple[int, Any]] = {
     "ProbeConfig.norm": (3, "layer"),
     "ProbeConfig.optimizer": (3, "adamw"),
     "ProbeConfig.schedule": (3, "encoder"),
+    "ModelConfig.batch_norm": (3, "all_views"),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 
