@@ -1,4 +1,4 @@
-"""Computations that two gloo ranks and one process must agree on: CASES. The ranks are started once, by results()."""
+"""Computations that several gloo ranks and one process must agree on: CASES. results() starts the ranks once."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from jepa_train.config.presets import DIGITS
 from jepa_train.data import Splits
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
-from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
 from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
@@ -29,6 +29,7 @@ from jepa_train.model.network import Network, build_network
 from jepa_train.train.loop import train
 
 BATCH = 12
+PER_VIEW = "batch norm per view"
 TIMMS = functools.partial(BatchNormAct2d, 4, act_layer=nn.PReLU, inplace=False)
 SMALL = dataclasses.replace(
     DIGITS, method=LeJEPA(num_slices=64), epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3)
@@ -74,13 +75,14 @@ def finetuned(network: Network | None = None) -> dict[str, float]:
         return finetune.finetune(network or finetuned_network(), few_digits(), FINETUNED)
 
 
-def _training_step(method: Method) -> Any:
+def _training_step(method: Method, *, per_view: bool = False) -> Any:
     """Loss, terms, parameter gradients and buffers of the global batch."""
     views = 3 if method.uses_center else 2  # of which two are global
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
-    parallel = collectives.data_parallel(convert_batch_norm(model))  # DDP averages as long as it lives
+    set_num_views(convert_batch_norm(model, per_view=per_view), views)
+    parallel = collectives.data_parallel(model)  # DDP averages as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = method(z, Step(2, 3, 11))
     loss.backward()
@@ -139,6 +141,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "reductions": (_reductions, 1e-12),
     "exchanges": (_exchanges, 0.0),
     "fine-tuning": (finetuned, 0.0),
+    PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
     **{
         f"batch norm, {name}": (functools.partial(_batch_norm, make, dtype, layout), tolerance)
@@ -155,21 +158,38 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
 @functools.cache
 def results() -> list[dict[str, Any]]:
     """The results of CASES on ranks 0 and 1, and two more entries: "run" and "refusals"."""
+    return _on_ranks(2, _all)
+
+
+def results_of_three() -> list[dict[str, Any]]:
+    """The results of PER_VIEW on ranks 0 to 2."""
+    return _on_ranks(3, _per_view)
+
+
+def _on_ranks(count: int, compute: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_work, args=(Path(folder),), nprocs=2)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+        torch.multiprocessing.spawn(_work, args=(count, compute, Path(folder)), nprocs=count)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _work(rank: int, folder: Path) -> None:
+def _work(rank: int, count: int, compute: Callable[[], dict[str, Any]], folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", count), rank=rank, world_size=count)
+    torch.save(compute(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _all() -> dict[str, Any]:
     found = {name: compute() for name, (compute, _) in CASES.items()}
     found["run"] = train(SMALL).metrics
-    uneven = draw("uneven", 2, 4 + rank, 5)
+    uneven = draw("uneven", 2, 4 + collectives.rank(), 5)
     calls = [functools.partial(method, uneven, Step(2, 0, 0)) for method in VARIANTS.values()]
     found["refusals"] = [_refusal(call) for call in (*calls, functools.partial(collectives.rank_slice, 7))]
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
+
+
+def _per_view() -> dict[str, Any]:
+    return {PER_VIEW: CASES[PER_VIEW][0]()}
 
 
 def _refusal(call: Callable[[], object]) -> str:

@@ -77,6 +77,8 @@ def _design(runs: pd.DataFrame, goals: Sequence[Goal], metrics: Sequence[str]) -
     asked = [*metrics] or chosen.get("metrics", [])
     done = current(runs)
     found = accuracies(done[done["status"] == "finished"]) or [f"test/{ACCURACIES[0]}"]
+    own = {goal.metric.replace("val/", "test/", 1) for goal in goals}  # on test, the protocol that ranks
+    found = sorted(found, key=lambda name: name not in own)
     names = asked or dict.fromkeys([*(goal.name for goal in goals), *found])
     return _Design(
         rows=chosen.get("rows", []),
@@ -213,7 +215,7 @@ def _further(runs: pd.DataFrame, shown: Sequence[Quantity]) -> str:
 
     Most accuracies of z are left out: they are named as those of the encoder, with `projector`.
     """
-    listed = [name for name in accuracies(runs) if name.endswith(ACCURACIES) or "projector" not in name]
+    listed = [name for name in accuracies(runs) if name.partition("/")[2] in ACCURACIES or "projector" not in name]
     names = [*({"train/loss"} & {*metrics_of(runs)}), *loss_terms(runs), *listed]
     rest = [name for name in names if name not in {one.metric for one in shown}]
     return f"further metrics, by --metrics NAME,NAME: {', '.join(rest)}" if rest else ""

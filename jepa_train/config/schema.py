@@ -102,9 +102,13 @@ class ModelConfig:
     projector_layers: int = at_least(1, 3, "try 3")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
+    # of the projector's hidden layers; without it they have a bias, as in SimCLR's and NCL's projectors
+    projector_norm: Literal["batch", "none"] = later("batch", schema=3)
     predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
+    # statistics of batch norm in training: over all views of one size, or of each view on its own
+    batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 
@@ -129,17 +133,26 @@ class OptimConfig:
     momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # LARS
     # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
+    decay_all: bool = later(False, schema=3)  # AdamW: biases and norms too, as with model.parameters() in one group
 
     def __post_init__(self) -> None:
         conform(self)
+        excluded = "decay_all must be false for lars, got true; LARS leaves out biases and norms, as in the papers"
+        require(not (self.decay_all and self.name == "lars"), excluded)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Evaluation: online linear probes, on the learning rate schedule of the encoder, and protocols at the end."""
+    """Evaluation: online linear probes, trained along with the encoder, and protocols at the end."""
 
     lr: float = positive(1e-2, "try 1e-2")
     weight_decay: float = not_negative(1e-6)
+    # of a ViT: tokens of its last two blocks, or, as of other encoders, the pooled output; "embedding": the projector's
+    # input, which is the pooled output after the linear layer of model.embed_dim, if any
+    features: Literal["blocks", "embedding"] = later("blocks", schema=3)
+    norm: Literal["layer", "none"] = later("layer", schema=3)  # LayerNorm before the linear layer
+    optimizer: Literal["adamw", "encoder"] = later("adamw", schema=3)  # encoder: the kind that optim.name says
+    schedule: Literal["encoder", "constant"] = later("encoder", schema=3)  # constant: no decay after the warm-up
     protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # some of PROTOCOL_NAMES
     transfer: str = field(default="", metadata=_NO_CELL)  # other datasets for linear probes: cifar100,dtd=FOLDER
 

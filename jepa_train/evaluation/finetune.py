@@ -98,7 +98,7 @@ def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Seque
     """A new encoder with the network's weights, and a head. Not a copy, whose batch norm may be global."""
     encoder = build_encoder(config.model, config.views.global_size)
     encoder.load_state_dict(network.encoder.state_dict())
-    head = build_probe(feature_widths(config).pooled, num_classes)
+    head = build_probe(feature_widths(config).pooled, num_classes, norm="layer")
     model = nn.Sequential(encoder, head).to(next(network.parameters()).device)
     return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
 

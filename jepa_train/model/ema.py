@@ -34,6 +34,7 @@ class Average:
             predictor=network.predictor,  # shared, and not called
             probe=network.probe,  # the probes are shared: they learn on the averaged features and score those
             projector_probe=network.projector_probe,
+            probed=network.probed,
         )
         self.updates = 0
         self._decay = decay

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import timm
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
+from jepa_train.distributed.batch_norm import set_num_views
 from jepa_train.model.heads import build_predictor, build_probe, build_projector
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
@@ -32,7 +33,7 @@ class Output(NamedTuple):
 class Widths(NamedTuple):
     """Output widths of an encoder; pooled and features differ for ViTs alone."""
 
-    pooled: int  # E, input of the projector
+    pooled: int  # E, output of the encoder, from which the projector starts
     features: int  # P, for probes and evaluation
 
 
@@ -40,16 +41,21 @@ class Network(nn.Module):
     """Encoder -> projector -> z, with linear probes on the encoder's features and on z, which send no gradient back.
 
     The predictor, of the center from z, is used in training only.
+
+    Args:
+        probed: features for probes and evaluation: "blocks", as pooled_and_features has them; "pooled", the encoder's
+            pooled output; "embedding", the output of the projector's first layer (model.embed_dim).
     """
 
     def __init__(
         self,
         *,
         encoder: nn.Module,
-        projector: nn.Module,
+        projector: nn.Sequential,
         predictor: nn.Module,
         probe: nn.Module,
         projector_probe: nn.Module,
+        probed: Literal["blocks", "pooled", "embedding"] = "blocks",
     ):
         super().__init__()
         self.encoder = encoder
@@ -57,12 +63,14 @@ class Network(nn.Module):
         self.predictor = predictor
         self.probe = probe
         self.projector_probe = projector_probe
+        self.probed = probed
         self._compiled: Callable[[Network, Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
         """Embed views, in order; one call of the encoder per resolution.
 
-        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views.
+        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views; with
+        model.batch_norm="per_view" (convert_batch_norm), those of each view.
 
         Args:
             views: one (V_r, N, 3, h, w) per resolution, of the same N images; V is the sum of the V_r.
@@ -70,6 +78,7 @@ class Network(nn.Module):
                 this network's, as they are evaluated on it. The logits are those of its views alone.
         """
         features, z = self.embed(views)
+        set_num_views(self.predictor, len(z))
         predicted = self.predictor(z.flatten(0, 1)).view(z.shape)
         return self._with_logits(features, z, predicted, averaged or (features, z))
 
@@ -96,9 +105,15 @@ class Network(nn.Module):
         self._compiled = torch.compile(Network._embed, dynamic=False)
 
     def _embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        parts = [pooled_and_features(self.encoder, part.flatten(0, 1)) for part in views]
+        parts = []
+        for part in views:
+            set_num_views(self.encoder, len(part))
+            parts.append(pooled_and_features(self.encoder, part.flatten(0, 1)))
         pooled, features = (torch.cat(part) for part in zip(*parts, strict=True))  # (V * N, .), view by view
+        if self.probed != "blocks":
+            features = (self.projector[0](pooled) if self.probed == "embedding" else pooled).detach()
         shape = (-1, views[0].shape[1])
+        set_num_views(self.projector, sum(len(part) for part in views))
         return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
 
     def _with_logits(self, features: Tensor, z: Tensor, predicted: Tensor, probed: tuple[Tensor, Tensor]) -> Output:
@@ -136,7 +151,8 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
         ConfigError: as feature_widths.
     """
     widths = feature_widths(config)
-    model = config.model
+    model, probe = config.model, config.probe
+    embedding: Literal["pooled", "embedding"] = "embedding" if model.embed_dim else "pooled"
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
@@ -144,8 +160,9 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
             encoder=build_encoder(model, config.views.global_size),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
             predictor=build_predictor(model),
-            probe=build_probe(widths.features, num_classes),
-            projector_probe=build_probe(model.projector_dim, num_classes),
+            probe=build_probe(widths.features, num_classes, norm=probe.norm),
+            projector_probe=build_probe(model.projector_dim, num_classes, norm=probe.norm),
+            probed="blocks" if probe.features == "blocks" else embedding,
         )
 
 
@@ -210,7 +227,8 @@ def feature_widths(config: TrainConfig) -> Widths:
             raise ConfigError(
                 f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or model.encoder"
             ) from None
-    return widths.pop()
+    found = widths.pop()
+    return found if config.probe.features == "blocks" else Widths(found.pooled, config.model.embed_dim or found.pooled)
 
 
 @functools.cache

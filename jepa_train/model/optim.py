@@ -1,4 +1,4 @@
-"""AdamW or LARS with linear warm-up and cosine decay; the online probes share the schedule at their own lr."""
+"""AdamW or LARS with linear warm-up and cosine decay, for the encoder and, at their own lr, the online probes."""
 
 import functools
 import logging
@@ -21,23 +21,28 @@ class Optimizer:
 
     Args:
         optimizers: the first group of the first one has the encoder's weights; each group's lr is its peak.
+        final_lr_fracs: of each optimizer, the learning rate at the end as a fraction of the peak.
     """
 
     def __init__(
-        self, optimizers: Sequence[torch.optim.Optimizer], *, total_steps: int, warmup_steps: int, final_lr_frac: float
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        total_steps: int,
+        warmup_steps: int,
+        final_lr_fracs: Sequence[float],
     ) -> None:
         self.optimizers = tuple(optimizers)
         self.steps_taken = 0
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self._factor_at = functools.partial(
-            lr_at, total_steps=total_steps, warmup_steps=warmup_steps, final_lr_frac=final_lr_frac
-        )
+        self._final_lr_fracs = tuple(final_lr_fracs)
+        self._factor_at = functools.partial(lr_at, total_steps=total_steps, warmup_steps=warmup_steps)
 
     def step(self, loss: Tensor) -> None:
         """Run backward, update at this step's learning rates, and clear the gradients."""
-        factor = self._factor_at(self.steps_taken)
         loss.backward()
-        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+        for optimizer, peaks, floor in zip(self.optimizers, self._peaks, self._final_lr_fracs, strict=True):
+            factor = self._factor_at(self.steps_taken, final_lr_frac=floor)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             optimizer.step()
@@ -66,8 +71,9 @@ class Optimizer:
 def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int) -> Optimizer:
     """Build the optimiser of a run; the network must already be on its device.
 
-    The online probes use AdamW for every optimiser of the encoder, while the authors of Rectified LpJEPA train theirs
-    with LARS: probe.lr then has one meaning, and all methods are compared by the same probe.
+    The online probes are on AdamW by default, so that probe.lr has one meaning and all methods are compared by the same
+    probe. With probe.optimizer="encoder" they have an optimiser of the encoder's kind, as in solo-learn, where all
+    parameters are groups of one optimiser.
     """
     total_steps = config.epochs * steps_per_epoch
     warmup_steps = round(config.optim.warmup_epochs * steps_per_epoch)
@@ -79,11 +85,16 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
         )
     trained = parameter_groups([network.encoder, network.projector, network.predictor], config.optim)
     probes = parameter_groups([network.probe, network.projector_probe], config.probe)
+    of_probes = config.optim.name if config.probe.optimizer == "encoder" else "adamw"
+    final_lr_frac = config.optim.final_lr_frac
     return Optimizer(
-        [lars(trained, config.optim) if config.optim.name == "lars" else adamw(trained), adamw(probes)],
+        [
+            lars(groups, config.optim) if name == "lars" else adamw(groups)
+            for name, groups in ((config.optim.name, trained), (of_probes, probes))
+        ],
         total_steps=total_steps,
         warmup_steps=warmup_steps,
-        final_lr_frac=config.optim.final_lr_frac,
+        final_lr_fracs=(final_lr_frac, final_lr_frac if config.probe.schedule == "encoder" else 1.0),
     )
 
 
@@ -110,13 +121,14 @@ def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
 
 
 def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeConfig) -> list[dict[str, Any]]:
-    """Two groups of the modules' parameters: weights, with decay, then biases and norms, without."""
+    """Two groups of the modules' parameters: weights, with decay, then biases and norms, with decay_all alone."""
     parameters = list(nn.ModuleList(modules).parameters())
+    decays_all = isinstance(options, OptimConfig) and options.decay_all
     return [
         {"params": params, "lr": options.lr, "weight_decay": weight_decay}
         for params, weight_decay in (
             ([parameter for parameter in parameters if parameter.ndim > 1], options.weight_decay),
-            ([parameter for parameter in parameters if parameter.ndim <= 1], 0.0),
+            ([parameter for parameter in parameters if parameter.ndim <= 1], options.weight_decay * decays_all),
         )
     ]
 

@@ -39,8 +39,9 @@ class Trainer:
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
-        if collectives.world_size() > 1:
-            convert_batch_norm(self.network)
+        per_view = config.model.batch_norm == "per_view"
+        if per_view or collectives.world_size() > 1:
+            convert_batch_norm(self.network, per_view=per_view)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
         if config.model.compile:
             torch.compiler.reset()  # dynamo keeps 8 graphs per function, and a worker runs many cells

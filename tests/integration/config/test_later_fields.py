@@ -30,6 +30,13 @@ LATER: dict[str, tuple[int, Any]] = {
     "DataConfig.content": (2, ""),
     "DataConfig.test_frac": (2, 0.0),
     "DataConfig.split_seed": (2, 0),
+    "ModelConfig.projector_norm": (3, "batch"),
+    "OptimConfig.decay_all": (3, False),
+    "ProbeConfig.features": (3, "blocks"),
+    "ProbeConfig.norm": (3, "layer"),
+    "ProbeConfig.optimizer": (3, "adamw"),
+    "ProbeConfig.schedule": (3, "encoder"),
+    "ModelConfig.batch_norm": (3, "all_views"),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/unit/model/test_network.py
 """
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.config import ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
+from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.methods import LeJEPA, Method
+from jepa_train.model.ema import Average
 from jepa_train.model.network import build_encoder, build_network, feature_widths, pooled_and_features
 
 LEJEPA = LeJEPA()
@@ -77,6 +80,35 @@ def test_views_keep_their_order_and_their_images() -> None:
                 torch.testing.assert_close(output.z[index, image], network.projector(alone)[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "layout"),
+    [
+        ("test_resnet", torch.channels_last),
+        ("mobilenetv3_small_100", torch.contiguous_format),  # timm's BatchNormAct2d
+    ],
+)
+def test_batch_norm_per_view_is_one_pass_per_view(encoder: str, layout: torch.memory_format) -> None:
+    """Outputs, gradients and running statistics of an encoder, a projector and a predictor, at two resolutions."""
+    single = build_network(config_for(encoder, predictor=True), num_classes=5).double().to(memory_format=layout)
+    together = convert_batch_norm(copy.deepcopy(single), per_view=True)
+    views = [1 + view.double() for view in random_views()]
+    output = together(views)
+    passes = [single([view[None]]) for part in views for view in part]
+    weight = torch.randn(3, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for name in ("features", "z", "predicted"):
+        alone = torch.cat([getattr(each, name) for each in passes])
+        torch.testing.assert_close(getattr(output, name), alone, rtol=1e-9, atol=1e-9)
+    (output.predicted * weight).sum().backward()
+    (torch.cat([each.predicted for each in passes]) * weight).sum().backward()
+    ours, alone = (
+        torch.cat([part.grad.flatten() for part in network.parameters() if part.grad is not None])
+        for network in (together, single)
+    )
+    torch.testing.assert_close(ours, alone, rtol=0, atol=1e-9 * alone.abs().max().item())
+    torch.testing.assert_close(together.state_dict(), single.state_dict(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(together.eval()(views).z, single.eval()(views).z)
+
+
 def test_features_are_the_class_tokens_of_the_last_two_blocks_from_one_pass() -> None:
     network = build_network(config_for("test_vit"), num_classes=5)
     encoder = network.encoder
@@ -88,6 +120,22 @@ def test_features_are_the_class_tokens_of_the_last_two_blocks_from_one_pass() ->
     torch.testing.assert_close(output.features, expected.detach(), rtol=1e-5, atol=1e-5)
     judged = nn.functional.layer_norm(expected, (2 * 64,)) @ network.probe[1].weight.T + network.probe[1].bias
     torch.testing.assert_close(output.probe_logits, judged, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("embed_dim", [0, 6])
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_a_probe_on_the_embedding_sees_the_input_of_the_projector(name: str, embed_dim: int) -> None:
+    config = config_for(name, embed_dim=embed_dim)
+    config = dataclasses.replace(config, probe=ProbeConfig(features="embedding", norm="none"))
+    network = build_network(config, num_classes=5)
+    for evaluated in (network, Average(network, 0.9).network):
+        inputs = record(evaluated.projector[1 if embed_dim else 0])
+        output = evaluated(random_views())
+        assert torch.equal(output.features.flatten(0, 1), inputs[0][0])
+        assert output.features.shape == (3, 4, feature_widths(config).features)
+        assert not output.features.requires_grad
+        judged = output.features @ network.probe[0].weight.T + network.probe[0].bias
+        torch.testing.assert_close(output.probe_logits, judged)
 
 
 def test_features_are_the_patch_means_of_the_last_two_blocks_without_a_class_token() -> None:

@@ -8,6 +8,8 @@ import logging
 
 import pytest
 import torch
+from timm.optim import Lars
+from torch.optim import AdamW
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network, build_network
@@ -47,13 +49,51 @@ def test_parameter_groups_are_complete_disjoint_and_decay_only_weights(network: 
     assert named["probe.0.weight"] == named["projector_probe.1.bias"] == (0.25, 0.0)
 
 
-def test_lars_is_for_encoder_and_projector_and_the_probes_stay_on_adamw(network: Network) -> None:
-    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, name="lars", lars_eta=0.03))
+def test_decay_all_decays_biases_and_norms_but_not_those_of_the_probes(network: Network) -> None:
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, decay_all=True))
     trained, probes = build_optimizer(network, config, steps_per_epoch=1).optimizers
-    assert [(g["always_adapt"], g["weight_decay"], g["trust_coeff"]) for g in trained.param_groups] == [
-        (True, 0.2, 0.03),
-        (False, 0.0, 0.03),
-    ]
-    assert isinstance(probes, torch.optim.AdamW)
+    assert [group["weight_decay"] for group in trained.param_groups] == [0.2, 0.2]
+    assert [group["weight_decay"] for group in probes.param_groups] == [0.03, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("optim", "probe", "kinds"),
+    [
+        ("adamw", "encoder", (AdamW, AdamW)),
+        ("lars", "adamw", (Lars, AdamW)),
+        ("lars", "encoder", (Lars, Lars)),
+    ],
+)
+def test_the_probes_are_on_adamw_or_on_the_encoders_optimiser(
+    network: Network, optim: str, probe: str, kinds: tuple[type, type]
+) -> None:
+    config = dataclasses.replace(
+        CONFIG,
+        optim=dataclasses.replace(CONFIG.optim, name=optim, lars_eta=0.03),
+        probe=dataclasses.replace(CONFIG.probe, optimizer=probe),
+    )
+    optimizers = build_optimizer(network, config, steps_per_epoch=1).optimizers
+    assert tuple(map(type, optimizers)) == kinds
+    for part, lr, decay in zip(optimizers, (0.5, 0.25), (0.2, 0.03), strict=True):
+        assert [(group["lr"], group["weight_decay"]) for group in part.param_groups] == [(lr, decay), (lr, 0.0)]
+        if isinstance(part, Lars):
+            adapted = [(group["always_adapt"], group["trust_coeff"]) for group in part.param_groups]
+            assert adapted == [(True, 0.03), (False, 0.03)]
+    probes = optimizers[1]
     probed = {id(p) for module in (network.probe, network.projector_probe) for p in module.parameters()}
     assert {id(p) for group in probes.param_groups for p in group["params"]} == probed
+
+
+@pytest.mark.parametrize(("schedule", "ends"), [("encoder", 0.1), ("constant", 1.0)])
+def test_a_constant_schedule_keeps_the_probes_at_their_peak_after_the_warm_up(
+    network: Network, schedule: str, ends: float
+) -> None:
+    config = dataclasses.replace(CONFIG, probe=dataclasses.replace(CONFIG.probe, schedule=schedule))
+    optimizer = build_optimizer(network, config, steps_per_epoch=2)  # 3 steps of warm-up, 10 in all
+    rates = []
+    for _ in range(10):
+        optimizer.step(network.probe(torch.ones(1, network.probe[1].in_features)).sum())
+        rates.append([part.param_groups[0]["lr"] for part in optimizer.optimizers])
+    assert rates[0] == pytest.approx([0.5 / 3, 0.25 / 3])
+    assert rates[2] == pytest.approx([0.5, 0.25])
+    assert rates[-1] == pytest.approx([0.5 * 0.1, 0.25 * ends])
