@@ -165,13 +165,21 @@ _LARS = OptimConfig(
     name="lars", lr=0.03, momentum=0.9, lars_eta=0.02, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0
 )
 
+# solo/backbones/resnet/resnet.py is torchvision's
+_RESNET18 = dataclasses.replace(
+    _PER_VIEW, encoder="resnet18", zero_init_last=False, projector_hidden=512, projector_dim=512
+)
+_RESNET50 = dataclasses.replace(
+    _RESNET18, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048
+)
+
 # rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Its stem
 # pads by 2: 32 px become 34.
 PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=250.0),
     views=recipes.CIFAR_VIEWS,
-    model=dataclasses.replace(_PER_VIEW, encoder="resnet18", projector_hidden=512, projector_dim=512),
+    model=_RESNET18,
     optim=_LARS,
     probe=dataclasses.replace(_RAW_PROBE, lr=0.01),
     global_batch=256,
@@ -193,10 +201,6 @@ PRESETS["rectified_lpjepa_imagenet100_convnext_small"] = dataclasses.replace(
     ),
 )
 
-_RESNET50 = dataclasses.replace(
-    _PER_VIEW, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048
-)
-
 # rectified_lpjepa_imagenet.yaml, Table 1's: lr .165 per 256 images is the paper's .0825 (App. L) for 128, and
 # classifier_lr .055 is .0275
 PRESETS["rectified_lpjepa_imagenet100_resnet50"] = dataclasses.replace(
@@ -213,7 +217,7 @@ _VICREG = VICReg(lamb_inv=25.0, lamb_var=50.0, lamb_cov=1.0)
 PRESETS["vicreg_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_resnet18"],
     method=_VICREG,
-    model=dataclasses.replace(_PER_VIEW, encoder="resnet18", projector_hidden=2048, projector_dim=2048),
+    model=dataclasses.replace(_RESNET18, projector_hidden=2048, projector_dim=2048),
     optim=dataclasses.replace(_LARS, lr=0.3),
     probe=dataclasses.replace(_RAW_PROBE, lr=0.1),
 )
@@ -224,12 +228,7 @@ PRESETS["simclr_cifar100_resnet18"] = dataclasses.replace(
     method=SimCLR(temperature=0.2),
     views=recipes.SIMCLR_CIFAR_VIEWS,
     model=dataclasses.replace(
-        _PER_VIEW,
-        encoder="resnet18",
-        projector_layers=2,
-        projector_hidden=2048,
-        projector_dim=256,
-        projector_norm="none",
+        _RESNET18, projector_layers=2, projector_hidden=2048, projector_dim=256, projector_norm="none"
     ),
     optim=dataclasses.replace(_LARS, lr=0.4),
 )

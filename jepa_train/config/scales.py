@@ -56,8 +56,8 @@ VITS: dict[Scale, TrainConfig] = {
 
 
 def _rectified(base: TrainConfig, *, num_slices: int) -> TrainConfig:
-    """Rectified LpJEPA, whose authors forward the views one by one, also those of the other methods in their tables."""
-    model = dataclasses.replace(base.model, batch_norm="per_view")
+    """Rectified LpJEPA and the other methods of its tables; batch norms as its authors have them."""
+    model = dataclasses.replace(base.model, batch_norm="per_view", zero_init_last=False)
     return dataclasses.replace(base, method=RectifiedLpJEPA(num_slices=num_slices), model=model)
 
 

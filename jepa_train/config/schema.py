@@ -109,6 +109,8 @@ class ModelConfig:
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
     # statistics of batch norm in training: over all views of one size, or of each view on its own
     batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
+    # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
+    zero_init_last: bool = later(True, schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 

@@ -1,9 +1,9 @@
 """Network: an encoder by timm name, an MLP projector, and online linear probes on both."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -174,7 +174,7 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
             if timm supports it.
 
     Raises:
-        ConfigError: an encoder that timm does not know; drop_path or patch_size for an encoder without it.
+        ConfigError: an encoder that timm does not know; an option, such as patch_size, for an encoder without it.
     """
     known = timm.list_models()
     if config.encoder not in known:
@@ -192,6 +192,11 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
         if value and option not in takes:
             raise ConfigError(f"model.{name} must be 0 for {config.encoder}, got {value}; it has no {lacks}")
         options |= {option: value} if value else {}
+    if not config.zero_init_last:
+        if takes.get("zero_init_last") is not True:
+            rule = f"model.zero_init_last must be true for {config.encoder}, got false"
+            raise ConfigError(f"{rule}; it has no residual blocks that timm starts at 0")
+        options["zero_init_last"] = False
     encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
     if config.small_stem:
         _shrink_stem(encoder, config)
@@ -232,10 +237,11 @@ def feature_widths(config: TrainConfig) -> Widths:
 
 
 @functools.cache
-def _options(name: str) -> frozenset[str]:
-    """Keyword arguments of the class of a timm model."""
+def _options(name: str) -> Mapping[str, Any]:
+    """Keyword arguments of the class of a timm model, with their defaults."""
     with torch.device("meta"):  # no memory, no random numbers
-        return frozenset(signature(type(timm.create_model(name)).__init__).parameters)
+        parameters = signature(type(timm.create_model(name)).__init__).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:

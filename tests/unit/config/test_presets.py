@@ -132,9 +132,14 @@ def per_256(lr: float, probe_lr: float, batch: int) -> Flat:
     return {"optim.lr": lr * batch / 256, "probe.lr": probe_lr * batch / 256, "global_batch": batch}
 
 
+# solo/backbones/resnet/resnet.py: zero_init_residual of torchvision is false
+TORCHVISION = {"model.zero_init_last": False}
+
+
 def network(encoder: str, layers: int, hidden: int, dim: int, *, small_stem: bool = False) -> Flat:
     widths = {"model.projector_layers": layers, "model.projector_hidden": hidden, "model.projector_dim": dim}
-    return {"model.encoder": encoder, "model.small_stem": small_stem} | widths
+    resnet = TORCHVISION if encoder.startswith("resnet") else {}
+    return {"model.encoder": encoder, "model.small_stem": small_stem} | resnet | widths
 
 
 # preset -> what its sources print; what else it has: deviations stated in presets.py, and fields that nobody prints

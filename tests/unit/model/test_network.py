@@ -174,12 +174,27 @@ def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage:
     assert sizes == {True: (32, 32), False: (8, 8)}
 
 
+@pytest.mark.parametrize("encoder", ["resnet18", "test_resnet"])
+def test_residual_blocks_start_at_zero_or_at_one_with_the_same_weights(encoder: str) -> None:
+    weights = {}
+    for zero in (True, False):
+        network = build_network(config_for(encoder, zero_init_last=zero), num_classes=5)
+        weights[zero] = dict(network.named_parameters())
+    changed = [name for name, weight in weights[True].items() if not torch.equal(weight, weights[False][name])]
+    assert len(changed) >= 4
+    for name in changed:
+        assert weights[True][name].unique().tolist() == [0]
+        assert weights[False][name].unique().tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("encoder", "option", "rule"),
     [
         ("densenet121", {"drop_path": 0.1}, "model.drop_path must be 0 for densenet121, got 0.1; it has no"),
         ("resnet18", {"patch_size": 4}, "model.patch_size must be 0 for resnet18, got 4; it has no patch"),
         ("test_convnext", {"patch_size": 2}, "model.patch_size must be 0 where model.small_stem replaces "),
+        ("test_vit", {"zero_init_last": False}, "model.zero_init_last must be true for test_vit, got false; it has no"),
+        ("resnetv2_50", {"zero_init_last": False}, "model.zero_init_last must be true for resnetv2_50, got false"),
         ("test_vit", {"views": SMALL_LOCAL}, "views.local_size must fit test_vit, got 8 ("),
         ("bat_resnext26ts", {}, "views.global_size must fit bat_resnext26ts, got 32 (AssertionError); change it or"),
         ("csatv2", {"small_stem": False}, "views.global_size must fit csatv2, got 32 (Calculated padded input size"),
