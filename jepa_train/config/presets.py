@@ -124,7 +124,7 @@ PRESETS["lejepa_guide"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
     data=DataConfig(name="image_folder", image_size=256),
     views=recipes.LEJEPA_GUIDE_VIEWS,
-    model=ModelConfig(encoder="resnet50", small_stem=False, batch_norm="per_view"),
+    model=ModelConfig(encoder="resnet50", small_stem=False, projector_layers=0, batch_norm="per_view"),
     optim=OptimConfig(lr=5e-4, weight_decay=1e-2, warmup_epochs=0, final_lr_frac=0.0, decay_all=True),
     epochs=100,
     global_batch=256,

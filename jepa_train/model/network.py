@@ -14,7 +14,7 @@ from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.distributed.batch_norm import set_num_views
-from jepa_train.model.heads import build_predictor, build_probe, build_projector
+from jepa_train.model.heads import build_predictor, build_probe, build_projector, z_width
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
 _VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
@@ -153,15 +153,16 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     widths = feature_widths(config)
     model, probe = config.model, config.probe
     embedding: Literal["pooled", "embedding"] = "embedding" if model.embed_dim else "pooled"
+    width = z_width(widths.pooled, model)
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         return Network(
             encoder=build_encoder(model, config.views.global_size),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
-            predictor=build_predictor(model),
+            predictor=build_predictor(width, model),
             probe=build_probe(widths.features, num_classes, norm=probe.norm),
-            projector_probe=build_probe(model.projector_dim, num_classes, norm=probe.norm),
+            projector_probe=build_probe(width, num_classes, norm=probe.norm),
             probed="blocks" if probe.features == "blocks" else embedding,
         )
 

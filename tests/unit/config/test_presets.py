@@ -110,7 +110,7 @@ LEJEPA_GUIDE = {
     **{"method.domain": "symmetric", "data.name": "image_folder", "views.num_global": 2, "views.num_local": 6},
     **crops_and_colours(224, 0.4, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
     **{"views.local_size": 96, "views.local_scale_min": 0.05, "views.local_scale_max": 0.4, "views.jitter": 1.0},
-    **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False},
+    **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False, "model.projector_layers": 0},
     "model.batch_norm": "per_view",
     **{"optim.name": "adamw", "optim.lr": 5e-4, "optim.weight_decay": 1e-2, "optim.decay_all": True},
     **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 0.0, "epochs": 100, "global_batch": 256, "precision": "fp32"},

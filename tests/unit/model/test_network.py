@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
 from jepa_train.distributed.batch_norm import convert_batch_norm
-from jepa_train.methods import LeJEPA, Method
+from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.model.ema import Average
 from jepa_train.model.network import build_encoder, build_network, feature_widths, pooled_and_features
 
@@ -65,6 +65,22 @@ def test_every_kind_of_encoder_trains_at_two_resolutions(name: str, sizes: tuple
     assert output.probe_logits.shape == output.projector_logits.shape == (3, 4, 5)
     sum(part.square().sum() for part in (output.z, output.probe_logits, output.projector_logits)).backward()
     # DistributedDataParallel waits for ever for a parameter without a gradient.
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("encoder", "method"), [("test_resnet", LEJEPA), ("test_resnet", RectifiedLpJEPA()), ("test_vit", LEJEPA)]
+)
+def test_without_a_projector_z_is_the_pooled_output(encoder: str, method: Method) -> None:
+    views = dataclasses.replace(VIEWS, num_local=0)
+    config = config_for(encoder, views=views, method=method, projector_layers=0, predictor=method.uses_center)
+    network = build_network(config, num_classes=5)
+    pooled = record(network.projector)
+    output = network(random_views()[:1])
+    z = pooled[0][0].unflatten(0, (2, 4))
+    assert output.z.shape == (2, 4, feature_widths(config).pooled) == output.predicted.shape
+    assert torch.equal(output.z, z if method.output_activation == "none" else z.relu())
+    (output.predicted.square().sum() + output.probe_logits.sum() + output.projector_logits.sum()).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
