@@ -147,7 +147,7 @@ def test_the_command_line_prints_bare_tables(capsys: pytest.CaptureFixture[str])
 
 def test_a_command_is_a_comment() -> None:
     def measure(_: dict[str, Any]) -> dict[str, Any]:
-        return {"test/linear_top1": 0.5, "val/probe_top1": 0.5}
+        return {"test/probe_top1": 0.5, "val/probe_top1": 0.5}
 
     runs = made_runs({"model.encoder": ["a", "b"]}, measure)
     text = tables.find_table("lejepa_transfer", "sqlite:////nowhere/mlflow.db").finish(runs).render("latex")
