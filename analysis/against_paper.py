@@ -24,8 +24,8 @@ from analysis.select.current import canonical
 from analysis.select.labels import dataset_label, encoder_label
 from analysis.select.metrics import protocol_of
 from analysis.select.selection import records_of
-from analysis.table.build import FinishedTable
 from analysis.table.cells import Quantity, TableCell
+from analysis.table.layout import FinishedTable
 from analysis.table.render import render
 from analysis.table.significance import cells_of
 from analysis.tables import comparable_frame
@@ -58,7 +58,7 @@ def against_paper(name: str, built: FinishedTable, format: str = "md", *, bare: 
     ours = replace(built, frame=comparable_frame(name, built))
     found = pairs(pd.read_csv(file, dtype=str, keep_default_na=False), ours)
     if format == "csv":
-        return render(_frame(found), format)
+        return render(FinishedTable(frame=_frame(found)), format)
     judged = {id(pair["ours"]) for pair in found if pair["difference"].n}
     compared = [pair for pair in found if pair["difference"].n or id(pair["ours"]) not in judged]
     frame = _frame([pair for pair in compared if pair["verdict"] != _ABSENT])
@@ -71,7 +71,7 @@ def against_paper(name: str, built: FinishedTable, format: str = "md", *, bare: 
         notes.append(f"({number}) {why}")
     notes += [f"published: {source}" for source in dict.fromkeys(pair["source"] for pair in found)]
     title, label = f"{built.title}: paper against ours", f"{built.label}-against-paper"
-    return render(frame, format, title=title, notes=notes, label=label, bare=bare)
+    return render(FinishedTable(frame=frame, title=title, label=label, about_numbers=notes), format, bare=bare)
 
 
 def pairs(published: pd.DataFrame, built: FinishedTable) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from analysis.select.metrics import ACCURACIES, accuracies, check_metrics, loss_
 from analysis.select.objectives import Goal, goals_of
 from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of
 from analysis.table.cells import Quantity, TableCell
+from analysis.table.layout import FinishedTable
 from analysis.table.pivot import PivotTable, that_differ
 from analysis.table.ranking import ranked, winners, with_pareto_set
-from analysis.table.render import to_markdown
+from analysis.table.render import render
 from analysis.table.significance import seed_count_note
 
 TITLE = "results"
@@ -207,7 +208,7 @@ def _widths(frame: pd.DataFrame) -> list[int]:
 
     bold = frame.map(emboldened)
     seed_count_note(bold)  # sets the number of seeds that cells do not print
-    rule = to_markdown(bold).splitlines()[1]
+    rule = render(FinishedTable(frame=bold)).splitlines()[1]
     return [len(part) + 1 for part in rule.strip("|").split("|")]
 
 

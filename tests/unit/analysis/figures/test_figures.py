@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from analysis import figures
 from analysis.__main__ import main
-from analysis.figures.draw import UnknownFigure
+from analysis.figures import UnknownFigure
 from analysis.figures.style import series
 from analysis.runs import NothingToShow, load_runs, sweeps_in
 from analysis.tables import UnknownTable

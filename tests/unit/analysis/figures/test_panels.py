@@ -76,7 +76,7 @@ SWEEPS: dict[str, Callable[[], pd.DataFrame]] = {
 
 def drawn(name: str, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Figure | None:
     """The figure, or None where it has a reason to draw nothing."""
-    monkeypatch.setattr("analysis.figures.draw.histories_of", lambda _, metrics, __: history(runs, metrics))
+    monkeypatch.setattr("analysis.figures.histories_of", lambda _, metrics, __: history(runs, metrics))
     with contextlib.suppress(NothingToShow):
         return figures.find(name).draw(runs, "")
     return None

@@ -12,7 +12,7 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.table.build import FinishedTable
+from analysis.table.layout import FinishedTable
 from analysis.table.provenance import write_table
 
 

@@ -17,8 +17,8 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.against_paper import FOLDER, against_paper, pairs
-from analysis.table.build import FinishedTable
 from analysis.table.cells import percent
+from analysis.table.layout import FinishedTable
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 PAPER = {"data.name": "image_folder", "data.path": "/data/ImageNet-100", "model.encoder": "resnet50", "epochs": 400}

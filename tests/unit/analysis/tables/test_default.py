@@ -17,7 +17,9 @@ from made_runs import as_search, made_runs
 from analysis import tables
 from analysis.__main__ import main
 from analysis.select.metrics import UnknownMetric
-from analysis.table.build import FinishedTable, TableSpec
+from analysis.table.build import TableSpec
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 from analysis.tables import default, trials
 
 TWO, SIX = {"optim.lr": [0.001, 0.01]}, {"method.lamb": [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]}
@@ -45,7 +47,7 @@ def texts(table: FinishedTable) -> dict[Any, list[str]]:
 
 
 def width(table: FinishedTable) -> int:
-    return max(map(len, (line for line in table.render().splitlines() if line.startswith("|"))))
+    return max(map(len, (line for line in render(table).splitlines() if line.startswith("|"))))
 
 
 def test_one_axis_gives_rows_and_the_metrics_that_fit_into_a_terminal() -> None:
@@ -58,7 +60,7 @@ def test_one_axis_gives_rows_and_the_metrics_that_fit_into_a_terminal() -> None:
         "train/loss, train/redundancy, test/knn_top1, test/projector_top1, test/linear_projector_top1, test/knn20_top1"
     )
     assert f"further metrics, by --metrics NAME,NAME: {further}" in table.about_runs
-    check_latex(table.render("latex"))
+    check_latex(render(table, "latex"))
 
 
 @pytest.mark.parametrize(

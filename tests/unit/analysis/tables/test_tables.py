@@ -13,9 +13,10 @@ from made_runs import made_runs
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.table.build import FinishedTable
 from analysis.table.cells import cell_of, percent
 from analysis.table.code_versions import code_note
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
 EXPORTS = "docs/results/store"
@@ -114,7 +115,7 @@ def test_methods_with_different_axes_stand_in_one_table_in_groups() -> None:
         ("dense", "VICReg"): (FULL, "-"),
         ("dense", "LeJEPA"): (FULL, "-"),
     }
-    check_latex(table.render("latex"))
+    check_latex(render(table, "latex"))
 
 
 def test_transfer_has_a_block_per_protocol_and_means_of_complete_rows() -> None:
