@@ -16,8 +16,8 @@ from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
 from analysis.store.uri import check_name, results_folder
 from analysis.table.provenance import write_table
-from analysis.table.render import FORMATS
-from analysis.tables import UnknownTable, describe_table, find_table, table_names
+from analysis.table.render import FORMATS, render
+from analysis.tables import UnknownTable, describe_table, experiment_of, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
        python -m analysis SWEEP [--trials] [--metrics NAME,NAME] [--scale S] [--format F] [--bare] [--output DIR]
@@ -29,8 +29,11 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         options = _options(sys.argv[1:] if words is None else words)
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
-    except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished) as error:
-        sys.stderr.write(f"error: {shown(str(error.args[0]).partition(chr(10))[0])}\n")
+    except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished, OSError) as error:
+        text = str(error).partition("\n")[0]
+        if isinstance(error, OSError):
+            text = f"{error.filename} cannot be used ({error.strerror}); name another folder with --output"
+        sys.stderr.write(f"error: {shown(text)}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2
     if options.name in _COMMANDS:
         _name_store(options)
@@ -84,7 +87,7 @@ def _table(options: argparse.Namespace) -> str:
             sys.stderr.write(f"{file}: edited since the launch of which this table shows the cells; see its --status\n")
     built = found.finish(runs)
     published, bare = options.against_paper, options.bare
-    text = built.render(options.format, bare=bare)
+    text = render(built, options.format, bare=bare)
     if published:
         text = against_paper(found.name, built, options.format, bare=bare)
     if found.sweeps:
@@ -107,14 +110,15 @@ def _name_store(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> str:
     from analysis.html_report import write_report  # matplotlib takes a second to import
 
-    return str(write_report("_".join(filter(None, [options.of[0], options.scale])), options.store, _folder(options)))
+    return str(write_report(options.of[0], options.store, _folder(options), scale=options.scale))
 
 
 def _export(options: argparse.Namespace) -> str:
     from analysis.store.export import sweeps_to_export, write_export
 
     where = options.output or below(os.environ.get("JEPA_STORAGE") or str(results_folder()), "exports")
-    sweeps = sweeps_to_export(options.of, options.scale, options.store)
+    sweeps = [experiment_of(name, options.store, options.scale) for name in options.of]
+    sweeps = sweeps or sweeps_to_export(options.scale, options.store)
     return "\n".join(file for sweep in sweeps for file in write_export(sweep, options.store, where))
 
 
@@ -122,12 +126,10 @@ def _figure(options: argparse.Namespace) -> str:
     from analysis import figures
 
     if not options.of:
-        drawings = [*map(figures.find, figures.names())]
-        rows = [(one.name, one.sweep or "--sweep SWEEP", one.description) for one in drawings]
-        return _aligned(rows)
-    sweep = "_".join(filter(None, [options.sweep, options.scale])) if options.sweep else ""
-    files = figures.write_figure(options.of[0], options.store, _folder(options), scale=options.scale, sweep=sweep)
-    return "\n".join(map(str, files))
+        drawings = map(figures.find, figures.names())
+        return _aligned([(one.name, one.sweep or "--sweep SWEEP", one.description) for one in drawings])
+    at = {"scale": options.scale, "sweep": options.sweep}
+    return "\n".join(map(str, figures.write_figure(options.of[0], options.store, _folder(options), **at)))
 
 
 def _folder(options: argparse.Namespace) -> Path:

@@ -18,7 +18,8 @@ from analysis.store.runs import NothingToShow, all_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
 from analysis.table.cells import states_of
-from analysis.table.render import to_html
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 from analysis.table.summary import progress_note
 
 _STYLE = """<style>
@@ -33,17 +34,18 @@ table.sweep td.l {white-space: normal; max-width: 60ch}
 _BADLY = ("failed", "interrupted", "diverged", "collapsed")
 
 
-def write_report(sweep: str, store: str | None, folder: Path) -> Path:
+def write_report(sweep: str, store: str | None, folder: Path, *, scale: str = "") -> Path:
     """Write folder/<sweep>.html; the same store gives the same bytes.
 
     Args:
-        sweep: an experiment of the store, scale included, or the name of a sweep at its only scale.
+        sweep: a sweep of the store, with or without its scale.
+        scale: by default the only one in the store.
 
     Raises:
         NothingToShow: no such store or sweep, or no run in it.
     """
     store = store or store_uri()
-    runs = all_runs(tables.experiment_of(sweep, store), store)
+    runs = all_runs(tables.experiment_of(sweep, store, scale), store)
     experiment = sweeps_in(store)[runs["sweep"].iloc[0]]
     sections = {
         "Sweep": _about(runs, experiment),
@@ -128,7 +130,8 @@ def _importance(runs: pd.DataFrame) -> str:
         return f"<p>{html.escape(lack)}</p>"
     shares = pd.DataFrame({goal.name: study.importance(runs, goal) for goal in goals_of(runs)})
     explained = "share of the goal's variance over the tried values that an axis explains, by itself or with others"
-    return to_html(shares.rename_axis("axis").round(2), notes=[f"fANOVA: {explained}; {study.caution(runs)}"])
+    note = f"fANOVA: {explained}; {study.caution(runs)}"
+    return render(FinishedTable(frame=shares.rename_axis("axis").round(2), about_numbers=[note]), "html")
 
 
 def _label_free(runs: pd.DataFrame) -> str:
@@ -150,4 +153,4 @@ def _failures(runs: pd.DataFrame) -> str:
         index=pd.Index(bad["run_name"].astype(str), name="cell"),
         dtype=object,
     )
-    return to_html(frame)
+    return render(FinishedTable(frame=frame), "html")

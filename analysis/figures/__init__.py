@@ -1,4 +1,4 @@
-"""One figure per file, found by looking into this folder; draw.py, points.py and style.py are shared.
+"""One figure per file, found by looking into this folder; points.py and style.py are shared.
 
 A figure file has a docstring whose first line describes it; SWEEP, its default sweep ("" for any); `lacks(runs)`, the
 reason why it has nothing to draw of these runs ("" where it has); and `draw(runs) -> Figure`, which leaves out panels
@@ -8,21 +8,54 @@ without numbers. One that needs learning curves has `curves(runs)`, their metric
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from analysis.figures.draw import Drawing, UnknownFigure
-from analysis.figures.style import as_bytes
+from analysis.figures.style import as_bytes, styled
 from analysis.runs import load_runs
-from analysis.store.runs import NothingToShow, store_uri
+from analysis.store.runs import NothingToShow, histories_of, store_uri
 from analysis.store.sources import file_name
-from analysis.tables import experiment_of
+from analysis.tables import UnknownTable, experiment_of
 
-SHARED = {"draw", "points", "style"}
+SHARED = {"points", "style"}
 FORMATS = ("pdf", "png")
+
+
+class UnknownFigure(UnknownTable):
+    """No such figure, or no sweep for a figure of any sweep; the message is one line with the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """One figure file."""
+
+    name: str
+    description: str
+    sweep: str
+    lacks: Callable[[pd.DataFrame], str]
+    curves: Callable[[pd.DataFrame], Sequence[str]] | None
+    make: Callable[..., Figure]
+
+    def draw(self, runs: pd.DataFrame, store: str) -> Figure:
+        """The figure of one sweep's runs in the common style; curves are read from the store.
+
+        Raises:
+            NothingToShow: the runs lack what it draws, or no panel has a number.
+        """
+        sweep, lack = runs["sweep"].iloc[0], self.lacks(runs)
+        if not lack:
+            curves = [histories_of(runs, self.curves(runs), store)] if self.curves else []
+            with styled():
+                figure = self.make(runs, *curves)
+            if figure.axes:
+                return figure
+            lack = "its numbers are missing"
+        raise NothingToShow(f"{self.name} has nothing to draw of {sweep}: {lack}")
 
 
 def names() -> list[str]:
@@ -65,10 +98,11 @@ def pictures(runs: pd.DataFrame, store: str, format: str, *, own: bool = False) 
 
 
 def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "", sweep: str = "") -> list[Path]:
-    """Draw a figure from the store, or an export of it, into folder/<name>[-<sweep>].pdf and .png.
+    """Draw a figure from the store, or an export of it, into folder/<name>-<sweep>.pdf and .png.
 
     Args:
-        sweep: an experiment of the store, scale included, in place of the figure's own sweep.
+        scale: by default the only one in the store.
+        sweep: a sweep of the store, with or without its scale, in place of the figure's own.
 
     Raises:
         UnknownFigure: see there; UnknownTable: the store has several scales, and none is named.
@@ -77,9 +111,9 @@ def write_figure(name: str, store: str | None, folder: Path, *, scale: str = "",
     drawing, store = find(name), store or store_uri()
     if not (sweep or drawing.sweep):
         raise UnknownFigure(f"{name} draws any sweep; say which with --sweep")
-    experiment = sweep or experiment_of(drawing.sweep, store, scale)
+    experiment = experiment_of(sweep or drawing.sweep, store, scale)
     figure = drawing.draw(load_runs(experiment, store), store)
-    stem = file_name("-".join(filter(None, [name, experiment if experiment != name else ""])))
+    stem = file_name(f"{name}-{experiment}")
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{stem}.{format}" for format in FORMATS]
     for file in files:

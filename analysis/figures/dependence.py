@@ -1,7 +1,5 @@
 """Rectified LpJEPA Fig. 4: entropy against sparsity, dependence between dimensions, and sparsity by method."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -28,12 +26,11 @@ def draw(runs: pd.DataFrame) -> Figure:
     keys = ["method", *(axis for axis in varied(runs) if axis not in (DATA, "method"))]
     table = over_seeds(runs, [NONZERO, ENTROPY, HSIC], [*keys, DATA])
     table["label"] = [label_of(row, keys) for _, row in table.iterrows()]
-    kinds: dict[Callable[[Axes, pd.DataFrame], None], list[str]]
-    kinds = {_plane: [NONZERO, ENTROPY], _dependence: [HSIC], _sparsity: [NONZERO]}
-    shown = {draw_panel: found for draw_panel, names in kinds.items() if len(found := table.dropna(subset=names))}
+    kinds = ((_plane, [NONZERO, ENTROPY]), (_dependence, [HSIC]), (_sparsity, [NONZERO]))
+    shown = [(draw_panel, found) for draw_panel, names in kinds if len(found := table.dropna(subset=names))]
     height = max(3.4, 0.22 * table["label"].nunique() + 1.2)
     figure, places = panels(1, len(shown), width=4.4, height=height)
-    for axes, (draw_panel, found) in zip(places, shown.items(), strict=True):
+    for axes, (draw_panel, found) in zip(places, shown, strict=True):
         draw_panel(axes, found)
     figure.suptitle(f"mean ± std, {seed_range(table, NONZERO, HSIC)}", fontsize=9)
     return figure

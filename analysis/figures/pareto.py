@@ -29,9 +29,8 @@ def draw(runs: pd.DataFrame) -> Figure:
     legend(planes[0])
     trials = np.arange(1, len(front.volumes) + 1)
     growth.step(trials, front.volumes, where="post", color=series(1)[0]["color"])
-    growth.set(
-        xlabel="finished trials", ylabel="hypervolume", ylim=(0, None), title="reference: the worst of each goal"
-    )
+    growth.set(xlabel="finished trials", ylabel="hypervolume", ylim=(0, None))
+    growth.set_title("reference: the worst of each goal")
     growth.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -44,14 +43,8 @@ def _plane(axes: Axes, front: Front, goals: list[Goal], number: int) -> None:
         axes.plot(x[~inside], y[~inside], "o", color="0.7", markersize=4, label="dominated")
     if len(goals) == 2:
         order = np.flatnonzero(inside)[np.argsort(x[inside], kind="stable")]
-        axes.step(
-            x[order],
-            y[order],
-            where="pre" if goals[number].direction == "max" else "post",
-            color=color,
-            linewidth=1,
-            zorder=1,
-        )
+        side = "pre" if goals[number].direction == "max" else "post"
+        axes.step(x[order], y[order], where=side, color=color, linewidth=1, zorder=1)
     axes.plot(x[inside], y[inside], "s", color=color, label=f"Pareto set ({inside.sum()})")
     if front.knee is not None:
         name = printable(f"knee: {front.runs['run_name'].iloc[front.knee]}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.select.current import CellRun, are_current, canonical, json_tag, recorded_grids
+from analysis.select.current import canonical, json_tag
 from analysis.select.objectives import goals_of
 from analysis.store.cell_list import recorded_cells
 
@@ -76,7 +76,7 @@ def choices(runs: pd.DataFrame) -> list[Choice]:
 
 
 def current(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells, without references, that the sweep asks for: see analysis.select.current.
+    """The cells, without references, that the sweep asks for.
 
     A sweep whose base was edited has new cells beside the old ones; a table of both would compare different trainings.
     """
@@ -135,7 +135,7 @@ def tags_of(runs: pd.DataFrame) -> dict[str, str]:
 
 def grids_of(runs: pd.DataFrame) -> list[dict[str, list[Any]]]:
     """Every grid with values for each axis of any; one empty grid where the sweep has none."""
-    return recorded_grids(tags_of(runs))
+    return json_tag(tags_of(runs), "sweep.grid") or [{}]
 
 
 def seeds_of(runs: pd.DataFrame) -> list[int]:
@@ -164,8 +164,20 @@ def mark_truncated(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _are_current(runs: pd.DataFrame) -> pd.Series:
-    names = [*dict.fromkeys(["seed", *(key for grid in grids_of(runs) for key in grid)])]
-    of_base = runs["base"] == present_base(runs)
-    values = (dict(zip(names, place, strict=True)) for place in places_of(runs, names))
-    cells = map(CellRun, column(runs, "cell_key"), runs["role"], of_base, values)
-    return pd.Series(are_current(tags_of(runs), cells), index=runs.index, dtype=bool)
+    """True for each run whose cell or reference the sweep asks for.
+
+    The recorded list of cells decides. In a store or an export without that list: for references their own list, for
+    cells base, grid and seeds.
+    """
+    tags, keys = tags_of(runs), column(runs, "cell_key")
+    requested, references = recorded_cells(tags), json_tag(tags, "sweep.references")
+    if requested is not None:
+        return keys.isin(requested)
+    grids = [({"seed": seeds_of(runs)} if seeds_of(runs) else {}) | grid for grid in grids_of(runs)]
+    places = {key: column(runs, key).map(canonical) for grid in grids for key in grid}
+    in_grid = pd.Series(False, index=runs.index)
+    for grid in grids:
+        inside = [places[key].isin([*map(canonical, values)]) for key, values in grid.items()]
+        in_grid |= np.logical_and.reduce([runs["base"] == present_base(runs), *inside])
+    is_reference = (runs["role"] == "reference") & (True if references is None else keys.isin(references))
+    return is_reference | ((runs["role"] == "cell") & in_grid)

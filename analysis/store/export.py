@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from importlib.metadata import version
 
 from analysis.store.folders import below, opened_folder
@@ -12,14 +11,12 @@ from analysis.store.sources import ABOUT, POINTS, RUNS, file_name, open_source, 
 _OF_SWEEP = "sweep."  # columns with one value, which would be most of a CSV's bytes
 
 
-def sweeps_to_export(names: Sequence[str], scale: str, store: str) -> list[str]:
-    """The sweeps of these names, or all that have runs if none is named; at a scale, if one is given.
+def sweeps_to_export(scale: str, store: str) -> list[str]:
+    """The sweeps that have runs; at a scale, if one is given.
 
     Raises:
         NothingToShow: no such store, or no sweep with runs in it.
     """
-    if names:
-        return ["_".join(filter(None, [name, scale])) for name in names]
     source = open_source(store)
     scales = {name: it.tags.get("sweep.scale", "") for name, it in sweeps_in(source).items() if has_runs(it, source)}
     found = sorted(name for name, of in scales.items() if scale in ("", of))
@@ -56,7 +53,7 @@ def write_export(sweep: str, store: str, where: str) -> list[str]:
         "store": shown(store),
         "runs": len(runs),
         "points": len(history),
-        "notes": runs.attrs["notes"],
+        "notes": runs.attrs.get("notes", []),
         "tags": experiment.tags,
         "versions": {name: version(name) for name in ("mlflow", "pandas", "pyarrow")},
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},

@@ -9,48 +9,13 @@ from analysis.store.runs import all_runs, store_uri
 from analysis.store.sources import RunSource, open_source
 from analysis.store.uri import OneLineError
 from analysis.table.code_versions import code_note
-from analysis.table.render import render
+from analysis.table.layout import FinishedTable
 from analysis.table.significance import embolden, seed_count_note
 from analysis.table.summary import progress_note
 
 
 class UnknownTable(OneLineError, ValueError):
     """No such table, sweep or scale, or several scales; or a wrong table file. The message is one line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedTable:
-    """A table with its title and notes, before any format; `runs` are all that were read.
-
-    Args:
-        label: stem of its files, and its label in LaTeX.
-        about_numbers: notes that explain the numbers: choices, seeds, bold.
-        about_runs: bookkeeping: commands, code versions, runs left out, progress.
-    """
-
-    title: str
-    label: str
-    frame: pd.DataFrame
-    about_numbers: list[str]
-    about_runs: list[str]
-    runs: pd.DataFrame
-
-    @property
-    def notes(self) -> list[str]:
-        """All lines below the table."""
-        return [*self.about_numbers, *self.about_runs]
-
-    def render(self, format: str = "md", *, bare: bool = False) -> str:
-        """Text in md, latex (bare: without its float), html or csv."""
-        return render(
-            self.frame,
-            format,
-            title=self.title,
-            notes=self.about_numbers,
-            bookkeeping=self.about_runs,
-            label=self.label,
-            bare=bare,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

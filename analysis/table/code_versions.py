@@ -25,7 +25,8 @@ def code_note(frame: pd.DataFrame, runs: pd.DataFrame) -> str:
     behind = runs[runs["run_id"].isin(ids)]
     if column(behind, "code_version").isna().all():
         return _commits_note(behind)
-    launches = sorted((json.loads(text) for text in column(runs, "sweep.code").dropna().unique()), key=_time)
+    launches = [json.loads(text) for text in column(runs, "sweep.code").dropna().unique()]
+    launches.sort(key=lambda launch: int(launch["at"]))
     present = {own: version for launch in launches for own, version in launch["versions"].items()}
     old = [run for run in records_of(behind) if _is_outdated(run, present)]
     if not old:
@@ -50,10 +51,6 @@ def _is_outdated(run: Mapping[str, Any], present: Mapping[str, str]) -> bool:
     version, own, by = version_of_row(run), run.get("code_modules"), run.get("evaluated_version")
     wanted = present.get(own, version) if isinstance(own, str) else ""
     return version != wanted or (isinstance(by, str) and by != wanted)
-
-
-def _time(launch: Mapping[str, Any]) -> int:
-    return int(launch["at"])
 
 
 def _label(run: Mapping[str, Any]) -> str:

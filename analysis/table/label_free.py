@@ -19,6 +19,7 @@ import pandas as pd
 
 from analysis.select.selection import axes, column, current, numbers
 from analysis.table.cells import short, states_of
+from analysis.table.layout import FinishedTable
 from analysis.table.render import render
 
 LAMB, LOSS, PROBE = "method.lamb", "train/loss", "val/probe_top1"
@@ -134,7 +135,7 @@ def report(groups: Sequence[Group], format: str = "md") -> str:
     index = pd.MultiIndex.from_tuples(labels, names=["runs", "alpha"])
     frame = pd.DataFrame(rows, index=index, columns=_COLUMNS, dtype=object)
     note = _NOTE.format(metric=groups[0].metric if groups else "test accuracy")
-    return render(frame, format, title="Selection without labels", notes=[note])
+    return render(FinishedTable(frame=frame, title="Selection without labels", about_numbers=[note]), format)
 
 
 def _group(name: str, metric: str, points: pd.DataFrame) -> Group:

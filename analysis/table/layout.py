@@ -1,14 +1,38 @@
-"""Texts of a table, arranged in header levels, row labels and cells: the common input of Markdown, LaTeX and HTML."""
+"""Finished tables, and their texts in header levels, row labels and cells: the input of Markdown, LaTeX and HTML."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.table.cells import TableCell, levels, with_remark
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTable:
+    """A table with its title and notes, before any format.
+
+    Args:
+        label: stem of its files, and its label in LaTeX.
+        about_numbers: notes that explain the numbers: choices, seeds, bold.
+        about_runs: bookkeeping: commands, code versions, runs left out, progress.
+        runs: all that were read.
+    """
+
+    frame: pd.DataFrame
+    title: str = ""
+    label: str = ""
+    about_numbers: Sequence[str] = ()
+    about_runs: Sequence[str] = ()
+    runs: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def notes(self) -> list[str]:
+        """All lines below the table."""
+        return [*self.about_numbers, *self.about_runs]
 
 
 class CellText(NamedTuple):

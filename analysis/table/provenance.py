@@ -10,9 +10,10 @@ import pandas as pd
 from analysis.select.selection import records_of
 from analysis.store.sources import file_name, shown
 from analysis.store.uri import parse_store
-from analysis.table.build import FinishedTable
 from analysis.table.cells import levels
 from analysis.table.code_versions import version_of_row
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 from analysis.table.significance import cells_of
 
 _ENDINGS = {"md": "md", "tex": "latex", "html": "html", "csv": "csv"}  # of a file -> format
@@ -21,7 +22,7 @@ _ENDINGS = {"md": "md", "tex": "latex", "html": "html", "csv": "csv"}  # of a fi
 def write_table(built: FinishedTable, folder: Path, *, store: str, bare: bool = False) -> list[Path]:
     """Write folder/label.{md,tex,html,csv} and label.provenance.json. The same runs give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {ending: built.render(format, bare=bare) for ending, format in _ENDINGS.items()}
+    texts = {ending: render(built, format, bare=bare) for ending, format in _ENDINGS.items()}
     texts["provenance.json"] = json.dumps(provenance(built, store), indent=1, sort_keys=True, allow_nan=False)
     files = [folder / f"{file_name(built.label)}.{ending}" for ending in texts]
     for file, text in zip(files, texts.values(), strict=True):

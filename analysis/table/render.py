@@ -5,14 +5,13 @@ no notes, and names column levels in a row of their own; its to_markdown needs a
 """
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.table.cells import TableCell, levels
 from analysis.table.latex import to_latex
-from analysis.table.layout import layout_of
+from analysis.table.layout import FinishedTable, layout_of
 
 FORMATS = ("md", "latex", "html", "csv")
 _STYLE = """<style>
@@ -27,58 +26,44 @@ p.sweep {font: 12px sans-serif; margin: 4px 0; max-width: 110ch}
 </style>"""
 
 
-def render(
-    frame: pd.DataFrame,
-    format: str,
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-    bookkeeping: Sequence[str] = (),
-    label: str = "",
-    bare: bool = False,
-) -> str:
-    """A frame in one of FORMATS; CSV has neither title nor notes.
+def render(table: FinishedTable, format: str = "md", *, bare: bool = False) -> str:
+    """A table in one of FORMATS; CSV has neither title nor notes.
 
     Args:
-        notes: lines about the numbers; bookkeeping: lines about runs, code and commands, in LaTeX comments.
-        label, bare: of LaTeX, see to_latex.
+        bare: LaTeX without its float, see to_latex.
     """
     if format == "csv":
-        return to_csv(frame)
+        return _to_csv(table.frame)
     if format == "latex":
-        return to_latex(frame, title=title, notes=notes, bookkeeping=bookkeeping, label=label, bare=bare)
-    return (to_html if format == "html" else to_markdown)(frame, title=title, notes=[*notes, *bookkeeping])
+        return to_latex(table, bare=bare)
+    return (_to_html if format == "html" else _to_markdown)(table)
 
 
-def to_markdown(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
+def _to_markdown(table: FinishedTable) -> str:
     """A pipe table that lines up in a terminal; header levels are joined, and "p \\ mu" names rows and columns."""
-    layout = layout_of(frame)
-    names = [*filter(None, frame.columns.names)]
-    first = 1 if frame.columns.nlevels == 1 and names else 0  # the level's name is in the corner
+    layout, columns = layout_of(table.frame), table.frame.columns
+    names = [*filter(None, columns.names)]
+    first = 1 if columns.nlevels == 1 and names else 0  # the level's name is in the corner
     headers = [(" / " if len(names) > 1 else " ").join(header[first:]) for header in layout.headers]
     corner = " \\ ".join(filter(None, [layout.stub[-1], " / ".join(map(str, names))]))
-    table = [[*layout.stub[:-1], corner, *headers]]
+    rows = [[*layout.stub[:-1], corner, *headers]]
     for labels, cells in zip(layout.labels, layout.cells, strict=True):
-        table.append([*labels, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
-    rows = [[text.replace("|", "\\|") for text in row] for row in table]
-    columns = [
-        (side, max(3, *map(len, texts))) for side, texts in zip(layout.align, zip(*rows, strict=True), strict=True)
-    ]
-    rule = "|".join(f":{'-' * (width + 1)}" if side == "l" else f"{'-' * (width + 1)}:" for side, width in columns)
-    lines = [
-        " | ".join(
-            f"{text:{'<' if side == 'l' else '>'}{width}}" for text, (side, width) in zip(row, columns, strict=True)
-        )
-        for row in rows
-    ]
-    text = "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
-    return "\n\n".join(filter(None, [title and f"**{title}**", text, *notes]))
+        rows.append([*labels, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
+    rows = [[text.replace("|", "\\|") for text in row] for row in rows]
+    padded, rule = [], ""
+    for side, texts in zip(layout.align, zip(*rows, strict=True), strict=True):
+        width = max(3, *map(len, texts))
+        padded.append([text.ljust(width) if side == "l" else text.rjust(width) for text in texts])
+        rule += f":{'-' * (width + 1)}|" if side == "l" else f"{'-' * (width + 1)}:|"
+    first_line, *lines = [f"| {' | '.join(row)} |" for row in zip(*padded, strict=True)]
+    text = "\n".join([first_line, f"|{rule}", *lines])
+    return "\n\n".join(filter(None, [table.title and f"**{table.title}**", text, *table.notes]))
 
 
-def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) -> str:
+def _to_html(table: FinishedTable) -> str:
     """A fragment with its style, in ASCII: right in a notebook and as a file of any encoding."""
-    layout = layout_of(frame)
-    lines = [_STYLE, '<table class="sweep">', *([_tag("caption", title)] if title else []), "<thead>"]
+    layout, caption = layout_of(table.frame), [_tag("caption", table.title)] if table.title else []
+    lines = [_STYLE, '<table class="sweep">', *caption, "<thead>"]
     for stub, spans in layout.upper():
         names = [_tag("th", name, "l") for name in stub]
         lines.append("".join(["<tr>", *names, *(_tag("th", text, "span", span) for text, span in spans), "</tr>"]))
@@ -89,11 +74,11 @@ def to_html(frame: pd.DataFrame, *, title: str = "", notes: Sequence[str] = ()) 
         texts = [_tag("th", label, "l") for label in labels]
         texts += [_tag("td", cell.text, side, bold=cell.bold) for cell, side in zip(cells, sides, strict=True)]
         lines.append("".join(['<tr class="block">' if number in layout.blocks else "<tr>", *texts, "</tr>"]))
-    lines += ["</tbody>", "</table>", *(_tag("p", note, "sweep") for note in notes)]
+    lines += ["</tbody>", "</table>", *(_tag("p", note, "sweep") for note in table.notes)]
     return "\n".join(lines).encode("ascii", "xmlcharrefreplace").decode()
 
 
-def to_csv(frame: pd.DataFrame) -> str:
+def _to_csv(frame: pd.DataFrame) -> str:
     """Tidy, in full precision: a grid has one line per cell (mean, std, n, status, runs), a list one line per row.
 
     Missing numbers are empty.

@@ -21,8 +21,10 @@ import pandas as pd
 
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 from analysis.store.sources import RunSource, open_source
-from analysis.table.build import FinishedTable, TableSpec
+from analysis.table.build import TableSpec
 from analysis.table.build import UnknownTable as UnknownTable
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 
 DEFAULT, TRIALS = "default", "trials"  # tables of any sweep, not of one
 
@@ -136,7 +138,7 @@ def table(
     with suppress(NothingToShow):  # which load raises again
         source = open_source(source)  # once, for both
     found = find_table(name, source, scale, trials=trials, metrics=metrics)
-    return found.finish(found.load(source)).render(format)
+    return render(found.finish(found.load(source)), format)
 
 
 def experiment_of(sweep: str, store: str | RunSource, scale: str = "") -> str:

@@ -16,7 +16,8 @@ from made_frames import example, leveled
 
 from analysis.against_paper import NothingPublished, against_paper
 from analysis.store.runs import NothingToShow
-from analysis.table.latex import to_latex
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 from analysis.tables import find_table, table_names
 
 EXPORTS = "docs/results/store"
@@ -34,8 +35,9 @@ def tables(papers: str, store: str) -> Iterator[tuple[str, str]]:
     wide = pd.DataFrame([["0.123 ± 0.004"] * 14] * 3, columns=[f"test/m{k}_top1" for k in range(14)])
     odd = pd.DataFrame([["x"] * 2] * len(LABELS), index=LABELS, columns=["a", "b"])
     for name, frame in {"example": example(), "leveled": leveled(), "wide": wide, "odd": odd}.items():
+        table = FinishedTable(frame=frame, title="; ".join(LABELS), about_numbers=LABELS, label=name)
         for bare in (False, True):
-            yield name, to_latex(frame, title="; ".join(LABELS), notes=LABELS, label=name, bare=bare)
+            yield name, render(table, "latex", bare=bare)
     places = [(name, papers, "") for name in table_names()] + [(name, store, "") for name in DEMO]
     places += [(name, EXPORTS, scale) for name in table_names() for scale in ("mini", "small")]
     for name, where, scale in places:
@@ -45,7 +47,7 @@ def tables(papers: str, store: str) -> Iterator[tuple[str, str]]:
         except NothingToShow:
             continue
         for bare in (False, True):
-            yield found.label, built.render("latex", bare=bare)
+            yield found.label, render(built, "latex", bare=bare)
             try:
                 yield found.label, against_paper(name, built, "latex", bare=bare)
             except NothingPublished:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
@@ -246,10 +247,19 @@ def _check_goals(sweep: Sweep) -> None:
 
 
 def _plain_domain(domain: BaseDistribution) -> BaseDistribution:
-    """The domain with Python's own values; Optuna converts bounds, but not choices."""
-    if not isinstance(domain, CategoricalDistribution):
-        return domain
-    return CategoricalDistribution([plain(choice) for choice in domain.choices])
+    """The domain with Python's own values. Optuna converts bounds, of float32(0.1) to 0.10000000149011612."""
+    if isinstance(domain, CategoricalDistribution):
+        return CategoricalDistribution([plain(choice) for choice in domain.choices])
+    if isinstance(domain, FloatDistribution):
+        step = None if domain.step is None else _plain_bound(domain.step)
+        return FloatDistribution(_plain_bound(domain.low), _plain_bound(domain.high), log=domain.log, step=step)
+    return domain
+
+
+def _plain_bound(value: float) -> float:
+    """The number of at most six digits of which the value is the float32, else the value."""
+    short = float(f"{value:.6g}")
+    return short if float(np.float32(short)) == value else value
 
 
 def _ends(domain: Any) -> list[Any]:

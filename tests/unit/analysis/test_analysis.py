@@ -15,7 +15,7 @@ from made_runs import as_search, made_runs
 
 from analysis import tables
 from analysis.__main__ import main
-from analysis.runs import load_runs, store_uri
+from analysis.runs import store_uri
 from analysis.select.objectives import goals_of
 from analysis.store.frames import typed
 from analysis.table.cells import Quantity
@@ -60,14 +60,6 @@ def test_a_grid_has_numbers_for_finished_cells_and_states_for_the_others(store: 
         "demo_rectified_lpjepa: 3 finished, 1 diverged (loss is nan at step 7), 1 running, 1 missing, "
         "1 outside the present grid left out, 1 of another configuration left out (they differ in epochs)"
     )
-
-
-def test_seeds_give_mean_std_and_n(store: str) -> None:
-    table = tables.find_table("demo_rectified_lpjepa").build(load_runs("seeds", store))
-    both, half = table.loc["encoder top-1 (%) ↑", 0.0]
-    assert both.mean == pytest.approx(92.0)
-    assert both.std == pytest.approx(2 * math.sqrt(2))  # deviations -2 and 2: sqrt((4 + 4) / (2 - 1))
-    assert texts([both, half]) == ["92.0 ± 2.8 (n=2)", "80.0 (n=1, 1 diverged)"]
 
 
 def test_a_ranking_has_ties_then_unfinished_trials_then_references(store: str) -> None:
@@ -153,14 +145,21 @@ def test_an_unknown_or_empty_table_is_an_error_of_one_line(store: str, capsys: p
     assert re.match(r"error: sweep planned has no runs in sqlite:[^\n]+\n$", capsys.readouterr().err)
 
 
-def test_a_missing_store_is_not_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    uri = f"sqlite:///{tmp_path}/none.db"
-    assert main(["demo_lejepa", "--store", uri]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "python sweeps/demo_lejepa.py creates one" in line
-    assert main(["--store", uri]) == 0  # the list needs no store
-    assert "no runs" in capsys.readouterr().out
-    assert [*tmp_path.iterdir()] == []
+@pytest.mark.parametrize("words", [["figure", "curves", "--sweep"], ["export"]])
+def test_a_sweep_is_found_without_its_only_scale(
+    words: list[str], papers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "searched", "--store", papers, "--output", str(tmp_path)]) == 0
+    assert "searched_mini" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    papers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["lejepa_samples", "--store", papers, "--output", str(tmp_path / "file/tables")]) == 2
+    line = f"error: {tmp_path}/file/tables cannot be used (Not a directory); name another folder with --output"
+    assert capsys.readouterr().err.splitlines()[-1] == line
 
 
 def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

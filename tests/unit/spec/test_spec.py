@@ -63,7 +63,7 @@ def test_numpy_and_pandas_values_give_the_same_sweep_keys_and_labels():
                 {"method.p": pd.Series([0.25, 0.5], dtype="float32"), "optim.name": pd.Series(["lars"])},
             ]
         ),
-        space={"global_batch": choices, "optim.lr": FloatDistribution(*np.logspace(-3, -1, 2))},
+        space={"global_batch": choices, "optim.lr": FloatDistribution(*np.logspace(-3, -1, 2, dtype=np.float32))},
         trials=np.int32(2),
         seeds=np.arange(2),
         references=({np.str_("epochs"): np.array(0)},),

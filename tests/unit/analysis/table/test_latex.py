@@ -9,15 +9,18 @@ import pandas as pd
 import pytest
 from latex import check_latex
 from made_frames import example, leveled
-from made_runs import made_runs
 
-from analysis import tables
 from analysis.__main__ import main
-from analysis.table.latex import to_latex
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 
 TITLE = "a_b {50 %} ~^\\ <&> # $"
 NOTES = ["100 % of 3 & more", "_"]
 EXPORTS = "docs/results/store"
+
+
+def latex(frame: pd.DataFrame, *, bare: bool = False, **about: Any) -> str:
+    return render(FinishedTable(frame=frame, **about), "latex", bare=bare)
 
 
 def body(text: str) -> list[str]:
@@ -28,11 +31,11 @@ def body(text: str) -> list[str]:
 def typeset(label: str) -> str:
     """A row label in LaTeX."""
     frame = pd.DataFrame([["x"]], index=[label], columns=["y"])
-    return body(to_latex(frame))[-1].removesuffix(r" & x \\")
+    return body(latex(frame))[-1].removesuffix(r" & x \\")
 
 
 def test_a_float_has_caption_label_and_notes_and_bookkeeping_follows_as_comments() -> None:
-    text = to_latex(example(), title="100 %", notes=["N"], bookkeeping=["2 running\nof 4"], label="a b_c-mini")
+    text = latex(example(), title="100 %", about_numbers=["N"], about_runs=["2 running\nof 4"], label="a b_c-mini")
     assert text.splitlines()[:6] == [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
@@ -53,7 +56,7 @@ def test_a_float_has_caption_label_and_notes_and_bookkeeping_follows_as_comments
 
 
 def test_a_bare_table_is_the_tabular_with_everything_else_in_comments() -> None:
-    lines = to_latex(example(), title="100 %", notes=["N"], bookkeeping=["B"], label="x", bare=True).splitlines()
+    lines = latex(example(), title="100 %", about_numbers=["N"], about_runs=["B"], label="x", bare=True).splitlines()
     code = [line for line in lines if not line.startswith("% ")]
     assert (code[0], code[-1]) == ("\\begin{tabular}{lrrr}", "\\end{tabular}")
     comments = ["needs \\usepackage{booktabs}", "100 %", "a: n=2", "b: diverged", "c: n=1, 1 running", "N", "B"]
@@ -61,7 +64,7 @@ def test_a_bare_table_is_the_tabular_with_everything_else_in_comments() -> None:
 
 
 def test_outer_headers_span_remarks_are_marks_and_the_best_is_bold() -> None:
-    assert body(to_latex(example())) == [
+    assert body(latex(example())) == [
         " & \\multicolumn{2}{c}{1024} & \\multicolumn{1}{c}{4096} \\\\",
         "\\cmidrule(lr){2-3} \\cmidrule(lr){4-4}",
         "proj & a\\_b & 50 \\% & a\\_b \\\\",
@@ -72,7 +75,7 @@ def test_outer_headers_span_remarks_are_marks_and_the_best_is_bold() -> None:
 
 
 def test_levels_have_a_rule_between_blocks() -> None:
-    lines = body(to_latex(leveled()))
+    lines = body(latex(leveled()))
     assert lines[0] == " & num\\_slices & \\multicolumn{2}{c}{1024} & \\multicolumn{2}{c}{4096} \\\\"
     assert lines[2] == "group & row \\textbackslash{} embed\\_dim & 512 & 2048 & 512 & 2048 \\\\"
     assert lines[4].startswith("ours & $\\mathrm{RGN}_{1.0}(-3, \\sigma_{\\mathrm{GN}})$ & 1.00 & ")
@@ -95,7 +98,6 @@ def test_levels_have_a_rule_between_blocks() -> None:
         ("-2.5e+03", r"$-2.5 \times 10^{3}$"),
         ("7351e24", "7351e24"),  # a commit
         ("2026-01-02 vit-8", "2026-01-02 vit-8"),
-        ("--seed 3", "-{}-seed 3"),
         ("two\n\nlines", "two lines"),
         ("0.5†", r"0.5$\dagger$"),
     ],
@@ -107,26 +109,19 @@ def test_symbols_signs_and_special_characters(label: str, expected: str) -> None
 @pytest.mark.parametrize("frame", [example(), leveled()])
 @pytest.mark.parametrize("bare", [False, True])
 def test_latex_is_balanced_and_every_row_has_all_columns(frame: pd.DataFrame, bare: bool) -> None:
-    check_latex(to_latex(frame, title=TITLE, notes=NOTES, bookkeeping=NOTES, label=TITLE, bare=bare))
+    check_latex(latex(frame, title=TITLE, about_numbers=NOTES, about_runs=NOTES, label=TITLE, bare=bare))
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "hint"),
+    ("columns", "second"),
     [
-        (3, 3, ""),
-        (3, 14, "% about 7.2 in wide, the text of article has 4.8 in, of NeurIPS 5.5 in: print fewer metrics"),
-        (60, 3, "% about 61 lines, a page has 45: print fewer rows"),
+        (3, "\\begin{table}"),
+        (14, "% about 7.2 in wide, the text of article has 4.8 in, of NeurIPS 5.5 in: print fewer metrics"),
     ],
 )
-def test_a_table_that_exceeds_a_page_has_a_hint(rows: int, columns: int, hint: str) -> None:
-    frame = pd.DataFrame([["0.123"] * columns] * rows, columns=[f"m{k}" for k in range(columns)])
-    second = to_latex(frame).splitlines()[1]
-    assert second.startswith(hint or "\\begin{table}")
-
-
-def test_characters_that_pdflatex_lacks_are_named() -> None:
-    frame = pd.DataFrame([["Ł é"]], index=["日本"], columns=["y"])
-    assert to_latex(frame).splitlines()[1] == "% needs LuaLaTeX or XeLaTeX, with a font for 日本"
+def test_a_table_that_is_wider_than_a_page_has_a_hint(columns: int, second: str) -> None:
+    frame = pd.DataFrame([["0.123"] * columns] * 3, columns=[f"m{k}" for k in range(columns)])
+    assert latex(frame).splitlines()[1].startswith(second)
 
 
 def test_the_command_line_prints_bare_tables(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,12 +138,3 @@ def test_the_command_line_prints_bare_tables(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="2"):
         main([*words, "--bare"])
     assert "--bare is for LaTeX; add --format latex" in capsys.readouterr().err
-
-
-def test_a_command_is_a_comment() -> None:
-    def measure(_: dict[str, Any]) -> dict[str, Any]:
-        return {"test/linear_top1": 0.5, "val/probe_top1": 0.5}
-
-    runs = made_runs({"model.encoder": ["a", "b"]}, measure)
-    text = tables.find_table("lejepa_transfer", "sqlite:////nowhere/mlflow.db").finish(runs).render("latex")
-    assert "\n% no other data set was judged yet: the sweep's file with --evaluate" in text

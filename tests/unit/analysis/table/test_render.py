@@ -5,7 +5,8 @@ Run: python -m pytest tests/unit/analysis/table/test_render.py
 
 from made_frames import example, leveled
 
-from analysis.table.render import to_html, to_markdown
+from analysis.table.layout import FinishedTable
+from analysis.table.render import render
 
 
 def columns_of(markdown_row: str) -> list[str]:
@@ -13,7 +14,7 @@ def columns_of(markdown_row: str) -> list[str]:
 
 
 def test_markdown_is_aligned_joins_header_levels_and_escapes_pipes() -> None:
-    lines = to_markdown(example(), title="T", notes=["M", "N"]).splitlines()
+    lines = render(FinishedTable(frame=example(), title="T", about_numbers=["M"], about_runs=["N"])).splitlines()
     assert (lines[0], lines[-3], lines[-1]) == ("**T**", "M", "N")
     rows = lines[2:6]
     assert len({len(row) for row in rows}) == 1
@@ -22,12 +23,12 @@ def test_markdown_is_aligned_joins_header_levels_and_escapes_pipes() -> None:
     assert "| x\\|y " in rows[2]
     assert "| **0.62 ± 0.18 (n=2)** |" in rows[2]  # 0.625 to the even digit
     levels = ["1024 / 512", "1024 / 2048", "4096 / 512", "4096 / 2048"]
-    header = to_markdown(leveled()).splitlines()[0]
+    header = render(FinishedTable(frame=leveled())).splitlines()[0]
     assert columns_of(header) == ["group", "row \\ num_slices / embed_dim", *levels]
 
 
 def test_html_is_ascii_and_escaped() -> None:
-    text = to_html(example(), notes=["<3"])
+    text = render(FinishedTable(frame=example(), about_numbers=["<3"]), "html")
     assert text.isascii()
     assert '<th colspan="2" class="span">1024</th>' in text
     assert "<td><b>0.62 &#177; 0.18 (n=2)</b></td>" in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.table.cells import Quantity, TableCell
-from analysis.table.render import layout_of
+from analysis.table.layout import layout_of
 from analysis.table.significance import embolden, holm, paired_p, seed_count_note
 
 UP = Quantity(label="top-1", metric="test/x", direction="max")
