@@ -38,7 +38,8 @@ FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 VARIANTS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
     "17 slices": RectifiedLpJEPA(num_slices=17),  # shared unequally
     "one slice": RectifiedLpJEPA(num_slices=1),  # none on one rank
-    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="singular"),
+    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="svd"),
+    "singular slices, bottom half": RectifiedLpJEPA(num_slices=7, slice_kind="svd_bottom_half"),
 }
 
 
@@ -132,7 +133,7 @@ def _exchanges() -> Any:
         "any": [collectives.any_rank(collectives.is_main()), collectives.any_rank(False)],
         "text": [*collectives.broadcast_text(f"rank {rank} \N{SNOWMAN}").encode()],
         "no text": [*collectives.broadcast_text("").encode()],
-        "slices": singular_slices(draw("singular", 6, 4), 5, 0),
+        "slices": singular_slices(draw("singular", 2, 6, 4), 5, 0),
     }
 
 

@@ -121,7 +121,8 @@ def _grid(runs: pd.DataFrame, design: _Design) -> tuple[pd.DataFrame, list[Quant
         frame.attrs["title"] = shown[0].label + (" (%)" if shown[0].factor == 100 else "")
     count = len(references(runs))
     if count:
-        plain = [replace(one, direction="") for one in shown]  # bold numbers are the best of the grid
+        in_note = design.quantities[: BLOCKS[0]] if columns else shown  # an untrained encoder has no online probe
+        plain = [replace(one, direction="") for one in in_note]  # bold numbers are the best of the grid
         frame = _with_references(frame, ranked(runs, plain).tail(count))
     return (frame, shown) if design.asked or columns else _cut(frame, shown)
 
@@ -130,7 +131,7 @@ def _with_references(frame: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFram
     """A grid with its references as rows below, or as notes where its columns are axes."""
     if len(frame.columns) != len(compared.columns) or frame.columns.names != [""]:
         rows = (", ".join(f"{label} {cell}" for label, cell in row.items() if cell.n) for _, row in compared.iterrows())
-        frame.attrs["notes"] = [f"{name}: {text}" for name, text in zip(compared.index, rows, strict=True)]
+        frame.attrs["notes"] = [f"{name}: {text}" for name, text in zip(compared.index, rows, strict=True) if text]
         return frame
     places = [(name, *[""] * (frame.index.nlevels - 1)) for name in compared.index]
     compared.columns = frame.columns

@@ -124,13 +124,15 @@ PRESETS["lejepa_guide"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
     data=DataConfig(name="image_folder", image_size=256),
     views=recipes.LEJEPA_GUIDE_VIEWS,
-    model=ModelConfig(encoder="resnet50", small_stem=False),
+    model=ModelConfig(encoder="resnet50", small_stem=False, projector_layers=0, batch_norm="per_view"),
     optim=OptimConfig(lr=5e-4, weight_decay=1e-2, warmup_epochs=0, final_lr_frac=0.0, decay_all=True),
     epochs=100,
     global_batch=256,
 )
 
 
+# the authors' code (solo/methods/base.py) forwards the views one by one
+_PER_VIEW = ModelConfig(batch_norm="per_view")
 _RAW_PROBE = ProbeConfig(lr=2.5e-3, weight_decay=0.0, features="embedding", norm="none", optimizer="encoder")
 
 # Rectified LpJEPA, scripts/pretrain/cifar/rectified_lpjepa_cifar100_vit.yaml. The learning rates in its files are per
@@ -141,7 +143,9 @@ PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
     views=dataclasses.replace(recipes.CIFAR_VIEWS, solarize=0.0),
-    model=ModelConfig(encoder="vit_small_patch16_224", patch_size=4, projector_hidden=512, projector_dim=512),
+    model=dataclasses.replace(
+        _PER_VIEW, encoder="vit_small_patch16_224", patch_size=4, projector_hidden=512, projector_dim=512
+    ),
     optim=OptimConfig(lr=2.5e-4, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0, decay_all=True),
     probe=_RAW_PROBE,
     epochs=1000,
@@ -152,11 +156,21 @@ PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
 # rectified_lpjepa_cifar100_convnext.yaml. Its encoder is timm's, made for 224 px: 32 px end as a single one.
 PRESETS["rectified_lpjepa_cifar100_convnext_small"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
-    model=ModelConfig(encoder="convnext_small", small_stem=False, projector_hidden=512, projector_dim=512),
+    model=dataclasses.replace(
+        _PER_VIEW, encoder="convnext_small", small_stem=False, projector_hidden=512, projector_dim=512
+    ),
 )
 
 _LARS = OptimConfig(
     name="lars", lr=0.03, momentum=0.9, lars_eta=0.02, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0
+)
+
+# solo/backbones/resnet/resnet.py is torchvision's
+_RESNET18 = dataclasses.replace(
+    _PER_VIEW, encoder="resnet18", zero_init_last=False, projector_hidden=512, projector_dim=512
+)
+_RESNET50 = dataclasses.replace(
+    _RESNET18, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048
 )
 
 # rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Its stem
@@ -165,7 +179,7 @@ PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=250.0),
     views=recipes.CIFAR_VIEWS,
-    model=ModelConfig(encoder="resnet18", projector_hidden=512, projector_dim=512),
+    model=_RESNET18,
     optim=_LARS,
     probe=dataclasses.replace(_RAW_PROBE, lr=0.01),
     global_batch=256,
@@ -176,16 +190,16 @@ PRESETS["rectified_lpjepa_imagenet100_vit_small"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     data=DataConfig(name="image_folder", image_size=256),
     views=recipes.IMAGENET100_VIEWS,
-    model=ModelConfig(encoder="vit_small_patch16_224", projector_hidden=2048, projector_dim=2048),
+    model=dataclasses.replace(_PER_VIEW, encoder="vit_small_patch16_224", projector_hidden=2048, projector_dim=2048),
 )
 
 # rectified_lpjepa_convnext.yaml
 PRESETS["rectified_lpjepa_imagenet100_convnext_small"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_imagenet100_vit_small"],
-    model=ModelConfig(encoder="convnext_small", small_stem=False, projector_hidden=2048, projector_dim=2048),
+    model=dataclasses.replace(
+        _PER_VIEW, encoder="convnext_small", small_stem=False, projector_hidden=2048, projector_dim=2048
+    ),
 )
-
-_RESNET50 = ModelConfig(encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048)
 
 # rectified_lpjepa_imagenet.yaml, Table 1's: lr .165 per 256 images is the paper's .0825 (App. L) for 128, and
 # classifier_lr .055 is .0275
@@ -203,7 +217,7 @@ _VICREG = VICReg(lamb_inv=25.0, lamb_var=50.0, lamb_cov=1.0)
 PRESETS["vicreg_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_resnet18"],
     method=_VICREG,
-    model=ModelConfig(encoder="resnet18", projector_hidden=2048, projector_dim=2048),
+    model=dataclasses.replace(_RESNET18, projector_hidden=2048, projector_dim=2048),
     optim=dataclasses.replace(_LARS, lr=0.3),
     probe=dataclasses.replace(_RAW_PROBE, lr=0.1),
 )
@@ -213,8 +227,8 @@ PRESETS["simclr_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["vicreg_cifar100_resnet18"],
     method=SimCLR(temperature=0.2),
     views=recipes.SIMCLR_CIFAR_VIEWS,
-    model=ModelConfig(
-        encoder="resnet18", projector_layers=2, projector_hidden=2048, projector_dim=256, projector_norm="none"
+    model=dataclasses.replace(
+        _RESNET18, projector_layers=2, projector_hidden=2048, projector_dim=256, projector_norm="none"
     ),
     optim=dataclasses.replace(_LARS, lr=0.4),
 )
@@ -251,7 +265,7 @@ PRESETS["rectified_lpjepa_guide"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=256, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
     views=recipes.RECTIFIED_GUIDE_VIEWS,
-    model=ModelConfig(encoder="resnet18", small_stem=False, projector_hidden=512, projector_dim=512),
+    model=dataclasses.replace(_PER_VIEW, encoder="resnet18", small_stem=False, projector_hidden=512, projector_dim=512),
     optim=OptimConfig(lr=1e-3, weight_decay=1e-4, warmup_epochs=0, final_lr_frac=1.0, decay_all=True),
     epochs=100,
     global_batch=256,

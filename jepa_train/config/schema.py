@@ -90,7 +90,11 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers)."""
+    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers).
+
+    Without a projector (projector_layers=0) z is the encoder's pooled output, or embed_dim's layer on it, and
+    projector_hidden and projector_dim have no effect; with one layer projector_hidden has none.
+    """
 
     encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
     small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of about 32 px
@@ -99,7 +103,7 @@ class ModelConfig:
     # stochastic depth, for encoders that have it
     drop_path: float = ruled(0.0, lambda share: 0 <= share < 1, "is a probability in [0, 1)", "0 turns it off")
     embed_dim: int = not_negative(0, "0 means none")  # width of a linear layer between encoder and projector
-    projector_layers: int = at_least(1, 3, "try 3")
+    projector_layers: int = at_least(0, 3, "0 means none")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
     # of the projector's hidden layers; without it they have a bias, as in SimCLR's and NCL's projectors
@@ -109,6 +113,8 @@ class ModelConfig:
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
     # statistics of batch norm in training: over all views of one size, or of each view on its own
     batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
+    # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
+    zero_init_last: bool = later(True, schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 

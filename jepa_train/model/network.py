@@ -1,9 +1,9 @@
 """Network: an encoder by timm name, an MLP projector, and online linear probes on both."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -14,7 +14,7 @@ from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.distributed.batch_norm import set_num_views
-from jepa_train.model.heads import build_predictor, build_probe, build_projector
+from jepa_train.model.heads import build_predictor, build_probe, build_projector, z_width
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
 _VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
@@ -153,15 +153,16 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     widths = feature_widths(config)
     model, probe = config.model, config.probe
     embedding: Literal["pooled", "embedding"] = "embedding" if model.embed_dim else "pooled"
+    width = z_width(widths.pooled, model)
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         return Network(
             encoder=build_encoder(model, config.views.global_size),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
-            predictor=build_predictor(model),
+            predictor=build_predictor(width, model),
             probe=build_probe(widths.features, num_classes, norm=probe.norm),
-            projector_probe=build_probe(model.projector_dim, num_classes, norm=probe.norm),
+            projector_probe=build_probe(width, num_classes, norm=probe.norm),
             probed="blocks" if probe.features == "blocks" else embedding,
         )
 
@@ -174,7 +175,7 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
             if timm supports it.
 
     Raises:
-        ConfigError: an encoder that timm does not know; drop_path or patch_size for an encoder without it.
+        ConfigError: an encoder that timm does not know; an option, such as patch_size, for an encoder without it.
     """
     known = timm.list_models()
     if config.encoder not in known:
@@ -192,6 +193,11 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
         if value and option not in takes:
             raise ConfigError(f"model.{name} must be 0 for {config.encoder}, got {value}; it has no {lacks}")
         options |= {option: value} if value else {}
+    if not config.zero_init_last:
+        if takes.get("zero_init_last") is not True:
+            rule = f"model.zero_init_last must be true for {config.encoder}, got false"
+            raise ConfigError(f"{rule}; it has no residual blocks that timm starts at 0")
+        options["zero_init_last"] = False
     encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
     if config.small_stem:
         _shrink_stem(encoder, config)
@@ -232,10 +238,11 @@ def feature_widths(config: TrainConfig) -> Widths:
 
 
 @functools.cache
-def _options(name: str) -> frozenset[str]:
-    """Keyword arguments of the class of a timm model."""
+def _options(name: str) -> Mapping[str, Any]:
+    """Keyword arguments of the class of a timm model, with their defaults."""
     with torch.device("meta"):  # no memory, no random numbers
-        return frozenset(signature(type(timm.create_model(name)).__init__).parameters)
+        parameters = signature(type(timm.create_model(name)).__init__).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:

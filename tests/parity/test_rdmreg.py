@@ -11,6 +11,7 @@ from torch.nn import functional
 from waves import value_and_slope, wave
 
 from jepa_train.base.seeds import derive_seed, generator
+from jepa_train.losses import slices as slice_module
 from jepa_train.losses.rgg import RGG
 from jepa_train.losses.slices import singular_slices, unit_slices
 from jepa_train.methods import RectifiedLpJEPA
@@ -43,14 +44,17 @@ def test_the_loss_is_the_authors_weighted_sum(target):
     assert loss.item() == pytest.approx(3 * invariance + 7 * regularizer, rel=1e-6)
 
 
-def test_singular_slices_are_those_of_both_views_together():
-    z, method = samples("z", 2, 10, 5), RectifiedLpJEPA(num_slices=8, slice_kind="singular")
+@pytest.mark.parametrize("kind", ["svd", "svd_bottom_half"])
+def test_singular_slices_are_the_views_own(kind):
+    z, method = samples("z", 2, 10, 5), RectifiedLpJEPA(num_slices=8, slice_kind=kind)
     _, terms = method(z, Step(2, 5, 1))
-    slices = singular_slices(z.flatten(0, 1), 8, derive_seed(1, 5, "slices"))
-    target = RGG(p=1.0, mu=0.0).sample((2, 10, 5), generator(1, 5, "target"))
-    assert terms["rdmreg"].item() == pytest.approx(rdmreg(z, target, slices).item(), rel=1e-10)
-    _, others = RectifiedLpJEPA(num_slices=8)(z, Step(2, 5, 1))
-    assert terms["rdmreg"] != others["rdmreg"]
+    goals = RGG(p=1.0, mu=0.0).sample((2, 10, 5), generator(1, 5, "target")).double().numpy()
+    shared = unit_slices(5, 8, derive_seed(1, 5, "slices")).double().numpy()
+    distances = []
+    for view, goal in zip(z.numpy(), goals, strict=True):
+        vectors = np.linalg.svd(view - view.mean(axis=0)).Vh[2 if kind == "svd_bottom_half" else 0 :]
+        distances.append(by_sorting(view, goal, np.hstack([vectors.T, shared[:, len(vectors) :]])))
+    assert terms["rdmreg"].item() == pytest.approx(np.mean(distances), rel=1e-6)
 
 
 @pytest.mark.parametrize("sigma_mode", ["gn", "rgn"])
@@ -66,43 +70,59 @@ def test_expected_statistics_match_draws_of_the_target(target, sigma_mode):
 # --- values and slopes that public code returned for waves (see waves.py)
 
 OFFICIAL = "YilunKuang/rectified-lp-jepa 5ae61ab, solo/losses/rectified_lpjepa.py:232"
-SCALE = RGG(p=1.0, mu=0.0).sigma
+SVD = "YilunKuang/rectified-lp-jepa 5ae61ab, solo/methods/rectified_lpjepa.py:110"
+MINIMAL = "YilunKuang/rectified-lp-jepa e31c91c, MINIMAL.md:125"
 
 
-def unit_rows(*, shift: float) -> torch.Tensor:
-    """Slices (6, 20); their wave stood for torch.randn in the public code."""
-    return functional.normalize(wave(20, 6, shift=shift), dim=1).mT
+def unit_columns(num: int, *, shift: float = 5.0) -> torch.Tensor:
+    """Slices (6, num); their wave stood for torch.randn in the public code."""
+    return functional.normalize(wave(num, 6, shift=shift), dim=1).mT
 
 
-def targets(*shifts: float, rectified: bool = True) -> torch.Tensor:
-    """One sample (24, 6) per shift, which stood for the public code's draws."""
-    drawn = torch.stack([2 * SCALE * wave(24, 6, shift=shift) for shift in shifts])
-    return drawn.relu() if rectified else drawn
+def targets(*shifts: float) -> torch.Tensor:
+    """Samples (24, 6) of each view before ReLU, which stood for the public code's draws."""
+    return 2 * RGG(p=1.0, mu=0.0).sigma * torch.stack([wave(24, 6, shift=shift) for shift in shifts])
 
 
-SHARED, OWN = (5.0, 5.0), (5.0, 9.0)
+def embeddings() -> torch.Tensor:
+    return (0.3 + 1.5 * wave(2, 24, 6)).relu().requires_grad_()
+
+
+def weighted(z: torch.Tensor, target: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
+    return 25 * (z[0] - z[1]).square().mean() + 125 * rdmreg(z, target, slices)
 
 
 @pytest.mark.parametrize(
-    ("slices", "target", "value", "slope"),
+    ("target", "slices", "value", "slope"),
     [
-        pytest.param(SHARED, targets(7, 8), 38.5733256, -38.3648618, id=f"{OFFICIAL} rectified_lp_distribution"),
-        pytest.param(SHARED, targets(7, 8, rectified=False), 81.4091473, -12.5274582, id=f"{OFFICIAL} lp_distribution"),
-        # the minimal example before 5ae61ab: slices for each view, and one target
+        pytest.param(targets(7, 8).relu(), unit_columns(20), 38.5733256, -38.3648618, id=f"{OFFICIAL} rectified"),
+        pytest.param(targets(7, 8), unit_columns(20), 81.4091473, -12.5274582, id=f"{OFFICIAL} not rectified"),
+        # the earlier minimal example: slices for each view, and one target
         pytest.param(
-            OWN,
-            targets(7, 7),
-            35.0080486,
-            -36.2823024,
-            id="YilunKuang/rectified-lp-jepa e31c91c, MINIMAL.md, rdmreg_loss",
+            *(targets(7)[0].relu(), torch.stack([unit_columns(20), unit_columns(20, shift=9.0)])),
+            *(35.0080486, -36.2823024),
+            id=MINIMAL,
         ),
     ],
 )
-def test_the_weighted_sum_gives_the_values_of_public_code(slices, target, value, slope):
-    z = (0.3 + 1.5 * wave(2, 24, 6)).relu().requires_grad_()
-    parts = [rdmreg(z[v : v + 1], target[v : v + 1], unit_rows(shift=slices[v])) for v in (0, 1)]
-    loss = 25 * (z[0] - z[1]).square().mean() + 125 * (parts[0] + parts[1]) / 2
-    assert value_and_slope(loss, z) == pytest.approx((value, slope), rel=1e-6)
-    if slices is SHARED:
-        joint = 25 * (z[0] - z[1]).square().mean() + 125 * rdmreg(z, target, unit_rows(shift=5.0))
-        assert value_and_slope(joint, z) == pytest.approx((value, slope), rel=1e-6)
+def test_the_weighted_sum_gives_the_values_of_public_code(target, slices, value, slope):
+    z = embeddings()
+    assert value_and_slope(weighted(z, target, slices), z) == pytest.approx((value, slope), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num", "singular", "bottom_half", "value", "slope"),
+    [
+        pytest.param(6, 6, False, 41.3779317, -39.0961091, id=f"{SVD} torch_svd_and_random, all of them"),
+        pytest.param(20, 6, False, 40.8759275, -40.379812, id=f"{SVD} torch_svd_and_random"),
+        pytest.param(3, 3, True, 33.895486, -31.1942413, id=f"{SVD} torch_svd_bottom_half_eigen, all of them"),
+        pytest.param(20, 3, True, 38.4914989, -38.5874069, id=f"{SVD} torch_svd_bottom_half_eigen_and_random"),
+    ],
+)
+def test_singular_slices_give_the_values_of_public_code(monkeypatch, num, singular, bottom_half, value, slope):
+    random = torch.cat([torch.ones(6, singular), unit_columns(num - singular)], dim=1)
+    monkeypatch.setattr(slice_module, "unit_slices", lambda *_, **__: random)
+    z = embeddings()
+    slices = singular_slices(z, num, 0, bottom_half=bottom_half)
+    found = value_and_slope(weighted(z, targets(7, 8).relu(), slices), z)
+    assert found == pytest.approx((value, slope), rel=1e-6)

@@ -45,6 +45,7 @@ IMAGENET_SYMMETRIC = crops_and_colours(224, 0.08, STRONG, blur=0.5, solarize=0.0
 SOLO = {
     **{"optim.warmup_epochs": 10.0, "optim.final_lr_frac": 0.0, "probe.weight_decay": 0.0},
     **{"probe.features": "embedding", "probe.norm": "none", "probe.optimizer": "encoder", "probe.schedule": "encoder"},
+    "model.batch_norm": "per_view",  # training_step: base_training_step for each crop
     **{"optim.weight_decay": 1e-4, "precision": "fp16", "epochs": 1000},
 }
 ADAMW = {"optim.name": "adamw", "optim.decay_all": True}  # exclude_bias_n_norm_wd: False, solo/methods/base.py
@@ -109,7 +110,8 @@ LEJEPA_GUIDE = {
     **{"method.domain": "symmetric", "data.name": "image_folder", "views.num_global": 2, "views.num_local": 6},
     **crops_and_colours(224, 0.4, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
     **{"views.local_size": 96, "views.local_scale_min": 0.05, "views.local_scale_max": 0.4, "views.jitter": 1.0},
-    **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False},
+    **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False, "model.projector_layers": 0},
+    "model.batch_norm": "per_view",
     **{"optim.name": "adamw", "optim.lr": 5e-4, "optim.weight_decay": 1e-2, "optim.decay_all": True},
     **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 0.0, "epochs": 100, "global_batch": 256, "precision": "fp32"},
 }
@@ -119,6 +121,7 @@ RECTIFIED_GUIDE = RECTIFIED | {
     **crops_and_colours(32, 0.08, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
     **{"views.jitter": 1.0, "views.grayscale": 0.0, "model.encoder": "resnet18", "model.small_stem": False},
     **{"model.projector_layers": 3, "model.projector_hidden": 512, "model.projector_dim": 512},
+    "model.batch_norm": "per_view",
     **{"optim.name": "adamw", "optim.lr": 1e-3, "optim.weight_decay": 1e-4, "optim.decay_all": True},
     **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 1.0, "epochs": 100, "global_batch": 256, "precision": "fp16"},
 }
@@ -129,9 +132,14 @@ def per_256(lr: float, probe_lr: float, batch: int) -> Flat:
     return {"optim.lr": lr * batch / 256, "probe.lr": probe_lr * batch / 256, "global_batch": batch}
 
 
+# solo/backbones/resnet/resnet.py: zero_init_residual of torchvision is false
+TORCHVISION = {"model.zero_init_last": False}
+
+
 def network(encoder: str, layers: int, hidden: int, dim: int, *, small_stem: bool = False) -> Flat:
     widths = {"model.projector_layers": layers, "model.projector_hidden": hidden, "model.projector_dim": dim}
-    return {"model.encoder": encoder, "model.small_stem": small_stem} | widths
+    resnet = TORCHVISION if encoder.startswith("resnet") else {}
+    return {"model.encoder": encoder, "model.small_stem": small_stem} | resnet | widths
 
 
 # preset -> what its sources print; what else it has: deviations stated in presets.py, and fields that nobody prints
