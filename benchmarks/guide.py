@@ -189,6 +189,13 @@ ARMS: dict[str, Callable[[TrainConfig, Splits], Trained]] = {
     "guide": lambda config, splits: train_plainly(config, splits, torchvision_batches),
     "guide on our views": lambda config, splits: train_plainly(config, splits, batched_views),
     "preset": train_preset,
+    # as many slices per step as the guide, which draws 256 for each view
+    "preset, 512 slices": lambda config, splits: train_preset(
+        unflatten({"method.num_slices": 512}, base=config), splits
+    ),
+    "preset, one batch norm": lambda config, splits: train_preset(
+        unflatten({"model.batch_norm": "all_views"}, base=config), splits
+    ),
 }
 
 
