@@ -73,7 +73,8 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
 # LeJEPA, README "Training configuration" (lr, decay, floor) and scripts/launch_inet10.py (the rest; it sweeps lamb over
 # .01 .02 .05 .1, lr over 3e-3 1e-4 and weight decay over 3e-2 1e-5, the paper's Experiment Details 1 lr over 5e-3 5e-4
 # and weight decay over 1e-1 1e-2 1e-5). multi_crop=false: all 8 views are global. Warm-up, probe lr and the projector's
-# hidden width are not printed: 10 epochs, this project's 1e-2, MINIMAL.md's 2048.
+# hidden width are not printed: 10 epochs, this project's 1e-2, MINIMAL.md's 2048. The script sets no quadrature: that of
+# the paper's Alg. 1. Missing: autostop=true, whose meaning is not published.
 _INET10 = PRESETS["lejepa_inet10_resnet50"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1000),
     data=DataConfig(name="image_folder", image_size=256),
@@ -106,8 +107,7 @@ PRESETS["lejepa_imagenet100_vit_s8_swa"] = dataclasses.replace(
 )
 
 # LeJEPA, Table 1 (scripts/launch_views_ablation.md and its likes, which sweep num_slices, knots and widths around
-# this): the recommended t_max 5, 17 knots and 1024 slices. Missing: patch_mask_ratio .3 and
-# teacher_student.
+# this): the recommended t_max 5, 17 knots and 1024 slices. Missing: patch_mask_ratio .3, teacher_student, autostop.
 PRESETS["lejepa_imagenet1k_vit_l14"] = dataclasses.replace(
     _INET10,
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
@@ -138,7 +138,7 @@ _RAW_PROBE = ProbeConfig(lr=2.5e-3, weight_decay=0.0, features="embedding", norm
 # Rectified LpJEPA, scripts/pretrain/cifar/rectified_lpjepa_cifar100_vit.yaml. The learning rates in its files are per
 # 256 images and scaled by solo/args/pretrain.py; here they are what the optimiser gets, for 128 images half of 5e-4 and
 # of 5e-3 (classifier_lr). The file leaves ViT-S its patches of 16 px and its 224 px, which 32 px do not fit: 4 px here.
-# Warm-up and floor are solo-learn's defaults (it starts at 3e-5, here at lr / steps).
+# Warm-up and floor are solo-learn's defaults. Missing: a warm-up from 3e-5; here it starts at lr / steps.
 PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
@@ -173,8 +173,8 @@ _RESNET50 = dataclasses.replace(
     _RESNET18, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048
 )
 
-# rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Its stem
-# pads by 2: 32 px become 34.
+# rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Missing:
+# a stem that pads by 2 and makes 34 of 32 px.
 PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=250.0),
