@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from jepa_train.base.seeds import generator
 from jepa_train.config import OptimConfig
+from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS
 from jepa_train.data import Splits
+from jepa_train.data.augment import make_views, to_input
+from jepa_train.data.pictures import Layout, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
@@ -137,10 +140,22 @@ def _exchanges() -> Any:
     }
 
 
+def _whole_pictures() -> Any:
+    """Views and evaluation images of pictures of several sizes, by position."""
+    sides = torch.tensor([-19, 12, 12, -30, 14, -12])
+    layout, share = Layout(sides), collectives.rank_slice(len(sides))
+    lines = (255 * torch.rand(int(sides.abs().sum()), 3, 12, generator=generator("lines"))).byte()
+    mine = Pictures(lines=lines, first=layout.first[share], lengths=sides[share], longest=layout.longest)
+    views = dataclasses.replace(LEJEPA_SMALL_VIEWS, global_size=16, local_size=8)
+    made = make_views(mine, views, seed=0, step=1, batch=share, global_batch=len(sides))
+    return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]
+
+
 # name -> (computation, tolerance); fp64 unless the tolerance says otherwise
 CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "reductions": (_reductions, 1e-12),
     "exchanges": (_exchanges, 0.0),
+    "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},

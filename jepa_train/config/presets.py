@@ -58,7 +58,7 @@ PRESETS = _Presets(
 # is on the 512-d output of the encoder's head.
 PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
     method=LeJEPA(lamb=0.02, num_slices=256, num_knots=17, t_max=3.0, domain="half"),
-    data=DataConfig(name="image_folder", image_size=160),
+    data=DataConfig(name="image_folder", image_size=160, fit="whole"),
     views=recipes.LEJEPA_MINIMAL_VIEWS,
     model=ModelConfig(
         encoder="vit_small_patch8_224", drop_path=0.1, embed_dim=512, projector_hidden=2048, projector_dim=16
@@ -73,10 +73,13 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
 # LeJEPA, README "Training configuration" (lr, decay, floor) and scripts/launch_inet10.py (the rest; it sweeps lamb over
 # .01 .02 .05 .1, lr over 3e-3 1e-4 and weight decay over 3e-2 1e-5, the paper's Experiment Details 1 lr over 5e-3 5e-4
 # and weight decay over 1e-1 1e-2 1e-5). multi_crop=false: all 8 views are global. Warm-up, probe lr and the projector's
-# hidden width are not printed: 10 epochs, this project's 1e-2, MINIMAL.md's 2048.
+# hidden width are not printed: 10 epochs, this project's 1e-2, MINIMAL.md's 2048. The script sets no quadrature: that
+# of the paper's Alg. 1. Nor is the evaluation printed: Resize 256 and CenterCrop 224, as nearly all. Crops are from
+# files of any size there, here from 256 px; for local views data.local_image_size=375 is about that of ImageNet's files
+# (71 GB for 126,000 images). Missing: autostop=true, whose meaning is not published.
 _INET10 = PRESETS["lejepa_inet10_resnet50"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1000),
-    data=DataConfig(name="image_folder", image_size=256),
+    data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),
     views=dataclasses.replace(recipes.LEJEPA_VIEWS, num_global=8, num_local=0),
     model=ModelConfig(encoder="resnet50", small_stem=False, embed_dim=512, projector_hidden=2048, projector_dim=512),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-4, warmup_epochs=10),
@@ -106,8 +109,7 @@ PRESETS["lejepa_imagenet100_vit_s8_swa"] = dataclasses.replace(
 )
 
 # LeJEPA, Table 1 (scripts/launch_views_ablation.md and its likes, which sweep num_slices, knots and widths around
-# this): the recommended t_max 5, 17 knots and 1024 slices. Missing: patch_mask_ratio .3 and
-# teacher_student.
+# this): the recommended t_max 5, 17 knots and 1024 slices. Missing: patch_mask_ratio .3, teacher_student, autostop.
 PRESETS["lejepa_imagenet1k_vit_l14"] = dataclasses.replace(
     _INET10,
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
@@ -117,12 +119,12 @@ PRESETS["lejepa_imagenet1k_vit_l14"] = dataclasses.replace(
     epochs=100,
 )
 
-# "LeJEPA Implementation Guide": SIGReg on the output of torchvision's ResNet-50, without a projector. The guide crops
-# from whole pictures, one crop for the batch; here one per image. Its trainer's 1024 slices never reach its loss, which
-# takes SIGReg's default, 256. Missing: its cosine falls per epoch, here per step.
+# "LeJEPA Implementation Guide": SIGReg on the output of torchvision's ResNet-50, without a projector. The guide draws
+# one crop for a batch of pictures of one size; here each image has its own. Its trainer's 1024 slices never reach its
+# loss, which takes SIGReg's default, 256. Missing: its cosine falls per epoch, here per step.
 PRESETS["lejepa_guide"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
-    data=DataConfig(name="image_folder", image_size=256),
+    data=DataConfig(name="image_folder", image_size=256, fit="whole"),
     views=recipes.LEJEPA_GUIDE_VIEWS,
     model=ModelConfig(encoder="resnet50", small_stem=False, projector_layers=0, batch_norm="per_view"),
     optim=OptimConfig(lr=5e-4, weight_decay=1e-2, warmup_epochs=0, final_lr_frac=0.0, decay_all=True),
@@ -138,7 +140,7 @@ _RAW_PROBE = ProbeConfig(lr=2.5e-3, weight_decay=0.0, features="embedding", norm
 # Rectified LpJEPA, scripts/pretrain/cifar/rectified_lpjepa_cifar100_vit.yaml. The learning rates in its files are per
 # 256 images and scaled by solo/args/pretrain.py; here they are what the optimiser gets, for 128 images half of 5e-4 and
 # of 5e-3 (classifier_lr). The file leaves ViT-S its patches of 16 px and its 224 px, which 32 px do not fit: 4 px here.
-# Warm-up and floor are solo-learn's defaults (it starts at 3e-5, here at lr / steps).
+# Warm-up and floor are solo-learn's defaults. Missing: a warm-up from 3e-5; here it starts at lr / steps.
 PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
@@ -173,8 +175,8 @@ _RESNET50 = dataclasses.replace(
     _RESNET18, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048
 )
 
-# rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Its stem
-# pads by 2: 32 px become 34.
+# rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Missing:
+# a stem that pads by 2 and makes 34 of 32 px.
 PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=250.0),
@@ -185,10 +187,12 @@ PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
     global_batch=256,
 )
 
-# scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml
+# scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml; Resize 256 and CenterCrop 224 for the evaluation are in
+# solo/data/classification_dataloader.py. Images that solo keeps in memory are at most 320 px long
+# (solo/data/pretrain_dataloader.py), others of their own size; here the shorter side has 256 px.
 PRESETS["rectified_lpjepa_imagenet100_vit_small"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
-    data=DataConfig(name="image_folder", image_size=256),
+    data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),
     views=recipes.IMAGENET100_VIEWS,
     model=dataclasses.replace(_PER_VIEW, encoder="vit_small_patch16_224", projector_hidden=2048, projector_dim=2048),
 )

@@ -41,6 +41,12 @@ class DataConfig:
     on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # image files; skip counts them
     test_frac: float = later(0.0, schema=2)  # share of the images held out as test, for data without a test split
     split_seed: int = later(0, schema=2)  # of that test split
+    # folders of images: "square" stores the centre of each, "whole" all of it, image_size being its shorter side
+    fit: Literal["square", "whole"] = later("square", schema=3)
+    # folders of images: shorter side of a second copy, at most that of the files, from which local views are cropped
+    local_image_size: int = later(0, schema=3)
+    # side of the middle square that evaluation sees, as a share of the shorter side
+    eval_fov: float = later(1.0, schema=3)
 
     def __post_init__(self) -> None:
         conform(self)
@@ -49,6 +55,11 @@ class DataConfig:
         require(0 <= self.test_frac < 1, f"test_frac must lie in [0, 1), got {self.test_frac}; 0 means no test images")
         unused = f"split_seed must be 0 where test_frac is 0, got {self.split_seed}; set data.test_frac"
         require(self.test_frac > 0 or self.split_seed == 0, unused)
+        finer = (
+            f"local_image_size must exceed image_size ({self.image_size}), got {self.local_image_size}; 0 means none"
+        )
+        require(self.local_image_size == 0 or self.local_image_size > self.image_size, finer)
+        require(0 < self.eval_fov <= 1, f"eval_fov must lie in (0, 1], got {self.eval_fov}; try 0.875")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +198,10 @@ class TrainConfig:
         conform(self)
         conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
         check_views(self.method, self.views.num_global, self.views.num_local)
+        require(
+            self.views.num_local > 0 or self.data.local_image_size == 0,
+            f"data.local_image_size must be 0 without local views, got {self.data.local_image_size}; drop it",
+        )
         require(
             self.method.uses_center or not self.model.predictor,
             f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",

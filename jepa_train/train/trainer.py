@@ -77,9 +77,16 @@ class Trainer:
         started = time.perf_counter()
         config, step = self.config, self.step
         self._model.train()
-        pixels, labels = self._images.batch(self._positions())
+        positions, local = self._positions(), self._images.local
+        pixels, labels = self._images.batch(positions)
         views = make_views(
-            pixels, config.views, seed=config.seed, step=step, batch=self._share, global_batch=config.global_batch
+            pixels,
+            config.views,
+            seed=config.seed,
+            step=step,
+            batch=self._share,
+            global_batch=config.global_batch,
+            for_local=None if local is None else local.batch(positions)[0],
         )
         # stochastic depth and dropout draw from the global generators, for other images on each rank
         torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from folders_of_images import folder_config, write_folder
 
 from jepa_train.base.preemption import Host
 from jepa_train.checkpoint import checkpoints
@@ -51,6 +52,15 @@ CONFIGS = {
         views=dataclasses.replace(BASE.views, global_size=16),
     ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _whole_pictures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A config on whole pictures, with others for the local views: 8 images to train on, 4 batches."""
+    folder = write_folder(tmp_path_factory.mktemp("folder") / "photos")
+    data = folder_config(folder, image_size=16, fit="whole", local_image_size=20, eval_fov=0.875)
+    views = dataclasses.replace(BASE.views, num_local=2)
+    CONFIGS["whole"] = dataclasses.replace(BASE, data=data, views=views, global_batch=2)
 
 
 class KilledError(Exception):
@@ -113,7 +123,8 @@ def assert_as_undisturbed(name: str, folder: StoragePath | Path, reports: list[d
 
 
 @pytest.mark.parametrize(
-    ("name", "kills"), [("averaged", [1, 6]), ("averaged", ["evaluation"]), ("lars", [5]), ("dropping", [3])]
+    ("name", "kills"),
+    [("averaged", [1, 6]), ("averaged", ["evaluation"]), ("lars", [5]), ("dropping", [3]), ("whole", [6])],
 )
 def test_a_killed_run_repeats_no_step(name: str, kills: list[int | str], tmp_path: Path) -> None:
     """Also in its evaluation, which may take long: a checkpoint that is due is written before it."""

@@ -51,7 +51,8 @@ SOLO = {
 ADAMW = {"optim.name": "adamw", "optim.decay_all": True}  # exclude_bias_n_norm_wd: False, solo/methods/base.py
 LARS = {"optim.name": "lars", "optim.lars_eta": 0.02, "optim.momentum": 0.9}  # momentum: solo/args/pretrain.py
 CIFAR100 = SOLO | {"data.name": "cifar100", "data.image_size": 32}
-IMAGENET100 = SOLO | {"data.name": "image_folder"}
+# crops from whole pictures; T_val of solo/data/classification_dataloader.py: Resize(256), CenterCrop(224)
+IMAGENET100 = SOLO | {"data.name": "image_folder", "data.fit": "whole", "data.eval_fov": 224 / 256}
 RECTIFIED = {
     **{"method": "rectified_lpjepa", "method.p": 1.0, "method.mu": 0.0, "method.sigma_mode": "gn"},
     **{"method.num_slices": 8192, "method.slice_kind": "random", "method.target": "rgg", "method.rectified": True},
@@ -65,7 +66,8 @@ NCL = SIMCLR | {"method": "ncl", "method.nonneg": "rep_relu"}
 
 # README.md: "Data augmentation and views", "Training Configuration", "Linear Probe Evaluation"
 README = {
-    **{"method": "lejepa", "data.name": "image_folder", "views.num_global": 2, "views.num_local": 6},
+    **{"method": "lejepa", "data.name": "image_folder", "data.fit": "whole"},
+    **{"views.num_global": 2, "views.num_local": 6},
     **crops_and_colours(224, 0.3, MODERATE, blur=0.5, solarize=0.2),
     **{"views.local_size": 98, "views.local_scale_min": 0.05, "views.local_scale_max": 0.3},
     **{"optim.lr": 5e-4, "optim.weight_decay": 5e-4, "optim.final_lr_frac": 1e-3, "precision": "bf16"},
@@ -88,6 +90,7 @@ INET1K = README | {
 MINIMAL = {
     **{"method": "lejepa", "method.lamb": 0.02, "method.num_slices": 256, "method.num_knots": 17},
     **{"method.t_max": 3.0, "method.domain": "half", "data.name": "image_folder", "data.image_size": 160},
+    **{"data.fit": "whole", "data.eval_fov": 1.0},  # Resize(128), CenterCrop(128)
     # RandomApply([RandomSolarize(128)], p=.2), and RandomSolarize's own p is .5
     **crops_and_colours(128, 0.08, STRONG, blur=0.5, solarize=0.2 * 0.5),
     **{"views.num_global": 4, "views.num_local": 0},
@@ -107,7 +110,13 @@ MINIMAL = {
 # "LeJEPA Implementation Guide"
 LEJEPA_GUIDE = {
     **{"method": "lejepa", "method.lamb": 0.05, "method.num_slices": 1024, "method.num_knots": 17, "method.t_max": 5.0},
-    **{"method.domain": "symmetric", "data.name": "image_folder", "views.num_global": 2, "views.num_local": 6},
+    **{
+        "method.domain": "symmetric",
+        "data.name": "image_folder",
+        "data.fit": "whole",
+        "views.num_global": 2,
+        "views.num_local": 6,
+    },
     **crops_and_colours(224, 0.4, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
     **{"views.local_size": 96, "views.local_scale_min": 0.05, "views.local_scale_max": 0.4, "views.jitter": 1.0},
     **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False, "model.projector_layers": 0},
@@ -146,7 +155,7 @@ def network(encoder: str, layers: int, hidden: int, dim: int, *, small_stem: boo
 BF16 = {"precision": "bf16"}
 SIZE = {"data.image_size": 256}
 VIT_STEM = {"model.small_stem": True}  # without effect on a ViT
-UNPRINTED = SIZE | {"optim.warmup_epochs": 10.0, "model.projector_hidden": 2048}
+UNPRINTED = SIZE | {"data.eval_fov": 224 / 256} | {"optim.warmup_epochs": 10.0, "model.projector_hidden": 2048}
 RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100.yaml
     "rectified_lpjepa_cifar100_resnet18": (
