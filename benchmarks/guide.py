@@ -154,7 +154,7 @@ def train_plainly(
     torch.manual_seed(derive_seed(config.seed, "guide"))
     network = GuideNetwork(config, len(splits.classes)).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    pixels, _ = splits.train.batch(torch.arange(len(splits.train)))
+    pixels, _ = squares(splits.train, torch.arange(len(splits.train)))
     steps_per_epoch, losses = len(pixels) // config.global_batch, []
     started = time.perf_counter()
     for x1, x2 in batches(config, pixels):
@@ -337,10 +337,17 @@ def features(encoder: nn.Module, inputs: Callable[[Tensor], Tensor], images: Ima
     parts = []
     with torch.no_grad():
         for positions in torch.arange(len(images)).split(500):
-            pixels, labels = images.batch(positions)
+            pixels, labels = squares(images, positions)
             parts.append((encoder(inputs(pixels)), labels))
     found, expected = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return found, expected
+
+
+def squares(images: Images, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (n, 3, 32, 32) uint8 and labels (n,) at these positions."""
+    pixels, labels = images.batch(positions)
+    assert isinstance(pixels, Tensor)
+    return pixels, labels
 
 
 if __name__ == "__main__":
