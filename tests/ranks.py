@@ -19,7 +19,7 @@ from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS
 from jepa_train.data import Splits
 from jepa_train.data.augment import make_views, to_input
-from jepa_train.data.pictures import Layout, Pictures
+from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
@@ -143,9 +143,9 @@ def _exchanges() -> Any:
 def _whole_pictures() -> Any:
     """Views and evaluation images of pictures of several sizes, by position."""
     sides = torch.tensor([-19, 12, 12, -30, 14, -12])
-    layout, share = Layout(sides), collectives.rank_slice(len(sides))
+    ranges, share = LineRanges(sides), collectives.rank_slice(len(sides))
     lines = (255 * torch.rand(int(sides.abs().sum()), 3, 12, generator=generator("lines"))).byte()
-    mine = Pictures(lines=lines, first=layout.first[share], lengths=sides[share], longest=layout.longest)
+    mine = Pictures(lines=lines, first=ranges.first[share], lengths=sides[share], longest=ranges.longest)
     views = dataclasses.replace(LEJEPA_SMALL_VIEWS, global_size=16, local_size=8)
     made = make_views(mine, views, seed=0, step=1, batch=share, global_batch=len(sides))
     return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]

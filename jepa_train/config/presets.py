@@ -188,8 +188,8 @@ PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
 )
 
 # scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml; Resize 256 and CenterCrop 224 for the evaluation are in
-# solo/data/classification_dataloader.py. Images that solo keeps in memory are at most 320 px long
-# (solo/data/pretrain_dataloader.py), others of their own size; here the shorter side has 256 px.
+# solo/data/classification_dataloader.py:184. Images that solo keeps in memory are at most 320 px long
+# (solo/data/pretrain_dataloader.py:92), others of their own size; here the shorter side has 256 px.
 PRESETS["rectified_lpjepa_imagenet100_vit_small"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),

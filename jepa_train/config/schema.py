@@ -33,7 +33,7 @@ class DataConfig:
     fingerprint: str = ""
     # hash of the images' content, where it is not the first one seen under this fingerprint
     content: str = later("", schema=2)
-    # side in pixels of the stored images, before augmentation
+    # shorter side in pixels of the stored images, before augmentation
     image_size: int = ruled(12, lambda pixels: pixels >= 4, "must be at least 4 px", "try 16")
     # number of training images, a stratified sample that val is carved out of
     train_images: int = not_negative(0, "0 means all")
