@@ -20,10 +20,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.select.current import canonical
 from analysis.select.labels import dataset_label, encoder_label
 from analysis.select.metrics import protocol_of
 from analysis.select.selection import records_of
+from analysis.select.tags import canonical
 from analysis.table.cells import Quantity, TableCell
 from analysis.table.layout import FinishedTable
 from analysis.table.render import render

@@ -1,5 +1,7 @@
 """Any sweep with several goals: its Pareto set and knee, and the hypervolume from trial to trial."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ def _plane(axes: Axes, front: Front, goals: list[Goal], number: int) -> None:
         axes.plot(x[~inside], y[~inside], "o", color="0.7", markersize=4, label="dominated")
     if len(goals) == 2:
         order = np.flatnonzero(inside)[np.argsort(x[inside], kind="stable")]
-        side = "pre" if goals[number].direction == "max" else "post"
+        side: Literal["pre", "post"] = "pre" if goals[number].direction == "max" else "post"
         axes.step(x[order], y[order], where=side, color=color, linewidth=1, zorder=1)
     axes.plot(x[inside], y[inside], "s", color=color, label=f"Pareto set ({inside.sum()})")
     if front.knee is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.select.current import canonical, json_tag
 from analysis.select.objectives import goals_of
 from analysis.select.selection import (
     JUDGED,
@@ -25,6 +24,7 @@ from analysis.select.selection import (
     seeds_of,
     tags_of,
 )
+from analysis.select.tags import canonical, json_tag
 from analysis.store.cell_list import recorded_cells
 from analysis.store.frames import typed
 

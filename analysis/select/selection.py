@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.select.current import canonical, json_tag
 from analysis.select.objectives import goals_of
+from analysis.select.tags import canonical, json_tag
 from analysis.store.cell_list import recorded_cells
 
 JUDGED = ("finished", "diverged", "collapsed", "pruned")  # states of runs that competed

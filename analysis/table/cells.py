@@ -93,24 +93,13 @@ class TableCell:
         """True for a parameter of the sweep, which has no seeds."""
         return self.quantity is not None and "." in self.quantity.metric and "/" not in self.quantity.metric
 
-    def __float__(self) -> float:
-        return self.mean
-
     def __str__(self) -> str:
-        return self.text()
+        """ "0.912", "0.912 ± 0.003 (n=3)", "0.912 (n=1, 1 diverged)", "diverged", or "-" where no run is."""
+        return with_remark(self.number(), self.remark()) or "-"
 
-    def text(self, spec: str = "", *, usual: int = 1) -> str:
-        """ "0.912", "0.912 ± 0.003 (n=3)", "0.912 (n=1, 1 diverged)", "diverged", or "-" where no run is.
-
-        Args:
-            spec: by default the quantity's.
-            usual: the n that is not printed, unless there are states.
-        """
-        return with_remark(self.number(spec), self.remark(usual)) or "-"
-
-    def number(self, spec: str = "") -> str:
+    def number(self) -> str:
         """ "0.912", "0.912 ± 0.003"; "" where no seed finished."""
-        spec = spec or (self.quantity.spec if self.quantity else ".4g")
+        spec = self.quantity.spec if self.quantity else ".4g"
         spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
         return f"{self.mean:{spec}}{spread}" if self.values else ""
 

@@ -50,7 +50,7 @@ def provenance(built: FinishedTable, store: str) -> dict[str, Any]:
                 "column": _place(built.frame.columns, column, "column"),
                 "quantity": cell.quantity.label if cell.quantity else "",
                 "metric": cell.quantity.metric if cell.quantity else "",
-                **{"text": cell.text(), "bold": cell.bold, "n": cell.n, "status": cell.status},
+                **{"text": str(cell), "bold": cell.bold, "n": cell.n, "status": cell.status},
                 "mean": cell.mean if math.isfinite(cell.mean) else None,
                 "std": cell.std if math.isfinite(cell.std) else None,
                 "values": [*cell.values],

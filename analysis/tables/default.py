@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.select.compared import cells
-from analysis.select.current import json_tag
 from analysis.select.labels import axis_labels, metric_label
 from analysis.select.metrics import ACCURACIES, accuracies, check_metrics, loss_terms, metrics_of
 from analysis.select.objectives import Goal, goals_of
 from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of
+from analysis.select.tags import json_tag
 from analysis.table.cells import Quantity, TableCell
 from analysis.table.layout import FinishedTable
 from analysis.table.pivot import PivotTable, that_differ

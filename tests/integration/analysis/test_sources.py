@@ -45,7 +45,7 @@ class Small:
     def text(self) -> str:
         """The one cell of a table, in percent."""
         found = current(load_runs("s", self.uri))
-        return cell_of(found, Quantity(label="test", metric="test/linear_top1", factor=100)).text(".0f")
+        return str(cell_of(found, Quantity(label="test", metric="test/linear_top1", factor=100, spec=".0f")))
 
     def notes(self) -> list[str]:
         return load_runs("s", self.uri).attrs["notes"]

@@ -87,11 +87,21 @@ class ChaosSweep:
 
     def last_epoch(self) -> float:
         """Time at which an epoch was last completed, from the newest checkpoint; 0 without one."""
-        times = []
-        for file in (self.folder / "results" / "checkpoints" / NAME).glob("*/*.pt"):
+        return max(self._checkpoints("*.pt").values(), default=0.0)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint of the cells that are running."""
+        times = self._checkpoints("step-*.pt")
+        running = [file for file in times if not (file.parent / "final.pt").exists()]
+        return max(running, key=times.__getitem__, default=None)
+
+    def _checkpoints(self, pattern: str) -> dict[Path, float]:
+        """Checkpoints of all cells with the time at which they were written."""
+        times = {}
+        for file in (self.folder / "results" / "checkpoints" / NAME).glob(f"*/{pattern}"):
             with contextlib.suppress(FileNotFoundError):
-                times.append(file.stat().st_mtime)
-        return max(times, default=0.0)
+                times[file] = file.stat().st_mtime
+        return times
 
     def table(self) -> str:
         """The sweep's table, without the last column: ids of runs."""

@@ -8,8 +8,8 @@ import json
 import pandas as pd
 import pytest
 
-from analysis.select.current import canonical
 from analysis.select.selection import requested
+from analysis.select.tags import canonical
 from analysis.store.cell_list import to_tags
 
 ROWS = [

@@ -18,7 +18,7 @@ from analysis import tables
 from analysis.__main__ import main
 from analysis.select.metrics import UnknownMetric
 from analysis.table.build import TableSpec
-from analysis.table.layout import FinishedTable
+from analysis.table.layout import FinishedTable, layout_of
 from analysis.table.render import render
 from analysis.tables import default, trials
 
@@ -41,8 +41,7 @@ def finished(runs: pd.DataFrame, module: Any = default, **options: Any) -> Finis
 
 
 def texts(table: FinishedTable) -> dict[Any, list[str]]:
-    usual = table.frame.attrs.get("n", 1)
-    values = ([cell.text(usual=usual) for cell in row] for row in table.frame.to_numpy())
+    values = ([cell.text for cell in row] for row in layout_of(table.frame).cells)
     return dict(zip(table.frame.index, values, strict=True))
 
 
