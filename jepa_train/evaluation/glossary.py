@@ -42,6 +42,7 @@ GLOSSARY: dict[str, str] = {
     "rdmreg": "RDMReg: sliced Wasserstein distance of z to the target distribution, unweighted",
     "lr": "learning rate of encoder and projector at the epoch's last step",
     "images_per_s": "training images (not views) per second, all workers together",
+    "skipped_steps": "steps skipped so far because fp16 gradients overflowed (precision=fp16)",
     "skipped_images": "corrupt image files that were left out of all splits (data.on_corrupt=skip)",
     "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
 }

@@ -4,6 +4,7 @@ Run: python -m pytest tests/unit/model/test_optim.py
 """
 
 import dataclasses
+import functools
 import logging
 import math
 
@@ -12,11 +13,14 @@ import pytest
 import torch
 from timm.optim import Lars
 from torch.optim import AdamW
+from torch.optim.swa_utils import SWALR
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network, build_network
-from jepa_train.model.optim import Optimizer, build_optimizer, lars, lr_at
+from jepa_train.model.optim import Optimizer, build_optimizer, lars, lr_at, swa_lr_at
+from jepa_train.model.precision import GradientScaler
 
+CPU = torch.device("cpu")
 OPTIM = OptimConfig(lr=0.5, weight_decay=0.2, warmup_epochs=1.5, final_lr_frac=0.1)
 CONFIG = TrainConfig(optim=OPTIM, probe=ProbeConfig(lr=0.25, weight_decay=0.03), epochs=5)
 
@@ -41,6 +45,23 @@ def network() -> Network:
 )
 def test_schedule_follows_the_closed_form(step: int, total: int, warmup: int, factor: float) -> None:
     assert lr_at(step, total_steps=total, warmup_steps=warmup, final_lr_frac=0.02) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("anneal_steps", [0, 1, 4, 20])
+def test_rates_after_swa_start_are_those_of_swalr(anneal_steps: int) -> None:
+    """SWALR takes over after step 5 of a cosine, and is stepped after every step, as in torch's recipe."""
+    cosine = functools.partial(lr_at, total_steps=15, warmup_steps=2, final_lr_frac=0.1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cosine(5))
+    swalr = SWALR(optimizer, swa_lr=0.05, anneal_epochs=anneal_steps)
+    expected = [cosine(step) for step in range(6)]
+    for _ in range(6, 15):
+        optimizer.step()
+        swalr.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    found = [
+        swa_lr_at(step, schedule=cosine, start=6, anneal_steps=anneal_steps, swa_lr_frac=0.05) for step in range(15)
+    ]
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_warm_up_longer_than_the_run_is_warned_of(network: Network, caplog: pytest.LogCaptureFixture) -> None:
@@ -88,7 +109,10 @@ def test_lars_takes_the_steps_computed_by_hand(decay: float) -> None:
     parameters = [torch.nn.Parameter(torch.tensor(w)) for w in start]
     groups = [{"params": [p], "lr": peak, "weight_decay": decay} for p, decay in zip(parameters, decays, strict=True)]
     options = OptimConfig(name="lars", momentum=0.9, lars_eta=0.02)
-    optimizer = Optimizer([lars(groups, options)], total_steps=5, warmup_steps=2, final_lr_fracs=(0.25,))
+    schedule = functools.partial(lr_at, total_steps=5, warmup_steps=2, final_lr_frac=0.25)
+    optimizer = Optimizer(
+        [lars(groups, options)], schedules=[schedule], scaler=GradientScaler("fp32", torch.device("cpu"))
+    )
     weights, velocities = [w.copy() for w in start], [np.zeros_like(w) for w in start]
     for gradient, factor in zip(gradients, factors, strict=True):
         optimizer.step(sum((p * torch.tensor(g)).sum() for p, g in zip(parameters, gradient, strict=True)))
