@@ -101,13 +101,15 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers).
+    """Encoder by name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers).
 
     Without a projector (projector_layers=0) z is the encoder's pooled output, or embed_dim's layer on it, and
     projector_hidden and projector_dim have no effect; with one layer projector_hidden has none.
     """
 
-    encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
+    # timm's name, torchvision.models.NAME, or the dotted path of a function that returns an nn.Module; the default is
+    # timm's ResNet with 0.4 M parameters: small images on CPU
+    encoder: str = "test_resnet"
     small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of about 32 px
     patch_size: int = not_negative(0, "0 means the encoder's own")  # ViTs: patch size in pixels
     register_tokens: int = not_negative(0, "0 means none")  # ViTs: besides the class token
@@ -128,6 +130,8 @@ class ModelConfig:
     batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
     # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
     zero_init_last: bool = later(True, schema=3)
+    # hash of the file of an encoder of the user's own, filled in by preflight; identifies its code
+    encoder_hash: str = later("", schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 

@@ -44,6 +44,7 @@ LATER: dict[str, tuple[int, Any]] = {
     "ProbeConfig.schedule": (3, "encoder"),
     "ModelConfig.batch_norm": (3, "all_views"),
     "ModelConfig.zero_init_last": (3, True),
+    "ModelConfig.encoder_hash": (3, ""),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 

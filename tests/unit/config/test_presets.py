@@ -120,7 +120,7 @@ LEJEPA_GUIDE = {
     **crops_and_colours(224, 0.4, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
     **{"views.local_size": 96, "views.local_scale_min": 0.05, "views.local_scale_max": 0.4, "views.jitter": 1.0},
     **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False, "model.projector_layers": 0},
-    "model.batch_norm": "per_view",
+    **{"model.batch_norm": "per_view", "model.zero_init_last": False},
     **{"optim.name": "adamw", "optim.lr": 5e-4, "optim.weight_decay": 1e-2, "optim.decay_all": True},
     **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 0.0, "epochs": 100, "global_batch": 256, "precision": "fp32"},
     "snapshot_epochs": 10,
@@ -257,7 +257,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     "lejepa_imagenette_vit_s8": (MINIMAL, VIT_STEM),
-    "lejepa_guide": (LEJEPA_GUIDE, SIZE | {"model.encoder": "resnet50"}),
+    "lejepa_guide": (LEJEPA_GUIDE, SIZE),
     "rectified_lpjepa_guide": (RECTIFIED_GUIDE, {}),
     # lamb and encoder are swept; the script's lr and weight_decay too, these are the README's
     "lejepa_inet10_resnet50": (
