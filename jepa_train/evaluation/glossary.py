@@ -9,6 +9,8 @@ GLOSSARY: dict[str, str] = {
     "linear_projector_top1": "accuracy of logistic regression on z, fitted at the end, its L2 chosen on val",
     "sgd_top1": "accuracy of a linear head on encoder features, by SGD at the end, its learning rate chosen on val",
     "sgd_projector_top1": "accuracy of a linear head on z, by SGD at the end, its learning rate chosen on val",
+    "plain_sgd_top1": "accuracy of a linear head on raw encoder features, by SGD at lr .1 without momentum at the end",
+    "plain_sgd_projector_top1": "accuracy of a linear head on raw z, by SGD at lr .1 without momentum at the end",
     "knn_top1": "accuracy of the cosine-weighted vote of k nearest encoder features, k chosen on val",
     "knn_projector_top1": "accuracy of the cosine-weighted vote of the k nearest z, k chosen on val",
     "knn20_top1": "accuracy of the cosine-weighted vote of the 20 nearest encoder features",
@@ -57,7 +59,7 @@ ON_VAL = (
     "effective_rank",
     "embedding_std",
 )
-_STEMS = {"linear": "linear", "sgd": "sgd", "knn": "knn", "kshot": "shot", "finetune": "finetune"}
+_STEMS = {name: name for name in ("linear", "sgd", "plain_sgd", "knn", "finetune")} | {"kshot": "shot"}
 ON_VAL_BY_PROTOCOL = {
     protocol: tuple(name for name in GLOSSARY if name.startswith(stem) and name.endswith("_top1"))
     for protocol, stem in _STEMS.items()
