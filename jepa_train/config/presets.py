@@ -1,8 +1,8 @@
 """Base configs of the command line and the sweeps: complete, one per dataset and one per recipe of the papers.
 
 A paper's preset cites where its numbers are printed and names, after "Missing:", what its authors used and no field
-here expresses. Common to all of them: biases and norms are not decayed; bf16 in place of fp16; and val is carved out of
-the training images, a tenth of them. ImageNet and its subsets are image folders. The online probes are the authors':
+here expresses. Common to all of them: val is carved out of the training images, a tenth of them; the views deviate as
+augmentation_presets.py says. ImageNet and its subsets are image folders. The online probes are the authors':
 LeJEPA's have a LayerNorm and are on AdamW, as the defaults; Rectified LpJEPA's and its baselines' are linear layers on
 raw pooled features and raw z, without decay, on the encoder's optimizer at classifier_lr (solo/methods/base.py).
 """
@@ -121,15 +121,23 @@ PRESETS["lejepa_imagenet1k_vit_l14"] = dataclasses.replace(
 
 # "LeJEPA Implementation Guide": SIGReg on the output of torchvision's ResNet-50, without a projector. The guide draws
 # one crop for a batch of pictures of one size; here each image has its own. Its trainer's 1024 slices never reach its
-# loss, which takes SIGReg's default, 256. Missing: its cosine falls per epoch, here per step.
+# loss, which takes SIGReg's default, 256. Its optional SWA for ViTs is model.swa_start and optim.swa_lr=5e-5. Missing:
+# a cosine that falls per epoch; here it falls per step.
 PRESETS["lejepa_guide"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
     data=DataConfig(name="image_folder", image_size=256, fit="whole"),
     views=recipes.LEJEPA_GUIDE_VIEWS,
-    model=ModelConfig(encoder="resnet50", small_stem=False, projector_layers=0, batch_norm="per_view"),
+    model=ModelConfig(
+        encoder="torchvision.models.resnet50",
+        small_stem=False,
+        zero_init_last=False,
+        projector_layers=0,
+        batch_norm="per_view",
+    ),
     optim=OptimConfig(lr=5e-4, weight_decay=1e-2, warmup_epochs=0, final_lr_frac=0.0, decay_all=True),
     epochs=100,
     global_batch=256,
+    snapshot_epochs=10,
 )
 
 
@@ -152,7 +160,7 @@ PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
     probe=_RAW_PROBE,
     epochs=1000,
     global_batch=128,
-    precision="bf16",
+    precision="fp16",
 )
 
 # rectified_lpjepa_cifar100_convnext.yaml. Its encoder is timm's, made for 224 px: 32 px end as a single one.
@@ -188,8 +196,8 @@ PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
 )
 
 # scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml; Resize 256 and CenterCrop 224 for the evaluation are in
-# solo/data/classification_dataloader.py. Images that solo keeps in memory are at most 320 px long
-# (solo/data/pretrain_dataloader.py), others of their own size; here the shorter side has 256 px.
+# solo/data/classification_dataloader.py:184. Images that solo keeps in memory are at most 320 px long
+# (solo/data/pretrain_dataloader.py:92), others of their own size; here the shorter side has 256 px.
 PRESETS["rectified_lpjepa_imagenet100_vit_small"] = dataclasses.replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),
@@ -273,4 +281,5 @@ PRESETS["rectified_lpjepa_guide"] = TrainConfig(
     optim=OptimConfig(lr=1e-3, weight_decay=1e-4, warmup_epochs=0, final_lr_frac=1.0, decay_all=True),
     epochs=100,
     global_batch=256,
+    precision="fp16",
 )

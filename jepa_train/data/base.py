@@ -11,7 +11,7 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
-from jepa_train.data.pictures import Layout, Pictures
+from jepa_train.data.pictures import LineRanges, Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,14 @@ class Images:
         pixels: (M, 3, S, S) uint8, or (T, 3, S) lines of whole pictures; usually a read-only memory map.
         rows: (N,) int64, numbers of the images, on the device of the pixels; of whole pictures on the CPU.
         labels: (N,) int64, on the device of the batches.
-        layout: of the lines; None for squares.
+        ranges: of the pictures in the lines; None for squares.
         local: the same images at another resolution, for local views; None if these serve for them too.
     """
 
     pixels: Tensor
     rows: Tensor
     labels: Tensor
-    layout: Layout | None = None
+    ranges: LineRanges | None = None
     local: "Images | None" = None
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class Images:
 
     def take(self, positions: Tensor) -> "Images":
         """The images at these positions (k,) int64; the pixels stay where they are."""
-        local = self.local and self.local.take(positions)
+        local = None if self.local is None else self.local.take(positions)
         return replace(self, rows=self.rows[positions], labels=self.labels[positions], local=local)
 
     def on(self, device: torch.device) -> "Images":
@@ -48,8 +48,8 @@ class Images:
         """
         labels = self.labels.to(device)
         pixels = cached_on_device(self.pixels, labels.device)
-        rows = self.rows.to(pixels.device) if self.layout is None else self.rows
-        local = self.local and replace(self.local, labels=labels)
+        rows = self.rows.to(pixels.device) if self.ranges is None else self.rows
+        local = None if self.local is None else replace(self.local, labels=labels)
         return replace(self, pixels=pixels, rows=rows, labels=labels, local=local)
 
     def batch(self, positions: Tensor) -> tuple[Tensor | Pictures, Tensor]:
@@ -61,20 +61,20 @@ class Images:
         device = self.labels.device
         on_device = to_device(positions, device)
         labels = self.labels.index_select(0, on_device)
-        if self.layout is not None:
-            return self._pictures(self.rows[positions], self.layout), labels
+        if self.ranges is not None:
+            return self._pictures(self.rows[positions], self.ranges), labels
         if self.pixels.device == device:
             return self.pixels.index_select(0, self.rows.index_select(0, on_device)), labels
         return self._sent(self.rows[positions]), labels
 
-    def _pictures(self, rows: Tensor, layout: Layout) -> Pictures:
-        lines, first, lengths = self.pixels, layout.first[rows], layout.lengths[rows]
+    def _pictures(self, rows: Tensor, ranges: LineRanges) -> Pictures:
+        lines, first, lengths = self.pixels, ranges.first[rows], ranges.lengths[rows]
         if lines.device != self.labels.device:
             ends = lengths.abs().cumsum(0)
             starts = ends - lengths.abs()  # in the batch
             lines = self._sent(torch.arange(int(ends[-1])) + (first - starts).repeat_interleave(lengths.abs()))
             first = starts
-        return Pictures(lines=lines, first=first, lengths=lengths, longest=layout.longest)
+        return Pictures(lines=lines, first=first, lengths=lengths, longest=ranges.longest)
 
     def _sent(self, index: Tensor) -> Tensor:
         """These rows of the pixels, sent to the device of the batches."""

@@ -36,17 +36,17 @@ def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
 
 def _load(path: Path, config: DataConfig) -> LoadedDataset:
     listing, whole, skip = list_folder(path), config.fit == "whole", config.on_corrupt == "skip"
-    pixels, layout, contents = decoded_images(listing, config.image_size, whole=whole, skip_corrupt=skip)
+    pixels, ranges, contents = decoded_images(listing, config.image_size, whole=whole, skip_corrupt=skip)
     _check_classes(listing, contents)
     corrupt = np.flatnonzero(contents.corrupt)
     if len(corrupt):
         first = printable(listing.files[corrupt[0]])
         _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(listing.files), path, first)
     rows = torch.from_numpy(np.flatnonzero(~contents.corrupt))
-    images = Images(pixels=pixels, rows=rows, labels=torch.from_numpy(listing.labels)[rows], layout=layout)
+    images = Images(pixels=pixels, rows=rows, labels=torch.from_numpy(listing.labels)[rows], ranges=ranges)
     if config.local_image_size:
-        pixels, layout, _ = decoded_images(listing, config.local_image_size, whole=whole, skip_corrupt=skip)
-        images = replace(images, local=replace(images, pixels=pixels, layout=layout))
+        pixels, ranges, _ = decoded_images(listing, config.local_image_size, whole=whole, skip_corrupt=skip)
+        images = replace(images, local=replace(images, pixels=pixels, ranges=ranges))
     in_train = rows < listing.num_train
     return LoadedDataset(
         train=images.take(in_train.nonzero().flatten()),

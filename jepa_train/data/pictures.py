@@ -13,7 +13,7 @@ LONGEST = 16  # longer side of a whole picture as a multiple of its shorter side
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class LineRanges:
     """Place of a data set's pictures in the array of their lines.
 
     A picture is as many lines of S pixels as its longer side has: its rows, or its columns if it is wider than high.
@@ -41,8 +41,8 @@ class Pictures:
 
     Args:
         lines: (T, 3, S) uint8, also of other pictures.
-        first, lengths: (n,) int64 on the CPU, as in Layout.
-        longest: as in Layout, of the data set.
+        first, lengths: (n,) int64 on the CPU, as in LineRanges.
+        longest: as in LineRanges, of the data set.
     """
 
     lines: Tensor
@@ -69,7 +69,7 @@ class Pictures:
 
 
 def as_lines(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """A picture (3, H, W) as its lines (L, 3, S), and their number as in Layout."""
+    """A picture (3, H, W) as its lines (L, 3, S), and their number as in LineRanges."""
     height, width = image.shape[1:]
     if width > height:
         return np.ascontiguousarray(image.transpose(2, 0, 1)), -width

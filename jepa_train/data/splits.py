@@ -69,8 +69,11 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
     if config.test_frac and inventory.has_test:
         raise ConfigError(f"data.test_frac must be 0 for data with a test split, got {config.test_frac}; drop it")
     if not inventory.classes and (config.fit, config.local_image_size) != ("square", 0):
-        key, value = ("fit", config.fit) if config.fit != "square" else ("local_image_size", config.local_image_size)
-        raise ConfigError(f"data.{key} is for folders of images, got {value} for {config.name}; drop it")
+        found = f"fit={config.fit} and data.local_image_size={config.local_image_size}"
+        raise ConfigError(
+            f"data.fit must be square and data.local_image_size 0 for {config.name}, which is no folder of images, "
+            f"got data.{found}; set both"
+        )
     if inventory.content:
         new = inventory.altered or first_content(found) not in ("", inventory.content)
         content = inventory.content if new else ""

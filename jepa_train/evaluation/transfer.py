@@ -29,7 +29,7 @@ def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
         train_images=0,
         test_frac=0.0,
         split_seed=0,
-        fit=data.fit if dataset == "image_folder" else "square",
+        fit="square" if name in DATASETS else data.fit,
         local_image_size=0,
     )
 

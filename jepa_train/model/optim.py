@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network
+from jepa_train.model.precision import GradientScaler, skip_without_host
 
 logger = logging.getLogger(__name__)
 
@@ -21,32 +22,33 @@ class Optimizer:
 
     Args:
         optimizers: the first group of the first one has the encoder's weights; each group's lr is its peak.
-        final_lr_fracs: of each optimizer, the learning rate at the end as a fraction of the peak.
+        schedules: of each optimizer, the learning rate of a step as a fraction of the peak.
+        scaler: of the gradients; it counts a skipped step as taken.
     """
 
     def __init__(
         self,
         optimizers: Sequence[torch.optim.Optimizer],
         *,
-        total_steps: int,
-        warmup_steps: int,
-        final_lr_fracs: Sequence[float],
+        schedules: Sequence[Callable[[int], float]],
+        scaler: GradientScaler,
     ) -> None:
         self.optimizers = tuple(optimizers)
+        self.scaler = scaler
         self.steps_taken = 0
+        self._schedules = tuple(schedules)
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self._final_lr_fracs = tuple(final_lr_fracs)
-        self._factor_at = functools.partial(lr_at, total_steps=total_steps, warmup_steps=warmup_steps)
 
     def step(self, loss: Tensor) -> None:
         """Run backward, update at this step's learning rates, and clear the gradients."""
-        loss.backward()
-        for optimizer, peaks, floor in zip(self.optimizers, self._peaks, self._final_lr_fracs, strict=True):
-            factor = self._factor_at(self.steps_taken, final_lr_frac=floor)
+        self.scaler.backward(loss)
+        for optimizer, schedule, peaks in zip(self.optimizers, self._schedules, self._peaks, strict=True):
+            factor = schedule(self.steps_taken)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            optimizer.step()
+            self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
         self.steps_taken += 1
 
     @property
@@ -59,6 +61,7 @@ class Optimizer:
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "steps_taken": self.steps_taken,
+            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -66,6 +69,7 @@ class Optimizer:
         for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(part)
         self.steps_taken = state["steps_taken"]
+        self.scaler.load_state_dict(state.get("scaler", {}))
 
 
 def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int) -> Optimizer:
@@ -86,16 +90,26 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
     trained = parameter_groups([network.encoder, network.projector, network.predictor], config.optim)
     probes = parameter_groups([network.probe, network.projector_probe], config.probe)
     of_probes = config.optim.name if config.probe.optimizer == "encoder" else "adamw"
-    final_lr_frac = config.optim.final_lr_frac
-    return Optimizer(
-        [
-            lars(groups, config.optim) if name == "lars" else adamw(groups)
-            for name, groups in ((config.optim.name, trained), (of_probes, probes))
-        ],
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        final_lr_fracs=(final_lr_frac, final_lr_frac if config.probe.schedule == "encoder" else 1.0),
-    )
+    scaler = GradientScaler(config.precision, next(network.parameters()).device)
+    optimizers: list[torch.optim.Optimizer] = []
+    for name, groups in ((config.optim.name, trained), (of_probes, probes)):
+        optimizer = lars(groups, config.optim) if name == "lars" else adamw(groups)
+        if scaler.enabled and isinstance(optimizer, Lars):
+            skip_without_host(optimizer)
+        optimizers.append(optimizer)
+    at = functools.partial(lr_at, total_steps=total_steps, warmup_steps=warmup_steps)
+    schedule = functools.partial(at, final_lr_frac=config.optim.final_lr_frac)
+    if config.optim.swa_lr:
+        schedule = functools.partial(
+            swa_lr_at,
+            schedule=schedule,
+            start=config.model.swa_start * steps_per_epoch,
+            anneal_steps=config.optim.swa_anneal_epochs * steps_per_epoch,
+            swa_lr_frac=config.optim.swa_lr / config.optim.lr,
+        )
+    constant = functools.partial(at, final_lr_frac=1.0)
+    of_probe = schedule if config.probe.schedule == "encoder" else constant
+    return Optimizer(optimizers, schedules=(schedule, of_probe), scaler=scaler)
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
@@ -147,3 +161,22 @@ def lr_at(step: int, *, total_steps: int, warmup_steps: int, final_lr_frac: floa
     peak = max(warmup_steps - 1, 0)  # the step at the peak
     progress = (step - peak) / max(total_steps - 1 - peak, 1)
     return final_lr_frac + (1 - final_lr_frac) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def swa_lr_at(
+    step: int, *, schedule: Callable[[int], float], start: int, anneal_steps: int, swa_lr_frac: float
+) -> float:
+    """Learning rate as a fraction of its peak: a schedule up to a step, then a cosine to swa_lr_frac, which it keeps.
+
+    Equal to torch.optim.swa_utils.SWALR(anneal_epochs=anneal_steps) stepped after every step from start - 1 on; stepped
+    once per epoch, SWALR has these rates in the last step of each epoch.
+
+    Args:
+        start: the first step that the schedule does not decide; at least 1.
+        anneal_steps: the last of this many steps is the first at swa_lr_frac; 0: they all are.
+    """
+    if step < start:
+        return schedule(step)
+    progress = min((step - start + 1) / max(anneal_steps, 1), 1)
+    share = 0.5 * (1 - math.cos(math.pi * progress))
+    return share * swa_lr_frac + (1 - share) * schedule(start - 1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from jepa_train.data.cache import ArraySource, cached_array, progress_bar
 from jepa_train.data.files.decode import VERSION, Decoded, Note, decode_file
 from jepa_train.data.files.listing import Listing
-from jepa_train.data.pictures import LONGEST, Layout, as_lines
+from jepa_train.data.pictures import LONGEST, LineRanges, as_lines
 from jepa_train.storage.paths import cache_dir
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def read_files(listing: Listing, *, skip_corrupt: bool) -> Contents:
 
 def decoded_images(
     listing: Listing, size: int, *, whole: bool, skip_corrupt: bool
-) -> tuple[Tensor, Layout | None, Contents]:
+) -> tuple[Tensor, LineRanges | None, Contents]:
     """All files of a listing, in its order, with `size` as their shorter side.
 
     The array is a read-only memory map that processes share (cache.cached_array), named by its content. Files that have
@@ -137,7 +137,7 @@ def decoded_images(
         whole: keep the whole pictures; else their centre squares.
 
     Returns:
-        Squares as (N, 3, size, size) uint8, or lines of whole pictures as (T, 3, size) with their layout; and the facts
+        Squares as (N, 3, size, size) uint8, or lines of whole pictures as (T, 3, size) with their ranges; and the facts
         about the files. Corrupt files are black squares.
 
     Raises:
@@ -147,7 +147,7 @@ def decoded_images(
     if contents.known.any():
         contents = read_files(listing, skip_corrupt=skip_corrupt)
     kind = f"{size}-whole-{VERSION}" if whole else f"{size}-{VERSION}"
-    lengths: list[int] = []  # of whole pictures, as in Layout
+    lengths: list[int] = []  # of whole pictures, as in LineRanges
 
     def file_name() -> str:
         nonlocal contents
@@ -181,7 +181,7 @@ def decoded_images(
     pixels, facts = cached_array(f"{listing.fingerprint}-{kind}", lambda: source, file_name=file_name)
     if contents.corrupt.any() and not skip_corrupt:  # of an array that another process has made meanwhile
         read_files(listing, skip_corrupt=False)
-    return pixels, Layout(torch.tensor(facts["lengths"])) if whole else None, contents
+    return pixels, LineRanges(torch.tensor(facts["lengths"])) if whole else None, contents
 
 
 def _decode(

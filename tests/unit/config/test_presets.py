@@ -120,9 +120,10 @@ LEJEPA_GUIDE = {
     **crops_and_colours(224, 0.4, (0.4, 0.4, 0.4, 0.1), blur=0.0, solarize=0.0),
     **{"views.local_size": 96, "views.local_scale_min": 0.05, "views.local_scale_max": 0.4, "views.jitter": 1.0},
     **{"model.encoder": "torchvision.models.resnet50", "model.small_stem": False, "model.projector_layers": 0},
-    "model.batch_norm": "per_view",
+    **{"model.batch_norm": "per_view", "model.zero_init_last": False},
     **{"optim.name": "adamw", "optim.lr": 5e-4, "optim.weight_decay": 1e-2, "optim.decay_all": True},
     **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 0.0, "epochs": 100, "global_batch": 256, "precision": "fp32"},
+    "snapshot_epochs": 10,
 }
 # MINIMAL.md of YilunKuang/rectified-lp-jepa at e31c91c
 RECTIFIED_GUIDE = RECTIFIED | {
@@ -152,7 +153,6 @@ def network(encoder: str, layers: int, hidden: int, dim: int, *, small_stem: boo
 
 
 # preset -> what its sources print; what else it has: deviations stated in presets.py, and fields that nobody prints
-BF16 = {"precision": "bf16"}
 SIZE = {"data.image_size": 256}
 VIT_STEM = {"model.small_stem": True}  # without effect on a ViT
 UNPRINTED = SIZE | {"data.eval_fov": 224 / 256} | {"optim.warmup_epochs": 10.0, "model.projector_hidden": 2048}
@@ -166,7 +166,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | LARS
         | per_256(0.03, 0.01, 256)
         | network("resnet18", 3, 512, 512, small_stem=True),
-        BF16,
+        {},
     ),
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100_vit.yaml
     "rectified_lpjepa_cifar100_vit_small": (
@@ -176,17 +176,17 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | ADAMW
         | per_256(5e-4, 5e-3, 128)
         | network("vit_small_patch16_224", 3, 512, 512),
-        BF16 | VIT_STEM | {"model.patch_size": 4},
+        VIT_STEM | {"model.patch_size": 4},
     ),
     # scripts/pretrain/cifar/rectified_lpjepa_cifar100_convnext.yaml
     "rectified_lpjepa_cifar100_convnext_small": (
         CIFAR100 | CIFAR_VIT | RECTIFIED | ADAMW | per_256(5e-4, 5e-3, 128) | network("convnext_small", 3, 512, 512),
-        BF16,
+        {},
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_imagenet.yaml
     "rectified_lpjepa_imagenet100_resnet50": (
         IMAGENET100 | IMAGENET | RECTIFIED | LARS | per_256(0.165, 0.055, 128) | network("resnet50", 3, 2048, 2048),
-        BF16 | SIZE,
+        SIZE,
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml
     "rectified_lpjepa_imagenet100_vit_small": (
@@ -196,7 +196,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | ADAMW
         | per_256(5e-4, 5e-3, 128)
         | network("vit_small_patch16_224", 3, 2048, 2048),
-        BF16 | SIZE | VIT_STEM,
+        SIZE | VIT_STEM,
     ),
     # scripts/pretrain/imagenet-100/rectified_lpjepa_convnext.yaml
     "rectified_lpjepa_imagenet100_convnext_small": (
@@ -206,12 +206,12 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | ADAMW
         | per_256(5e-4, 5e-3, 128)
         | network("convnext_small", 3, 2048, 2048),
-        BF16 | SIZE,
+        SIZE,
     ),
     # scripts/pretrain/cifar/vicreg_cifar100.yaml
     "vicreg_cifar100_resnet18": (
         CIFAR100 | CIFAR | VICREG | LARS | per_256(0.3, 0.1, 256) | network("resnet18", 3, 2048, 2048, small_stem=True),
-        BF16,
+        {},
     ),
     # scripts/pretrain/cifar/simclr.yaml
     "simclr_cifar100_resnet18": (
@@ -221,7 +221,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | LARS
         | per_256(0.4, 0.1, 256)
         | network("resnet18", 2, 2048, 256, small_stem=True),
-        BF16,
+        {},
     ),
     # scripts/pretrain/cifar/ncl.yaml
     "ncl_cifar100_resnet18": (
@@ -232,7 +232,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | per_256(0.4, 0.1, 256)
         | network("resnet18", 2, 2048, 256, small_stem=True)
         | {"epochs": 200},
-        BF16,
+        {},
     ),
     # scripts/pretrain/imagenet-100/vicreg.yaml, with the encoder of Table 1 and the epochs of App. L
     "vicreg_imagenet100_resnet50": (
@@ -243,7 +243,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | per_256(0.3, 0.1, 128)
         | network("resnet18", 3, 2048, 2048)
         | {"epochs": 400},
-        BF16 | SIZE | {"model.encoder": "resnet50", "epochs": 1000},
+        SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     # scripts/pretrain/imagenet-100/simclr.yaml, likewise
     "simclr_imagenet100_resnet50": (
@@ -254,11 +254,11 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         | per_256(0.3, 0.1, 128)
         | network("resnet18", 2, 4096, 512)
         | {"epochs": 400},
-        BF16 | SIZE | {"model.encoder": "resnet50", "epochs": 1000},
+        SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     "lejepa_imagenette_vit_s8": (MINIMAL, VIT_STEM),
-    "lejepa_guide": (LEJEPA_GUIDE, SIZE | {"model.encoder": "resnet50"}),
-    "rectified_lpjepa_guide": (RECTIFIED_GUIDE, {"precision": "fp32"}),
+    "lejepa_guide": (LEJEPA_GUIDE, SIZE),
+    "rectified_lpjepa_guide": (RECTIFIED_GUIDE, {}),
     # lamb and encoder are swept; the script's lr and weight_decay too, these are the README's
     "lejepa_inet10_resnet50": (
         INET10,

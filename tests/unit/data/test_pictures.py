@@ -23,7 +23,7 @@ from jepa_train.config import DataConfig, TrainConfig, ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS
 from jepa_train.data import Images
 from jepa_train.data.augment import Parameters, augment_images, make_views, parameters, to_input
-from jepa_train.data.pictures import LONGEST, Layout, Pictures, as_lines, sides_of
+from jepa_train.data.pictures import LONGEST, LineRanges, Pictures, as_lines, sides_of
 from jepa_train.data.splits import identify, load_splits, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.storage.paths import cache_dir
@@ -42,12 +42,12 @@ def _own_results(tmp_path, monkeypatch):
 def pictures(images: list[torch.Tensor]) -> Pictures:
     """Pictures (3, H, W) as a batch."""
     lines, lengths = zip(*(as_lines(image.numpy()) for image in images), strict=True)
-    layout = Layout(torch.tensor(lengths))
+    ranges = LineRanges(torch.tensor(lengths))
     return Pictures(
         lines=torch.cat([torch.from_numpy(part) for part in lines]),
-        first=layout.first,
-        lengths=layout.lengths,
-        longest=layout.longest,
+        first=ranges.first,
+        lengths=ranges.lengths,
+        longest=ranges.longest,
     )
 
 
@@ -165,7 +165,7 @@ def test_lines_that_are_sent_to_a_device_give_the_same_batch(monkeypatch):
     """The meta device in the place of a GPU without room for the lines; what would be sent stays here."""
     batch = pictures(mixed(MIXED))
     images = Images(
-        pixels=batch.lines, rows=torch.tensor([4, 2, 0]), labels=torch.arange(3), layout=Layout(batch.lengths)
+        pixels=batch.lines, rows=torch.tensor([4, 2, 0]), labels=torch.arange(3), ranges=LineRanges(batch.lengths)
     )
     monkeypatch.setattr(Images, "_sent", lambda self, index: self.pixels[index])
     positions = torch.tensor([2, 0, 2, 1])
@@ -191,7 +191,7 @@ def test_each_fit_and_size_has_its_own_cache_and_one_identity(tmp_path):
     kinds = sorted(file.name.partition("-")[2] for file in cache_dir().glob("*.npy"))
     assert kinds == ["16-3.npy", "16-whole-3.npy", "24-whole-3.npy"]
     assert splits.train.pixels.shape == (4 * (24 + 20 + 16), 3, 16)
-    assert splits.train.layout.lengths.tolist() == [-24, 20, 16] * 4
+    assert splits.train.ranges.lengths.tolist() == [-24, 20, 16] * 4
     assert splits.train.local.pixels.shape == (4 * (36 + 30 + 24), 3, 24)
     assert splits.val.local.rows.tolist() == splits.val.rows.tolist()
 
@@ -203,7 +203,7 @@ def test_odd_pictures_are_upright_bounded_and_skipped(tmp_path):
     (root / "train" / "ant" / "z.png").write_bytes(b"no image")
     images = load_splits(folder_config(root, image_size=8, fit="whole", on_corrupt="skip"))
     assert images.skipped == 1
-    assert images.train.layout.lengths[:5].tolist() == [-12, 12, -8 * LONGEST, 12, 8]  # 0, 1, panorama, turned, z
+    assert images.train.ranges.lengths[:5].tolist() == [-12, 12, -8 * LONGEST, 12, 8]  # 0, 1, panorama, turned, z
     assert 4 not in [*images.train.rows.tolist(), *images.val.rows.tolist()]
 
 
@@ -221,10 +221,15 @@ def test_the_identity_of_transfer_sets_leaves_whole_pictures_out_where_they_cann
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "digits", "fit": "whole"}, "data.fit is for folders of images, got whole for digits; drop it"),
+        (
+            {"name": "digits", "fit": "whole"},
+            "data.fit must be square and data.local_image_size 0 for digits, which is no folder of images, "
+            "got data.fit=whole and data.local_image_size=0; set both",
+        ),
         (
             {"name": "digits", "local_image_size": 64},
-            "data.local_image_size is for folders of images, got 64 for digits; drop it",
+            "data.fit must be square and data.local_image_size 0 for digits, which is no folder of images, "
+            "got data.fit=square and data.local_image_size=64; set both",
         ),
         (
             {"local_image_size": 400_000},

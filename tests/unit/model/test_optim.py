@@ -4,17 +4,20 @@ Run: python -m pytest tests/unit/model/test_optim.py
 """
 
 import dataclasses
+import functools
 import logging
 
 import pytest
 import torch
 from timm.optim import Lars
 from torch.optim import AdamW
+from torch.optim.swa_utils import SWALR
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network, build_network
-from jepa_train.model.optim import build_optimizer
+from jepa_train.model.optim import build_optimizer, lr_at, swa_lr_at
 
+CPU = torch.device("cpu")
 OPTIM = OptimConfig(lr=0.5, weight_decay=0.2, warmup_epochs=1.5, final_lr_frac=0.1)
 CONFIG = TrainConfig(optim=OPTIM, probe=ProbeConfig(lr=0.25, weight_decay=0.03), epochs=5)
 
@@ -22,6 +25,23 @@ CONFIG = TrainConfig(optim=OPTIM, probe=ProbeConfig(lr=0.25, weight_decay=0.03),
 @pytest.fixture
 def network() -> Network:
     return build_network(CONFIG, num_classes=3)
+
+
+@pytest.mark.parametrize("anneal_steps", [0, 1, 4, 20])
+def test_rates_after_swa_start_are_those_of_swalr(anneal_steps: int) -> None:
+    """SWALR takes over after step 5 of a cosine, and is stepped after every step, as in torch's recipe."""
+    cosine = functools.partial(lr_at, total_steps=15, warmup_steps=2, final_lr_frac=0.1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cosine(5))
+    swalr = SWALR(optimizer, swa_lr=0.05, anneal_epochs=anneal_steps)
+    expected = [cosine(step) for step in range(6)]
+    for _ in range(6, 15):
+        optimizer.step()
+        swalr.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    found = [
+        swa_lr_at(step, schedule=cosine, start=6, anneal_steps=anneal_steps, swa_lr_frac=0.05) for step in range(15)
+    ]
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_warm_up_longer_than_the_run_is_warned_of(network: Network, caplog: pytest.LogCaptureFixture) -> None:
