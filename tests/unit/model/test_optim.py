@@ -17,7 +17,6 @@ from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import build_optimizer, lr_at, swa_lr_at
 
-CPU = torch.device("cpu")
 OPTIM = OptimConfig(lr=0.5, weight_decay=0.2, warmup_epochs=1.5, final_lr_frac=0.1)
 CONFIG = TrainConfig(optim=OPTIM, probe=ProbeConfig(lr=0.25, weight_decay=0.03), epochs=5)
 
