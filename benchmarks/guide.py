@@ -57,6 +57,7 @@ FITTED: dict[str, Any] = {  # to two cores; everything else is the guide's
     "model.projector_dim": 128,
     "global_batch": 128,
     "epochs": 8,
+    "precision": "fp32",  # the guide takes fp16 on a GPU alone
 }
 QUICK: dict[str, Any] = {"data.train_images": 0, "epochs": 1}
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)  # the guide's normalisation
