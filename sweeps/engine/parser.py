@@ -23,7 +23,8 @@ class LineParser(argparse.ArgumentParser):
 
 def refuse(error: Exception | str) -> int:
     """Print an error in one line, without secrets. Returns the exit code of bad input."""
-    sys.stderr.write(f"error: {hidden(str(error))}\n")
+    text = str(error).replace("\n", "\\n")  # in a path
+    sys.stderr.write(f"error: {hidden(text)}\n")
     return 2
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Checkout:
         self.file.write_text(SWEEP)
         self.environment = {name: text for name, text in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         self.environment |= {"PYTHONPATH": str(folder), "JEPA_RESULTS": str(folder / "results"), "OMP_NUM_THREADS": "1"}
+        self.processes: list[subprocess.Popen[str]] = []
         self.git("init", "-b", "main")
 
     def git(self, *words: str) -> None:
@@ -62,7 +64,9 @@ class Checkout:
         command = [sys.executable, "-u", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a process in the background ignores it
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, preexec_fn=heeds, **pipes)
+        options = {"cwd": self.folder, "env": self.environment, "preexec_fn": heeds, **pipes}
+        self.processes.append(subprocess.Popen(command, text=True, **options))
+        return self.processes[-1]
 
     def run(self, *words: str) -> str:
         process = self.start(*words)
@@ -72,8 +76,13 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path / "project")
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """A checkout whose processes are killed at the end; their Ray dies with them."""
+    made = Checkout(tmp_path / "project")
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
 
 
 def test_commits_and_new_values_leave_one_table_and_an_edited_loss_makes_it_outdated(checkout: Checkout) -> None:

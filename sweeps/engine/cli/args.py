@@ -49,6 +49,8 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
         raise ConfigError(f"{unknown[0]} is not an option{nearest(unknown[0].partition('=')[0], known)}")
     if not parsed.max_gpu_hours > 0:
         raise ConfigError(f"--max-gpu-hours must be positive, got {parsed.max_gpu_hours:g}; leave it out for no limit")
+    if parsed.explain and not " ".join(parsed.explain).strip():
+        raise ConfigError("--explain needs a key or a label, got a blank; --dry-run lists them")
     fields = vars(parsed)
     rest = fields.pop("words")
     fields |= {"retry": frozenset(parsed.retry), "explain": " ".join(parsed.explain)}

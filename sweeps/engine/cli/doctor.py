@@ -62,7 +62,8 @@ def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
         for found in _findings(name, check):
             problems += found.level == "problem"
             remedy = f"; {found.remedy}" if found.remedy else ""
-            sys.stdout.write(hidden(f"{found.level:<8} {found.name:<13} {found.text}{remedy}\n"))
+            text = f"{found.text}{remedy}".replace("\n", "\\n")  # in a path
+            sys.stdout.write(hidden(f"{found.level:<8} {found.name:<13} {text}\n"))
             sys.stdout.flush()
     return 1 if problems else 0
 
@@ -170,8 +171,8 @@ def _ray() -> Iterator[Finding]:
 
 
 def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
-    """The data and the encoder of the sweep's base."""
-    from sweeps.engine.plan.plan import resolved_base
+    """The data and the encoder of the sweep's base, and the sizes of its cells."""
+    from sweeps.engine.plan.plan import checked_cells, resolved_base
 
     try:
         base = resolved_base(sweep, places)
@@ -186,6 +187,7 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
     if facts is not None:
         remedy = "docs/sweeps.md, Data, says what becomes of such files"
         yield _enough(not facts.skipped and facts.unused.keys() <= {HIDDEN}, "images", str(facts), remedy)
+    checked_cells(sweep, base)
 
 
 CHECKS: dict[str, Check] = {

@@ -11,12 +11,13 @@ from jepa_train.config.flat import flatten
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cli.status import Facts
+from sweeps.engine.cluster.resources import unit_of
 from sweeps.engine.plan.cell_state import is_done
 from sweeps.engine.plan.plan import Plan, Row
 from sweeps.engine.spec.cells import setting_of
 from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.mlflow_client import open_client
-from sweeps.engine.store.reader import Entry, find_experiment, read_entries, store_uri
+from sweeps.engine.store.reader import Entry, store_uri
 
 _MADE_BY = {
     "mlflow.user": "by",
@@ -37,7 +38,7 @@ def explain(plan: Plan, word: str) -> list[Facts]:
     Raises:
         ConfigError: the word fits several cells; StorageError: the storage of the checkpoints is away.
     """
-    entries = {entry.key: entry for entry in read_entries(find_experiment(plan.sweep.name))}
+    entries = {entry.key: entry for entry in plan.stored.cells}
     rows = {row.cell.key: row for row in plan.rows()}
     labels = {key: entry.label for key, entry in entries.items()} | {key: rows[key].cell.label for key in rows}
     settings = {key: setting_of(entry.label, entry.params.get("seed", "")) for key, entry in entries.items()}
@@ -65,6 +66,7 @@ def _facts(plan: Plan, row: Row | None, entry: Entry | None, key: str, label: st
         "run_id": entry.run_id if entry else None,
         "device_hours": entry.device_seconds / 3600 if entry else 0.0,
         "lost_device_hours": entry.lost_device_seconds / 3600 if entry else 0.0,
+        "unit": unit_of(entry.resources) if entry else None,
         "code": {name: run.data.tags[tag] for tag, name in _MADE_BY.items() if tag in run.data.tags} if run else {},
         "checkpoints": [str(folder / name) for name in folder.names() if name.endswith(".pt")],
         "config": config,
@@ -77,7 +79,9 @@ def explain_lines(facts: Facts) -> list[str]:
     lines = [f"{facts['sweep']}: {facts['label']} ({facts['key']})", f"  {facts['state']}: {facts['why']}"]
     if facts["run_id"]:
         lost = f", {facts['lost_device_hours']:.2g} of them lost with workers" if facts["lost_device_hours"] else ""
-        lines.append(f"  MLflow run {facts['run_id']}, {facts['device_hours']:.2f} device-hours in all attempts{lost}")
+        lines.append(
+            f"  MLflow run {facts['run_id']}, {facts['device_hours']:.2f} {facts['unit']} in all attempts{lost}"
+        )
         lines.append("  last attempt: " + ", ".join(f"{name} {text}" for name, text in facts["code"].items()))
     lines += [f"  checkpoint {file}" for file in facts["checkpoints"]] or ["  no checkpoint on this machine"]
     lines.append("  config, * where it differs from the sweep's base:")

@@ -1,6 +1,6 @@
 """--dry-run: every cell of a sweep with its state, and its price if that is known."""
 
-from sweeps.engine.cli.status import Facts, edit_facts, edit_lines, outdated_lines
+from sweeps.engine.cli.status import Facts, edit_lines, outdated_lines
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
 from sweeps.engine.plan.edits import edits_of
 from sweeps.engine.plan.plan import Plan
@@ -35,7 +35,7 @@ def preview(sweep: Sweep, plan: Plan | None, price: Price | None) -> Facts:
         "unit": price.request.unit if price else None,
         "dollars": price.dollars if price else None,
         "price": price.lines() if price else [],
-        **edit_facts(edits_of(plan)),
+        "edited": edits_of(plan),
     }
 
 

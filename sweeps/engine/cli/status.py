@@ -1,33 +1,31 @@
 """--status: the state of a sweep, from the store alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.select.objectives import Goal
-from analysis.store.cell_list import recorded_cells
+from sweeps.engine.cluster.resources import unit_of
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of, is_done
-from sweeps.engine.plan.edits import Edits, edits_in_store
+from sweeps.engine.plan.edits import edits_in_store
 from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import grid_points
 from sweeps.engine.spec.search_space import size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
-from sweeps.engine.store.reader import Entry, find_experiment, read_runs, requested_entries, shown_uri
+from sweeps.engine.store.reader import Entry, StoredSweep, read_sweep, shown_uri
 
 Facts = dict[str, Any]  # printed by --json, and the source of the text
+_NAMED = 6  # failed cells that a line names
 
 
 def status(sweep: Sweep) -> Facts:
     """The facts of --status."""
-    experiment = find_experiment(sweep.name)
-    tags, runs = experiment.tags if experiment is not None else {}, read_runs(experiment)
-    entries = requested_entries(runs[0], recorded_cells(tags))
-    holder = holder_of(sweep.name) if experiment is not None else None
+    stored, holder = read_sweep(sweep.name), holder_of(sweep.name)
+    entries, spent = stored.current, stored.runs
     rules = Rules(held=holder is not None)
     states = [rules.state(entry) for entry in entries]
-    total = _total(sweep, tags, len(entries))
-    running = [entry for entry, state in zip(entries, states, strict=True) if state == "running"]
+    total = _total(sweep, stored)
     return {
         "sweep": sweep.name,
         "store": shown_uri(),
@@ -35,16 +33,20 @@ def status(sweep: Sweep) -> Facts:
         "total": total,
         "states": counts_of(states, total),
         "outdated": sum(entry.outdated and is_done(state) for entry, state in zip(entries, states, strict=True)),
-        "running": [_running(entry, sweep.goals[0]) for entry in running],
+        **{
+            name: [_begun(entry, sweep.goals[0]) for entry, each in zip(entries, states, strict=True) if each == state]
+            for name, state in (("running", "running"), ("begun", "missing"))
+        },
         "failures": [
             {"key": entry.key, "label": entry.label, "reason": entry.reason}
             for entry in entries
             if entry.status == "failed"
         ],
-        "device_hours": sum(entry.device_seconds for entry in entries) / 3600,
-        "lost_device_hours": sum(entry.lost_device_seconds for entry in entries) / 3600,
+        "device_hours": sum(entry.device_seconds for entry in spent) / 3600,
+        "lost_device_hours": sum(entry.lost_device_seconds for entry in spent) / 3600,
+        "unit": unit_of(next((entry.resources for entry in reversed(spent) if entry.resources), "")),
         "seconds_left": _time_left(sweep, entries, states, total),
-        **edit_facts(edits_in_store(sweep, experiment, runs, rules)),
+        "edited": edits_in_store(sweep, stored, rules),
     }
 
 
@@ -52,27 +54,33 @@ def status_lines(facts: Facts) -> list[str]:
     """The facts of --status as lines of text."""
     held = f"run by {facts['holder']}" if facts["holder"] else "no launch runs it"
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {held}"]
-    for cell in facts["running"]:
+    for state, cell in ((name, cell) for name in ("running", "begun") for cell in facts[name]):
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
-        lines.append(f"  running     {cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
-    lines += [f"  failed      {cell['key']}  {cell['label']}: {cell['reason']}" for cell in facts["failures"]]
-    lines += outdated_lines(facts)
+        lines.append(f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
+    lines += failure_lines(facts) + outdated_lines(facts)
     lost = f" ({facts['lost_device_hours']:.2g} of them lost with workers)" if facts["lost_device_hours"] else ""
-    spent = f"  {facts['device_hours']:.2f} device-hours used{lost}"
+    spent = f"  {facts['device_hours']:.2f} {facts['unit']} used{lost}"
     left = facts["seconds_left"]
     lines.append(spent if left is None else f"{spent}, {duration(left)} left")
     return lines + edit_lines(facts)
 
 
-def edit_facts(edits: Edits) -> Facts:
-    """The edits of a sweep's file since its last launch."""
-    return {"edited": {"new": edits.new, "dropped": edits.dropped}}
+def failure_lines(facts: Facts) -> list[str]:
+    """The failed cells, those with equal reasons in one line."""
+    cells: dict[str, list[str]] = {}
+    for cell in facts["failures"]:
+        cells.setdefault(cell["reason"], []).append(f"{cell['label']} ({cell['key']})")
+    return [
+        f"  {len(named)} failed: {', '.join(named[:_NAMED])}"
+        f"{f' and {len(named) - _NAMED} more' if len(named) > _NAMED else ''}: {reason}"
+        for reason, named in cells.items()
+    ]
 
 
 def edit_lines(facts: Facts) -> list[str]:
     """The line on the edits of a sweep's file; none without one."""
-    line = Edits(**facts["edited"]).line
-    return [f"  {line}"] if line else []
+    new, dropped = facts["edited"]["new"], facts["edited"]["dropped"]
+    return [f"  file edited since: {new} new, {dropped} dropped"] if new or dropped else []
 
 
 def outdated_lines(facts: Facts) -> list[str]:
@@ -81,7 +89,7 @@ def outdated_lines(facts: Facts) -> list[str]:
     return [f"  {facts['outdated']} {remedy}"] if facts["outdated"] else []
 
 
-def _running(entry: Entry, goal: Goal) -> Facts:
+def _begun(entry: Entry, goal: Goal) -> Facts:
     value = goal.score(entry.metrics, entry.params)
     return {
         "key": entry.key,
@@ -93,22 +101,17 @@ def _running(entry: Entry, goal: Goal) -> Facts:
     }
 
 
-def _total(sweep: Sweep, tags: Mapping[str, str], begun: int) -> int:
-    """The number of all cells: that of the last launch, in a store without it that of the sweep's file.
-
-    Args:
-        tags: of the experiment.
-        begun: number of the cells that have a run.
-    """
-    requested = recorded_cells(tags)
-    if requested is not None and "sweep.total" in tags:
-        return max(int(tags["sweep.total"]), len(requested))
+def _total(sweep: Sweep, stored: StoredSweep) -> int:
+    """The number of all cells: that of the last launch, in a store without it that of the sweep's file."""
+    requested = stored.requested
+    if requested is not None and "sweep.total" in stored.tags:
+        return max(int(stored.tags["sweep.total"]), len(requested))
     if requested is not None and not sweep.space:
         return len(requested)
     each = len(sweep.seeds)
     if sweep.space:  # a search, and its winner with the other seeds
         each = int(min(sweep.trials, size(sweep.space))) + len(sweep.seeds) - 1
-    return max(len(sweep.references) + len(grid_points(sweep)) * each, len(requested or ()), begun)
+    return max(len(sweep.references) + len(grid_points(sweep)) * each, len(requested or ()), len(stored.current))
 
 
 def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:

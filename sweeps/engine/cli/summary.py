@@ -1,6 +1,6 @@
 """Summary of a launch: the number of cells in each state, and the remedy for those without a result."""
 
-from sweeps.engine.cli.status import Facts
+from sweeps.engine.cli.status import Facts, failure_lines
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
 from sweeps.engine.run.display import CellEnd
 from sweeps.engine.run.launch import Launched
@@ -39,7 +39,7 @@ def summary_lines(facts: Facts) -> list[str]:
     lost = f", {facts['lost_hours']:.2g} of them lost with workers" if facts["lost_hours"] else ""
     ran = f"{facts['ran']} ended in this launch{hours}{lost}"
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {ran}"]
-    lines += [f"  failed: {cell['label']} ({cell['key']}): {cell['reason']}" for cell in facts["failures"]]
+    lines += failure_lines(facts)
     if facts["failures"]:
         lines.append("  failed cells run again with --retry failed; --explain CELL tells more")
     if "missing" in facts["states"]:

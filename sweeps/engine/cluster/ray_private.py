@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import ray_constants, state, worker
+from ray._private import auto_init_hook, ray_constants, state, worker
 from ray._private.utils import read_ray_address
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ def address_of_this_machine() -> str:
     Hook: read_ray_address. Without it, a launch on a cluster's head needs RAY_ADDRESS=auto.
     """
     return read_ray_address(None) or ""
+
+
+def never_start_unasked() -> None:
+    """Let calls of Ray fail where it is not running.
+
+    Hook: auto_init_hook.enable_auto_connect. Without it, a lane's thread that outlives the session starts another Ray.
+    """
+    auto_init_hook.enable_auto_connect = False
 
 
 def silence_raylets() -> None:

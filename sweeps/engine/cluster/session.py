@@ -1,5 +1,6 @@
 """ray_session: Ray for one command. It joins a running cluster, or starts a quiet Ray of its own on this machine."""
 
+import atexit
 import contextlib
 import json
 import logging
@@ -8,20 +9,28 @@ import secrets
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.cluster.folders import check_results_folder
-from sweeps.engine.cluster.ray_private import address_of_this_machine, on_loopback, silence_raylets
+from sweeps.engine.cluster.ray_private import (
+    address_of_this_machine,
+    never_start_unasked,
+    on_loopback,
+    silence_raylets,
+)
 from sweeps.engine.sigterm import exit_on_sigterm
 
+START_S = 30.0  # for a start of Ray to end once the session is over
 OBJECT_STORE_BYTES = 100_000_000  # configs and metrics only; images travel through files
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("analysis", "jepa_train", "search_spaces", "sweeps")  # the code that the nodes of a cluster need
@@ -131,6 +140,7 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
         return
     address = cluster_address()
     silence_raylets()
+    never_start_unasked()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _LOCAL_ENVIRONMENT)))
         if address:
@@ -146,10 +156,7 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
                 **stack.enter_context(on_loopback(stack.enter_context(_short_path(ray_dir())))),
             }
         catch_sigterm = stack.enter_context(exit_on_sigterm())
-        background = stack.enter_context(ThreadPoolExecutor(1, "ray-start"))  # Ray's processes die with its thread
-        starting = background.submit(ray.init, logging_level=logging.ERROR, log_to_driver=False, **options)
-        stack.callback(ray.shutdown)
-        stack.callback(starting.exception)  # before the shutdown, the start has ended
+        starting = stack.enter_context(_starting(options))
 
         def ready() -> str:
             starting.result()
@@ -159,6 +166,46 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
         if wait:
             ready()
         yield ready
+
+
+@contextmanager
+def _starting(options: Mapping[str, Any]) -> Iterator[Future[object]]:
+    """Start Ray in a thread, and end it with the block, at the latest START_S later, whatever keeps the start.
+
+    A start may never end: Ctrl-C in the middle of an import can leave a lock that its thread waits for. The process
+    waits neither for the thread nor for its Ray at the exit.
+    """
+    starting, over = Future[object](), threading.Event()
+
+    def start() -> None:
+        try:
+            starting.set_result(ray.init(logging_level=logging.ERROR, log_to_driver=False, **options))
+        except BaseException as error:  # noqa: BLE001 (it is raised where the result is awaited)
+            starting.set_exception(error)
+        over.wait()  # Ray's processes die with the thread that has started them
+
+    try:
+        threading.Thread(target=start, name="ray-start", daemon=True).start()
+        yield starting
+    finally:
+        try:
+            with contextlib.suppress(Exception):
+                starting.exception(timeout=START_S)
+        finally:  # also after another Ctrl-C
+            if starting.done():
+                ray.shutdown()
+            else:
+                atexit.unregister(ray.shutdown)  # it may wait for the thread
+                _kill_half_started(str(options.get("_temp_dir")))
+            over.set()
+
+
+def _kill_half_started(folder: str) -> None:
+    """Kill the processes of a Ray of this process that write below the folder."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if folder in " ".join(child.cmdline()):
+                child.kill()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util import remove_placement_group
@@ -71,22 +71,27 @@ class LanePool:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)(Mailbox)
         self.mailbox = actor.remote(self.num_lanes)
-        for lane in range(self.num_lanes):
-            thread = threading.Thread(target=self._keep, args=(lane,), name=f"lane-{lane}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        try:
+            for lane in range(self.num_lanes):
+                thread = threading.Thread(target=self._keep, args=(lane,), name=f"lane-{lane}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
         self.mailbox.close.remote()
         deadline = time.monotonic() + CLOSE_S
-        for thread in self._threads:
+        started = [thread for thread in self._threads if thread.ident]
+        for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
         # A thread that calls Ray after ray.shutdown would end this process.
-        if any(thread.is_alive() for thread in self._threads):
+        if any(thread.is_alive() for thread in started):
             self._kill()
-        for thread in self._threads:
+        for thread in started:
             thread.join(KILL_S)
         ray.kill(self.mailbox)
 
@@ -94,8 +99,9 @@ class LanePool:
         """Kill the lanes: the controllers of a cluster, or the workers, also those that are about to start."""
         for placement in self._placements:
             remove_placement_group(placement)
-        with contextlib.suppress(RayActorError):  # the mailbox is gone, and its lanes with it
-            for thread, (_, controller, _) in zip(self._threads, ray.get(self.mailbox.lanes.remote()), strict=True):
+        with contextlib.suppress(RayActorError, GetTimeoutError):  # the mailbox is gone, and its lanes with it
+            lanes = ray.get(self.mailbox.lanes.remote(), timeout=KILL_S)
+            for thread, (_, controller, _) in zip(self._threads, lanes, strict=False):
                 if thread.is_alive() and controller is not None:
                     ray.kill(controller)
 

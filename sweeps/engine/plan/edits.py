@@ -1,10 +1,7 @@
 """Edits of a sweep's file since its last launch: the numbers of new and of dropped cells."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-from mlflow.entities import Experiment
+from dataclasses import replace
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
@@ -16,61 +13,34 @@ from sweeps.engine.plan.searches import grid_point_of
 from sweeps.engine.spec.cells import CheckData, changed, data_checked_by, fixed_cells, grid_points, preflighted
 from sweeps.engine.spec.search_space import point_of
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import Entry, best_config, ledger_of
+from sweeps.engine.store.reader import StoredSweep, best_config
 
 
-@dataclass(frozen=True, kw_only=True)
-class Edits:
-    """Difference between the cells of a sweep's file and those of its last launch.
+def edits_of(plan: Plan) -> dict[str, int]:
+    """Numbers of cells that the last launch did not ask for, "new", and that only it asked for, "dropped".
 
-    Args:
-        new: cells that the last launch did not ask for.
-        dropped: cells that only the last launch asked for.
+    Both are 0 without a launch that recorded its cells. Cells that a search has started stay its own as long as they
+    are points of it. Cells that it has still to choose, and those that it chose without beginning them, are neither.
     """
-
-    new: int = 0
-    dropped: int = 0
-
-    @property
-    def line(self) -> str:
-        """For display; "" without a difference."""
-        return f"file edited since: {self.new} new, {self.dropped} dropped" if self.new or self.dropped else ""
-
-
-def edits_of(plan: Plan) -> Edits:
-    """The edits since the last launch that recorded its cells; none without one.
-
-    Cells that a search has started stay its own as long as they are points of it. Cells that it has still to choose,
-    and those that it chose without beginning them, are neither new nor dropped.
-    """
-    last = plan.last
-    if last.requested is None:
-        return Edits()
+    stored = plan.stored
+    if stored.requested is None or "sweep.total" not in stored.tags:
+        return {"new": 0, "dropped": 0}
     kept = {cell.key for cell in plan.known} | _points_of_searches(plan)
-    if last.searched:
-        kept |= {*last.requested} - plan.entries.keys() - {entry.key for entry in last.others}
-    dropped = len({*last.requested} - kept)
-    return Edits(new=max(0, plan.total - (last.total - dropped)), dropped=dropped)
+    if stored.tags.get("sweep.searched") != "[]":
+        kept |= {*stored.requested} - {entry.key for entry in stored.runs}
+    dropped = len({*stored.requested} - kept)
+    return {"new": max(0, plan.total - (int(stored.tags["sweep.total"]) - dropped)), "dropped": dropped}
 
 
-def edits_in_store(
-    sweep: Sweep, experiment: Experiment | None, runs: tuple[list[Entry], list[Entry]], rules: Rules
-) -> Edits:
-    """The edits since the last launch, without access to the data, whose identity the store has.
-
-    Args:
-        runs: of the experiment, as read_runs gives them.
-    """
-    if experiment is None:
-        return Edits()
+def edits_in_store(sweep: Sweep, stored: StoredSweep, rules: Rules) -> dict[str, int]:
+    """The edits since the last launch, without access to the data, whose identity the store has."""
     try:
-        with data_checked_by(_recorded_data(sweep, experiment, runs[0])):
+        with data_checked_by(_recorded_data(sweep, stored)):
             base = preflighted(best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base)
-            entries, last = ledger_of(sweep, base, experiment, runs)
-            plan = Plan(sweep, base, tuple(fixed_cells(sweep, base)), entries, rules=rules, last=last)
-            return edits_of(plan.with_searches())
+            cells, entries = tuple(fixed_cells(sweep, base)), stored.entries(sweep, base)
+            return edits_of(Plan(sweep, base, cells, entries, rules=rules, stored=stored).with_searches())
     except ConfigError:  # its base is the best cell of a sweep that is not in this store
-        return Edits()
+        return {"new": 0, "dropped": 0}
 
 
 def _points_of_searches(plan: Plan) -> set[str]:
@@ -89,12 +59,12 @@ def _points_of_searches(plan: Plan) -> set[str]:
     }
 
 
-def _recorded_data(sweep: Sweep, experiment: Experiment, cells: Sequence[Entry]) -> CheckData:
+def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:
     """The data of a config with the identity that the store has for its name and path; as it is if it has none.
 
     The path may be another on this machine, so it does not count unless the sweep varies it.
     """
-    recorded = [*(entry.params for entry in cells), json.loads(experiment.tags.get("sweep.base", "{}"))]  # last wins
+    recorded = [*(entry.params for entry in stored.cells), json.loads(stored.tags.get("sweep.base", "{}"))]  # last wins
     names = ("data.name", "data.path") if "data.path" in sweep.axes else ("data.name",)
     known = {
         tuple(params.get(name) for name in names): {

@@ -12,7 +12,7 @@ from sweeps.engine.plan.cell_state import Rules, State, is_done
 from sweeps.engine.plan.searches import Search, searches_of
 from sweeps.engine.spec.cells import Cell, changed, check_sizes, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import Entry, LastLaunch, best_config, find_experiment, read_entries, read_ledger
+from sweeps.engine.store.reader import Entry, StoredSweep, best_config, read_sweep
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Plan:
         searches: one per point of the grid; () without a space. A launch moves copies of them on.
         rules: which cells this launch runs.
         file: the sweep's.
-        last: the launch before this one.
+        stored: the sweep in the store, with the list of its last launch.
     """
 
     sweep: Sweep
@@ -56,7 +56,7 @@ class Plan:
     searches: tuple[Search, ...] = ()
     rules: Rules = field(default_factory=Rules)
     file: Path = Path()
-    last: LastLaunch = field(default_factory=LastLaunch)
+    stored: StoredSweep = field(default_factory=StoredSweep)
 
     @cached_property
     def known(self) -> tuple[Cell, ...]:
@@ -109,11 +109,11 @@ class Plan:
     def refreshed(self) -> "Plan":
         """The plan with the store's present entries, for a launch that holds the sweep. Fixed cells stay."""
         rules, warm = replace(self.rules, held=False), _warm_entries(self.sweep)
-        entries, last = read_ledger(self.sweep, self.base, self.file)
-        entries = rules.read(entries)
-        if (entries, last) == (self.entries, self.last) and not warm and not self.rules.held:
-            return self
-        return replace(self, entries=entries, last=last, rules=rules).with_searches(warm)
+        stored = read_sweep(self.sweep.name, self.file)
+        entries = rules.read(stored.entries(self.sweep, self.base))
+        fresh = replace(self, entries=entries, stored=stored, rules=rules)
+        same = entries == self.entries and not warm and not self.rules.held
+        return fresh if same else fresh.with_searches(warm)
 
     def with_searches(self, warm: Iterable[Entry] = ()) -> "Plan":
         """The plan with its searches, from its entries and finished cells of other sweeps."""
@@ -145,15 +145,28 @@ def make_plan(
         ConfigError: anything that could not run.
     """
     base = resolved_base(sweep, places)
-    if places or isinstance(sweep.base, BestOf):  # another base than the one that the sweep was checked with
-        sweep.check(base)
-    corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
+    fixed = checked_cells(sweep, base)
     rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
+    stored = read_sweep(sweep.name, file)
+    entries = rules.read(stored.entries(sweep, base))
+    plan = Plan(sweep, base, fixed, entries, rules=rules, file=file, stored=stored)
+    return plan.with_searches(_warm_entries(sweep))
+
+
+def checked_cells(sweep: Sweep, base: TrainConfig) -> tuple[Cell, ...]:
+    """The cells known beforehand, after the checks of every value that the sweep has or may propose.
+
+    Args:
+        base: as resolved_base gives it.
+
+    Raises:
+        ConfigError: a cell that could not run, or two equal ones.
+    """
+    sweep.check(base)
+    corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
     fixed = tuple(fixed_cells(sweep, base))
     check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
-    entries, last = read_ledger(sweep, base, file)
-    plan = Plan(sweep, base, fixed, rules.read(entries), rules=rules, file=file, last=last)
-    return plan.with_searches(_warm_entries(sweep))
+    return fixed
 
 
 def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:
@@ -173,11 +186,11 @@ def _warm_entries(sweep: Sweep) -> list[Entry]:
     """The cells of the sweeps that a search starts from."""
     found: list[Entry] = []
     for name in sweep.warm_start:
-        experiment = find_experiment(name)
-        if experiment is None:
+        stored = read_sweep(name)
+        if not stored.tags:
             raise ConfigError(
                 f"warm_start must name sweeps of this store, got {name!r}; run python sweeps/{name}.py first, or "
                 "leave it out"
             )
-        found += read_entries(experiment)
+        found += stored.cells
     return found

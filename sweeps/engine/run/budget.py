@@ -15,7 +15,7 @@ class Budget:
     While no price is known, one cell runs at a time: the first that finishes sets the price of its kind.
 
     Args:
-        limit_hours: device-hours of the whole sweep, earlier launches included; infinite admits every cell.
+        limit_hours: device-hours of all runs of the sweep, of any launch; infinite admits every cell.
         price: by finished cells alone.
         now: a clock in seconds.
 
@@ -25,7 +25,7 @@ class Budget:
 
     def __init__(self, limit_hours: float, price: Price, *, now: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._price, self._now = limit_hours, price, now
-        self._ended = sum(entry.device_seconds for entry in price.plan.entries.values()) / 3600
+        self._ended = sum(entry.device_seconds for entry in price.plan.stored.runs) / 3600
         self._admitted: dict[str, Cell] = {}  # cells that have not ended, by key
         self._began: dict[str, float] = {}
         cheapest = min(price.each, default=0.0) if price.estimates else 0.0

@@ -38,7 +38,7 @@ class LaunchOutcome:
     ends: dict[str, CellEnd] = field(default_factory=dict)  # by cell key
     hours: float = 0.0  # device time
     lost_hours: float = 0.0  # part of it whose training was lost with its workers
-    unit: str = "CPU-hours"
+    unit: str = ""
 
 
 @dataclass(eq=False)

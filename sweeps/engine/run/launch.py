@@ -62,9 +62,9 @@ class Launch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._session is not None:
-            self.note("stopping the workers")  # for some seconds
-        self._stack.close()
+        with self._stack:  # closed also after another Ctrl-C
+            if self._session is not None:
+                self.note("stopping the workers")  # for some seconds
         if watched() and (problem := keep()):  # so that a head may go after its launch
             self.note(problem)
 

@@ -74,7 +74,7 @@ class Ledger:
         code = code_tags(plan.file, git)
         self._code = {"workers": str(sweep.workers), **code}
         self._publish_at = 0.0
-        self._stale = False  # the table
+        self._stale = bool(plan.entries)  # the table
         self.table = ""  # the latest, as Markdown
         held = {key: entry for key, entry in plan.entries.items() if not entry.restart}
         self._again = plan.entries.keys() - held.keys()  # cells whose run becomes history when they start
@@ -87,12 +87,11 @@ class Ledger:
         for name, text in (hidden(experiment_tags(plan)) | self._cell_tags).items():
             if experiment.tags.get(name) != text:
                 self._client.set_experiment_tag(experiment.experiment_id, name, text)
-        self._update_runs()
         run_ids = {key: entry.run_id for key, entry in held.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
         self._queue = WriteQueue(writer=self._writer, sweep=sweep.name, note=self.note, flushed=self._publish_table)
         new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code}}
-        self._put(new=new, status="FINISHED", files=plan_files(plan) | git.patch_file)
+        self._put(new=new, status="FINISHED", files=plan_files(plan) | git.patch_file, run_tags=self._changed_tags())
 
     def record_cells(self, keys: Iterable[str]) -> None:
         """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
@@ -198,28 +197,23 @@ class Ledger:
         """Write what is left, if the store answers. Returns "" or one line on what waits in which file."""
         return self._queue.close()
 
-    def _update_runs(self) -> None:
-        """Adapt the tags of earlier runs to the plan: mark those that it does not use, and unmark those that it does.
+    def _changed_tags(self) -> dict[str, dict[str, str | None]]:
+        """Tags of earlier runs to set or, by None, to remove: those that the plan does not use are stale.
 
         A reference of an earlier plan may be a cell of this one. The label of a cell, which its group has in its name,
         changes with the axes.
         """
-        cells = {cell.key: cell for cell in self.plan.known}
-        for entry in self.plan.entries.values():
-            cell = cells.get(entry.key)
-            wanted = {"stale": "" if cell else "not asked for"}
-            wanted |= {"role": cell.role, "group": cell.group} if cell else {}
-            self._set_tags(entry, wanted)
-        for entry in self.plan.last.others:
-            self._set_tags(entry, {"stale": "replaced" if entry.key in cells else "not asked for"})
-
-    def _set_tags(self, entry: Entry, wanted: Mapping[str, str]) -> None:
-        """Set tags of a run where they differ; "" removes one."""
-        for name, text in wanted.items():
-            if text and getattr(entry, name) != text:
-                self._client.set_tag(entry.run_id, name, text)
-            elif not text and getattr(entry, name):
-                self._client.delete_tag(entry.run_id, name)
+        cells, changes = {cell.key: cell for cell in self.plan.known}, {}
+        used = {entry.run_id for entry in self.plan.entries.values()}
+        for entry in self.plan.stored.runs:
+            cell, wanted = cells.get(entry.key), {"stale": "not asked for"}
+            if cell is not None and entry.run_id in used:
+                wanted = {"stale": "", "role": cell.role, "group": cell.group}
+            elif cell is not None or entry.role == "history":
+                wanted = {"stale": "replaced"}
+            if tags := {name: text or None for name, text in wanted.items() if getattr(entry, name) != text}:
+                changes[entry.run_id] = tags
+        return changes
 
     def _put(self, **parts: Any) -> None:
         """Queue an operation, without the secrets in its texts."""

@@ -82,6 +82,6 @@ def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tup
         require(
             prefix == "val" and metric in known,
             f"objective must be a metric on val (test is evaluated once, at the end), got {name!r}"
-            f"{nearest(metric, known) or '; try val/probe_top1'}",
+            f"{nearest(f'val/{metric}', [f'val/{name}' for name in known]) or '; try val/probe_top1'}",
         )
     return tuple(Goal(metric=name, direction=direction) for name, direction in named.items())

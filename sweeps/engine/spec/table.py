@@ -34,6 +34,8 @@ class Table:
         _check_once("metrics", self.metrics)
         _check_once("rows and columns", (*self.rows, *self.columns))
         _check_once("labels", [*self.labels.values()])
+        for key, label in self.labels.items():
+            require(label.isprintable(), f"labels must be one line each, got {label!r} for {key}; remove the break")
 
     def check(self, axes: Sequence[str], grid: Sequence[str]) -> None:
         """Check the rules that need the sweep's axes, and those of its grid.
@@ -64,5 +66,5 @@ def _check_metric(name: str) -> None:
     require(
         split == "train" or (bool(known) and metric in GLOSSARY),
         "metrics must be known, with their split (train/, val/, test/, target/, transfer/NAME/), got "
-        f"{name!r}{nearest(metric, GLOSSARY) if known else '; try test/linear_top1'}",
+        f"{name!r}{nearest(name, [f'{split}/{term}' for term in GLOSSARY]) if known else '; try test/linear_top1'}",
     )

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from jepa_train.storage.paths import results_dir
 TROUBLE = (MlflowException, SQLAlchemyError, OSError)
 # Error codes of a store that answers and will never take a write; all others may pass
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+_LATE_S = 5.0  # after which the wait for an answer is reported
 BATCH = 900  # rows of one log_batch: MLflow takes 1,000 metrics, params and tags together
 LONGEST_DESCRIPTION = 19_000  # characters: MLflow takes 20,000 in an experiment's tag
 
@@ -42,7 +45,7 @@ def open_client(uri: str) -> MlflowClient:
     # MLflow's own retry would repeat a creation that was carried out but not acknowledged, and make two runs.
     # Overrides the user's value, and that of analysis, which only reads
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a server that hangs; a big page takes seconds
+    limit = os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a server that hangs; a busy one takes longer
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # MLflow logs a traceback of what it raises
@@ -58,7 +61,14 @@ def open_client(uri: str) -> MlflowClient:
             f"MLFLOW_TRACKING_URI must be a server's http://host:port, or a database whose driver is installed, "
             f"got {hidden(uri)!r} ({error}); start the server of docs/team.md over that database, and name it"
         ) from None
-    client.search_experiments(max_results=1)
+    line = f"waiting for the store {hidden(uri)} to answer, up to {limit} s for each request\n"
+    late = threading.Timer(_LATE_S, sys.stderr.write, [line])
+    late.daemon = True
+    late.start()
+    try:
+        client.search_experiments(max_results=1)
+    finally:
+        late.cancel()
     return client
 
 

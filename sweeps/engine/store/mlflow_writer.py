@@ -1,6 +1,8 @@
 """Idempotent writes to MLflow: one run per cell, each metric of a step once, also if answers of the store are lost."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +12,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from analysis.store.mlflow_sql import write_tags
+from analysis.store.uri import sqlite_file, store_uri
 from sweeps.engine.store.mlflow_client import BATCH, REFUSALS, TROUBLE, Refused, root_cause
 from sweeps.engine.store.offline_queue import Operation
+
+_CONNECTIONS = 8  # to a server, for the tags of many runs
 
 
 class _UnknownCreation(OSError):
@@ -81,14 +87,10 @@ class MlflowWriter:
             for name, value in one.metrics.items():
                 rows.setdefault((name, one.step), Metric(name, value, one.at, one.step))
         metrics = [row for place, row in rows.items() if place not in logged]
-        tags = {name: text for one in operations for name, text in one.tags.items()}
         while len(metrics) > BATCH:
             self.client.log_batch(run_id, metrics=metrics[:BATCH])
             metrics = metrics[BATCH:]
-        texts = {name: text for name, text in tags.items() if text is not None}
-        self.client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in texts.items()])
-        for name in tags.keys() - texts.keys():
-            self._remove_tag(run_id, name)
+        self._tag(run_id, {name: text for one in operations for name, text in one.tags.items()}, metrics)
         self._write_files(run_id, {name: text for one in operations for name, text in one.files.items()})
         if last is None or not last.ends:
             self._logged[key] = logged | rows.keys()
@@ -115,15 +117,10 @@ class MlflowWriter:
 
     def _retire(self, key: str, before: int) -> None:
         """Make a cell's earlier run history: it keeps its content, and is no longer the cell's."""
-        found = [*self._search(f"tags.cell_key = '{key}'"), *self._search(f"tags.former_cell_key = '{key}'")]
-        for run in found:  # the second ones after a failure in the middle
-            if run.info.start_time >= before or run.data.tags.get("role") == "history":
-                continue
-            self.client.set_tag(run.info.run_id, "former_cell_key", key)
-            if "cell_key" in run.data.tags:
-                self.client.delete_tag(run.info.run_id, "cell_key")
-            for name, text in (("stale", "replaced"), ("role", "history")):
-                self.client.set_tag(run.info.run_id, name, text)
+        tags = {"former_cell_key": key, "stale": "replaced", "role": "history", "cell_key": None}
+        for run in self._search(f"tags.cell_key = '{key}'"):
+            if run.info.start_time < before:
+                self._tag(run.info.run_id, tags)
 
     def _create_run(self, new: Mapping[str, Any], at: int) -> Run:
         try:
@@ -153,17 +150,35 @@ class MlflowWriter:
         for name, text in tags.items():
             self.client.set_experiment_tag(self.experiment_id, name, text)
         for one in operations:
+            if one.run_tags and not self._tagged_by_sql(one.run_tags):
+                with ThreadPoolExecutor(_CONNECTIONS) as pool:  # a server takes 20 to 100 ms per call
+                    [*pool.map(self._tag, one.run_tags, one.run_tags.values())]
             if one.new:
                 run = next(iter(self._search("tags.role = 'plan'")), None) or self._create_run(one.new, one.at)
                 self.client.set_terminated(run.info.run_id, one.status, end_time=one.at)
                 self._write_files(run.info.run_id, one.files)
 
-    def _remove_tag(self, run_id: str, name: str) -> None:
+    def _tag(self, run_id: str, tags: Mapping[str, str | None], metrics: Sequence[Metric] = ()) -> None:
+        """Log metrics, and set tags or, where the text is None, remove them."""
+        texts = [RunTag(name, text) for name, text in tags.items() if text is not None]
+        self.client.log_batch(run_id, metrics=metrics, tags=texts)
+        for name in (name for name, text in tags.items() if text is None):
+            try:
+                self.client.delete_tag(run_id, name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # else it has been removed before
+                    raise
+
+    def _tagged_by_sql(self, run_tags: Mapping[str, Mapping[str, str | None]]) -> bool:
+        """Set and remove the tags of many runs in one transaction of an sqlite store; False where that is no option."""
+        file = sqlite_file(store_uri())
+        if file is None:
+            return False
         try:
-            self.client.delete_tag(run_id, name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # else it has been removed before
-                raise
+            write_tags(file, run_tags)
+        except sqlite3.Error:  # tables of a later MLflow, or a long lock
+            return False
+        return True
 
     def _write_files(self, run_id: str, files: Mapping[str, str | bytes]) -> None:
         if not (files and self._takes_files):

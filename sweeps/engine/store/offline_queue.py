@@ -28,6 +28,7 @@ class Operation:
     step: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str | None] = field(default_factory=dict)  # None removes one
+    run_tags: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # run id -> tags of any run
     status: str = ""  # MLflow's own: RUNNING, FINISHED, FAILED, KILLED
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: name -> text
     description: str = ""  # of the experiment

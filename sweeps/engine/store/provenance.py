@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_LONGEST_PATCH = 200_000  # characters
-
 
 @dataclass(frozen=True)
 class GitState:
@@ -34,9 +32,7 @@ class GitState:
         """The difference as a file, by a name of its own; {} without one."""
         if not self.patch:
             return {}
-        name = f"uncommitted-{hashlib.sha256(self.patch.encode()).hexdigest()[:8]}.patch"
-        left = len(self.patch) - _LONGEST_PATCH
-        return {name: self.patch[:_LONGEST_PATCH] + (f"\n(cut here: {left} more characters)\n" if left > 0 else "")}
+        return {f"uncommitted-{hashlib.sha256(self.patch.encode()).hexdigest()[:8]}.patch": self.patch}
 
 
 def user() -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,20 +71,46 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastLaunch:
-    """Last launch of a sweep, as the store has it, besides the cells of the present base.
+class StoredSweep:
+    """A sweep as the store has it; empty for one that has not been launched.
 
     Args:
-        requested: keys of the cells that it asked for; None in a store that lacks the list or the number of all cells.
-        total: number of its cells, including those that its searches had still to choose.
-        searched: it had searches.
-        others: runs of cells of another base, and runs of a cell that another run replaces.
+        tags: of its experiment.
+        cells: every cell once, of any base.
+        further: runs of these cells that another one replaces or has replaced.
     """
 
-    requested: tuple[str, ...] | None = None
-    total: int = 0
-    searched: bool = False
-    others: tuple[Entry, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    cells: tuple[Entry, ...] = ()
+    further: tuple[Entry, ...] = ()
+
+    @property
+    def runs(self) -> tuple[Entry, ...]:
+        """Every run of a cell."""
+        return (*self.cells, *self.further)
+
+    @property
+    def requested(self) -> tuple[str, ...] | None:
+        """Keys of the cells that the last launch asked for; None in a store without this list."""
+        return recorded_cells(self.tags)
+
+    @property
+    def current(self) -> list[Entry]:
+        """The cells and references that the last launch asked for; all of them in a store without its list."""
+        entries, requested = {entry.key: entry for entry in self.cells}, self.requested
+        return [entries[key] for key in requested if key in entries] if requested is not None else [*self.cells]
+
+    def entries(self, sweep: Sweep, base: TrainConfig) -> dict[str, Entry]:
+        """The cells by key, without those of another base.
+
+        The sweep's file may have changed since its last launch: the plan selects by key.
+
+        Args:
+            base: the sweep's base, with its data identified.
+        """
+        shared = shared_fields(base, sweep.axes)
+        of_base = (entry.role == "reference" or shared.items() <= entry.params.items() for entry in self.cells)
+        return {entry.key: entry for entry, wanted in zip(self.cells, of_base, strict=True) if wanted}
 
 
 def shown_uri() -> str:
@@ -103,79 +129,32 @@ def find_experiment(name: str) -> Experiment | None:
     return None if file is not None and not os.path.exists(file) else open_client(uri).get_experiment_by_name(name)
 
 
-def read_entries(experiment: Experiment | None) -> list[Entry]:
-    """Every cell of an experiment, once; runs without a cell key are not the engine's. [] without an experiment."""
-    return read_runs(experiment)[0]
-
-
-def read_runs(experiment: Experiment | None) -> tuple[list[Entry], list[Entry]]:
-    """Every cell of an experiment, once, and the further runs of these cells."""
-    if experiment is None:
-        return [], []
-    records = read_records(open_client(store_uri()), experiment.experiment_id, store_uri())
-    keyed = [record for record in records if _CELL_KEY.fullmatch(record.tags.get("cell_key", ""))]
-    cells = one_per_cell(keyed)
-    chosen = {record.run_id for record in cells}
-    return [*map(_entry, cells)], [_entry(record) for record in keyed if record.run_id not in chosen]
-
-
-def current_entries(experiment: Experiment | None) -> list[Entry]:
-    """The cells and references that the sweep's last launch asked for; all of them in a store without its list."""
-    return requested_entries(read_entries(experiment), recorded_cells(experiment.tags) if experiment else None)
-
-
-def requested_entries(cells: Sequence[Entry], requested: Sequence[str] | None) -> list[Entry]:
-    """Those of a sweep's cells that are in the list of its last launch; all of them without a list."""
-    entries = {entry.key: entry for entry in cells}
-    return [entries[key] for key in requested if key in entries] if requested is not None else [*cells]
-
-
-def read_ledger(sweep: Sweep, base: TrainConfig, source: Path) -> tuple[dict[str, Entry], LastLaunch]:
-    """The cells of a sweep in the store, by key, without those of another base; and its last launch. Creates nothing.
-
-    The sweep's file may have changed since its last launch: the plan selects by key.
+def read_sweep(name: str, file: Path | None = None) -> StoredSweep:
+    """A sweep in the store. Runs without a cell key are not the engine's. Creates nothing.
 
     Args:
-        base: the sweep's base, with its data identified.
-        source: the sweep's file.
+        file: the sweep's.
 
     Raises:
         ConfigError: the sweep's name belongs to another file.
     """
-    experiment = find_experiment(sweep.name)
+    experiment = find_experiment(name)
     if experiment is None:
-        return {}, LastLaunch()
+        return StoredSweep()
     other = Path(experiment.tags.get("sweep.file", ""))
-    if _origin(other) != _origin(source) and other.is_file():  # one that was moved keeps its sweep; two would mix cells
+    # one that was moved keeps its sweep; two would mix cells
+    if file is not None and _origin(other) != _origin(file) and other.is_file():
         raise ConfigError(
-            f"name {sweep.name!r} must belong to one sweep file, but this store has it from {other}; "
-            f"rename {source.name} and its sweep"
+            f"name {name!r} must belong to one sweep file, but this store has it from {other}; "
+            f"rename {file.name} and its sweep"
         )
-    return ledger_of(sweep, base, experiment, read_runs(experiment))
-
-
-def ledger_of(
-    sweep: Sweep, base: TrainConfig, experiment: Experiment, runs: tuple[list[Entry], list[Entry]]
-) -> tuple[dict[str, Entry], LastLaunch]:
-    """See read_ledger.
-
-    Args:
-        runs: of the experiment, as read_runs gives them.
-    """
-    cells, others = runs
-    shared = shared_fields(base, sweep.axes)
-    entries = {
-        entry.key: entry for entry in cells if entry.role == "reference" or shared.items() <= entry.params.items()
-    }
-    others = [*others, *(entry for entry in cells if entry.key not in entries)]
-    if "sweep.total" not in experiment.tags:
-        return entries, LastLaunch(others=tuple(others))
-    return entries, LastLaunch(
-        requested=recorded_cells(experiment.tags),
-        total=int(experiment.tags["sweep.total"]),
-        searched=experiment.tags.get("sweep.searched") != "[]",
-        others=tuple(others),
-    )
+    records = read_records(open_client(store_uri()), experiment.experiment_id, store_uri())
+    keyed = [record for record in records if _CELL_KEY.fullmatch(_key(record))]
+    chosen = one_per_cell(record for record in keyed if "cell_key" in record.tags)
+    has_versions = any("code_version" in record.tags for record in chosen)
+    entries = {record.run_id: _entry(record, has_versions=has_versions) for record in keyed}
+    cells = tuple(entries.pop(record.run_id) for record in chosen)
+    return StoredSweep(tags=experiment.tags, cells=cells, further=tuple(entries.values()))
 
 
 def _origin(file: Path) -> Path:
@@ -192,33 +171,42 @@ def best_config(sweep: str) -> TrainConfig:
     Raises:
         ConfigError: the sweep has no finished cell in this store.
     """
-    experiment = find_experiment(sweep)
-    entries = current_entries(experiment)
-    finished = {entry.key: entry for entry in entries if entry.status == "finished" and entry.role == "cell"}
-    if experiment is None or not finished:
+    stored = read_sweep(sweep)
+    finished = {entry.key: entry for entry in stored.current if entry.status == "finished" and entry.role == "cell"}
+    if not finished:
         raise ConfigError(
             f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "
             f"run python sweeps/{sweep}.py first"
         )
-    goal = Goal(**json.loads(experiment.tags["sweep.goals"])[0])
+    goal = Goal(**json.loads(stored.tags["sweep.goals"])[0])
     scores = {key: entry.scores([goal])[0] for key, entry in finished.items()}
     best = finished[goal.best_key(scores) or min(scores)]
     return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
 
 
-def _entry(record: Record) -> Entry:
+def _key(record: Record) -> str:
+    """Key of a run's cell; "" for a run that is not the engine's."""
+    return record.tags.get("cell_key") or record.tags.get("former_cell_key", "")
+
+
+def _entry(record: Record, *, has_versions: bool) -> Entry:
+    """The entry of a run.
+
+    Args:
+        has_versions: a cell of the sweep has a code version; without one none is outdated, as in the note of a table.
+    """
     tags = record.tags
     params = with_later(record.params, later_fields())
     version, present = recorded_version(tags), code_of(params).version
     typed: dict[str, Any] = {name: kind(tags[name]) for name, kind in _TAGS.items() if name in tags}
     return Entry(
         run_id=record.run_id,
-        key=tags["cell_key"],
+        key=_key(record),
         label=record.name,
         params=params,
         metrics=record.metrics,
         rungs={int(epoch): value for epoch, value in json.loads(tags.get("rungs", "{}")).items()},
         version=version,
-        outdated={version, tags.get("evaluated_version", present)} != {present},
+        outdated=has_versions and {version, tags.get("evaluated_version", present)} != {present},
         **typed,
     )

@@ -62,6 +62,9 @@ def test_files_that_are_no_part_of_the_data_are_a_warning(examined: Doctor, tmp_
     assert found["images"].startswith(
         f"ok images {folder}: 18 images of 2 classes (train 10, val 2, test 6); not used: 1 "
     )
+    assert found["colour_folder"].startswith(
+        "problem colour_folder global_batch must not exceed the 10 training images"
+    ), "as a launch says"
     (folder / "train" / "ant" / "0.heic").write_text("x")
     found = examined("colour_folder", f"data.path={folder}")
     assert found["images"].startswith("warning images ")

@@ -95,22 +95,35 @@ def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypa
     class Owner:
         description = "me on this machine"
 
-    runs = {"lamb=0.02": ("running", 5, "", 100), "lamb=0.05": ("failed", 20, "OutOfMemoryError: 80 GiB")}
+    runs = {"lamb=0.02": ("running", 5, "", 100), "lamb=0.05": ("interrupted", 2, "the sweep was stopped")}
     cells = record(file, runs | {"lamb=0.1": ("finished", 20, "", 400)})
-    text = command("--status")
-    assert text.startswith("study: 1 missing, 1 finished, 1 failed of 3 cells; no launch runs it\n")
-    assert f"failed      {cells['lamb=0.05'].key}  lamb=0.05: OutOfMemoryError: 80 GiB" in text
+    running, begun = (f"{cells[label].key}  {label}  epoch" for label in ("lamb=0.02", "lamb=0.05"))
+    assert command("--status").splitlines() == [
+        "study: 2 missing, 1 finished of 3 cells; no launch runs it",
+        f"  begun       {running} 5 of 20  val/probe_top1 0.550",
+        f"  begun       {begun} 2 of 20  val/probe_top1 0.520",
+        "  0.14 CPU-worker-hours used",
+    ]
     monkeypatch.setattr(status_module, "holder_of", lambda _: Owner)
     (facts,) = json.loads(command("--status", "--json"))["sweeps"]
-    assert facts["states"] == {"running": 1, "finished": 1, "failed": 1}
-    running = {"label": "lamb=0.02", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55}
-    assert facts["running"] == [{"key": cells["lamb=0.02"].key} | running]
+    assert facts["states"] == {"running": 1, "missing": 1, "finished": 1}
+    expected = {"label": "lamb=0.02", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55}
+    assert facts["running"] == [{"key": cells["lamb=0.02"].key} | expected]
     assert facts["device_hours"] == pytest.approx(500 / 3600)
-    assert facts["seconds_left"] == pytest.approx(400 * 0.75)  # 500 s for 1.25 cells; 0.75 are left
-    text = command("--status")
-    assert text.splitlines()[0].endswith("of 3 cells; run by me on this machine")
-    assert "epoch 5 of 20  val/probe_top1 0.550" in text
-    assert text.endswith("0.14 device-hours used, 5 min left\n")
+    assert facts["seconds_left"] == pytest.approx(400 * 1.75)  # 500 s for 1.25 cells; 1.75 are left
+    lines = command("--status").splitlines()
+    assert lines[0].endswith("of 3 cells; run by me on this machine")
+    assert lines[1] == f"  running     {running} 5 of 20  val/probe_top1 0.550"
+    assert lines[-1] == "  0.14 CPU-worker-hours used, 12 min left"
+
+
+def test_failed_cells_with_one_reason_are_one_line() -> None:
+    reasons = ["OutOfMemoryError", "OSError", *["OutOfMemoryError"] * 7]
+    facts = {"failures": [{"key": str(key), "label": f"p={key}", "reason": why} for key, why in enumerate(reasons)]}
+    assert status_module.failure_lines(facts) == [
+        "  8 failed: p=0 (0), p=2 (2), p=3 (3), p=4 (4), p=5 (5), p=6 (6) and 2 more: OutOfMemoryError",
+        "  1 failed: p=1 (1): OSError",
+    ]
 
 
 def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> None:
@@ -257,6 +270,7 @@ def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command
     ("name", "value", "part"),
     [
         ("JEPA_RESULTS", "{file}", "JEPA_RESULTS"),
+        ("JEPA_RESULTS", "{file}/a\nb", "study.py/a\\nb"),
         ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", "is no MLflow store but a folder"),
         ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", "the store http://127.0.0.1:9 cannot be used"),
     ],

@@ -22,7 +22,7 @@ from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store import write_queue
 from sweeps.engine.store.offline_queue import offline_files
-from sweeps.engine.store.reader import find_experiment, read_entries, shown_uri, store_uri
+from sweeps.engine.store.reader import read_sweep, shown_uri, store_uri
 
 SWEEP = Sweep(name="study", purpose="See http://me:canary-url@host.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]})
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)">![x](http://example.com/x)'
@@ -103,7 +103,7 @@ def test_texts_of_an_untrusted_store_are_escaped_and_name_no_folder(results: Pat
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert {path.name for path in results.parent.iterdir()} == {"results", "a"}
-    assert read_entries(find_experiment(name)) == [], "no cell key, no checkpoint folder"
+    assert read_sweep(name).cells == (), "no cell key, no checkpoint folder"
 
 
 def test_the_description_in_the_ui_has_no_html_and_no_image(file: Path) -> None:

@@ -23,6 +23,7 @@ from sweeps.engine.run.estimate import finished_estimates, kind_of_config
 from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import fixed_cells
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.reader import store_uri
 
 FILE = Path("study.py")
@@ -96,7 +97,10 @@ def launch(epochs: int, **edit: Any) -> None:
     record(plan, plan.missing, lambda _: {"epoch": float(epochs), "val/probe_top1": 0.5})
 
 
-def test_the_view_of_means_has_the_runs_of_the_present_plan() -> None:
+@pytest.mark.parametrize("by_sql", [True, False])
+def test_the_view_of_means_has_the_runs_of_the_present_plan(by_sql: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not by_sql:  # as on a server
+        monkeypatch.setattr(MlflowWriter, "_tagged_by_sql", lambda *_: False)
     both = ("lamb=0.02", "lamb=0.05")
     launch(5)
     assert means_over_seeds() == dict.fromkeys(both, (2, 5))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from jepa_train.config.presets import DIGITS
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.ledger import Ledger, replay_offline_queue
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store import write_queue
+from sweeps.engine.store import mlflow_client, write_queue
 from sweeps.engine.store.offline_queue import OfflineQueue, Operation, offline_files, read_operations
 from sweeps.engine.store.reader import store_uri
 
@@ -281,6 +282,39 @@ def test_what_cannot_be_stored_costs_only_itself_and_one_note(monkeypatch: pytes
         f"the store refuses what cell {study.first.key} reports (its run is no longer there); it will be missing there",
         "the store takes no files (too long); plans and tracebacks are not kept there",
     ]
+
+
+def test_a_resumed_launch_shows_the_cells_that_were_done_before() -> None:
+    study = Study()
+    study.start()
+    study.finish(1)
+    again = Study(publish=lambda: "| before |")
+    until(lambda: again.ledger.table == "| before |")
+    assert again.ledger.close() == ""
+
+
+def test_a_slow_server_is_waited_for_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            time.sleep(0.5)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    monkeypatch.setattr(mlflow_client, "_LATE_S", 0.05)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        mlflow_client.open_client(uri)
+        server.shutdown()
+    assert capsys.readouterr().err == f"waiting for the store {uri} to answer, up to 60 s for each request\n"
 
 
 def test_nobody_waits_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,7 +219,9 @@ def test_runs_that_were_recorded_without_a_version_are_compared_by_commits(proje
         for tag in ("code_version", "code_modules"):
             client.delete_tag(run.info.run_id, tag)
     assert "code versions: 0000000 (4 runs), 1111111 (4 runs)" in shown()
+    assert status(SMALL)["outdated"] == 0
     project.launch(LARGE)
+    assert status(LARGE)["outdated"] == 8
     assert "(8 of 12 runs are by other code than the present)" in shown()
     assert make_plan(LARGE, FILE, retry=frozenset({"outdated"})).todo == 8
 
@@ -250,4 +252,5 @@ def test_the_start_of_a_cell_that_runs_again_may_be_written_twice(project: Proje
     for writer, (key, operations) in [entry for entry in written if entry[1][0]]:
         MlflowWriter(writer.client, writer.experiment_id, {}, print).write(key, operations)
     (run,), (former,) = runs(), runs("history")
+    assert [entry.run_id for entry in make_plan(one, FILE).stored.further] == [former.info.run_id], "its hours count"
     assert (run.data.metrics["test/linear_top1"], former.data.metrics["test/linear_top1"]) == (0.75, 0.5)

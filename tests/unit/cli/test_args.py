@@ -27,6 +27,7 @@ def test_words_become_options() -> None:
     [
         (["--dryrun"], "--dryrun is not an option; did you mean '--dry-run'?"),
         (["--explain"], "--explain needs a value"),
+        (["--explain", ""], "--explain needs a key or a label, got a blank"),
         (["--retry", "diverged"], "--retry: invalid choice: 'diverged'"),
         (["--max-gpu-hours", "nan"], "--max-gpu-hours must be positive, got nan"),
         (["--status", "--dry-run"], "--dry-run: not allowed with argument --status"),

@@ -7,8 +7,11 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ import pytest
 import ray
 import yaml
 from rich.console import Console
+from stores import until
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
@@ -156,6 +160,30 @@ def test_a_launch_on_a_cluster_refuses_a_relative_data_path(monkeypatch: pytest.
     for data in ({"name": "digits"}, {"name": "cifar10", "path": "/nfs/c"}, {"name": "cifar10", "path": "s3://b/c"}):
         with pytest.raises(SystemExit, match="accepted"):
             prepare(**data)
+
+
+def test_a_start_that_never_ends_holds_no_session_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C in the middle of an import whose lock the start waits for. What has started is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(*, _temp_dir: str, **_: object) -> None:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", _temp_dir]))
+        threading.Event().wait()
+
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(session, "cluster_address", lambda: "")
+    monkeypatch.setattr(session, "START_S", 0.1)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the start holds Ray's lock"))
+
+    def launch() -> None:
+        with session.ray_session(wait=False):
+            until(lambda: started)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch()
+    assert started[0].wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])

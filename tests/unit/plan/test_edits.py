@@ -4,6 +4,7 @@ Run: python -m pytest tests/unit/plan/test_edits.py
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from optuna.distributions import FloatDistribution
 from simulated_sweep import entry_of, plan_of
 
+from analysis.store.cell_list import to_tags
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.plan.edits import Edits, edits_of
+from sweeps.engine.plan.edits import edits_of
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.reader import LastLaunch
+from sweeps.engine.store.reader import StoredSweep
 
 GRID = Sweep(name="study", purpose="", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 SPACE = {"method.lamb": FloatDistribution(0.01, 0.1)}
@@ -23,8 +25,8 @@ SEARCH = Sweep(name="study", purpose="", base=DIGITS, space=SPACE, trials=4, see
 LONGER = dataclasses.replace(DIGITS, epochs=DIGITS.epochs + 1)
 
 
-def edits_after(sweep: Sweep, edit: Mapping[str, Any], begun: int, *, unborn: int = 0, **rules: Any) -> Edits:
-    """The edits of a sweep whose last launch began so many cells.
+def edits_after(sweep: Sweep, edit: Mapping[str, Any], begun: int, *, unborn: int = 0, **rules: Any) -> tuple[int, int]:
+    """The numbers of new and of dropped cells of a sweep whose last launch began so many cells.
 
     Args:
         begun: of a search: candidates with a higher and higher score.
@@ -37,15 +39,12 @@ def edits_after(sweep: Sweep, edit: Mapping[str, Any], begun: int, *, unborn: in
     entries = [entry_of(cell, metrics={"val/probe_top1": cell.config.method.lamb}) for cell in cells]
     known = plan_of(sweep, entries)
     listed = [cell.key for cell in known.known if cell in cells or not sweep.space or known.unknown == 0]
-    last = LastLaunch(
-        requested=(*listed, *(f"{number:016}" for number in range(unborn))),
-        total=known.total,
-        searched=bool(sweep.space),
-    )
+    tags = to_tags([*listed, *(f"{number:016}" for number in range(unborn))])
+    tags |= {"sweep.total": str(known.total), "sweep.searched": json.dumps([*sweep.space])}
     kept = [entry for entry in entries if "base" not in edit]
-    others = tuple(entry for entry in entries if "base" in edit)
-    edited = dataclasses.replace(plan_of(dataclasses.replace(sweep, **edit), kept, **rules))
-    return edits_of(dataclasses.replace(edited, last=dataclasses.replace(last, others=others)))
+    edited = plan_of(dataclasses.replace(sweep, **edit), kept, **rules)
+    edits = edits_of(dataclasses.replace(edited, stored=StoredSweep(tags=tags, cells=tuple(entries))))
+    return edits["new"], edits["dropped"]
 
 
 CASES = {  # -> sweep, edit, cells that have begun; new, dropped
@@ -69,15 +68,13 @@ CASES = {  # -> sweep, edit, cells that have begun; new, dropped
 
 @pytest.mark.parametrize(("sweep", "edit", "begun", "new", "dropped"), CASES.values(), ids=CASES)
 def test_edits_are_counted_against_the_last_launch(sweep: Sweep, edit: dict, begun: int, new: int, dropped: int):
-    assert edits_after(sweep, edit, begun) == Edits(new=new, dropped=dropped)
+    assert edits_after(sweep, edit, begun) == (new, dropped)
 
 
 def test_a_search_that_runs_or_is_retried_is_no_edit():
-    assert edits_after(SEARCH, {}, 2, unborn=1, held=True) == Edits()
-    assert edits_after(SEARCH, {}, 4, retry=frozenset({"finished"})) == Edits(), "its winner is open again"
+    assert edits_after(SEARCH, {}, 2, unborn=1, held=True) == (0, 0)
+    assert edits_after(SEARCH, {}, 4, retry=frozenset({"finished"})) == (0, 0), "its winner is open again"
 
 
-def test_edits_in_words():
-    assert Edits().line == ""
-    assert Edits(new=2).line == "file edited since: 2 new, 0 dropped"
-    assert edits_of(plan_of(GRID)) == Edits(), "no launch recorded its cells"
+def test_without_a_launch_that_recorded_its_cells_there_are_no_edits():
+    assert edits_of(plan_of(GRID)) == {"new": 0, "dropped": 0}

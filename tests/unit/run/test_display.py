@@ -162,11 +162,11 @@ def test_reports_that_a_resumed_cell_repeats_are_not_its_pace(clock):
 def test_a_launch_is_complete_when_every_cell_has_a_result_and_failures_name_their_remedy():
     before = plan(entry(A, "failed"), entry(B, "diverged"))
     ended = {C.key: CellEnd(label=C.label, status="pruned", reason="")}
-    facts = summary(Launched(plan=before, outcome=LaunchOutcome(ends=ended, hours=0.5), table="", spooled=""))
+    facts = summary(Launched(plan=before, outcome=LaunchOutcome(ends=ended, hours=0.5, unit="h"), table="", spooled=""))
     assert facts["states"] == {"missing": 1, "diverged": 1, "pruned": 1, "failed": 1}
     lines = summary_lines(facts)
-    assert lines[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 CPU-hours")
-    assert lines[1].startswith(f"  failed: lamb=0.1 ({A.key})")
+    assert lines[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 h")
+    assert lines[1].startswith(f"  1 failed: lamb=0.1 ({A.key})")
     assert "--retry failed" in lines[2]
     assert not facts["complete"]
     ended |= {cell.key: CellEnd(label="", status="collapsed", reason="std") for cell in (A, D)}

@@ -25,7 +25,7 @@ from sweeps.engine.run.price import rate, seconds_per_epoch
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.reader import Entry
+from sweeps.engine.store.reader import Entry, StoredSweep
 
 BASE = dataclasses.replace(DIGITS, method=LeJEPA(num_slices=16), epochs=10, global_batch=256)
 CPU = Request(workers=1, cpus=1, gpus=0, device="X")
@@ -128,9 +128,14 @@ def test_a_measurement_counts_steps_and_the_evaluation_of_val(workers: int, monk
 
 
 def budgeted(limit: float, used: float = 0.0, estimates: dict[str, Estimate] | None = None) -> tuple[Budget, Any, Any]:
-    """A budget for six cells of 0.1 hours, its cells, and its clock in hours."""
-    clock, plan = SimpleNamespace(hours=0.0), planned(seeds=(0, 1, 2, 3, 4, 5))
-    plan.entries["x"] = entry(BASE, GPUS, device_seconds=3600 * used)
+    """A budget for six cells of 0.1 hours, its cells, and its clock in hours.
+
+    Args:
+        used: hours of earlier launches, half of them by runs that the sweep no longer asks for.
+    """
+    half = entry(BASE, GPUS, device_seconds=1800 * used)
+    plan = dataclasses.replace(planned(seeds=(0, 1, 2, 3, 4, 5)), stored=StoredSweep(cells=(half,), further=(half,)))
+    clock, plan.entries["x"] = SimpleNamespace(hours=0.0), half
     price = Price(plan, CPU, dict(SIX_MINUTES) if estimates is None else estimates)
     return Budget(limit, price, now=lambda: clock.hours * 3600), plan.fixed, clock
 
