@@ -6,9 +6,10 @@ The numbers are data, published/<table>.csv, one per line. Columns with the name
 names it; and `at:KEY`, a condition: a field of the config, `data` for the name of the images, or a level of the table.
 Conditions that the paper does not state are empty.
 
-LeJEPA's tables say "linear probe". Its README trains all probes on the schedule of pre-training, and MINIMAL.md along
-with the encoder: this counts as the online linear probe, except for few labels and for other data sets than that of
-pre-training. Rectified LpJEPA's accuracies are its online probes' (solo/methods/base.py, val_acc1 and val_proj_acc1).
+LeJEPA's tables say "linear probe", not when it was trained. The headline and MINIMAL.md say online, and the README
+trains every probe on the schedule of pre-training. So its numbers count as online, except those with few labels or on
+another data set than that of pre-training. Rectified LpJEPA's are online (solo/methods/base.py: val_acc1 and
+val_proj_acc1).
 """
 
 import fnmatch

@@ -23,14 +23,10 @@ BASELINES: tuple[Grid, ...] = (
     {"method": ("ncl",), "method.nonneg": ("relu", "rep_relu")},
     {"method": ("lejepa",)},
 )
-# preset of each baseline at the paper's scale, on ImageNet-100, where NCL has no file of its own, and on CIFAR
-RECIPES = {
-    "vicreg": "vicreg_imagenet100_resnet50",
-    "simclr": "simclr_imagenet100_resnet50",
-    "ncl": "simclr_imagenet100_resnet50",
-}
-CIFAR_RECIPES = {name: f"{name}_cifar100_resnet18" for name in RECIPES}
-# sections of a baseline's preset that its rows take over; data, batch and epochs are the target's
+# method -> preset; on ImageNet-100 NCL has no file of its own, and LeJEPA has none at all
+CIFAR = {name: f"{name}_cifar100_resnet18" for name in ("vicreg", "simclr", "ncl")}
+IMAGENET = {"vicreg": "vicreg_imagenet100_resnet50", **dict.fromkeys(("simclr", "ncl"), "simclr_imagenet100_resnet50")}
+# sections of its preset that a baseline follows; data, batch and epochs are the target's
 SECTIONS: dict[Scale, tuple[str, ...]] = {"lab": ("views",), "paper": ("views", "model", "optim", "probe")}
 
 
@@ -40,18 +36,11 @@ def targets() -> list[Grid]:
 
 
 def baselines(base: TrainConfig, recipes: Mapping[str, str], scale: Scale) -> list[Grid]:
-    """A grid for each baseline, with the fields of its preset that differ from the base's: see SECTIONS.
-
-    The authors published no file for LeJEPA on their code: its row has the base's fields.
-
-    Args:
-        recipes: method -> preset.
-    """
-    own, sections = flatten(base), SECTIONS.get(scale, ())
-    grids = list[Grid]()
+    """A grid for each baseline, with the fields in which its preset, recipes[method], differs from the base."""
+    own, sections, grids = flatten(base), SECTIONS.get(scale, ()), list[Grid]()
     for baseline in BASELINES:
         method = str(baseline["method"][0])
-        preset = flatten(PRESETS[recipes[method]]) if method in recipes else {}
+        preset = flatten(PRESETS[recipes[method]] if method in recipes else base)
         followed = {key: value for key, value in preset.items() if key.partition(".")[0] in sections}
         grids.append(baseline | {key: (value,) for key, value in followed.items() if value != own[key]})
     return grids
@@ -60,16 +49,10 @@ def baselines(base: TrainConfig, recipes: Mapping[str, str], scale: Scale) -> li
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
     base = (RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]})[scale]
-    if scale == "mini":
-        base = transferred(base)
-    return Sweep(
-        name=f"rectified_targets_{scale}",
-        scale=scale,
-        purpose=__doc__,
-        base=base,
-        grid=[*targets(), *baselines(base, RECIPES if scale == "paper" else CIFAR_RECIPES, scale)],
-        seeds=SEEDS[scale],
-    )
+    base = transferred(base) if scale == "mini" else base
+    grid = [*targets(), *baselines(base, IMAGENET if scale == "paper" else CIFAR, scale)]
+    name = f"rectified_targets_{scale}"
+    return Sweep(name=name, scale=scale, purpose=__doc__, base=base, grid=grid, seeds=SEEDS[scale])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 from jepa_train.presets import PRESETS
 from jepa_train.scales import RECTIFIED, SEEDS, Scale
 from sweeps.engine import Sweep, main
-from sweeps.rectified_targets import CIFAR_RECIPES, baselines, targets
+from sweeps.rectified_targets import CIFAR, baselines, targets
 
 
 def sweep(scale: Scale) -> Sweep:
@@ -23,7 +23,7 @@ def sweep(scale: Scale) -> Sweep:
         scale=scale,
         purpose=__doc__,
         base=base,
-        grid=[*targets(), *baselines(base, CIFAR_RECIPES, scale)],
+        grid=[*targets(), *baselines(base, CIFAR, scale)],
         seeds=SEEDS[scale],
     )
 

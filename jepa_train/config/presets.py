@@ -135,6 +135,7 @@ PRESETS["lejepa_guide"] = TrainConfig(
         batch_norm="per_view",
     ),
     optim=OptimConfig(lr=5e-4, weight_decay=1e-2, warmup_epochs=0, final_lr_frac=0.0, decay_all=True),
+    probe=ProbeConfig(protocols="linear,knn,plain_sgd"),
     epochs=100,
     global_batch=256,
     snapshot_epochs=10,

@@ -165,6 +165,7 @@ def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
             task = progress.add_task("decoding images", total=source.rows)
             count = 0
             _write_header(file, source.rows, source.shape)
+            start = file.tell()
             for rows in parts:
                 assert rows.shape[1:] == source.shape, (rows.shape, source.shape)
                 file.write(rows.data)
@@ -173,6 +174,7 @@ def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
             file.write(json.dumps(source.facts).encode())
             file.seek(0)
             _write_header(file, count, source.shape)
+            assert file.tell() == start, (count, source.rows)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target())

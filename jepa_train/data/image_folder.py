@@ -19,13 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 def _identify(path: Path, config: DataConfig) -> Inventory:
-    listing = list_folder(path)
-    _check_memory(config, len(listing.files))
+    listing = _list(path, config)
     return _inventory(listing, read_index(listing))
 
 
 def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
-    listing, skip = list_folder(path), config.on_corrupt == "skip"
+    listing, skip = _list(path, config), config.on_corrupt == "skip"
     if keep and not read_index(listing).known.any():  # decode once: a cell would do it next
         contents = decoded_images(listing, config.image_size, whole=config.fit == "whole", skip_corrupt=skip)[2]
     else:
@@ -35,7 +34,7 @@ def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
 
 
 def _load(path: Path, config: DataConfig) -> LoadedDataset:
-    listing, whole, skip = list_folder(path), config.fit == "whole", config.on_corrupt == "skip"
+    listing, whole, skip = _list(path, config), config.fit == "whole", config.on_corrupt == "skip"
     pixels, ranges, contents = decoded_images(listing, config.image_size, whole=whole, skip_corrupt=skip)
     _check_classes(listing, contents)
     corrupt = np.flatnonzero(contents.corrupt)
@@ -56,15 +55,17 @@ def _load(path: Path, config: DataConfig) -> LoadedDataset:
     )
 
 
-def _check_memory(config: DataConfig, count: int) -> None:
-    """Refuse images for local views that memory cannot hold: every step would wait for the disk."""
-    size, shape = config.local_image_size, 4 / 3 if config.fit == "whole" else 1  # most photographs are 4:3 or 3:2
-    needed, total = count * 3 * shape * size**2, psutil.virtual_memory().total
+def _list(path: Path, config: DataConfig) -> Listing:
+    """The files of a folder. Refuses images for local views that memory cannot hold: steps would wait for the disk."""
+    listing, size = list_folder(path), config.local_image_size
+    shape = 4 / 3 if config.fit == "whole" else 1  # most photographs are 4:3 or 3:2
+    needed, total = len(listing.files) * 3 * shape * size**2, psutil.virtual_memory().total
     require(
         needed <= total,
-        f"data.local_image_size must leave the images in memory, got {size}: {count:,} images take about "
+        f"data.local_image_size must leave the images in memory, got {size}: {len(listing.files):,} images take about "
         f"{needed / 1e9:.0f} GB of {total / 1e9:.0f}; lower it, or 0 for local views from those of data.image_size",
     )
+    return listing
 
 
 def _inventory(listing: Listing, contents: Contents) -> Inventory:

@@ -17,6 +17,7 @@ class LineRanges:
     """Place of a data set's pictures in the array of their lines.
 
     A picture is as many lines of S pixels as its longer side has: its rows, or its columns if it is wider than high.
+    Channel c of its pixel (y, x) is lines[first + y, c, x], of a wide one lines[first + x, c, y].
 
     Args:
         lengths: (M,) int64, the number of lines of each picture, negative where they are columns.

@@ -32,7 +32,7 @@ class Output(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Output widths of an encoder; pooled and features differ for ViTs alone."""
+    """Output widths of an encoder; pooled and features differ for ViTs, and for probes on the embedding."""
 
     pooled: int  # E, output of the encoder, from which the projector starts
     features: int  # P, for probes and evaluation

@@ -31,7 +31,7 @@ STEPS, BATCH = 10, 8
 
 @dataclasses.dataclass
 class Record:
-    """What the training steps of a preset drew and computed, an entry per step."""
+    """Draws and results of the training steps of a preset, an entry per step."""
 
     weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # initial ones of the network
     views: list[list[Tensor]] = dataclasses.field(default_factory=list)  # [(V_r, N, 3, s, s) per resolution]

@@ -38,11 +38,16 @@ BASE = dataclasses.replace(
 )
 TIMES = {"train/images_per_s", "train/peak_memory_gb"}
 CONFIGS = {
-    "averaged": dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, swa_decay=0.9)),
+    "averaged": dataclasses.replace(
+        BASE,
+        model=dataclasses.replace(BASE.model, swa_decay=0.9, embed_dim=16),
+        probe=ProbeConfig(protocols="knn", features="embedding"),
+    ),
     "lars": dataclasses.replace(
         BASE,
         method=RectifiedLpJEPA(num_slices=64),
         optim=OptimConfig(name="lars", lr=0.3, warmup_epochs=1),
+        probe=ProbeConfig(protocols="knn", norm="none", optimizer="encoder", schedule="constant"),
         precision="bf16",
         views=dataclasses.replace(BASE.views, global_size=24),
     ),

@@ -123,7 +123,7 @@ LEJEPA_GUIDE = {
     **{"model.batch_norm": "per_view", "model.zero_init_last": False},
     **{"optim.name": "adamw", "optim.lr": 5e-4, "optim.weight_decay": 1e-2, "optim.decay_all": True},
     **{"optim.warmup_epochs": 0.0, "optim.final_lr_frac": 0.0, "epochs": 100, "global_batch": 256, "precision": "fp32"},
-    "snapshot_epochs": 10,
+    **{"snapshot_epochs": 10, "probe.protocols": "linear,knn,plain_sgd"},
 }
 # MINIMAL.md of YilunKuang/rectified-lp-jepa at e31c91c
 RECTIFIED_GUIDE = RECTIFIED | {

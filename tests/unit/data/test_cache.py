@@ -55,6 +55,13 @@ def test_processes_share_one_read_only_map_of_the_file():
     assert low <= pixels.data_ptr() < high
 
 
+def test_the_number_of_rows_may_show_only_while_they_are_made():
+    parts = (np.full((10**part, 3, 2), part, np.uint8) for part in range(5))
+    pixels, _ = cached_array("a", lambda: ArraySource(rows=1, shape=(3, 2), parts=parts, facts={}))
+    assert pixels.shape == (11_111, 3, 2)
+    assert pixels[[0, 10, 110, 1110, 1111], 2, 1].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_an_array_is_made_once():
     made = []
     for _ in range(2):

@@ -21,7 +21,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig, TrainConfig, ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS
-from jepa_train.data import Images
+from jepa_train.data import Images, device_transfer
 from jepa_train.data.augment import Parameters, augment_images, make_views, parameters, to_input
 from jepa_train.data.pictures import LONGEST, LineRanges, Pictures, as_lines, sides_of
 from jepa_train.data.splits import identify, load_splits, read_images
@@ -178,6 +178,30 @@ def test_lines_that_are_sent_to_a_device_give_the_same_batch(monkeypatch):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("share", [0.25, 0.0])  # on the GPU, and sent from the host
+def test_whole_pictures_on_a_gpu_are_those_of_the_cpu_and_wait_for_nothing(share, monkeypatch):
+    monkeypatch.setattr(device_transfer, "_SHARE", share)
+    monkeypatch.setattr(device_transfer, "_copied", {})
+    batch = pictures(mixed(MIXED))
+    ranges = LineRanges(batch.lengths)
+    images = Images(pixels=batch.lines, rows=torch.arange(5), labels=torch.arange(5), ranges=ranges)
+    there, positions = images.on(torch.device("cuda")), torch.tensor([4, 0, 3])
+
+    def made(source: Images) -> list[torch.Tensor]:
+        some = source.batch(positions)[0]
+        return [*views_of(some, dataclasses.replace(BUSY, solarize=0.0)), to_input(some, 16, fov=0.8)]
+
+    made(there)  # what is made once is there now
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = made(there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for result, expected in zip(results, made(images), strict=True):
+        torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-4)
+
+
 def test_each_fit_and_size_has_its_own_cache_and_one_identity(tmp_path):
     root = write_photos(tmp_path / "photos", [(40, 60), (50, 40), (40, 40)])
     config = folder_config(root, image_size=16, fit="whole", local_image_size=24)
@@ -247,9 +271,10 @@ def test_images_that_cannot_be_are_refused_in_one_line(fields, message, tmp_path
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(total=64 * 10**9))
     config = folder_config(write_photos(tmp_path / "photos", [(16, 24), (24, 16)]))
-    with pytest.raises(ConfigError) as caught:
-        identify(dataclasses.replace(config, **fields))
-    assert str(caught.value) == message
+    for check in (identify, lambda config: read_images(config, keep=True)):
+        with pytest.raises(ConfigError) as caught:
+            check(dataclasses.replace(config, **fields))
+        assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
