@@ -1,4 +1,4 @@
-"""Computations that two gloo ranks and one process must agree on: CASES. The ranks are started once, by results()."""
+"""Computations that several gloo ranks and one process must agree on: CASES. results() starts the ranks once."""
 
 import dataclasses
 import functools
@@ -22,25 +22,38 @@ from jepa_train.data.augment import make_views, to_input
 from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
-from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
 from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.methods.base import Step
 from jepa_train.model.network import Network, build_network
+from jepa_train.model.optim import Optimizer, adamw, lars, lr_at
+from jepa_train.model.precision import GradientScaler, skip_without_host
 from jepa_train.train.loop import train
 
 BATCH = 12
+PER_VIEW = "batch norm per view"
 TIMMS = functools.partial(BatchNormAct2d, 4, act_layer=nn.PReLU, inplace=False)
 SMALL = dataclasses.replace(
     DIGITS, method=LeJEPA(num_slices=64), epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3)
+)
+AVERAGED = dataclasses.replace(
+    SMALL,
+    data=dataclasses.replace(DIGITS.data, train_images=200),
+    model=dataclasses.replace(DIGITS.model, swa_start=1),
+    probe=dataclasses.replace(DIGITS.probe, protocols=""),
+    epochs=2,
+    global_batch=42,
+    precision="fp16",
 )
 FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 VARIANTS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
     "17 slices": RectifiedLpJEPA(num_slices=17),  # shared unequally
     "one slice": RectifiedLpJEPA(num_slices=1),  # none on one rank
-    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="singular"),
+    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="svd"),
+    "singular slices, bottom half": RectifiedLpJEPA(num_slices=7, slice_kind="svd_bottom_half"),
 }
 
 
@@ -77,13 +90,14 @@ def finetuned(network: Network | None = None) -> dict[str, float]:
         return finetune.finetune(network or finetuned_network(), few_digits(), FINETUNED)
 
 
-def _training_step(method: Method) -> Any:
+def _training_step(method: Method, *, per_view: bool = False) -> Any:
     """Loss, terms, parameter gradients and buffers of the global batch."""
     views = 3 if method.uses_center else 2  # of which two are global
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
-    parallel = collectives.data_parallel(convert_batch_norm(model))  # DDP averages as long as it lives
+    set_num_views(convert_batch_norm(model, per_view=per_view), views)
+    parallel = collectives.data_parallel(model)  # DDP averages as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = method(z, Step(2, 3, 11))
     loss.backward()
@@ -133,7 +147,7 @@ def _exchanges() -> Any:
         "any": [collectives.any_rank(collectives.is_main()), collectives.any_rank(False)],
         "text": [*collectives.broadcast_text(f"rank {rank} \N{SNOWMAN}").encode()],
         "no text": [*collectives.broadcast_text("").encode()],
-        "slices": singular_slices(draw("singular", 6, 4), 5, 0),
+        "slices": singular_slices(draw("singular", 2, 6, 4), 5, 0),
     }
 
 
@@ -148,13 +162,34 @@ def _whole_pictures() -> Any:
     return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]
 
 
+def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
+    """Weights and scale after six steps of fp16's scaler; the last image overflows in the first and in the fourth."""
+    model = nn.Linear(6, 3)
+    fill(model, seed=5)
+    parallel = collectives.data_parallel(model)
+    groups = [{"params": [p], "lr": 0.1, "weight_decay": 0.01} for p in (model.weight, model.bias)]
+    schedules = [functools.partial(lr_at, total_steps=6, warmup_steps=0, final_lr_frac=0.1)]
+    optimizer = Optimizer([make(groups)], schedules=schedules, scaler=GradientScaler("fp16", torch.device("cpu")))
+    images, share = draw("scaled", BATCH, 6).float(), collectives.rank_slice(BATCH)
+    for step in range(6):
+        weight = torch.ones(BATCH, 1)
+        weight[-1] = 1e37 if step in (0, 3) else 1.0
+        optimizer.step((parallel(images[share]).square() * weight[share]).mean())
+    assert optimizer.scaler.skipped == 2
+    return {"weights": dict(model.state_dict()), "scaler": optimizer.scaler.state_dict()["scaler"]}
+
+
+SCALED = {"adamw": adamw, "lars": lambda groups: skip_without_host(lars(groups, OptimConfig(name="lars")))}
+
 # name -> (computation, tolerance); fp64 unless the tolerance says otherwise
 CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "reductions": (_reductions, 1e-12),
     "exchanges": (_exchanges, 0.0),
     "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
+    PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
+    **{f"scaled steps, {name}": (functools.partial(_scaled_steps, make), 1e-5) for name, make in SCALED.items()},
     **{
         f"batch norm, {name}": (functools.partial(_batch_norm, make, dtype, layout), tolerance)
         for name, make, dtype, layout, tolerance in (
@@ -169,22 +204,41 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
 
 @functools.cache
 def results() -> list[dict[str, Any]]:
-    """The results of CASES on ranks 0 and 1, and two more entries: "run" and "refusals"."""
+    """The results of CASES on ranks 0 and 1, and three more entries: "run", "averaged run" and "refusals"."""
+    return _on_ranks(2, _all)
+
+
+def results_of_three() -> list[dict[str, Any]]:
+    """The results of PER_VIEW on ranks 0 to 2."""
+    return _on_ranks(3, _per_view)
+
+
+def _on_ranks(count: int, compute: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of CASES on ranks 0 and 1, and three more entries: "run", "averaged run" and "refusals"."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_work, args=(Path(folder),), nprocs=2)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+        torch.multiprocessing.spawn(_work, args=(count, compute, Path(folder)), nprocs=count)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _work(rank: int, folder: Path) -> None:
+def _work(rank: int, count: int, compute: Callable[[], dict[str, Any]], folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", count), rank=rank, world_size=count)
+    torch.save(compute(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _all() -> dict[str, Any]:
     found = {name: compute() for name, (compute, _) in CASES.items()}
     found["run"] = train(SMALL).metrics
-    uneven = draw("uneven", 2, 4 + rank, 5)
+    uneven = draw("uneven", 2, 4 + collectives.rank(), 5)
+    found["averaged run"] = train(AVERAGED).metrics
     calls = [functools.partial(method, uneven, Step(2, 0, 0)) for method in VARIANTS.values()]
     found["refusals"] = [_refusal(call) for call in (*calls, functools.partial(collectives.rank_slice, 7))]
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
+
+
+def _per_view() -> dict[str, Any]:
+    return {PER_VIEW: CASES[PER_VIEW][0]()}
 
 
 def _refusal(call: Callable[[], object]) -> str:

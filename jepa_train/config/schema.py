@@ -101,26 +101,48 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers)."""
+    """Encoder by name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers).
 
-    encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
+    Without a projector (projector_layers=0) z is the encoder's pooled output, or embed_dim's layer on it, and
+    projector_hidden and projector_dim have no effect; with one layer projector_hidden has none.
+    """
+
+    # timm's name, torchvision.models.NAME, or the dotted path of a function that returns an nn.Module; the default is
+    # timm's ResNet with 0.4 M parameters: small images on CPU
+    encoder: str = "test_resnet"
     small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of about 32 px
     patch_size: int = not_negative(0, "0 means the encoder's own")  # ViTs: patch size in pixels
     register_tokens: int = not_negative(0, "0 means none")  # ViTs: besides the class token
     # stochastic depth, for encoders that have it
     drop_path: float = ruled(0.0, lambda share: 0 <= share < 1, "is a probability in [0, 1)", "0 turns it off")
     embed_dim: int = not_negative(0, "0 means none")  # width of a linear layer between encoder and projector
-    projector_layers: int = at_least(1, 3, "try 3")
+    projector_layers: int = at_least(0, 3, "0 means none")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
+    # of the projector's hidden layers; without it they have a bias, as in SimCLR's and NCL's projectors
+    projector_norm: Literal["batch", "none"] = later("batch", schema=3)
     predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
+    # first epoch whose weights enter the equal-weight mean of the epochs (SWA), which is evaluated; 0: none
+    swa_start: int = later(0, schema=3)
+    # statistics of batch norm in training: over all views of one size, or of each view on its own
+    batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
+    # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
+    zero_init_last: bool = later(True, schema=3)
+    # hash of the file of an encoder of the user's own, filled in by preflight; identifies its code
+    encoder_hash: str = later("", schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 
     def __post_init__(self) -> None:
         conform(self)
+        require(self.swa_start >= 0, f"swa_start must not be negative, got {self.swa_start}; 0 means no averaging")
+        require(
+            not (self.swa_start and self.swa_decay),
+            f"swa_start must be 0 where swa_decay is positive, got {self.swa_start} and {self.swa_decay}; one averaged "
+            "network is evaluated",
+        )
         require(
             not (self.compile and self.drop_path),
             f"compile must be false where drop_path is positive, got drop_path={self.drop_path}; compiled code drops "
@@ -130,7 +152,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW or LARS; linear warm-up, then cosine from lr to final_lr_frac * lr. No hidden scaling of lr."""
+    """AdamW or LARS; linear warm-up, then cosine from lr to final_lr_frac * lr. No hidden scaling of lr.
+
+    With swa_lr the cosine ends after epoch model.swa_start; from there lr anneals to swa_lr and stays there.
+    """
 
     name: Literal["adamw", "lars"] = "adamw"
     lr: float = positive(3e-3, "try 1e-3")
@@ -140,17 +165,31 @@ class OptimConfig:
     momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # LARS
     # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
+    decay_all: bool = later(False, schema=3)  # AdamW: biases and norms too, as with model.parameters() in one group
+    swa_lr: float = later(0.0, schema=3)  # 0: the schedule goes on
+    swa_anneal_epochs: int = later(10, schema=3)  # 0: swa_lr at once
 
     def __post_init__(self) -> None:
         conform(self)
+        excluded = "decay_all must be false for lars, got true; LARS leaves out biases and norms, as in the papers"
+        require(not (self.decay_all and self.name == "lars"), excluded)
+        require(self.swa_lr >= 0, f"swa_lr must not be negative, got {self.swa_lr}; 0 means that the schedule goes on")
+        epochs = self.swa_anneal_epochs
+        require(epochs >= 0, f"swa_anneal_epochs must not be negative, got {epochs}; 0 sets swa_lr at once")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Evaluation: online linear probes, on the learning rate schedule of the encoder, and protocols at the end."""
+    """Evaluation: online linear probes, trained along with the encoder, and protocols at the end."""
 
     lr: float = positive(1e-2, "try 1e-2")
     weight_decay: float = not_negative(1e-6)
+    # of a ViT: tokens of its last two blocks, or, as of other encoders, the pooled output; "embedding": the projector's
+    # input, which is the pooled output after the linear layer of model.embed_dim, if any
+    features: Literal["blocks", "embedding"] = later("blocks", schema=3)
+    norm: Literal["layer", "none"] = later("layer", schema=3)  # LayerNorm before the linear layer
+    optimizer: Literal["adamw", "encoder"] = later("adamw", schema=3)  # encoder: the kind that optim.name says
+    schedule: Literal["encoder", "constant"] = later("encoder", schema=3)  # constant: no decay after the warm-up
     protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # some of PROTOCOL_NAMES
     transfer: str = field(default="", metadata=_NO_CELL)  # other datasets for linear probes: cifar100,dtd=FOLDER
 
@@ -172,8 +211,10 @@ class TrainConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     epochs: int = not_negative(100, "0 evaluates the initial encoder")
     global_batch: int = at_least(2, 128, "try 128")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # bf16, fp16: autocast; fp16 with a gradient scaler
     seed: int = ruled(0, lambda seed: 0 <= seed < 2**31, "must lie in [0, 2**31)", "try 0")
+    # epochs between two snapshots of the weights, which are kept beside the checkpoints; 0: none
+    snapshot_epochs: int = field(default=0, metadata=_NO_CELL)
 
     def __post_init__(self) -> None:
         conform(self)
@@ -191,4 +232,15 @@ class TrainConfig:
         require(
             decay == 0 or self.method.uses_center,
             f"model.swa_decay must be 0 for {self.method.name}, got {decay}; its invariance has no center",
+        )
+        every = self.snapshot_epochs
+        require(every >= 0, f"snapshot_epochs must not be negative, got {every}; 0 keeps none")
+        start = self.model.swa_start
+        require(
+            start <= self.epochs,
+            f"model.swa_start must not exceed the {self.epochs} epochs, got {start}; lower it, or 0 means no averaging",
+        )
+        require(
+            start > 0 or self.optim.swa_lr == 0,
+            f"optim.swa_lr must be 0 where model.swa_start is 0, got {self.optim.swa_lr}; set model.swa_start",
         )
