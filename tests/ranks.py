@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from jepa_train.base.seeds import generator
 from jepa_train.config import OptimConfig
+from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS
 from jepa_train.data import Splits
+from jepa_train.data.augment import make_views, to_input
+from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
@@ -26,6 +29,8 @@ from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.methods.base import Step
 from jepa_train.model.network import Network, build_network
+from jepa_train.model.optim import Optimizer, adamw, lars, lr_at
+from jepa_train.model.precision import GradientScaler, skip_without_host
 from jepa_train.train.loop import train
 
 BATCH = 12
@@ -33,6 +38,15 @@ PER_VIEW = "batch norm per view"
 TIMMS = functools.partial(BatchNormAct2d, 4, act_layer=nn.PReLU, inplace=False)
 SMALL = dataclasses.replace(
     DIGITS, method=LeJEPA(num_slices=64), epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3)
+)
+AVERAGED = dataclasses.replace(
+    SMALL,
+    data=dataclasses.replace(DIGITS.data, train_images=200),
+    model=dataclasses.replace(DIGITS.model, swa_start=1),
+    probe=dataclasses.replace(DIGITS.probe, protocols=""),
+    epochs=2,
+    global_batch=42,
+    precision="fp16",
 )
 FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 VARIANTS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
@@ -137,13 +151,45 @@ def _exchanges() -> Any:
     }
 
 
+def _whole_pictures() -> Any:
+    """Views and evaluation images of pictures of several sizes, by position."""
+    sides = torch.tensor([-19, 12, 12, -30, 14, -12])
+    ranges, share = LineRanges(sides), collectives.rank_slice(len(sides))
+    lines = (255 * torch.rand(int(sides.abs().sum()), 3, 12, generator=generator("lines"))).byte()
+    mine = Pictures(lines=lines, first=ranges.first[share], lengths=sides[share], longest=ranges.longest)
+    views = dataclasses.replace(LEJEPA_SMALL_VIEWS, global_size=16, local_size=8)
+    made = make_views(mine, views, seed=0, step=1, batch=share, global_batch=len(sides))
+    return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]
+
+
+def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
+    """Weights and scale after six steps of fp16's scaler; the last image overflows in the first and in the fourth."""
+    model = nn.Linear(6, 3)
+    fill(model, seed=5)
+    parallel = collectives.data_parallel(model)
+    groups = [{"params": [p], "lr": 0.1, "weight_decay": 0.01} for p in (model.weight, model.bias)]
+    schedules = [functools.partial(lr_at, total_steps=6, warmup_steps=0, final_lr_frac=0.1)]
+    optimizer = Optimizer([make(groups)], schedules=schedules, scaler=GradientScaler("fp16", torch.device("cpu")))
+    images, share = draw("scaled", BATCH, 6).float(), collectives.rank_slice(BATCH)
+    for step in range(6):
+        weight = torch.ones(BATCH, 1)
+        weight[-1] = 1e37 if step in (0, 3) else 1.0
+        optimizer.step((parallel(images[share]).square() * weight[share]).mean())
+    assert optimizer.scaler.skipped == 2
+    return {"weights": dict(model.state_dict()), "scaler": optimizer.scaler.state_dict()["scaler"]}
+
+
+SCALED = {"adamw": adamw, "lars": lambda groups: skip_without_host(lars(groups, OptimConfig(name="lars")))}
+
 # name -> (computation, tolerance); fp64 unless the tolerance says otherwise
 CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "reductions": (_reductions, 1e-12),
     "exchanges": (_exchanges, 0.0),
+    "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
+    **{f"scaled steps, {name}": (functools.partial(_scaled_steps, make), 1e-5) for name, make in SCALED.items()},
     **{
         f"batch norm, {name}": (functools.partial(_batch_norm, make, dtype, layout), tolerance)
         for name, make, dtype, layout, tolerance in (
@@ -158,7 +204,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
 
 @functools.cache
 def results() -> list[dict[str, Any]]:
-    """The results of CASES on ranks 0 and 1, and two more entries: "run" and "refusals"."""
+    """The results of CASES on ranks 0 and 1, and three more entries: "run", "averaged run" and "refusals"."""
     return _on_ranks(2, _all)
 
 
@@ -168,6 +214,7 @@ def results_of_three() -> list[dict[str, Any]]:
 
 
 def _on_ranks(count: int, compute: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of CASES on ranks 0 and 1, and three more entries: "run", "averaged run" and "refusals"."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_work, args=(count, compute, Path(folder)), nprocs=count)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
@@ -184,6 +231,7 @@ def _all() -> dict[str, Any]:
     found = {name: compute() for name, (compute, _) in CASES.items()}
     found["run"] = train(SMALL).metrics
     uneven = draw("uneven", 2, 4 + collectives.rank(), 5)
+    found["averaged run"] = train(AVERAGED).metrics
     calls = [functools.partial(method, uneven, Step(2, 0, 0)) for method in VARIANTS.values()]
     found["refusals"] = [_refusal(call) for call in (*calls, functools.partial(collectives.rank_slice, 7))]
     return found

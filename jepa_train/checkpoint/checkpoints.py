@@ -36,9 +36,10 @@ class CheckpointError(ConfigError):
 class Checkpoints:
     """The checkpoints of one cell in one folder: step-*.pt while it trains, final.pt (weights) at its end.
 
-    Each contains the reports of all epochs so far: their recipient may have died before it stored them. Rank 0 writes;
-    files appear whole. A context manager: its end waits for the file that is being written and unlocks the folder,
-    which resume locks if the disk has locks.
+    With config.snapshot_epochs also epoch-*.pt, of the same content as final.pt, which nothing here deletes. Each
+    contains the reports of all epochs so far: their recipient may have died before it stored them. Rank 0 writes; files
+    appear whole. A context manager: its end waits for the file that is being written and unlocks the folder, which
+    resume locks if the disk has locks.
 
     Args:
         folder: on a disk or in an object store; None keeps nothing.
@@ -53,6 +54,7 @@ class Checkpoints:
         self._config = config
         self._saved = saved
         self._last = time.monotonic()
+        self._snapshots: list[tuple[StoragePath, memoryview]] = []  # to write before the next file
         self._kept: list[str] = []  # names of the good checkpoints that stay, newest first
         self._lock = ExitStack()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -115,6 +117,17 @@ class Checkpoints:
         """
         self._last = time.monotonic()
         self._write(f"step-{step:09d}.pt", {"step": step, "trainer": state, "reports": list(reports)})
+
+    def snapshot(self, epoch: int, network: dict[str, Any], reports: Reports) -> None:
+        """Keep the weights after an epoch, as epoch-0010.pt. They are written along with the next file, and before it.
+
+        So a checkpoint is there only if all snapshots up to its step are: a run that resumes from it misses none. One
+        that could not be written is tried again with the next file, which waits for it.
+        """
+        if self._folder is not None and collectives.is_main():
+            self.settle()
+            content = self._serialise({"network": network, "reports": list(reports)})
+            self._snapshots.append((self._folder / f"epoch-{epoch:04d}.pt", content))
 
     def settle(self) -> bool:
         """Wait for the file that is being written, if there is one; returns True if it is complete.
@@ -193,14 +206,23 @@ class Checkpoints:
         if self._folder is None or not collectives.is_main():
             return
         self.settle()
+        taken = time.monotonic()
+        self._upload = self._thread.submit(self._complete, self._folder / name, self._serialise(content), taken)
+
+    def _serialise(self, content: dict[str, Any]) -> memoryview:
+        """The content with the cell that it belongs to, as torch.save writes it."""
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
-        taken, buffer = time.monotonic(), io.BytesIO()
+        buffer = io.BytesIO()
         torch.save(head | content, buffer)
-        self._upload = self._thread.submit(self._complete, self._folder / name, buffer.getbuffer(), taken)
+        return buffer.getbuffer()
 
     def _complete(self, target: StoragePath, content: memoryview, taken: float) -> bool:
         """Write the file and delete older ones, in the thread; returns False if the storage does not take it."""
         try:
+            while self._snapshots:
+                place, weights = self._snapshots[0]
+                place.write_bytes(weights)
+                del self._snapshots[0]
             target.write_bytes(content)
         except OSError as error:
             logger.warning("the checkpoint could not be written: %s; training goes on without it", error)

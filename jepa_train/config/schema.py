@@ -33,7 +33,7 @@ class DataConfig:
     fingerprint: str = ""
     # hash of the images' content, where it is not the first one seen under this fingerprint
     content: str = later("", schema=2)
-    # side in pixels of the stored images, before augmentation
+    # shorter side in pixels of the stored images, before augmentation
     image_size: int = ruled(12, lambda pixels: pixels >= 4, "must be at least 4 px", "try 16")
     # number of training images, a stratified sample that val is carved out of
     train_images: int = not_negative(0, "0 means all")
@@ -41,6 +41,12 @@ class DataConfig:
     on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # image files; skip counts them
     test_frac: float = later(0.0, schema=2)  # share of the images held out as test, for data without a test split
     split_seed: int = later(0, schema=2)  # of that test split
+    # folders of images: "square" stores the centre of each, "whole" all of it, image_size being its shorter side
+    fit: Literal["square", "whole"] = later("square", schema=3)
+    # folders of images: shorter side of a second copy, from which local views are cropped; 0 is none
+    local_image_size: int = later(0, schema=3)
+    # side of the middle square that evaluation sees, as a share of the shorter side
+    eval_fov: float = later(1.0, schema=3)
 
     def __post_init__(self) -> None:
         conform(self)
@@ -49,6 +55,11 @@ class DataConfig:
         require(0 <= self.test_frac < 1, f"test_frac must lie in [0, 1), got {self.test_frac}; 0 means no test images")
         unused = f"split_seed must be 0 where test_frac is 0, got {self.split_seed}; set data.test_frac"
         require(self.test_frac > 0 or self.split_seed == 0, unused)
+        finer = (
+            f"local_image_size must exceed image_size ({self.image_size}), got {self.local_image_size}; 0 means none"
+        )
+        require(self.local_image_size == 0 or self.local_image_size > self.image_size, finer)
+        require(0 < self.eval_fov <= 1, f"eval_fov must lie in (0, 1], got {self.eval_fov}; try 0.875")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +119,13 @@ class ModelConfig:
     projector_layers: int = at_least(0, 3, "0 means none")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
+    # of the projector's hidden layers; without it they have a bias, as in SimCLR's and NCL's projectors
+    projector_norm: Literal["batch", "none"] = later("batch", schema=3)
     predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
+    # first epoch whose weights enter the equal-weight mean of the epochs (SWA), which is evaluated; 0: none
+    swa_start: int = later(0, schema=3)
     # statistics of batch norm in training: over all views of one size, or of each view on its own
     batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
     # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
@@ -122,6 +137,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         conform(self)
+        require(self.swa_start >= 0, f"swa_start must not be negative, got {self.swa_start}; 0 means no averaging")
+        require(
+            not (self.swa_start and self.swa_decay),
+            f"swa_start must be 0 where swa_decay is positive, got {self.swa_start} and {self.swa_decay}; one averaged "
+            "network is evaluated",
+        )
         require(
             not (self.compile and self.drop_path),
             f"compile must be false where drop_path is positive, got drop_path={self.drop_path}; compiled code drops "
@@ -131,7 +152,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW or LARS; linear warm-up, then cosine from lr to final_lr_frac * lr. No hidden scaling of lr."""
+    """AdamW or LARS; linear warm-up, then cosine from lr to final_lr_frac * lr. No hidden scaling of lr.
+
+    With swa_lr the cosine ends after epoch model.swa_start; from there lr anneals to swa_lr and stays there.
+    """
 
     name: Literal["adamw", "lars"] = "adamw"
     lr: float = positive(3e-3, "try 1e-3")
@@ -141,17 +165,31 @@ class OptimConfig:
     momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # LARS
     # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
+    decay_all: bool = later(False, schema=3)  # AdamW: biases and norms too, as with model.parameters() in one group
+    swa_lr: float = later(0.0, schema=3)  # 0: the schedule goes on
+    swa_anneal_epochs: int = later(10, schema=3)  # 0: swa_lr at once
 
     def __post_init__(self) -> None:
         conform(self)
+        excluded = "decay_all must be false for lars, got true; LARS leaves out biases and norms, as in the papers"
+        require(not (self.decay_all and self.name == "lars"), excluded)
+        require(self.swa_lr >= 0, f"swa_lr must not be negative, got {self.swa_lr}; 0 means that the schedule goes on")
+        epochs = self.swa_anneal_epochs
+        require(epochs >= 0, f"swa_anneal_epochs must not be negative, got {epochs}; 0 sets swa_lr at once")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Evaluation: online linear probes, on the learning rate schedule of the encoder, and protocols at the end."""
+    """Evaluation: online linear probes, trained along with the encoder, and protocols at the end."""
 
     lr: float = positive(1e-2, "try 1e-2")
     weight_decay: float = not_negative(1e-6)
+    # of a ViT: tokens of its last two blocks, or, as of other encoders, the pooled output; "embedding": the projector's
+    # input, which is the pooled output after the linear layer of model.embed_dim, if any
+    features: Literal["blocks", "embedding"] = later("blocks", schema=3)
+    norm: Literal["layer", "none"] = later("layer", schema=3)  # LayerNorm before the linear layer
+    optimizer: Literal["adamw", "encoder"] = later("adamw", schema=3)  # encoder: the kind that optim.name says
+    schedule: Literal["encoder", "constant"] = later("encoder", schema=3)  # constant: no decay after the warm-up
     protocols: str = field(default="linear,knn", metadata=_NO_CELL)  # some of PROTOCOL_NAMES
     transfer: str = field(default="", metadata=_NO_CELL)  # other datasets for linear probes: cifar100,dtd=FOLDER
 
@@ -173,13 +211,19 @@ class TrainConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     epochs: int = not_negative(100, "0 evaluates the initial encoder")
     global_batch: int = at_least(2, 128, "try 128")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # bf16, fp16: autocast; fp16 with a gradient scaler
     seed: int = ruled(0, lambda seed: 0 <= seed < 2**31, "must lie in [0, 2**31)", "try 0")
+    # epochs between two snapshots of the weights, which are kept beside the checkpoints; 0: none
+    snapshot_epochs: int = field(default=0, metadata=_NO_CELL)
 
     def __post_init__(self) -> None:
         conform(self)
         conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
         check_views(self.method, self.views.num_global, self.views.num_local)
+        require(
+            self.views.num_local > 0 or self.data.local_image_size == 0,
+            f"data.local_image_size must be 0 without local views, got {self.data.local_image_size}; drop it",
+        )
         require(
             self.method.uses_center or not self.model.predictor,
             f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",
@@ -188,4 +232,15 @@ class TrainConfig:
         require(
             decay == 0 or self.method.uses_center,
             f"model.swa_decay must be 0 for {self.method.name}, got {decay}; its invariance has no center",
+        )
+        every = self.snapshot_epochs
+        require(every >= 0, f"snapshot_epochs must not be negative, got {every}; 0 keeps none")
+        start = self.model.swa_start
+        require(
+            start <= self.epochs,
+            f"model.swa_start must not exceed the {self.epochs} epochs, got {start}; lower it, or 0 means no averaging",
+        )
+        require(
+            start > 0 or self.optim.swa_lr == 0,
+            f"optim.swa_lr must be 0 where model.swa_start is 0, got {self.optim.swa_lr}; set model.swa_start",
         )

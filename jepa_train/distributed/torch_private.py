@@ -25,6 +25,12 @@ gamma_sample = torch._standard_gamma
 assert_on_device = torch._assert_async
 
 
+def pass_found_inf(optimizer: torch.optim.Optimizer) -> None:
+    """Let GradScaler call step with optimizer.found_inf (a scalar on the device, 0 where all gradients are finite) set,
+    in place of reading it on the host. torch 2.14. Without it: GradScaler synchronises at each step."""
+    vars(optimizer)["_step_supports_amp_scaling"] = True
+
+
 def onednn_matmul(a: Tensor, b: Tensor) -> Tensor:
     """a @ b.T of fp32 (M, D) and (N, D), each of them or its transpose contiguous, on a CPU with HAS_ONEDNN_MATMUL."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")

@@ -22,6 +22,7 @@ from jepa_train.evaluation.probes import Frozen, Labelled, top1
 from jepa_train.evaluation.protocols import PROTOCOLS, Protocol, kshot, linear
 from jepa_train.evaluation.transfer import SHOTS, transfer_data
 from jepa_train.model.network import Network
+from jepa_train.model.precision import autocast
 
 _CHUNK = 512  # images per forward pass
 
@@ -51,8 +52,8 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     parts: list[list[Tensor]] = [[], [], [], []]
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            output = network.encode(to_input(pixels, config.views.global_size))
+        with autocast(device, config.precision):
+            output = network.encode(to_input(pixels, config.views.global_size, fov=config.data.eval_fov))
         predicted = (logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits))
         for part, rows in zip(parts, (output.features.float(), output.z.float(), *predicted), strict=True):
             part.append(rows)

@@ -12,6 +12,7 @@ from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.config import TrainConfig
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
+from jepa_train.data.pictures import Pictures
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.probes import top1
@@ -19,6 +20,7 @@ from jepa_train.evaluation.protocols import DRAWS, possible_shots, shots_of
 from jepa_train.model.heads import build_probe
 from jepa_train.model.network import Network, build_encoder, feature_widths
 from jepa_train.model.optim import adamw, lr_at
+from jepa_train.model.precision import GradientScaler, autocast
 
 RATES = (3e-4, 1e-3, 3e-3)
 WEIGHT_DECAY = 1e-2
@@ -77,6 +79,7 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
         batch = min(BATCH, len(train))
         steps = min(max(EPOCHS * len(train) // batch, STEPS[0]), STEPS[1])
         optimizer = adamw([{"params": list(model.parameters()), "weight_decay": WEIGHT_DECAY, "lr": job.rate}])
+        scaler = GradientScaler(config.precision, device)
         model.train()
         order = torch.empty(0, dtype=torch.int64)
         for step in range(steps):
@@ -88,8 +91,9 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
             factor = lr_at(step, total_steps=steps, warmup_steps=math.ceil(WARMUP * steps), final_lr_frac=0.0)
             optimizer.param_groups[0]["lr"] = factor * job.rate
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            scaler.backward(loss)
+            scaler.step(optimizer)
+            scaler.update()
     val = _top1(model, splits.val, config, device)
     return val, _top1(model, splits.test, config, device) if len(splits.test) else val
 
@@ -98,29 +102,29 @@ def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Seque
     """A new encoder with the network's weights, and a head. Not a copy, whose batch norm may be global."""
     encoder = build_encoder(config.model, config.views.global_size)
     encoder.load_state_dict(network.encoder.state_dict())
-    head = build_probe(feature_widths(config).pooled, num_classes)
+    head = build_probe(feature_widths(config).pooled, num_classes, norm="layer")
     model = nn.Sequential(encoder, head).to(next(network.parameters()).device)
     return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
 
 
-def _view(pixels: Tensor, config: TrainConfig, seed: int, step: int) -> Tensor:
-    """(N, 3, H, W) uint8 -> one global view of each, (N, 3, h, w)."""
+def _view(pixels: Tensor | Pictures, config: TrainConfig, seed: int, step: int) -> Tensor:
+    """One global view of each image, (N, 3, h, w)."""
     views = replace(config.views, num_global=1, num_local=0)
     (view,) = make_views(pixels, views, seed=seed, step=step, batch=slice(0, len(pixels)), global_batch=len(pixels))
     return view.squeeze(0)
 
 
 def _logits(model: nn.Module, x: Tensor, config: TrainConfig) -> Tensor:
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(x.device, config.precision):
         return model(x).float()
 
 
 @torch.no_grad()
 def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.device) -> float:
     model.eval()
-    images = images.on(device)
+    images, size = images.on(device), config.views.global_size
     predicted = [
-        _logits(model, to_input(images.batch(some)[0], config.views.global_size), config).argmax(dim=1)
+        _logits(model, to_input(images.batch(some)[0], size, fov=config.data.eval_fov), config).argmax(dim=1)
         for some in torch.arange(len(images)).split(_CHUNK)
     ]
     return top1(torch.cat(predicted), images.labels).item()

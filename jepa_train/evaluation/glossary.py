@@ -9,6 +9,8 @@ GLOSSARY: dict[str, str] = {
     "linear_projector_top1": "accuracy of logistic regression on z, fitted at the end, its L2 chosen on val",
     "sgd_top1": "accuracy of a linear head on encoder features, by SGD at the end, its learning rate chosen on val",
     "sgd_projector_top1": "accuracy of a linear head on z, by SGD at the end, its learning rate chosen on val",
+    "plain_sgd_top1": "accuracy of a linear head on raw encoder features, by SGD at lr .1 without momentum at the end",
+    "plain_sgd_projector_top1": "accuracy of a linear head on raw z, by SGD at lr .1 without momentum at the end",
     "knn_top1": "accuracy of the cosine-weighted vote of k nearest encoder features, k chosen on val",
     "knn_projector_top1": "accuracy of the cosine-weighted vote of the k nearest z, k chosen on val",
     "knn20_top1": "accuracy of the cosine-weighted vote of the 20 nearest encoder features",
@@ -42,6 +44,7 @@ GLOSSARY: dict[str, str] = {
     "rdmreg": "RDMReg: sliced Wasserstein distance of z to the target distribution, unweighted",
     "lr": "learning rate of encoder and projector at the epoch's last step",
     "images_per_s": "training images (not views) per second, all workers together",
+    "skipped_steps": "steps skipped so far because fp16 gradients overflowed (precision=fp16)",
     "skipped_images": "corrupt image files that were left out of all splits (data.on_corrupt=skip)",
     "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
 }
@@ -56,7 +59,7 @@ ON_VAL = (
     "effective_rank",
     "embedding_std",
 )
-_STEMS = {"linear": "linear", "sgd": "sgd", "knn": "knn", "kshot": "shot", "finetune": "finetune"}
+_STEMS = {name: name for name in ("linear", "sgd", "plain_sgd", "knn", "finetune")} | {"kshot": "shot"}
 ON_VAL_BY_PROTOCOL = {
     protocol: tuple(name for name in GLOSSARY if name.startswith(stem) and name.endswith("_top1"))
     for protocol, stem in _STEMS.items()

@@ -113,15 +113,17 @@ def fit_sgd(
     epochs: int = 10,
     batch: int = 256,
     momentum: float = 0.9,
+    decay: bool = True,
 ) -> Tensor:
     """Train L independent linear heads from zero on the same minibatches, with one matrix product for all.
 
-    SGD with momentum, cosine decay to 0, no weight decay, as DINOv2's linear evaluation; the last, incomplete batch of
-    an epoch is left out, and the order is the same for all runs.
+    By default SGD with momentum, cosine decay to 0, no weight decay, as DINOv2's linear evaluation; the last,
+    incomplete batch of an epoch is left out, and the order is the same for all runs.
 
     Args:
         x: (N, E); fewer than `batch` rows are one batch.
         rates: L learning rates.
+        decay: by a cosine to 0; otherwise the rates are constant.
 
     Returns:
         (L, C, E + 1), biases in the last column.
@@ -141,7 +143,7 @@ def fit_sgd(
             error = softmax_minus_target(logits, target).flatten(1).div_(batch)  # (batch, L * C)
             velocities[0].addmm_(error.T, some, beta=momentum)
             velocities[1].mul_(momentum).add_(error.sum(dim=0))
-            factor = 0.5 * (1 + math.cos(math.pi * (epoch * steps + index) / (epochs * steps)))
+            factor = 0.5 * (1 + math.cos(math.pi * (epoch * steps + index) / (epochs * steps))) if decay else 1.0
             weight.addcmul_(rate[:, None], velocities[0], value=-factor)
             bias.addcmul_(rate, velocities[1], value=-factor)
     return torch.cat([weight, bias[:, None]], dim=1).view(len(rates), num_classes, -1)

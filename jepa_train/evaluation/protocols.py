@@ -12,9 +12,10 @@ from torch import Tensor
 from jepa_train.base.seeds import generator
 from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.linear_probe import linear_probe
-from jepa_train.evaluation.probes import Frozen, Labelled, ProbeScore, knn_top1, sgd_probe
+from jepa_train.evaluation.probes import Frozen, Labelled, ProbeScore, fit_sgd, heads_top1, knn_top1, sgd_probe
 
 DRAWS = 5
+PLAIN_RATE = 0.1
 FIXED_KS = (20, 200)  # numbers of neighbours that papers report without a choice
 
 
@@ -30,6 +31,16 @@ def linear(frozen: Frozen) -> dict[str, float]:
 def sgd(frozen: Frozen) -> dict[str, float]:
     """Offline linear probe as in the literature: SGD at many learning rates in parallel, chosen on val."""
     return _reported("sgd", sgd_probe(frozen.standardised))
+
+
+def plain_sgd(frozen: Frozen) -> dict[str, float]:
+    """Offline linear probe of torch.optim.SGD(lr=0.1), without momentum, schedule, decay or a choice on val.
+
+    On the features as they are: a step is as large as their scale makes it. Batches of 256, 10 epochs from zero.
+    """
+    heads = fit_sgd(*frozen.train, num_classes=frozen.num_classes, rates=(PLAIN_RATE,), momentum=0.0, decay=False)
+    (on_val,), (on_test,) = (heads_top1(heads, split) for split in (frozen.val, frozen.test))
+    return _reported("plain_sgd", ProbeScore(on_val, on_test, PLAIN_RATE))
 
 
 def knn(frozen: Frozen) -> dict[str, float]:
@@ -63,7 +74,13 @@ def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
 
 
 # finetune, which needs the network, is in finetune.py
-PROTOCOLS: dict[str, Protocol] = {"linear": linear, "sgd": sgd, "knn": knn, "kshot": kshot}
+PROTOCOLS: dict[str, Protocol] = {
+    "linear": linear,
+    "sgd": sgd,
+    "plain_sgd": plain_sgd,
+    "knn": knn,
+    "kshot": kshot,
+}
 
 
 def possible_shots(labels: Tensor, shots: Sequence[int]) -> list[int]:

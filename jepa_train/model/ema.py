@@ -1,14 +1,16 @@
-"""EMA / SWA of encoder and projector: the averaged network, LeJEPA's option of SWA."""
+"""Averaged networks: the mean over steps (EMA), LeJEPA's option of SWA, and the mean over epochs, torch's SWA."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from jepa_train.distributed.torch_private import AnyBatchNorm, lerp_
 from jepa_train.model.network import Network
+from jepa_train.model.precision import autocast
 
 
 class Average:
@@ -34,6 +36,7 @@ class Average:
             predictor=network.predictor,  # shared, and not called
             probe=network.probe,  # the probes are shared: they learn on the averaged features and score those
             projector_probe=network.projector_probe,
+            probed=network.probed,
         )
         self.updates = 0
         self._decay = decay
@@ -68,6 +71,79 @@ class Average:
         self.network.encoder.load_state_dict(state["encoder"])
         self.network.projector.load_state_dict(state["projector"])
         self.updates = state["updates"]
+
+
+class EpochAverage:
+    """Equal-weight mean of the weights after some epochs: torch.optim.swa_utils.AveragedModel with update_bn.
+
+    It is evaluated, and takes no part in training: any method can have it. All of the network is averaged, its probes
+    too, which have learnt on the trained network. Equal on all ranks.
+
+    The averaged weights have never seen an image in training, so their batch norm has no statistics of its own. The
+    trained network's belong to other weights (Izmailov et al. 2018, sec. 3.2). As in update_bn they are the plain mean
+    over the batches of one pass over training images; unlike there, dropout and stochastic depth are off.
+
+    Args:
+        network: the trained network, on its device and in its memory format, with its batch norm converted.
+    """
+
+    def __init__(self, network: Network):
+        self._mean = AveragedModel(network).requires_grad_(False)
+
+    @property
+    def network(self) -> Network:
+        """The averaged network; before the first update, a copy of the network."""
+        network = self._mean.module
+        assert isinstance(network, Network)
+        return network
+
+    @property
+    def updates(self) -> int:
+        """Number of epochs in the mean."""
+        return int(self._mean.n_averaged)
+
+    def update(self, network: Network, batches: Iterable[Tensor], precision: str) -> None:
+        """Add the trained weights to the mean, and compute its batch-norm statistics.
+
+        Args:
+            batches: this rank's share (N, 3, h, w) of batches of training images, augmented.
+            precision: of the config.
+        """
+        self._mean.update_parameters(network)
+        renew_batch_norm(self.network, batches, precision)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of mean and number of epochs."""
+        return self._mean.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state_dict."""
+        self._mean.load_state_dict(state)
+
+
+@torch.no_grad()
+def renew_batch_norm(network: Network, batches: Iterable[Tensor], precision: str) -> None:
+    """Make the running statistics of batch norm the plain mean over the batches' own. Leaves evaluation mode.
+
+    torch.optim.swa_utils.update_bn has no form for several ranks: it sets momentum to None, for which batch norm reads
+    its number of batches on the host.
+    """
+    norms = [module for module in network.modules() if isinstance(module, AnyBatchNorm)]
+    network.eval()
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train()
+    for index, images in enumerate(batches):
+        for norm in norms:
+            norm.momentum = 1 / (index + 1)
+        with autocast(images.device, precision):
+            network.encode(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def _weights(network: Network) -> list[Tensor]:

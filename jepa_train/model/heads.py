@@ -1,5 +1,7 @@
 """Heads on an encoder: the MLP projector, the predictor, the online linear probes."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -9,11 +11,12 @@ from jepa_train.methods import Activation
 
 def build_projector(num_features: int, config: ModelConfig, *, output_activation: Activation) -> nn.Sequential:
     """MLP (N, E) -> (N, D): Linear to embed_dim if set, Linear-BN-ReLU for all layers but the last, Linear, and the
-    output activation. With 0 layers only embed_dim's Linear and the output activation: D is z_width."""
+    output activation; no BN if config.projector_norm is "none". With 0 layers only embed_dim's Linear and the output
+    activation: D is z_width."""
     layers: list[nn.Module] = [nn.Linear(num_features, config.embed_dim)] if config.embed_dim else []
     width = config.embed_dim or num_features
     for _ in range(config.projector_layers - 1):
-        layers += _hidden_layer(width, config.projector_hidden)
+        layers += _hidden_layer(width, config.projector_hidden, norm=config.projector_norm == "batch")
         width = config.projector_hidden
     if config.projector_layers:
         layers.append(nn.Linear(width, config.projector_dim))
@@ -45,14 +48,20 @@ def build_predictor(width: int, config: ModelConfig) -> nn.Module:
     if not config.predictor:
         return nn.Identity()
     hidden = config.projector_hidden
-    return nn.Sequential(*_hidden_layer(width, hidden), nn.Linear(hidden, width))
+    return nn.Sequential(*_hidden_layer(width, hidden, norm=True), nn.Linear(hidden, width))
 
 
-def _hidden_layer(inputs: int, width: int) -> list[nn.Module]:
+def _hidden_layer(inputs: int, width: int, *, norm: bool) -> list[nn.Module]:
     # No bias before a batch norm: its gradient is zero up to rounding, which AdamW scales up to steps of size lr.
-    return [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+    linear = nn.Linear(inputs, width, bias=not norm)
+    return [linear, *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU(inplace=True)]
 
 
-def build_probe(width: int, num_classes: int) -> nn.Sequential:
-    """Online linear probe. LayerNorm, as in LeJEPA's recipe, makes probe.lr independent of the scale of the input."""
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+def build_probe(width: int, num_classes: int, *, norm: Literal["layer", "none"]) -> nn.Sequential:
+    """Linear probe (N, width) -> (N, num_classes), after a LayerNorm if asked for.
+
+    LayerNorm, as in LeJEPA's README, makes the learning rate independent of the scale of the input. Rectified LpJEPA
+    probes raw features (solo/methods/base.py).
+    """
+    linear = nn.Linear(width, num_classes)
+    return nn.Sequential(nn.LayerNorm(width), linear) if norm == "layer" else nn.Sequential(linear)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -32,9 +32,9 @@ class Output(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Output widths of an encoder; pooled and features differ for ViTs alone."""
+    """Output widths of an encoder; pooled and features differ for ViTs, and for probes on the embedding."""
 
-    pooled: int  # E, input of the projector
+    pooled: int  # E, output of the encoder, from which the projector starts
     features: int  # P, for probes and evaluation
 
 
@@ -42,16 +42,21 @@ class Network(nn.Module):
     """Encoder -> projector -> z, with linear probes on the encoder's features and on z, which send no gradient back.
 
     The predictor, of the center from z, is used in training only.
+
+    Args:
+        probed: features for probes and evaluation: "blocks", as pooled_and_features has them; "pooled", the encoder's
+            pooled output; "embedding", the output of the projector's first layer (model.embed_dim).
     """
 
     def __init__(
         self,
         *,
         encoder: nn.Module,
-        projector: nn.Module,
+        projector: nn.Sequential,
         predictor: nn.Module,
         probe: nn.Module,
         projector_probe: nn.Module,
+        probed: Literal["blocks", "pooled", "embedding"] = "blocks",
     ):
         super().__init__()
         self.encoder = encoder
@@ -59,6 +64,7 @@ class Network(nn.Module):
         self.predictor = predictor
         self.probe = probe
         self.projector_probe = projector_probe
+        self.probed = probed
         self._compiled: Callable[[Network, Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
@@ -105,6 +111,8 @@ class Network(nn.Module):
             set_num_views(self.encoder, len(part))
             parts.append(pooled_and_features(self.encoder, part.flatten(0, 1)))
         pooled, features = (torch.cat(part) for part in zip(*parts, strict=True))  # (V * N, .), view by view
+        if self.probed != "blocks":
+            features = (self.projector[0](pooled) if self.probed == "embedding" else pooled).detach()
         shape = (-1, views[0].shape[1])
         set_num_views(self.projector, sum(len(part) for part in views))
         return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
@@ -143,7 +151,9 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     Raises:
         ConfigError: as feature_widths.
     """
-    widths, model = feature_widths(config), config.model
+    widths = feature_widths(config)
+    model, probe = config.model, config.probe
+    embedding: Literal["pooled", "embedding"] = "embedding" if model.embed_dim else "pooled"
     width = z_width(widths.pooled, model)
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
@@ -152,8 +162,9 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
             encoder=build_encoder(model, config.views.global_size),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
             predictor=build_predictor(width, model),
-            probe=build_probe(widths.features, num_classes),
-            projector_probe=build_probe(width, num_classes),
+            probe=build_probe(widths.features, num_classes, norm=probe.norm),
+            projector_probe=build_probe(width, num_classes, norm=probe.norm),
+            probed="blocks" if probe.features == "blocks" else embedding,
         )
 
 
@@ -235,7 +246,8 @@ def feature_widths(config: TrainConfig) -> Widths:
                     f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or "
                     "model.encoder"
                 ) from None
-    return widths.pop()
+    found = widths.pop()
+    return found if config.probe.features == "blocks" else Widths(found.pooled, config.model.embed_dim or found.pooled)
 
 
 @functools.cache

@@ -1,9 +1,9 @@
-"""AdamW or LARS with linear warm-up and cosine decay; the online probes share the schedule at their own lr."""
+"""AdamW or LARS with linear warm-up and cosine decay, for the encoder and, at their own lr, the online probes."""
 
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network
+from jepa_train.model.precision import GradientScaler, skip_without_host
 
 logger = logging.getLogger(__name__)
 
@@ -21,27 +22,33 @@ class Optimizer:
 
     Args:
         optimizers: the first group of the first one has the encoder's weights; each group's lr is its peak.
+        schedules: of each optimizer, the learning rate of a step as a fraction of the peak.
+        scaler: of the gradients; it counts a skipped step as taken.
     """
 
     def __init__(
-        self, optimizers: Sequence[torch.optim.Optimizer], *, total_steps: int, warmup_steps: int, final_lr_frac: float
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        schedules: Sequence[Callable[[int], float]],
+        scaler: GradientScaler,
     ) -> None:
         self.optimizers = tuple(optimizers)
+        self.scaler = scaler
         self.steps_taken = 0
+        self._schedules = tuple(schedules)
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self._factor_at = functools.partial(
-            lr_at, total_steps=total_steps, warmup_steps=warmup_steps, final_lr_frac=final_lr_frac
-        )
 
     def step(self, loss: Tensor) -> None:
         """Run backward, update at this step's learning rates, and clear the gradients."""
-        factor = self._factor_at(self.steps_taken)
-        loss.backward()
-        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+        self.scaler.backward(loss)
+        for optimizer, schedule, peaks in zip(self.optimizers, self._schedules, self._peaks, strict=True):
+            factor = schedule(self.steps_taken)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            optimizer.step()
+            self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
         self.steps_taken += 1
 
     @property
@@ -54,6 +61,7 @@ class Optimizer:
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "steps_taken": self.steps_taken,
+            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -61,13 +69,15 @@ class Optimizer:
         for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(part)
         self.steps_taken = state["steps_taken"]
+        self.scaler.load_state_dict(state.get("scaler", {}))
 
 
 def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int) -> Optimizer:
     """Build the optimiser of a run; the network must already be on its device.
 
-    The online probes use AdamW for every optimiser of the encoder, while the authors of Rectified LpJEPA train theirs
-    with LARS: probe.lr then has one meaning, and all methods are compared by the same probe.
+    The online probes are on AdamW by default, so that probe.lr has one meaning and all methods are compared by the same
+    probe. With probe.optimizer="encoder" they have an optimiser of the encoder's kind, as in solo-learn, where all
+    parameters are groups of one optimiser.
     """
     total_steps = config.epochs * steps_per_epoch
     warmup_steps = round(config.optim.warmup_epochs * steps_per_epoch)
@@ -79,12 +89,27 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
         )
     trained = parameter_groups([network.encoder, network.projector, network.predictor], config.optim)
     probes = parameter_groups([network.probe, network.projector_probe], config.probe)
-    return Optimizer(
-        [lars(trained, config.optim) if config.optim.name == "lars" else adamw(trained), adamw(probes)],
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        final_lr_frac=config.optim.final_lr_frac,
-    )
+    of_probes = config.optim.name if config.probe.optimizer == "encoder" else "adamw"
+    scaler = GradientScaler(config.precision, next(network.parameters()).device)
+    optimizers: list[torch.optim.Optimizer] = []
+    for name, groups in ((config.optim.name, trained), (of_probes, probes)):
+        optimizer = lars(groups, config.optim) if name == "lars" else adamw(groups)
+        if scaler.enabled and isinstance(optimizer, Lars):
+            skip_without_host(optimizer)
+        optimizers.append(optimizer)
+    at = functools.partial(lr_at, total_steps=total_steps, warmup_steps=warmup_steps)
+    schedule = functools.partial(at, final_lr_frac=config.optim.final_lr_frac)
+    if config.optim.swa_lr:
+        schedule = functools.partial(
+            swa_lr_at,
+            schedule=schedule,
+            start=config.model.swa_start * steps_per_epoch,
+            anneal_steps=config.optim.swa_anneal_epochs * steps_per_epoch,
+            swa_lr_frac=config.optim.swa_lr / config.optim.lr,
+        )
+    constant = functools.partial(at, final_lr_frac=1.0)
+    of_probe = schedule if config.probe.schedule == "encoder" else constant
+    return Optimizer(optimizers, schedules=(schedule, of_probe), scaler=scaler)
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
@@ -110,13 +135,14 @@ def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
 
 
 def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeConfig) -> list[dict[str, Any]]:
-    """Two groups of the modules' parameters: weights, with decay, then biases and norms, without."""
+    """Two groups of the modules' parameters: weights, with decay, then biases and norms, with decay_all alone."""
     parameters = list(nn.ModuleList(modules).parameters())
+    decays_all = isinstance(options, OptimConfig) and options.decay_all
     return [
         {"params": params, "lr": options.lr, "weight_decay": weight_decay}
         for params, weight_decay in (
             ([parameter for parameter in parameters if parameter.ndim > 1], options.weight_decay),
-            ([parameter for parameter in parameters if parameter.ndim <= 1], 0.0),
+            ([parameter for parameter in parameters if parameter.ndim <= 1], options.weight_decay * decays_all),
         )
     ]
 
@@ -135,3 +161,22 @@ def lr_at(step: int, *, total_steps: int, warmup_steps: int, final_lr_frac: floa
     peak = max(warmup_steps - 1, 0)  # the step at the peak
     progress = (step - peak) / max(total_steps - 1 - peak, 1)
     return final_lr_frac + (1 - final_lr_frac) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def swa_lr_at(
+    step: int, *, schedule: Callable[[int], float], start: int, anneal_steps: int, swa_lr_frac: float
+) -> float:
+    """Learning rate as a fraction of its peak: a schedule up to a step, then a cosine to swa_lr_frac, which it keeps.
+
+    Equal to torch.optim.swa_utils.SWALR(anneal_epochs=anneal_steps) stepped after every step from start - 1 on; stepped
+    once per epoch, SWALR has these rates in the last step of each epoch.
+
+    Args:
+        start: the first step that the schedule does not decide; at least 1.
+        anneal_steps: the last of this many steps is the first at swa_lr_frac; 0: they all are.
+    """
+    if step < start:
+        return schedule(step)
+    progress = min((step - start + 1) / max(anneal_steps, 1), 1)
+    share = 0.5 * (1 - math.cos(math.pi * progress))
+    return share * swa_lr_frac + (1 - share) * schedule(start - 1)

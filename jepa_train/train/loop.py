@@ -110,6 +110,8 @@ def _train(
         if verdict == _LEAVING:
             return TrainingResult(*verdict, metrics)
         if verdict == _FINE:
+            if epoch > 0:
+                trainer.end_epoch()
             metrics |= evaluate(trainer.evaluated, splits.val, config, prefix="val")
             verdict = _verdict(metrics, trainer)
         if verdict == _FINE and epoch == config.epochs:
@@ -120,6 +122,8 @@ def _train(
         if verdict != _FINE:
             saves.clear()
             return TrainingResult(*verdict, metrics)
+        if config.snapshot_epochs and epoch > 0 and epoch % config.snapshot_epochs == 0:
+            saves.snapshot(epoch, trainer.evaluated.state_dict(), reports)
         if epoch == config.epochs:
             saves.finish(trainer.evaluated.state_dict(), reports)
             return TrainingResult(*_FINE, metrics)
@@ -139,10 +143,10 @@ def _stopped(metrics: dict[str, float]) -> TrainingResult:
 
 
 def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) -> dict[str, float]:
-    """Evaluate a finished run, by its final.pt, with other protocols.
+    """Evaluate a finished run by its final.pt, or a snapshot of a run, with other protocols.
 
     Args:
-        where: final.pt, or its folder.
+        where: final.pt, epoch-*.pt, or the folder of final.pt.
         words: assignments such as "probe.protocols=kshot", "probe.transfer=cifar100" or "data.path=DIR"; none may
             change the cell.
 
@@ -150,7 +154,7 @@ def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) ->
         {"epoch": .., "test/shot1_top1": .., ...}: as a run with these protocols reports at its end.
 
     Raises:
-        ConfigError: final.pt cannot be read, or a word is wrong or would have changed the training.
+        ConfigError: the file cannot be read, or a word is wrong or would have changed the training.
         StorageError: the storage does not answer.
     """
     place = storage_path(where)
@@ -167,7 +171,7 @@ def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) ->
     network = build_network(config, len(splits.classes))
     restore(network.load_state_dict, content["network"])
     network = to_training_device(network, config)
-    return {"epoch": float(config.epochs)} | final_evaluation(network, splits, config)
+    return {"epoch": content["reports"][-1]["epoch"]} | final_evaluation(network, splits, config)
 
 
 def _train_epoch(

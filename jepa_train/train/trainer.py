@@ -1,7 +1,9 @@
 """Trainer: network, optimiser and data of one run, advanced step by step; the state of a checkpoint."""
 
+import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,12 +17,13 @@ from jepa_train.data import Splits
 from jepa_train.data.augment import make_views
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm
-from jepa_train.evaluation.metrics import embedding_std
+from jepa_train.evaluation.metrics import embedding_std, nonzero_fraction
 from jepa_train.methods.base import Step
 from jepa_train.model.device import to_training_device, training_device
-from jepa_train.model.ema import Average
+from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, Output, build_network
 from jepa_train.model.optim import build_optimizer
+from jepa_train.model.precision import autocast
 from jepa_train.train.preflight import check_batch
 
 
@@ -43,6 +46,7 @@ class Trainer:
         if per_view or collectives.world_size() > 1:
             convert_batch_norm(self.network, per_view=per_view)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
+        self._epoch_average = EpochAverage(self.network) if config.model.swa_start else None
         if config.model.compile:
             torch.compiler.reset()  # dynamo keeps 8 graphs per function, and a worker runs many cells
             for network in {self.network, self.evaluated}:
@@ -56,11 +60,15 @@ class Trainer:
         self._seconds = 0.0  # spent on the epoch's steps
         self._z = torch.empty(0)  # (V, N, D) of the last step, until means() reads it
         self._spreads = (math.inf, math.inf)  # embedding_std at the last two calls of means()
+        self._sparsity: dict[str, float] = {}  # of a rectified z, at the last call of means()
 
     @property
     def evaluated(self) -> Network:
-        """Network to evaluate: the averaged one if there is one, with the probes that learnt on it."""
-        return self.network if self._average is None else self._average.network
+        """Network to evaluate: the averaged one if there is one. That of epochs begins after epoch model.swa_start."""
+        if self._average is not None:
+            return self._average.network
+        averages = self._epoch_average
+        return self.network if averages is None or averages.updates == 0 else averages.network
 
     @property
     def step(self) -> int:
@@ -77,14 +85,21 @@ class Trainer:
         started = time.perf_counter()
         config, step = self.config, self.step
         self._model.train()
-        pixels, labels = self._images.batch(self._positions())
+        positions, local = self._positions(), self._images.local
+        pixels, labels = self._images.batch(positions)
         views = make_views(
-            pixels, config.views, seed=config.seed, step=step, batch=self._share, global_batch=config.global_batch
+            pixels,
+            config.views,
+            seed=config.seed,
+            step=step,
+            batch=self._share,
+            global_batch=config.global_batch,
+            for_local=None if local is None else local.batch(positions)[0],
         )
         # stochastic depth and dropout draw from the global generators, for other images on each rank
         torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
         averaged, center = None, None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(self.device, config.precision):
             if self._average is not None:
                 self._average.train()
                 averaged = self._average.embed(views[:1])  # of the global views
@@ -99,8 +114,24 @@ class Trainer:
         self._z = output.z.detach()
         self._seconds += time.perf_counter() - started
 
+    def end_epoch(self) -> None:
+        """Add the weights to the mean of epochs if the epoch belongs to it. Call once after an epoch's last step."""
+        if self._epoch_average is not None and self.step >= self.config.model.swa_start * self.steps_per_epoch:
+            self._epoch_average.update(self.network, self._single_views(), self.config.precision)
+
+    def _single_views(self) -> Iterator[Tensor]:
+        """This rank's share (N, 3, h, w) of one global view of each training image, in global batches."""
+        config, whole = self.config, self.config.global_batch
+        seed, views = derive_seed(config.seed, "swa"), dataclasses.replace(config.views, num_global=1, num_local=0)
+        order = torch.randperm(len(self._images), generator=generator(seed, self.step, "order"))
+        for index, positions in enumerate(order.split(whole)[: self.steps_per_epoch]):
+            pixels, _ = self._images.batch(positions[self._share])
+            step = self.step + index
+            (view,) = make_views(pixels, views, seed=seed, step=step, batch=self._share, global_batch=whole)
+            yield view.squeeze(0)
+
     def means(self) -> dict[str, float]:
-        """Means of every term over the epoch's steps so far, and embedding_std of the last z; equal on all ranks.
+        """Means of every term over the epoch's steps so far, and statistics of the last z; equal on all ranks.
 
         The only point at which a training epoch synchronises with the device.
         """
@@ -108,13 +139,17 @@ class Trainer:
         started = time.perf_counter()
         means = {f"train/{name}": (total / steps).item() for name, total in self._totals.items()}
         if len(self._z):  # else no step since the last call
-            spread = embedding_std(collectives.gather_rows(self._z.flatten(0, 1))).item()
-            self._spreads, self._z = (self._spreads[1], spread), torch.empty(0)
-        means["train/embedding_std"] = self._spreads[1]
+            z = collectives.gather_rows(self._z.flatten(0, 1))
+            self._spreads, self._z = (self._spreads[1], embedding_std(z).item()), torch.empty(0)
+            if self.config.method.output_activation != "none":
+                self._sparsity = {"train/nonzero_fraction": nonzero_fraction(z).item()}
+        means |= {"train/embedding_std": self._spreads[1], **self._sparsity}
         self._seconds += time.perf_counter() - started
         means["train/lr"] = self._optimizer.lr
         means["train/images_per_s"] = steps * self.config.global_batch / self._seconds
         means["train/peak_memory_gb"] = peak_memory_gb(self.device)
+        if self._optimizer.scaler.enabled:
+            means["train/skipped_steps"] = float(self._optimizer.scaler.skipped)
         return means | ({"train/skipped_images": float(self._skipped)} if self._skipped else {})
 
     @property
@@ -124,23 +159,27 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """State that the following steps depend on, besides the config."""
+        average = self._average or self._epoch_average
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "average": {} if self._average is None else self._average.state_dict(),
+            "average": {} if average is None else average.state_dict(),
             "totals": self._totals,
             "seconds": self._seconds,
             "spreads": self._spreads,
+            "sparsity": self._sparsity,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state_dict of the same config; on a CPU the run continues bit for bit."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
+        average = self._average or self._epoch_average
+        if average is not None:
+            average.load_state_dict(state["average"])
         self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
         self._seconds, self._spreads = state["seconds"], state["spreads"]
+        self._sparsity = state.get("sparsity", {})
 
     def _positions(self) -> Tensor:
         """Indices of this rank's images in the next step. Resets the sums at the start of an epoch."""

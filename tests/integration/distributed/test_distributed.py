@@ -41,6 +41,16 @@ def test_two_ranks_train_and_evaluate_like_one_process(both: list[dict[str, Any]
         assert first[metric] == pytest.approx(alone[metric], abs=0.02), metric
 
 
+def test_two_ranks_average_epochs_in_fp16_like_one_process(both: list[dict[str, Any]]) -> None:
+    """The evaluated network is a mean of epochs with renewed batch norm; no step is skipped."""
+    alone = train(ranks.AVERAGED).metrics
+    first, second = (rank["averaged run"] for rank in both)
+    assert {**first, "train/images_per_s": 0} == {**second, "train/images_per_s": 0}
+    assert first["train/skipped_steps"] == alone["train/skipped_steps"] == 0
+    for metric in ("train/loss", "train/embedding_std", "val/embedding_std", "val/effective_rank"):
+        assert first[metric] == pytest.approx(alone[metric], rel=2e-2), metric
+
+
 def test_uneven_batches_are_refused_on_every_rank(both: list[dict[str, Any]]) -> None:
     for rank in both:
         *uneven, indivisible = rank["refusals"]

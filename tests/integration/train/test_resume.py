@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from folders_of_images import folder_config, write_folder
 
 from jepa_train.base.preemption import Host
 from jepa_train.checkpoint import checkpoints
@@ -37,20 +38,42 @@ BASE = dataclasses.replace(
 )
 TIMES = {"train/images_per_s", "train/peak_memory_gb"}
 CONFIGS = {
-    "averaged": dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, swa_decay=0.9)),
+    "averaged": dataclasses.replace(
+        BASE,
+        model=dataclasses.replace(BASE.model, swa_decay=0.9, embed_dim=16),
+        probe=ProbeConfig(protocols="knn", features="embedding"),
+    ),
     "lars": dataclasses.replace(
         BASE,
         method=RectifiedLpJEPA(num_slices=64),
         optim=OptimConfig(name="lars", lr=0.3, warmup_epochs=1),
+        probe=ProbeConfig(protocols="knn", norm="none", optimizer="encoder", schedule="constant"),
         precision="bf16",
         views=dataclasses.replace(BASE.views, global_size=24),
     ),
-    "dropping": dataclasses.replace(
+    "fp16": dataclasses.replace(
         BASE,
-        model=ModelConfig(encoder="test_vit", drop_path=0.3),
+        method=RectifiedLpJEPA(num_slices=64),
+        optim=OptimConfig(name="lars", lr=0.3, warmup_epochs=1),
+        precision="fp16",
+    ),
+    "swa": dataclasses.replace(
+        BASE,
+        model=ModelConfig(encoder="test_vit", drop_path=0.3, swa_start=1),
+        optim=OptimConfig(warmup_epochs=1, swa_lr=1e-3, swa_anneal_epochs=1),
         views=dataclasses.replace(BASE.views, global_size=16),
+        snapshot_epochs=1,
     ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _whole_pictures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A config on whole pictures, with others for the local views: 8 images to train on, 4 batches."""
+    folder = write_folder(tmp_path_factory.mktemp("folder") / "photos")
+    data = folder_config(folder, image_size=16, fit="whole", local_image_size=20, eval_fov=0.875)
+    views = dataclasses.replace(BASE.views, num_local=2)
+    CONFIGS["whole"] = dataclasses.replace(BASE, data=data, views=views, global_batch=2)
 
 
 class KilledError(Exception):
@@ -99,21 +122,41 @@ def run(
 
 @functools.cache
 def undisturbed(name: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-    """Reports and final weights of a run in one go."""
+    """Reports and weights, snapshots too, of a run in one go."""
     with tempfile.TemporaryDirectory() as folder:
-        return run(name, Path(folder)).reports, read_checkpoint(Path(folder) / "final.pt")["network"]
+        return run(name, Path(folder)).reports, kept_weights(folder)
+
+
+def kept_weights(folder: StoragePath | Path | str) -> dict[str, torch.Tensor]:
+    """Weights by file and name, and of each file the number of its reports."""
+    place, found = storage_path(folder), {}
+    for file in (name for name in place.names() if name.endswith(".pt")):
+        content = read_checkpoint(place / file)
+        found |= {f"{file} {name}": value for name, value in content["network"].items()}
+        found[f"{file} reports"] = torch.tensor(len(content["reports"]))
+    return found
 
 
 def assert_as_undisturbed(name: str, folder: StoragePath | Path, reports: list[dict[str, float]]) -> None:
     expected, weights = undisturbed(name)
     assert reports == expected
-    found = read_checkpoint(folder / "final.pt")["network"]
+    found = kept_weights(folder)
     assert found.keys() == weights.keys()
     assert [key for key, value in found.items() if not torch.equal(value, weights[key])] == []
 
 
 @pytest.mark.parametrize(
-    ("name", "kills"), [("averaged", [1, 6]), ("averaged", ["evaluation"]), ("lars", [5]), ("dropping", [3])]
+    ("name", "kills"),
+    [
+        ("averaged", [1, 6]),
+        ("averaged", ["evaluation"]),
+        ("lars", [5]),
+        ("fp16", [2, 6]),
+        ("swa", [3, 6]),
+        ("swa", ["evaluation"]),
+        ("dropping", [3]),
+        ("whole", [6]),
+    ],
 )
 def test_a_killed_run_repeats_no_step(name: str, kills: list[int | str], tmp_path: Path) -> None:
     """Also in its evaluation, which may take long: a checkpoint that is due is written before it."""
@@ -200,3 +243,15 @@ def test_an_outage_of_the_storage_costs_checkpoints_and_is_not_an_empty_folder(
     assert "could not be written" in caplog.text
     monkeypatch.undo()
     assert sorted(name for name in folder.names() if name.endswith(".pt")) == ["step-000000003.pt", "step-000000004.pt"]
+
+
+def test_snapshots_of_the_evaluated_network_can_be_evaluated(tmp_path: Path) -> None:
+    """With swa_start=1 both are means, the first of one epoch."""
+    reports = run("swa", tmp_path).reports
+    files = sorted(file.name for file in tmp_path.glob("*.pt"))
+    assert files == ["epoch-0001.pt", "epoch-0002.pt", "final.pt"]
+    first = evaluate_checkpoint(tmp_path / "epoch-0001.pt", ["probe.protocols="])
+    assert first["epoch"] == 1.0
+    last = evaluate_checkpoint(tmp_path / "epoch-0002.pt", ["probe.protocols="])
+    assert {name: reports[-1][name] for name in last} == last
+    assert first["test/embedding_std"] != last["test/embedding_std"]

@@ -187,3 +187,31 @@ def test_a_file_that_cannot_be_written_costs_neither_of_the_two_before(
     assert "could not be written: No space left on device; training goes on without it" in caplog.text
     assert f"the run is finished without its weights: {tmp_path}/final.pt is not there" in caplog.text
     assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+
+
+def test_snapshots_stay_and_no_checkpoint_is_ahead_of_one(
+    saves: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first attempt to write one fails: the checkpoint of its step is left out, and the next one writes both."""
+    refused = []
+
+    def refuse_once(place: StoragePath) -> None:
+        if place.name.startswith("epoch") and not refused:
+            refused.append(place.name)
+            raise OSError("No space left on device")
+
+    before_each_write(monkeypatch, refuse_once)
+    reports = [{"epoch": 10.0}]
+    saves.snapshot(10, {"encoder.weight": torch.ones(2)}, reports)
+    saves.save(16, state(16), reports)
+    assert not saves.settle()
+    assert names(tmp_path) == ["step-000000008.pt", "step-000000012.pt"]
+    saves.save(20, state(20), reports)
+    assert saves.settle()
+    assert names(tmp_path) == ["epoch-0010.pt", "step-000000012.pt", "step-000000020.pt"]
+    saves.clear()
+    assert names(tmp_path) == ["epoch-0010.pt"]
+    assert saves.resume() == {}
+    content = torch.load(tmp_path / "epoch-0010.pt", weights_only=True)
+    assert torch.equal(content["network"]["encoder.weight"], torch.ones(2))
+    assert content["reports"] == reports

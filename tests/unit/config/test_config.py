@@ -49,7 +49,7 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
     keys = {cell_key(unflatten({key: value}, base=base)) for key, value in changed.items()}
     assert len(keys | {cell_key(base)}) == len(changed) + 1
     outside = "data.path data.download data.on_corrupt model.channels_last model.compile probe.protocols probe.transfer"
-    assert flatten(RECTIFIED).keys() - cell_fields(RECTIFIED).keys() == {*outside.split()}
+    assert flatten(RECTIFIED).keys() - cell_fields(RECTIFIED).keys() == {*outside.split(), "snapshot_epochs"}
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,26 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
         ({"method.lamb": "0.1"}, "method.lamb must be a number, got '0.1' (str)"),
         ({"epochs": 1.5}, "epochs must be a whole number, got 1.5 (float)"),
         ({"optim.lr": float("nan")}, "optim.lr must be a finite number, got nan"),
-        ({"precision": "bf61"}, "precision must be one of fp32, bf16, got 'bf61'; did you mean 'bf16'?"),
+        ({"precision": "bf61"}, "precision must be one of fp32, bf16, fp16, got 'bf61'; did you mean 'bf16'?"),
         ({"method": "lejapa"}, "method must be a known method, got 'lejapa'; did you mean 'lejepa'?"),
         ({"data.name": "cifar01"}, "data.name must be a known dataset, got 'cifar01'; did you mean 'cifar10'?"),
         ({"views.hue": 0.6}, "views.hue is a jitter strength in [0, 0.5], got 0.6; 0 turns it off"),
         ({"optim.lr": -1.0}, "optim.lr must be positive, got -1.0; try 1e-3"),
+        (
+            {"optim.name": "lars", "optim.decay_all": True},
+            "optim.decay_all must be false for lars, got true; LARS leaves",
+        ),
         ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
+        ({"model.swa_start": -1}, "model.swa_start must not be negative, got -1; 0 means no averaging"),
+        ({"model.swa_start": 9, "epochs": 8}, "model.swa_start must not exceed the 8 epochs, got 9; lower it"),
+        (
+            {"model.swa_start": 2, "model.swa_decay": 0.9},
+            "model.swa_start must be 0 where swa_decay is positive",
+        ),
+        ({"optim.swa_lr": 1e-4}, "optim.swa_lr must be 0 where model.swa_start is 0, got 0.0001; set model.swa_start"),
+        ({"optim.swa_lr": -1.0}, "optim.swa_lr must not be negative, got -1.0; 0 means that the schedule goes on"),
+        ({"optim.swa_anneal_epochs": -1}, "optim.swa_anneal_epochs must not be negative, got -1; 0 sets "),
+        ({"snapshot_epochs": -1}, "snapshot_epochs must not be negative, got -1; 0 keeps none"),
         ({"views": 3}, "views is not a field of the config"),
     ],
 )

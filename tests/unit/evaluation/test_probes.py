@@ -21,10 +21,11 @@ def blobs(count: int, *, seed: int, width: int = 6, classes: int = 4, noise: flo
     return Labelled(centers[labels] + noise * torch.randn(count, width, generator=draws, dtype=torch.float64), labels)
 
 
-def test_sgd_equals_autograd_with_the_optimiser_and_schedule_of_pytorch() -> None:
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, True), (0.0, False)])
+def test_sgd_equals_autograd_with_the_optimiser_and_schedule_of_pytorch(momentum: float, decay: bool) -> None:
     x, labels = blobs(150, seed=0)
     weight = torch.zeros(4, 7, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.SGD([weight], lr=0.3, momentum=0.9)
+    solver = torch.optim.SGD([weight], lr=0.3, momentum=momentum)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, T_max=3 * 4)
     for epoch in range(3):
         order = torch.randperm(150, generator=generator("sgd_probe", epoch))
@@ -32,9 +33,11 @@ def test_sgd_equals_autograd_with_the_optimiser_and_schedule_of_pytorch() -> Non
             solver.zero_grad()
             functional.cross_entropy(x[rows] @ weight[:, :-1].T + weight[:, -1], labels[rows]).backward()
             solver.step()
-            schedule.step()
+            if decay:
+                schedule.step()
     rates = [1e-3, 0.3, 1e6]  # the last diverges and must not touch the others
-    found = fit_sgd(x, labels, num_classes=4, rates=rates, epochs=3, batch=32)[1]
+    options = {"num_classes": 4, "epochs": 3, "batch": 32, "momentum": momentum, "decay": decay}
+    found = fit_sgd(x, labels, rates=rates, **options)[1]
     torch.testing.assert_close(found, weight.detach(), atol=1e-12, rtol=1e-9)
 
 

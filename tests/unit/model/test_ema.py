@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
 from jepa_train.distributed.batch_norm import convert_batch_norm
-from jepa_train.model.ema import Average
+from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network
 
 CONFIG = TrainConfig(
@@ -106,3 +107,25 @@ def test_centre_is_constant_and_probes_learn_from_the_averages_features() -> Non
     normalized = nn.functional.layer_norm(averaged[0], (96,), norm.weight, norm.bias)
     torch.testing.assert_close(output.probe_logits, normalized @ linear.weight.T + linear.bias)
     assert linear.weight.grad is not None
+
+
+def test_mean_of_epochs_is_torchs_averaged_model_after_update_bn() -> None:
+    network = network_of()
+    average, peer = EpochAverage(network), AveragedModel(network)
+    assert average.updates == 0
+    for epoch in range(3):
+        shake(network, epoch)
+        batches = [views[0][0] for views in map(global_views, range(4))]
+        average.update(network, batches, "fp32")
+        peer.update_parameters(network)
+        update_bn([batch[None, None] for batch in batches], peer)
+    assert average.updates == 3
+    found, expected = average.network.state_dict(), peer.module.state_dict()
+    for name in expected:  # the mean of the batches' variances, in another order of operations
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4, msg=name)
+    assert average.network.encoder.bn1.momentum == network.encoder.bn1.momentum == 0.1
+    assert not any(module.training for module in average.network.modules())
+    again = EpochAverage(network_of())
+    again.load_state_dict(average.state_dict())
+    assert again.updates == 3
+    assert all(torch.equal(again.network.state_dict()[name], value) for name, value in found.items())

@@ -26,9 +26,11 @@ def linears_of(module: nn.Module) -> list[nn.Linear]:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("embed_dim", [0, 5])
-def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> None:
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int, norm: str) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(projector_layers=layers, projector_hidden=10, projector_dim=4, embed_dim=embed_dim)
+    sizes = {"projector_layers": layers, "projector_hidden": 10, "projector_dim": 4}
+    config = ModelConfig(**sizes, embed_dim=embed_dim, projector_norm=norm)
     projector = build_projector(6, config, output_activation="relu").train()
     x = hidden = torch.randn(32, 6)
     linears = linears_of(projector)
@@ -38,7 +40,8 @@ def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> No
         del linears[0]
     assert len(linears) == layers
     for linear in linears[:-1]:
-        hidden = normalised(hidden @ linear.weight.T).clamp(min=0)
+        assert (linear.bias is None) == (norm == "batch")
+        hidden = (normalised(hidden @ linear.weight.T) if norm == "batch" else linear(hidden)).clamp(min=0)
     torch.testing.assert_close(projector(x), linears[-1](hidden).clamp(min=0))
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.config import ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
 from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.model.ema import Average
 from jepa_train.model.network import build_encoder, build_network, feature_widths, pooled_and_features
 
 LEJEPA = LeJEPA()
@@ -135,6 +136,22 @@ def test_features_are_the_class_tokens_of_the_last_two_blocks_from_one_pass() ->
     torch.testing.assert_close(output.features, expected.detach(), rtol=1e-5, atol=1e-5)
     judged = nn.functional.layer_norm(expected, (2 * 64,)) @ network.probe[1].weight.T + network.probe[1].bias
     torch.testing.assert_close(output.probe_logits, judged, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("embed_dim", [0, 6])
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_a_probe_on_the_embedding_sees_the_input_of_the_projector(name: str, embed_dim: int) -> None:
+    config = config_for(name, embed_dim=embed_dim)
+    config = dataclasses.replace(config, probe=ProbeConfig(features="embedding", norm="none"))
+    network = build_network(config, num_classes=5)
+    for evaluated in (network, Average(network, 0.9).network):
+        inputs = record(evaluated.projector[1 if embed_dim else 0])
+        output = evaluated(random_views())
+        assert torch.equal(output.features.flatten(0, 1), inputs[0][0])
+        assert output.features.shape == (3, 4, feature_widths(config).features)
+        assert not output.features.requires_grad
+        judged = output.features @ network.probe[0].weight.T + network.probe[0].bias
+        torch.testing.assert_close(output.probe_logits, judged)
 
 
 def test_features_are_the_patch_means_of_the_last_two_blocks_without_a_class_token() -> None:

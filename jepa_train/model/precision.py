@@ -1,0 +1,103 @@
+"""Mixed precision: autocast in bf16 or fp16, and the gradient scaler of fp16."""
+
+from typing import Any
+
+import torch
+from timm.optim import Lars
+from torch import Tensor
+
+from jepa_train.distributed.torch_private import pass_found_inf
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context for forward passes in a config's precision; fp32 changes nothing."""
+    return torch.autocast(device.type, _TYPES.get(precision), enabled=precision in _TYPES)
+
+
+class GradientScaler:
+    """torch.amp.GradScaler, with a count of the skipped steps.
+
+    In fp16 gradients below 6e-8 become 0. The loss is multiplied by a scale, and the gradients are divided by it before
+    an optimiser takes its step. Where one of an optimiser's gradients is inf or NaN it skips the step, and the scale is
+    halved; after 2000 steps in a row without overflow the scale is doubled.
+
+    Equal on all ranks: an inf on one of them is in the average of their gradients. The scale is that of one process, as
+    a rank's gradients are as large as one process's (collectives.py); which sums overflow in fp16 depends on the share
+    of images they are over, so the number of ranks can move a skipped step. Nothing synchronises with the device.
+
+    Args:
+        precision: of the config; with any but fp16 nothing is scaled or skipped.
+    """
+
+    def __init__(self, precision: str, device: torch.device) -> None:
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self._one = torch.ones((), device=device)
+        self._skipped = torch.zeros((), device=device)
+
+    @property
+    def enabled(self) -> bool:
+        """True in fp16."""
+        return self._scaler.is_enabled()
+
+    @property
+    def skipped(self) -> int:
+        """Number of steps that at least one optimiser has skipped; reading it synchronises with the device."""
+        return int(self._skipped.item())
+
+    def backward(self, loss: Tensor) -> None:
+        """Run backward from the scaled loss."""
+        self._scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the optimiser's gradients by the scale, and take its step unless one of them is inf or NaN."""
+        if self.enabled:
+            self._scaler.unscale_(optimizer)
+        self._scaler.step(optimizer)
+
+    def update(self) -> None:
+        """Choose the next scale; call it after the steps of all optimisers."""
+        if self.enabled:
+            before = self._scaler.scale(self._one)
+            self._scaler.update()
+            self._skipped += self._scaler.scale(self._one) < before
+
+    def state_dict(self) -> dict[str, Any]:
+        """State, equal on all ranks; {} except in fp16."""
+        return {"scaler": self._scaler.state_dict(), "skipped": self._skipped} if self.enabled else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state_dict."""
+        if self.enabled:
+            self._scaler.load_state_dict(state["scaler"])
+            self._skipped.copy_(state["skipped"])
+
+
+def skip_without_host(optimizer: Lars) -> Lars:
+    """Let GradientScaler skip a step of LARS on the device, as it does for fused optimisers.
+
+    The step is taken, and undone where found_inf is set: this costs a copy of weights and momentum, and the host waits
+    for nothing.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:  # else a skipped first step would have to remove it again
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    before: list[Tensor] = []
+
+    def tensors() -> list[Tensor]:
+        return [*parameters, *(optimizer.state[parameter]["momentum_buffer"] for parameter in parameters)]
+
+    def keep(*_: Any) -> None:
+        before[:] = [tensor.detach().clone() for tensor in tensors()]
+
+    def undo(stepped: Any, *_: Any) -> None:
+        with torch.no_grad():
+            for tensor, old in zip(tensors(), before, strict=True):
+                tensor.copy_(torch.where(stepped.found_inf > 0, old, tensor))
+        before.clear()
+
+    pass_found_inf(optimizer)
+    optimizer.register_step_pre_hook(keep)
+    optimizer.register_step_post_hook(undo)
+    return optimizer

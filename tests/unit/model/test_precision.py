@@ -1,0 +1,104 @@
+"""fp16's gradient scaler against torch.amp.GradScaler: scale, skipped steps, optimisers, no reads on the host.
+
+Run: python -m pytest tests/unit/model/test_precision.py
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jepa_train.config import OptimConfig
+from jepa_train.model.optim import Optimizer, adamw, lars
+from jepa_train.model.precision import GradientScaler, autocast, skip_without_host
+
+CPU = torch.device("cpu")
+OVERFLOW = 1e36  # times the scale 65536: beyond fp32
+# (factor of the encoder's loss, of the probes') of each step; the first one overflows, before there is a momentum
+STEPS = [(OVERFLOW, 0.1), (OVERFLOW, OVERFLOW), (0.1, 0.1), (0.01, OVERFLOW), (0.3, 0.1), (0.001, 0.2)]
+
+
+def parameters() -> list[nn.Parameter]:
+    """Weight and bias of an encoder, then of a probe."""
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((4, 3), (4,), (2, 4), (2,))]
+
+
+def groups(weight: nn.Parameter, bias: nn.Parameter) -> list[dict[str, Any]]:
+    return [{"params": [weight], "lr": 0.1, "weight_decay": 0.01}, {"params": [bias], "lr": 0.1, "weight_decay": 0.0}]
+
+
+def losses(own: list[nn.Parameter]) -> list[Tensor]:
+    return [
+        sum(factor * parameter.square().sum() for factor, parameter in zip((a, a, b, b), own, strict=True))
+        for a, b in STEPS
+    ]
+
+
+LARS = functools.partial(lars, config=OptimConfig(name="lars"))
+KINDS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "lars": LARS}
+
+
+def optimizer_of(own: list[nn.Parameter], kind: str) -> Optimizer:
+    parts = [KINDS[kind](groups(*own[:2])), KINDS[kind](groups(*own[2:]))]
+    if kind == "lars":
+        parts = [skip_without_host(part) for part in parts]
+    return Optimizer(parts, schedules=[lambda _: 1.0] * 2, scaler=GradientScaler("fp16", CPU))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_are_those_of_torchs_scaler_and_each_optimiser_skips_its_own(kind: str) -> None:
+    expected, found = parameters(), parameters()
+    peers = [KINDS[kind](groups(*expected[:2])), KINDS[kind](groups(*expected[2:]))]
+    scaler = torch.amp.GradScaler("cpu")
+    optimizer = optimizer_of(found, kind)
+    skipped = 0
+    for step in range(len(STEPS)):
+        before = scaler.get_scale()
+        scaler.scale(losses(expected)[step]).backward()
+        for peer in peers:
+            scaler.step(peer)
+            peer.zero_grad()
+        scaler.update()
+        skipped += scaler.get_scale() < before
+        optimizer.step(losses(found)[step])
+        for parameter, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(parameter, other, rtol=1e-6, atol=0)
+        state = optimizer.state_dict()["scaler"]
+        assert (state["scaler"], int(state["skipped"])) == (scaler.state_dict(), skipped)
+    assert skipped == optimizer.scaler.skipped == 3
+    assert optimizer.steps_taken == len(STEPS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_reads_nothing_on_the_host(kind: str) -> None:
+    """Such a read would synchronise with a GPU, and could not be captured in a graph."""
+
+    class Ops(TorchDispatchMode):
+        names: list[str]
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    own = parameters()
+    optimizer = optimizer_of(own, kind)
+    optimizer.step(losses(own)[0])
+    ops = Ops()
+    ops.names = []
+    with ops:
+        optimizer.step(losses(own)[2])
+    assert "aten._amp_update_scale_.default" in ops.names
+    assert [name for name in ops.names if "_local_scalar_dense" in name] == []
+
+
+def test_autocast_and_scaler_follow_the_precision() -> None:
+    linear, x = nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        with autocast(CPU, precision):
+            assert linear(x).dtype == dtype
+        assert bool(GradientScaler(precision, CPU).state_dict()) == (precision == "fp16")
