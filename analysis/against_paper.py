@@ -2,8 +2,14 @@
 
 The numbers are data, published/<table>.csv, one per line. Columns with the names of the table's levels give its place
 (`*` matches anything, `|` separates alternatives), `quantity` its quantity where there are several; then `published`,
-`tolerance` (by default 1 point), `source`; and `at:KEY`, a condition: a field of the config, `data` for the name of
-the images, or a level of the table. Conditions that the paper does not state are empty.
+`tolerance` (by default 1 point), `source`; `protocol`, by which an accuracy was measured, as analysis.select.metrics
+names it; and `at:KEY`, a condition: a field of the config, `data` for the name of the images, or a level of the table.
+Conditions that the paper does not state are empty.
+
+LeJEPA's tables say "linear probe", not when it was trained. The headline and MINIMAL.md say online, and the README
+trains every probe on the schedule of pre-training. So its numbers count as online, except those with few labels or on
+another data set than that of pre-training. Rectified LpJEPA's are online (solo/methods/base.py: val_acc1 and
+val_proj_acc1).
 """
 
 import fnmatch
@@ -16,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.select.labels import dataset_label, encoder_label
+from analysis.select.metrics import protocol_of
 from analysis.select.selection import records_of
 from analysis.select.tags import canonical
 from analysis.table.cells import Quantity, TableCell
@@ -27,7 +34,7 @@ from analysis.tables import comparable_frame
 FOLDER = Path(__file__).parent / "published"
 _ABSENT = "not in our table"
 _NAMED = {"data": dataset_label, "model.encoder": encoder_label}
-_FACTS = {"quantity", "published", "tolerance", "source"}  # columns that are not part of the place
+_FACTS = {"quantity", "published", "tolerance", "protocol", "source"}  # columns that are not part of the place
 _COLUMNS = ["published", "ours", "difference", "verdict"]
 
 
@@ -78,7 +85,8 @@ def pairs(published: pd.DataFrame, built: FinishedTable) -> list[dict[str, Any]]
     found = []
     for line in records_of(published):
         hits = [(cell, place) for cell, place in cells if _at(line, own, cell, place)]
-        for cell, place in hits or [(TableCell(), {})]:
+        alike = [(cell, place) for cell, place in hits if _protocol(cell) == line.get("protocol", "")]
+        for cell, place in alike or hits or [(TableCell(), {})]:
             where = {name: _first(line[name]) for name in own}
             where |= {name: str(place.get(name, "-")) for name in names if name not in own}
             where |= {"quantity": line["quantity"]} if line.get("quantity") else {}
@@ -103,17 +111,25 @@ def _compared(line: Mapping[str, str], cell: TableCell, setting: Mapping[str, An
     difference = TableCell()
     if not cell.n:
         verdict = "no number yet" if cell.states else _ABSENT
-    elif reasons := "; ".join(_reasons(line, setting)):
+    elif reasons := "; ".join(_reasons(line, cell, setting)):
         verdict = f"not comparable: {reasons}"
     else:
         gap = cell.mean - published.mean
         difference = TableCell((gap,), quantity=replace(quantity, direction="", spec=f"+{quantity.spec}"))
         verdict = f"{'inside' if abs(gap) <= tolerance else 'outside'} ±{tolerance:g}"
-    return dict(zip(_COLUMNS, (published, cell, difference, verdict), strict=True)) | {"source": line.get("source", "")}
+    source = ", ".join(filter(None, [line.get("source", ""), line.get("protocol", "")]))
+    return dict(zip(_COLUMNS, (published, cell, difference, verdict), strict=True)) | {"source": source}
 
 
-def _reasons(line: Mapping[str, str], setting: Mapping[str, Any]) -> Iterator[str]:
-    """Conditions in which our runs differ from those of the paper."""
+def _protocol(cell: TableCell) -> str:
+    return protocol_of(cell.quantity.metric) if cell.quantity is not None else ""
+
+
+def _reasons(line: Mapping[str, str], cell: TableCell, setting: Mapping[str, Any]) -> Iterator[str]:
+    """Protocol and conditions in which our number differs from the paper's."""
+    asked, ours = line.get("protocol", ""), _protocol(cell)
+    if asked != ours:
+        yield f"{ours or 'another quantity'} instead of {asked or 'another quantity'}"
     for column, asked in line.items():
         name = column.removeprefix("at:")
         if column == name or not asked:

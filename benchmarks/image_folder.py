@@ -13,7 +13,6 @@ from unittest import mock
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -69,8 +68,7 @@ def load_and_fetch(folder: Path, size: int, device: torch.device) -> int:
     for images in (splits.train, splits.val, splits.test):
         on_device = images.on(device)
         for positions in torch.arange(len(images)).split(BATCH):
-            pixels: Tensor = on_device.batch(positions)[0]
-            total += len(pixels)
+            total += len(on_device.batch(positions)[0])
     return total
 
 

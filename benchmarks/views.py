@@ -18,8 +18,9 @@ from benchmarks.comparison import Comparison
 from benchmarks.timing import Setting, interleaved
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
-from jepa_train.config.augmentation_presets import CIFAR_VIEWS
+from jepa_train.config.augmentation_presets import CIFAR_VIEWS, IMAGENET100_VIEWS
 from jepa_train.data.augment import make_views
+from jepa_train.data.pictures import LineRanges, Pictures
 
 BATCH, QUICK_BATCH = 256, 4
 RECIPES = {
@@ -29,10 +30,11 @@ RECIPES = {
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
-    """One row per recipe."""
+    """One row per recipe, and one of whole pictures."""
     with _one_thread():
         for name, config in RECIPES.items():
             yield _compared(name, config, setting)
+        yield _whole_pictures(setting)
 
 
 def per_image(config: ViewsConfig) -> Callable[[Image.Image], Tensor]:
@@ -75,6 +77,29 @@ def _compared(name: str, config: ViewsConfig, setting: Setting) -> Comparison:
         reference=times[0],
         ours=times[1],
         items=config.num_global * batch,
+    )
+
+
+def _whole_pictures(setting: Setting) -> Comparison:
+    batch, size, length = QUICK_BATCH if setting.quick else BATCH, 256, 341  # 500 x 375 pixels, whole
+    shape = (batch * length, 3, size)
+    lines = torch.randint(0, 256, shape, generator=generator(0, "lines"), dtype=torch.uint8).to(setting.device)
+    squares = lines.view(batch, length, 3, size)[:, :size].transpose(1, 2).contiguous()
+    ranges = LineRanges(torch.full((batch,), -length))
+    pictures = Pictures(lines=lines, first=ranges.first, lengths=ranges.lengths, longest=length)
+    views = [
+        partial(make_views, images, IMAGENET100_VIEWS, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+        for images in (squares, pictures)
+    ]
+    times = interleaved(views, setting.effort, setting.device)
+    return Comparison(
+        what="views of whole pictures of 4:3",
+        against="those of their center squares",
+        shape=f"2 x {batch} of 224 px from {size} x {length}, ImageNet-100 recipe, one thread",
+        reference=times[0],
+        ours=times[1],
+        is_cost=True,
+        items=2 * batch,
     )
 
 

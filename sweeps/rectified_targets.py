@@ -7,12 +7,13 @@ accuracies, except for the sparsest target, and the projector's probe below the 
 import sys
 from collections.abc import Mapping
 
-from jepa_train.flat import flatten
+from jepa_train.config import TrainConfig
+from jepa_train.flat import Scalar, flatten
 from jepa_train.presets import PRESETS
 from jepa_train.scales import RECTIFIED, SEEDS, Scale, transferred
 from sweeps.engine import Sweep, main
 
-Grid = dict[str, tuple[str | float, ...]]
+Grid = dict[str, tuple[Scalar, ...]]
 
 TARGETS = ((2.0, 0.0), (1.0, 0.0), (1.0, 0.25), (2.0, 1.0), (1.0, -3.0))  # (p, mu), sigma_mode "gn"
 BASELINES: tuple[Grid, ...] = (
@@ -22,7 +23,11 @@ BASELINES: tuple[Grid, ...] = (
     {"method": ("ncl",), "method.nonneg": ("relu", "rep_relu")},
     {"method": ("lejepa",)},
 )
-FIELDS = ("optim.lr", "model.projector_layers", "model.projector_hidden", "model.projector_dim")
+# method -> preset; on ImageNet-100 NCL has no file of its own, and LeJEPA has none at all
+CIFAR = {name: f"{name}_cifar100_resnet18" for name in ("vicreg", "simclr", "ncl")}
+IMAGENET = {"vicreg": "vicreg_imagenet100_resnet50", **dict.fromkeys(("simclr", "ncl"), "simclr_imagenet100_resnet50")}
+# sections of its preset that a baseline follows; data, batch and epochs are the target's
+SECTIONS: dict[Scale, tuple[str, ...]] = {"lab": ("views",), "paper": ("views", "model", "optim", "probe")}
 
 
 def targets() -> list[Grid]:
@@ -30,28 +35,24 @@ def targets() -> list[Grid]:
     return [{"method": ("rectified_lpjepa",), "method.p": (p,), "method.mu": (mu,)} for p, mu in TARGETS]
 
 
-def baselines(recipes: Mapping[str, str]) -> list[Grid]:
-    """A grid for each baseline, with learning rate and projector of its preset: method -> preset."""
-    presets = [recipes.get(str(baseline["method"][0])) for baseline in BASELINES]
-    flats = [flatten(PRESETS[preset]) if preset else {} for preset in presets]
-    return [one | {key: (flat[key],) for key in FIELDS if flat} for one, flat in zip(BASELINES, flats, strict=True)]
+def baselines(base: TrainConfig, recipes: Mapping[str, str], scale: Scale) -> list[Grid]:
+    """A grid for each baseline, with the fields in which its preset, recipes[method], differs from the base."""
+    own, sections, grids = flatten(base), SECTIONS.get(scale, ()), list[Grid]()
+    for baseline in BASELINES:
+        method = str(baseline["method"][0])
+        preset = flatten(PRESETS[recipes[method]] if method in recipes else base)
+        followed = {key: value for key, value in preset.items() if key.partition(".")[0] in sections}
+        grids.append(baseline | {key: (value,) for key, value in followed.items() if value != own[key]})
+    return grids
 
 
 def sweep(scale: Scale) -> Sweep:
     """The study at one scale."""
     base = (RECTIFIED | {"paper": PRESETS["rectified_lpjepa_imagenet100_resnet50"]})[scale]
-    if scale == "mini":
-        base = transferred(base)
-    contrastive = "simclr_imagenet100_resnet50"  # NCL has no file of its own there
-    recipes = {"vicreg": "vicreg_imagenet100_resnet50", "simclr": contrastive, "ncl": contrastive}
-    return Sweep(
-        name=f"rectified_targets_{scale}",
-        scale=scale,
-        purpose=__doc__,
-        base=base,
-        grid=[*targets(), *baselines(recipes if scale == "paper" else {})],
-        seeds=SEEDS[scale],
-    )
+    base = transferred(base) if scale == "mini" else base
+    grid = [*targets(), *baselines(base, IMAGENET if scale == "paper" else CIFAR, scale)]
+    name = f"rectified_targets_{scale}"
+    return Sweep(name=name, scale=scale, purpose=__doc__, base=base, grid=grid, seeds=SEEDS[scale])
 
 
 if __name__ == "__main__":

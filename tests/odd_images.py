@@ -1,5 +1,6 @@
 """Image files of many kinds for tests, each written by a function that takes its path; and files that are no images."""
 
+import base64
 import struct
 import zlib
 from collections.abc import Callable
@@ -56,11 +57,24 @@ def write_deep_png(path: Path, values: np.ndarray) -> None:
     )
 
 
-def write_grey_alpha(path: Path) -> None:
-    """12 bits in 16, the left half transparent."""
-    alpha = np.full((16, 24), 65535)
-    alpha[:, :12] = 0
-    write_deep_png(path, np.stack([(4095 * RAMP).round(), alpha], axis=2))
+def write_deep_jpeg2000(path: Path) -> None:
+    """A file of 12 bits per color, which Pillow cannot write: one of 8 bits with other depths in its header."""
+    rgb().save(path, no_jp2=True)
+    content = bytearray(path.read_bytes())
+    content[42], content[45], content[48] = 11, 11, 11  # Ssiz of the three components
+    path.write_bytes(content)
+
+
+# 24 x 16 px of one color of 10 bits, by libavif
+_DEEP_AVIF = (
+    "c-muNU{FXasVqn=%S>Yc0uY^>nP!-qnV9D5Xy^zOdYzkElE?r7iWw<6MNl?FL1uCZ0~+8f$SlbPvlxL`E;A=T8N_h`@fjhajKV-#"
+    "8HhD9GxO5mYNddjR3<1dvCP2GIX@>KY*$uhK~Vva_RcIw&Ii&WnZ*UEQ2Qi+SOA0zGAlAc0?b@oTtJE^vCPo9QNaNuB%GX|Q<RsS"
+    "Q^CLlglr8!A@R(DT$rDL4r5_tYGwg4wR2MvON1D>I4lI-zfEv(xMU<M>6FZJ<g%}^qYA_ILN(9%tlcX29{>O&#yG4"
+)
+_AVIF: dict[str, Write] = {
+    "a.avif": lambda path: rgb().save(path),
+    "10_colour.avif": lambda path: path.write_bytes(zlib.decompress(base64.b85decode(_DEEP_AVIF))),
+}
 
 
 def write_frames(path: Path) -> None:
@@ -88,7 +102,7 @@ IMAGES: dict[str, Write] = {
     "ints.tif": lambda path: grey((RAMP * 100_000 - 500).astype(np.int32)).save(path),
     "floats.tif": lambda path: grey(RAMP.astype(np.float32)).save(path),
     "floats.pfm": lambda path: grey((RAMP * 9 - 3).astype(np.float32)).save(path),
-    "16_grey_alpha.png": write_grey_alpha,
+    "16_grey_alpha.png": lambda path: write_deep_png(path, 65535 * np.stack([RAMP.round(4), 0 * RAMP + 1], axis=2)),
     "16_colour.png": lambda path: write_deep_png(path, (65535 * COLOUR).round()),
     "16_colour.ppm": lambda path: path.write_bytes(b"P6 24 16 4095\n" + (4095 * COLOUR).astype(">u2").tobytes()),
     "cmyk.jpg": lambda path: rgb().convert("CMYK").save(path),
@@ -96,6 +110,7 @@ IMAGES: dict[str, Write] = {
     "lab.tif": lambda path: Image.new("LAB", (24, 16), (150, 10, 200)).save(path),
     "turned.jpg": lambda path: rgb().save(path, exif=oriented(6)),
     "turned.png": lambda path: rgb().save(path, exif=oriented(3)),
+    "12_colour.j2k": write_deep_jpeg2000,
     "bad_exif.jpg": lambda path: rgb().save(path, exif=b"Exif\0\0" + 9 * b"nonsense"),
     "bad_exif.webp": lambda path: rgb().save(path, exif=b"Exif\0\0" + 9 * b"nonsense"),
     "frames.gif": write_frames,
@@ -108,7 +123,7 @@ IMAGES: dict[str, Write] = {
     "a.ico": lambda path: rgb().save(path),
     "a.sgi": lambda path: rgb().save(path),
     "wrong_suffix.png": lambda path: rgb().save(path, format="GIF"),
-    **({"a.avif": lambda path: rgb().save(path)} if features.check("avif") else {}),
+    **(_AVIF if features.check("avif") else {}),
 }
 
 

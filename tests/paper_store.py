@@ -83,7 +83,7 @@ def lambda_views(folder: Path) -> None:
         if (views, lamb, seed) == (8, 0.1, 2):
             return metrics | {"status": "diverged", "reason": "loss is nan at step 7", "epoch": 1}
         metrics["train/loss"] = [2.0, 1.5, lamb**0.4 * (2 - accuracy)]  # low where accuracy is high, once divided
-        return metrics | {"train/sigreg": 1 / lamb, "train/invariance": 1 - accuracy, "test/linear_top1": accuracy}
+        return metrics | {"train/sigreg": 1 / lamb, "train/invariance": 1 - accuracy, "test/probe_top1": accuracy}
 
     write(folder, "lejepa_lambda_views", grid, measure, seeds=(0, 1, 2))
 
@@ -93,7 +93,7 @@ def sparsity(folder: Path) -> None:
         p, mu, seed = config["method.p"], config["method.mu"], config["seed"]
         nonzero = nonzero_of(p, mu, seed)
         metrics = {"test/nonzero_fraction": nonzero, "target/nonzero_fraction": 0.9 * nonzero}
-        metrics |= {"test/linear_top1": 0.9 - 0.2 * (1 - nonzero) ** 4 + 0.01 * p, "method.sigma_mode": "gn"}
+        metrics |= {"test/probe_top1": 0.9 - 0.2 * (1 - nonzero) ** 4 + 0.01 * p, "method.sigma_mode": "gn"}
         return metrics | {"val/probe_top1": [0.5, 0.8], "train/loss": [3.0, 2.0]}
 
     write(folder, "rectified_sparsity", {"method.p": [1.0, 2.0], "method.mu": [-2.0, -1.0, 0.0, 1.0]}, measure)
@@ -112,7 +112,7 @@ def selection(folder: Path) -> None:
         quality = 0.8 - 0.05 * abs(math.log(lr / 0.003)) - 0.03 * abs(math.log(lamb / 0.03))
         loss = lamb**0.4 * (1.2 - quality + 0.01 * next(noise))
         parts = {"train/sigreg": 0.1 / lamb, "train/invariance": loss, "train/loss": loss}
-        return parts | {"val/probe_top1": quality, "test/linear_top1": quality}
+        return parts | {"val/probe_top1": quality, "test/probe_top1": quality}
 
     grid = {"method.lamb": [0.01, 0.02, 0.05, 0.1], "optim.lr": [0.001, 0.003, 0.01]}
     write(folder, "lejepa_label_free", grid, measure, seeds=(0,))
@@ -131,7 +131,7 @@ def search(folder: Path) -> None:
             return {"status": "failed", "reason": "OutOfMemoryError"}
         accuracy = 0.9 - 0.1 * abs(math.log10(lamb / 0.02))
         metrics = {"val/probe_top1": [0.3, accuracy], "train/loss": [2.0, 1.0 - accuracy]}
-        return metrics | {"test/linear_top1": accuracy}
+        return metrics | {"test/probe_top1": accuracy}
 
     write(folder, "searched", grid, measure, seeds=(0,), searched=("method.lamb", "method.num_slices"))
 
@@ -146,7 +146,7 @@ def targets(folder: Path) -> None:
     def measure(config: dict[str, Any]) -> dict[str, Any]:
         nonzero = fractions[config.get("method.mu", config.get("method.nonneg"))]
         metrics = {"test/entropy": nonzero + 0.1 * config["seed"], "test/hsic": 0.1 / nonzero}
-        return metrics | {"test/nonzero_fraction": nonzero, "test/linear_top1": 0.8, "val/probe_top1": 0.7}
+        return metrics | {"test/nonzero_fraction": nonzero, "test/probe_top1": 0.8, "val/probe_top1": 0.7}
 
     write(folder, "rectified_targets", grid, measure)
 
@@ -157,7 +157,7 @@ def features(folder: Path) -> None:
     def measure(config: dict[str, Any]) -> dict[str, Any]:
         rectified = config["method.rectified"]
         top = tops[config["method.target"], rectified]
-        metrics = {"test/linear_top1": top + 0.02 * config["seed"], "test/linear_projector_top1": top - 0.1}
+        metrics = {"test/probe_top1": top + 0.02 * config["seed"], "test/projector_top1": top - 0.1}
         return metrics | {"test/nonzero_fraction": 0.5 if rectified else 1.0, "val/probe_top1": top}
 
     write(folder, "rectified_features", {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}, measure)
@@ -169,7 +169,7 @@ def architectures(folder: Path) -> None:
 
     def measure(config: dict[str, Any]) -> dict[str, Any]:
         val, test = scores[config["optim.lr"]]
-        return {"val/probe_top1": val, "test/linear_top1": test - 0.02 * encoders.index(config["model.encoder"])}
+        return {"val/probe_top1": val, "test/probe_top1": test - 0.02 * encoders.index(config["model.encoder"])}
 
     write(folder, "lejepa_architectures", {"model.encoder": encoders, "optim.lr": [*scores]}, measure, seeds=(0,))
 

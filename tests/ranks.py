@@ -1,4 +1,4 @@
-"""Computations that two gloo ranks and one process must agree on: CASES. The ranks are started once, by results()."""
+"""Computations that several gloo ranks and one process must agree on: CASES. results() starts the ranks once."""
 
 import dataclasses
 import functools
@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from jepa_train.base.seeds import generator
 from jepa_train.config import OptimConfig
+from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS
 from jepa_train.data import Splits
+from jepa_train.data.augment import make_views, to_input
+from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
-from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
 from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
@@ -31,6 +34,7 @@ from jepa_train.model.precision import GradientScaler, skip_without_host
 from jepa_train.train.loop import train
 
 BATCH = 12
+PER_VIEW = "batch norm per view"
 TIMMS = functools.partial(BatchNormAct2d, 4, act_layer=nn.PReLU, inplace=False)
 SMALL = dataclasses.replace(
     DIGITS, method=LeJEPA(num_slices=64), epochs=1, global_batch=256, optim=OptimConfig(lr=1e-3)
@@ -48,7 +52,8 @@ FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 VARIANTS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
     "17 slices": RectifiedLpJEPA(num_slices=17),  # shared unequally
     "one slice": RectifiedLpJEPA(num_slices=1),  # none on one rank
-    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="singular"),
+    "singular slices": RectifiedLpJEPA(num_slices=7, slice_kind="svd"),
+    "singular slices, bottom half": RectifiedLpJEPA(num_slices=7, slice_kind="svd_bottom_half"),
 }
 
 
@@ -85,13 +90,14 @@ def finetuned(network: Network | None = None) -> dict[str, float]:
         return finetune.finetune(network or finetuned_network(), few_digits(), FINETUNED)
 
 
-def _training_step(method: Method) -> Any:
+def _training_step(method: Method, *, per_view: bool = False) -> Any:
     """Loss, terms, parameter gradients and buffers of the global batch."""
     views = 3 if method.uses_center else 2  # of which two are global
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
-    parallel = collectives.data_parallel(convert_batch_norm(model))  # DDP averages as long as it lives
+    set_num_views(convert_batch_norm(model, per_view=per_view), views)
+    parallel = collectives.data_parallel(model)  # DDP averages as long as it lives
     z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = method(z, Step(2, 3, 11))
     loss.backward()
@@ -141,8 +147,19 @@ def _exchanges() -> Any:
         "any": [collectives.any_rank(collectives.is_main()), collectives.any_rank(False)],
         "text": [*collectives.broadcast_text(f"rank {rank} \N{SNOWMAN}").encode()],
         "no text": [*collectives.broadcast_text("").encode()],
-        "slices": singular_slices(draw("singular", 6, 4), 5, 0),
+        "slices": singular_slices(draw("singular", 2, 6, 4), 5, 0),
     }
+
+
+def _whole_pictures() -> Any:
+    """Views and evaluation images of pictures of several sizes, by position."""
+    sides = torch.tensor([-19, 12, 12, -30, 14, -12])
+    ranges, share = LineRanges(sides), collectives.rank_slice(len(sides))
+    lines = (255 * torch.rand(int(sides.abs().sum()), 3, 12, generator=generator("lines"))).byte()
+    mine = Pictures(lines=lines, first=ranges.first[share], lengths=sides[share], longest=ranges.longest)
+    views = dataclasses.replace(LEJEPA_SMALL_VIEWS, global_size=16, local_size=8)
+    made = make_views(mine, views, seed=0, step=1, batch=share, global_batch=len(sides))
+    return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]
 
 
 def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
@@ -168,7 +185,9 @@ SCALED = {"adamw": adamw, "lars": lambda groups: skip_without_host(lars(groups, 
 CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "reductions": (_reductions, 1e-12),
     "exchanges": (_exchanges, 0.0),
+    "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
+    PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
     **{f"scaled steps, {name}": (functools.partial(_scaled_steps, make), 1e-5) for name, make in SCALED.items()},
     **{
@@ -186,22 +205,40 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
 @functools.cache
 def results() -> list[dict[str, Any]]:
     """The results of CASES on ranks 0 and 1, and three more entries: "run", "averaged run" and "refusals"."""
+    return _on_ranks(2, _all)
+
+
+def results_of_three() -> list[dict[str, Any]]:
+    """The results of PER_VIEW on ranks 0 to 2."""
+    return _on_ranks(3, _per_view)
+
+
+def _on_ranks(count: int, compute: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of CASES on ranks 0 and 1, and three more entries: "run", "averaged run" and "refusals"."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_work, args=(Path(folder),), nprocs=2)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+        torch.multiprocessing.spawn(_work, args=(count, compute, Path(folder)), nprocs=count)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _work(rank: int, folder: Path) -> None:
+def _work(rank: int, count: int, compute: Callable[[], dict[str, Any]], folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", count), rank=rank, world_size=count)
+    torch.save(compute(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _all() -> dict[str, Any]:
     found = {name: compute() for name, (compute, _) in CASES.items()}
     found["run"] = train(SMALL).metrics
+    uneven = draw("uneven", 2, 4 + collectives.rank(), 5)
     found["averaged run"] = train(AVERAGED).metrics
-    uneven = draw("uneven", 2, 4 + rank, 5)
     calls = [functools.partial(method, uneven, Step(2, 0, 0)) for method in VARIANTS.values()]
     found["refusals"] = [_refusal(call) for call in (*calls, functools.partial(collectives.rank_slice, 7))]
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
+
+
+def _per_view() -> dict[str, Any]:
+    return {PER_VIEW: CASES[PER_VIEW][0]()}
 
 
 def _refusal(call: Callable[[], object]) -> str:

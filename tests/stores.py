@@ -103,10 +103,10 @@ def _rectified(writer: StoreWriter) -> None:
         params = {"method.p": p, "method.mu": mu, "epochs": 5 if tags.get("cell_key") == "old" else 15}
         return writer.run(sweep, params, metrics, **tags)
 
-    def measured(linear: float, projector: float, nonzero: float, theory: float) -> dict[str, Any]:
-        names = ("test/linear_top1", "test/linear_projector_top1", "test/nonzero_fraction", "target/nonzero_fraction")
-        values = dict(zip(names, (linear, projector, nonzero, theory), strict=True))
-        return values | {"val/probe_top1": [0.5, 0.75, linear]}
+    def measured(encoder: float, projector: float, nonzero: float, theory: float) -> dict[str, Any]:
+        names = ("test/probe_top1", "test/projector_top1", "test/nonzero_fraction", "target/nonzero_fraction")
+        values = dict(zip(names, (encoder, projector, nonzero, theory), strict=True))
+        return values | {"val/probe_top1": [0.5, 0.75, encoder]}
 
     cell(1.0, 0.0, measured(0.11, 0.11, 0.11, 0.5), cell_key="old")  # from before somebody changed the epochs
     cell(1.0, 0.0, measured(0.9712, 0.9534, 0.61234, 0.5), cell_key="r10")
@@ -155,7 +155,7 @@ def _seeds(writer: StoreWriter) -> None:
         ("t1", 1, 0.70, "diverged"),
     ):
         params = {"method.p": 1 if key[0] == "s" else 2, "method.mu": 0.0, "seed": seed}
-        metrics = {"test/linear_top1": accuracy, "target/nonzero_fraction": 0.5}
+        metrics = {"test/probe_top1": accuracy, "target/nonzero_fraction": 0.5}
         writer.run(sweep, params, metrics, cell_key=key, status=status)
 
 

@@ -36,7 +36,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     for look, (_, group) in zip(series(len(groups)), groups, strict=True):
         x, y, xerr, yerr = 1 - group[NONZERO], 100 * group[TOP1], group[f"{NONZERO} std"], 100 * group[f"{TOP1} std"]
         crosses(axes, look, x, y, xerr=xerr, yerr=yerr, label=label_of(group.iloc[0], keys))
-    axes.set(xlabel="sparsity: fraction of zeros in z on test (1 - L0)", ylabel="test top-1, linear probe (%)")
+    axes.set(xlabel="sparsity: fraction of zeros in z on test (1 - L0)", ylabel="test top-1, online linear probe (%)")
     axes.set_title(f"one point per target; mean ± std, {seed_range(table, TOP1)}")
     legend(axes)
     return figure

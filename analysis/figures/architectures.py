@@ -45,7 +45,7 @@ def draw(runs: pd.DataFrame) -> Figure:
         look |= {"linestyle": "none", "markersize": 8, "markeredgecolor": "0.1"}
         axes.errorbar([*chosen], means, yerr=stds, label=printable(kind), **look)
     axes.set_xticks(range(len(order)), [*map(printable, order)], rotation=60, ha="right", fontsize=7)
-    axes.set_ylabel("test top-1, linear probe (%)")
+    axes.set_ylabel("test top-1, online linear probe (%)")
     seeds = seed_range(pd.DataFrame([*best.values()]), TOP1) if best else "n=0"
     axes.set_title(f"dots: runs; large: best on val, mean ± std, {seeds}")
     legend(axes, ncols=2)

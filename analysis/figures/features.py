@@ -14,7 +14,7 @@ SWEEP = "rectified_features"
 TARGET, FEATURES = "method.target", "method.rectified"
 QUANTITIES = {
     "encoder, test top-1 (%)": (TOP1, 100.0),
-    "projector, test top-1 (%)": ("test/linear_projector_top1", 100.0),
+    "projector, test top-1 (%)": ("test/projector_top1", 100.0),
     "fraction of non-zeros in z (L0)": ("test/nonzero_fraction", 1.0),
 }
 TARGETS = {"rgg": "target RGN", "gg": "target GN"}

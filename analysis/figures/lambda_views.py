@@ -46,7 +46,7 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.fill_between(line[LAMB], mean - spread, mean + spread, color=look["color"], alpha=0.18, linewidth=0)
         best = over_seeds(best_setting(own), [TOP1], [LAMB])
         axes.plot(best[LAMB], 100 * best[TOP1], "o", markersize=12, fillstyle="none", color=look["color"])
-    axes.set(xlabel="lamb", ylabel="test top-1, linear probe (%)")
+    axes.set(xlabel="lamb", ylabel="test top-1, online linear probe (%)")
     log_axis(axes, "x")
     lambs = sorted(runs[LAMB].dropna().unique())
     axes.set_xticks(lambs, [f"{lamb:g}" for lamb in lambs], rotation=45 if len(lambs) > 6 else 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.points import lacking
+from analysis.figures.points import TOP1, lacking
 from analysis.figures.style import HOLLOW, legend, log_axis, panels
 from analysis.select.selection import numbers
 from analysis.table.label_free import points_of
@@ -14,12 +14,12 @@ SIGREG, INVARIANCE = "train/sigreg", "train/invariance"
 
 
 def lacks(runs: pd.DataFrame) -> str:
-    return lacking(runs, varies=("method.lamb",), measured=("test/linear_top1", SIGREG, INVARIANCE))
+    return lacking(runs, varies=("method.lamb",), measured=(TOP1, SIGREG, INVARIANCE))
 
 
 def draw(runs: pd.DataFrame) -> Figure:
     """Hollow points are failed runs at their last finite losses; the title counts runs without any."""
-    found = points_of(runs, "test/linear_top1")
+    found = points_of(runs, TOP1)
     own = runs.loc[found.index]
     x, y = numbers(own, SIGREG), numbers(own, INVARIANCE)
     failed = found["failed"].to_numpy()

@@ -14,7 +14,7 @@ from analysis.table.cells import short, states_of
 from analysis.table.pivot import that_differ
 
 VIEWS = ("views.num_global", "views.num_local")
-TOP1 = "test/linear_top1"
+TOP1 = "test/probe_top1"
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:

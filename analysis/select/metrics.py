@@ -1,6 +1,7 @@
 """Metrics that the runs of a sweep have, whether or not the glossary of jepa_train explains them."""
 
 import difflib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,14 @@ from analysis.select.selection import numbers
 from analysis.store.uri import OneLineError
 
 SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
-ACCURACIES = ("linear_top1", "knn_top1", "linear_projector_top1")  # the most important first, without their split
+# the most important first, without their split: the papers report online probes, and by default these rank cells on val
+ACCURACIES = ("probe_top1", "linear_top1", "knn_top1", "projector_top1", "linear_projector_top1")
+_PROTOCOLS = {  # name without its split
+    r"(probe|projector)_top1": "online linear probe",
+    r"(linear|sgd|shot\d+)(_projector)?_top1": "offline linear probe",
+    r"knn\d*(_projector)?_top1": "kNN",
+    r"finetune\d*_top1": "fine-tuning",
+}
 _NO_TERMS = {f"train/{name}" for name in ("lr", "images_per_s", "peak_memory_gb", "skipped_images", "embedding_std")}
 
 
@@ -39,6 +47,16 @@ def accuracies(runs: pd.DataFrame) -> list[str]:
         if found:
             return [*first, *(name for name in found if name not in first)]
     return []
+
+
+def protocol_of(metric: str) -> str:
+    """The protocol by which an accuracy was measured: numbers of different ones do not compare. "" for other metrics.
+
+    An online probe is a linear layer that was trained along with the encoder; an offline one was fitted to its frozen
+    features at the end, and is usually some points higher.
+    """
+    name = metric.rpartition("/")[2]
+    return next((protocol for pattern, protocol in _PROTOCOLS.items() if re.fullmatch(pattern, name)), "")
 
 
 def check_metrics(runs: pd.DataFrame, names: Sequence[str]) -> None:

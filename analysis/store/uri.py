@@ -64,13 +64,15 @@ def parse_store(text: str) -> StoreAddress:
     return StoreAddress(sqlite_uri(found), found) if is_file else StoreAddress(text, is_export=True)
 
 
-def store_uri() -> str:
-    """The store of MLFLOW_TRACKING_URI, or the sqlite file in the results folder.
+def store_uri(results: str = "results") -> str:
+    """The store of MLFLOW_TRACKING_URI, or the sqlite file in JEPA_RESULTS, or in the given results folder.
+
+    Notebooks, which run in their own folder, give theirs.
 
     Raises:
         NothingToShow: see parse_store.
     """
-    return parse_store(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(results_folder() / "mlflow.db")).text
+    return parse_store(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(results_folder(results) / "mlflow.db")).text
 
 
 def sqlite_uri(file: Path) -> str:
@@ -117,13 +119,13 @@ def file_problem(file: Path, *, writes: bool = False) -> str:
     return ""
 
 
-def results_folder() -> Path:
-    """The folder of JEPA_RESULTS, or results/ in the present one.
+def results_folder(otherwise: str = "results") -> Path:
+    """The folder of JEPA_RESULTS, or another.
 
     Raises:
         NothingToShow: it is a URL.
     """
-    folder = os.environ.get("JEPA_RESULTS") or "results"
+    folder = os.environ.get("JEPA_RESULTS") or otherwise
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", folder):
         raise NothingToShow(f"JEPA_RESULTS must be a folder on a disk, got {folder!r}; set JEPA_STORAGE to a URL")
     return Path(os.path.expanduser(folder)).absolute()

@@ -76,7 +76,7 @@ class Group:
         return self.scores[-1]
 
 
-def label_free(runs: pd.DataFrame, *, metric: str = "test/linear_top1", by: str = "") -> list[Group]:
+def label_free(runs: pd.DataFrame, *, metric: str = "test/probe_top1", by: str = "") -> list[Group]:
     """Rankings of the runs of one sweep, one group for each value of `by`; one group of all without it.
 
     Losses of runs with other numbers of views have other scales: there, compare by views.num_global.

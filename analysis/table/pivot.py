@@ -16,7 +16,7 @@ from analysis.table.cells import CellBuilder, Quantity, TableCell, percent, shor
 Key = tuple[Any, ...]
 
 
-TOP1 = percent("top-1 (%)", "test/linear_top1")
+TOP1 = percent("top-1 (%)", "test/probe_top1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,8 @@ def _design(runs: pd.DataFrame, goals: Sequence[Goal], metrics: Sequence[str]) -
     asked = [*metrics] or chosen.get("metrics", [])
     done = current(runs)
     found = accuracies(done[done["status"] == "finished"]) or [f"test/{ACCURACIES[0]}"]
+    own = {goal.metric.replace("val/", "test/", 1) for goal in goals}  # on test, the protocol that ranks
+    found = sorted(found, key=lambda name: name not in own)
     names = asked or dict.fromkeys([*(goal.name for goal in goals), *found])
     return _Design(
         rows=chosen.get("rows", []),
@@ -119,7 +121,8 @@ def _grid(runs: pd.DataFrame, design: _Design) -> tuple[pd.DataFrame, list[Quant
         frame.attrs["title"] = shown[0].label + (" (%)" if shown[0].factor == 100 else "")
     count = len(references(runs))
     if count:
-        plain = [replace(one, direction="") for one in shown]  # bold numbers are the best of the grid
+        in_note = design.quantities[: BLOCKS[0]] if columns else shown  # an untrained encoder has no online probe
+        plain = [replace(one, direction="") for one in in_note]  # bold numbers are the best of the grid
         frame = _with_references(frame, ranked(runs, plain).tail(count))
     return (frame, shown) if design.asked or columns else _cut(frame, shown)
 
@@ -128,7 +131,7 @@ def _with_references(frame: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFram
     """A grid with its references as rows below, or as notes where its columns are axes."""
     if len(frame.columns) != len(compared.columns) or frame.columns.names != [""]:
         rows = (", ".join(f"{label} {cell}" for label, cell in row.items() if cell.n) for _, row in compared.iterrows())
-        frame.attrs["notes"] = [f"{name}: {text}" for name, text in zip(compared.index, rows, strict=True)]
+        frame.attrs["notes"] = [f"{name}: {text}" for name, text in zip(compared.index, rows, strict=True) if text]
         return frame
     places = [(name, *[""] * (frame.index.nlevels - 1)) for name in compared.index]
     compared.columns = frame.columns
@@ -214,7 +217,7 @@ def _further(runs: pd.DataFrame, shown: Sequence[Quantity]) -> str:
 
     Most accuracies of z are left out: they are named as those of the encoder, with `projector`.
     """
-    listed = [name for name in accuracies(runs) if name.endswith(ACCURACIES) or "projector" not in name]
+    listed = [name for name in accuracies(runs) if name.partition("/")[2] in ACCURACIES or "projector" not in name]
     names = [*({"train/loss"} & {*metrics_of(runs)}), *loss_terms(runs), *listed]
     rest = [name for name in names if name not in {one.metric for one in shown}]
     return f"further metrics, by --metrics NAME,NAME: {', '.join(rest)}" if rest else ""

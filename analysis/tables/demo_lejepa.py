@@ -12,9 +12,10 @@ COLUMNS = (
     Quantity(label="lr", metric="optim.lr", spec=".2g"),
     Quantity(label="weight decay", metric="optim.weight_decay", spec=".2g"),
     Quantity(label="val probe", metric="val/probe_top1", factor=100.0, spec=".1f"),
+    Quantity(label="test probe", metric="test/probe_top1", factor=100.0, spec=".1f"),
     Quantity(label="test linear", metric="test/linear_top1", factor=100.0, spec=".1f"),
     Quantity(label="test kNN", metric="test/knn_top1", factor=100.0, spec=".1f"),
-    Quantity(label="test linear, projector", metric="test/linear_projector_top1", factor=100.0, spec=".1f"),
+    Quantity(label="test probe, projector", metric="test/projector_top1", factor=100.0, spec=".1f"),
 )
 
 

@@ -3,11 +3,11 @@
 from analysis.table.cells import Quantity, percent
 from analysis.table.pivot import PivotTable
 
-TITLE = "Rectified LpJEPA: rows p, columns mu of the target RGG(p, mu)"
+TITLE = "Rectified LpJEPA: online probes and sparsity; rows p, columns mu of the target RGG(p, mu)"
 # blocks of rows: side by side they would be too wide
 QUANTITIES = (
-    percent("encoder top-1 (%)", "test/linear_top1", ".1f"),
-    percent("projector top-1 (%)", "test/linear_projector_top1", ".1f"),
+    percent("encoder top-1 (%)", "test/probe_top1", ".1f"),
+    percent("projector top-1 (%)", "test/projector_top1", ".1f"),
     Quantity(label="non-zero, measured", metric="test/nonzero_fraction", spec=".3f"),
     Quantity(label="non-zero, theory", metric="target/nonzero_fraction", spec=".3f"),
 )

@@ -15,9 +15,10 @@ METRICS = (
     "train/invariance",
     "train/sigreg",
     "val/probe_top1",
+    "test/probe_top1",
+    "test/projector_top1",
     "test/linear_top1",
     "test/knn_top1",
-    "test/linear_projector_top1",
 )
 DIFFERENCE = Quantity(label="difference", metric="difference", spec="+.2g")
 

@@ -3,4 +3,4 @@
 from analysis.tables.lejepa_indomain import WITHIN as WITHIN
 from analysis.tables.lejepa_indomain import build as build
 
-TITLE = "LeJEPA: architectures; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: architectures; online linear probe top-1 (%)"

@@ -2,5 +2,5 @@
 
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: batch; frozen linear probe"
+TITLE = "LeJEPA: batch; online linear probe"
 TABLE = PivotTable(columns={"global_batch": "global batch"})

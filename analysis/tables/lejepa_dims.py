@@ -2,7 +2,7 @@
 
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: widths and slices; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: widths and slices; online linear probe top-1 (%)"
 TABLE = PivotTable(
     rows={"model.projector_dim": "projector_dim"},
     columns={"method.num_slices": "num_slices", "model.embed_dim": "embed_dim"},

@@ -6,7 +6,7 @@ from analysis.select.compared import best_over, cells
 from analysis.select.selection import axes
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: pre-training on the data set itself; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: pre-training on the data set itself; online linear probe top-1 (%)"
 WITHIN = ("data set",)
 
 

@@ -12,7 +12,8 @@ from analysis.table.ranking import ranked
 
 TITLE = "LeJEPA: runs by train loss / lamb^0.4, the smallest first; top-1 in %"
 GOAL = Goal(metric="train/loss", direction="min", over="method.lamb", power=0.4)
-SPEARMAN = Quantity(label="|Spearman|", metric="", spec=".4f")
+METRIC = "test/probe_top1"
+SPEARMAN = Quantity(label="|Spearman|", metric=METRIC, spec=".4f")
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:
@@ -21,14 +22,14 @@ def build(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs.assign(**{GOAL.name: GOAL.scores(runs)}).assign(**{"sweep.goals": goal})
     settings = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
     columns = [Quantity(label=name, metric=name) for name in (*settings, "train/loss", GOAL.name)]
-    accuracies = {"val probe": "val/probe_top1", "test linear": "test/linear_top1"}
+    accuracies = {"val probe": "val/probe_top1", "test probe": METRIC, "test linear": "test/linear_top1"}
     unmarked = [Quantity(label=label, metric=name, factor=100.0, spec=".2f") for label, name in accuracies.items()]
     return ranked(runs, [*columns, *unmarked])
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
     """|C(alpha)| over all runs, at alpha 0 and at the best alpha, as in the paper."""
-    (group,) = label_free(runs)
+    (group,) = label_free(runs, metric=METRIC)
     scores = {0: group.scores[0], "best": group.best}
     ids = tuple(runs.loc[group.points.index[:1], "run_id"])
     cells = [

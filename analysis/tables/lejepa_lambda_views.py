@@ -2,6 +2,6 @@
 
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: lamb against views; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: lamb against views; online linear probe top-1 (%)"
 WITHIN = ("views",)  # each row has its best lamb
 TABLE = PivotTable(rows={"views": "views"}, columns={"method.lamb": "lamb"})

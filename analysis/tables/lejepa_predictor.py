@@ -2,7 +2,7 @@
 
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: predictor and SWA; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: predictor and SWA; online linear probe top-1 (%)"
 WITHIN = ("backbone",)
 TABLE = PivotTable(
     rows={"predictor": "predictor", "swa": "SWA"}, columns={"encoder": "backbone", "layers": "projector"}

@@ -6,7 +6,7 @@ from analysis.select.compared import cells
 from analysis.table.cells import percent
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: labels per class; top-1 (%) of a linear probe (frozen) and of fine-tuning"
+TITLE = "LeJEPA: labels per class; top-1 (%) of an offline linear probe (frozen) and of fine-tuning"
 SAMPLES = ("all", "1", "2", "5", "10", "100", "1000")
 METRICS = {  # frozen -> samples per class -> metric
     "no": {count: f"test/finetune{count.removeprefix('all')}_top1" for count in SAMPLES},

@@ -2,7 +2,7 @@
 
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: SIGReg's domain, slices and points; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: SIGReg's domain, slices and points; online linear probe top-1 (%)"
 TABLE = PivotTable(
     rows={"domain": "domain", "method.num_slices": "num_slices"}, columns={"method.num_knots": "num_knots"}
 )

@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.table.pivot import transfer
 
-TITLE = "LeJEPA: frozen encoder, linear probe top-1 (%) on other data sets"
+TITLE = "LeJEPA: frozen encoder, offline linear probe top-1 (%) on other data sets"
 PROTOCOLS = {("1",): "shot1_top1", ("10",): "shot10_top1", ("all",): "linear_top1"}
 
 

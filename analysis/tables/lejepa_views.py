@@ -6,7 +6,7 @@ from analysis.select.compared import cells
 from analysis.select.labels import labelled
 from analysis.table.pivot import PivotTable
 
-TITLE = "LeJEPA: views; frozen linear probe top-1 (%)"
+TITLE = "LeJEPA: views; online linear probe top-1 (%)"
 
 
 def build(runs: pd.DataFrame) -> pd.DataFrame:

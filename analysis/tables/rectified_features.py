@@ -3,13 +3,13 @@
 from analysis.table.cells import Quantity, percent
 from analysis.table.pivot import PivotTable
 
-TITLE = "Rectified LpJEPA: target distribution against features"
+TITLE = "Rectified LpJEPA: target distribution against features; online linear probes"
 TABLE = PivotTable(
     rows={"target": "target"},
     columns={"features": "features"},
     quantities=(
-        percent("encoder top-1 (%)", "test/linear_top1"),
-        percent("projector top-1 (%)", "test/linear_projector_top1"),
+        percent("encoder top-1 (%)", "test/probe_top1"),
+        percent("projector top-1 (%)", "test/projector_top1"),
         Quantity(label="L0", metric="test/nonzero_fraction", direction="min", spec=".4f"),
     ),
 )

@@ -3,5 +3,5 @@
 from analysis.table.pivot import PivotTable
 from analysis.tables.demo_rectified_lpjepa import QUANTITIES
 
-TITLE = "Rectified LpJEPA: sparsity and accuracy over the target RGG(p, mu)"
+TITLE = "Rectified LpJEPA: sparsity and accuracy of online probes over the target RGG(p, mu)"
 TABLE = PivotTable(rows={"method.mu": "mu"}, columns={"method.p": "p"}, quantities=QUANTITIES)

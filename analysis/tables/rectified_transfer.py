@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.table.pivot import transfer
 
-TITLE = "Rectified LpJEPA: linear probe top-1 (%) on other data sets"
+TITLE = "Rectified LpJEPA: offline linear probe top-1 (%) on other data sets"
 SWEEPS = ("rectified_targets",)
 PROTOCOLS = {
     (features, shots): f"{name}{part}_top1"

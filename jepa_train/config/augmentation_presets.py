@@ -33,6 +33,21 @@ CIFAR_VIEWS = ViewsConfig(
 # Rectified LpJEPA, scripts/pretrain/imagenet-100/rectified_lpjepa_imagenet.yaml, and those for ViT and ConvNeXt alike
 IMAGENET100_VIEWS = dataclasses.replace(CIFAR_VIEWS, global_size=224, blur=0.5)
 
+# SimCLR's own, also for NCL: scripts/pretrain/cifar/augmentations/symmetric.yaml, which blurs 32 px too
+SIMCLR_CIFAR_VIEWS = dataclasses.replace(
+    CIFAR_VIEWS,
+    global_scale_min=0.08,
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
+    blur=0.5,
+    solarize=0.0,
+)
+
+# scripts/pretrain/imagenet-100/augmentations/symmetric.yaml
+SIMCLR_IMAGENET100_VIEWS = dataclasses.replace(SIMCLR_CIFAR_VIEWS, global_size=224)
+
 # LeJEPA, README "Data augmentation and views". The paper's text has 96 px for the local views: use that where patches
 # are of 8 or 16 px, which do not divide 98. Flip, jitter and grayscale are as above.
 LEJEPA_VIEWS = dataclasses.replace(
@@ -48,15 +63,23 @@ LEJEPA_VIEWS = dataclasses.replace(
 # LEJEPA_VIEWS for images of 32 px, which neither paper has: local views of half the side; no blur, as in CIFAR_VIEWS
 LEJEPA_SMALL_VIEWS = dataclasses.replace(LEJEPA_VIEWS, global_size=32, local_size=16, blur=0.0)
 
-# LeJEPA, MINIMAL.md: all views global, stronger jitter. Its blur has a kernel of 7 px; here that is 13 of 128.
-LEJEPA_MINIMAL_VIEWS = dataclasses.replace(
+# LeJEPA, MINIMAL.md: all views global, SimCLR's crops and colours. RandomApply([RandomSolarize(128)], p=.2) solarizes
+# with .1, since RandomSolarize's own probability is .5. Its blur has a kernel of 7 px; here that is 13 of 128.
+LEJEPA_MINIMAL_VIEWS = dataclasses.replace(SIMCLR_CIFAR_VIEWS, num_global=4, global_size=128, solarize=0.1)
+
+# "LeJEPA Implementation Guide", create_views: jitter always, no blur
+LEJEPA_GUIDE_VIEWS = dataclasses.replace(
     LEJEPA_VIEWS,
-    num_global=4,
-    num_local=0,
-    global_size=128,
-    global_scale_min=0.08,
-    brightness=0.8,
-    contrast=0.8,
-    saturation=0.8,
-    hue=0.2,
+    local_size=96,
+    global_scale_min=0.4,
+    local_scale_max=0.4,
+    jitter=1.0,
+    saturation=0.4,
+    blur=0.0,
+    solarize=0.0,
+)
+
+# Rectified LpJEPA, MINIMAL.md at e31c91c, 5: RandomResizedCrop(32) with torchvision's scale, jitter always
+RECTIFIED_GUIDE_VIEWS = dataclasses.replace(
+    CIFAR_VIEWS, global_scale_min=0.08, jitter=1.0, saturation=0.4, grayscale=0.0, solarize=0.0
 )

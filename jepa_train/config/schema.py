@@ -33,7 +33,7 @@ class DataConfig:
     fingerprint: str = ""
     # hash of the images' content, where it is not the first one seen under this fingerprint
     content: str = later("", schema=2)
-    # side in pixels of the stored images, before augmentation
+    # shorter side in pixels of the stored images, before augmentation
     image_size: int = ruled(12, lambda pixels: pixels >= 4, "must be at least 4 px", "try 16")
     # number of training images, a stratified sample that val is carved out of
     train_images: int = not_negative(0, "0 means all")
@@ -41,6 +41,12 @@ class DataConfig:
     on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # image files; skip counts them
     test_frac: float = later(0.0, schema=2)  # share of the images held out as test, for data without a test split
     split_seed: int = later(0, schema=2)  # of that test split
+    # folders of images: "square" stores the centre of each, "whole" all of it, image_size being its shorter side
+    fit: Literal["square", "whole"] = later("square", schema=3)
+    # folders of images: shorter side of a second copy, from which local views are cropped; 0 is none
+    local_image_size: int = later(0, schema=3)
+    # side of the middle square that evaluation sees, as a share of the shorter side
+    eval_fov: float = later(1.0, schema=3)
 
     def __post_init__(self) -> None:
         conform(self)
@@ -49,6 +55,11 @@ class DataConfig:
         require(0 <= self.test_frac < 1, f"test_frac must lie in [0, 1), got {self.test_frac}; 0 means no test images")
         unused = f"split_seed must be 0 where test_frac is 0, got {self.split_seed}; set data.test_frac"
         require(self.test_frac > 0 or self.split_seed == 0, unused)
+        finer = (
+            f"local_image_size must exceed image_size ({self.image_size}), got {self.local_image_size}; 0 means none"
+        )
+        require(self.local_image_size == 0 or self.local_image_size > self.image_size, finer)
+        require(0 < self.eval_fov <= 1, f"eval_fov must lie in (0, 1], got {self.eval_fov}; try 0.875")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,23 +101,37 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoder by timm name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers)."""
+    """Encoder by name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers).
 
-    encoder: str = "test_resnet"  # timm's 0.4 M-parameter ResNet: small images on CPU
+    Without a projector (projector_layers=0) z is the encoder's pooled output, or embed_dim's layer on it, and
+    projector_hidden and projector_dim have no effect; with one layer projector_hidden has none.
+    """
+
+    # timm's name, torchvision.models.NAME, or the dotted path of a function that returns an nn.Module; the default is
+    # timm's ResNet with 0.4 M parameters: small images on CPU
+    encoder: str = "test_resnet"
     small_stem: bool = True  # ResNets, ConvNeXts: 3x3 stride-1 stem without max-pooling, for images of about 32 px
     patch_size: int = not_negative(0, "0 means the encoder's own")  # ViTs: patch size in pixels
     register_tokens: int = not_negative(0, "0 means none")  # ViTs: besides the class token
     # stochastic depth, for encoders that have it
     drop_path: float = ruled(0.0, lambda share: 0 <= share < 1, "is a probability in [0, 1)", "0 turns it off")
     embed_dim: int = not_negative(0, "0 means none")  # width of a linear layer between encoder and projector
-    projector_layers: int = at_least(1, 3, "try 3")
+    projector_layers: int = at_least(0, 3, "0 means none")
     projector_hidden: int = at_least(1, 256, "try 256")
     projector_dim: int = at_least(1, 64, "try 64")
+    # of the projector's hidden layers; without it they have a bias, as in SimCLR's and NCL's projectors
+    projector_norm: Literal["batch", "none"] = later("batch", schema=3)
     predictor: bool = False  # MLP on z, Linear-BN-ReLU-Linear, that predicts the center from each view
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
     # first epoch whose weights enter the equal-weight mean of the epochs (SWA), which is evaluated; 0: none
     swa_start: int = later(0, schema=3)
+    # statistics of batch norm in training: over all views of one size, or of each view on its own
+    batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
+    # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
+    zero_init_last: bool = later(True, schema=3)
+    # hash of the file of an encoder of the user's own, filled in by preflight; identifies its code
+    encoder_hash: str = later("", schema=3)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 
@@ -140,11 +165,14 @@ class OptimConfig:
     momentum: float = ruled(0.9, lambda share: 0 <= share < 1, "must lie in [0, 1)", "try 0.9")  # LARS
     # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
+    decay_all: bool = later(False, schema=3)  # AdamW: biases and norms too, as with model.parameters() in one group
     swa_lr: float = later(0.0, schema=3)  # 0: the schedule goes on
     swa_anneal_epochs: int = later(10, schema=3)  # 0: swa_lr at once
 
     def __post_init__(self) -> None:
         conform(self)
+        excluded = "decay_all must be false for lars, got true; LARS leaves out biases and norms, as in the papers"
+        require(not (self.decay_all and self.name == "lars"), excluded)
         require(self.swa_lr >= 0, f"swa_lr must not be negative, got {self.swa_lr}; 0 means that the schedule goes on")
         epochs = self.swa_anneal_epochs
         require(epochs >= 0, f"swa_anneal_epochs must not be negative, got {epochs}; 0 sets swa_lr at once")
@@ -192,6 +220,10 @@ class TrainConfig:
         conform(self)
         conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
         check_views(self.method, self.views.num_global, self.views.num_local)
+        require(
+            self.views.num_local > 0 or self.data.local_image_size == 0,
+            f"data.local_image_size must be 0 without local views, got {self.data.local_image_size}; drop it",
+        )
         require(
             self.method.uses_center or not self.model.predictor,
             f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",

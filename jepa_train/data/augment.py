@@ -17,6 +17,7 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
 from jepa_train.data.device_transfer import to_device
+from jepa_train.data.pictures import Pictures, centre_of, gather, sides_of
 
 _MEAN, _STD = 0.5, 0.25  # one normalization for every data set: [0, 1] -> [-2, 2]
 _ASPECT = 4 / 3  # width / height of a crop lies in [1 / _ASPECT, _ASPECT], log-uniform
@@ -61,7 +62,14 @@ class Parameters(NamedTuple):
 
 
 def make_views(
-    images: Tensor, config: ViewsConfig, *, seed: int, step: int, batch: slice, global_batch: int
+    images: Tensor | Pictures,
+    config: ViewsConfig,
+    *,
+    seed: int,
+    step: int,
+    batch: slice,
+    global_batch: int,
+    for_local: Tensor | Pictures | None = None,
 ) -> list[Tensor]:
     """The normalised views of this rank's images: [global views], or [global views, local views].
 
@@ -69,43 +77,55 @@ def make_views(
     neither on the number of ranks nor on the device.
 
     Args:
-        images: (N, 3, S, S) uint8, the positions `batch` of the global batch.
+        images: (N, 3, S, S) uint8, or N whole pictures: the positions `batch` of the global batch.
+        for_local: the same images at another resolution, for the local views.
 
     Returns:
         Per resolution (V_r, N, 3, s, s) float32, (x - 0.5) / 0.25, on the device of the images.
     """
-    assert images.dtype == torch.uint8, images.dtype
-    assert images.shape[-1] == images.shape[-2], images.shape
     views = config.num_global + config.num_local
     draws = torch.rand(views, global_batch, _DRAWS, generator=generator(seed, step, "views"), dtype=torch.float64)
     draws = draws[:, batch]
-    assert draws.shape[1] == len(images), (draws.shape, images.shape)
+    assert draws.shape[1] == len(images), (draws.shape, len(images))
+    local = images if for_local is None else for_local
     resolutions = (
-        (draws[: config.num_global], config.global_size, (config.global_scale_min, config.global_scale_max)),
-        (draws[config.num_global :], config.local_size, (config.local_scale_min, config.local_scale_max)),
+        (images, draws[: config.num_global], config.global_size, (config.global_scale_min, config.global_scale_max)),
+        (local, draws[config.num_global :], config.local_size, (config.local_scale_min, config.local_scale_max)),
     )
+    results = []
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        return [
-            augment_images(
-                images,
-                parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, size=images.shape[-1]),
-                size=size,
-            )
-            for part, size, scale in resolutions
-            if len(part)
-        ]
+        for source, part, size, scale in resolutions:
+            if len(part):
+                sides = [side.repeat_interleave(len(part)) for side in sides_of(source)]
+                values = parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, sides=sides)
+                results.append(augment_images(source, values, size=size))
+    return results
 
 
-def to_input(images: Tensor, size: int) -> Tensor:
-    """Images without augmentation, normalised as the views are: (N, 3, S, S) uint8 -> (N, 3, size, size) float32."""
-    x = images.float().div_(255)
+def to_input(images: Tensor | Pictures, size: int, *, fov: float = 1.0) -> Tensor:
+    """The middle of the images without augmentation, normalised as the views are.
+
+    Args:
+        images: (N, 3, S, S) uint8, or N whole pictures.
+        fov: side of the middle square as a share of the shorter side.
+
+    Returns:
+        (N, 3, size, size) float32.
+    """
+    x = centre_of(images, fov).float().div_(255)
     if x.shape[-1] != size:
         x = functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
     return x.sub_(_MEAN).div_(_STD)
 
 
-def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float], size: int) -> Parameters:
-    """Map uniform numbers (n, draws) to parameters, for images of size x size and crops within the area scale."""
+def parameters(
+    draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float], sides: Sequence[Tensor]
+) -> Parameters:
+    """Map uniform numbers (n, draws) to parameters, for crops within the area scale.
+
+    Args:
+        sides: heights and widths of the images in pixels, (n,) each.
+    """
     crop, rest = draws[:, : 2 * _ATTEMPTS + 2], draws[:, 2 * _ATTEMPTS + 2 :]
     flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize = rest.unbind(1)
 
@@ -113,7 +133,7 @@ def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float]
         return torch.where(jitter < config.jitter, 1 + strength * (2 * draw - 1), 1.0)
 
     return Parameters(
-        *_crops(crop, scale, size),
+        *_crops(crop, scale, *sides),
         flip=flip < config.flip,
         brightness=factor(brightness, config.brightness),
         contrast=factor(contrast, config.contrast),
@@ -125,14 +145,14 @@ def parameters(draws: Tensor, config: ViewsConfig, *, scale: tuple[float, float]
     )
 
 
-def augment_images(images: Tensor, values: Parameters, *, size: int) -> Tensor:
+def augment_images(images: Tensor | Pictures, values: Parameters, *, size: int) -> Tensor:
     """V views of each of N images.
 
     Works in chunks of a few images, which changes no view: intermediate tensors stay in a CPU's cache and take a small
     share of a GPU's memory. Never synchronizes with the device.
 
     Args:
-        images: (N, 3, S, S) uint8.
+        images: (N, 3, S, S) uint8, or N whole pictures.
         values: of N * V views, those of an image adjacent.
 
     Returns:
@@ -141,14 +161,18 @@ def augment_images(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     num, num_views, device = len(images), len(values.flip) // len(images), images.device
     views = torch.empty(num_views, num, 3, size, size, device=device)
     offset = torch.full((), -_MEAN / _STD, device=device)
-    fields = to_device(torch.stack([value.float() for value in values]), device)  # one transfer instead of one each
+    pixels, area, values, wide = _source(images, values)
+    names = (*values._fields, "wide")
+    fields = to_device(torch.stack([value.float() for value in (*values, wide)]), device)  # one transfer, not one each
     budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
-    at_once = max(1, budget // (num_views * 3 * max(size, images.shape[-1]) ** 2))
+    at_once = max(1, budget // (num_views * 3 * max(size * size, area)))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)
         of_views = slice(start * num_views, (start + at_once) * num_views)
-        there = dict(zip(values._fields, fields[:, of_views], strict=True))
-        x = _crop_and_resize(images[some], there, size)
+        there = dict(zip(names, fields[:, of_views], strict=True))
+        x = _crop_and_resize(pixels(some, of_views), there, size)
+        if isinstance(images, Pictures):
+            x = torch.where(there["wide"][:, None, None] > 0, x.mT, x)
         for stage in _STAGES:
             here = {name: getattr(values, name)[of_views] for name, _, _ in stage}
             _change(x, stage, here, there)
@@ -157,12 +181,39 @@ def augment_images(images: Tensor, values: Parameters, *, size: int) -> Tensor:
     return views
 
 
+class _Source(NamedTuple):
+    """Pixels that views are resampled from."""
+
+    pixels: Callable[[slice, slice], Tensor]  # (images, their views) -> (m, 3, H, W) uint8, one for each of either
+    area: int  # H * W
+    values: Parameters  # with crops in these pixels
+    wide: Tensor  # (n,) bool, of the views: the rows of these pixels are the image's columns
+
+
+def _source(images: Tensor | Pictures, values: Parameters) -> _Source:
+    if isinstance(images, Tensor):
+        return _Source(lambda some, _: images[some], images[0, 0].numel(), values, torch.zeros_like(values.flip))
+    count, num_views = images.crop_lines(_ASPECT), len(values.flip) // len(images)
+    of_views = (images.first, images.lengths.abs(), images.is_wide)
+    first, lengths, wide = (each.repeat_interleave(num_views) for each in of_views)
+    top, left = torch.where(wide, values.left, values.top), torch.where(wide, values.top, values.left)
+    height, width = torch.where(wide, values.width, values.height), torch.where(wide, values.height, values.width)
+    skipped = torch.minimum(top, (lengths - count).clamp_min(0))  # lines before those that are gathered
+    first = first + skipped.long()
+    values = values._replace(top=top - skipped, left=left, height=height, width=width)
+    area = count * images.lines.shape[-1]
+    return _Source(lambda _, views: gather(images.lines, first[views], count).transpose(1, 2), area, values, wide)
+
+
 def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
-    """Crop, resize and flip: (n, 3, S, S) uint8 -> planes (3, n * V, size, size) in [0, 1]."""
-    flip = values["flip"]
+    """Crop, resize and flip: (n, 3, H, W) uint8 -> planes (3, n * V, size, size) in [0, 1]."""
+    flip, wide = values["flip"], values["wide"]
     rows, columns = (
-        augment_ops.resampling_matrices(values[start], values[length], flipped, size_in=images.shape[-1], size_out=size)
-        for start, length, flipped in (("top", "height", torch.zeros_like(flip)), ("left", "width", flip))
+        augment_ops.resampling_matrices(values[start], values[length], flipped, size_in=size_in, size_out=size)
+        for start, length, flipped, size_in in (
+            ("top", "height", flip * wide, images.shape[-2]),
+            ("left", "width", flip * (1 - wide), images.shape[-1]),
+        )
     )
     return augment_ops.resample(augment_ops.to_unit_range(images), rows, columns)
 
@@ -186,14 +237,27 @@ def _change(x: Tensor, stage: Sequence[_Operation], here: Mapping[str, Tensor], 
     x.index_copy_(1, where, y)
 
 
-def _crops(draws: Tensor, scale: tuple[float, float], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(top, left, height, width) as in torchvision's RandomResizedCrop: all attempts at once, the first that fits."""
+def _crops(
+    draws: Tensor, scale: tuple[float, float], heights: Tensor, widths: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(top, left, height, width) as in torchvision's RandomResizedCrop: all attempts at once, the first that fits.
+
+    If none fits, the middle of the image at the aspect ratio that is nearest to its own.
+    """
     area, aspect, (top, left) = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS], draws[:, -2:].unbind(1)
-    area = size * size * (scale[0] + (scale[1] - scale[0]) * area)
+    area = (heights * widths)[:, None] * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = (math.log(_ASPECT) * (2 * aspect - 1)).exp()
     width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # (n, attempts)
-    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+    fits = (width > 0) & (width <= widths[:, None]) & (height > 0) & (height <= heights[:, None])
     first = fits.byte().argmax(1, keepdim=True)
     any_fits = fits.any(1)
-    height, width = (torch.where(any_fits, side.gather(1, first)[:, 0], size) for side in (height, width))
-    return (top * (size - height + 1)).floor(), (left * (size - width + 1)).floor(), height, width
+    middle = torch.minimum(heights, (widths * _ASPECT).round()), torch.minimum(widths, (heights * _ASPECT).round())
+    height, width = (
+        torch.where(any_fits, side.gather(1, first)[:, 0], most)
+        for side, most in zip((height, width), middle, strict=True)
+    )
+    top, left = (
+        torch.where(any_fits, draw * (side - crop + 1), (side - crop) / 2).floor()
+        for draw, side, crop in ((top, heights, height), (left, widths, width))
+    )
+    return top, left, height, width

@@ -1,7 +1,7 @@
 """Interface of the datasets and their shared functions: resizing and stratified, deterministic splits."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -9,44 +9,79 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa_train.base.seeds import generator
+from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
+from jepa_train.data.pictures import LineRanges, Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Labelled images: rows of a read-only array of pixels that splits and processes share."""
+    """Labelled images: rows of a read-only array of pixels that splits and processes share.
 
-    pixels: Tensor  # (M, 3, H, W) uint8, usually a read-only memory map
-    rows: Tensor  # (N,) int64, of pixels, on the device of the pixels
-    labels: Tensor  # (N,) int64, on the device of the batches
+    Args:
+        pixels: (M, 3, S, S) uint8, or (T, 3, S) lines of whole pictures; usually a read-only memory map.
+        rows: (N,) int64, numbers of the images, on the device of the pixels; of whole pictures on the CPU.
+        labels: (N,) int64, on the device of the batches.
+        ranges: of the pictures in the lines; None for squares.
+        local: the same images at another resolution, for local views; None if these serve for them too.
+    """
+
+    pixels: Tensor
+    rows: Tensor
+    labels: Tensor
+    ranges: LineRanges | None = None
+    local: "Images | None" = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: Tensor) -> "Images":
         """The images at these positions (k,) int64; the pixels stay where they are."""
-        return Images(pixels=self.pixels, rows=self.rows[positions], labels=self.labels[positions])
+        local = None if self.local is None else self.local.take(positions)
+        return replace(self, rows=self.rows[positions], labels=self.labels[positions], local=local)
 
     def on(self, device: torch.device) -> "Images":
         """The images for training on this device, on which batch() then returns its tensors.
 
-        Pixels that fit on a GPU are copied to it (device_transfer.cached_on_device); others stay in the memory map.
+        Pixels that fit on a GPU are copied to it (device_transfer.cached_on_device); others, and those for local views,
+        stay in the memory map.
         """
         labels = self.labels.to(device)
         pixels = cached_on_device(self.pixels, labels.device)
-        return Images(pixels=pixels, rows=self.rows.to(pixels.device), labels=labels)
+        rows = self.rows.to(pixels.device) if self.ranges is None else self.rows
+        local = None if self.local is None else replace(self.local, labels=labels)
+        return replace(self, pixels=pixels, rows=rows, labels=labels, local=local)
 
-    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (n, 3, H, W) and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes."""
+    def batch(self, positions: Tensor) -> tuple[Tensor | Pictures, Tensor]:
+        """Images and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes.
+
+        Returns:
+            Squares as pixels (n, 3, S, S) uint8; whole pictures without a copy where their lines lie on the device.
+        """
         device = self.labels.device
         on_device = to_device(positions, device)
         labels = self.labels.index_select(0, on_device)
+        if self.ranges is not None:
+            return self._pictures(self.rows[positions], self.ranges), labels
         if self.pixels.device == device:
             return self.pixels.index_select(0, self.rows.index_select(0, on_device)), labels
-        shape = (len(positions), *self.pixels.shape[1:])
+        return self._sent(self.rows[positions]), labels
+
+    def _pictures(self, rows: Tensor, ranges: LineRanges) -> Pictures:
+        lines, first, lengths = self.pixels, ranges.first[rows], ranges.lengths[rows]
+        if lines.device != self.labels.device:
+            ends = lengths.abs().cumsum(0)
+            starts = ends - lengths.abs()  # in the batch
+            lines = self._sent(torch.arange(int(ends[-1])) + (first - starts).repeat_interleave(lengths.abs()))
+            first = starts
+        return Pictures(lines=lines, first=first, lengths=lengths, longest=ranges.longest)
+
+    def _sent(self, index: Tensor) -> Tensor:
+        """These rows of the pixels, sent to the device of the batches."""
+        shape = (len(index), *self.pixels.shape[1:])
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # torch keeps it until the copy is complete
-        torch.index_select(self.pixels, 0, self.rows[positions], out=pixels)
-        return pixels.to(device, non_blocking=True), labels
+        torch.index_select(self.pixels, 0, index, out=pixels)
+        return pixels.to(self.labels.device, non_blocking=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +124,7 @@ class Inventory:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedDataset:
-    """Content of a dataset: square images, with the class names in label order."""
+    """Content of a dataset, with the class names in label order."""
 
     train: Images
     test: Images  # none where the data has no test split
@@ -97,26 +132,24 @@ class LoadedDataset:
     inventory: Inventory = field(default_factory=Inventory)
 
 
-def _read_nothing(_path: Path, _image_size: int, _skip_corrupt: bool) -> Inventory:
-    return Inventory()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One row of DATASETS. The functions raise ValueError for data that is missing or malformed.
 
+    Their path is the local folder of config.path; Path() means unset. The defaults are for data whose name says what it
+    is.
+
     Args:
-        identify: (path, download) -> its files. Cheap: it runs before anything starts and reads no image. Path() means
-            unset.
-        load: (path, download, image_size, skip_corrupt) -> the images at that size, in pixels.
-        read: (path, image_size, skip_corrupt) -> its files, all of them read, so that their content is known. Prepares
-            the images at that size if none has been read before; image_size 0 prepares nothing.
+        load: (path, config) -> the images as config asks for them.
+        identify: (path, config) -> its files. Cheap: it runs before anything starts and reads no image.
+        read: (path, config, keep) -> its files, all of them read, so that their content is known. If none has been read
+            before, keep prepares the images as well.
         class_sizes: training images of each class, val included, of data that its name identifies.
     """
 
-    identify: Callable[[Path, bool], Inventory]
-    load: Callable[[Path, bool, int, bool], LoadedDataset]
-    read: Callable[[Path, int, bool], Inventory] = _read_nothing
+    load: Callable[[Path, DataConfig], LoadedDataset]
+    identify: Callable[[Path, DataConfig], Inventory] = lambda _path, _config: Inventory()
+    read: Callable[[Path, DataConfig, bool], Inventory] = lambda _path, _config, _keep: Inventory()
     class_sizes: tuple[int, ...] = ()
 
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -36,11 +36,13 @@ class ArraySource:
     """An array to be written to the cache, part by part.
 
     Args:
-        shape: of the whole array, (M, 3, H, W).
-        parts: its rows in order, uint8, in pieces of any length.
+        rows: number of rows of the array; of rows whose number shows only while they are made, the least.
+        shape: of a row, as (3, H, W).
+        parts: the rows in order, uint8, in pieces of any length.
         facts: may be filled in while the parts are made.
     """
 
+    rows: int
     shape: tuple[int, ...]
     parts: Generator[np.ndarray, None, None]
     facts: Facts
@@ -51,7 +53,6 @@ def cached_array(
     make: Callable[[], ArraySource],
     *,
     file_name: Callable[[], str] = lambda: "",
-    current: Callable[[Facts], bool] = lambda _: True,
 ) -> tuple[Tensor, Facts]:
     """The array of this name and its facts, made first if the cache has none; other processes wait meanwhile.
 
@@ -62,7 +63,6 @@ def cached_array(
         name: names the content; another content must have another name.
         file_name: returns the name under which the array lies, if it is only known once its parts have been made: then
             `name` may stand for several contents, of which one is made at a time. "" as long as it is not known.
-        current: returns False if an array with these facts must be made again.
 
     Raises:
         ValueError: the disk has no room for it, and nothing is left behind; or only_cached forbids to make it.
@@ -73,16 +73,12 @@ def cached_array(
     def target() -> Path:
         return cache_dir() / f"{file_name() or name}.npy"
 
-    def find() -> tuple[Tensor, Facts] | None:
-        found = _read(target())
-        return found if found is not None and current(found[1]) else None
-
-    found = find()
+    found = _read(target())
     if found is None and not _may_make.get():
         raise ValueError("data.path holds images that have not been decoded on this machine; a launch does that")
     if found is None:
         with one_at_a_time(lock) as part:
-            found = find()
+            found = _read(target())
             if found is None:
                 _write(target, part, make())
                 found = _read(target())
@@ -132,7 +128,7 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
-            if dtype != np.uint8 or len(shape) != 4:  # bytes of objects would be addresses
+            if dtype != np.uint8:  # bytes of objects would be addresses
                 raise ValueError(f"it holds {dtype} of shape {shape}, no images")
             array = np.memmap(file, mode="r", dtype=dtype, shape=shape, offset=start)
             file.seek(start + array.nbytes)
@@ -152,23 +148,33 @@ def progress_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
+def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
+    """Write the header of an .npy file; numpy leaves room in it, so that its length does not depend on the rows."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
-    size = math.prod(source.shape)
-    _log.info("decoding %d images to %.1f GB in %s", source.shape[0], size / 1e9, part.parent)
+    size = source.rows * math.prod(source.shape)
+    _log.info("decoding images to %.1f GB in %s", size / 1e9, part.parent)
     try:
         if size > shutil.disk_usage(part.parent).free:
             raise OSError(errno.ENOSPC, "too small")
         # by write(), not through a map: there a full disk would be a signal that kills the process
         with part.open("wb") as file, closing(source.parts) as parts, progress_bar() as progress:
-            task = progress.add_task("decoding images", total=source.shape[0])
-            header = {"descr": "|u1", "fortran_order": False, "shape": source.shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            task = progress.add_task("decoding images", total=source.rows)
+            count = 0
+            _write_header(file, source.rows, source.shape)
             start = file.tell()
             for rows in parts:
+                assert rows.shape[1:] == source.shape, (rows.shape, source.shape)
                 file.write(rows.data)
+                count += len(rows)
                 progress.advance(task, len(rows))
-            assert file.tell() - start == size, (file.tell(), source.shape)
             file.write(json.dumps(source.facts).encode())
+            file.seek(0)
+            _write_header(file, count, source.shape)
+            assert file.tell() == start, (count, source.rows)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jepa_train.config import DataConfig
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset, resize
 from jepa_train.data.cache import ArraySource, cached_array, one_at_a_time
 from jepa_train.data.image_folder import IMAGE_FOLDER
@@ -20,14 +21,14 @@ _FORMAT = 1  # part of the cache's name: raise it when the same files would give
 _CHUNK = 1000  # images per chunk of resizing
 
 
-def _identify(kind: str, folder: str, path: Path, download: bool) -> Inventory:
+def _identify(kind: str, folder: str, path: Path, config: DataConfig) -> Inventory:
     if path == Path():
         raise ValueError(
             f"data.path must be set, got ''; set data.path=DIR where {folder}/ lies, or is to be downloaded"
         )
     if _as_images(kind, folder, path):
-        return IMAGE_FOLDER.identify(path, download)
-    missing = [] if download else _missing(kind, path / folder)
+        return IMAGE_FOLDER.identify(path, config)
+    missing = [] if config.download else _missing(kind, path / folder)
     if missing:
         raise ValueError(
             f"data.path must hold {folder}/{missing[0]}, or images as train/<class>/ and test/<class>/, got "
@@ -52,25 +53,23 @@ def _files(kind: str) -> list[str]:
     return [name for name, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
 
 
-def _read(kind: str, folder: str, path: Path, image_size: int, skip_corrupt: bool) -> Inventory:
-    if _as_images(kind, folder, path):
-        return IMAGE_FOLDER.read(path, image_size, skip_corrupt)
-    return Inventory()
+def _read(kind: str, folder: str, path: Path, config: DataConfig, keep: bool) -> Inventory:
+    return IMAGE_FOLDER.read(path, config, keep) if _as_images(kind, folder, path) else Inventory()
 
 
-def _load(kind: str, folder: str, path: Path, download: bool, size: int, skip_corrupt: bool) -> LoadedDataset:
-    _identify(kind, folder, path, download)
+def _load(kind: str, folder: str, path: Path, config: DataConfig) -> LoadedDataset:
+    _identify(kind, folder, path, config)
     if _as_images(kind, folder, path):
-        return IMAGE_FOLDER.load(path, download, size, skip_corrupt)
-    if download and _missing(kind, path / folder):
+        return IMAGE_FOLDER.load(path, config)
+    if config.download and _missing(kind, path / folder):
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path / f".{folder}"):
             if _missing(kind, path / folder):
                 _open(kind, folder, path, download=True)
     files = [(path / folder / name).stat() for name in _files(kind)]
     text = "".join(f"{file.st_size}\t{file.st_mtime_ns}\n" for file in files)
-    name = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}-{size}-{_FORMAT}"
-    pixels, facts = cached_array(name, lambda: _source(*_open(kind, folder, path, download=False), size))
+    name = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}-{config.image_size}-{_FORMAT}"
+    pixels, facts = cached_array(name, lambda: _source(*_open(kind, folder, path, download=False), config.image_size))
     labels = torch.tensor(facts["labels"])
     rows = torch.arange(len(labels))
     cut = facts["train"]
@@ -105,7 +104,8 @@ def _source(train: Any, test: Any, size: int) -> ArraySource:
             yield resize(some, size).numpy()
 
     return ArraySource(
-        shape=(len(images), 3, size, size),
+        rows=len(images),
+        shape=(3, size, size),
         parts=parts(),
         facts={"labels": [*train.targets, *test.targets], "train": len(train.data), "classes": train.classes},
     )

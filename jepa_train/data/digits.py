@@ -8,19 +8,20 @@ from pathlib import Path
 
 import torch
 
-from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset, resize, stratified_split
+from jepa_train.config import DataConfig
+from jepa_train.data.base import Dataset, Images, LoadedDataset, resize, stratified_split
 
 _TEST_FRACTION = 0.2  # scikit-learn ships one set without a split
 _CLASS_SIZES = (142, 146, 142, 146, 145, 146, 145, 143, 139, 144)  # of the training split
 
 
-def _load(first: int, last: int, _path: Path, _download: bool, image_size: int, _skip_corrupt: bool) -> LoadedDataset:
+def _load(first: int, last: int, _path: Path, config: DataConfig) -> LoadedDataset:
     from sklearn.datasets import load_digits  # imported here: it takes a second, for this data set alone
 
     bunch = load_digits()
     grey = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)  # (N, 8, 8), from 0..16
     images = Images(
-        pixels=resize(grey[:, None].repeat(1, 3, 1, 1), image_size),
+        pixels=resize(grey[:, None].repeat(1, 3, 1, 1), config.image_size),
         rows=torch.arange(len(grey)),
         labels=torch.from_numpy(bunch.target).long(),
     )
@@ -39,11 +40,7 @@ def _between(images: Images, first: int, last: int) -> Images:
 
 
 def _row(first: int, last: int) -> Dataset:
-    return Dataset(
-        identify=lambda _path, _download: Inventory(),
-        load=functools.partial(_load, first, last),
-        class_sizes=_CLASS_SIZES[first : last + 1],
-    )
+    return Dataset(load=functools.partial(_load, first, last), class_sizes=_CLASS_SIZES[first : last + 1])
 
 
 DIGITS, DIGITS_0_4, DIGITS_5_9 = _row(0, 9), _row(0, 4), _row(5, 9)

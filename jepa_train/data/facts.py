@@ -13,53 +13,46 @@ from jepa_train.data.splits import partition
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """Every file of a folder of images is counted once, in a split, in `left_out` or in `unused`.
+    """Every file of a folder of images is counted once: in a split, or as left out, corrupt or unused.
 
     Args:
         sizes: images by split; without "test" where the data has none.
         left_out: readable images beyond data.train_images.
-        skipped: corrupt files, as long as they are known.
-        unused: other files by reason, with the first of each.
-        converted: used images by conversion.
     """
 
-    name: str
-    path: str
-    classes: int
+    config: DataConfig
+    files: Inventory
     sizes: Mapping[str, int]
     left_out: int
-    skipped: int
-    unused: Mapping[str, tuple[int, str]]
-    converted: Mapping[str, int]
-    unread: int
-    content: str
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{split} {size:,}" for split, size in self.sizes.items())
+        files, sizes = self.files, ", ".join(f"{split} {size:,}" for split, size in self.sizes.items())
         none = "" if "test" in self.sizes else ", no test split"
-        parts = [f"{self.path}: {sum(self.sizes.values()):,} images of {self.classes} classes ({sizes}{none})"]
+        total = sum(self.sizes.values())
+        parts = [f"{self.config.path}: {total:,} images of {len(files.classes)} classes ({sizes}{none})"]
         parts += [f"{self.left_out:,} beyond data.train_images"] if self.left_out else []
-        parts += [f"{self.skipped:,} corrupt"] if self.skipped else []
-        unused = [f"{count:,} {reason} ({first})" for reason, (count, first) in _most(self.unused)]
+        parts += [f"{files.skipped:,} corrupt"] if files.skipped else []
+        unused = [f"{count:,} {reason} ({first})" for reason, (count, first) in _most(files.unused)]
         parts += [f"not used: {', '.join(unused)}"] if unused else []
-        converted = [f"{count:,} {words}" for words, count in self.converted.items()]
+        converted = [f"{count:,} {words}" for words, count in files.converted.items()]
         parts += [f"converted: {', '.join(converted)}"] if converted else []
-        parts += [f"{self.unread:,} to be read by the next launch"] if self.unread else []
+        parts += [f"{files.unread:,} to be read by the next launch"] if files.unread else []
         return printable("; ".join(parts))
 
     @property
     def tags(self) -> dict[str, str]:
         """The facts as tags of a run."""
-        skipped = {"corrupt": self.skipped} if self.skipped else {}
-        skipped |= {reason: count for reason, (count, _) in _most(self.unused)}
-        return {
-            "data.classes": str(self.classes),
+        skipped = {"corrupt": self.files.skipped} if self.files.skipped else {}
+        skipped |= {reason: count for reason, (count, _) in _most(self.files.unused)}
+        tags = {
+            "data.classes": str(len(self.files.classes)),
             "data.images": str(sum(self.sizes.values())),
             **{f"data.{split}_images": str(size) for split, size in self.sizes.items()},
-            **({"data.not_used": json.dumps(skipped)} if skipped else {}),
-            **({"data.converted": json.dumps(dict(self.converted))} if self.converted else {}),
-            **({"data.content_hash": self.content} if self.content else {}),
+            "data.not_used": json.dumps(skipped) if skipped else "",
+            "data.converted": json.dumps(dict(self.files.converted)) if self.files.converted else "",
+            "data.content_hash": self.files.content,
         }
+        return {name: text for name, text in tags.items() if text}
 
 
 @config_errors()
@@ -76,18 +69,7 @@ def facts_of(config: DataConfig, inventory: Inventory) -> DataFacts | None:
     sizes = {"train": train, "val": val}
     if inventory.has_test or test:
         sizes["test"] = test or len(held_out)
-    return DataFacts(
-        name=config.name,
-        path=config.path,
-        classes=len(inventory.classes),
-        sizes=sizes,
-        left_out=len(labels) - train - val - test,
-        skipped=inventory.skipped,
-        unused=inventory.unused,
-        converted=inventory.converted,
-        unread=inventory.unread,
-        content=inventory.content,
-    )
+    return DataFacts(config=config, files=inventory, sizes=sizes, left_out=len(labels) - train - val - test)
 
 
 def _most(unused: Mapping[str, tuple[int, str]], limit: int = 8) -> list[tuple[str, tuple[int, str]]]:

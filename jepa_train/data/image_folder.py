@@ -1,11 +1,15 @@
 """Any images in folders: path/train/<class>/*, path/test/<class>/* or path/<class>/*, decoded once per machine."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
+from jepa_train.base.errors import require
+from jepa_train.config import DataConfig
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
 from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
 from jepa_train.data.files.decode import CONVERSIONS, Note
@@ -14,38 +18,54 @@ from jepa_train.data.files.listing import Listing, list_folder, printable
 _log = logging.getLogger(__name__)
 
 
-def _identify(path: Path, _download: bool) -> Inventory:
-    listing = list_folder(path)
+def _identify(path: Path, config: DataConfig) -> Inventory:
+    listing = _list(path, config)
     return _inventory(listing, read_index(listing))
 
 
-def _read(path: Path, image_size: int, skip_corrupt: bool) -> Inventory:
-    listing = list_folder(path)
-    if image_size and not read_index(listing).known.any():  # decode once: a cell would do it next
-        _, contents = decoded_images(listing, image_size, skip_corrupt=skip_corrupt)
+def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
+    listing, skip = _list(path, config), config.on_corrupt == "skip"
+    if keep and not read_index(listing).known.any():  # decode once: a cell would do it next
+        contents = decoded_images(listing, config.image_size, whole=config.fit == "whole", skip_corrupt=skip)[2]
     else:
-        contents = read_files(listing, skip_corrupt=skip_corrupt)
+        contents = read_files(listing, skip_corrupt=skip)
     _check_classes(listing, contents)
     return _inventory(listing, contents)
 
 
-def _load(path: Path, _download: bool, image_size: int, skip_corrupt: bool) -> LoadedDataset:
-    listing = list_folder(path)
-    pixels, contents = decoded_images(listing, image_size, skip_corrupt=skip_corrupt)
+def _load(path: Path, config: DataConfig) -> LoadedDataset:
+    listing, whole, skip = _list(path, config), config.fit == "whole", config.on_corrupt == "skip"
+    pixels, ranges, contents = decoded_images(listing, config.image_size, whole=whole, skip_corrupt=skip)
     _check_classes(listing, contents)
     corrupt = np.flatnonzero(contents.corrupt)
     if len(corrupt):
         first = printable(listing.files[corrupt[0]])
         _log.warning("skipped %d of %d images of %s, the first is %s", len(corrupt), len(listing.files), path, first)
     rows = torch.from_numpy(np.flatnonzero(~contents.corrupt))
-    labels = torch.from_numpy(listing.labels)[rows]
-    train = rows < listing.num_train
+    images = Images(pixels=pixels, rows=rows, labels=torch.from_numpy(listing.labels)[rows], ranges=ranges)
+    if config.local_image_size:
+        pixels, ranges, _ = decoded_images(listing, config.local_image_size, whole=whole, skip_corrupt=skip)
+        images = replace(images, local=replace(images, pixels=pixels, ranges=ranges))
+    in_train = rows < listing.num_train
     return LoadedDataset(
-        train=Images(pixels=pixels, rows=rows[train], labels=labels[train]),
-        test=Images(pixels=pixels, rows=rows[~train], labels=labels[~train]),
+        train=images.take(in_train.nonzero().flatten()),
+        test=images.take((~in_train).nonzero().flatten()),
         classes=listing.classes,
         inventory=_inventory(listing, contents),
     )
+
+
+def _list(path: Path, config: DataConfig) -> Listing:
+    """The files of a folder. Refuses images for local views that memory cannot hold: steps would wait for the disk."""
+    listing, size = list_folder(path), config.local_image_size
+    shape = 4 / 3 if config.fit == "whole" else 1  # most photographs are 4:3 or 3:2
+    needed, total = len(listing.files) * 3 * shape * size**2, psutil.virtual_memory().total
+    require(
+        needed <= total,
+        f"data.local_image_size must leave the images in memory, got {size}: {len(listing.files):,} images take about "
+        f"{needed / 1e9:.0f} GB of {total / 1e9:.0f}; lower it, or 0 for local views from those of data.image_size",
+    )
+    return listing
 
 
 def _inventory(listing: Listing, contents: Contents) -> Inventory:

@@ -28,7 +28,7 @@ def identify(config: DataConfig) -> tuple[DataConfig, Inventory]:
         StorageError: its storage does not answer.
     """
     with _data_errors(config):
-        inventory = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config.download)
+        inventory = DATASETS[config.name].identify(local_folder(config.path, download=config.download), config)
         return identified(config, inventory), inventory
 
 
@@ -44,8 +44,7 @@ def read_images(config: DataConfig, *, keep: bool) -> tuple[DataConfig, Inventor
     """
     with _data_errors(config):
         path = local_folder(config.path, download=config.download)
-        size = config.image_size if keep else 0
-        inventory = DATASETS[config.name].read(path, size, config.on_corrupt == "skip")
+        inventory = DATASETS[config.name].read(path, config, keep)
         if inventory.content:
             remember_first(inventory.fingerprint, inventory.content)
         return identified(config, inventory), inventory
@@ -69,6 +68,12 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
         )
     if config.test_frac and inventory.has_test:
         raise ConfigError(f"data.test_frac must be 0 for data with a test split, got {config.test_frac}; drop it")
+    if not inventory.classes and (config.fit, config.local_image_size) != ("square", 0):
+        found = f"fit={config.fit} and data.local_image_size={config.local_image_size}"
+        raise ConfigError(
+            f"data.fit must be square and data.local_image_size 0 for {config.name}, which is no folder of images, "
+            f"got data.{found}; set both"
+        )
     if inventory.content:
         new = inventory.altered or first_content(found) not in ("", inventory.content)
         content = inventory.content if new else ""
@@ -94,8 +99,7 @@ def load_splits(config: DataConfig) -> Splits:
     """
     if config.fingerprint:
         identify(config)
-    path = local_folder(config.path, download=config.download)
-    source = DATASETS[config.name].load(path, config.download, config.image_size, config.on_corrupt == "skip")
+    source = DATASETS[config.name].load(local_folder(config.path, download=config.download), config)
     if config.fingerprint:
         identified(config, source.inventory)
     train, val, test = partition(config, source.train.labels)

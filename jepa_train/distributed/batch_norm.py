@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from jepa_train.distributed.collectives import all_gather, world_size
 from jepa_train.distributed.torch_private import AnyBatchNorm
@@ -18,13 +17,19 @@ class GlobalBatchNorm(AnyBatchNorm):
     (N equal on every rank), and its running statistics are those of one process on the whole batch. Statistics are
     taken and reduced in fp32 at least, by one collective forward and one backward; the memory format is the input's.
 
+    With per_view, an input of V views (V * N, C, ...), view by view, is normalised with the statistics of each view,
+    and the running statistics are updated V times, in the order of the views: outputs, gradients and buffers of V
+    forward passes. set_num_views tells the layer V.
+
     drop and act run after the normalisation, as in timm's BatchNormAct2d. State-dict names are nn.BatchNorm's.
     """
 
-    def __init__(self, like: Any):
+    def __init__(self, like: Any, *, per_view: bool = False):
         """Take over the settings, parameters and buffers of `like`, an affine batch norm; nothing is copied."""
         assert like.affine, f"batch norm without weight and bias: {like}"
         super().__init__(like.num_features, eps=like.eps, momentum=like.momentum)
+        self.per_view = per_view
+        self.num_views = 1
         self.weight, self.bias = like.weight, like.bias
         self.running_mean, self.running_var = like.running_mean, like.running_var
         self.num_batches_tracked = like.num_batches_tracked
@@ -36,71 +41,113 @@ class GlobalBatchNorm(AnyBatchNorm):
         assert input.ndim >= 2, f"batch norm takes (N, C, ...), got {tuple(input.shape)}"
 
     def forward(self, input: Tensor) -> Tensor:
-        globally = self.training and world_size() > 1
-        return self.act(self.drop(self._normalize_globally(input) if globally else super().forward(input)))
+        own_kernels = self.training and (world_size() > 1 or self._groups > 1)
+        return self.act(self.drop(self._normalize(input) if own_kernels else super().forward(input)))
 
-    def _normalize_globally(self, x: Tensor) -> Tensor:
-        mean, variance = _global_statistics(x.detach())
-        count = x.numel() // x.shape[1] * world_size()
+    @property
+    def _groups(self) -> int:
+        """Number of parts of the batch that are normalised apart."""
+        return self.num_views if self.per_view else 1
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        means, variances = _global_statistics(x.detach(), self._groups)  # (V, C) each
+        count = x.numel() // (self._groups * x.shape[1]) * world_size()
         own: Any = self  # in the stub, the buffers and the momentum may be None
-        own.num_batches_tracked.add_(1)
-        own.running_mean.lerp_(mean.to(own.running_mean.dtype), own.momentum)
-        own.running_var.lerp_((variance * (count / (count - 1))).to(own.running_var.dtype), own.momentum)
-        return _Normalize.apply(x, self.weight.to(mean.dtype), self.bias.to(mean.dtype), mean, variance, self.eps)
+        own.num_batches_tracked.add_(self._groups)
+        _update(own.running_mean, means, own.momentum)
+        _update(own.running_var, variances * (count / (count - 1)), own.momentum)
+        return _Normalize.apply(x, self.weight.to(means.dtype), self.bias.to(means.dtype), means, variances, self.eps)
 
 
-def convert_batch_norm(module: nn.Module) -> nn.Module:
+def convert_batch_norm(module: nn.Module, *, per_view: bool = False) -> nn.Module:
     """The module with every batch norm in it (timm's BatchNormAct2d too) made a GlobalBatchNorm, in place.
 
     Parameters and buffers are the same objects afterwards, under the same state-dict names.
     """
     if isinstance(module, AnyBatchNorm) and not isinstance(module, GlobalBatchNorm):
-        return GlobalBatchNorm(module)
+        return GlobalBatchNorm(module, per_view=per_view)
     for name, child in module.named_children():
-        setattr(module, name, convert_batch_norm(child))
+        setattr(module, name, convert_batch_norm(child, per_view=per_view))
     return module
 
 
-class _Normalize(torch.autograd.Function):
-    """Batch norm with given statistics (C,) of all ranks' x; its backward includes their dependence on every rank's x.
+def set_num_views(module: nn.Module, count: int) -> None:
+    """Tell every GlobalBatchNorm in the module how many views of equal size its next inputs consist of."""
+    for part in module.modules():
+        if isinstance(part, GlobalBatchNorm):
+            part.num_views = count
 
-    Uses nn.BatchNorm's kernels: elementary operations under autograd take about 10 times as long on a CPU.
+
+class _Normalize(torch.autograd.Function):
+    """Batch norm of V views with given statistics (V, C) of all ranks' x (V * N, C, ...).
+
+    Its backward includes their dependence on every rank's x. Uses nn.BatchNorm's kernels for what they can do:
+    elementary operations under autograd take about 10 times as long on a CPU.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, means: Tensor, variances: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
-        return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
+        ctx.save_for_backward(x, weight, means, (variances + eps).rsqrt())
+        normal, unused = torch.empty_like(x), means.new_empty(2, 0)
+        parts = zip(x.chunk(len(means)), normal.chunk(len(means)), means, variances, strict=True)
+        for part, place, mean, variance in parts:  # into its place: torch.cat would take half as long again
+            places = {"out": place, "save_mean": unused[0], "save_invstd": unused[1]}
+            torch.ops.aten.native_batch_norm.out(part, weight, bias, mean, variance, False, 0.0, eps, **places)
+        return normal
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse_deviation = ctx.saved_tensors
+        x, weight, means, inverse_deviations = ctx.saved_tensors
         if grad.stride() != x.stride():  # e.g. after global pooling; the kernels are slow with mixed memory formats
             grad = torch.empty_like(x).copy_(grad)
-        only_sums = [False, True, True]  # its gradient of x would use this rank's sums alone
-        _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, inverse_deviation, True, 0.0, only_sums
-        )
-        sums = all_gather(torch.stack([grad_weight, grad_bias])[None])  # one exchange on gloo; an all-reduce takes two
-        means = sums.sum(0) / (x.numel() // x.shape[1] * world_size())
+        sums = _sums(grad, x, weight, means, inverse_deviations)
+        # one exchange on gloo; an all-reduce takes two
+        totals = all_gather(sums[None]).sum(0) if world_size() > 1 else sums
+        count = len(means)
+        averages = totals / (x.numel() // (count * x.shape[1]) * world_size())
         # scale * (grad - mean(grad) - normalized * mean(grad * normalized)), as a multiple of grad, one of x and a rest
-        scale = weight * inverse_deviation
-        slope = -scale * inverse_deviation * means[0]
-        rest = -scale * means[1] - slope * mean
-        scale, slope, rest = (part.view(-1, *[1] * (x.ndim - 2)) for part in (scale, slope, rest))
-        grad_x = torch.addcmul(rest, x, slope).addcmul_(grad, scale)
-        return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None
+        scale = weight * inverse_deviations
+        slope = -scale * inverse_deviations * averages[:, 0]
+        rest = -scale * averages[:, 1] - slope * means
+        scale, slope, rest = (part.view(count, 1, -1, *[1] * (x.ndim - 2)) for part in (scale, slope, rest))
+        grad, x_of_views = grad.unflatten(0, (count, -1)), x.unflatten(0, (count, -1))  # (V, N, C, ...)
+        grad_x = torch.addcmul(rest, x_of_views, slope).addcmul_(grad, scale)
+        return grad_x.flatten(0, 1).to(x.dtype), *sums.sum(0), None, None, None
 
 
-def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) over all ranks' x (N, C, ...), in fp32 at least."""
+def _sums(grad: Tensor, x: Tensor, weight: Tensor, means: Tensor, inverse_deviations: Tensor) -> Tensor:
+    """(V, 2, C): of each view on this rank, the gradients of weight and bias."""
+    only_sums = [False, True, True]  # the kernel's gradient of x would use this rank's sums alone
+    found = []
+    parts = zip(grad.chunk(len(means)), x.chunk(len(means)), means, inverse_deviations, strict=True)
+    for grad_part, part, mean, inverse_deviation in parts:
+        _, *both = torch.ops.aten.native_batch_norm_backward(
+            grad_part, part, weight, None, None, mean, inverse_deviation, True, 0.0, only_sums
+        )
+        found.append(torch.stack(both))
+    return torch.stack(found)
+
+
+def _global_statistics(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Means and biased variances (V, C) of the count views V in all ranks' x (V * N, C, ...), in fp32 at least."""
     # The kernel takes its precision from the running statistics, which it overwrites: these serve that purpose alone.
     unused = torch.ones(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     # on a CPU 60 times as fast as var_mean
-    local = torch.stack(torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0))
-    means, variances = all_gather(local[None]).unbind(1)  # (W, C) each: one collective for both
+    local = torch.stack(
+        [torch.stack(torch.batch_norm_update_stats(part, unused[0], unused[1], 0.0)) for part in x.chunk(count)], dim=1
+    )  # (2, V, C)
+    if world_size() == 1:
+        return local[0], local[1]
+    means, variances = all_gather(local[None]).unbind(1)  # (W, V, C) each: one collective for both
     mean = means.mean(0)
     return mean, variances.mean(0) + (means - mean).square().mean(0)
+
+
+def _update(running: Tensor, values: Tensor, momentum: float) -> None:
+    """Move running statistics (C,) by the values (V, C), one after the other: V steps of lerp_, at once."""
+    steps = torch.arange(len(values) - 1, -1, -1, dtype=values.dtype, device=values.device)
+    shares = momentum * (1 - momentum) ** steps
+    running.mul_((1 - momentum) ** len(values)).add_((shares @ values).to(running.dtype))

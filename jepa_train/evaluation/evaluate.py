@@ -53,7 +53,7 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)
         with autocast(device, config.precision):
-            output = network.encode(to_input(pixels, config.views.global_size))
+            output = network.encode(to_input(pixels, config.views.global_size, fov=config.data.eval_fov))
         predicted = (logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits))
         for part, rows in zip(parts, (output.features.float(), output.z.float(), *predicted), strict=True):
             part.append(rows)

@@ -12,6 +12,7 @@ from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.config import TrainConfig
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
+from jepa_train.data.pictures import Pictures
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.probes import top1
@@ -106,8 +107,8 @@ def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Seque
     return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
 
 
-def _view(pixels: Tensor, config: TrainConfig, seed: int, step: int) -> Tensor:
-    """(N, 3, H, W) uint8 -> one global view of each, (N, 3, h, w)."""
+def _view(pixels: Tensor | Pictures, config: TrainConfig, seed: int, step: int) -> Tensor:
+    """One global view of each image, (N, 3, h, w)."""
     views = replace(config.views, num_global=1, num_local=0)
     (view,) = make_views(pixels, views, seed=seed, step=step, batch=slice(0, len(pixels)), global_batch=len(pixels))
     return view.squeeze(0)
@@ -121,9 +122,9 @@ def _logits(model: nn.Module, x: Tensor, config: TrainConfig) -> Tensor:
 @torch.no_grad()
 def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.device) -> float:
     model.eval()
-    images = images.on(device)
+    images, size = images.on(device), config.views.global_size
     predicted = [
-        _logits(model, to_input(images.batch(some)[0], config.views.global_size), config).argmax(dim=1)
+        _logits(model, to_input(images.batch(some)[0], size, fov=config.data.eval_fov), config).argmax(dim=1)
         for some in torch.arange(len(images)).split(_CHUNK)
     ]
     return top1(torch.cat(predicted), images.labels).item()

@@ -21,7 +21,16 @@ def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
     path = folder or sibling_path(data.path, name)
     dataset = name if name in DATASETS else "image_folder"
     return dataclasses.replace(
-        data, name=dataset, path=path, fingerprint="", content="", train_images=0, test_frac=0.0, split_seed=0
+        data,
+        name=dataset,
+        path=path,
+        fingerprint="",
+        content="",
+        train_images=0,
+        test_frac=0.0,
+        split_seed=0,
+        fit="square" if name in DATASETS else data.fit,
+        local_image_size=0,
     )
 
 

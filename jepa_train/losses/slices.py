@@ -20,38 +20,42 @@ def unit_slices(dim: int, num: int, seed: int, *, device: torch.device | str = "
     return (directions / directions.norm(dim=1, keepdim=True)).mT
 
 
-def singular_slices(z: Tensor, num: int, seed: int) -> Tensor:
-    """(D, num) unit columns: z's right singular vectors, the largest first, then unit_slices to make up num.
+def singular_slices(z: Tensor, num: int, seed: int, *, bottom_half: bool = False) -> Tensor:
+    """(V, D, num) unit columns: each view's own right singular vectors, then unit_slices, the same for all views.
 
-    z is not centered, so the first direction is mostly its mean unless that is 0. A vector counts as singular if its
-    value exceeds the largest one times max(M, D) fp32 roundings; none does if z is zero or not finite. Rectified
-    LpJEPA's App. I and its code ("torch_svd_and_random") combine singular vectors of the batch with random ones; the
-    number of each, the matrix (centered or not, of one view or both) and the interval are not published.
+    Each view is centered, and all its min(N, D) right singular vectors are taken, the largest first, or the half with
+    the smallest values; num cuts them off if they are more. This is the authors' public code (rectified-lp-jepa,
+    solo/methods/rectified_lpjepa.py:38-115, "torch_svd_and_random" and "torch_svd_bottom_half_eigen_and_random"), but
+    for the batch: they decompose each rank's share of it, and draw other random slices on each rank; here it is the
+    global batch, so that the number of ranks changes nothing.
 
     Args:
-        z: (M, D), the global batch, equal on all ranks; takes no gradient.
+        z: (V, N, D), the global batch, equal on all ranks; takes no gradient.
 
     Returns:
         In fp32 at least, equal on all ranks. The decomposition synchronises with the GPU.
     """
-    slices = unit_slices(z.shape[1], num, seed, device=z.device)
-    vectors, values = _right_singular(z.detach())
-    counts = (values > values[0] * (max(z.shape) * torch.finfo(torch.float32).eps))[:num, None]
-    rows = slices.mT.to(torch.promote_types(z.dtype, torch.float32))
-    rows[: len(counts)] = torch.where(counts, vectors[:num].to(rows.dtype), rows[: len(counts)])
+    vectors = _right_singular(z.detach(), seed)
+    vectors = vectors[:, vectors.shape[1] // 2 if bottom_half else 0 :][:, :num]
+    rows = unit_slices(z.shape[-1], num, seed, device=z.device).mT.to(torch.promote_types(z.dtype, torch.float32))
+    rows = rows.repeat(len(z), 1, 1)
+    rows[:, : vectors.shape[1]] = vectors.to(rows.dtype)
     return broadcast(rows).mT  # eigenvectors may differ between processors
 
 
-def _right_singular(z: Tensor) -> tuple[Tensor, Tensor]:
-    """(min(M, D), D) rows and (min(M, D),) singular values, both in float64, descending; arbitrary rows at value 0.
+def _right_singular(z: Tensor, seed: int) -> Tensor:
+    """(V, min(N, D), D) orthonormal rows in float64, by descending singular value of the centered views of z.
 
     By the smaller Gram matrix, several times as fast as the decomposition of z itself and in float64 precise enough.
+    Rows without a singular value complete the others, as LAPACK's do: from the seed where there are fewer samples than
+    dimensions. The rows are orthonormal also if z is not finite.
     """
-    wide = (z.double() / z.abs().amax()).nan_to_num(0, 0, 0)  # a zero z too: 0 / 0
-    wide_is_tall = len(z) >= z.shape[1]
-    squares, vectors = torch.linalg.eigh(wide.mT @ wide if wide_is_tall else wide @ wide.mT)  # ascending
-    values, columns = squares.clamp_min(0).sqrt().flip(0), vectors.flip(1)
-    if wide_is_tall:
-        return columns.mT, values
-    rows = columns.mT @ wide
-    return rows / rows.norm(dim=1, keepdim=True), values  # at value 0 this may be NaN
+    wide = z.double() - z.double().mean(dim=1, keepdim=True)
+    wide = (wide / wide.abs().amax(dim=(1, 2), keepdim=True)).nan_to_num(0, 0, 0)  # a constant view too: 0 / 0
+    if z.shape[1] >= z.shape[2]:
+        return torch.linalg.eigh(wide.mT @ wide).eigenvectors.flip(-1).mT
+    rows = torch.linalg.eigh(wide @ wide.mT).eigenvectors.flip(-1).mT @ wide  # (V, N, D), as long as the values
+    values = rows.norm(dim=-1, keepdim=True)
+    exist = values > values[:, :1] * (z.shape[2] * torch.finfo(torch.float32).eps)
+    others = unit_slices(z.shape[2], z.shape[1], seed, device=z.device).mT.double()
+    return torch.linalg.qr(torch.where(exist, rows / values, others).mT).Q.mT

@@ -73,9 +73,12 @@ def epps_pulley(x: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: D
     spaced knots, both ends among them. N is the global sample count, so lamb keeps its meaning when the number of ranks
     changes. The knots are
 
-    - domain "symmetric": num_knots on [-t_max, t_max], as in Alg. 1, torch.linspace(-5, 5, 17), and Table 1a;
-    - domain "half": num_knots on [0, t_max], the integral doubled, as in the authors' minimal example, 17 on [0, 3].
-      The integrand is even, so this is "symmetric" with 2 * num_knots - 1 knots.
+    - domain "symmetric": num_knots on [-t_max, t_max], as in Alg. 1, torch.linspace(-5, 5, 17);
+    - domain "half": num_knots on [0, t_max], the integral doubled, as in the authors' minimal example, 17 on [0, 3],
+      and their class EppsPulley(t_max, n_points) (lejepa/univariate/epps_pulley.py), whose arguments the launch file of
+      Table 1a sets. The integrand is even, so this is "symmetric" with 2 * num_knots - 1 knots.
+
+    The two agree to about 1 % from 17 knots on; 5 knots on [-5, 5] miss most of a shift of the samples, on [0, 5] not.
 
     Args:
         x: (..., N, K), N samples on this rank along K slices; the same shape on every rank.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from jepa_train.base.seeds import derive_seed, generator
@@ -21,14 +22,15 @@ class RectifiedLpJEPA:
     mse is the mean over images and dimensions of (z1 - z2)^2: exactly four times LeJEPA's invariance. The target
     "rgg" is ReLU(mu + sigma * G), "gg" the same before ReLU; with rectified the projector ends in ReLU. The two
     together are the paper's 2x2 ablation. The paper's recipes use 8192 slices; its authors report 512 to suffice.
-    slice_kind "singular" puts the batch's singular vectors first among the slices (App. I): see singular_slices.
+    slice_kind "svd" puts each view's singular vectors first among its slices, "svd_bottom_half" those of the smaller
+    values (App. I): see singular_slices.
     """
 
     p: float = 1.0
     mu: float = 0.0
     sigma_mode: SigmaMode = "gn"
     num_slices: int = at_least(1, 1024, "the paper uses 8192")
-    slice_kind: Literal["random", "singular"] = "random"
+    slice_kind: Literal["random", "svd", "svd_bottom_half"] = "random"
     lamb_inv: float = not_negative(25.0, "the paper uses 25")
     lamb_reg: float = not_negative(125.0, "the paper uses 125")
     target: Literal["rgg", "gg"] = "rgg"
@@ -62,7 +64,7 @@ class RectifiedLpJEPA:
     def __call__(self, z: Tensor, step: Step) -> Objective:
         """The loss and its unweighted terms `invariance` and `rdmreg`: see Method. z: (2, N, D).
 
-        The slices are shared by the two views and each view has its own target sample, as in the authors' code.
+        Random slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
         draws = generator(step.seed, step.number, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
@@ -76,10 +78,10 @@ class RectifiedLpJEPA:
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}
 
     def _slices(self, z: Tensor, seed: int) -> Tensor:
-        """(D, num_slices), equal on all ranks. z: (V, N, D) of the global batch."""
-        if self.slice_kind == "singular":
-            return singular_slices(z.flatten(0, 1), self.num_slices, seed)
-        return unit_slices(z.shape[-1], self.num_slices, seed, device=z.device)
+        """(D, num_slices), or (V, D, num_slices), equal on all ranks. z: (V, N, D) of the global batch."""
+        if self.slice_kind == "random":
+            return unit_slices(z.shape[-1], self.num_slices, seed, device=z.device)
+        return singular_slices(z, self.num_slices, seed, bottom_half=self.slice_kind == "svd_bottom_half")
 
 
 def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
@@ -90,11 +92,16 @@ def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     Args:
         z: (V, N, D), the global batch's N samples in V views, gathered over the ranks: equal on all of them.
         target: (N, D), one sample for all views, or (V, N, D); equal on all ranks.
-        slices: (D, K), unit columns, equal on all ranks.
+        slices: (D, K), unit columns, or (V, D, K), those of each view; equal on all ranks.
 
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
     """
-    share = slices[:, fair_slice(slices.shape[1])]  # may be empty, with distance 0
-    weight = share.shape[1] * world_size() / slices.shape[1]
-    return mean_over_ranks(sliced_wasserstein(z, target, share) * weight)
+    share = slices[..., fair_slice(slices.shape[-1])]  # may be empty, with distance 0
+    weight = share.shape[-1] * world_size() / slices.shape[-1]
+    if slices.ndim == 2:
+        distance = sliced_wasserstein(z, target, share)
+    else:
+        views = zip(z, target.expand_as(z), share, strict=True)
+        distance = torch.stack([sliced_wasserstein(*view) for view in views]).mean()
+    return mean_over_ranks(distance * weight)

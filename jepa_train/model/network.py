@@ -1,9 +1,9 @@
-"""Network: an encoder by timm name, an MLP projector, and online linear probes on both."""
+"""Network: an encoder by name, an MLP projector, and online linear probes on both."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
-from jepa_train.model.heads import build_predictor, build_probe, build_projector
+from jepa_train.distributed.batch_norm import set_num_views
+from jepa_train.model.heads import build_predictor, build_probe, build_projector, z_width
+from jepa_train.model.own_encoder import check_source, dotted_encoder, is_dotted, shrink_resnet
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
 _VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
@@ -30,7 +32,7 @@ class Output(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Output widths of an encoder; pooled and features differ for ViTs alone."""
+    """Output widths of an encoder; pooled and features differ for ViTs, and for probes on the embedding."""
 
     pooled: int  # E, output of the encoder, from which the projector starts
     features: int  # P, for probes and evaluation
@@ -68,7 +70,8 @@ class Network(nn.Module):
     def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
         """Embed views, in order; one call of the encoder per resolution.
 
-        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views.
+        Batch-norm statistics: in the encoder over all views of one resolution, in the projector over all views; with
+        model.batch_norm="per_view" (convert_batch_norm), those of each view.
 
         Args:
             views: one (V_r, N, 3, h, w) per resolution, of the same N images; V is the sum of the V_r.
@@ -76,6 +79,7 @@ class Network(nn.Module):
                 this network's, as they are evaluated on it. The logits are those of its views alone.
         """
         features, z = self.embed(views)
+        set_num_views(self.predictor, len(z))
         predicted = self.predictor(z.flatten(0, 1)).view(z.shape)
         return self._with_logits(features, z, predicted, averaged or (features, z))
 
@@ -102,11 +106,15 @@ class Network(nn.Module):
         self._compiled = torch.compile(Network._embed, dynamic=False)
 
     def _embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        parts = [pooled_and_features(self.encoder, part.flatten(0, 1)) for part in views]
+        parts = []
+        for part in views:
+            set_num_views(self.encoder, len(part))
+            parts.append(pooled_and_features(self.encoder, part.flatten(0, 1)))
         pooled, features = (torch.cat(part) for part in zip(*parts, strict=True))  # (V * N, .), view by view
         if self.probed != "blocks":
             features = (self.projector[0](pooled) if self.probed == "embedding" else pooled).detach()
         shape = (-1, views[0].shape[1])
+        set_num_views(self.projector, sum(len(part) for part in views))
         return features.unflatten(0, shape), self.projector(pooled).unflatten(0, shape)
 
     def _with_logits(self, features: Tensor, z: Tensor, predicted: Tensor, probed: tuple[Tensor, Tensor]) -> Output:
@@ -122,7 +130,7 @@ def pooled_and_features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     encoders their pooled output, P = E. The ViT's final norm is applied to the tokens of both blocks, as in DINO's
     linear evaluation: without it the scale of the residual stream would weight the blocks in kNN and in the probe.
     """
-    if not isinstance(encoder, _VITS):
+    if not isinstance(encoder, _VITS) or not type(encoder).__module__.startswith("timm."):
         pooled = encoder(x)
         return pooled, pooled.detach()
     prefix = encoder.num_prefix_tokens
@@ -146,29 +154,36 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     widths = feature_widths(config)
     model, probe = config.model, config.probe
     embedding: Literal["pooled", "embedding"] = "embedding" if model.embed_dim else "pooled"
+    width = z_width(widths.pooled, model)
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         return Network(
             encoder=build_encoder(model, config.views.global_size),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
-            predictor=build_predictor(model),
+            predictor=build_predictor(width, model),
             probe=build_probe(widths.features, num_classes, norm=probe.norm),
-            projector_probe=build_probe(model.projector_dim, num_classes, norm=probe.norm),
+            projector_probe=build_probe(width, num_classes, norm=probe.norm),
             probed="blocks" if probe.features == "blocks" else embedding,
         )
 
 
 def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
-    """The timm model without its classifier: (N, 3, h, w) -> (N, E), randomly initialised from the global RNG.
+    """The encoder without a classifier: (N, 3, h, w) -> (N, E), randomly initialised from the global RNG.
+
+    A timm model by its name; dotted_encoder's by a dotted path.
 
     Args:
         image_size: pixels; the size of the position embeddings, if any, which are interpolated for views of other sizes
             if timm supports it.
 
     Raises:
-        ConfigError: an encoder that timm does not know; drop_path or patch_size for an encoder without it.
+        ConfigError: an encoder that timm does not know; an option, such as patch_size, for an encoder without it; as
+            check_source and dotted_encoder.
     """
+    check_source(config)
+    if is_dotted(config.encoder):
+        return dotted_encoder(config)
     known = timm.list_models()
     if config.encoder not in known:
         remedy = nearest(config.encoder, known) or "; timm.list_models() lists them, try 'resnet18'"
@@ -185,6 +200,11 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
         if value and option not in takes:
             raise ConfigError(f"model.{name} must be 0 for {config.encoder}, got {value}; it has no {lacks}")
         options |= {option: value} if value else {}
+    if not config.zero_init_last:
+        if takes.get("zero_init_last") is not True:
+            rule = f"model.zero_init_last must be true for {config.encoder}, got false"
+            raise ConfigError(f"{rule}; it has no residual blocks that timm starts at 0")
+        options["zero_init_last"] = False
     encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
     if config.small_stem:
         _shrink_stem(encoder, config)
@@ -192,9 +212,11 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
 
 
 def feature_widths(config: TrainConfig) -> Widths:
-    """Output widths of the encoder, by a dry run on the meta device at every view size (0.1 s).
+    """Output widths of the encoder, by a dry run at every view size: of a timm model on the meta device (0.1 s).
 
-    timm's num_features is not the width of the output for every family (MobileNetV3: 576 for 1024 features).
+    timm's num_features is not the width of the output for every family (MobileNetV3: 576 for 1024 features). Other
+    encoders run on the CPU, in evaluation and in training: their code may read values of tensors, which the meta device
+    does not have, and return something else in training.
 
     Raises:
         ConfigError: as build_encoder; an encoder that cannot be built, takes no images of the views' sizes, or does not
@@ -202,33 +224,38 @@ def feature_widths(config: TrainConfig) -> Widths:
     """
     views = config.views
     sizes = {"global": views.global_size} | ({"local": views.local_size} if views.num_local else {})
+    dotted = is_dotted(config.model.encoder)
     widths: set[Widths] = set()
-    encoder = None
-    for kind, size in sizes.items():
-        try:
-            with torch.device("meta"), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if dotted else "meta"), torch.no_grad():
+        # an error of the user's own code in it has nothing to do with a size
+        encoder = build_encoder(config.model, views.global_size) if dotted else None
+        for kind, size in sizes.items():
+            try:
                 if encoder is None:
-                    encoder = build_encoder(config.model, views.global_size).eval()
-                parts = pooled_and_features(encoder, torch.empty(2, 3, size, size))
-            require(all(part.ndim == 2 for part in parts), "it gives no vector per image")
-            widths.add(Widths(*(part.shape[1] for part in parts)))
-            require(len(widths) == 1, f"features of another width than those of {views.global_size} px")
-        except ConfigError:
-            raise
-        except Exception as error:  # noqa: BLE001 (timm's models have no common error for a size that does not fit)
-            detail = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-            raise ConfigError(
-                f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or model.encoder"
-            ) from None
+                    encoder = build_encoder(config.model, views.global_size)
+                for training in (False, True) if dotted else (False,):
+                    parts = pooled_and_features(encoder.train(training), torch.zeros(2, 3, size, size))
+                    require(all(part.ndim == 2 for part in parts), "it gives no vector per image")
+                    widths.add(Widths(*(part.shape[1] for part in parts)))
+                require(len(widths) == 1, f"features of another width than those of {views.global_size} px")
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001 (models have no common error for a size that does not fit)
+                detail = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+                raise ConfigError(
+                    f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or "
+                    "model.encoder"
+                ) from None
     found = widths.pop()
     return found if config.probe.features == "blocks" else Widths(found.pooled, config.model.embed_dim or found.pooled)
 
 
 @functools.cache
-def _options(name: str) -> frozenset[str]:
-    """Keyword arguments of the class of a timm model."""
+def _options(name: str) -> Mapping[str, Any]:
+    """Keyword arguments of the class of a timm model, with their defaults."""
     with torch.device("meta"):  # no memory, no random numbers
-        return frozenset(signature(type(timm.create_model(name)).__init__).parameters)
+        parameters = signature(type(timm.create_model(name)).__init__).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:
@@ -237,10 +264,7 @@ def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:
     32 px reach the first stage as 32 px. (timm's ConvNeXt with patch_size 2 would halve them in that stage.)
     """
     if isinstance(encoder, ResNet):
-        stem = [module for module in encoder.conv1.modules() if isinstance(module, nn.Conv2d)]
-        encoder.conv1 = nn.Conv2d(3, stem[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNets
-        encoder.maxpool = nn.Identity()
+        shrink_resnet(encoder)
     elif isinstance(encoder, ConvNeXt):
         if config.patch_size:
             raise ConfigError(

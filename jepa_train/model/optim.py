@@ -135,13 +135,14 @@ def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
 
 
 def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeConfig) -> list[dict[str, Any]]:
-    """Two groups of the modules' parameters: weights, with decay, then biases and norms, without."""
+    """Two groups of the modules' parameters: weights, with decay, then biases and norms, with decay_all alone."""
     parameters = list(nn.ModuleList(modules).parameters())
+    decays_all = isinstance(options, OptimConfig) and options.decay_all
     return [
         {"params": params, "lr": options.lr, "weight_decay": weight_decay}
         for params, weight_decay in (
             ([parameter for parameter in parameters if parameter.ndim > 1], options.weight_decay),
-            ([parameter for parameter in parameters if parameter.ndim <= 1], 0.0),
+            ([parameter for parameter in parameters if parameter.ndim <= 1], options.weight_decay * decays_all),
         )
     ]
 

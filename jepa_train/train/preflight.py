@@ -13,19 +13,29 @@ from jepa_train.evaluation.transfer import check_transfer
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedData:
-    """The data of a config after its checks.
+    """The data and the encoder of a config after its checks.
 
     Args:
         config: with fingerprint and content filled in.
         class_sizes: training images of each class, without those of val; () if they are not known.
+        encoder_hash: model.encoder_hash.
     """
 
     config: DataConfig
     class_sizes: tuple[int, ...] = ()
+    encoder_hash: str = ""
+
+    def fill_in(self, config: TrainConfig) -> TrainConfig:
+        """The config with the identities of data and encoder."""
+        if config.model.encoder_hash != self.encoder_hash:
+            config = dataclasses.replace(
+                config, model=dataclasses.replace(config.model, encoder_hash=self.encoder_hash)
+            )
+        return config if config.data == self.config else dataclasses.replace(config, data=self.config)
 
 
 def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
-    """Check a config, and return it with data.fingerprint and data.content filled in.
+    """Check a config, and return it with data.fingerprint, data.content and model.encoder_hash filled in.
 
     Args:
         read: read the images if their content is not known on this machine, so that data.content is certain.
@@ -35,7 +45,7 @@ def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
     """
     checked = check_data(config, read=read)
     check_batch(config, sum(checked.class_sizes))
-    return dataclasses.replace(config, data=checked.config)
+    return checked.fill_in(config)
 
 
 def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
@@ -45,19 +55,21 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
         read: see preflight.
 
     Raises:
-        ConfigError: an encoder that timm does not know or that cannot take the views' sizes; data that is missing,
+        ConfigError: an encoder that is not there or that cannot take the views' sizes; data that is missing,
             empty, or does not match the fingerprint; too few images for the splits; a password, token or key in a
             value.
         StorageError: the storage of the data does not respond.
     """
     # timm takes 1.5 s to import, too long for --help and --status
     from jepa_train.model.network import feature_widths
+    from jepa_train.model.own_encoder import source_hash
 
     check_open(flatten(config))
     feature_widths(config)
     check_transfer(config.probe.transfer, config.data)
     data, inventory = read_images(config.data, keep=True) if read else identify(config.data)
-    return CheckedData(config=data, class_sizes=class_sizes(data, inventory))
+    sizes = class_sizes(data, inventory)
+    return CheckedData(config=data, class_sizes=sizes, encoder_hash=source_hash(config.model.encoder))
 
 
 def check_batch(config: TrainConfig, num_images: int) -> None:

@@ -42,8 +42,9 @@ class Trainer:
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
-        if collectives.world_size() > 1:
-            convert_batch_norm(self.network)
+        per_view = config.model.batch_norm == "per_view"
+        if per_view or collectives.world_size() > 1:
+            convert_batch_norm(self.network, per_view=per_view)
         self._average = Average(self.network, config.model.swa_decay) if config.model.swa_decay else None
         self._epoch_average = EpochAverage(self.network) if config.model.swa_start else None
         if config.model.compile:
@@ -84,9 +85,16 @@ class Trainer:
         started = time.perf_counter()
         config, step = self.config, self.step
         self._model.train()
-        pixels, labels = self._images.batch(self._positions())
+        positions, local = self._positions(), self._images.local
+        pixels, labels = self._images.batch(positions)
         views = make_views(
-            pixels, config.views, seed=config.seed, step=step, batch=self._share, global_batch=config.global_batch
+            pixels,
+            config.views,
+            seed=config.seed,
+            step=step,
+            batch=self._share,
+            global_batch=config.global_batch,
+            for_local=None if local is None else local.batch(positions)[0],
         )
         # stochastic depth and dropout draw from the global generators, for other images on each rank
         torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))

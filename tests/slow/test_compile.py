@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.model.network import build_network
 
 TO_COMPILE = """
@@ -39,13 +40,18 @@ def test_the_kernels_compile(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_compiled_embedding_is_one_graph_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("encoder", "per_view"), [("test_vit", False), ("test_resnet", True)])
+def test_the_compiled_embedding_is_one_graph_and_changes_nothing(
+    encoder: str, per_view: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Traced ahead of time without code generation, which takes a minute on a CPU."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
     config = TrainConfig(
-        model=ModelConfig(encoder="test_vit"), views=ViewsConfig(num_local=1, global_size=32, local_size=16)
+        model=ModelConfig(encoder=encoder), views=ViewsConfig(num_local=1, global_size=32, local_size=16)
     )
     eager, compiled = (build_network(config, num_classes=5) for _ in range(2))
+    for network in (eager, compiled) if per_view else ():
+        convert_batch_norm(network, per_view=True)
     views = [torch.randn(count, 4, 3, size, size) for count, size in ((2, 32), (1, 16))]
     compiled.compile_embedding()
     for network in (eager, compiled):

@@ -100,10 +100,15 @@ def test_tables(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hold("tables.json", found)
 
 
+# recorded with batch norm over both views: the tables show them, a launch runs their cells again
+SUPERSEDED = {"rectified_sparsity_mini", "rectified_sparsity_small"}
+
+
 @pytest.mark.parametrize("name", sorted(sweeps_in(EXPORTS)))
 def test_the_recorded_results_count_as_done(name: str) -> None:
     runs = load_runs(name, EXPORTS)
     (study,) = (sweep for sweep in studies(*SCALES) if sweep.name == name)
     (fingerprint,) = runs["data.fingerprint"].unique()
-    ended = runs.loc[runs["status"].isin(["finished", "diverged", "collapsed"]), "cell_key"]
-    assert {*cell_keys(study, fingerprint)} <= {*ended}
+    ended = {*runs.loc[runs["status"].isin(["finished", "diverged", "collapsed"]), "cell_key"]}
+    asked = {*cell_keys(study, fingerprint)}
+    assert asked & ended == (set() if name in SUPERSEDED else asked)

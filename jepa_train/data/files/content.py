@@ -17,17 +17,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from jepa_train.data.cache import ArraySource, cached_array, progress_bar
 from jepa_train.data.files.decode import VERSION, Decoded, Note, decode_file
 from jepa_train.data.files.listing import Listing
+from jepa_train.data.pictures import LONGEST, LineRanges, as_lines
 from jepa_train.storage.paths import cache_dir
 
 _log = logging.getLogger(__name__)
 _CHUNK = 512  # images that are decoded, and then written, together
+# Odd numbers that make one key of four stats. Not of the inode alone: files of two disks may have the same.
+_MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
 _SMALL = 8  # pixels: the side at which images are decoded whose pixels are not kept
-_CORRUPT = "corrupt"  # name of the fact {position: reason why the file is no image}
 
 
 @dataclass
@@ -74,10 +77,11 @@ def read_index(listing: Listing) -> Contents:
         return contents
     if rows.ndim != 2 or rows.shape[1] != 6 or not len(rows):
         return contents
-    rows = rows[np.argsort(rows[:, 3], kind="stable")]
-    found = rows[np.searchsorted(rows[:, 3], listing.stats[:, 3]).clip(max=len(rows) - 1)]
-    contents.known = (found[:, :4] == listing.stats).all(axis=1)
-    contents.digests, contents.notes = (np.where(contents.known, found[:, column], 0) for column in (4, 5))
+    keys, wanted = ((stats * _MIX).sum(axis=1) for stats in (rows[:, :4], listing.stats))
+    order = np.argsort(keys)
+    found = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(rows) - 1)]
+    contents.known = (rows[found, :4] == listing.stats).all(axis=1)
+    contents.digests, contents.notes = (np.where(contents.known, rows[found, column], 0) for column in (4, 5))
     return contents
 
 
@@ -103,11 +107,13 @@ def _index_file(listing: Listing) -> Path:
 def read_files(listing: Listing, *, skip_corrupt: bool) -> Contents:
     """Read the files that the index does not know, and add them to it, also those before an interruption.
 
+    Corrupt files are read again: a decoder for them may have been installed since.
+
     Raises:
         ValueError: a file is no image, and skip_corrupt is false; names the first.
     """
     contents = read_index(listing)
-    rows = np.flatnonzero(~contents.known)
+    rows = np.flatnonzero(~contents.known | contents.corrupt)
     if len(rows):
         _log.info("reading %d of %d images of %s", len(rows), len(listing.files), listing.root)
         try:
@@ -118,86 +124,87 @@ def read_files(listing: Listing, *, skip_corrupt: bool) -> Contents:
                     progress.advance(task, len(some))
         finally:
             write_index(listing, contents)
-    for row in [] if skip_corrupt else np.flatnonzero(contents.corrupt).tolist():
-        _check(listing, row, decode_file(f"{listing.root}/{listing.files[row]}", _SMALL))
     return contents
 
 
-def decoded_images(listing: Listing, size: int, *, skip_corrupt: bool) -> tuple[Tensor, Contents]:
-    """All files of a listing as (N, 3, size, size) uint8, in its order; rows of corrupt files are black.
+def decoded_images(
+    listing: Listing, size: int, *, whole: bool, skip_corrupt: bool
+) -> tuple[Tensor, LineRanges | None, Contents]:
+    """All files of a listing, in its order, with `size` as their shorter side.
 
-    The array is a read-only memory map that processes share (cache.cached_array), named by its content. It records
-    corrupt files and is made again when one of them can be read.
+    The array is a read-only memory map that processes share (cache.cached_array), named by its content. Files that have
+    never been read are read once, for the array and for its name.
+
+    Args:
+        whole: keep the whole pictures; else their centre squares.
+
+    Returns:
+        Squares as (N, 3, size, size) uint8, or lines of whole pictures as (T, 3, size) with their ranges; and the facts
+        about the files. Corrupt files are black squares.
 
     Raises:
         ValueError: a file is no image, and skip_corrupt is false; names the first.
     """
     contents = read_index(listing)
+    if contents.known.any():
+        contents = read_files(listing, skip_corrupt=skip_corrupt)
+    kind = f"{size}-whole-{VERSION}" if whole else f"{size}-{VERSION}"
+    lengths: list[int] = []  # of whole pictures, as in LineRanges
 
     def file_name() -> str:
         nonlocal contents
         if not contents.content:  # another process may have read the files
             contents = read_index(listing)
-        return f"{contents.content}-{size}-{VERSION}" if contents.content else ""
+        return f"{contents.content}-{kind}" if contents.content else ""
 
-    def still_corrupt(facts: dict[str, dict[str, str]]) -> bool:
-        files = (f"{listing.root}/{listing.files[int(row)]}" for row in facts[_CORRUPT])
-        return all(decode_file(file, _SMALL).pixels is None for file in files)
-
-    def parts(corrupt: dict[str, str]) -> Generator[np.ndarray, None, None]:
+    def parts() -> Generator[np.ndarray, None, None]:
         nonlocal contents
         read = read_index(listing)
-        for rows, decoded in _decode(listing, np.arange(len(listing.files)), size, skip_corrupt):
-            read.add(rows, decoded)
-            pixels = np.zeros((len(rows), 3, size, size), np.uint8)
-            for position, (row, each) in enumerate(zip(rows, decoded, strict=True)):
-                if each.pixels is None:
-                    corrupt[str(row)] = each.reason
-                else:
-                    pixels[position] = each.pixels
-            yield pixels
+        black = np.zeros((3, size, size), np.uint8)
+        rows = np.arange(len(listing.files))
+        for some, decoded in _decode(listing, rows, size, skip_corrupt, longest=LONGEST if whole else 1):
+            read.add(some, decoded)
+            images = [black if each.pixels is None else each.pixels for each in decoded]
+            if whole:
+                lines = [as_lines(image) for image in images]
+                lengths.extend(length for _, length in lines)
+                yield np.concatenate([each for each, _ in lines])
+            else:
+                yield np.stack(images)
         write_index(listing, read)
         contents = read
 
-    def make() -> ArraySource:
-        corrupt: dict[str, str] = {}
-        return ArraySource(shape=(len(listing.files), 3, size, size), parts=parts(corrupt), facts={_CORRUPT: corrupt})
-
-    name = f"{listing.fingerprint}-{size}-{VERSION}"
-    pixels, facts = cached_array(name, make, file_name=file_name, current=still_corrupt)
-    for row, reason in [] if skip_corrupt else facts[_CORRUPT].items():
-        raise _corrupt(listing, int(row), reason)
-    return pixels, contents
+    source = ArraySource(
+        rows=len(listing.files) * (size if whole else 1),
+        shape=(3, size) if whole else (3, size, size),
+        parts=parts(),
+        facts={"lengths": lengths} if whole else {},
+    )
+    pixels, facts = cached_array(f"{listing.fingerprint}-{kind}", lambda: source, file_name=file_name)
+    if contents.corrupt.any() and not skip_corrupt:  # of an array that another process has made meanwhile
+        read_files(listing, skip_corrupt=False)
+    return pixels, LineRanges(torch.tensor(facts["lengths"])) if whole else None, contents
 
 
 def _decode(
-    listing: Listing, rows: np.ndarray, size: int, skip_corrupt: bool
+    listing: Listing, rows: np.ndarray, size: int, skip_corrupt: bool, longest: int = 1
 ) -> Iterator[tuple[list[int], list[Decoded]]]:
     """The files of these rows, decoded, in parts.
 
     Raises:
         ValueError: a file is no image, and skip_corrupt is false.
     """
-    decode = partial(decode_file, size=size)
+    decode = partial(decode_file, size=size, longest=longest)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
         for start in range(0, len(rows), _CHUNK):
             some = rows[start : start + _CHUNK].tolist()
             files = [f"{listing.root}/{listing.files[row]}" for row in some]
             with warnings.catch_warnings(action="ignore"):  # about broken metadata, thousands of them
                 decoded = list(pool.map(decode, files))
-            for row, each in [] if skip_corrupt else zip(some, decoded, strict=True):
-                _check(listing, row, each)
+            for file, each in zip(files, decoded, strict=True):
+                if each.pixels is None and not skip_corrupt:
+                    raise ValueError(
+                        f"data.path holds a file that cannot be read as an image: {file!r} ({each.reason}); "
+                        "delete or replace it, or set data.on_corrupt=skip"
+                    )
             yield some, decoded
-
-
-def _check(listing: Listing, row: int, decoded: Decoded) -> None:
-    if decoded.pixels is None:
-        raise _corrupt(listing, row, decoded.reason)
-
-
-def _corrupt(listing: Listing, row: int, reason: str) -> ValueError:
-    file = f"{listing.root}/{listing.files[row]}"
-    return ValueError(
-        f"data.path holds a file that cannot be read as an image: {file!r} ({reason}); "
-        "delete or replace it, or set data.on_corrupt=skip"
-    )

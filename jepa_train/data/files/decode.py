@@ -1,8 +1,7 @@
-"""Decoding of one image file to a square of 8-bit RGB, with a digest of the file and a record of what was converted."""
+"""Decoding of one image file to 8-bit RGB, with a digest of the file and a record of what was converted."""
 
 import hashlib
 import io
-import zlib
 from enum import IntFlag
 from functools import cache
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 # Raise it when files of some kind decode to other pixels, and give that kind a note and a person as below. Other files
 # keep their digests: only the names of cache and index change.
 VERSION = 3
-_ALTERED_BY = b"decoder 3"  # personalizes the digests of files with Note.ALTERED
+_ALTERED_BY, _CORRUPT_FOR = b"decoder 3", b"corrupt"  # personalize the digests of files with Note.ALTERED and CORRUPT
 
 _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this multiple of the final size
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels
@@ -42,7 +41,6 @@ class Note(IntFlag):
     DEEP_COLOUR = 32
     COLOUR_SPACE = 64
     FRAMES = 128
-    BAD_EXIF = 256
 
 
 # Conversions that are reported, with the words for them
@@ -50,24 +48,26 @@ CONVERSIONS = {
     Note.TURNED: "turned by EXIF orientation",
     Note.TRANSPARENT: "transparent on white",
     Note.DEEP_GREY: "deep grey to 8 bits",
-    Note.DEEP_COLOUR: "16-bit color to 8 bits",
+    Note.DEEP_COLOUR: "deep color to 8 bits",
     Note.COLOUR_SPACE: "CMYK/YCbCr/Lab to RGB",
     Note.FRAMES: "first of several frames",
-    Note.BAD_EXIF: "unreadable EXIF",
 }
 
 
 class Decoded(NamedTuple):
     """One file."""
 
-    pixels: np.ndarray | None  # (3, size, size) uint8; None if it is no image
-    digest: int  # 64 bits, of its bytes; with the version of the decoder that altered its pixels
+    pixels: np.ndarray | None  # (3, H, W) uint8, the shorter side as asked for; None if it is no image
+    digest: int  # 64 bits, of its bytes and, where they differ from version 2's, of how they were decoded
     notes: Note
     reason: str  # why it is no image
 
 
-def decode_file(file: str, size: int) -> Decoded:
+def decode_file(file: str, size: int, *, longest: int = 1) -> Decoded:
     """Read one file and decode it: shorter side to size (bilinear), center crop.
+
+    Args:
+        longest: the longer side that is kept, as a multiple of the shorter one; 1 gives a square.
 
     Raises:
         ValueError: the file system fails, so that nothing is known about the file.
@@ -85,14 +85,14 @@ def decode_file(file: str, size: int) -> Decoded:
     pixels, notes, reason = None, Note.CORRUPT, ""
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            pixels, notes = _square(image, size, content)
+            pixels, notes = _resized(image, size, longest, content)
     except UnidentifiedImageError:
         reason = "no known image format"
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 (Pillow's plugins raise errors of every kind on damaged files)
         reason = " ".join(str(error).split()) or type(error).__name__
-    person = _ALTERED_BY if notes & Note.ALTERED else b""
+    person = _ALTERED_BY if notes & Note.ALTERED else _CORRUPT_FOR if notes & Note.CORRUPT else b""
     digest = hashlib.blake2b(content, digest_size=8, person=person).digest()
     return Decoded(pixels, int.from_bytes(digest, "little"), notes, reason)
 
@@ -104,45 +104,34 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _NOT_DECODED)
 
 
-def _square(image: Image.Image, size: int, content: bytes) -> tuple[np.ndarray, Note]:
-    """(3, size, size) uint8, and the conversions.
+def _resized(image: Image.Image, size: int, longest: int, content: bytes) -> tuple[np.ndarray, Note]:
+    """(3, H, W) uint8, and the conversions.
 
     Args:
         content: of the image's file.
     """
-    notes = Note(0)
-    if getattr(image, "is_animated", False):  # before loading, which may close the file
-        notes |= Note.FRAMES
-    layout = _layout(image)
+    notes = Note.FRAMES if getattr(image, "is_animated", False) else Note(0)  # before loading, which may close the file
+    deep = _is_deep(image, content)
     draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
     image.load()
     width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    if layout == "LA;16B":
-        rgb, converted = _grey_with_alpha(content)
-    else:
-        rgb, converted = _to_rgb(image)
-        if image.mode.startswith("RGB") and layout.endswith((";16B", ";16L", ";16N")):
-            notes |= Note.DEEP_COLOUR
-    # crop and resize in one step: the longer side is not rounded to whole pixels
-    box = (left, top, left + side, top + side)
-    square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    turn, readable = _turn(image)
-    notes |= Note(0) if readable else Note.BAD_EXIF
-    if turn is not None:  # the small square instead of the whole image: crop and resize are symmetric
-        square, notes = square.transpose(turn), notes | Note.TURNED | Note.ALTERED
-    return np.asarray(square).transpose(2, 0, 1), notes | converted
-
-
-def _turn(image: Image.Image) -> tuple[Image.Transpose | None, bool]:
-    """The turn that makes a loaded image upright, and False if its EXIF data cannot be read."""
+    wide, high = min(width, longest * side), min(height, longest * side)
+    left, top = (width - wide) / 2, (height - high) / 2
+    rgb, converted = _to_rgb(image)
+    if deep and image.mode.startswith("RGB"):
+        notes |= Note.DEEP_COLOUR
+    # crop and resize in one step: the longer side is not rounded to whole pixels before
+    box = (left, top, left + wide, top + high)
+    sides = max(size, int(size * wide / side)), max(size, int(size * high / side))  # rounded as by torchvision
+    resized = rgb.resize(sides, Image.Resampling.BILINEAR, box=box)
     try:
-        exif = image.getexif()
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 (as in decode_file; the pixels are fine)
-        return None, False
-    stored = image.info.get("exif", b"")  # of a JPEG, Pillow drops what it cannot read; empty data has 20 bytes
-    return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1)), bool(exif) or len(stored) <= 20
+        turn = None
+    if turn is not None:  # the small image instead of the large one: crop and resize are symmetric
+        resized, notes = resized.transpose(turn), notes | Note.TURNED | Note.ALTERED
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1)), notes | converted
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
@@ -177,22 +166,6 @@ def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
     return Image.fromarray(grey).convert("RGB"), notes
 
 
-def _grey_with_alpha(content: bytes) -> tuple[Image.Image, Note]:
-    """A PNG of 16-bit grey with alpha, of which Pillow reads the upper 8 bits alone.
-
-    Its four bytes per pixel are read as 8-bit RGBA: in both a PNG is filtered byte by byte, four bytes apart.
-    """
-    header = bytearray(content[:33])  # signature and IHDR, with depth and color type at 24 and 25, and its checksum
-    header[24:26] = 8, 6
-    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-    with Image.open(io.BytesIO(header + content[33:]), formats=("PNG",)) as image:
-        pixels = np.ascontiguousarray(image).view(">u2")  # (H, W, 2)
-    grey, alpha = _scaled(pixels[..., 0], False)[0], np.rint(pixels[..., 1] / 257).astype(np.uint8)
-    merged = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).convert("RGBA")
-    transparent = Note.TRANSPARENT if (alpha < 255).any() else Note(0)
-    return _on_white(merged), Note.DEEP_GREY | Note.ALTERED | transparent
-
-
 def _scaled(values: np.ndarray, is_float: bool) -> tuple[np.ndarray, bool]:
     """Values (H, W) scaled to 8 bits, and True if that has changed none.
 
@@ -209,12 +182,16 @@ def _scaled(values: np.ndarray, is_float: bool) -> tuple[np.ndarray, bool]:
     return np.rint(scaled).clip(0, 255).astype(np.uint8), most == 255 and not is_float
 
 
-def _layout(image: Image.Image) -> str:
-    """Layout of the pixels in the file by Pillow's name for it, as RGB;16B; "" if Pillow does not record it."""
+def _is_deep(image: Image.Image, content: bytes) -> bool:
+    """True if the file has more than 8 bits per channel, of an image that has not been loaded."""
+    if image.format == "JPEG2000":
+        return content[content.find(b"\xff\x4f\xff\x51") + 42] & 0x7F > 7  # Ssiz of the first component
+    if image.format == "AVIF":
+        return content[content.find(b"av1C") + 6] & 0x40 > 0  # high_bitdepth
     tile = next(iter(getattr(image, "tile", ())), None)
     if tile is None:
-        return ""
-    first, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    if tile.codec_name.startswith("ppm") and others[0] > 255:  # the largest value in the file
-        return f"{first};16B"
-    return first if isinstance(first, str) else ""
+        return False
+    layout, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    if tile.codec_name.startswith("ppm"):
+        return others[0] > 255  # the largest value in the file
+    return isinstance(layout, str) and layout.endswith((";16B", ";16L", ";16N"))

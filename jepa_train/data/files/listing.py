@@ -3,8 +3,9 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,79 +68,71 @@ def is_hidden(name: str) -> bool:
 
 @dataclass
 class _Walk:
-    """A walk through a folder that accounts for every file that it meets.
+    """A walk through a folder that finds every file once: as an image, or counted under the reason why it is none.
 
     Links to folders are followed where images are looked for; elsewhere a link is one file.
     """
 
     root: str
     unused: dict[str, Unused] = field(default_factory=dict)
-    stats: array = field(default_factory=lambda: array("Q"))
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders in a folder, sorted. Its files count as outside the class folders."""
         found = []
-        for entry in self._visible(path):
-            if entry.is_dir():
+        for entry in os.scandir(f"{self.root}/{path}"):
+            if is_hidden(entry.name):
+                self.count(_join(path, entry.name), HIDDEN)
+            elif _is_folder(entry):
                 found.append(entry.name)
             else:
-                self._count(OUTSIDE, _join(path, entry.name))
+                self._add(OUTSIDE, _join(path, entry.name))
         return sorted(found)
 
-    def images(self, path: str) -> list[str]:
-        """Paths of the images in a class folder and below it, sorted; their stats are appended in that order."""
-        above = [self.root, os.path.dirname(f"{self.root}/{path}"), f"{self.root}/{path}"]
-        found = sorted(self._images(path, above))
-        for _, entry in found:
-            stat = entry.stat()
-            for value in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino):
-                self.stats.append(value & _MASK)
-        return [name for name, _ in found]
+    def images(self, path: str, above: Sequence[str] = ()) -> "list[tuple[str, os.DirEntry[str]]]":
+        """Paths and entries of the images in and below a class folder, sorted by path.
 
-    def count_below(self, path: str, reason: str) -> None:
-        """Count every file in and below a folder; a link counts as one."""
-        if os.path.islink(f"{self.root}/{path}"):
-            return self._count(reason, path)
-        try:
-            for entry in os.scandir(f"{self.root}/{path}"):
-                name = f"{path}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    self.count_below(name, reason)
-                else:
-                    self._count(reason, name)
-        except PermissionError:  # such as lost+found
-            self._count(CLOSED, path)
-
-    def _images(self, path: str, above: list[str]) -> "Iterator[tuple[str, os.DirEntry[str]]]":
-        for entry in self._visible(path):
-            name = f"{path}/{entry.name}"
-            if entry.is_dir():
-                if entry.is_symlink() and any(os.path.samefile(entry.path, folder) for folder in above):
-                    self._count(LOOP, name)
-                else:
-                    yield from self._images(name, [*above, entry.path])
-                continue
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if suffix not in SUFFIXES:
-                self._count(f"*{suffix}" if suffix else "no suffix", name)
-            elif entry.is_file():
-                yield name, entry
-            else:
-                self._count(BROKEN if entry.is_symlink() else SPECIAL, name)
-
-    def _visible(self, path: str) -> "Iterator[os.DirEntry[str]]":
-        """Entries of a folder without hidden ones and folders of the operating system, whose files are counted."""
+        Args:
+            above: the folders that the walk has come through.
+        """
+        found: list[tuple[str, os.DirEntry[str]]] = []
+        above = [*(above or (self.root, os.path.dirname(f"{self.root}/{path}"))), f"{self.root}/{path}"]
         for entry in os.scandir(f"{self.root}/{path}"):
-            if not is_hidden(entry.name):
-                yield entry
-            elif entry.is_dir(follow_symlinks=False):
-                self.count_below(_join(path, entry.name), HIDDEN)
+            name, suffix = f"{path}/{entry.name}", os.path.splitext(entry.name)[1].lower()
+            if is_hidden(entry.name):
+                self.count(name, HIDDEN)
+            elif _is_folder(entry):
+                if entry.is_symlink() and any(os.path.samefile(entry.path, folder) for folder in above):
+                    self._add(LOOP, name)
+                else:
+                    found += self.images(name, above)
+            elif suffix not in SUFFIXES:
+                self._add(f"*{suffix}" if suffix else "no suffix", name)
+            elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
+                found.append((name, entry))
             else:
-                self._count(HIDDEN, _join(path, entry.name))
+                self._add(BROKEN if entry.is_symlink() else SPECIAL, name)
+        return sorted(found, key=itemgetter(0))
 
-    def _count(self, reason: str, path: str) -> None:
+    def count(self, path: str, reason: str) -> None:
+        """Count a file, or every file in and below a folder, as not used."""
+        full = f"{self.root}/{path}"
+        if os.path.islink(full) or not os.path.isdir(full):
+            return self._add(reason, path)
+        try:
+            names = os.listdir(full)
+        except PermissionError:  # such as lost+found
+            return self._add(CLOSED, path)
+        for name in names:
+            self.count(f"{path}/{name}", reason)
+
+    def _add(self, reason: str, path: str) -> None:
         number, first = self.unused.get(reason, (0, path))
         self.unused[reason] = Unused(number + 1, min(first, path))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """True for a folder and a link to one; entry.is_dir() would raise an error for a link to itself."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def list_folder(root: Path) -> Listing:
@@ -158,13 +151,12 @@ def list_folder(root: Path) -> Listing:
     walk = _Walk(str(root))
     top = walk.folders("")
     splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
-    for name in top if splits != [""] else ():
-        if name not in splits:
-            walk.count_below(name, OUTSIDE)
+    for name in {*top} - {*splits} if splits != [""] else ():
+        walk.count(name, OUTSIDE)
     classes = {split: walk.folders(split) if split else top for split in splits}
-    _check_classes(root, walk, classes)
+    _check_classes(root, classes)
     files: list[str] = []
-    labels, cut = array("q"), 0
+    labels, stats, cut = array("q"), array("Q"), 0
     for split, names in classes.items():
         least = 1 if split == "test" else 2  # one of train becomes val
         for label, name in enumerate(names):
@@ -173,28 +165,31 @@ def list_folder(root: Path) -> Listing:
             if len(images) < least:
                 rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk.root, folder)}"
                 raise _broken(root, rule)
-            files += images
-            labels.extend([label] * len(images))
+            for path, entry in images:
+                stat = entry.stat()
+                files.append(path)
+                labels.append(label)
+                stats.extend(n & _MASK for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
         cut = cut or len(files)
     return Listing(
         root=str(root),
         classes=tuple(classes[splits[0]]),
         files=files,
         labels=np.asarray(labels, np.int64),
-        stats=np.asarray(walk.stats, np.uint64).reshape(-1, 4),
+        stats=np.asarray(stats, np.uint64).reshape(-1, 4),
         num_train=cut,
         has_test="test" in splits,
         unused=dict(sorted(walk.unused.items())),
     )
 
 
-def _check_classes(root: Path, walk: _Walk, classes: dict[str, list[str]]) -> None:
+def _check_classes(root: Path, classes: dict[str, list[str]]) -> None:
     (first, names), *others = classes.items()
     for split, found in others:
         if unequal := sorted({*names} ^ {*found}):
             raise _broken(root, f"the same classes in {first}/ and {split}/: one of them lacks {unequal[0]!r}")
     if not first:  # splits under other names, or several data sets, are no classes
-        inside = (_join(name, sub) for name in names for sub in _Walk(walk.root).folders(name))
+        inside = (f"{name}/{split}" for name in names for split in _SPLIT_NAMES if (root / name / split).is_dir())
         for path in (*names, *inside):
             if path.rpartition("/")[2].lower() in _SPLIT_NAMES:
                 raise _broken(root, f"train/ if it has splits: there is {path}/")

@@ -186,7 +186,7 @@ def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
     facts = facts_of(*identify(base.data))
     if facts is not None:
         remedy = "docs/sweeps.md, Data, says what becomes of such files"
-        yield _enough(not facts.skipped and facts.unused.keys() <= {HIDDEN}, "images", str(facts), remedy)
+        yield _enough(not facts.files.skipped and facts.files.unused.keys() <= {HIDDEN}, "images", str(facts), remedy)
     checked_cells(sweep, base)
 
 

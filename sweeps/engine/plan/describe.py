@@ -58,7 +58,7 @@ def _views(plan: Plan) -> dict[str, str]:
     differ in their seed alone are one row, their mean.
     """
     sweep = plan.sweep
-    metrics = [*(goal.metric for goal in sweep.goals), "test/linear_top1"]
+    metrics = [*(goal.metric for goal in sweep.goals), "test/probe_top1", "test/linear_top1"]
     columns = [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)]
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]}
     views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
+from jepa_train.model.own_encoder import source_hash
 from jepa_train.train.preflight import CheckedData
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.plan.plan import Plan
@@ -76,6 +77,7 @@ def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:
     def check(config: TrainConfig) -> CheckedData:
         flat = flatten(config)
         identity = known.get(tuple(str(flat[name]) for name in names), {})
-        return CheckedData(config=config.data if config.data.fingerprint else replace(config.data, **identity))
+        data = config.data if config.data.fingerprint else replace(config.data, **identity)
+        return CheckedData(config=data, encoder_hash=source_hash(config.model.encoder))
 
     return check

@@ -265,7 +265,7 @@ def replay_offline_queue(sweep: str) -> int:
 
 def _data_tags(cell: Cell) -> dict[str, str]:
     """The facts about the images that a cell is trained on, not of its transfer sets."""
-    return next((facts.tags for facts in data_facts(cell.config) if facts.path == cell.config.data.path), {})
+    return next((facts.tags for facts in data_facts(cell.config) if facts.config.path == cell.config.data.path), {})
 
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:

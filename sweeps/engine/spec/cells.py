@@ -98,8 +98,9 @@ def make_cell(
 
 
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
-    """The base changed at a point, after preflight; other images than the base's get a fingerprint of their own."""
+    """The base changed at a point, after preflight; other images or encoders than the base's get their own identity."""
     identity = {"data.fingerprint": "", "data.content": ""} if point.keys() & {"data.name", "data.path"} else {}
+    identity |= {"model.encoder_hash": ""} if "model.encoder" in point else {}
     return preflighted(unflatten({**identity, **point}, base=base))
 
 
@@ -109,8 +110,7 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     key = (check, config.model, config.views, config.data)
     if key not in _CHECKED:
         _CHECKED[key] = check(config)
-    data = _CHECKED[key].config
-    return config if config.data == data else replace(config, data=data)
+    return _CHECKED[key].fill_in(config)
 
 
 def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
@@ -201,6 +201,8 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
     if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
         fields = {key: text for key, text in fields.items() if key not in ("data.fingerprint", "data.content")}
+    if "model.encoder" in axes:
+        fields.pop("model.encoder_hash")
     return fields
 
 

@@ -1,8 +1,8 @@
 """Version of the code behind a result: a hash of the modules that its numbers pass through, without asking git.
 
 The hash covers the syntax trees of the training loop and of all that it imports, without docstrings and comments, those
-of the cell's own method and data source, and the versions of the packages that compute. The same files give the same
-version in a checkout, a container, an installed wheel and on a node of a cluster.
+of the cell's own method, data source and encoder, and the versions of the packages that compute. The same files give
+the same version in a checkout, a container, an installed wheel and on a node of a cluster.
 """
 
 import ast
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from jepa_train.base import checkout
+from jepa_train.base.errors import ConfigError
 from jepa_train.data import DATASETS
 from jepa_train.methods import METHODS
+from jepa_train.model.own_encoder import is_dotted, source_file
 from sweeps.engine.store.provenance import version_of
 
 _ENTRY = "jepa_train.train.loop"
@@ -40,7 +42,8 @@ class Code:
 
     Args:
         version: hash of all of it, 16 hex digits.
-        own: the modules of the cell's method and data sources; cells of the same ones share their code.
+        own: the modules of the cell's method, data sources and encoder, or its package; cells of the same ones share
+            their code.
         files: of all modules in the hash.
     """
 
@@ -67,19 +70,22 @@ class _Module:
 
 def code_of(fields: Mapping[str, Any]) -> Code:
     """The present code of a cell, by its flat config or its logged parameters."""
-    return _code(*(str(fields.get(key, "")) for key in ("method", "data.name", "probe.transfer")))
+    return _code(*(str(fields.get(key, "")) for key in ("method", "data.name", "probe.transfer", "model.encoder")))
 
 
 @cache
-def _code(method: str, data: str, transfer: str) -> Code:
+def _code(method: str, data: str, transfer: str, encoder: str) -> Code:
     others = [word.partition("=")[0].strip() for word in transfer.split(",") if word.strip()]
     sets = [data, *(name if name in DATASETS else "image_folder" for name in others)]
     rows: list[Any] = [METHODS.get(method), *(DATASETS[name].load for name in sets if name in DATASETS)]
-    own = dict.fromkeys(_module_of(row) for row in rows if row is not None)
+    modules, packages_of_encoder = _code_of_encoder(encoder)
+    own = dict.fromkeys([*(_module_of(row) for row in rows if row is not None), *modules])
     trees, packages = _closure([*own, _in_project(_ENTRY)])
+    packages |= packages_of_encoder
     lines = [*sorted(trees.values()), *sorted(f"{name} {_public_version(name)}" for name in packages)]
     version = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    return Code(version, " ".join(sorted(module.name for module in own)), tuple(sorted(trees)))
+    names = sorted([*(module.name for module in own), *packages_of_encoder])
+    return Code(version, " ".join(names), tuple(sorted(trees)))
 
 
 def _module_of(row: Any) -> _Module:
@@ -90,6 +96,19 @@ def _module_of(row: Any) -> _Module:
         return _in_project(row.__module__)
     file = Path(str(sys.modules[row.__module__].__file__)).resolve()
     return _Module(file.stem, file, file.parent, row.__name__)
+
+
+def _code_of_encoder(encoder: str) -> tuple[list[_Module], set[str]]:
+    """Module of an encoder of the user's own, or its package if that is installed; timm is counted anyway."""
+    try:
+        file = source_file(encoder)
+    except (ConfigError, ImportError):  # recorded, and gone since
+        return [], set()
+    if file is None or "site-packages" in file.parts:
+        return [], {encoder.partition(".")[0]} if is_dotted(encoder) else set()
+    name = encoder.rpartition(".")[0]
+    depth = name.count(".") + (file.name == "__init__.py")
+    return [_Module(name, file, file.parents[depth])], set()
 
 
 def _in_project(name: str) -> _Module:

@@ -30,6 +30,11 @@ LATER: dict[str, tuple[int, Any]] = {
     "DataConfig.content": (2, ""),
     "DataConfig.test_frac": (2, 0.0),
     "DataConfig.split_seed": (2, 0),
+    "DataConfig.fit": (3, "square"),
+    "DataConfig.local_image_size": (3, 0),
+    "DataConfig.eval_fov": (3, 1.0),
+    "ModelConfig.projector_norm": (3, "batch"),
+    "OptimConfig.decay_all": (3, False),
     "ModelConfig.swa_start": (3, 0),
     "OptimConfig.swa_lr": (3, 0.0),
     "OptimConfig.swa_anneal_epochs": (3, 10),
@@ -37,6 +42,9 @@ LATER: dict[str, tuple[int, Any]] = {
     "ProbeConfig.norm": (3, "layer"),
     "ProbeConfig.optimizer": (3, "adamw"),
     "ProbeConfig.schedule": (3, "encoder"),
+    "ModelConfig.batch_norm": (3, "all_views"),
+    "ModelConfig.zero_init_last": (3, True),
+    "ModelConfig.encoder_hash": (3, ""),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 

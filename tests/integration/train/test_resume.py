@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from folders_of_images import folder_config, write_folder
 
 from jepa_train.base.preemption import Host
 from jepa_train.checkpoint import checkpoints
@@ -37,11 +38,16 @@ BASE = dataclasses.replace(
 )
 TIMES = {"train/images_per_s", "train/peak_memory_gb"}
 CONFIGS = {
-    "averaged": dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, swa_decay=0.9)),
+    "averaged": dataclasses.replace(
+        BASE,
+        model=dataclasses.replace(BASE.model, swa_decay=0.9, embed_dim=16),
+        probe=ProbeConfig(protocols="knn", features="embedding"),
+    ),
     "lars": dataclasses.replace(
         BASE,
         method=RectifiedLpJEPA(num_slices=64),
         optim=OptimConfig(name="lars", lr=0.3, warmup_epochs=1),
+        probe=ProbeConfig(protocols="knn", norm="none", optimizer="encoder", schedule="constant"),
         precision="bf16",
         views=dataclasses.replace(BASE.views, global_size=24),
     ),
@@ -59,6 +65,15 @@ CONFIGS = {
         snapshot_epochs=1,
     ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _whole_pictures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A config on whole pictures, with others for the local views: 8 images to train on, 4 batches."""
+    folder = write_folder(tmp_path_factory.mktemp("folder") / "photos")
+    data = folder_config(folder, image_size=16, fit="whole", local_image_size=20, eval_fov=0.875)
+    views = dataclasses.replace(BASE.views, num_local=2)
+    CONFIGS["whole"] = dataclasses.replace(BASE, data=data, views=views, global_batch=2)
 
 
 class KilledError(Exception):
@@ -139,6 +154,8 @@ def assert_as_undisturbed(name: str, folder: StoragePath | Path, reports: list[d
         ("fp16", [2, 6]),
         ("swa", [3, 6]),
         ("swa", ["evaluation"]),
+        ("dropping", [3]),
+        ("whole", [6]),
     ],
 )
 def test_a_killed_run_repeats_no_step(name: str, kills: list[int | str], tmp_path: Path) -> None:

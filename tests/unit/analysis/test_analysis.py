@@ -22,6 +22,16 @@ from analysis.table.cells import Quantity
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
 
+NOTEBOOKS = sorted((Path(__file__).parents[3] / "analysis/notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_parameters_of_a_notebook_can_be_set(path: Path, results: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    names: dict[str, Any] = {}
+    exec("".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"]), names)
+    assert names["STORE"] == f"sqlite:///{results}/mlflow.db"
+
 
 def built(name: str, store: str, **options: Any) -> pd.DataFrame:
     found = tables.find_table(name, store, **options)

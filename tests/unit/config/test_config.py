@@ -71,6 +71,10 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
         ({"data.name": "cifar01"}, "data.name must be a known dataset, got 'cifar01'; did you mean 'cifar10'?"),
         ({"views.hue": 0.6}, "views.hue is a jitter strength in [0, 0.5], got 0.6; 0 turns it off"),
         ({"optim.lr": -1.0}, "optim.lr must be positive, got -1.0; try 1e-3"),
+        (
+            {"optim.name": "lars", "optim.decay_all": True},
+            "optim.decay_all must be false for lars, got true; LARS leaves",
+        ),
         ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
         ({"model.swa_start": -1}, "model.swa_start must not be negative, got -1; 0 means no averaging"),
         ({"model.swa_start": 9, "epochs": 8}, "model.swa_start must not exceed the 8 epochs, got 9; lower it"),

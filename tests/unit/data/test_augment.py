@@ -29,7 +29,7 @@ def views_of(images: torch.Tensor, config: ViewsConfig, *, seed: int = 0, step: 
 
 def drawn(config: ViewsConfig, *, num: int = 20_000, scale: tuple[float, float] = (0.3, 1.0), size: int = 224):
     draws = torch.rand(num, 32, generator=generator("draws"), dtype=torch.float64)
-    return parameters(draws, config, scale=scale, size=size)
+    return parameters(draws, config, scale=scale, sides=[torch.full((num,), float(size)).double()] * 2)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from folders_of_images import folder_config, pixels_of, write_folder
 from odd_images import IMAGES
+from PIL import Image
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
-from jepa_train.data.files import content
+from jepa_train.data.files import content, decode
+from jepa_train.data.files.listing import list_folder
 from jepa_train.data.splits import identify, load_splits, read_images
 from jepa_train.storage.paths import cache_dir
 
@@ -45,7 +47,9 @@ def read(monkeypatch) -> list[str]:
     """The files that are read, by name below their split."""
     found, real = [], content.decode_file
     monkeypatch.setattr(
-        content, "decode_file", lambda file, size: found.append("/".join(file.split("/")[-2:])) or real(file, size)
+        content,
+        "decode_file",
+        lambda file, size, longest: found.append("/".join(file.split("/")[-2:])) or real(file, size, longest=longest),
     )
     return found
 
@@ -143,10 +147,10 @@ def test_what_was_read_before_an_interruption_is_known(folder, read, monkeypatch
     monkeypatch.setattr(content, "_CHUNK", 5)
     real = content.decode_file
 
-    def stopped(file: str, size: int) -> object:
+    def stopped(file: str, size: int, longest: int) -> object:
         if len(read) >= 7:
             raise KeyboardInterrupt
-        return real(file, size)
+        return real(file, size, longest=longest)
 
     with monkeypatch.context() as patch:
         patch.setattr(content, "decode_file", stopped)
@@ -156,6 +160,26 @@ def test_what_was_read_before_an_interruption_is_known(folder, read, monkeypatch
     read.clear()
     identity(folder, keep=False)
     assert len(read) == 17
+
+
+def test_files_of_two_disks_may_have_one_inode(folder):
+    listing = list_folder(folder)
+    listing.stats[:, 3] = 7
+    content.read_files(listing, skip_corrupt=False)
+    assert content.read_index(listing).known.all()
+
+
+def test_images_that_a_new_decoder_can_read_are_other_data(folder, monkeypatch):
+    Image.new("RGB", (9, 9)).save(folder / "train" / "ant" / "new.jpg", format="WEBP")
+    formats = decode._formats()
+    monkeypatch.setattr(decode, "_formats", lambda: tuple(name for name in formats if name != "WEBP"))
+    before = read_images(folder_config(folder, on_corrupt="skip"), keep=True)
+    monkeypatch.setattr(decode, "_formats", lambda: formats)
+    after = read_images(folder_config(folder, on_corrupt="skip"), keep=True)
+    assert (before[1].skipped, after[1].skipped) == (1, 0)
+    assert (before[0].content, len(after[0].content)) == ("", 16)
+    load_splits.cache_clear()
+    assert load_splits(after[0]).skipped == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None])

@@ -152,16 +152,20 @@ def test_a_config_may_name_every_dataset_and_no_other():
 
 def test_missing_cifar_files_are_named_and_downloaded_only_when_asked(tmp_path):
     cifar100 = DATASETS["cifar100"]
-    assert cifar100.identify(tmp_path, True).fingerprint == ""  # load downloads it
+    config = DataConfig(name="cifar100", path=str(tmp_path))
+    assert (
+        cifar100.identify(tmp_path, dataclasses.replace(config, download=True)).fingerprint == ""
+    )  # load downloads it
     with pytest.raises(ValueError, match=r"^data\.path must hold cifar-100-python/train, .* or data\.download=true$"):
-        cifar100.load(tmp_path, False, 32, False)
+        cifar100.load(tmp_path, config)
 
 
 def test_cifar_as_folders_of_images_has_a_fingerprint(tmp_path):
     write_folder(tmp_path / "cifar")
-    fingerprint = DATASETS["cifar10"].identify(tmp_path / "cifar", False).fingerprint
-    assert fingerprint == DATASETS["image_folder"].identify(tmp_path / "cifar", False).fingerprint != ""
-    source = DATASETS["cifar10"].load(tmp_path / "cifar", False, 32, False)
+    config = DataConfig(name="cifar10", path=str(tmp_path / "cifar"))
+    fingerprint = DATASETS["cifar10"].identify(tmp_path / "cifar", config).fingerprint
+    assert fingerprint == DATASETS["image_folder"].identify(tmp_path / "cifar", config).fingerprint != ""
+    source = DATASETS["cifar10"].load(tmp_path / "cifar", config)
     assert (source.classes, len(source.train), len(source.test)) == (("ant", "bee"), 12, 6)
 
 

@@ -34,7 +34,7 @@ def folder(tmp_path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    return FOLDER.identify(folder, False).fingerprint
+    return FOLDER.identify(folder, folder_config(folder)).fingerprint
 
 
 def test_folder_round_trip(folder):
@@ -107,13 +107,15 @@ def test_a_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
 @pytest.fixture
 def decoded_files(monkeypatch) -> list[str]:
     found, real = [], content.decode_file
-    monkeypatch.setattr(content, "decode_file", lambda file, size: found.append(file) or real(file, size))
+    monkeypatch.setattr(
+        content, "decode_file", lambda file, size, longest: found.append(file) or real(file, size, longest=longest)
+    )
     return found
 
 
 def test_concurrent_and_later_loads_decode_once(folder, decoded_files):
     with ThreadPoolExecutor(4) as threads:
-        results = [*threads.map(lambda _: FOLDER.load(folder, False, 8, False), range(4))]
+        results = [*threads.map(lambda _: FOLDER.load(folder, folder_config(folder)), range(4))]
     assert len(decoded_files) == 18
     assert all(torch.equal(pixels_of(result.train), pixels_of(results[0].train)) for result in results)
     load_splits(folder_config(folder))

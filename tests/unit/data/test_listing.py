@@ -77,12 +77,13 @@ class Tree:
         self.unused[HIDDEN] += 1
 
     def special(self, _split: str, folder: Path) -> None:
-        kind = self.draws.choice([BROKEN, LOOP, SPECIAL])
+        kind = self.draws.choice([BROKEN, BROKEN, LOOP, SPECIAL])
         path = self.new(folder, "s.png")
         if kind == SPECIAL:
             os.mkfifo(path)
         else:
-            path.symlink_to("nowhere" if kind == BROKEN else self.draws.choice([".", "..", str(self.root)]))
+            targets = {BROKEN: ["nowhere", path.name], LOOP: [".", "..", str(self.root)]}  # also a link to itself
+            path.symlink_to(self.draws.choice(targets[kind]))
         self.unused[kind] += 1
 
     def outside(self, _split: str, folder: Path) -> None:
@@ -132,9 +133,9 @@ def test_every_file_is_used_rejected_or_counted(seed: int, tmp_path: Path) -> No
     assert facts is not None
     assert facts.sizes["train"] == len(splits.train)
     assert facts.sizes.get("test", 0) == len(splits.test)
-    counted = sum(count for count, _ in facts.unused.values())
-    assert sum(facts.sizes.values()) + facts.skipped + counted == tree.count
-    assert (facts.unread, facts.skipped) == (0, tree.rejected)
+    counted = sum(count for count, _ in facts.files.unused.values())
+    assert sum(facts.sizes.values()) + facts.files.skipped + counted == tree.count
+    assert (facts.files.unread, facts.files.skipped) == (0, tree.rejected)
 
 
 def test_the_suffixes_are_those_that_pillow_decodes_by_itself() -> None:
@@ -229,12 +230,9 @@ def test_a_class_without_images_says_what_it_has_instead(tmp_path: Path) -> None
 def test_a_closed_folder_outside_the_classes_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path / "photos")
     (folder / "lost+found").mkdir()
-    real = os.scandir
 
-    def scandir(path: str) -> object:
-        if path.endswith("lost+found"):
-            raise PermissionError(13, "Permission denied")
-        return real(path)
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", refuse)
     assert {reason: unused.number for reason, unused in list_folder(folder).unused.items()} == {CLOSED: 1}

@@ -29,28 +29,38 @@ def test_bf16_training_still_gets_fp32_directions():
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize(("m", "num"), [(40, 12), (40, 7), (40, 3), (5, 12), (5, 3), (7, 7)])
+def right_singular(view: np.ndarray) -> np.ndarray:
+    """All right singular vectors of a centered view, by NumPy: (min(N, D), D), the largest first."""
+    return np.linalg.svd(view - view.mean(axis=0), full_matrices=False).Vh
+
+
+@pytest.mark.parametrize(("n", "num"), [(40, 12), (40, 7), (40, 3), (5, 12), (5, 3), (7, 7)])
+@pytest.mark.parametrize("bottom_half", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_singular_slices_are_numpys_right_singular_vectors_then_random(m, num, dtype):
-    z = (ranks.draw("z", m, 7) + 0.5).to(dtype)
-    slices = singular_slices(z, num, seed=3)
-    assert slices.dtype == dtype
-    expected = np.linalg.svd(z.double().numpy(), full_matrices=False).Vh[:num]
-    count = len(expected)
-    alignment = np.abs(np.sum(slices.mT[:count].double().numpy() * expected, axis=1))  # the sign is arbitrary
-    assert alignment == pytest.approx(np.ones(count), abs=1e-6 if dtype == torch.float32 else 1e-12)
-    assert torch.equal(slices[:, count:].float(), unit_slices(7, num, seed=3)[:, count:])
+def test_singular_slices_are_each_views_right_singular_vectors_then_shared_random_ones(n, num, bottom_half, dtype):
+    """As in the authors' Projections.get_projection_vectors, written with NumPy. The mean, .5 to 1.5, has no part."""
+    z = (ranks.draw("z", 2, n, 7) + torch.tensor([0.5, 1.5])[:, None, None]).to(dtype)
+    slices = singular_slices(z, num, seed=3, bottom_half=bottom_half)
+    assert (slices.dtype, slices.shape) == (dtype, (2, 7, num))
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    for view, columns in zip(z.double().numpy(), slices.double().numpy(), strict=True):
+        vectors = right_singular(view)
+        exist = len(vectors) - (n <= 7)  # n centered samples have n - 1 directions; LAPACK makes up another one
+        first = len(vectors) // 2 if bottom_half else 0
+        count = min(len(vectors) - first, num)
+        own = columns[:, :count]
+        assert own.T @ own == pytest.approx(np.eye(count), abs=tolerance)
+        same = np.abs(np.sum(own.T * vectors[first : first + count], axis=1))  # the sign is arbitrary
+        assert same[: exist - first] == pytest.approx(1, abs=tolerance)
+        assert np.abs((view - view.mean(axis=0)) @ own[:, exist - first :]) == pytest.approx(0, abs=10 * tolerance)
+        random = unit_slices(7, num, seed=3)[:, count:]
+        assert np.array_equal(columns[:, count:].astype(np.float32), random.numpy())
 
 
-def test_directions_without_a_singular_value_are_random():
-    z = ranks.draw("left", 20, 3) @ ranks.draw("right", 3, 8)  # of rank 3
-    slices, random = singular_slices(z.float(), 8, seed=0), unit_slices(8, 8, seed=0)
-    within = torch.linalg.lstsq(z.mT, slices[:, :3].double()).solution  # columns as combinations of z's rows
-    torch.testing.assert_close(z.mT @ within, slices[:, :3].double(), rtol=0, atol=1e-5)
-    assert torch.equal(slices[:, 3:], random[:, 3:])
-
-
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("m", [3, 20])
-def test_no_singular_vectors_leave_random_slices(m, value):
-    assert torch.equal(singular_slices(torch.full((m, 6), value), 9, seed=0), unit_slices(6, 9, seed=0))
+@pytest.mark.parametrize("value", [0.0, 2.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("n", [3, 20])
+def test_slices_of_views_without_singular_values_are_orthonormal(n, value):
+    slices = singular_slices(torch.full((2, n, 6), value), 9, seed=0)
+    own = slices[..., : min(n, 6)]
+    torch.testing.assert_close(own.mT @ own, torch.eye(min(n, 6)).expand(2, -1, -1))
+    assert torch.equal(slices[0], slices[1])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
+from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network
 
@@ -69,6 +70,18 @@ def test_batch_norm_statistics_follow_the_averages_own_passes() -> None:
     shake(network, 0)
     average.update()
     torch.testing.assert_close(average.network.encoder.bn1.running_mean, expected)
+
+
+def test_batch_norm_per_view_reaches_the_average() -> None:
+    network = convert_batch_norm(network_of(), per_view=True)
+    average = Average(network, 0.9)
+    average.train()
+    views = [torch.cat([global_views()[0], 5 * global_views(1)[0]])]
+    together = average.embed(views)
+    average = Average(network_of(), 0.9)
+    average.train()
+    alone = [torch.cat(parts) for parts in zip(*(average.embed([view[None]]) for view in views[0]), strict=True)]
+    torch.testing.assert_close(together, tuple(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_dropped_at_random_in_the_average() -> None:

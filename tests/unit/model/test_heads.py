@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import ModelConfig
-from jepa_train.model.heads import RepReLU, build_predictor, build_projector
+from jepa_train.methods import Activation
+from jepa_train.model.heads import RepReLU, build_predictor, build_projector, z_width
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -25,9 +26,11 @@ def linears_of(module: nn.Module) -> list[nn.Linear]:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("embed_dim", [0, 5])
-def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> None:
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int, norm: str) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(projector_layers=layers, projector_hidden=10, projector_dim=4, embed_dim=embed_dim)
+    sizes = {"projector_layers": layers, "projector_hidden": 10, "projector_dim": 4}
+    config = ModelConfig(**sizes, embed_dim=embed_dim, projector_norm=norm)
     projector = build_projector(6, config, output_activation="relu").train()
     x = hidden = torch.randn(32, 6)
     linears = linears_of(projector)
@@ -37,15 +40,29 @@ def test_projector_is_what_its_layers_compute(layers: int, embed_dim: int) -> No
         del linears[0]
     assert len(linears) == layers
     for linear in linears[:-1]:
-        hidden = normalised(hidden @ linear.weight.T).clamp(min=0)
+        assert (linear.bias is None) == (norm == "batch")
+        hidden = (normalised(hidden @ linear.weight.T) if norm == "batch" else linear(hidden)).clamp(min=0)
     torch.testing.assert_close(projector(x), linears[-1](hidden).clamp(min=0))
+
+
+@pytest.mark.parametrize("embed_dim", [0, 5])
+@pytest.mark.parametrize("activation", ["none", "relu", "rep_relu"])
+def test_without_a_projector_only_the_embedding_layer_and_the_output_activation_remain(
+    embed_dim: int, activation: Activation
+) -> None:
+    config = ModelConfig(projector_layers=0, embed_dim=embed_dim)
+    projector = build_projector(6, config, output_activation=activation)
+    x = torch.randn(32, 6)
+    expected = linears_of(projector)[0](x) if embed_dim else x
+    torch.testing.assert_close(projector(x), expected if activation == "none" else expected.clamp(min=0))
+    assert projector(x).shape[1] == z_width(6, config)
 
 
 def test_predictor_is_a_hidden_layer_and_a_linear_or_nothing() -> None:
     torch.manual_seed(0)
     z = torch.randn(32, 4)
-    assert build_predictor(ModelConfig(projector_dim=4))(z) is z
-    predictor = build_predictor(ModelConfig(projector_dim=4, projector_hidden=10, predictor=True)).train()
+    assert build_predictor(4, ModelConfig())(z) is z
+    predictor = build_predictor(4, ModelConfig(projector_hidden=10, predictor=True)).train()
     first, last = linears_of(predictor)
     torch.testing.assert_close(predictor(z), last(normalised(z @ first.weight.T).clamp(min=0)))
 

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/unit/model/test_network.py
 """
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
-from jepa_train.methods import LeJEPA, Method
+from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.model.ema import Average
 from jepa_train.model.network import build_encoder, build_network, feature_widths, pooled_and_features
 
@@ -66,6 +68,22 @@ def test_every_kind_of_encoder_trains_at_two_resolutions(name: str, sizes: tuple
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.parametrize(
+    ("encoder", "method"), [("test_resnet", LEJEPA), ("test_resnet", RectifiedLpJEPA()), ("test_vit", LEJEPA)]
+)
+def test_without_a_projector_z_is_the_pooled_output(encoder: str, method: Method) -> None:
+    views = dataclasses.replace(VIEWS, num_local=0)
+    config = config_for(encoder, views=views, method=method, projector_layers=0, predictor=method.uses_center)
+    network = build_network(config, num_classes=5)
+    pooled = record(network.projector)
+    output = network(random_views()[:1])
+    z = pooled[0][0].unflatten(0, (2, 4))
+    assert output.z.shape == (2, 4, feature_widths(config).pooled) == output.predicted.shape
+    assert torch.equal(output.z, z if method.output_activation == "none" else z.relu())
+    (output.predicted.square().sum() + output.probe_logits.sum() + output.projector_logits.sum()).backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
 def test_views_keep_their_order_and_their_images() -> None:
     network = build_network(config_for(), num_classes=5).eval()
     views = random_views()
@@ -76,6 +94,35 @@ def test_views_keep_their_order_and_their_images() -> None:
                 alone = network.encoder(view[image : image + 1])
                 torch.testing.assert_close(output.features[index, image], alone[0], rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(output.z[index, image], network.projector(alone)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layout"),
+    [
+        ("test_resnet", torch.channels_last),
+        ("mobilenetv3_small_100", torch.contiguous_format),  # timm's BatchNormAct2d
+    ],
+)
+def test_batch_norm_per_view_is_one_pass_per_view(encoder: str, layout: torch.memory_format) -> None:
+    """Outputs, gradients and running statistics of an encoder, a projector and a predictor, at two resolutions."""
+    single = build_network(config_for(encoder, predictor=True), num_classes=5).double().to(memory_format=layout)
+    together = convert_batch_norm(copy.deepcopy(single), per_view=True)
+    views = [1 + view.double() for view in random_views()]
+    output = together(views)
+    passes = [single([view[None]]) for part in views for view in part]
+    weight = torch.randn(3, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for name in ("features", "z", "predicted"):
+        alone = torch.cat([getattr(each, name) for each in passes])
+        torch.testing.assert_close(getattr(output, name), alone, rtol=1e-9, atol=1e-9)
+    (output.predicted * weight).sum().backward()
+    (torch.cat([each.predicted for each in passes]) * weight).sum().backward()
+    ours, alone = (
+        torch.cat([part.grad.flatten() for part in network.parameters() if part.grad is not None])
+        for network in (together, single)
+    )
+    torch.testing.assert_close(ours, alone, rtol=0, atol=1e-9 * alone.abs().max().item())
+    torch.testing.assert_close(together.state_dict(), single.state_dict(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(together.eval()(views).z, single.eval()(views).z)
 
 
 def test_features_are_the_class_tokens_of_the_last_two_blocks_from_one_pass() -> None:
@@ -143,12 +190,27 @@ def test_small_stem_keeps_the_resolution_up_to_the_first_stage(name: str, stage:
     assert sizes == {True: (32, 32), False: (8, 8)}
 
 
+@pytest.mark.parametrize("encoder", ["resnet18", "test_resnet"])
+def test_residual_blocks_start_at_zero_or_at_one_with_the_same_weights(encoder: str) -> None:
+    weights = {}
+    for zero in (True, False):
+        network = build_network(config_for(encoder, zero_init_last=zero), num_classes=5)
+        weights[zero] = dict(network.named_parameters())
+    changed = [name for name, weight in weights[True].items() if not torch.equal(weight, weights[False][name])]
+    assert len(changed) >= 4
+    for name in changed:
+        assert weights[True][name].unique().tolist() == [0]
+        assert weights[False][name].unique().tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("encoder", "option", "rule"),
     [
         ("densenet121", {"drop_path": 0.1}, "model.drop_path must be 0 for densenet121, got 0.1; it has no"),
         ("resnet18", {"patch_size": 4}, "model.patch_size must be 0 for resnet18, got 4; it has no patch"),
         ("test_convnext", {"patch_size": 2}, "model.patch_size must be 0 where model.small_stem replaces "),
+        ("test_vit", {"zero_init_last": False}, "model.zero_init_last must be true for test_vit, got false; it has no"),
+        ("resnetv2_50", {"zero_init_last": False}, "model.zero_init_last must be true for resnetv2_50, got false"),
         ("test_vit", {"views": SMALL_LOCAL}, "views.local_size must fit test_vit, got 8 ("),
         ("bat_resnext26ts", {}, "views.global_size must fit bat_resnext26ts, got 32 (AssertionError); change it or"),
         ("csatv2", {"small_stem": False}, "views.global_size must fit csatv2, got 32 (Calculated padded input size"),

@@ -132,7 +132,7 @@ def test_label_free_figures_keep_failed_runs_hollow_and_print_the_correlation(pa
     runs = load_runs("lejepa_label_free_mini", papers)
     panels = [axes for axes in drawn("label_free_scatter", papers).axes if "Spearman" in axes.get_title()]
     loss = np.where(runs["status"] == "diverged", np.inf, runs["train/loss"])
-    top = runs["test/linear_top1"].fillna(runs["val/probe_top1"])
+    top = runs["test/probe_top1"].fillna(runs["val/probe_top1"])
     for axes, alpha in zip(panels[:2], (0.0, 0.4), strict=True):
         expected = spearmanr(-loss / runs["method.lamb"] ** alpha, top).statistic
         assert axes.get_title() == f"Spearman {100 * expected:.1f} %, n=12"

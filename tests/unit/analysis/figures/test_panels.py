@@ -28,7 +28,7 @@ from analysis.store.runs import NothingToShow
 
 LAMB, MU = "method.lamb", "method.mu"
 SHOTS = ("test/shot1_top1", "test/shot10_top1", "test/finetune1_top1", "test/finetune10_top1")
-TOP1 = ("test/linear_top1", "test/linear_projector_top1", "val/probe_top1")
+TOP1 = ("test/probe_top1", "test/projector_top1", "val/probe_top1")
 DENSITY = ("test/nonzero_fraction", "target/nonzero_fraction", "test/entropy", "test/hsic")
 LOSSES = ("train/loss", "train/sigreg", "train/invariance")
 METRICS = (*TOP1, *DENSITY, *LOSSES)

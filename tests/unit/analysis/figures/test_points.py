@@ -19,7 +19,7 @@ BARS = {"method.target": ["rgg", "gg"], "method.rectified": [True, False]}
 def sparse(config: dict[str, Any]) -> dict[str, Any]:
     value = 0.5 + 0.01 * config.get(REG, 0)
     return {
-        "test/linear_top1": value,
+        "test/probe_top1": value,
         "test/nonzero_fraction": value,
         "target/nonzero_fraction": value,
         "val/probe_top1": 0.5,
@@ -56,8 +56,8 @@ def test_a_table_and_its_figure_have_the_same_winner() -> None:
 
     def measure(config: dict[str, Any]) -> Any:
         if config["optim.lr"] == 0.001:
-            return {"val/probe_top1": 0.85, "test/linear_top1": 0.9} if config["seed"] == 0 else "running"
-        return {"val/probe_top1": 0.80, "test/linear_top1": 0.7}
+            return {"val/probe_top1": 0.85, "test/probe_top1": 0.9} if config["seed"] == 0 else "running"
+        return {"val/probe_top1": 0.80, "test/probe_top1": 0.7}
 
     runs = made_runs({"model.encoder": ["a", "b"], "optim.lr": [0.001, 0.005]}, measure)
     table = tables.find_table("lejepa_architectures", "sqlite:////nowhere/mlflow.db").finish(runs)

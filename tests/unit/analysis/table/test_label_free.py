@@ -21,7 +21,7 @@ def frame(lambs: list[float], losses: list[float], tops: list[float], seeds: int
     """Finished runs of a grid over lamb and lr; equal settings follow one another as seeds."""
     grid = [{"method.lamb": [lamb], "optim.lr": [float(number)]} for number, lamb in enumerate(lambs[::seeds])]
     names = [f"setting {number // seeds}" for number in range(len(lambs))]
-    columns = {"train/loss": losses, "test/linear_top1": tops, "run_name": names}
+    columns = {"train/loss": losses, "test/probe_top1": tops, "run_name": names}
     return made_runs(grid, lambda _: {}, seeds=range(seeds)).assign(**columns | more)
 
 
@@ -36,7 +36,7 @@ def test_the_curve_is_scipys_spearman_of_minus_the_scaled_loss_at_every_alpha():
     runs = some()
     (group,) = label_free(runs)
     scaled = [runs["train/loss"] / runs["method.lamb"] ** alpha for alpha in ALPHAS]
-    expected = [spearmanr(-loss, runs["test/linear_top1"]).statistic for loss in scaled]
+    expected = [spearmanr(-loss, runs["test/probe_top1"]).statistic for loss in scaled]
     assert group.curve == pytest.approx(expected)
     assert group.best.alpha == ALPHAS[int(np.argmax(expected))]
     assert [score.alpha for score in group.scores[:2]] == [0.0, 0.4]
@@ -60,7 +60,7 @@ def test_diverged_and_collapsed_runs_count_and_other_failures_do_not():
     probes = [0.1, 0.1, 0.1, 0.3, math.nan, 0.9, 0.9]
     tops = [0.9, 0.8, 0.7, math.nan, math.nan, math.nan, math.nan]
     runs = frame(lambs, losses, tops, status=statuses, **{"val/probe_top1": probes})
-    points = points_of(runs, "test/linear_top1")
+    points = points_of(runs, "test/probe_top1")
     assert points["loss"].tolist() == [1.0, 2.0, 3.0, math.inf, 0.1]  # diverged: infinite; collapsed: its own
     assert points["accuracy"].tolist() == [0.9, 0.8, 0.7, 0.3, 0.0]  # the last probe on val, or none
     (group,) = label_free(runs)
@@ -77,4 +77,4 @@ def test_too_few_runs_give_no_number_and_runs_without_a_weight_are_left_out():
     assert math.isnan(group.scores[0].spearman)
     assert "| 2 finished | 0     |      |        - |" in report([group])
     runs = frame([0.1, 0.0, 0.1, 0.1], [1.0, 2.0, 3.0, 4.0], [0.9, 0.1, 0.8, 0.7])
-    assert points_of(runs, "test/linear_top1")["run_name"].tolist() == ["setting 0", "setting 2", "setting 3"]
+    assert points_of(runs, "test/probe_top1")["run_name"].tolist() == ["setting 0", "setting 2", "setting 3"]

@@ -18,7 +18,7 @@ from analysis.table.provenance import write_table
 
 def built(order: int = 1) -> FinishedTable:
     def measure(config: dict[str, Any]) -> Any:
-        results = {"test/linear_top1": 0.5 + config["seed"] / 10, "val/probe_top1": 0.5}
+        results = {"test/probe_top1": 0.5 + config["seed"] / 10, "val/probe_top1": 0.5}
         return "diverged" if config["seed"] == 2 else results
 
     runs = made_runs({"global_batch": [32, 64]}, measure)[::order].reset_index(drop=True)
@@ -35,7 +35,7 @@ def test_every_number_names_its_runs_their_cells_seeds_values_and_commits(tmp_pa
     stored = json.loads(files[-1].read_text())
     assert (stored["store"], stored["sweeps"], len(stored["numbers"])) == ("mlflow.db", ["study"], 2)
     number = stored["numbers"][1]
-    place = {"row": {"row": "top-1 (%) ↑"}, "column": {"global batch": 64}, "metric": "test/linear_top1"}
+    place = {"row": {"row": "top-1 (%) ↑"}, "column": {"global batch": 64}, "metric": "test/probe_top1"}
     assert number.items() >= place.items()
     assert (number["mean"], number["n"], number["text"]) == (pytest.approx(55.0), 2, "55.00 ± 7.07 (n=2, 1 diverged)")
     run = {"run_id": "run-study-004", "cell_key": "study-004", "sweep": "study", "seed": 1}

@@ -5,6 +5,7 @@ Run: python -m pytest tests/unit/analysis/tables/test_against_paper.py
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import scipy.stats
 from made_runs import made_runs
 
 from analysis import tables
-from analysis.against_paper import FOLDER, against_paper
+from analysis.against_paper import FOLDER, against_paper, pairs
+from analysis.table.cells import percent
 from analysis.table.layout import FinishedTable
 
 NOWHERE = "sqlite:////nowhere/mlflow.db"
@@ -40,7 +42,7 @@ def lamb_views(**base: Any) -> FinishedTable:
 
     def measure(config: dict[str, Any]) -> Any:
         score = scores.get(config["method.lamb"])
-        return "running" if score is None else {"test/linear_top1": score, "epoch": config["epochs"]}
+        return "running" if score is None else {"test/probe_top1": score, "epoch": config["epochs"]}
 
     grid = {"views.num_global": [8], "method.lamb": [*scores, 0.1]}
     return built("lejepa_lambda_views", grid, measure, base={"data.train_images": 0} | base)
@@ -70,17 +72,33 @@ def test_other_conditions_are_not_comparable_and_each_reason_is_one_note() -> No
     assert f"\n(1) {reason}\n" in against_paper("lejepa_lambda_views", table)
 
 
+def test_another_protocol_is_not_comparable_and_the_papers_own_is_preferred() -> None:
+    frame = lamb_views(**PAPER).frame
+    offline = percent("offline top-1 (%)", "test/linear_top1")
+    other = frame.map(lambda cell: replace(cell, quantity=offline))
+    reason = "not comparable: offline linear probe instead of online linear probe"
+    lines = published("lejepa_lambda_views")
+
+    def compare(*parts: pd.DataFrame) -> list[str]:
+        both = pd.concat(parts, keys=map(str, range(len(parts))), names=["probe"])
+        found = pairs(lines, replace(lamb_views(**PAPER), frame=both))
+        return [pair["verdict"] for pair in found if (pair["views"], pair["lamb"]) == ("8", "0.005")]
+
+    assert compare(other) == [reason]
+    assert compare(other, frame) == ["inside ±1"]
+
+
 def test_selection_without_labels_compares_correlations() -> None:
     losses = {0.01: (0.3, 0.9, 0.5), 0.1: (0.8, 0.7, 2.0)}  # neither they nor loss / lamb^alpha order the accuracies
     tops = {0.01: (0.8, 0.4, 0.7), 0.1: (0.9, 0.6, 0.5)}
 
     def measure(config: dict[str, Any]) -> dict[str, Any]:
         lamb, number = config["method.lamb"], round(config["optim.lr"])
-        return {"train/loss": losses[lamb][number], "test/linear_top1": tops[lamb][number]}
+        return {"train/loss": losses[lamb][number], "test/probe_top1": tops[lamb][number]}
 
     base = {"data.name": "imagenette2", "model.encoder": "resnet50", "data.train_images": 0}
     table = built("lejepa_label_free", {"method.lamb": [0.01, 0.1], "optim.lr": [0.0, 1.0, 2.0]}, measure, base=base)
-    loss, lamb, top = (table.runs[name] for name in ("train/loss", "method.lamb", "test/linear_top1"))
+    loss, lamb, top = (table.runs[name] for name in ("train/loss", "method.lamb", "test/probe_top1"))
     found = {row["published"]: row for row in rows("lejepa_label_free", table)}
     assert float(found["0.81"]["ours"]) == pytest.approx(abs(scipy.stats.spearmanr(loss, top).statistic))
     assert found["0.81"]["verdict"] == "outside ±0.05"
@@ -95,6 +113,10 @@ def test_every_published_number_belongs_to_a_table_and_has_a_source(file: Path) 
     lines = published(file.stem)
     assert lines["published"].astype(float).notna().all()
     assert (lines["source"] != "").all()
+    is_accuracy = lines["published"].astype(float) > 1.01  # in percent; fractions, times and correlations are below
+    protocols = lines.get("protocol", pd.Series("", lines.index))
+    if file.stem != "lejepa_sigreg_time":
+        assert {*protocols[is_accuracy]} <= {"online linear probe", "offline linear probe", "fine-tuning"}
     places = [name for name in lines if name not in ("published", "tolerance", "source")]
     assert not lines.duplicated([*places, "source"]).any()
 

@@ -24,13 +24,14 @@ from analysis.tables import default, trials
 
 TWO, SIX = {"optim.lr": [0.001, 0.01]}, {"method.lamb": [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]}
 THREE, METHODS = {"views.num_global": [2, 4, 8]}, [{"method": ["vicreg"]}, {"method": ["lejepa"], "method.lamb": [0.1]}]
-MAIN = ["val probe top-1 ↑", "linear top-1 ↑", "kNN top-1 ↑", "projector linear top-1 ↑"]
+MAIN = ["val probe top-1 ↑", "probe top-1 ↑", "linear top-1 ↑", "kNN top-1 ↑"]
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """Accuracies that grow with lamb, from 0.9 on, +- 0.01 over three seeds; a loss with an unknown term."""
     top1 = 0.9 + 0.1 * float(config.get("method.lamb", 0)) + 0.01 * (config["seed"] - 1)
-    names = ("val/probe_top1", "test/linear_top1", "test/knn_top1", "test/linear_projector_top1", "test/knn20_top1")
+    names = ("val/probe_top1", "test/probe_top1", "test/linear_top1", "test/knn_top1", "test/projector_top1")
+    names += ("test/linear_projector_top1", "test/knn20_top1", "test/knn_projector_top1")
     return dict.fromkeys(names, top1) | {"train/loss": 2.0, "train/redundancy": 0.25, "train/lr": 0.1}
 
 
@@ -54,7 +55,9 @@ def test_one_axis_gives_rows_and_the_metrics_that_fit_into_a_terminal() -> None:
     assert (table.frame.index.names, table.frame.columns.tolist()) == (["λ"], MAIN[:3])
     assert texts(table) == {0.01: ["90.10 ± 1.00"] * 3, 0.5: ["95.00 ± 1.00"] * 3}
     assert [[cell.bold for cell in row] for row in table.frame.to_numpy()] == [[False] * 3, [True] * 3]
-    further = "train/loss, train/redundancy, test/linear_projector_top1, test/knn20_top1"
+    further = (
+        "train/loss, train/redundancy, test/knn_top1, test/projector_top1, test/linear_projector_top1, test/knn20_top1"
+    )
     assert f"further metrics, by --metrics NAME,NAME: {further}" in table.about_runs
     check_latex(render(table, "latex"))
 
@@ -78,18 +81,24 @@ def test_axes_give_rows_columns_and_levels(grid: Any, seeds: Any, index: list[st
     blocks = [] if index[0] else [*dict.fromkeys(label[0] for label in table.frame.index)]
     assert blocks == MAIN[: len(blocks)]
     assert index[0] or len(blocks) >= 3
-    assert ("linear top-1 (%)" in table.title) == (columns != [""] and not blocks)
+    assert ("probe top-1 (%)" in table.title) == (columns != [""] and not blocks)
 
 
-@pytest.mark.parametrize("grid", [{"method.lamb": [0.1, 0.2]}, {"method.lamb": [0.1, 0.2], **TWO}])
+@pytest.mark.parametrize("grid", [{"method.lamb": [0.1, 0.2]}, {"method.lamb": [0.1, 0.2], **TWO}, {**THREE, **SIX}])
 def test_references_are_rows_or_notes(grid: dict[str, Any]) -> None:
     runs = made_runs(grid, measure)
     init = runs.iloc[:1].assign(role="reference", epochs=0, epoch=0, cell_key="init", **{"test/linear_top1": 0.5})
     table = finished(pd.concat([runs, init], ignore_index=True))
     if len(grid) == 1:
-        assert texts(table)["random init"][:2] == ["-", "50.00 (n=1)"]
+        assert texts(table)["random init"] == ["-", "-", "50.00 (n=1)"]  # its online probe is untrained
     else:
         assert table.notes[0].startswith("random init: linear top-1 50.00, kNN")
+
+
+def test_the_protocol_that_ranks_is_the_first_on_test() -> None:
+    runs = made_runs({"method.lamb": [0.1]}, lambda config: measure(config) | {"val/linear_top1": 0.5})
+    runs["sweep.goals"] = json.dumps([{"metric": "val/linear_top1"}])
+    assert finished(runs).frame.columns.tolist()[:3] == ["val linear top-1 ↑", "linear top-1 ↑", "probe top-1 ↑"]
 
 
 def test_a_search_is_a_ranking_with_the_seeds_of_its_winner_averaged() -> None:
@@ -98,7 +107,7 @@ def test_a_search_is_a_ranking_with_the_seeds_of_its_winner_averaged() -> None:
 
     runs = as_search(made_runs({"method.lamb": [0.1, 0.5]}, proposed), ["method.lamb"])
     table = finished(runs)
-    assert table.frame.columns.tolist() == ["λ", "val probe top-1", "linear top-1", "kNN top-1"]
+    assert table.frame.columns.tolist() == ["λ", "val probe top-1", "probe top-1", "linear top-1"]
     assert texts(table) == {1: ["0.5", "94.00", *["95.00 ± 1.00 (n=3)"] * 2], 2: ["0.1", *["90.00"] * 3]}
     single = finished(runs, trials)
     assert [[str(cell) for cell in row[:3]] for row in single.frame.to_numpy()] == [
@@ -184,7 +193,7 @@ def test_a_wrong_table_file_is_one_line(beside: Path, store: str, capsys: pytest
 def test_individual_runs_and_metrics_of_a_sweep_with_a_table(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo_rectified_lpjepa", "--trials", "--store", store]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert rows[2].startswith("| rank     | method.p | method.mu | val/probe_top1 | test/linear_top1 |")
+    assert rows[2].startswith("| rank     | method.p | method.mu | val/probe_top1 | test/probe_top1 |")
     assert [row.split("|")[1].strip() for row in rows[4:9]] == ["1", "2", "3", "diverged", "running"]
     assert main(["demo_rectified_lpjepa", "--metrics", "test/nonzero_fraction", "--store", store]) == 0
     assert capsys.readouterr().out.startswith("**demo_rectified_lpjepa: nonzero fraction**\n\n| p \\ μ |")

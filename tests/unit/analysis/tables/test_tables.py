@@ -33,7 +33,7 @@ def texts(frame: pd.DataFrame) -> dict[Any, list[str]]:
 
 
 def top1(value: float, config: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"test/linear_top1": value + SWINGS[config["seed"]], "val/probe_top1": value, **more}
+    return {"test/probe_top1": value + SWINGS[config["seed"]], "val/probe_top1": value, **more}
 
 
 def half(config: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def half(config: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_state_of_a_cell_is_shown_and_none_is_a_number() -> None:
     states = {(2, 0.02): "diverged", (4, 0.02): "running", (4, 0.05): None}
-    states |= {(4, 0.1): {"epoch": 5, "test/linear_top1": 1.0}}
+    states |= {(4, 0.1): {"epoch": 5, "test/probe_top1": 1.0}}
 
     def measure(config: dict[str, Any]) -> Any:
         place = (config["views.num_global"], config["method.lamb"])
@@ -101,7 +101,7 @@ def test_methods_with_different_axes_stand_in_one_table_in_groups() -> None:
 
     def measure(config: dict[str, Any]) -> Any:
         ours = target | {"target/nonzero_fraction": 0.65} if config["method"] == "rectified_lpjepa" else {}
-        more = {"test/linear_projector_top1": 0.4, "test/l1_sparsity": 0.3, "test/nonzero_fraction": 0.7}
+        more = {"test/projector_top1": 0.4, "test/l1_sparsity": 0.3, "test/nonzero_fraction": 0.7}
         return None if config["method"] == "ncl" else half(config) | more | ours
 
     table = built("rectified_targets", made_runs(grid, measure))
@@ -171,7 +171,7 @@ def test_a_note_names_numbers_of_other_code_than_that_of_the_last_launch() -> No
 
     def note(*parts: pd.DataFrame) -> str:
         together = pd.concat(parts, ignore_index=True)
-        frame = pd.DataFrame({"top-1": [cell_of(together, percent("top-1", "test/linear_top1"))]})
+        frame = pd.DataFrame({"top-1": [cell_of(together, percent("top-1", "test/probe_top1"))]})
         return code_note(frame, together)
 
     first = runs("first", {"lejepa": "a", "vicreg": "b"}, 1, lejepa="a", vicreg="b")

@@ -1,0 +1,153 @@
+"""Encoders by dotted path: a model of torchvision, or a function of the user's own that returns an nn.Module."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.config import ModelConfig
+
+_TORCHVISION = "torchvision.models."
+
+
+def is_dotted(encoder: str) -> bool:
+    """True for a dotted path; timm's names have no dot."""
+    return "." in encoder
+
+
+def source_file(encoder: str) -> Path | None:
+    """File of the module that defines an encoder of the user's own; None for those of timm and torchvision.
+
+    Imports the packages that contain the module, but not the module.
+
+    Raises:
+        ConfigError: Python finds no such module, or it is the file of the running sweep.
+    """
+    if not is_dotted(encoder) or encoder.startswith(_TORCHVISION):
+        return None
+    module = encoder.rpartition(".")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # an import inside one of its packages
+            raise
+        spec = None
+    except ValueError:  # "__main__" has no specification
+        spec = None
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"model.encoder must be a timm model, torchvision.models.NAME or a function's path, got {encoder!r}; "
+            f"Python finds no file of the module {module!r}; put it beside the sweep's file or on PYTHONPATH"
+        )
+    file, main = Path(spec.origin).resolve(), getattr(sys.modules["__main__"], "__file__", None)
+    if main and file == Path(main).resolve():
+        raise ConfigError(
+            f"model.encoder must be in a file of its own, got {encoder!r} of the sweep's file; each edit of the sweep "
+            "would change its cells"
+        )
+    return file
+
+
+def source_hash(encoder: str) -> str:
+    """Hash of source_file, which identifies an encoder of the user's own in the cell key; "" for the others.
+
+    Raises:
+        ConfigError: as source_file.
+    """
+    file = source_file(encoder)
+    text = b"" if file is None else file.read_bytes().replace(b"\r\n", b"\n")
+    return "" if file is None else hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def check_source(config: ModelConfig) -> None:
+    """Raise ConfigError if model.encoder_hash is set and is not the hash of the encoder's present file."""
+    found = source_hash(config.encoder)
+    if config.encoder_hash not in ("", found):
+        there = f"its file now has {found!r}; restore the file" if found else "which has no file of its own"
+        raise ConfigError(
+            f"model.encoder_hash must be that of {config.encoder}, got {config.encoder_hash!r}, but {there}, or leave "
+            "model.encoder_hash out"
+        )
+
+
+def dotted_encoder(config: ModelConfig) -> nn.Module:
+    """(N, 3, h, w) -> (N, E), randomly initialised: torchvision's model without its classifier, or the user's module.
+
+    torchvision's ResNets follow small_stem and zero_init_last; the user's module is taken as it is.
+
+    Raises:
+        ConfigError: there is no such function, it returns something else, or an option is set that it does not have.
+            Other errors of the user's code are not caught.
+    """
+    for name in ("patch_size", "drop_path", "register_tokens"):
+        value = getattr(config, name)
+        if value:
+            raise ConfigError(f"model.{name} must be 0 for {config.encoder}, got {value}; it is for timm's encoders")
+    if config.encoder.startswith(_TORCHVISION):
+        return _from_torchvision(config)
+    _require_zero_init(config)
+    encoder = _function_of(config.encoder)()
+    if not isinstance(encoder, nn.Module):
+        kind = type(encoder).__name__
+        raise ConfigError(f"model.encoder must return an nn.Module, got {config.encoder}, which returns a {kind}")
+    return encoder
+
+
+def shrink_resnet(encoder: Any) -> None:
+    """Replace the stem and the max-pooling of a ResNet of timm or torchvision by a 3x3 stride-1 convolution."""
+    stem = [module for module in encoder.conv1.modules() if isinstance(module, nn.Conv2d)]
+    encoder.conv1 = nn.Conv2d(3, stem[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's and torchvision's
+    encoder.maxpool = nn.Identity()
+
+
+def _function_of(path: str) -> Any:
+    source_file(path)
+    module, _, name = path.rpartition(".")
+    there = importlib.import_module(module)
+    function = getattr(there, name, None)
+    if not callable(function):
+        public = [each for each, value in vars(there).items() if callable(value) and not each.startswith("_")]
+        remedy = nearest(name, public) or f"; {module} has no such function or class"
+        raise ConfigError(f"model.encoder must name a function or class, got {path!r}{remedy}")
+    try:
+        signature(function).bind()
+    except TypeError as error:
+        raise ConfigError(f"model.encoder must be callable without arguments, got {path} ({error})") from None
+    return function
+
+
+def _from_torchvision(config: ModelConfig) -> nn.Module:
+    models = importlib.import_module("torchvision.models")
+    name, known = config.encoder.removeprefix(_TORCHVISION), models.list_models(module=models)
+    if name not in known:
+        remedy = nearest(name, known) or "; torchvision.models.list_models() lists them"
+        raise ConfigError(f"model.encoder must be a classifier of torchvision.models, got {config.encoder!r}{remedy}")
+    encoder = models.get_model(name, weights=None)
+    linear = [path for path, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(f"model.encoder must have a linear classifier, got {config.encoder}; try another one")
+    encoder.set_submodule(linear[-1], nn.Identity())
+    if not isinstance(encoder, models.ResNet):
+        _require_zero_init(config)
+        return encoder
+    if config.zero_init_last:
+        for block in encoder.modules():
+            if isinstance(block, models.resnet.BasicBlock | models.resnet.Bottleneck):
+                last = block.bn3 if isinstance(block, models.resnet.Bottleneck) else block.bn2
+                nn.init.zeros_(last.weight)
+    if config.small_stem:
+        shrink_resnet(encoder)
+    return encoder
+
+
+def _require_zero_init(config: ModelConfig) -> None:
+    if not config.zero_init_last:
+        rule = f"model.zero_init_last must be true for {config.encoder}, got false"
+        raise ConfigError(f"{rule}; it is for the ResNets of timm and torchvision")
