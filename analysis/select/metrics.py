@@ -19,7 +19,15 @@ _PROTOCOLS = {  # name without its split
     r"knn\d*(_projector)?_top1": "kNN",
     r"finetune\d*_top1": "fine-tuning",
 }
-_NO_TERMS = {f"train/{name}" for name in ("lr", "images_per_s", "peak_memory_gb", "skipped_images", "embedding_std")}
+_NO_TERMS = {
+    "train/lr",
+    "train/images_per_s",
+    "train/peak_memory_gb",
+    "train/skipped_images",
+    "train/skipped_steps",
+    "train/embedding_std",
+    "train/nonzero_fraction",
+}
 
 
 class UnknownMetric(OneLineError, LookupError):

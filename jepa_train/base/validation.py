@@ -23,9 +23,11 @@ def later(default: Any, *, schema: int) -> Any:
     The default must be the value with which older cells were trained, and never changes.
 
     Args:
+        default: a value, or a field with a rule, as not_negative returns.
         schema: the first version of SCHEMA that has the field.
     """
-    return dataclasses.field(default=default, metadata={"schema": schema})
+    ruled_field = default if isinstance(default, dataclasses.Field) else dataclasses.field(default=default)
+    return dataclasses.field(default=ruled_field.default, metadata={**ruled_field.metadata, "schema": schema})
 
 
 def ruled(default: Any, holds: Callable[[Any], bool], rule: str, remedy: str) -> Any:

@@ -39,7 +39,10 @@ class DataConfig:
     train_images: int = not_negative(0, "0 means all")
     val_frac: float = ruled(0.1, lambda share: 0 < share < 1, "must lie in (0, 1)", "try 0.1")
     on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata=_NO_CELL)  # image files; skip counts them
-    test_frac: float = later(0.0, schema=2)  # share of the images held out as test, for data without a test split
+    # share of the images held out as test, for data without a test split
+    test_frac: float = later(
+        ruled(0.0, lambda share: 0 <= share < 1, "must lie in [0, 1)", "0 means no test images"), schema=2
+    )
     split_seed: int = later(0, schema=2)  # of that test split
     # folders of images: "square" stores the centre of each, "whole" all of it, image_size being its shorter side
     fit: Literal["square", "whole"] = later("square", schema=3)
@@ -52,14 +55,13 @@ class DataConfig:
         conform(self)
         known = f"name must be a known dataset, got {self.name!r}{nearest(self.name, DATASET_NAMES)}"
         require(self.name in DATASET_NAMES, known)
-        require(0 <= self.test_frac < 1, f"test_frac must lie in [0, 1), got {self.test_frac}; 0 means no test images")
         unused = f"split_seed must be 0 where test_frac is 0, got {self.split_seed}; set data.test_frac"
         require(self.test_frac > 0 or self.split_seed == 0, unused)
-        finer = (
-            f"local_image_size must exceed image_size ({self.image_size}), got {self.local_image_size}; 0 means none"
-        )
-        require(self.local_image_size == 0 or self.local_image_size > self.image_size, finer)
-        require(0 < self.eval_fov <= 1, f"eval_fov must lie in (0, 1], got {self.eval_fov}; try 0.875")
+        size, local, fov = self.image_size, self.local_image_size, self.eval_fov
+        finer = f"local_image_size must exceed image_size ({size}), got {local}; 0 means none"
+        require(local == 0 or local > size, finer)
+        seen = f"eval_fov must lie in (0, 1] and leave at least 4 of the {size} px of image_size, got {fov}; try 0.875"
+        require(4 <= round(fov * size) <= size, seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,8 @@ class ModelConfig:
     """Encoder by name, and an MLP projector (Linear-BN-ReLU each, then Linear; 3 layers in the papers).
 
     Without a projector (projector_layers=0) z is the encoder's pooled output, or embed_dim's layer on it, and
-    projector_hidden and projector_dim have no effect; with one layer projector_hidden has none.
+    projector_dim has no effect. With fewer than two layers there is no hidden one: projector_norm has no effect, and
+    projector_hidden has one on the predictor alone.
     """
 
     # timm's name, torchvision.models.NAME, or the dotted path of a function that returns an nn.Module; the default is
@@ -125,7 +128,7 @@ class ModelConfig:
     # SWA / EMA decay of the averaged network, which gives the center and is evaluated
     swa_decay: float = ruled(0.0, lambda decay: 0 <= decay < 1, "must lie in [0, 1)", "0 means no averaging")
     # first epoch whose weights enter the equal-weight mean of the epochs (SWA), which is evaluated; 0: none
-    swa_start: int = later(0, schema=3)
+    swa_start: int = later(not_negative(0, "0 means no averaging"), schema=3)
     # statistics of batch norm in training: over all views of one size, or of each view on its own
     batch_norm: Literal["all_views", "per_view"] = later("all_views", schema=3)
     # the last batch norm of each residual block starts with weight 0, as in timm; false: with 1, as in torchvision
@@ -137,7 +140,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         conform(self)
-        require(self.swa_start >= 0, f"swa_start must not be negative, got {self.swa_start}; 0 means no averaging")
         require(
             not (self.swa_start and self.swa_decay),
             f"swa_start must be 0 where swa_decay is positive, got {self.swa_start} and {self.swa_decay}; one averaged "
@@ -166,16 +168,15 @@ class OptimConfig:
     # LARS: largest step as a fraction of a weight's norm, before lr
     lars_eta: float = positive(0.02, "the papers use 0.02")
     decay_all: bool = later(False, schema=3)  # AdamW: biases and norms too, as with model.parameters() in one group
-    swa_lr: float = later(0.0, schema=3)  # 0: the schedule goes on
-    swa_anneal_epochs: int = later(10, schema=3)  # 0: swa_lr at once
+    swa_lr: float = later(not_negative(0.0, "0 means that the schedule goes on"), schema=3)
+    swa_anneal_epochs: int = later(not_negative(10, "0 sets swa_lr at once"), schema=3)
 
     def __post_init__(self) -> None:
         conform(self)
         excluded = "decay_all must be false for lars, got true; LARS leaves out biases and norms, as in the papers"
         require(not (self.decay_all and self.name == "lars"), excluded)
-        require(self.swa_lr >= 0, f"swa_lr must not be negative, got {self.swa_lr}; 0 means that the schedule goes on")
-        epochs = self.swa_anneal_epochs
-        require(epochs >= 0, f"swa_anneal_epochs must not be negative, got {epochs}; 0 sets swa_lr at once")
+        unused = f"swa_anneal_epochs must be 10 where swa_lr is 0, got {self.swa_anneal_epochs}; set optim.swa_lr"
+        require(self.swa_lr > 0 or self.swa_anneal_epochs == 10, unused)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import ModelConfig
+from jepa_train.distributed.torch_private import AnyBatchNorm
 
 _TORCHVISION = "torchvision.models."
 
@@ -82,8 +83,8 @@ def dotted_encoder(config: ModelConfig) -> nn.Module:
     torchvision's ResNets follow small_stem and zero_init_last; the user's module is taken as it is.
 
     Raises:
-        ConfigError: there is no such function, it returns something else, or an option is set that it does not have.
-            Other errors of the user's code are not caught.
+        ConfigError: there is no such function, it returns something else, it has a batch norm that cannot have global
+            statistics, or an option is set that it does not have. Other errors of the user's code are not caught.
     """
     for name in ("patch_size", "drop_path", "register_tokens"):
         value = getattr(config, name)
@@ -96,6 +97,12 @@ def dotted_encoder(config: ModelConfig) -> nn.Module:
     if not isinstance(encoder, nn.Module):
         kind = type(encoder).__name__
         raise ConfigError(f"model.encoder must return an nn.Module, got {config.encoder}, which returns a {kind}")
+    for norm in encoder.modules():
+        if isinstance(norm, AnyBatchNorm) and not (norm.affine and norm.track_running_stats and norm.momentum):
+            raise ConfigError(  # GlobalBatchNorm, of several workers or per view, needs them
+                f"model.encoder must have batch norms with affine, track_running_stats and a momentum, got {norm} of "
+                f"{config.encoder}; use torch's defaults"
+            )
     return encoder
 
 

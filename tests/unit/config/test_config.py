@@ -85,6 +85,10 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
         ({"optim.swa_lr": 1e-4}, "optim.swa_lr must be 0 where model.swa_start is 0, got 0.0001; set model.swa_start"),
         ({"optim.swa_lr": -1.0}, "optim.swa_lr must not be negative, got -1.0; 0 means that the schedule goes on"),
         ({"optim.swa_anneal_epochs": -1}, "optim.swa_anneal_epochs must not be negative, got -1; 0 sets "),
+        (
+            {"optim.swa_anneal_epochs": 3},
+            "optim.swa_anneal_epochs must be 10 where swa_lr is 0, got 3; set optim.swa_lr",
+        ),
         ({"snapshot_epochs": -1}, "snapshot_epochs must not be negative, got -1; 0 keeps none"),
         ({"views": 3}, "views is not a field of the config"),
     ],

@@ -282,7 +282,14 @@ def test_images_that_cannot_be_are_refused_in_one_line(fields, message, tmp_path
     [
         ({"fit": "hole"}, r"^fit must be one of square, whole, got 'hole'; did you mean 'whole'\?$"),
         ({"local_image_size": 12}, r"^local_image_size must exceed image_size \(12\), got 12; 0 means none$"),
-        ({"eval_fov": 0.0}, r"^eval_fov must lie in \(0, 1\], got 0\.0; try 0\.875$"),
+        (
+            {"eval_fov": 0.0},
+            r"^eval_fov must lie in \(0, 1\] and .* 4 of the 12 px of image_size, got 0\.0; try 0\.875$",
+        ),
+        (
+            {"eval_fov": 0.2},
+            r"^eval_fov must lie in \(0, 1\] and leave at least 4 of the 12 px of image_size, got 0\.2",
+        ),
         ({"eval_fov": 1.5}, r"^eval_fov must lie in \(0, 1\]"),
     ],
 )

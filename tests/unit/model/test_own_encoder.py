@@ -41,6 +41,8 @@ class Map(Flat):
     def forward(self, x): return x
 def needs_width(width): return Flat(width)
 def broken(): return 1 / 0
+def bare(): return nn.Sequential(nn.BatchNorm2d(3, affine=False), Flat())
+def cumulative(): return nn.Sequential(nn.BatchNorm2d(3, momentum=None), Flat())
 def list_of(): return [Flat()]
 NUMBER = 3
 '''
@@ -107,6 +109,16 @@ def test_an_own_module_trains_at_two_resolutions(own: Path) -> None:  # noqa: AR
             "own_models.list_of",
             {},
             "model.encoder must return an nn.Module, got own_models.list_of, which returns a li",
+        ),
+        (
+            "own_models.bare",
+            {},
+            "model.encoder must have batch norms with affine, track_running_stats and a momentum, got",
+        ),
+        (
+            "own_models.cumulative",
+            {},
+            "model.encoder must have batch norms with affine, track_running_stats and a mome",
         ),
         ("own_models.Flat", {"patch_size": 4}, "model.patch_size must be 0 for own_models.Flat, got 4; it is for timm"),
         (

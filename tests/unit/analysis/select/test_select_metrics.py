@@ -1,11 +1,12 @@
-"""Protocols of accuracies.
+"""Protocols of accuracies, and terms of a loss.
 
 Run: python -m pytest tests/unit/analysis/select/test_select_metrics.py
 """
 
+import pandas as pd
 import pytest
 
-from analysis.select.metrics import protocol_of
+from analysis.select.metrics import loss_terms, protocol_of
 from jepa_train.evaluation.glossary import GLOSSARY
 
 
@@ -26,3 +27,10 @@ def test_only_accuracies_have_a_protocol() -> None:
 )
 def test_the_protocol_is_that_of_the_name_without_its_split(metric: str, protocol: str) -> None:
     assert protocol_of(metric) == protocol
+
+
+def test_the_terms_of_a_loss_are_no_other_numbers_of_training() -> None:
+    others = ("lr", "images_per_s", "peak_memory_gb", "skipped_images", "skipped_steps", "embedding_std")
+    names = ("loss", "rdmreg", "invariance", "nonzero_fraction", *others)
+    runs = pd.DataFrame({f"train/{name}": [1.0] for name in names})
+    assert loss_terms(runs) == ["train/invariance", "train/rdmreg"]
