@@ -30,7 +30,7 @@ from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.methods.base import Step
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import Optimizer, adamw, lars, lr_at
-from jepa_train.model.precision import GradientScaler, skip_without_host
+from jepa_train.model.precision import GradientScaler
 from jepa_train.train.loop import train
 
 BATCH = 12
@@ -179,7 +179,7 @@ def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
     return {"weights": dict(model.state_dict()), "scaler": optimizer.scaler.state_dict()["scaler"]}
 
 
-SCALED = {"adamw": adamw, "lars": lambda groups: skip_without_host(lars(groups, OptimConfig(name="lars")))}
+SCALED = {"adamw": adamw, "lars": functools.partial(lars, config=OptimConfig(name="lars"))}
 
 # name -> (computation, tolerance); fp64 unless the tolerance says otherwise
 CASES: dict[str, tuple[Callable[[], Any], float]] = {

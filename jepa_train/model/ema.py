@@ -73,7 +73,7 @@ class Average:
         self.updates = state["updates"]
 
 
-class EpochAverage:
+class EpochAverage(AveragedModel):
     """Equal-weight mean of the weights after some epochs: torch.optim.swa_utils.AveragedModel with update_bn.
 
     It is evaluated, and takes no part in training: any method can have it. All of the network is averaged, its probes
@@ -88,19 +88,19 @@ class EpochAverage:
     """
 
     def __init__(self, network: Network):
-        self._mean = AveragedModel(network).requires_grad_(False)
+        super().__init__(network)
+        self.requires_grad_(False)
 
     @property
     def network(self) -> Network:
         """The averaged network; before the first update, a copy of the network."""
-        network = self._mean.module
-        assert isinstance(network, Network)
-        return network
+        assert isinstance(self.module, Network)
+        return self.module
 
     @property
     def updates(self) -> int:
         """Number of epochs in the mean."""
-        return int(self._mean.n_averaged)
+        return int(self.n_averaged)
 
     def update(self, network: Network, batches: Iterable[Tensor], precision: str) -> None:
         """Add the trained weights to the mean, and compute its batch-norm statistics.
@@ -109,16 +109,8 @@ class EpochAverage:
             batches: this rank's share (N, 3, h, w) of batches of training images, augmented.
             precision: of the config.
         """
-        self._mean.update_parameters(network)
+        self.update_parameters(network)
         renew_batch_norm(self.network, batches, precision)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of mean and number of epochs."""
-        return self._mean.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state_dict."""
-        self._mean.load_state_dict(state)
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.optim import Lars
 from torch import Tensor, nn
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.distributed.torch_private import pass_found_inf
 from jepa_train.model.network import Network
-from jepa_train.model.precision import GradientScaler, skip_without_host
+from jepa_train.model.precision import GradientScaler, ScaledLars
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +93,7 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
     scaler = GradientScaler(config.precision, next(network.parameters()).device)
     optimizers: list[torch.optim.Optimizer] = []
     for name, groups in ((config.optim.name, trained), (of_probes, probes)):
-        optimizer = lars(groups, config.optim) if name == "lars" else adamw(groups)
-        if scaler.enabled and isinstance(optimizer, Lars):
-            skip_without_host(optimizer)
-        optimizers.append(optimizer)
+        optimizers.append(lars(groups, config.optim) if name == "lars" else adamw(groups))
     at = functools.partial(lr_at, total_steps=total_steps, warmup_steps=warmup_steps)
     schedule = functools.partial(at, final_lr_frac=config.optim.final_lr_frac)
     if config.optim.swa_lr:
@@ -117,7 +114,7 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, fused=True)
 
 
-def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
+def lars(groups: list[dict[str, Any]], config: OptimConfig) -> ScaledLars:
     """LARS as in Rectified LpJEPA's recipes (solo-learn: clip_lr, exclude_bias_n_norm), for groups of parameter_groups.
 
         d = (g + wd * w) * min(eta * |w| / (|g| + wd * |w| + 1e-8) / lr, 1);   v = momentum * v + d;   w -= lr * v
@@ -126,12 +123,14 @@ def lars(groups: list[dict[str, Any]], config: OptimConfig) -> Lars:
     solo-learn's d = g: this affects only a weight without any gradient, which decays here and stays there.
     """
     weights, rest = groups
-    return Lars(
+    optimizer = ScaledLars(
         [weights | {"always_adapt": True}, rest | {"always_adapt": False}],
         momentum=config.momentum,
         trust_coeff=config.lars_eta,
         trust_clip=True,
     )
+    pass_found_inf(optimizer)
+    return optimizer
 
 
 def parameter_groups(modules: Sequence[nn.Module], options: OptimConfig | ProbeConfig) -> list[dict[str, Any]]:

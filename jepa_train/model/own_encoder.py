@@ -86,22 +86,34 @@ def dotted_encoder(config: ModelConfig) -> nn.Module:
         ConfigError: there is no such function, it returns something else, it has a batch norm that cannot have global
             statistics, or an option is set that it does not have. Other errors of the user's code are not caught.
     """
-    for name in ("patch_size", "drop_path", "register_tokens"):
-        value = getattr(config, name)
+    name, build, options = config.encoder, _builder(config.encoder), dict[str, Any]()
+    is_torchvisions = name.startswith(_TORCHVISION)
+    is_resnet = is_torchvisions and build.__module__ == f"{_TORCHVISION}resnet"
+    for option in ("patch_size", "drop_path", "register_tokens"):
+        value = getattr(config, option)
         if value:
-            raise ConfigError(f"model.{name} must be 0 for {config.encoder}, got {value}; it is for timm's encoders")
-    if config.encoder.startswith(_TORCHVISION):
-        return _from_torchvision(config)
-    _require_zero_init(config)
-    encoder = _function_of(config.encoder)()
+            raise ConfigError(f"model.{option} must be 0 for {name}, got {value}; it is for timm's encoders")
+    if is_resnet:
+        options["zero_init_residual"] = config.zero_init_last
+    elif not config.zero_init_last:
+        rule = f"model.zero_init_last must be true for {name}, got false"
+        raise ConfigError(f"{rule}; it is for the ResNets of timm and torchvision")
+    encoder = build(**options)
     if not isinstance(encoder, nn.Module):
         kind = type(encoder).__name__
-        raise ConfigError(f"model.encoder must return an nn.Module, got {config.encoder}, which returns a {kind}")
+        raise ConfigError(f"model.encoder must return an nn.Module, got {name}, which returns a {kind}")
+    if is_torchvisions:
+        linear = [path for path, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ConfigError(f"model.encoder must have a linear classifier, got {name}; try another one")
+        encoder.set_submodule(linear[-1], nn.Identity())
+    if is_resnet and config.small_stem:
+        shrink_resnet(encoder)
     for norm in encoder.modules():
         if isinstance(norm, AnyBatchNorm) and not (norm.affine and norm.track_running_stats and norm.momentum):
             raise ConfigError(  # GlobalBatchNorm, of several workers or per view, needs them
                 f"model.encoder must have batch norms with affine, track_running_stats and a momentum, got {norm} of "
-                f"{config.encoder}; use torch's defaults"
+                f"{name}; use torch's defaults"
             )
     return encoder
 
@@ -114,7 +126,19 @@ def shrink_resnet(encoder: Any) -> None:
     encoder.maxpool = nn.Identity()
 
 
-def _function_of(path: str) -> Any:
+def _builder(path: str) -> Any:
+    """Function or class of torchvision or of the user, which makes the encoder.
+
+    Raises:
+        ConfigError: there is none, or it needs arguments.
+    """
+    if path.startswith(_TORCHVISION):
+        models = importlib.import_module("torchvision.models")
+        name, known = path.removeprefix(_TORCHVISION), models.list_models(module=models)
+        if name not in known:
+            remedy = nearest(name, known) or "; torchvision.models.list_models() lists them"
+            raise ConfigError(f"model.encoder must be a classifier of torchvision.models, got {path!r}{remedy}")
+        return models.get_model_builder(name)
     source_file(path)
     module, _, name = path.rpartition(".")
     there = importlib.import_module(module)
@@ -128,33 +152,3 @@ def _function_of(path: str) -> Any:
     except TypeError as error:
         raise ConfigError(f"model.encoder must be callable without arguments, got {path} ({error})") from None
     return function
-
-
-def _from_torchvision(config: ModelConfig) -> nn.Module:
-    models = importlib.import_module("torchvision.models")
-    name, known = config.encoder.removeprefix(_TORCHVISION), models.list_models(module=models)
-    if name not in known:
-        remedy = nearest(name, known) or "; torchvision.models.list_models() lists them"
-        raise ConfigError(f"model.encoder must be a classifier of torchvision.models, got {config.encoder!r}{remedy}")
-    encoder = models.get_model(name, weights=None)
-    linear = [path for path, module in encoder.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ConfigError(f"model.encoder must have a linear classifier, got {config.encoder}; try another one")
-    encoder.set_submodule(linear[-1], nn.Identity())
-    if not isinstance(encoder, models.ResNet):
-        _require_zero_init(config)
-        return encoder
-    if config.zero_init_last:
-        for block in encoder.modules():
-            if isinstance(block, models.resnet.BasicBlock | models.resnet.Bottleneck):
-                last = block.bn3 if isinstance(block, models.resnet.Bottleneck) else block.bn2
-                nn.init.zeros_(last.weight)
-    if config.small_stem:
-        shrink_resnet(encoder)
-    return encoder
-
-
-def _require_zero_init(config: ModelConfig) -> None:
-    if not config.zero_init_last:
-        rule = f"model.zero_init_last must be true for {config.encoder}, got false"
-        raise ConfigError(f"{rule}; it is for the ResNets of timm and torchvision")

@@ -6,8 +6,6 @@ import torch
 from timm.optim import Lars
 from torch import Tensor
 
-from jepa_train.distributed.torch_private import pass_found_inf
-
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -74,30 +72,24 @@ class GradientScaler:
             self._skipped.copy_(state["skipped"])
 
 
-def skip_without_host(optimizer: Lars) -> Lars:
-    """Let GradientScaler skip a step of LARS on the device, as it does for fused optimisers.
+class ScaledLars(Lars):
+    """timm's LARS, whose step GradientScaler can skip on the device, as that of fused optimisers.
 
-    The step is taken, and undone where found_inf is set: this costs a copy of weights and momentum, and the host waits
-    for nothing.
+    With a scaler the step is taken, and undone where the gradients are not finite: this costs a copy of weights and
+    momentum, and the host waits for nothing.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:  # else a skipped first step would have to remove it again
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    before: list[Tensor] = []
 
-    def tensors() -> list[Tensor]:
-        return [*parameters, *(optimizer.state[parameter]["momentum_buffer"] for parameter in parameters)]
-
-    def keep(*_: Any) -> None:
-        before[:] = [tensor.detach().clone() for tensor in tensors()]
-
-    def undo(stepped: Any, *_: Any) -> None:
-        with torch.no_grad():
-            for tensor, old in zip(tensors(), before, strict=True):
-                tensor.copy_(torch.where(stepped.found_inf > 0, old, tensor))
-        before.clear()
-
-    pass_found_inf(optimizer)
-    optimizer.register_step_pre_hook(keep)
-    optimizer.register_step_post_hook(undo)
-    return optimizer
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take a step; without effect if the scaler has set found_inf above 0."""
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is None:
+            return super().step(closure)
+        tensors = [parameter for group in self.param_groups for parameter in group["params"]]
+        # the first step would make them, and could then not be undone
+        tensors += [self.state[one].setdefault("momentum_buffer", torch.zeros_like(one)) for one in tensors]
+        before = [tensor.clone() for tensor in tensors]
+        loss = super().step(closure)
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.copy_(torch.where(found_inf > 0, old, tensor))
+        return loss

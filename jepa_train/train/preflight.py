@@ -27,11 +27,10 @@ class CheckedData:
 
     def fill_in(self, config: TrainConfig) -> TrainConfig:
         """The config with the identities of data and encoder."""
-        if config.model.encoder_hash != self.encoder_hash:
-            config = dataclasses.replace(
-                config, model=dataclasses.replace(config.model, encoder_hash=self.encoder_hash)
-            )
-        return config if config.data == self.config else dataclasses.replace(config, data=self.config)
+        if (config.data, config.model.encoder_hash) == (self.config, self.encoder_hash):
+            return config
+        model = dataclasses.replace(config.model, encoder_hash=self.encoder_hash)
+        return dataclasses.replace(config, data=self.config, model=model)
 
 
 def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:

@@ -9,13 +9,13 @@ import logging
 
 import pytest
 import torch
-from timm.optim import Lars
 from torch.optim import AdamW
 from torch.optim.swa_utils import SWALR
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import build_optimizer, lr_at, swa_lr_at
+from jepa_train.model.precision import ScaledLars
 
 OPTIM = OptimConfig(lr=0.5, weight_decay=0.2, warmup_epochs=1.5, final_lr_frac=0.1)
 CONFIG = TrainConfig(optim=OPTIM, probe=ProbeConfig(lr=0.25, weight_decay=0.03), epochs=5)
@@ -79,8 +79,8 @@ def test_decay_all_decays_biases_and_norms_but_not_those_of_the_probes(network: 
     ("optim", "probe", "kinds"),
     [
         ("adamw", "encoder", (AdamW, AdamW)),
-        ("lars", "adamw", (Lars, AdamW)),
-        ("lars", "encoder", (Lars, Lars)),
+        ("lars", "adamw", (ScaledLars, AdamW)),
+        ("lars", "encoder", (ScaledLars, ScaledLars)),
     ],
 )
 def test_the_probes_are_on_adamw_or_on_the_encoders_optimiser(
@@ -95,7 +95,7 @@ def test_the_probes_are_on_adamw_or_on_the_encoders_optimiser(
     assert tuple(map(type, optimizers)) == kinds
     for part, lr, decay in zip(optimizers, (0.5, 0.25), (0.2, 0.03), strict=True):
         assert [(group["lr"], group["weight_decay"]) for group in part.param_groups] == [(lr, decay), (lr, 0.0)]
-        if isinstance(part, Lars):
+        if isinstance(part, ScaledLars):
             adapted = [(group["always_adapt"], group["trust_coeff"]) for group in part.param_groups]
             assert adapted == [(True, 0.03), (False, 0.03)]
     probes = optimizers[1]
