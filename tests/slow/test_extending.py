@@ -66,7 +66,8 @@ from own_loss import Ours
 from jepa_train.presets import DIGITS
 from sweeps.engine import Sweep, main
 probe, model = dataclasses.replace(DIGITS.probe, protocols=""), dataclasses.replace(DIGITS.model, projector_layers=0)
-SWEEP = Sweep(name="mine", purpose="Ours.", base=dataclasses.replace(DIGITS, method=Ours(), epochs=1, probe=probe, model=model),
+base = dataclasses.replace(DIGITS, method=Ours(), epochs=1, probe=probe, model=model)
+SWEEP = Sweep(name="mine", purpose="Ours.", base=base,
     grid={"model.encoder": ["small_encoders.patches", "torchvision.models.resnet18"]})
 if __name__ == "__main__":
     sys.exit(main(SWEEP, __file__))
