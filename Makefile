@@ -1,5 +1,5 @@
 # make demo           two real sweeps on scikit-learn's digits, their tables, and where to browse them
-# make test           linter, type checker, unit and integration tests
+# make test           linter, type checker; unit, parity and integration tests
 # make test-slow      chaos, kills, whole sweeps, documented commands, notebooks; then the tests of test-cluster
 # make test-cluster   a cluster on hosts made of network namespaces; skipped unless root, on Linux
 # make ui             the MLflow UI on loopback
@@ -24,7 +24,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 fast: $(INSTALLED)
-	$(PYTEST) --durations 10 tests/unit tests/integration
+	$(PYTEST) --durations 10 tests/unit tests/parity tests/integration
 
 test-slow: $(INSTALLED)
 	$(PYTEST) --durations 10 tests/slow

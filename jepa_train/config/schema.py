@@ -43,7 +43,7 @@ class DataConfig:
     split_seed: int = later(0, schema=2)  # of that test split
     # folders of images: "square" stores the centre of each, "whole" all of it, image_size being its shorter side
     fit: Literal["square", "whole"] = later("square", schema=3)
-    # folders of images: shorter side of a second copy, at most that of the files, from which local views are cropped
+    # folders of images: shorter side of a second copy, from which local views are cropped; 0 is none
     local_image_size: int = later(0, schema=3)
     # side of the middle square that evaluation sees, as a share of the shorter side
     eval_fov: float = later(1.0, schema=3)

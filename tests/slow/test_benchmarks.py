@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from benchmarks import __main__ as command_line
-from benchmarks import image_folder
+from benchmarks import guide, image_folder
 from benchmarks.comparison import Comparison
 from benchmarks.gradients import check_agreement
 from benchmarks.memory import peak_extra
@@ -129,3 +130,19 @@ def test_only_a_full_run_of_all_is_recorded(recorded: Path, capsys: pytest.Captu
     assert text.read_text() == capsys.readouterr().out
     assert text.read_text().count("full") == 2
     assert json.loads(text.with_suffix(".json").read_text())["benchmarks"].keys() == {"sigreg", "image_folder"}
+
+
+def test_an_arm_is_compared_with_the_guides_runs_of_its_seeds():
+    accuracies = {"guide": {0: 30.0, 1: 34.0, 2: 35.0, 3: 31.0}, "preset": {2: 35.5, 1: 33.0, 0: 30.5}}
+    runs = [
+        guide.Run(arm=arm, seed=seed, top1=top1, loss=2.0, images_per_s=100.0)
+        for arm, seeds in accuracies.items()
+        for seed, top1 in seeds.items()
+    ]
+    alone, preset = guide.table(runs[::-1])
+    assert [arm.cells()[:4] for arm in (alone, preset)] == [
+        ("guide", "4", "32.5 ± 2.4", ""),
+        ("preset", "3", "33.0 ± 2.5", "+0.00"),
+    ]
+    test = stats.ttest_rel([30.5, 33.0, 35.5], [30.0, 34.0, 35.0])
+    assert preset.interval == pytest.approx(tuple(test.confidence_interval()))

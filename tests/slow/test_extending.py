@@ -55,6 +55,32 @@ def test_a_command_of_the_page_succeeds(command: str, project: Path) -> None:
     run(command + "".join(words for file, words in SHORTENED.items() if file in command), project)
 
 
+SWEEP = '''"""An encoder of our own."""
+import dataclasses, sys
+from jepa_train.presets import DIGITS
+from sweeps.engine import Sweep, main
+probe, model = dataclasses.replace(DIGITS.probe, protocols=""), dataclasses.replace(DIGITS.model, projector_layers=0)
+SWEEP = Sweep(name="mine", purpose="Ours.", base=dataclasses.replace(DIGITS, epochs=1, probe=probe, model=model),
+    grid={"model.encoder": ["small_encoders.patches", "torchvision.models.resnet18"]})
+if __name__ == "__main__":
+    sys.exit(main(SWEEP, __file__))
+'''
+
+
+def test_a_sweep_outside_the_project_trains_the_encoder_beside_it(project: Path, tmp_path: Path) -> None:
+    encoder, sweep = tmp_path / "small_encoders.py", tmp_path / "mine.py"
+    encoder.write_text((project / "small_encoders.py").read_text())
+    (project / "small_encoders.py").unlink()
+    sweep.write_text(SWEEP)
+    try:
+        assert "mine: 2 finished of 2 cells" in run(f".venv/bin/python {sweep}", project)
+        assert "outdated" not in run(f".venv/bin/python {sweep} --status", project)
+        encoder.write_text(encoder.read_text().replace("64", "32"))
+        assert "mine: 1 of 2 cells done" in run(f".venv/bin/python {sweep} --dry-run", project)
+    finally:
+        (project / "small_encoders.py").write_text(encoder.read_text())
+
+
 def test_unit_tests_pass_with_the_additions_of_the_page(project: Path) -> None:
     folders = " ".join(f"tests/unit/{name}" for name in ("config", "data", "evaluation", "methods"))
     run(f".venv/bin/python -m pytest -q -x {folders}", project)

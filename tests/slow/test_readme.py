@@ -99,6 +99,7 @@ ROWS = [
     Row("-m benchmarks.overhead --quick", r"\| gap, digits, 1 worker +\| lane "),
     Row("-m benchmarks.plan --quick", "81 cells, all in the store"),
     Row("-m benchmarks.head --quick", r"\| Ray: Mailbox +\| 1 with 1 trials at once"),
+    Row("-m benchmarks.guide --quick", r"\| preset +\| 1 +\| \d+\.\d +\| [+-]\d+\.\d\d "),
 ]
 RECIPES = {  # command -> parts of the recipe of that target, or of `make demo` for users without make
     "make demo": [ROWS[0].command],

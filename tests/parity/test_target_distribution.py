@@ -1,6 +1,6 @@
 """The rectified generalized Gaussian against SciPy, numerical integration and the papers' tables.
 
-Run: python -m pytest tests/unit/losses/test_rgg.py
+Run: python -m pytest tests/parity/test_target_distribution.py
 """
 
 import numpy as np
@@ -35,6 +35,13 @@ RGN = {
     ),
     1: ((2.10408, 0.1202), (1.81287, 0.1659), (1.49598, 0.2562), (1.15470, 0.5), (1.07444, 0.6038), (0.88118, 0.8393)),
     2: ((3.39988, 0.1888), (2.86412, 0.2425), (2.30032, 0.3319), (1.71286, 0.5), (1.56854, 0.5633), (1.20455, 0.7968)),
+}
+# (mean, variance) with unit variance before rectification, by the authors' rectified_gengaus_mean_var_unified: p -> mu
+# (YilunKuang/rectified-lp-jepa 5ae61ab, solo/losses/rectified_lpjepa.py:76, 87 and 130)
+MOMENTS = {
+    0.5: {-3: (0.015686508, 0.052277933), -1: (0.079635094, 0.19653114), 1: (1.0796351, 0.63151518)},
+    1: {-3: (0.0050804194, 0.0071589874), -1: (0.085954746, 0.11417015), 1: (1.0859547, 0.69914392)},
+    2: {-3: (0.00038215432, 0.00020328904), -1: (0.083315471, 0.068398316), 1: (1.0833155, 0.75108781)},
 }
 CASES = [
     RGG(p=p, mu=mu, sigma_mode=mode)
@@ -77,6 +84,12 @@ def test_unit_variance_after_rectification_matches_the_authors_numbers(p):
     assert [rgg.nonzero_fraction for rgg in rggs] == pytest.approx([l0 for _, l0 in RGN[p]], abs=5.1e-5)
 
 
+@pytest.mark.parametrize("p", MOMENTS)
+def test_moments_match_the_authors_numbers(p):
+    for mu, moments in MOMENTS[p].items():
+        assert (RGG(p=p, mu=mu).mean, RGG(p=p, mu=mu).variance) == pytest.approx(moments, rel=1e-7)
+
+
 @pytest.mark.parametrize("mu", [-200.0, -10.0, 0.0, 10.0, 1e6])
 @pytest.mark.parametrize("p", [0.05, 0.5, 2, 50])
 def test_unit_variance_holds_far_out(p, mu):
@@ -94,3 +107,16 @@ def test_samples_have_the_quantiles_of_the_distribution_in_the_tails(p, mode):
     below = np.searchsorted(draws.numpy(), gennorm(rgg).ppf(levels)) / 500_000
     errors = (below - levels) / np.sqrt(levels * (1 - levels) / 500_000)
     assert np.abs(errors).max() < 4
+
+
+@pytest.mark.parametrize("mu", [-1.0, 0.0, 0.5])
+@pytest.mark.parametrize("p", [0.3, 1, 1.5, 2, 3])
+def test_samples_follow_the_rectified_distribution(p, mu):
+    """Kolmogorov and Smirnov's test of the entries above 0, and the number of zeros among all."""
+    rgg = RGG(p=p, mu=mu)
+    draws = rgg.sample((50_000,), generator(3, str(p), str(mu))).double().numpy()
+    above, law = draws[draws > 0], gennorm(rgg)
+    assert scipy.stats.kstest(above, lambda x: (law.cdf(x) - law.cdf(0)) / law.sf(0)).pvalue > 1e-3
+    spread = np.sqrt(50_000 * law.sf(0) * law.cdf(0))
+    assert abs(len(above) - 50_000 * law.sf(0)) < 4 * spread
+    assert draws.min() == 0

@@ -1,6 +1,6 @@
-"""LeJEPA: epps_pulley and sigreg against the authors' formulas; the loss.
+"""LeJEPA: epps_pulley, sigreg and the loss against the papers' formulas and the answers of public code.
 
-Run: python -m pytest tests/unit/methods/test_lejepa.py
+Run: python -m pytest tests/parity/test_sigreg.py
 """
 
 import numpy as np
@@ -9,10 +9,12 @@ import ranks
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
+from waves import value_and_slope, wave
 
 from jepa_train.base.seeds import derive_seed
 from jepa_train.losses.slices import unit_slices
-from jepa_train.methods import LeJEPA
+from jepa_train.methods import LeJEPA, lejepa
 from jepa_train.methods.base import Step
 from jepa_train.methods.lejepa import epps_pulley, sigreg
 
@@ -97,3 +99,82 @@ def test_a_predictor_is_compared_with_the_centre_of_z_and_sigreg_sees_z():
     from_predicted, from_z = torch.autograd.grad(loss, [predicted, z])
     torch.testing.assert_close(from_predicted, 0.95 * 2 * (predicted - center) / predicted.numel())
     assert from_z[0].abs().sum() > from_z[2].abs().sum() > 0  # through the center too, of which view 2 is no part
+
+
+# --- values and slopes that public code returned for waves (see waves.py)
+
+SIGREG = "rbalestr-lab/lejepa eddffdd, lejepa/univariate/epps_pulley.py"
+SPT = "rbalestr-lab/stable-pretraining 9aa93f8, stable_pretraining/methods/lejepa.py"
+
+
+def of_waves(views: int, *, shift: float) -> torch.Tensor:
+    """(views, 24, 6), not centered, of variance about 1."""
+    return (0.3 + 1.5 * wave(views, 24, 6, shift=shift)).requires_grad_()
+
+
+def unit_columns(num: int) -> torch.Tensor:
+    """Slices (6, num); their wave stood for torch.randn in the public code."""
+    return functional.normalize(wave(6, num, shift=5.0), dim=0)
+
+
+@pytest.mark.parametrize(
+    ("num_knots", "t_max", "domain", "factor", "value", "slope"),
+    [
+        pytest.param(17, 3.0, "half", 1, 3.70713852, -4.19566453, id=f"{SIGREG}:16 EppsPulley(3, 17)"),
+        pytest.param(17, 5.0, "half", 1, 3.72616359, -4.16962058, id=f"{SIGREG}:16 EppsPulley(5, 17)"),
+        pytest.param(5, 1.0, "half", 1, 1.0441419, -1.04444411, id=f"{SIGREG}:16 EppsPulley(1, 5)"),
+        pytest.param(41, 3.0, "half", 1, 3.7082597, -4.19512256, id=f"{SIGREG}:16 EppsPulley(3, 41)"),
+        pytest.param(41, 5.0, "half", 1, 3.72616449, -4.1696195, id=f"{SIGREG}:16 EppsPulley(5, 41)"),
+        # the earlier class has no factor N, here 24
+        pytest.param(10, 3.0, "symmetric", 24, 0.153869163, -0.175203941, id=f"{SIGREG}:102 DeprecatedEppsPulley(10)"),
+        pytest.param(17, 3.0, "symmetric", 24, 0.154301187, -0.174906039, id=f"{SIGREG}:102 DeprecatedEppsPulley(17)"),
+        pytest.param(17, 5.0, "symmetric", 24, 0.155256806, -0.173734311, id=f"{SIGREG}:102 DeprecatedEppsPulley(+-5)"),
+    ],
+)
+def test_epps_pulley_gives_the_values_of_public_code(num_knots, t_max, domain, factor, value, slope):
+    x = of_waves(1, shift=0.0)
+    found = value_and_slope(epps_pulley(x, num_knots=num_knots, t_max=t_max, domain=domain).mean(), x)
+    assert found == pytest.approx((factor * value, factor * slope), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num_slices", "t_max", "domain", "num_global", "value", "slope"),
+    [
+        pytest.param(
+            *(20, 3.0, "half", 2, 0.976081204, 0.654249794),
+            id="lightly-ai/lightly e8d317f, lightly/loss/lejepa_loss.py:238 LeJEPALoss",
+        ),
+        pytest.param(
+            *(256, 3.0, "half", 3, 0.803088906, 0.510942169), id="rbalestr-lab/lejepa eddffdd, MINIMAL.md, main()"
+        ),
+        pytest.param(
+            *(256, 5.0, "symmetric", 2, 0.9865299, 0.63528128), id="arXiv 2511.08544, Alg. 1 and 2, run as printed"
+        ),
+    ],
+)
+def test_the_loss_gives_the_values_of_public_code(monkeypatch, num_slices, t_max, domain, num_global, value, slope):
+    monkeypatch.setattr(lejepa, "unit_slices", lambda _dim, num, *_, **__: unit_columns(num))
+    z = of_waves(3, shift=1.0)
+    loss, _ = LeJEPA(num_slices=num_slices, t_max=t_max, domain=domain)(z, Step(num_global, 0, 0))  # lamb .05
+    assert value_and_slope(loss, z) == pytest.approx((value, slope), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("views", "value", "slope"),
+    [
+        pytest.param(3, 1.34664299, 0.906379874, id="rbalestr-lab/lejepa eddffdd, lejepa/multivariate/slicing.py:15"),
+        pytest.param(1, 1.63284793, -1.79772661, id=f"{SPT}:89 SlicedEppsPulley"),
+    ],
+)
+def test_sigreg_gives_the_values_of_public_code(views, value, slope):
+    z = of_waves(views, shift=1.0 if views == 3 else 0.0)
+    found = value_and_slope(sigreg(z, unit_columns(20), t_max=3.0, domain="half"), z)
+    assert found == pytest.approx((value, slope), rel=1e-6)
+
+
+def test_stable_pretrainings_loss_is_not_convex_and_joins_the_views():
+    """SPT:254: invariance + lamb * SIGReg, of all views as one sample of V * N."""
+    z = of_waves(3, shift=1.0)
+    joint = sigreg(z.flatten(0, 1)[None], unit_columns(20), t_max=3.0, domain="half")
+    loss = (z - z[:2].mean(0)).square().mean() + 0.05 * joint
+    assert value_and_slope(loss, z) == pytest.approx((1.05749609, 0.701167566), rel=1e-6)
