@@ -105,7 +105,7 @@ LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "views": lambda run: int(run["views.num_global"]) + int(run["views.num_local"]),
     "domain": lambda run: f"[-{float(run['method.t_max']):g}, {float(run['method.t_max']):g}]",
     "predictor": lambda run: "yes" if str(run["model.predictor"]) == "True" else "no",
-    "swa": lambda run: "yes" if float(run["model.swa_decay"]) > 0 else "no",
+    "swa": lambda run: "yes" if float(run["model.swa_decay"]) + int(_setting(run, "model.swa_start", 0)) > 0 else "no",
     "layers": lambda run: f"{run['model.projector_layers']}L",
     "target": lambda run: {"rgg": "RGN", "gg": "GN"}.get(run["method.target"], ""),
     "features": lambda run: {"True": "z+ = ReLU(z)", "False": "z"}.get(str(run["method.rectified"]), ""),

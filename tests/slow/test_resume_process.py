@@ -16,7 +16,7 @@ import torch
 from jepa_train.checkpoint.checkpoints import read_checkpoint
 from jepa_train.storage.storage import storage_path
 
-WORDS = ["epochs=2", "global_batch=300", "model.swa_decay=0.9", "probe.protocols=knn"]
+WORDS = ["epochs=2", "global_batch=300", "model.swa_decay=0.9", "probe.protocols=knn", "snapshot_epochs=1"]
 # The command, which dies as soon as another process can see its first checkpoint.
 DYING = """
 import os, runpy, signal, sys, time
@@ -48,5 +48,6 @@ def test_a_killed_process_is_resumed_by_the_same_command(s3: str, tmp_path: Path
     assert "going on after step 4 of 8" in again.stderr
     undisturbed = started("-m", "jepa_train", machine="third", checkpoints=f"{tmp_path}/undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr
-    found, expected = (read_checkpoint(storage_path(at) / "final.pt") for at in (s3, f"{tmp_path}/undisturbed"))
-    assert all(torch.equal(value, expected["network"][key]) for key, value in found["network"].items())
+    for name in ("epoch-0001.pt", "epoch-0002.pt", "final.pt"):
+        found, expected = (read_checkpoint(storage_path(at) / name) for at in (s3, f"{tmp_path}/undisturbed"))
+        assert all(torch.equal(value, expected["network"][key]) for key, value in found["network"].items()), name

@@ -15,7 +15,10 @@ import torch
 
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.flat import unflatten
+from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.methods import NCL, Method, RectifiedLpJEPA
+from jepa_train.model.network import Network
 from jepa_train.train.loop import TrainingResult, train
 from jepa_train.train.trainer import Trainer
 from sweeps.engine.lanes.process_state import FreshProcess
@@ -28,6 +31,10 @@ def run(config: TrainConfig) -> tuple[TrainingResult, list[dict[str, float]]]:
     """The outcome and everything reported."""
     reports: list[dict[str, float]] = []
     return train(config, report=reports.append), reports
+
+
+def weights_of(network: Network) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +70,45 @@ def test_a_run_is_bit_for_bit_the_first_whatever_a_run_before_it_left_in_the_pro
     for first, second in zip(finished[1], again, strict=True):
         unlike = {"train/images_per_s": 0, "train/peak_memory_gb": 0}
         assert first | unlike == second | unlike
+
+
+@pytest.mark.parametrize(
+    ("method", "rectified"),
+    [(RectifiedLpJEPA(num_slices=8), True), (NCL(), True), (RectifiedLpJEPA(num_slices=8, rectified=False), False)],
+)
+def test_sparsity_in_training_is_that_of_the_last_steps_rectified_z(method: Method, rectified: bool):
+    trainer = Trainer(dataclasses.replace(QUICK, method=method), load_splits(QUICK.data))
+    shares = []
+    trainer.network.projector.register_forward_hook(
+        lambda _module, _x, z: shares.append((z != 0).double().mean().item())
+    )
+    for _ in range(2):
+        trainer.train_step()
+    found = trainer.means()
+    assert ("train/nonzero_fraction" in found) == rectified
+    if rectified:
+        assert found["train/nonzero_fraction"] == pytest.approx(shares[-1], rel=1e-6)
+        assert shares[0] != shares[1]
+        assert 0.2 < shares[-1] < 0.8
+
+
+def test_the_mean_of_epochs_is_evaluated_from_its_first_epoch_on_and_takes_no_part_in_training():
+    """One step an epoch, for a method without a center."""
+    few = dataclasses.replace(QUICK.data, train_images=60)
+    base = dataclasses.replace(QUICK, method=RectifiedLpJEPA(num_slices=8), data=few, epochs=4, global_batch=40)
+    weights, evaluated = {}, []
+    for start in (0, 2):
+        config = dataclasses.replace(base, model=dataclasses.replace(base.model, swa_start=start))
+        trainer, steps = Trainer(config, load_splits(config.data)), []
+        for _ in range(4):
+            trainer.train_step()
+            trainer.end_epoch()
+            steps.append(weights_of(trainer.network))
+            evaluated.append(trainer.evaluated is trainer.network)
+        weights[start] = torch.stack(steps)
+    assert evaluated == [True] * 5 + [False] * 3
+    assert torch.equal(weights[0], weights[2])
+    torch.testing.assert_close(weights_of(trainer.evaluated), weights[2][1:].mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_an_embedding_that_is_not_finite_ends_the_run_even_if_the_loss_is_finite():
