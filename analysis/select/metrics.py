@@ -15,7 +15,7 @@ SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
 ACCURACIES = ("probe_top1", "linear_top1", "knn_top1", "projector_top1", "linear_projector_top1")
 _PROTOCOLS = {  # name without its split
     r"(probe|projector)_top1": "online linear probe",
-    r"(linear|sgd|shot\d+)(_projector)?_top1": "offline linear probe",
+    r"(linear|sgd|plain_sgd|shot\d+)(_projector)?_top1": "offline linear probe",
     r"knn\d*(_projector)?_top1": "kNN",
     r"finetune\d*_top1": "fine-tuning",
 }

@@ -25,9 +25,12 @@ gamma_sample = torch._standard_gamma
 assert_on_device = torch._assert_async
 
 
+# torch 2.14, the attribute that GradScaler looks for. Without it: GradScaler synchronises at each step.
 def pass_found_inf(optimizer: torch.optim.Optimizer) -> None:
-    """Let GradScaler call step with optimizer.found_inf (a scalar on the device, 0 where all gradients are finite) set,
-    in place of reading it on the host. torch 2.14. Without it: GradScaler synchronises at each step."""
+    """Let GradScaler always call step, with optimizer.found_inf set: a scalar on the device, 0 if gradients are finite.
+
+    Otherwise it reads that number on the host and calls step where it is 0.
+    """
     vars(optimizer)["_step_supports_amp_scaling"] = True
 
 

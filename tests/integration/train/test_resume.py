@@ -154,7 +154,6 @@ def assert_as_undisturbed(name: str, folder: StoragePath | Path, reports: list[d
         ("fp16", [2, 6]),
         ("swa", [3, 6]),
         ("swa", ["evaluation"]),
-        ("dropping", [3]),
         ("whole", [6]),
     ],
 )
