@@ -124,7 +124,7 @@ def test_a_table_as_data_has_the_rows_columns_metrics_and_labels_of_the_sweep() 
     labels = {"views.num_global": "V", "train/redundancy": "redundancy", "optim.lr": "rate"}
     table = finished(runs.assign(**{"sweep.table": json.dumps(chosen | {"labels": labels})}))
     assert (table.frame.index.names, table.frame.columns.names) == (["", "V"], ["rate"])
-    assert texts(table)[("redundancy", 2)] == ["0.25 ± 0"] * 2
+    assert texts(table)[("redundancy", 2)] == ["0.25 ± 0.00"] * 2
     one = finished(runs.assign(**{"sweep.table": json.dumps({"rows": ["optim.lr"], "columns": ["method.lamb"]})}))
     assert one.frame.index.names == ["", "global views", "lr"]  # never an average over an axis
 
