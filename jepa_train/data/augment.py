@@ -59,6 +59,7 @@ class Parameters(NamedTuple):
     grayscale: Tensor  # remaining saturation: 0 or 1
     blur: Tensor  # sigma in pixels
     solarize: Tensor  # threshold
+    turned: Tensor  # bool: the rows of the stored pixels are the image's columns
 
 
 def make_views(
@@ -142,6 +143,7 @@ def parameters(
         grayscale=torch.where(grayscale < config.grayscale, 0.0, 1.0),
         blur=torch.where(blur < config.blur, _SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * sigma, 0.0),
         solarize=torch.where(solarize < config.solarize, _THRESHOLD, math.inf),
+        turned=torch.zeros_like(flip, dtype=torch.bool),
     )
 
 
@@ -161,18 +163,17 @@ def augment_images(images: Tensor | Pictures, values: Parameters, *, size: int) 
     num, num_views, device = len(images), len(values.flip) // len(images), images.device
     views = torch.empty(num_views, num, 3, size, size, device=device)
     offset = torch.full((), -_MEAN / _STD, device=device)
-    pixels, area, values, wide = _source(images, values)
-    names = (*values._fields, "wide")
-    fields = to_device(torch.stack([value.float() for value in (*values, wide)]), device)  # one transfer, not one each
+    pixels, area, values = _source(images, values)
+    fields = to_device(torch.stack([value.float() for value in values]), device)  # one transfer, not one each
     budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
     at_once = max(1, budget // (num_views * 3 * max(size * size, area)))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)
         of_views = slice(start * num_views, (start + at_once) * num_views)
-        there = dict(zip(names, fields[:, of_views], strict=True))
+        there = dict(zip(values._fields, fields[:, of_views], strict=True))
         x = _crop_and_resize(pixels(some, of_views), there, size)
         if isinstance(images, Pictures):
-            x = torch.where(there["wide"][:, None, None] > 0, x.mT, x)
+            x = torch.where(there["turned"][:, None, None] > 0, x.mT, x)
         for stage in _STAGES:
             here = {name: getattr(values, name)[of_views] for name, _, _ in stage}
             _change(x, stage, here, there)
@@ -181,38 +182,35 @@ def augment_images(images: Tensor | Pictures, values: Parameters, *, size: int) 
     return views
 
 
-class _Source(NamedTuple):
-    """Pixels that views are resampled from."""
+def _source(images: Tensor | Pictures, values: Parameters) -> tuple[Callable[[slice, slice], Tensor], int, Parameters]:
+    """Pixels that views are resampled from.
 
-    pixels: Callable[[slice, slice], Tensor]  # (images, their views) -> (m, 3, H, W) uint8, one for each of either
-    area: int  # H * W
-    values: Parameters  # with crops in these pixels
-    wide: Tensor  # (n,) bool, of the views: the rows of these pixels are the image's columns
-
-
-def _source(images: Tensor | Pictures, values: Parameters) -> _Source:
+    Returns:
+        A function (images, their views) -> (m, 3, H, W) uint8, one for each image or each view; the area H * W; and the
+        values, with crops in these pixels.
+    """
     if isinstance(images, Tensor):
-        return _Source(lambda some, _: images[some], images[0, 0].numel(), values, torch.zeros_like(values.flip))
+        return lambda some, _: images[some], images[0, 0].numel(), values
     count, num_views = images.crop_lines(_ASPECT), len(values.flip) // len(images)
     of_views = (images.first, images.lengths.abs(), images.is_wide)
-    first, lengths, wide = (each.repeat_interleave(num_views) for each in of_views)
-    top, left = torch.where(wide, values.left, values.top), torch.where(wide, values.top, values.left)
-    height, width = torch.where(wide, values.width, values.height), torch.where(wide, values.height, values.width)
+    first, lengths, turned = (each.repeat_interleave(num_views) for each in of_views)
+    crops = torch.stack(values[:4])  # top, left, height, width
+    top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
     skipped = torch.minimum(top, (lengths - count).clamp_min(0))  # lines before those that are gathered
     first = first + skipped.long()
-    values = values._replace(top=top - skipped, left=left, height=height, width=width)
+    values = values._replace(top=top - skipped, left=left, height=height, width=width, turned=turned)
     area = count * images.lines.shape[-1]
-    return _Source(lambda _, views: gather(images.lines, first[views], count).transpose(1, 2), area, values, wide)
+    return lambda _, views: gather(images.lines, first[views], count).transpose(1, 2), area, values
 
 
 def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
     """Crop, resize and flip: (n, 3, H, W) uint8 -> planes (3, n * V, size, size) in [0, 1]."""
-    flip, wide = values["flip"], values["wide"]
+    flip, turned = values["flip"], values["turned"]
     rows, columns = (
         augment_ops.resampling_matrices(values[start], values[length], flipped, size_in=size_in, size_out=size)
         for start, length, flipped, size_in in (
-            ("top", "height", flip * wide, images.shape[-2]),
-            ("left", "width", flip * (1 - wide), images.shape[-1]),
+            ("top", "height", flip * turned, images.shape[-2]),
+            ("left", "width", flip * (1 - turned), images.shape[-1]),
         )
     )
     return augment_ops.resample(augment_ops.to_unit_range(images), rows, columns)

@@ -50,8 +50,7 @@ class GradientScaler:
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the optimiser's gradients by the scale, and take its step unless one of them is inf or NaN."""
-        if self.enabled:
-            self._scaler.unscale_(optimizer)
+        self._scaler.unscale_(optimizer)
         self._scaler.step(optimizer)
 
     def update(self) -> None:
