@@ -73,10 +73,10 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
 # LeJEPA, README "Training configuration" (lr, decay, floor) and scripts/launch_inet10.py (the rest; it sweeps lamb over
 # .01 .02 .05 .1, lr over 3e-3 1e-4 and weight decay over 3e-2 1e-5, the paper's Experiment Details 1 lr over 5e-3 5e-4
 # and weight decay over 1e-1 1e-2 1e-5). multi_crop=false: all 8 views are global. Warm-up, probe lr and the projector's
-# hidden width are not printed: 10 epochs, this project's 1e-2, MINIMAL.md's 2048. The script sets no quadrature: that
-# of the paper's Alg. 1. Nor is the evaluation printed: Resize 256 and CenterCrop 224, as nearly all. Crops are from
-# files of any size there, here from 256 px; for local views data.local_image_size=375 is about that of ImageNet's files
-# (71 GB for 126,000 images). Missing: autostop=true, whose meaning is not published.
+# hidden width are not printed: 10 epochs, this project's 1e-2, MINIMAL.md's 2048. The script sets no quadrature; this
+# is that of the paper's Alg. 1. The evaluation is not printed either; this is the usual one, Resize 256 and CenterCrop
+# 224. Crops are from files of any size there, here from 256 px; for local views data.local_image_size=375 is about that
+# of ImageNet's files (71 GB for 126,000 images). Missing: autostop=true, whose meaning is not published.
 _INET10 = PRESETS["lejepa_inet10_resnet50"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1000),
     data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),

@@ -42,7 +42,7 @@ class DataConfig:
         ruled(0.0, lambda share: 0 <= share < 1, "must lie in [0, 1)", "0 means no test images"), schema=2
     )
     split_seed: int = later(0, schema=2)  # of that test split
-    # folders of images: "square" stores the centre of each, "whole" all of it, image_size being its shorter side
+    # folders of images: "square" stores the center of each, "whole" all of it, image_size being its shorter side
     fit: Literal["square", "whole"] = later("square", schema=3)
     # folders of images: shorter side of a second copy, from which local views are cropped; 0 is none
     local_image_size: int = later(0, schema=3)

@@ -17,7 +17,7 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
 from jepa_train.data.device_transfer import to_device
-from jepa_train.data.pictures import Pictures, centre_of, gather, sides_of
+from jepa_train.data.pictures import Pictures, center_of, gather, sides_of
 
 _MEAN, _STD = 0.5, 0.25  # one normalization for every data set: [0, 1] -> [-2, 2]
 _ASPECT = 4 / 3  # width / height of a crop lies in [1 / _ASPECT, _ASPECT], log-uniform
@@ -113,7 +113,7 @@ def to_input(images: Tensor | Pictures, size: int, *, fov: float = 1.0) -> Tenso
     Returns:
         (N, 3, size, size) float32.
     """
-    x = centre_of(images, fov).float().div_(255)
+    x = center_of(images, fov).float().div_(255)
     if x.shape[-1] != size:
         x = functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
     return x.sub_(_MEAN).div_(_STD)

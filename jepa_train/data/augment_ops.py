@@ -30,11 +30,11 @@ def resampling_matrices(start: Tensor, length: Tensor, flip: Tensor, *, size_in:
     """
     scale = (length / size_out)[:, None]
     index = torch.arange(size_out, device=start.device) + 0.5
-    centre = scale * torch.where(flip[:, None] > 0, size_out - index, index)  # (n, size_out)
+    center = scale * torch.where(flip[:, None] > 0, size_out - index, index)  # (n, size_out)
     pixel = torch.arange(size_in, device=start.device) + 0.5 - start[:, None]  # (n, size_in), relative to the range
     pixel = torch.where((pixel > 0) & (pixel < length[:, None]), pixel, torch.inf)  # outside: no weight
     slope = scale.clamp_min(1).reciprocal_().neg_()
-    weight = (pixel[:, None] - centre[:, :, None]).abs_()
+    weight = (pixel[:, None] - center[:, :, None]).abs_()
     torch.addcmul(weight.new_ones(()), weight, slope[:, :, None], out=weight).clamp_min_(0)
     return weight.div_(weight.sum(-1, keepdim=True))
 
@@ -83,8 +83,8 @@ def hue(x: Tensor, turns: Tensor) -> Tensor:
     at.div_(chroma.clamp_min(1e-12).mul_(6))  # gray: all differences are 0, any hue will do
     at.add_((turns + 1)[:, None, None]).frac_().mul_(6)  # + 1: frac_ keeps the sign
     share = high  # its memory
-    for channel, (centre, sign, offset) in zip(x, ((3, 1, -1), (2, -1, 2), (4, -1, 2)), strict=True):
-        torch.sub(at, centre, out=share).abs_().mul_(sign).add_(offset).clamp_(0, 1)
+    for channel, (center, sign, offset) in zip(x, ((3, 1, -1), (2, -1, 2), (4, -1, 2)), strict=True):
+        torch.sub(at, center, out=share).abs_().mul_(sign).add_(offset).clamp_(0, 1)
         torch.addcmul(low, chroma, share, out=channel)
     return x
 

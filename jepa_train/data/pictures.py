@@ -1,4 +1,4 @@
-"""Whole pictures of different sizes in one array: lines of equal length, from which crops and centres are gathered."""
+"""Whole pictures of different sizes in one array: lines of equal length, from which crops and centers are gathered."""
 
 import math
 from dataclasses import dataclass, field
@@ -95,7 +95,7 @@ def sides_of(images: Tensor | Pictures) -> tuple[Tensor, Tensor]:
     return torch.where(images.is_wide, short, long), torch.where(images.is_wide, long, short)
 
 
-def centre_of(images: Tensor | Pictures, fov: float) -> Tensor:
+def center_of(images: Tensor | Pictures, fov: float) -> Tensor:
     """The middle square of every image, as of torchvision's center_crop: (n, 3, side, side) uint8.
 
     Args:

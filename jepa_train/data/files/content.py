@@ -136,7 +136,7 @@ def decoded_images(
     never been read are read once, for the array and for its name.
 
     Args:
-        whole: keep the whole pictures; else their centre squares.
+        whole: keep the whole pictures; else their center squares.
 
     Returns:
         Squares as (N, 3, size, size) uint8, or lines of whole pictures as (T, 3, size) with their ranges; and the facts

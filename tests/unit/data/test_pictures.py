@@ -1,4 +1,4 @@
-"""Whole pictures: equal to squares where pictures are square, crops and centres as torchvision's, cache and refusals.
+"""Whole pictures: equal to squares where pictures are square, crops and centers as torchvision's, cache and refusals.
 
 Run: python -m pytest tests/unit/data/test_pictures.py
 """
