@@ -98,10 +98,13 @@ class TableCell:
         return with_remark(self.number(), self.remark()) or "-"
 
     def number(self) -> str:
-        """ "0.912", "0.912 ± 0.003"; "" where no seed finished."""
+        """ "0.912", "0.912 ± 0.003", with equal decimals; "" where no seed finished."""
         spec = self.quantity.spec if self.quantity else ".4g"
-        spread = f" ± {self.std:{spec}}" if self.n > 1 else ""
-        return f"{self.mean:{spec}}{spread}" if self.values else ""
+        mean = f"{self.mean:{spec}}" if self.values else ""
+        if self.n < 2:
+            return mean
+        decimals = spec if "e" in mean else f".{len(mean.partition('.')[2])}f"
+        return f"{mean} ± {self.std:{decimals}}"
 
     def remark(self, usual: int = 1) -> str:
         """ "n=1, 1 diverged", "diverged"; "" where the usual number of seeds finished, or no run is."""

@@ -14,7 +14,7 @@ from typing import Any
 from jepa_train.base.errors import ConfigError, config_errors, nearest, short_repr
 from jepa_train.base.validation import NAMES, conformed, field_hints
 from jepa_train.config import TrainConfig
-from jepa_train.methods import METHODS, Method
+from jepa_train.methods import METHODS, Method, method_class
 
 Scalar = str | int | float | bool
 Flat = dict[str, Scalar]
@@ -108,14 +108,18 @@ def group_key(config: TrainConfig) -> str:
     return _hash({key: value for key, value in key_fields(config).items() if key != "seed"})
 
 
-@functools.cache
 def later_fields() -> Mapping[str, dict[str, str]]:
     """Fields added after schema 1, by flat key, with their defaults as MLflow stores them.
 
     Fields of every config are listed under "*", a method's own under its name.
     """
+    return _later_fields_of(tuple(METHODS.items()))
+
+
+@functools.cache
+def _later_fields_of(methods: tuple[tuple[str, type[Method]], ...]) -> Mapping[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for name, method in METHODS.items():
+    for name, method in methods:
         for key, (field, kind) in _fields(method).items():
             if "schema" in field.metadata:
                 owner = name if key.startswith("method.") else "*"
@@ -144,9 +148,7 @@ def _fields(method: type[Method]) -> Mapping[str, tuple[dataclasses.Field[Any], 
 
 def _method_named(name: Any, base: TrainConfig) -> Method:
     """The base's own method if it has this name, otherwise that method with its defaults."""
-    if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError(f"method must be a known method, got {short_repr(name)}{nearest(str(name), METHODS)}")
-    return base.method if name == base.method.name else METHODS[name]()
+    return base.method if name == base.method.name else method_class(name)()
 
 
 def _read(key: str, text: str, kind: Any) -> Scalar:

@@ -272,8 +272,8 @@ PRESETS["simclr_imagenet100_resnet50"] = dataclasses.replace(
 )
 
 # Rectified LpJEPA, MINIMAL.md at e31c91c of the authors' repository: its notebook on CIFAR-100, with timm's own stem.
-# Missing: slices drawn for each view and a target shared by them; here, as in solo/methods/rectified_lpjepa.py, the
-# views share the slices and each has its target.
+# It has fp16 on GPUs; on a CPU set precision=fp32, as it does. Missing: slices drawn for each view and a target shared
+# by them; here, as in solo/methods/rectified_lpjepa.py, the views share the slices and each has its target.
 PRESETS["rectified_lpjepa_guide"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=256, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),

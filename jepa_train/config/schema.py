@@ -1,14 +1,12 @@
 """TrainConfig and its sections: frozen, validated dataclasses. flat.py has their flat dotted form."""
 
-import functools
-import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jepa_train.base.errors import nearest, require
-from jepa_train.base.validation import at_least, conform, conformed, later, not_negative, positive, ruled
+from jepa_train.base.validation import at_least, conform, later, not_negative, positive, ruled
 from jepa_train.config.names import DATASET_NAMES, protocol_names, transfer_sets
-from jepa_train.methods import METHODS, LeJEPA, Method
+from jepa_train.methods import LeJEPA, Method, enter_method
 from jepa_train.methods.base import check_views
 
 # Fields that do not affect the result (paths, speed, further measurements) are no part of the cell key.
@@ -218,7 +216,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         conform(self)
-        conformed("method", self.method, functools.reduce(operator.or_, METHODS.values()))
+        enter_method(type(self.method))
         check_views(self.method, self.views.num_global, self.views.num_local)
         require(
             self.views.num_local > 0 or self.data.local_image_size == 0,

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
@@ -18,7 +19,7 @@ from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import Cell, data_facts
 from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.experiment import escape_html, open_experiment, shortened
-from sweeps.engine.store.mlflow_client import Refused, root_cause
+from sweeps.engine.store.mlflow_client import Refused, root_cause, when_free
 from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import code_tags, git_state, user
@@ -86,7 +87,7 @@ class Ledger:
         self._client, experiment = open_experiment(sweep.name)
         for name, text in (hidden(experiment_tags(plan)) | self._cell_tags).items():
             if experiment.tags.get(name) != text:
-                self._client.set_experiment_tag(experiment.experiment_id, name, text)
+                when_free(partial(self._client.set_experiment_tag, experiment.experiment_id, name, text))
         run_ids = {key: entry.run_id for key, entry in held.items()}
         self._writer = MlflowWriter(self._client, experiment.experiment_id, run_ids, self.note)
         self._queue = WriteQueue(writer=self._writer, sweep=sweep.name, note=self.note, flushed=self._publish_table)

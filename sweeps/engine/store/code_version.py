@@ -8,7 +8,6 @@ the same version in a checkout, a container, an installed wheel and on a node of
 import ast
 import hashlib
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -57,15 +56,12 @@ class _Module:
     """A module in the hash.
 
     Args:
-        name: dotted; of a file outside the project its stem.
         beside: folder of a file outside the project, which may import others there.
-        start: the definition that counts in the file of a sweep, whose grid does not; "": all of the module.
     """
 
     name: str
     file: Path
     beside: Path | None = None
-    start: str = ""
 
 
 def code_of(fields: Mapping[str, Any]) -> Code:
@@ -94,8 +90,12 @@ def _module_of(row: Any) -> _Module:
         row = row.func
     if row.__module__.startswith("jepa_train."):
         return _in_project(row.__module__)
-    file = Path(str(sys.modules[row.__module__].__file__)).resolve()
-    return _Module(file.stem, file, file.parent, row.__name__)
+    return _own_module(row.__module__, Path(str(sys.modules[row.__module__].__file__)).resolve())
+
+
+def _own_module(name: str, file: Path) -> _Module:
+    depth = name.count(".") + (file.name == "__init__.py")
+    return _Module(name, file, file.parents[depth])
 
 
 def _code_of_encoder(encoder: str) -> tuple[list[_Module], set[str]]:
@@ -106,9 +106,7 @@ def _code_of_encoder(encoder: str) -> tuple[list[_Module], set[str]]:
         return [], set()
     if file is None or "site-packages" in file.parts:
         return [], {encoder.partition(".")[0]} if is_dotted(encoder) else set()
-    name = encoder.rpartition(".")[0]
-    depth = name.count(".") + (file.name == "__init__.py")
-    return [_Module(name, file, file.parents[depth])], set()
+    return [_own_module(encoder.rpartition(".")[0], file)], set()
 
 
 def _in_project(name: str) -> _Module:
@@ -126,7 +124,7 @@ def _closure(start: Iterable[_Module]) -> tuple[dict[Path, str], set[str]]:
         module = left.pop()
         if module.file in trees or module.name in _REGISTRIES | NO_NUMBERS:
             continue
-        text, imports = _parsed(module.file.read_bytes(), module.start)
+        text, imports = _parsed(module.file.read_bytes())
         trees[module.file] = f"{module.name} {text}"
         for name in imports:
             found = _modules(name, module.beside)
@@ -166,38 +164,10 @@ def _imports(statements: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 @cache
-def _parsed(source: bytes, start: str) -> tuple[str, tuple[str, ...]]:
-    """The statements of a module that count, as text, and what they import."""
-    statements = _statements(source, start)
+def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """The statements of a module as text, and what they import."""
+    statements = ast.parse(source).body
     return _text(statements), tuple(dict.fromkeys(_imports(statements)))
-
-
-def _statements(source: bytes, start: str) -> list[ast.stmt]:
-    body = ast.parse(source).body
-    binders: dict[str, list[ast.stmt]] = defaultdict(list)  # name -> statements that define it
-    for statement in body:
-        for name in _names(statement):
-            binders[name].append(statement)
-    if start not in binders or not {"SWEEP", "sweep"} & binders.keys():
-        return body
-    used: list[ast.stmt] = []
-    left = [*binders[start]]
-    while left:
-        statement = left.pop()
-        if statement not in used:
-            used.append(statement)
-            names = (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
-            left += [other for name in names for other in binders.get(name, ())]
-    return [statement for statement in body if statement in used]
-
-
-def _names(statement: ast.stmt) -> set[str]:
-    """Names that a statement of a module defines."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _text(node: Any) -> str:

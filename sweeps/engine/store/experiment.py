@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from analysis.store.mlflow_sql import take_artifacts_along
 from analysis.store.uri import NothingToShow, file_problem, sqlite_file
 from jepa_train.storage.paths import results_dir
-from sweeps.engine.store.mlflow_client import LONGEST_DESCRIPTION, open_client
+from sweeps.engine.store.mlflow_client import LONGEST_DESCRIPTION, open_client, when_free
 from sweeps.engine.store.reader import find_experiment, store_uri
 
 
@@ -33,7 +33,7 @@ def open_experiment(sweep: str) -> tuple[MlflowClient, Experiment]:
         # under results for a local store; a server decides for itself
         artifacts = (results_dir() / "artifacts" / sweep).as_uri() if file is not None else None
         try:
-            client.create_experiment(sweep, artifact_location=artifacts)
+            when_free(lambda: client.create_experiment(sweep, artifact_location=artifacts))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another launch was faster
                 raise

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,7 +27,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.storage.paths import results_dir
 from sweeps.engine.sigterm import exit_on_sigterm
 from sweeps.engine.store.experiment import open_experiment
-from sweeps.engine.store.mlflow_client import TROUBLE
+from sweeps.engine.store.mlflow_client import TROUBLE, when_free
 from sweeps.engine.store.provenance import user
 from sweeps.engine.store.reader import find_experiment
 
@@ -120,7 +121,7 @@ class _Lease:
 
     def owner(self) -> LockOwner | None:
         """The living launch whose tag is in the store."""
-        return _living_owner(self._client.get_experiment(self._experiment_id).tags)
+        return _living_owner(when_free(lambda: self._client.get_experiment(self._experiment_id)).tags)
 
     def take_over(self) -> LockOwner | None:
         """Write the tag again and again, until a living owner has read it. Returns that owner."""
@@ -171,10 +172,11 @@ class _Lease:
 
     def _write(self) -> None:
         text = json.dumps(asdict(replace(self._me, beat=time.time())))
+        write = partial(self._client.set_experiment_tag, self._experiment_id, _TAG, text)
         try:
-            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+            when_free(write)
         except MlflowException:  # of two launches that write the first tag at once, one fails; then the row exists
-            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+            write()
 
 
 def _held_error(sweep: str, owner: LockOwner | None) -> ConfigError:

@@ -4,8 +4,11 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -22,7 +25,10 @@ from jepa_train.storage.paths import results_dir
 TROUBLE = (MlflowException, SQLAlchemyError, OSError)
 # Error codes of a store that answers and will never take a write; all others may pass
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+_T = TypeVar("_T")
 _LATE_S = 5.0  # after which the wait for an answer is reported
+_BUSY_S = 120.0  # for which a launch that begins waits for a busy store
+_BUSY = ("503", "timed out", "database is locked")  # in the causes of errors that may pass
 BATCH = 900  # rows of one log_batch: MLflow takes 1,000 metrics, params and tags together
 LONGEST_DESCRIPTION = 19_000  # characters: MLflow takes 20,000 in an experiment's tag
 
@@ -66,10 +72,27 @@ def open_client(uri: str) -> MlflowClient:
     late.daemon = True
     late.start()
     try:
-        client.search_experiments(max_results=1)
+        when_free(lambda: client.search_experiments(max_results=1))
     finally:
         late.cancel()
     return client
+
+
+def when_free(call: Callable[[], _T]) -> _T:
+    """Result of a call of the store that may be repeated: again for two minutes while the store is busy.
+
+    Raises:
+        An error of TROUBLE: of the last call; at once if the store is away, or refuses.
+    """
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            return call()
+        except TROUBLE as error:
+            cause = root_cause(error)
+            if time.monotonic() > until or not any(text in cause for text in _BUSY):
+                raise
+            time.sleep(1)
 
 
 def _create(file: Path) -> None:

@@ -22,7 +22,7 @@ from jepa_train.config.flat import later_fields, parse, unflatten
 from sweeps.engine.spec.cells import shared_fields
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.code_version import code_of
-from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.mlflow_client import open_client, when_free
 
 # Values of the tag `status` of a cell with a result. A driver that was killed leaves "running".
 RESULTS = ("finished", "diverged", "collapsed")
@@ -126,7 +126,10 @@ def find_experiment(name: str) -> Experiment | None:
     """
     uri = store_uri()
     file = sqlite_file(uri)
-    return None if file is not None and not os.path.exists(file) else open_client(uri).get_experiment_by_name(name)
+    if file is not None and not os.path.exists(file):
+        return None
+    client = open_client(uri)
+    return when_free(lambda: client.get_experiment_by_name(name))
 
 
 def read_sweep(name: str, file: Path | None = None) -> StoredSweep:
@@ -148,7 +151,8 @@ def read_sweep(name: str, file: Path | None = None) -> StoredSweep:
             f"name {name!r} must belong to one sweep file, but this store has it from {other}; "
             f"rename {file.name} and its sweep"
         )
-    records = read_records(open_client(store_uri()), experiment.experiment_id, store_uri())
+    client, uri = open_client(store_uri()), store_uri()
+    records = when_free(lambda: read_records(client, experiment.experiment_id, uri))
     keyed = [record for record in records if _CELL_KEY.fullmatch(_key(record))]
     chosen = one_per_cell(record for record in keyed if "cell_key" in record.tags)
     has_versions = any("code_version" in record.tags for record in chosen)

@@ -4,7 +4,6 @@ Run: python -m pytest tests/integration/config/test_later_fields.py
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +55,6 @@ class Grown(LeJEPA):
     skew: Literal["none", "left"] = later("none", schema=SCHEMA + 1)
 
 
-NEW = dataclasses.replace(OLD, base=dataclasses.replace(DIGITS, method=Grown(lamb=0.02, num_slices=256)))
-
-
 @pytest.fixture
 def old(results: Path) -> Plan:  # noqa: ARG001 (the store)
     """The plan of a sweep that has run before the field was added."""
@@ -66,12 +62,10 @@ def old(results: Path) -> Plan:  # noqa: ARG001 (the store)
 
 
 @pytest.fixture
-def grown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The next schema, from here on."""
-    later_fields.cache_clear()
+def grown(monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """The next schema, from here on, and the sweep in it."""
     monkeypatch.setitem(METHODS, "lejepa", Grown)
-    yield
-    later_fields.cache_clear()
+    return dataclasses.replace(OLD, base=dataclasses.replace(DIGITS, method=Grown(lamb=0.02, num_slices=256)))
 
 
 def launched(sweep: Sweep, *, all_cells: bool = False) -> Plan:
@@ -108,16 +102,16 @@ def test_a_later_field_enters_the_key_only_where_it_differs_from_its_default() -
 
 def test_an_old_store_is_complete_and_gives_the_same_table(old: Plan, request: pytest.FixtureRequest) -> None:
     before = table("study", format="md")
-    request.getfixturevalue("grown")
-    assert launched(NEW).todo == 0
-    assert status(NEW)["states"] == {"finished": 4}
+    new = request.getfixturevalue("grown")
+    assert launched(new).todo == 0
+    assert status(new)["states"] == {"finished": 4}
     assert compared() == keys_of(old)
     assert table("study", format="md") == before
 
 
 def test_a_search_over_a_later_field_knows_the_old_runs(old: Plan, request: pytest.FixtureRequest) -> None:
-    request.getfixturevalue("grown")
+    new = request.getfixturevalue("grown")
     space = {"method.skew": CategoricalDistribution(["none", "left"])}
-    searches = make_plan(dataclasses.replace(NEW, space=space, trials=2), FILE).searches
+    searches = make_plan(dataclasses.replace(new, space=space, trials=2), FILE).searches
     first_seed = [cell.key for cell in old.fixed if cell.config.seed == 0]
     assert [[candidate.cell.key for candidate in study.candidates] for study in searches] == [[k] for k in first_seed]

@@ -293,13 +293,15 @@ def test_a_resumed_launch_shows_the_cells_that_were_done_before() -> None:
     assert again.ledger.close() == ""
 
 
-def test_a_slow_server_is_waited_for_with_a_line(
+def test_a_slow_and_busy_server_is_waited_for_with_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    codes = [503, 200]  # MLflow's answer while another process locks its database
+
     class Slow(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            time.sleep(0.5)
-            self.send_response(200)
+            time.sleep(0.1)
+            self.send_response(codes.pop(0))
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"{}")

@@ -5,12 +5,16 @@ Run: python -m pytest tests/unit/methods/test_methods.py
 """
 
 import re
+from pathlib import Path
 
 import pytest
 import ranks
 import torch
 from torch import nn
 
+from jepa_train import methods
+from jepa_train.base.errors import ConfigError
+from jepa_train.config.flat import flatten, unflatten
 from jepa_train.methods import METHODS
 from jepa_train.methods.base import Step, check_views
 
@@ -80,6 +84,28 @@ def test_unsupported_views_are_refused(name: str, views: tuple[int, int], messag
 def test_wrong_values_are_refused_by_name(name: str, field: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         METHODS[name](**{field: value})
+
+
+def test_a_class_of_the_users_own_is_a_method_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = 'class Ours(VICReg):\n    name = "own_loss.Ours"\nclass Nameless(VICReg): ...\n'
+    text = f"from jepa_train.methods import VICReg\nfrom dataclasses import dataclass\n{classes}"
+    (tmp_path / "own_loss.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(methods, "METHODS", METHODS | {})
+    config = unflatten({"method": "own_loss.Ours", "method.lamb_cov": 2.0})
+    assert flatten(config)["method"] == "own_loss.Ours"
+    assert type(config.method).__name__ == "Ours"
+    for name, message in (
+        (
+            "own_loss.Nameless",
+            "method.name must be the path by which workers import Nameless, got 'vicreg'; write name = ",
+        ),
+        ("own_loss.VICReg", "method must be a known method, got 'own_loss.VICReg'; Python finds no such class"),
+        ("own_loss.dataclass", "method must be a dataclass with the interface of jepa_train/methods/base.py, got "),
+        ("own_losses.Ours", "method must be a known method, got 'own_losses.Ours'; Python finds no such class"),
+    ):
+        with pytest.raises(ConfigError, match="^" + re.escape(message)):
+            unflatten({"method": name})
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

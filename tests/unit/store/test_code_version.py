@@ -22,19 +22,17 @@ from sweeps.engine.store.code_version import NO_NUMBERS, Code, code_of
 from sweeps.engine.store.provenance import GitState, git_state
 
 ROOT = Path(__file__).parents[3]
-MINE = '''"""A method in a sweep's file."""
+MINE = '''"""A method of a user's own."""
 from dataclasses import dataclass
 from beside import SCALE
 from jepa_train.methods.base import Step
 from jepa_train.methods.vicreg import VICReg
-VALUES = [0.1]
 POWER = 2
 def power(z): return z ** POWER
 @dataclass(frozen=True, kw_only=True)
 class Mine(VICReg):
-    name = "mine"
+    name = "mine.Mine"
     def __call__(self, z, step: Step): return SCALE * power(z).sum(), {}
-SWEEP = {"method.lamb_inv": VALUES}
 '''
 
 
@@ -145,28 +143,26 @@ def test_no_module_that_is_left_out_computes_results() -> None:
         assert not tops & {"torch", "numpy", "timm", "sklearn", "scipy"}, name
 
 
-def test_a_method_outside_the_package_counts_and_the_grid_of_its_sweep_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_outside_the_package_counts_with_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, beside = tmp_path / "mine.py", tmp_path / "beside.py"
     file.write_text(MINE)
     beside.write_text("import torch, einops\nSCALE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(code_version, "version_of", lambda name: {"einops": "1"}.get(name, "0"))
     monkeypatch.setitem(sys.modules, "einops", ModuleType("einops"))
-    monkeypatch.setitem(METHODS, "mine", importlib.import_module("mine").Mine)
-    before = of("mine")
+    monkeypatch.setitem(METHODS, "mine.Mine", importlib.import_module("mine").Mine)
+    before = of("mine.Mine")
     assert before.own == "jepa_train.data.digits mine"
     assert {file, beside} < {*before.files}
-    file.write_text(MINE.replace("[0.1]", "[0.1, 0.2]").replace("\nSWEEP", "\n\n# more\nSWEEP"))
-    assert of("mine").version == before.version
+    file.write_text(MINE.replace("\nPOWER", "\n\n# more\nPOWER"))
+    assert of("mine.Mine").version == before.version
     for path, old, new in ((file, "POWER = 2", "POWER = 3"), (beside, "3", "4"), (file, "SCALE *", "2 * SCALE *")):
         text = path.read_text()
         path.write_text(text.replace(old, new))
-        assert of("mine").version != before.version, new
+        assert of("mine.Mine").version != before.version, new
         path.write_text(text)
     monkeypatch.setattr(code_version, "version_of", lambda name: {"einops": "2"}.get(name, "0"))
-    assert of("mine").version != before.version, "a package that only the method uses"
+    assert of("mine.Mine").version != before.version, "a package that only the method uses"
 
 
 # --- git, for information

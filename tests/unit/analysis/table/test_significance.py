@@ -88,5 +88,5 @@ def test_the_usual_number_of_seeds_is_a_note_and_another_is_in_its_cell() -> Non
     frame = pd.DataFrame([[three, three], [cell(1.0, 2.0), theory]], columns=["a", "b"], dtype=object)
     assert seed_count_note(frame) == "mean ± standard deviation over 3 seeds, unless a cell says otherwise"
     texts = [[entry.text for entry in entries] for entries in layout_of(frame).cells]
-    assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7071 (n=2)", "0.5"]]
+    assert texts == [["2 ± 1", "2 ± 1"], ["1.5 ± 0.7 (n=2)", "0.5"]]
     assert seed_count_note(pd.DataFrame([[cell(1.0)]], dtype=object)) == ""

@@ -124,7 +124,7 @@ def test_a_table_as_data_has_the_rows_columns_metrics_and_labels_of_the_sweep() 
     labels = {"views.num_global": "V", "train/redundancy": "redundancy", "optim.lr": "rate"}
     table = finished(runs.assign(**{"sweep.table": json.dumps(chosen | {"labels": labels})}))
     assert (table.frame.index.names, table.frame.columns.names) == (["", "V"], ["rate"])
-    assert texts(table)[("redundancy", 2)] == ["0.25 ± 0"] * 2
+    assert texts(table)[("redundancy", 2)] == ["0.25 ± 0.00"] * 2
     one = finished(runs.assign(**{"sweep.table": json.dumps({"rows": ["optim.lr"], "columns": ["method.lamb"]})}))
     assert one.frame.index.names == ["", "global views", "lr"]  # never an average over an axis
 
@@ -137,7 +137,7 @@ def test_without_a_test_split_the_accuracies_are_those_on_val() -> None:
 
 def test_metrics_by_name_may_be_of_any_method_and_unknown_ones_are_one_line() -> None:
     runs = made_runs({"method.lamb": [0.1]}, measure)
-    assert texts(finished(runs, metrics=["train/redundancy", "test/knn20_top1"]))[0.1] == ["0.25 ± 0", "91.00 ± 1.00"]
+    assert texts(finished(runs, metrics=["train/redundancy", "test/knn20_top1"]))[0.1] == ["0.25 ± 0.00", "91.00 ± 1.00"]
     with pytest.raises(
         UnknownMetric, match=r"no run of study has .*'train/redundency'; did you mean 'train/redundancy'"
     ):
