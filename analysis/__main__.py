@@ -14,7 +14,7 @@ from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, shown
-from analysis.store.uri import check_name, results_folder
+from analysis.store.uri import check_name, results_folder, store_line
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS, render
 from analysis.tables import UnknownTable, describe_table, experiment_of, find_table, table_names
@@ -104,7 +104,7 @@ def _table(options: argparse.Namespace) -> str:
 
 def _name_store(options: argparse.Namespace) -> None:
     """Name the store that was read; the listing ends in it."""
-    sys.stderr.write(f"store: {shown(options.store)}\n")
+    sys.stderr.write(f"{store_line(options.store, shown(options.store))}\n")
 
 
 def _report(options: argparse.Namespace) -> str:
@@ -141,7 +141,7 @@ def _listing(options: argparse.Namespace) -> str:
     try:
         found = sweeps_in(options.store)
         filled = {name: item.tags for name, item in found.items() if has_runs(item, options.store)}
-        where = f"store: {shown(options.store)}"
+        where = store_line(options.store, shown(options.store))
     except NothingToShow as nothing:
         filled, where = {}, str(nothing)
     rows, tabled = [], set()

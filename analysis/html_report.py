@@ -10,10 +10,11 @@ import pandas as pd
 from mlflow.entities import Experiment
 
 from analysis import figures, tables
+from analysis.device_time import device_time, unit_of
 from analysis.figures import study
 from analysis.figures.points import groups_by_views
 from analysis.select.objectives import goals_of
-from analysis.select.selection import axes, current, numbers, searched, seeds_of
+from analysis.select.selection import axes, column, current, numbers, searched, seeds_of
 from analysis.store.runs import NothingToShow, all_runs, store_uri, sweeps_in
 from analysis.store.sources import file_name
 from analysis.table import label_free
@@ -93,13 +94,15 @@ def _values(runs: pd.DataFrame, key: str) -> str:
 
 
 def _progress(runs: pd.DataFrame) -> str:
-    """Progress, first and last time, and device-hours of the runs that have a duration."""
+    """Progress, first and last time, and device time of the runs that have a duration."""
     ends = runs["end_time"].dropna()
     last = f", last result {ends.max():%Y-%m-%d %H:%M} UTC" if len(ends) else ""
     hours = numbers(runs, "device_seconds") / 3600
     lost = np.nansum(hours[runs["status"].isin(_BADLY)])
     when = f"First run {runs['start_time'].min():%Y-%m-%d %H:%M}{last}."
-    when += f" {np.nansum(hours):.2f} device-hours, {lost:.2f} of them in runs that ended badly."
+    resources = [*column(runs, "resources").dropna()]
+    unit = unit_of(resources[-1] if resources else "")
+    when += f" {device_time(np.nansum(hours), unit)}, {device_time(lost, unit)} of them in runs that ended badly."
     return f"<p>{html.escape(progress_note(runs))}</p>\n<p>{when}</p>"
 
 

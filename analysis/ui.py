@@ -7,7 +7,7 @@ import sys
 from analysis.store.mlflow_sql import take_artifacts_along
 from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 from analysis.store.sources import shown
-from analysis.store.uri import file_problem, results_folder, sqlite_file
+from analysis.store.uri import file_problem, results_folder, sqlite_file, store_line
 
 WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
 
@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
     except NothingToShow as nothing:
         sys.stderr.write(f"error: {nothing}\n")
         return 2
-    sys.stderr.write(f"store: {shown(store)}\n")
+    sys.stderr.write(f"{store_line(store, shown(store))}\n")
     file = sqlite_file(store)
     if file is not None and file.parent == results_folder() and not file_problem(file, writes=True):
         take_artifacts_along(file, file.parent)

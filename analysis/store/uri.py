@@ -88,6 +88,17 @@ def sqlite_file(uri: str) -> Path | None:
     return parse_store(uri).file
 
 
+def store_line(uri: str, shown: str) -> str:
+    """The line by which a command names the store that it has read, and says if there is none.
+
+    Args:
+        shown: the URI without secrets.
+    """
+    file = sqlite_file(uri)
+    absent = "" if file is None or os.path.exists(file) else "; there is no store there yet, the first launch makes it"
+    return f"store: {shown}{absent}"
+
+
 def file_problem(file: Path, *, writes: bool = False) -> str:
     """The reason why an sqlite file cannot be read, or written, as a store, in one line with the remedy, or ""."""
     if not os.path.exists(file):

@@ -6,12 +6,12 @@ from urllib.parse import unquote
 
 from mlflow.entities import Run
 
+from analysis.device_time import device_time, unit_of
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.flat import flatten
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cli.status import Facts
-from sweeps.engine.cluster.resources import unit_of
 from sweeps.engine.plan.cell_state import is_done
 from sweeps.engine.plan.plan import Plan, Row
 from sweeps.engine.spec.cells import setting_of
@@ -78,10 +78,8 @@ def explain_lines(facts: Facts) -> list[str]:
     """The facts of --explain as lines of text."""
     lines = [f"{facts['sweep']}: {facts['label']} ({facts['key']})", f"  {facts['state']}: {facts['why']}"]
     if facts["run_id"]:
-        lost = f", {facts['lost_device_hours']:.2g} of them lost with workers" if facts["lost_device_hours"] else ""
-        lines.append(
-            f"  MLflow run {facts['run_id']}, {facts['device_hours']:.2f} {facts['unit']} in all attempts{lost}"
-        )
+        spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
+        lines.append(f"  MLflow run {facts['run_id']}, {spent} in all attempts")
         lines.append("  last attempt: " + ", ".join(f"{name} {text}" for name, text in facts["code"].items()))
     lines += [f"  checkpoint {file}" for file in facts["checkpoints"]] or ["  no checkpoint on this machine"]
     lines.append("  config, * where it differs from the sweep's base:")
@@ -120,9 +118,9 @@ def _why(plan: Plan, entry: Entry | None, run: Run | None, *, in_file: bool) -> 
     ended = _time(run.info.end_time)
     if state == "running":
         return f"{note}, since {_time(run.info.start_time)}{gone}"
-    if state == "missing":
-        how = "interrupted" if entry.status == "interrupted" else "by a launch that is gone"
-        return f"{note}, {how}{gone or '; the next launch goes on with it'}"
+    if state == "interrupted":
+        how = "" if entry.status == "interrupted" else "; its launch is gone"
+        return f"{note}{how}{gone or '; the next launch goes on with it'}"
     if entry.outdated and is_done(state):
         gone = f"; outdated, the present code is {code_of(entry.params).version}: --retry outdated runs it again{gone}"
     if state == "pruned":

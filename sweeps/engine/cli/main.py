@@ -165,11 +165,19 @@ def _show_status(sweeps: Named, options: Options) -> int:
 def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
     from sweeps.engine.cli.preview import preview, preview_lines
     from sweeps.engine.run.price import price
-    from sweeps.engine.spec.cells import unread_data
+    from sweeps.engine.spec.cells import list_data, num_unread
 
-    note = _printer(Console(stderr=True))
-    for line in unread_data(cell.config for plan in plans if plan for cell in plan.known):
-        note(line)
+    note, shown = _printer(Console(stderr=True)), set[str]()
+    planned = [plan for plan in plans if plan is not None]
+    configs = [cell.config for plan in planned for cell in plan.known]
+    list_data(configs)
+    for plan in planned:
+        _show_data(plan, shown, _printer(Console(stderr=options.json)))
+    for unread in filter(None, map(num_unread, dict.fromkeys(config.data for config in configs))):
+        note(
+            f"{unread:,} images have not been read on this machine or may have changed since; if a launch finds other "
+            "content than before, its cells are others"
+        )
     facts = [
         preview(sweep, plan, price(plan, note) if plan else None)
         for (sweep, _), plan in zip(sweeps, plans, strict=True)
@@ -197,8 +205,8 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
         # not where another launch holds a sweep: the refusal must not wait for Ray
         starts = any(plan is not None and plan.todo and not plan.rules.held for plan in plans)
         ready = stack.enter_context(ray_session(wait=False)) if starts else None
-        from sweeps.engine.cli.summary import summary, summary_lines
-        from sweeps.engine.run.launch import Launch
+        from sweeps.engine.cli.summary import printed_table, summary, summary_lines
+        from sweeps.engine.run.launch import Launch, browse_command
         from sweeps.engine.store.reader import shown_uri
 
         launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
@@ -206,9 +214,9 @@ def _run(sweeps: Named, plans: Sequence["Plan | None"], options: Options, consol
             with _held(sweep, file, plan, options, say) as current:
                 _show_data(current, shown, say)
                 facts = summary(launch.run(current))
-            say("\n".join(["", facts["table"], "", *summary_lines(facts)]))
+            say("\n".join(["", printed_table(facts), "", *summary_lines(facts)]))
             all_facts.append(facts)
-    say(f"MLflow store: {shown_uri()}\nbrowse it with: make ui")
+    say(f"MLflow store: {shown_uri()}\nbrowse it with: {browse_command()}")
     _write_json(all_facts, options)
     return 0 if all(facts["complete"] for facts in all_facts) else 1
 
@@ -255,9 +263,10 @@ def _show(
     facts: Sequence["Facts"], lines_of: Callable[["Facts"], list[str]], options: Options, *, of: str = "sweeps"
 ) -> int:
     """Print the store that they are read from, and the facts, as one JSON document or as text."""
-    from sweeps.engine.store.reader import shown_uri
+    from analysis.store.uri import store_line
+    from sweeps.engine.store.reader import shown_uri, store_uri
 
-    sys.stderr.write(f"store: {shown_uri()}\n")
+    sys.stderr.write(f"{store_line(store_uri(), shown_uri())}\n")
     _write_json(facts, options, of=of)
     if not options.json:
         sys.stdout.write("\n\n".join("\n".join(lines_of(each)) for each in facts) + "\n")

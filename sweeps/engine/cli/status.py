@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.device_time import device_time, unit_of
 from analysis.select.objectives import Goal
-from sweeps.engine.cluster.resources import unit_of
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of, is_done
 from sweeps.engine.plan.edits import edits_in_store
 from sweeps.engine.run.eta import duration
@@ -34,8 +34,8 @@ def status(sweep: Sweep) -> Facts:
         "states": counts_of(states, total),
         "outdated": sum(entry.outdated and is_done(state) for entry, state in zip(entries, states, strict=True)),
         **{
-            name: [_begun(entry, sweep.goals[0]) for entry, each in zip(entries, states, strict=True) if each == state]
-            for name, state in (("running", "running"), ("begun", "missing"))
+            name: [_begun(entry, sweep.goals[0]) for entry, each in zip(entries, states, strict=True) if each == name]
+            for name in ("running", "interrupted")
         },
         "failures": [
             {"key": entry.key, "label": entry.label, "reason": entry.reason}
@@ -54,14 +54,13 @@ def status_lines(facts: Facts) -> list[str]:
     """The facts of --status as lines of text."""
     held = f"run by {facts['holder']}" if facts["holder"] else "no launch runs it"
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {held}"]
-    for state, cell in ((name, cell) for name in ("running", "begun") for cell in facts[name]):
+    for state, cell in ((name, cell) for name in ("running", "interrupted") for cell in facts[name]):
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
     lines += failure_lines(facts) + outdated_lines(facts)
-    lost = f" ({facts['lost_device_hours']:.2g} of them lost with workers)" if facts["lost_device_hours"] else ""
-    spent = f"  {facts['device_hours']:.2f} {facts['unit']} used{lost}"
+    spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
     left = facts["seconds_left"]
-    lines.append(spent if left is None else f"{spent}, {duration(left)} left")
+    lines.append(f"  {spent} used" if left is None else f"  {spent} used, {duration(left)} left")
     return lines + edit_lines(facts)
 
 
@@ -72,7 +71,7 @@ def failure_lines(facts: Facts) -> list[str]:
         cells.setdefault(cell["reason"], []).append(f"{cell['label']} ({cell['key']})")
     return [
         f"  {len(named)} failed: {', '.join(named[:_NAMED])}"
-        f"{f' and {len(named) - _NAMED} more' if len(named) > _NAMED else ''}: {reason}"
+        f"{f' and {len(named) - _NAMED} more' if len(named) > _NAMED else ''}{f': {reason}' if reason else ''}"
         for reason, named in cells.items()
     ]
 
@@ -119,13 +118,13 @@ def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], to
     trained = [
         (entry, entry.epoch / max(1, int(entry.params["epochs"])) if state == "running" else 1.0)
         for entry, state in zip(entries, states, strict=True)
-        if state not in ("missing", "failed") and entry.params.get("epochs") != "0"
+        if state not in ("missing", "interrupted", "failed") and entry.params.get("epochs") != "0"
     ]
     lanes, cells = states.count("running"), sum(fraction for _, fraction in trained)
     if not lanes or cells <= 0:
         return None
     devices = sweep.workers * (sweep.gpus_per_worker if sweep.gpus_per_worker > 0 else 1.0)
     each = sum(entry.device_seconds for entry, _ in trained) / devices / cells
-    ended = sum(state not in ("missing", "running") for state in states)
+    ended = sum(state not in ("missing", "interrupted", "running") for state in states)
     running = sum(fraction for entry, fraction in trained if entry.status == "running")
     return each * (total - ended - running) / lanes

@@ -1,5 +1,6 @@
 """Summary of a launch: the number of cells in each state, and the remedy for those without a result."""
 
+from analysis.device_time import device_time
 from sweeps.engine.cli.status import Facts, failure_lines
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
 from sweeps.engine.run.display import CellEnd
@@ -33,15 +34,21 @@ def summary(launched: Launched) -> Facts:
     }
 
 
+def printed_table(facts: Facts) -> str:
+    """The table, without a note of the same counts as in the summary below it."""
+    counts = f"{facts['sweep']}: {counted(facts['states'])}"
+    return facts["table"].removesuffix(f"\n\n{counts}")
+
+
 def summary_lines(facts: Facts) -> list[str]:
-    """The facts as lines of text, without the table."""
-    hours = f", which took {facts['hours']:.2f} {facts['unit']}" if facts["ran"] else ""
-    lost = f", {facts['lost_hours']:.2g} of them lost with workers" if facts["lost_hours"] else ""
-    ran = f"{facts['ran']} ended in this launch{hours}{lost}"
+    """The facts as lines of text, without the table and without the reasons of failures that its note has."""
+    spent = f", which took {device_time(facts['hours'], facts['unit'], facts['lost_hours'])}" if facts["ran"] else ""
+    ran = f"{facts['ran']} ended in this launch{spent}"
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {ran}"]
-    lines += failure_lines(facts)
+    known = [cell | {"reason": ""} if cell["reason"] in facts["table"] else cell for cell in facts["failures"]]
+    lines += failure_lines({"failures": known})
     if facts["failures"]:
         lines.append("  failed cells run again with --retry failed; --explain CELL tells more")
-    if "missing" in facts["states"]:
-        lines.append(f"  {facts['states']['missing']} cells are still missing; the same command runs them")
+    if left := sum(facts["states"].get(state, 0) for state in ("missing", "interrupted")):
+        lines.append(f"  {left} cells have no result yet; the same command runs them")
     return lines + ([f"  {facts['spooled']}"] if facts["spooled"] else [])

@@ -1,5 +1,7 @@
 """Checks of the folders that a launch writes to, made before anything starts, and of the storage on every node."""
 
+import errno
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +18,9 @@ def check_results_folder(folder: Path) -> None:
         ConfigError: it cannot.
     """
     if reason := storage_problem(storage_path(folder)):
-        raise ConfigError(
-            f"results must go where they can be written, got {folder}: {reason}; make room or set JEPA_RESULTS"
-        )
+        full = any(os.strerror(code) in reason for code in (errno.ENOSPC, errno.EDQUOT))
+        remedy = "make room or set JEPA_RESULTS" if full else "set JEPA_RESULTS to a folder of yours"
+        raise ConfigError(f"results must go where they can be written, got {folder}: {reason}; {remedy}")
 
 
 def check_shared_storage(place: StoragePath) -> None:

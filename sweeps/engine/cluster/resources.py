@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 
+from analysis.device_time import unit_of
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.spec.sweep import Sweep
 
@@ -48,11 +49,6 @@ class Request:
     def __str__(self) -> str:
         """Text that the ledger stores: "2 x (4 CPU, 1 H200)"."""
         return f"{self.workers} x ({self.cpus} CPU, {f'{self.gpus:g} ' if self.gpus else ''}{self.device})"
-
-
-def unit_of(resources: str) -> str:
-    """Unit of a trial's time, by the text that the ledger stores; a GPU has a number before it, unlike a CPU."""
-    return "GPU-hours" if re.search(r" CPU, [\d.]+ ", resources) else "CPU-worker-hours"
 
 
 def alive(nodes: Sequence[Node]) -> list[Node]:

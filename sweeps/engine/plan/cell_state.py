@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from sweeps.engine.store.reader import Entry
 
-State = Literal["missing", "running", "finished", "diverged", "collapsed", "pruned", "failed"]
-_ENDED: dict[str, State] = {state: state for state in get_args(State)[2:]}  # a run may be "interrupted", too
+State = Literal["missing", "interrupted", "running", "finished", "diverged", "collapsed", "pruned", "failed"]
+_ENDED: dict[str, State] = {state: state for state in get_args(State)[3:]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +26,17 @@ class Rules:
     stopping: bool = False
 
     def state(self, entry: Entry | None) -> State:
-        """The state of a cell with this entry; an interrupted run has no result, so the cell is missing."""
-        if entry is None:
+        """The state of a cell with this entry; one that runs again from the start is missing."""
+        if entry is None or entry.restart:
             return "missing"
         if entry.status == "running" and self.held:
             return "running"
-        return _ENDED.get(entry.status, "missing")
+        return _ENDED.get(entry.status, "interrupted")
 
     def due(self, entry: Entry | None) -> bool:
         """True for a cell that a launch runs."""
         state = self.state(entry)
-        return state == "missing" or state in self.retry or (state == "pruned" and not self.stopping)
+        return state in ("missing", "interrupted") or state in self.retry or (state == "pruned" and not self.stopping)
 
     def read(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         """The entries as a launch takes them: without results of other code, if it is to compute these again."""
@@ -53,9 +53,8 @@ class Rules:
         state = self.state(entry)
         if entry.restart:
             return "outdated, runs again from the start"
-        if state in ("missing", "running"):
-            begun = "begun, " if state == "missing" else ""
-            return f"{begun}epoch {entry.epoch} of {epochs}"
+        if state in ("interrupted", "running"):
+            return f"epoch {entry.epoch} of {epochs}"
         again = f"{'; ' if entry.reason else ''}runs {'on' if state == 'pruned' else 'again'}"
         return entry.reason + (again if self.due(entry) else "")
 

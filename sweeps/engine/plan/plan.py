@@ -98,6 +98,11 @@ class Plan:
         """Cells that this launch has to run."""
         return len(self.missing) + self.unknown
 
+    @property
+    def failed(self) -> int:
+        """Known cells that have failed and that this launch does not run again."""
+        return sum(self.state(cell) == "failed" and not self.due(cell) for cell in self.known)
+
     def state(self, cell: Cell | Entry) -> State:
         """State of a cell in the store."""
         return self.rules.state(self.entries.get(cell.key))

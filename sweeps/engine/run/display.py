@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from analysis.device_time import device_time
 from jepa_train.config.flat import flatten
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
@@ -60,8 +61,7 @@ class Display:
 
     def __post_init__(self) -> None:
         plan = self.plan
-        self._todo = plan.todo
-        self._failed = sum(row.state == "failed" and not row.due for row in plan.rows())  # in earlier launches
+        self._todo, self._failed = plan.todo, plan.failed
         self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
             cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
         }
@@ -70,6 +70,7 @@ class Display:
         self._running: dict[str, str] = {}  # "lr=0.1 3/20" of each running cell, by key
         self._pace = Pace()
         self._best = (math.nan, "")  # score and label
+        self._reasons: dict[str, str] = {}  # of failures -> label of the first cell
         self._live = False
         self._asked_for_machines = False
         self._started = self._last_line = time.monotonic()
@@ -120,7 +121,8 @@ class Display:
         if status == "finished" and self._live:
             return
         scores = "  ".join(f"{goal.name} {goal.score(metrics, flat):.3f}" for goal in goals)
-        end = scores if status == "finished" else f"{status}: {reason}"
+        first = self._reasons.setdefault(reason, cell.label) if status == "failed" else cell.label
+        end = scores if status == "finished" else f"{status}: {reason if first == cell.label else f'as {first}'}"
         counter = f"{self.plan.total - self._todo + len(self.outcome.ends)}/{self.plan.total}"
         self.note(f"{self.plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
 
@@ -129,7 +131,7 @@ class Display:
         self.outcome.lost_hours += device_seconds / 3600
         self._since[cell.key] += idle_s
         if note:
-            self.note(f"{cell.label}: {note}, {device_seconds:.0f} device-seconds lost")
+            self.note(f"{cell.label}: {note}, {device_time(device_seconds / 3600, self.request.unit)} lost")
 
     def waits(self, machines: Callable[[], int]) -> None:
         """Note once, on a cluster, that no machine has come for long."""
@@ -174,11 +176,11 @@ class Display:
             return f"{head}  starting the workers ({now - self._started:.0f} s)"
         ends["failed"] += self._failed
         counts = "".join(f"  {ends[status]} {status}" for status in ("failed", "pruned") if ends[status])
-        limit = "" if math.isinf(self.budget) else f" of {self.budget:g}"
         left = self._pace.seconds_left(now)
         time_left = "time left: measuring" if left is None else f"{duration(left)} left"
         spent = self.outcome.hours + self.request.devices * sum(now - since for since in self._since.values()) / 3600
-        hours = f"{spent:.2f}{limit} {self.request.unit}"
+        unit, limited = self.request.unit, self.budget < math.inf
+        hours = f"{spent:.2f} of {self.budget:g} {unit}" if limited else device_time(spent, unit)
         return f"{head}  {len(self._running)} running{counts}  {hours}  {time_left}"
 
     def _best_line(self) -> str:

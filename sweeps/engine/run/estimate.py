@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from analysis.device_time import device_time
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from sweeps.engine.cluster.resources import Request
@@ -80,7 +81,7 @@ class Price:
         dollars = "" if self.dollars is None else f", {self.dollars:,.2f} dollars"
         bound = " at most, for early stopping ends some" if plan.sweep.early_stopping else ""
         wall = duration(3600 * max(*self.each, total / at_once) / self.request.devices)
-        return [line, f"  in all {total:.2g} {self.request.unit}{bound}{dollars}; about {wall} by the clock"]
+        return [line, f"  in all {device_time(total, self.request.unit)}{bound}{dollars}; about {wall} by the clock"]
 
 
 def epochs_left(plan: Plan, cell: Cell) -> int:

@@ -1,16 +1,20 @@
 """One launch: runs the cells that the store lacks, sweep by sweep, in one Ray session that starts when it is needed."""
 
 import math
+import shlex
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
 from analysis.runs import load_runs
 from analysis.tables import table
+from jepa_train.base.checkout import PROJECT
 from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import cell_fields, flatten
 from jepa_train.storage.storage import StorageError, checkpoints_dir
@@ -74,7 +78,8 @@ class Launch:
         Raises:
             ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
         """
-        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before")
+        failed = f", {plan.failed} failed" if plan.failed else ""
+        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells ended before{failed}")
         session, outcome = None, LaunchOutcome()
         if plan.todo:
             from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
@@ -120,8 +125,13 @@ class Launch:
                 self.note(f"  {number}/{len(finished)}  {entry.label}: {result}")
         finally:
             spooled = ledger.close()
-        self.note("all metrics are in the cells' MLflow runs; browse them with: make ui")
+        self.note(f"all metrics are in the cells' MLflow runs; browse them with: {browse_command()}")
         return len(finished) - lost, lost, spooled
+
+
+def browse_command() -> str:
+    """Command that opens the MLflow UI: the Makefile's in the checkout, elsewhere one that works in any folder."""
+    return "make ui" if Path.cwd() == PROJECT else f"{shlex.quote(sys.executable)} -m analysis.ui"
 
 
 def _is_evaluation(name: str) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
-from jepa_train.base.errors import config_errors, nearest, require, short_repr
+from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
 from jepa_train.data.cache import only_cached
 from jepa_train.data.splits import load_splits
@@ -21,6 +21,7 @@ from sweeps.engine.cluster.resources import Request, alive, room, this_machine, 
 from sweeps.engine.cluster.session import cluster_address, ray_session
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of_config
+from sweeps.engine.spec.cells import num_unread
 
 LIMIT_S = 120.0  # of a measurement, the preparation of the data included
 STEPS_S = 3.0  # training time that is measured, after two steps that compile and allocate
@@ -42,8 +43,12 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
         estimates = finished_estimates(plan.entries.values(), request)
         if plan.todo and not estimates:
             first = (plan.missing or plan.stand_ins)[0].config
-            note("no cell has finished yet: a few steps are measured for the price")
-            estimates = {kind_of_config(first): measured(first, request)}
+            if num_unread(first.data):
+                estimate = Estimate(0.0, "not measured: a launch has to decode the images first")
+            else:
+                note("no cell has finished yet: a few steps are measured for the price")
+                estimate = measured(first, request)
+            estimates = {kind_of_config(first): estimate}
         return Price(plan, request, estimates, at_once, rate(autoscaling(), request))
 
 
@@ -58,8 +63,16 @@ def measured(config: TrainConfig, request: Request) -> Estimate:
             return Estimate(ray.get(seconds, timeout=LIMIT_S), "measured")
         except RayError as error:  # also after LIMIT_S
             ray.cancel(seconds, force=True)
-            cause = getattr(error, "cause", error)
-            return Estimate(0.0, f"not measured: {type(cause).__name__}: {cause}".strip().splitlines()[0])
+            return Estimate(0.0, f"not measured: {failure(error)}")
+
+
+def failure(error: RayError) -> str:
+    """Reason of a failed measurement, in one line; with the kind of an error that was not meant for users."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, GetTimeoutError):
+        return f"it took longer than {LIMIT_S:.0f} s"
+    text = str(cause) if isinstance(cause, ConfigError) else f"{type(cause).__name__}: {cause}"
+    return text.strip().splitlines()[0]
 
 
 def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1) -> float:

@@ -143,8 +143,7 @@ def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
         ConfigError, StorageError: as splits.read_images.
     """
     changed, read = False, dict[tuple[str, str], Inventory]()
-    for data in dict.fromkeys(data for config in configs for data in _data_of(config)):
-        unidentified = replace(data, fingerprint="", content="")
+    for data, unidentified in _unidentified(configs).items():
         place = data.name, data.path
         if place not in read:
             read[place] = read_images(unidentified, keep=keep)[1]
@@ -156,19 +155,24 @@ def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
     return changed
 
 
-def unread_data(configs: Iterable[TrainConfig]) -> list[str]:
-    """A line on each data of these cells that a launch has to read before it knows the cells for certain."""
-    found = (identify(data)[1] for data in dict.fromkeys(config.data for config in configs))
-    return [
-        f"{each.unread:,} images have not been read on this machine or may have changed since; if a launch finds other "
-        "content than before, its cells are others"
-        for each in found
-        if each.unread
-    ]
+def list_data(configs: Iterable[TrainConfig]) -> None:
+    """List the files of these cells and of their transfer sets for data_facts; reads no image.
+
+    Raises:
+        ConfigError, StorageError: as splits.identify.
+    """
+    places = {(data.name, data.path): unidentified for data, unidentified in _unidentified(configs).items()}
+    _INVENTORIES.update({place: identify(unidentified)[1] for place, unidentified in places.items()})
+    _facts_of_data.cache_clear()
+
+
+def num_unread(data: DataConfig) -> int:
+    """Number of images that a launch has to read before it knows the cells for certain, by list_data or read_data."""
+    return _INVENTORIES.get((data.name, data.path), Inventory()).unread
 
 
 def data_facts(config: TrainConfig) -> list[DataFacts]:
-    """The facts about the images of a cell and of its transfer sets, of those that read_data has read."""
+    """The facts about the images of a cell and of its transfer sets, by read_data or list_data."""
     return [facts for data in _data_of(config) if (facts := _facts_of_data(data)) is not None]
 
 
@@ -176,6 +180,12 @@ def data_facts(config: TrainConfig) -> list[DataFacts]:
 def _facts_of_data(data: DataConfig) -> DataFacts | None:
     inventory = _INVENTORIES.get((data.name, data.path))
     return facts_of(data, inventory) if inventory else None
+
+
+def _unidentified(configs: Iterable[TrainConfig]) -> dict[DataConfig, DataConfig]:
+    """The data of these cells and of their transfer sets, each without its identity."""
+    found = dict.fromkeys(data for config in configs for data in _data_of(config))
+    return {data: replace(data, fingerprint="", content="") for data in found}
 
 
 def _data_of(config: TrainConfig) -> list[DataConfig]:

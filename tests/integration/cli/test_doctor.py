@@ -4,6 +4,7 @@ Run: python -m pytest tests/integration/cli/test_doctor.py
 """
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,46 @@ def test_the_data_of_a_sweep_is_checked(examined: Doctor, monkeypatch: pytest.Mo
     found = examined("colour_folder", "demo_two_workers", "data.path=/nowhere")
     assert found["colour_folder"].startswith("problem colour_folder data.path must be a folder, got '/nowhere'")
     assert found["demo_two_workers"].startswith("warning demo_two_workers base is the best cell of sweep 'demo_lejepa'")
+
+
+def test_a_sweep_outside_the_checkout_is_checked_by_its_path(
+    examined: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for slow in ("Python", "Ray"):
+        monkeypatch.delitem(doctor.CHECKS, slow)
+    (tmp_path / "my_values.py").write_text("LAMBS = [0.1]\n")
+    (tmp_path / "my_folder.py").write_text(
+        "from my_values import LAMBS\nfrom jepa_train.presets import DIGITS\nfrom sweeps.engine import Sweep\n"
+        "SWEEP = Sweep(name='my_folder', purpose='', base=DIGITS, grid={'method.lamb': LAMBS})\n"
+    )
+    for name in ("my_folder.py", str(tmp_path / "my_folder.py")):
+        assert examined(name)["my_folder"].startswith("ok my_folder data digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "the first word must be a sweep, doctor or fetch; --help lists them"),
+        (["doctor", "mine"], "'mine' is no sweep; doctor mine.py checks it"),
+        (["mine"], "'mine' is no sweep; python mine.py runs it"),
+        (["mine.py"], "'mine.py' is no sweep; python mine.py runs it"),
+        (["other"], "'other' is no sweep; --help lists them"),
+        (["doctor", "other"], "'other' is no sweep; --help lists them, and doctor takes the path of a file"),
+        (["doctor", "other.py"], "doctor must get a sweep or the path of its file, got 'other.py'; there is no such"),
+        (["doctor", "mine.py"], "{here}/mine.py: SWEEP must be Sweep(...), got None; write SWEEP = Sweep(name='mine'"),
+    ],
+)
+def test_an_unknown_sweep_is_one_line_with_the_remedy(
+    words: list[str], error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").touch()
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {error.format(here=tmp_path)}")
+    assert line.count("\n") == 1
 
 
 def test_files_that_are_no_part_of_the_data_are_a_warning(examined: Doctor, tmp_path: Path) -> None:

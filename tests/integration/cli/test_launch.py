@@ -6,6 +6,7 @@ Run: python -m pytest tests/integration/cli/test_launch.py
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,13 +83,28 @@ def test_a_dry_run_shows_the_state_of_every_cell(file: Path, command: Command) -
     runs = {"lamb=0.02": ("diverged", 2, "train/loss is nan"), "lamb=0.05": ("interrupted", 3)}
     cells = record(file, runs)
     lines = command("--dry-run").splitlines()
-    assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 diverged)"
-    assert [line.split()[0] for line in lines[1:4]] == ["diverged", "missing", "missing"]
+    assert lines[0] == "study: 1 of 3 cells done (1 missing, 1 interrupted, 1 diverged)"
+    assert [line.split()[0] for line in lines[1:4]] == ["diverged", "interrupted", "missing"]
     assert lines[1].endswith("lamb=0.02  (train/loss is nan)")
-    assert lines[2].endswith("lamb=0.05  (begun, epoch 3 of 20)")
+    assert lines[2].endswith("lamb=0.05  (epoch 3 of 20)")
     (facts,) = json.loads(command("--dry-run", "--json"))["sweeps"]
     assert {name: facts[name] for name in ("total", "done", "to_run")} == {"total": 3, "done": 1, "to_run": 2}
     assert [cell["key"] for cell in facts["cells"]] == [cell.key for cell in cells.values()]
+
+
+def test_a_dry_run_counts_the_files_of_images_that_are_not_decoded_and_announces_no_measurement(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_folder(file.parent / "images")
+    (images / "train" / "ant" / "0.heic").write_text("x")
+    base = dataclasses.replace(BASE, data=folder_config(images), global_batch=2)
+    assert main(dataclasses.replace(GRID, base=base), str(file), ["--dry-run"]) == 0
+    printed = capsys.readouterr()
+    counts = "18 images of 2 classes (train 8, val 4, test 6); not used: 1 *.heic (train/ant/0.heic); 18 to be read"
+    assert printed.out.startswith(f"data {images}: {counts} by the next launch\nstudy: 0 of 3 cells")
+    assert printed.out.endswith(", not measured: a launch has to decode the images first\n")
+    assert printed.err.startswith("18 images have not been read on this machine or may have changed since; if a launch")
+    assert "are measured" not in printed.err
 
 
 def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +113,17 @@ def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypa
 
     runs = {"lamb=0.02": ("running", 5, "", 100), "lamb=0.05": ("interrupted", 2, "the sweep was stopped")}
     cells = record(file, runs | {"lamb=0.1": ("finished", 20, "", 400)})
-    running, begun = (f"{cells[label].key}  {label}  epoch" for label in ("lamb=0.02", "lamb=0.05"))
+    running, stopped = (f"{cells[label].key}  {label}  epoch" for label in ("lamb=0.02", "lamb=0.05"))
     assert command("--status").splitlines() == [
-        "study: 2 missing, 1 finished of 3 cells; no launch runs it",
-        f"  begun       {running} 5 of 20  val/probe_top1 0.550",
-        f"  begun       {begun} 2 of 20  val/probe_top1 0.520",
+        "study: 2 interrupted, 1 finished of 3 cells; no launch runs it",
+        f"  interrupted {running} 5 of 20  val/probe_top1 0.550",
+        f"  interrupted {stopped} 2 of 20  val/probe_top1 0.520",
         "  0.14 CPU-worker-hours used",
     ]
     monkeypatch.setattr(status_module, "holder_of", lambda _: Owner)
     (facts,) = json.loads(command("--status", "--json"))["sweeps"]
-    assert facts["states"] == {"running": 1, "missing": 1, "finished": 1}
+    assert facts["states"] == {"interrupted": 1, "running": 1, "finished": 1}
+    assert [cell["label"] for cell in facts["interrupted"]] == ["lamb=0.05"]
     expected = {"label": "lamb=0.02", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55}
     assert facts["running"] == [{"key": cells["lamb=0.02"].key} | expected]
     assert facts["device_hours"] == pytest.approx(500 / 3600)
@@ -135,12 +152,27 @@ def test_status_needs_neither_data_nor_a_store(file: Path, command: Command) -> 
     assert not (file.parent / "results" / "mlflow.db").exists()
 
 
+def test_a_launch_counts_failures_of_earlier_ones_and_prints_a_reason_once(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = ("failed", 3, "no memory")
+    record(file, {"lamb=0.02": failed, "lamb=0.05": failed, "lamb=0.1": ("finished",)})
+    checkout = Path(sweeps.__file__).parents[1]
+    for folder, browse in ((file.parent, f"{sys.executable} -m analysis.ui"), (checkout, "make ui")):
+        monkeypatch.chdir(folder)
+        assert main(GRID, str(file), ()) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "study: 3 of 3 cells ended before, 2 failed"
+        assert [line for line in lines if "no memory" in line] == ["study: 1 finished, 2 failed (no memory)"]
+        assert lines[-1] == f"browse it with: {browse}"
+
+
 def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -> None:
     sweep = dataclasses.replace(GRID, grid={"method.lamb": [lamb / 100 for lamb in range(1, 8)]})
     expected = {
         "lamb=0.01": ((), "missing", "never begun"),
-        "lamb=0.02": (("running", 3), "missing", "begun, epoch 3 of 20, by a launch that is gone"),
-        "lamb=0.03": (("interrupted", 3), "missing", "epoch 3 of 20, interrupted; the next launch goes on"),
+        "lamb=0.02": (("running", 3), "interrupted", "epoch 3 of 20; its launch is gone; the next"),
+        "lamb=0.03": (("interrupted", 3), "interrupted", "epoch 3 of 20; the next launch goes on"),
         "lamb=0.04": (("finished",), "finished", "all 20 epochs"),
         "lamb=0.05": (("collapsed", 2, "std is 0"), "collapsed", "std is 0"),
         "lamb=0.06": (("failed", 20, "RuntimeError: no"), "failed", "it runs again with --retry failed"),
@@ -269,6 +301,11 @@ def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command
 @pytest.mark.parametrize(
     ("name", "value", "part"),
     [
+        (
+            "JEPA_RESULTS",
+            "/proc/nowhere",
+            "No such file or directory: '/proc/nowhere'; set JEPA_RESULTS to a",
+        ),
         ("JEPA_RESULTS", "{file}", "JEPA_RESULTS"),
         ("JEPA_RESULTS", "{file}/a\nb", "study.py/a\\nb"),
         ("MLFLOW_TRACKING_URI", "sqlite:///{file.parent}", "is no MLflow store but a folder"),
@@ -319,4 +356,4 @@ def test_a_table_file_is_no_sweep(
         (tmp_path / f"{name}.py").touch()
     monkeypatch.setattr(sweeps, "__path__", [str(tmp_path)])
     assert sweeps_main(["c"]) == 2
-    assert "; sweeps: a, b_table, study\n" in capsys.readouterr().err
+    assert "; choose one of a, b_table, study\n" in capsys.readouterr().err

@@ -164,6 +164,7 @@ def test_a_missing_store_is_not_created(command: str, file: Path, capsys: pytest
     out = capsys.readouterr()
     if command in ("--status", "--dry-run"):
         assert (code, "1 missing" in out.out or "0 of 1" in out.out) == (0, True), out
+        assert f"store: sqlite:///{file}; there is no store there yet, the first launch makes it\n" in out.err
     elif command != "--explain":
         assert f"there is no MLflow store at {file} yet; python sweeps/demo_lejepa.py creates one" in out.out + out.err
     assert not file.exists()

@@ -22,7 +22,7 @@ from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.run.price import seconds_per_epoch
 from sweeps.engine.spec import cells
-from sweeps.engine.spec.cells import read_data, unread_data
+from sweeps.engine.spec.cells import list_data, num_unread, read_data
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import store_uri
@@ -94,10 +94,11 @@ def test_exchanged_images_are_other_cells_and_restored_ones_the_old_cells(
 
 def test_the_facts_are_printed_once_per_launch(folder: Path, plan: Callable[[], Plan]) -> None:
     lines: list[str] = []
-    (line,) = unread_data([cell.config for cell in plan().known])
-    assert line.startswith("18 images have not been read on this machine or may have changed since")
+    first = plan().known[0].config
+    list_data([first])
+    assert num_unread(first.data) == 18
     read(plan())
-    assert unread_data([cell.config for cell in plan().known]) == []
+    assert num_unread(first.data) == 0
     shown: set[str] = set()
     for _ in range(2):
         _show_data(plan(), shown, lines.append)

@@ -31,7 +31,7 @@ def test_a_page_has_all_sections_and_needs_no_other_file(papers: str, tmp_path: 
     assert {"curves", "label_free_alpha", "label_free_scatter", "loss_plane"} == {*shown[1:]}
     ((cell, state, reason, epoch, _),) = rows(page, "Runs that ended badly")
     assert (cell, state, reason, epoch) == ("num_global=8 lamb=0.1 seed=2", "diverged", "loss is nan at step 7", "1")
-    assert "0.42 device-hours, 0.01 of them in runs that ended badly." in page  # 42 runs of 36 s
+    assert "0.42 CPU-worker-hours, 0.01 CPU-worker-hours of them in runs that ended badly." in page  # 42 runs of 36 s
     names = {row[0] for row in rows(page, "Selection without labels")}
     assert {"num_global=2: 12 finished", "num_global=8: 14 finished, 1 failed"} <= names
 
@@ -48,6 +48,6 @@ def test_the_same_store_gives_the_same_page(papers: str, tmp_path: Path):
 
 
 def test_a_store_without_times_has_a_page(store: str, tmp_path: Path):
-    assert "0.00 device-hours" in write_report("seeds", store, tmp_path).read_text("ascii")
+    assert "0 CPU-worker-seconds, 0 CPU" in write_report("seeds", store, tmp_path).read_text("ascii")
     with pytest.raises(NothingToShow, match=r"sweep lejepa_dims has no runs in .*; python sweeps/lejepa_dims.py fills"):
         write_report("lejepa_dims", store, tmp_path)

@@ -57,8 +57,8 @@ def test_planning_writes_nothing(results: Path) -> None:
         ("collapsed", {}, ("collapsed", "", False)),
         ("failed", {}, ("failed", "", False)),
         ("failed", {"retry": frozenset({"failed"})}, ("failed", "runs again", True)),
-        ("interrupted", {}, ("missing", "begun, epoch 1 of 50", True)),
-        ("running", {}, ("missing", "begun, epoch 1 of 50", True)),
+        ("interrupted", {}, ("interrupted", "epoch 1 of 50", True)),
+        ("running", {}, ("interrupted", "epoch 1 of 50", True)),
         ("running", {"held": True}, ("running", "epoch 1 of 50", False)),
         ("pruned", {}, ("pruned", "runs on", True)),  # the sweep has no early stopping any more
         ("pruned", {"stopping": True}, ("pruned", "", False)),

@@ -14,7 +14,7 @@ from rich.console import Console
 from simulated_sweep import entry_of, plan_of
 
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.cli.summary import summary, summary_lines
+from sweeps.engine.cli.summary import printed_table, summary, summary_lines
 from sweeps.engine.cluster.resources import Request
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import display as display_module
@@ -95,6 +95,10 @@ def test_counts_hours_best_and_time_left(clock):
     ]
     display.ended(B, "failed", "ConfigError: no", {})
     assert "2/5 done  0 running  2 failed" in rendered(display)[0]
+    display.started(C)
+    display.ended(C, "failed", "ConfigError: no", {})
+    ends = [line.split("failed: ")[1] for line in printed(display) if "failed: " in line]
+    assert ends == ["ConfigError: no  (3690 s)", "as lamb=0.2  (0 s)"]
     assert display.outcome.ends[B.key] == CellEnd(label="lamb=0.2", status="failed", reason="ConfigError: no")
 
 
@@ -162,13 +166,17 @@ def test_reports_that_a_resumed_cell_repeats_are_not_its_pace(clock):
 def test_a_launch_is_complete_when_every_cell_has_a_result_and_failures_name_their_remedy():
     before = plan(entry(A, "failed"), entry(B, "diverged"))
     ended = {C.key: CellEnd(label=C.label, status="pruned", reason="")}
-    facts = summary(Launched(plan=before, outcome=LaunchOutcome(ends=ended, hours=0.5, unit="h"), table="", spooled=""))
+    outcome = LaunchOutcome(ends=ended, hours=0.5, lost_hours=0.002, unit="GPU-hours")
+    facts = summary(Launched(plan=before, outcome=outcome, table="", spooled=""))
     assert facts["states"] == {"missing": 1, "diverged": 1, "pruned": 1, "failed": 1}
     lines = summary_lines(facts)
-    assert lines[0].endswith("of 4 cells; 1 ended in this launch, which took 0.50 h")
+    spent = "0.50 GPU-hours (7.2 GPU-seconds of them lost with workers)"
+    assert lines[0].endswith(f"of 4 cells; 1 ended in this launch, which took {spent}")
     assert lines[1].startswith(f"  1 failed: lamb=0.1 ({A.key})")
     assert "--retry failed" in lines[2]
     assert not facts["complete"]
+    assert printed_table(facts | {"table": "| a |\n\nstudy: 1 missing, 1 diverged, 1 pruned, 1 failed"}) == "| a |"
+    assert printed_table(facts | {"table": "| a |\n\nstudy: 4 finished"}) == "| a |\n\nstudy: 4 finished"
     ended |= {cell.key: CellEnd(label="", status="collapsed", reason="std") for cell in (A, D)}
     for spooled in ("", "7 records wait"):
         launched = Launched(plan=before, outcome=LaunchOutcome(ends=ended), table="", spooled=spooled)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from optuna.distributions import FloatDistribution
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from simulated_sweep import entry_of, plan_of
 
 from jepa_train.base.errors import ConfigError
@@ -21,7 +22,7 @@ from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import price as price_module
 from sweeps.engine.run.budget import Budget
 from sweeps.engine.run.estimate import Estimate, Price, finished_estimates, kind_of, kind_of_config
-from sweeps.engine.run.price import rate, seconds_per_epoch
+from sweeps.engine.run.price import failure, rate, seconds_per_epoch
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.sweep import Sweep
@@ -90,7 +91,7 @@ def test_cells_that_searches_choose_later_cost_as_much_as_the_base_at_their_grid
     price = Price(plan, CPU, SIX_MINUTES | {dear: Estimate(72.0, "measured")}, at_once=2, rate=2.5)
     assert price.each == pytest.approx([0.1] * 3 + [0.2] * 3)  # two points and the winner's other seed
     assert price.lines()[1] == (
-        "  in all 0.9 CPU-worker-hours at most, for early stopping ends some, 2.25 dollars; about 27 min by the clock"
+        "  in all 0.90 CPU-worker-hours at most, for early stopping ends some, 2.25 dollars; about 27 min by the clock"
     )
 
 
@@ -110,6 +111,18 @@ def test_gpus_share_a_nodes_price(prices: dict[str, float], request_: Request, d
     message = r"^metadata\.prices in the cluster's file must give .+ did you mean 'big'\?$"
     with pytest.raises(ConfigError, match=message):
         rate({"available_node_types": TYPES, "metadata": {"prices": {"bigg": 3.0}}}, GPUS)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (GetTimeoutError("some object(s) not ready"), "it took longer than 120 s"),
+        (RayTaskError("f", "trace\nback", ConfigError("data.path holds no images\n")), "data.path holds no images"),
+        (RayTaskError("f", "trace\nback", KeyError("views")), "KeyError: 'views'"),
+    ],
+)
+def test_the_reason_of_a_failed_measurement_is_one_line(error: RayError, reason: str) -> None:
+    assert failure(error) == reason
 
 
 @pytest.mark.parametrize("workers", [1, 2])
