@@ -169,7 +169,8 @@ def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
     parallel = collectives.data_parallel(model)
     groups = [{"params": [p], "lr": 0.1, "weight_decay": 0.01} for p in (model.weight, model.bias)]
     schedules = [functools.partial(lr_at, total_steps=6, warmup_steps=0, final_lr_frac=0.1)]
-    optimizer = Optimizer([make(groups)], schedules=schedules, scaler=GradientScaler("fp16", torch.device("cpu")))
+    scaler = GradientScaler("fp16", torch.device("cpu"), ranks=collectives.world_size())
+    optimizer = Optimizer([make(groups)], schedules=schedules, scaler=scaler)
     images, share = draw("scaled", BATCH, 6).float(), collectives.rank_slice(BATCH)
     for step in range(6):
         weight = torch.ones(BATCH, 1)

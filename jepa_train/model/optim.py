@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.distributed.collectives import world_size
 from jepa_train.distributed.torch_private import pass_found_inf
 from jepa_train.model.network import Network
 from jepa_train.model.precision import GradientScaler, ScaledLars
@@ -90,7 +91,7 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
     trained = parameter_groups([network.encoder, network.projector, network.predictor], config.optim)
     probes = parameter_groups([network.probe, network.projector_probe], config.probe)
     of_probes = config.optim.name if config.probe.optimizer == "encoder" else "adamw"
-    scaler = GradientScaler(config.precision, next(network.parameters()).device)
+    scaler = GradientScaler(config.precision, next(network.parameters()).device, ranks=world_size())
     optimizers: list[torch.optim.Optimizer] = []
     for name, groups in ((config.optim.name, trained), (of_probes, probes)):
         optimizers.append(lars(groups, config.optim) if name == "lars" else adamw(groups))

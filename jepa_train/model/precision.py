@@ -7,6 +7,7 @@ from timm.optim import Lars
 from torch import Tensor
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SCALE = 2.0**16  # initial, torch's
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -21,16 +22,19 @@ class GradientScaler:
     an optimiser takes its step. Where one of an optimiser's gradients is inf or NaN it skips the step, and the scale is
     halved; after 2000 steps in a row without overflow the scale is doubled.
 
-    Equal on all ranks: an inf on one of them is in the average of their gradients. The scale is that of one process, as
-    a rank's gradients are as large as one process's (collectives.py); which sums overflow in fp16 depends on the share
-    of images they are over, so the number of ranks can move a skipped step. Nothing synchronises with the device.
+    Equal on all ranks: an inf on one of them is in the average of their gradients. On W ranks the gradients by an
+    image's activations are W times those of one process (collectives.py), so the scale is one process's over W. Which
+    sums over images overflow still depends on a rank's share of them, so the number of ranks can move a skipped step.
+    Nothing synchronises with the device.
 
     Args:
         precision: of the config; with any but fp16 nothing is scaled or skipped.
+        ranks: W, the number of ranks that share a batch.
     """
 
-    def __init__(self, precision: str, device: torch.device) -> None:
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    def __init__(self, precision: str, device: torch.device, *, ranks: int = 1) -> None:
+        self._scaler = torch.amp.GradScaler(device.type, init_scale=_SCALE / ranks, enabled=precision == "fp16")
+        self._ranks = ranks
         self._one = torch.ones((), device=device)
         self._skipped = torch.zeros((), device=device)
 
@@ -61,13 +65,17 @@ class GradientScaler:
             self._skipped += self._scaler.scale(self._one) < before
 
     def state_dict(self) -> dict[str, Any]:
-        """State, equal on all ranks; {} except in fp16."""
-        return {"scaler": self._scaler.state_dict(), "skipped": self._skipped} if self.enabled else {}
+        """State, equal on all ranks and with the scale of one process; {} except in fp16."""
+        if not self.enabled:
+            return {}
+        state = self._scaler.state_dict()
+        return {"scaler": state | {"scale": state["scale"] * self._ranks}, "skipped": self._skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state_dict."""
         if self.enabled:
-            self._scaler.load_state_dict(state["scaler"])
+            scaler = state["scaler"]
+            self._scaler.load_state_dict(scaler | {"scale": scaler["scale"] / self._ranks})
             self._skipped.copy_(state["skipped"])
 
 

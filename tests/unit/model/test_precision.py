@@ -110,3 +110,19 @@ def test_autocast_and_scaler_follow_the_precision() -> None:
         with autocast(CPU, precision):
             assert linear(x).dtype == dtype
         assert bool(GradientScaler(precision, CPU).state_dict()) == (precision == "fp16")
+
+
+def test_the_scale_on_several_ranks_is_a_share_of_one_processs_and_their_states_are_one() -> None:
+    """The gradients by activations are W times as large on W ranks, and must not overflow earlier."""
+    weight = nn.Parameter(torch.ones(1))
+    alone, shared = (GradientScaler("fp16", CPU, ranks=ranks) for ranks in (1, 4))
+    for scaler, scale in ((alone, 2**16), (shared, 2**14)):
+        weight.grad = None
+        scaler.backward(3 * weight.sum())
+        assert weight.grad == 3 * scale
+    assert alone.state_dict() == shared.state_dict()
+    other = GradientScaler("fp16", CPU, ranks=2)
+    other.load_state_dict(alone.state_dict() | {"scaler": alone.state_dict()["scaler"] | {"scale": 8.0}})
+    weight.grad = None
+    other.backward(weight.sum())
+    assert weight.grad == 4
