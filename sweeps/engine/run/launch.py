@@ -79,7 +79,7 @@ class Launch:
             ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
         """
         failed = f", {plan.failed} failed" if plan.failed else ""
-        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells ended before{failed}")
+        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before{failed}")
         session, outcome = None, LaunchOutcome()
         if plan.todo:
             from sweeps.engine.run.session import Session  # Ray, Tune and Optuna

@@ -162,7 +162,7 @@ def test_a_launch_counts_failures_of_earlier_ones_and_prints_a_reason_once(
         monkeypatch.chdir(folder)
         assert main(GRID, str(file), ()) == 1
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == "study: 3 of 3 cells ended before, 2 failed"
+        assert lines[0] == "study: 3 of 3 cells done before, 2 failed"
         assert [line for line in lines if "no memory" in line] == ["study: 1 finished, 2 failed (no memory)"]
         assert lines[-1] == f"browse it with: {browse}"
 
