@@ -23,7 +23,7 @@ from sweeps.engine.store.mlflow_client import Refused, root_cause, when_free
 from sweeps.engine.store.mlflow_writer import MlflowWriter
 from sweeps.engine.store.offline_queue import Operation, offline_files, read_operations
 from sweeps.engine.store.provenance import code_tags, git_state, user
-from sweeps.engine.store.reader import RESULTS, Entry
+from sweeps.engine.store.reader import RESULTS, Entry, read_sweep
 from sweeps.engine.store.write_queue import WriteQueue
 
 logger = logging.getLogger(__name__)
@@ -253,9 +253,15 @@ def replay_offline_queue(sweep: str) -> int:
         client, experiment = open_experiment(sweep)
         operations = read_operations(file)
         writer = MlflowWriter(client, experiment.experiment_id, {}, logger.warning)
+        ended = {entry.key for entry in read_sweep(sweep).cells if entry.status in _MLFLOW_STATUS}
         for key in dict.fromkeys(one.key for one in operations):
+            own = [one for one in operations if one.key == key]
+            last = next((one for one in reversed(own) if one.status or "epoch" in one.tags), None)
+            # The launch wrote these, and the cell's end, and was killed before it removed the file
+            if key in ended and last is not None and not last.ends:
+                continue
             try:
-                writer.write(key, [one for one in operations if one.key == key])
+                writer.write(key, own)
             except Refused as error:
                 whose = f"cell {key}" if key else "the sweep itself"
                 logger.warning("the store refuses what %s holds for %s: %s", file, whose, error)

@@ -192,8 +192,12 @@ def test_the_next_launch_writes_the_offline_queue(store: Path) -> None:
     assert replay_offline_queue("study") == 0
     file.write_bytes(kept)  # as if the launch had been killed before it removed the file
     assert replay_offline_queue("study") == count
+    for lines in (kept, b"\n".join(line for line in kept.splitlines()[:4])):  # the second from before the cell's end
+        file.write_bytes(lines)
+        assert replay_offline_queue("study") == len(lines.splitlines())
+        entry = make_plan(GRID, FILE).entries[study.first.key]
+        assert (entry.status, entry.epoch, entry.reason) == ("finished", 3, "well")
     assert curve() == [(1, 0.1), (2, 0.2), (3, 0.3)]
-    assert make_plan(GRID, FILE).entries[study.first.key].reason == "well"
     assert make_plan(GRID, FILE).todo == 1
 
 
