@@ -25,7 +25,7 @@ from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store import write_queue
+from sweeps.engine.store import mlflow_client, write_queue
 from sweeps.engine.store.lock import hold, holder_of
 from sweeps.engine.store.mlflow_client import open_client, root_cause
 from sweeps.engine.store.offline_queue import offline_files
@@ -124,6 +124,7 @@ def test_mlflow_repeats_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
+    monkeypatch.setattr(mlflow_client, "_BUSY_S", 0.0)  # in which calls that may be repeated are
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()

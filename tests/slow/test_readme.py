@@ -103,7 +103,7 @@ ROWS = [
 ]
 RECIPES = {  # command -> parts of the recipe of that target, or of `make demo` for users without make
     "make demo": [ROWS[0].command],
-    "make test": ["ruff check", "ruff format --check", "mypy", "tests/unit tests/integration"],
+    "make test": ["ruff check", "ruff format --check", "mypy", "tests/unit tests/parity tests/integration"],
     "make test-slow": ["tests/slow", "tests/cluster"],
     "make ui": ["python -m analysis.ui --port 5000"],
     "python3 -m venv .venv": ["-m venv .venv"],
