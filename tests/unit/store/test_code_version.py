@@ -31,7 +31,7 @@ POWER = 2
 def power(z): return z ** POWER
 @dataclass(frozen=True, kw_only=True)
 class Mine(VICReg):
-    name = "mine.Mine"
+    name = "power_loss.Mine"
     def __call__(self, z, step: Step): return SCALE * power(z).sum(), {}
 '''
 
@@ -144,25 +144,25 @@ def test_no_module_that_is_left_out_computes_results() -> None:
 
 
 def test_a_method_outside_the_package_counts_with_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, beside = tmp_path / "mine.py", tmp_path / "beside.py"
+    file, beside = tmp_path / "power_loss.py", tmp_path / "beside.py"
     file.write_text(MINE)
     beside.write_text("import torch, einops\nSCALE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(code_version, "version_of", lambda name: {"einops": "1"}.get(name, "0"))
     monkeypatch.setitem(sys.modules, "einops", ModuleType("einops"))
-    monkeypatch.setitem(METHODS, "mine.Mine", importlib.import_module("mine").Mine)
-    before = of("mine.Mine")
-    assert before.own == "jepa_train.data.digits mine"
+    monkeypatch.setitem(METHODS, "power_loss.Mine", importlib.import_module("power_loss").Mine)
+    before = of("power_loss.Mine")
+    assert before.own == "jepa_train.data.digits power_loss"
     assert {file, beside} < {*before.files}
     file.write_text(MINE.replace("\nPOWER", "\n\n# more\nPOWER"))
-    assert of("mine.Mine").version == before.version
+    assert of("power_loss.Mine").version == before.version
     for path, old, new in ((file, "POWER = 2", "POWER = 3"), (beside, "3", "4"), (file, "SCALE *", "2 * SCALE *")):
         text = path.read_text()
         path.write_text(text.replace(old, new))
-        assert of("mine.Mine").version != before.version, new
+        assert of("power_loss.Mine").version != before.version, new
         path.write_text(text)
     monkeypatch.setattr(code_version, "version_of", lambda name: {"einops": "2"}.get(name, "0"))
-    assert of("mine.Mine").version != before.version, "a package that only the method uses"
+    assert of("power_loss.Mine").version != before.version, "a package that only the method uses"
 
 
 # --- git, for information
