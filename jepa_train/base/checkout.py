@@ -1,4 +1,4 @@
-"""The checkout that the code comes from, and the refusal to run a sweep file of another one."""
+"""The checkout that the code comes from, the refusal to run a sweep file of another one, and the running file."""
 
 import sys
 from pathlib import Path
@@ -32,6 +32,12 @@ def refuse_other_checkout() -> None:
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None
+
+
+def is_running(file: str | Path | None) -> bool:
+    """True for the file that Python runs, a sweep's own: an edit of its grid would count as an edit of a definition."""
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    return file is not None and main is not None and Path(file).resolve() == Path(main).resolve()
 
 
 def _checkout_of(file: Path) -> Path | None:

@@ -79,7 +79,7 @@ LEJEPA_GUIDE_VIEWS = dataclasses.replace(
     solarize=0.0,
 )
 
-# Rectified LpJEPA, MINIMAL.md at e31c91c, 5: RandomResizedCrop(32) with torchvision's scale, jitter always
+# Rectified LpJEPA, MINIMAL.md at e31c91c, section 5: RandomResizedCrop(32) with torchvision's scale, jitter always
 RECTIFIED_GUIDE_VIEWS = dataclasses.replace(
     CIFAR_VIEWS, global_scale_min=0.08, jitter=1.0, saturation=0.4, grayscale=0.0, solarize=0.0
 )

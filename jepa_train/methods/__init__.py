@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from typing import Any
 
+from jepa_train.base.checkout import is_running
 from jepa_train.base.errors import ConfigError, nearest, require, short_repr
 from jepa_train.methods.base import Activation, Method
 from jepa_train.methods.lejepa import LeJEPA
@@ -43,12 +44,10 @@ def method_class(name: Any) -> type[Method]:
         if importlib.util.find_spec(module.partition(".")[0]) is not None:
             enter_method(getattr(importlib.import_module(module), attribute, None))
     if not isinstance(name, str) or name not in METHODS:
-        unknown = f"method must be a known method, got {short_repr(name)}"
-        own = "." in str(name)
-        remedy = (
-            "; Python finds no such class beside the sweep's file or on PYTHONPATH" if own else nearest(name, METHODS)
-        )
-        raise ConfigError(f"{unknown}{remedy}")
+        remedy = nearest(str(name), METHODS)
+        if "." in str(name):
+            remedy = "; Python finds no such class beside the sweep's file or on PYTHONPATH"
+        raise ConfigError(f"method must be a known method, got {short_repr(name)}{remedy}")
     return METHODS[name]
 
 
@@ -68,9 +67,8 @@ def enter_method(kind: Any) -> None:
         f"{', '.join(lacks) or '@dataclass'}; try LeJEPA()",
     )
     path = f"{kind.__module__}.{kind.__name__}"
-    file, main = (getattr(sys.modules[name], "__file__", None) for name in (kind.__module__, "__main__"))
     require(
-        kind.__module__ != "__main__" and (file != main or file is None),
+        kind.__module__ != "__main__" and not is_running(getattr(sys.modules[kind.__module__], "__file__", None)),
         f"method must be in a file of its own, got {named} in the sweep's file; each edit there would outdate results",
     )
     require(

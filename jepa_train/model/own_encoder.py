@@ -3,13 +3,13 @@
 import hashlib
 import importlib
 import importlib.util
-import sys
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from jepa_train.base.checkout import is_running
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import ModelConfig
 from jepa_train.distributed.torch_private import AnyBatchNorm
@@ -46,13 +46,12 @@ def source_file(encoder: str) -> Path | None:
             f"model.encoder must be a timm model, torchvision.models.NAME or a function's path, got {encoder!r}; "
             f"Python finds no file of the module {module!r}; put it beside the sweep's file or on PYTHONPATH"
         )
-    file, main = Path(spec.origin).resolve(), getattr(sys.modules["__main__"], "__file__", None)
-    if main and file == Path(main).resolve():
+    if is_running(spec.origin):
         raise ConfigError(
             f"model.encoder must be in a file of its own, got {encoder!r} of the sweep's file; each edit of the sweep "
             "would change its cells"
         )
-    return file
+    return Path(spec.origin).resolve()
 
 
 def source_hash(encoder: str) -> str:

@@ -52,7 +52,7 @@ def _remedy(name: str, known: Sequence[str], *, doctor: bool) -> str:
     file = f"{name.removesuffix('.py')}.py"
     if Path(file).is_file():
         return f"; doctor {file} checks it" if doctor else f"; python {file} runs it"
-    return nearest(name, known) or f"; --help lists them{', and doctor takes the path of a file' * doctor}"
+    return nearest(name, known) or "; --help lists them" + (", and doctor takes the path of a file" if doctor else "")
 
 
 def _load(name: str, scale: Scale | None, known: Sequence[str]) -> "tuple[Sweep, Path]":

@@ -196,7 +196,8 @@ def _starting(options: Mapping[str, Any]) -> Iterator[Future[object]]:
                 ray.shutdown()
             else:
                 atexit.unregister(ray.shutdown)  # it may wait for the thread
-                _kill_half_started(str(options.get("_temp_dir")))
+                if "_temp_dir" in options:  # else the processes are a cluster's
+                    _kill_half_started(options["_temp_dir"])
             over.set()
 
 

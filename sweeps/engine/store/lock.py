@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -171,8 +170,10 @@ class _Lease:
                 self._write()
 
     def _write(self) -> None:
-        text = json.dumps(asdict(replace(self._me, beat=time.time())))
-        write = partial(self._client.set_experiment_tag, self._experiment_id, _TAG, text)
+        def write() -> None:
+            text = json.dumps(asdict(replace(self._me, beat=time.time())))
+            self._client.set_experiment_tag(self._experiment_id, _TAG, text)
+
         try:
             when_free(write)
         except MlflowException:  # of two launches that write the first tag at once, one fails; then the row exists

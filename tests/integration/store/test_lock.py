@@ -16,10 +16,11 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from stores import until
 
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.store import lock
+from sweeps.engine.store import lock, mlflow_client
 from sweeps.engine.store.experiment import open_experiment
 from sweeps.engine.store.lock import LockOwner, hold, holder_of
 from sweeps.engine.store.reader import store_uri
@@ -91,6 +92,21 @@ def test_a_dead_launch_of_this_machine_is_taken_over_at_once(results: Path, cloc
     with hold("study"):
         assert read_owner()["pid"] == os.getpid()
     assert clock.now == began
+
+
+def test_a_heartbeat_that_waited_for_a_busy_store_is_not_old(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    write, busy = MlflowClient.set_experiment_tag, [MlflowException("timed out")]
+
+    def wait_once(*words: object) -> None:
+        if busy:
+            clock.now += 61
+            raise busy.pop()
+        write(*words)
+
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", wait_once)
+    monkeypatch.setattr(mlflow_client, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+    with hold("study"):
+        assert read_owner()["beat"] == clock.now
 
 
 def test_a_dead_launch_of_another_machine_is_taken_over_when_its_heartbeat_is_a_minute_old(clock: SimpleNamespace):

@@ -5,6 +5,7 @@ Run: python -m pytest tests/unit/methods/test_methods.py
 """
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,9 @@ def test_a_class_of_the_users_own_is_a_method_by_its_path(tmp_path: Path, monkey
     ):
         with pytest.raises(ConfigError, match="^" + re.escape(message)):
             unflatten({"method": name})
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "own_loss.py"), raising=False)
+    with pytest.raises(ConfigError, match=r"^method must be in a file of its own, got Nameless in the sweep's file; "):
+        unflatten({"method": "own_loss.Nameless"})
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
