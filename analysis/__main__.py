@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
         text = _COMMANDS.get(options.name, _table if options.name else _listing)(options)
     except (NothingToShow, NoFolder, UnknownTable, UnknownMetric, NothingPublished, OSError) as error:
         text = str(error).partition("\n")[0]
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename:
             text = f"{error.filename} cannot be used ({error.strerror}); name another folder with --output"
         sys.stderr.write(f"error: {shown(text)}\n")
         return 1 if isinstance(error, NothingToShow | NoFolder) else 2

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from jepa_train.base.checkout import is_running
-from jepa_train.base.errors import ConfigError, nearest, require, short_repr
+from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
 from jepa_train.methods.base import Activation, Method
 from jepa_train.methods.lejepa import LeJEPA
 from jepa_train.methods.ncl import NCL
@@ -37,12 +37,15 @@ def method_class(name: Any) -> type[Method]:
     """The class of a method by its name in METHODS, or by the dotted path of a class of the user's own.
 
     Raises:
-        ConfigError: there is none. An error inside the user's module is not caught.
+        ConfigError: there is none, or it is no method (enter_method). An error inside the user's module is not caught.
     """
     if isinstance(name, str) and name not in METHODS and "." in name:
         module, _, attribute = name.rpartition(".")
         if importlib.util.find_spec(module.partition(".")[0]) is not None:
-            enter_method(getattr(importlib.import_module(module), attribute, None))
+            found = getattr(importlib.import_module(module), attribute, None)
+            if found is not None:
+                with config_errors():
+                    enter_method(found)
     if not isinstance(name, str) or name not in METHODS:
         remedy = nearest(str(name), METHODS)
         if "." in str(name):

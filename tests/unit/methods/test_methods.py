@@ -15,7 +15,8 @@ from torch import nn
 
 from jepa_train import methods
 from jepa_train.base.errors import ConfigError
-from jepa_train.config.flat import flatten, unflatten
+from jepa_train.config import TrainConfig
+from jepa_train.config.flat import flatten, parse, unflatten
 from jepa_train.methods import METHODS
 from jepa_train.methods.base import Step, check_views
 
@@ -103,10 +104,12 @@ def test_a_class_of_the_users_own_is_a_method_by_its_path(tmp_path: Path, monkey
         ),
         ("own_loss.VICReg", "method must be a known method, got 'own_loss.VICReg'; Python finds no such class"),
         ("own_loss.dataclass", "method must be a dataclass with the interface of jepa_train/methods/base.py, got "),
+        ("own_loss.Nope", "method must be a known method, got 'own_loss.Nope'; Python finds no such class"),
         ("own_losses.Ours", "method must be a known method, got 'own_losses.Ours'; Python finds no such class"),
     ):
-        with pytest.raises(ConfigError, match="^" + re.escape(message)):
-            unflatten({"method": name})
+        for read in (unflatten, lambda given: parse([f"method={given['method']}"], base=TrainConfig())):
+            with pytest.raises(ConfigError, match="^" + re.escape(message)):
+                read({"method": name})
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "own_loss.py"), raising=False)
     with pytest.raises(ConfigError, match=r"^method must be in a file of its own, got Nameless in the sweep's file; "):
         unflatten({"method": "own_loss.Nameless"})
