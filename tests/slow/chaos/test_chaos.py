@@ -3,7 +3,7 @@
 Whenever the command ends, it is run again, until all faults have struck and it has succeeded.
 
 Run: python -m pytest tests/slow/chaos
-One fault of each kind strikes; JEPA_CHAOS_FAULTS=100 makes it 100, in about 45 minutes.
+One fault of each kind strikes; JEPA_CHAOS_FAULTS=100 makes it 100.
 """
 
 import itertools
