@@ -55,6 +55,7 @@ _CLUSTER_ENVIRONMENT = {
 _WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # workers of a cluster do not inherit it
 _LOCAL_ENVIRONMENT = {
     _START_S: "300",  # the machine may be loaded
+    "RAY_gcs_server_port_wait_time_s": "120",  # for the same reason; 30 by default
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only machines of a cluster would miss
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see on_loopback; for the processes that Ray starts
