@@ -31,7 +31,7 @@ os.environ["RAY_ADDRESS"] = "local"  # never join a cluster that runs on this ma
 os.environ["OMP_NUM_THREADS"] = "1"  # also for Ray's workers: threads that wait for each other crawl on busy cores
 if not Path("/dev/nvidiactl").exists():  # kernels run on the CPU; read when Triton is imported, by a conftest.py below
     os.environ["TRITON_INTERPRET"] = "1"
-os.environ["RAY_gcs_server_port_wait_time_s"] = "120"  # 30 by default; for clusters that tests start themselves
+os.environ["RAY_gcs_server_port_wait_time_s"] = "120"  # noqa: SIM112 (Ray's name); clusters that tests start; was 30
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: Ray's workers would wait for all other tests
 
 
