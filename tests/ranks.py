@@ -142,6 +142,7 @@ def _exchanges() -> Any:
     rank, x = collectives.rank(), draw("x", 5, 2)
     return {
         "rows": [collectives.gather_rows(x[:n][collectives.fair_slice(n)]) for n in (0, 1, 5)],
+        "shares": [collectives.gather_shares(x[:n][collectives.fair_slice(n)], n) for n in (0, 1, 5)],
         "tensor": collectives.broadcast(x.mT * (1 + rank)),
         "numbers": [collectives.broadcast_int(10**9 + rank), collectives.broadcast_flag(rank == 0)],
         "any": [collectives.any_rank(collectives.is_main()), collectives.any_rank(False)],
