@@ -24,6 +24,7 @@ from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
 from jepa_train.evaluation import finetune
+from jepa_train.evaluation.evaluate import final_evaluation
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
@@ -88,6 +89,11 @@ def finetuned(network: Network | None = None) -> dict[str, float]:
         patch.setattr(finetune, "SHOTS", (1,))
         patch.setattr(finetune, "RATES", (1e-3, 3e-3))
         return finetune.finetune(network or finetuned_network(), few_digits(), FINETUNED)
+
+
+def _evaluated() -> dict[str, float]:
+    """Metrics of a random encoder: each rank embeds a part of each split, and probes the features or z."""
+    return final_evaluation(build_network(FINETUNED, num_classes=10), few_digits(), FINETUNED)
 
 
 def _training_step(method: Method, *, per_view: bool = False) -> Any:
@@ -189,6 +195,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "exchanges": (_exchanges, 0.0),
     "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
+    "evaluation": (_evaluated, 1e-6),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
     **{f"scaled steps, {name}": (functools.partial(_scaled_steps, make), 1e-5) for name, make in SCALED.items()},
