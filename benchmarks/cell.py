@@ -1,6 +1,6 @@
 """A whole cell, from its config to its last report: seconds by phase, next to those of another checkout.
 
-    python -m benchmarks.cell [--against CHECKOUT] [--samples N] [key=value ...]
+    python -m benchmarks.cell [--quick] [--against CHECKOUT] [key=value ...]
 
 The cell is that of digits at scale mini, with the assigned fields changed. Each sample is a process of its own with one
 thread, and the checkouts take turns. On a CPU a sample is the process's CPU time, which other load hardly moves; on a
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,15 @@ from benchmarks.report import as_markdown
 from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config.flat import parse, unflatten
 from jepa_train.config.scales import LEJEPA
-from jepa_train.evaluation import evaluate
-from jepa_train.train import loop
+from jepa_train.data.splits import load_splits
+from jepa_train.evaluation.evaluate import embed
+from jepa_train.evaluation.protocols import PROTOCOLS
+from jepa_train.train.loop import train
 from jepa_train.train.trainer import Trainer
 
 ROOT = Path(machine.__file__).parents[1]
+SAMPLES = 5  # of each checkout
+QUICK = ("epochs=1", "optim.warmup_epochs=0")
 TIMES = {"train/images_per_s", "train/peak_memory_gb"}  # may differ between checkouts
 WHOLE, REST = "whole cell", "rest"
 
@@ -77,17 +81,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="folder of another version of the code")
-    parser.add_argument("--samples", type=int, default=5, metavar="N", help="of each checkout, default 5")
+    parser.add_argument("--quick", action="store_true", help="one sample of one epoch, to see that it runs")
     parser.add_argument("--sample", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     if options.sample:
         sys.stdout.write(json.dumps(sample(options.assignments)))
         return 0
     checkouts = [ROOT] if options.against is None else [options.against.resolve(), ROOT]
+    words = [*options.assignments, *(QUICK if options.quick else ())]
     found: list[list[dict[str, Any]]] = [[] for _ in checkouts]
-    for number in range(options.samples):
+    for number in range(1 if options.quick else SAMPLES):
         for checkout, samples in zip(checkouts, found, strict=True):
-            samples.append(_in_process(checkout, options.assignments))
+            samples.append(_in_process(checkout, words))
             sys.stderr.write(f"  {number + 1}. {checkout}: {samples[-1]['seconds'][WHOLE]:.2f} s\n")
     sys.stdout.write(as_markdown(_phases(found), machine.described(machine.chosen_device())))
     metrics = [one["metrics"] for samples in found for one in samples]
@@ -102,19 +107,19 @@ def sample(words: Sequence[str]) -> dict[str, Any]:
     base = LEJEPA["mini"]
     config = unflatten(parse(words, base=base), base=base)
     clock = Clock(time.perf_counter if torch.cuda.is_available() else time.process_time)
-    protocols = {name: clock.timed(f"protocol {name}", run) for name, run in evaluate.PROTOCOLS.items()}
+    protocols = {name: clock.timed(f"protocol {name}", run) for name, run in PROTOCOLS.items()}
     with (
         tempfile.TemporaryDirectory() as place,
-        mock.patch.object(loop, "load_splits", clock.timed("data", loop.load_splits)),
+        mock.patch("jepa_train.train.loop.load_splits", clock.timed("data", load_splits)),
         mock.patch.object(Trainer, "__init__", clock.timed("network", Trainer.__init__)),
         mock.patch.object(Trainer, "train_step", clock.timed("steps", Trainer.train_step)),
-        mock.patch.object(evaluate, "embed", clock.timed("embeddings", evaluate.embed)),
-        mock.patch.dict(evaluate.PROTOCOLS, protocols),
+        mock.patch("jepa_train.evaluation.evaluate.embed", clock.timed("embeddings", embed)),
+        mock.patch.dict(PROTOCOLS, protocols),
         mock.patch.object(Checkpoints, "save", clock.timed("checkpoints", Checkpoints.save)),
         mock.patch.object(Checkpoints, "finish", clock.timed("checkpoints", Checkpoints.finish)),
     ):
-        outcome = clock.timed(REST, loop.train)(config, checkpoints=Path(place))
-    seconds = {WHOLE: clock.seconds.total(), **clock.seconds}
+        outcome = clock.timed(REST, train)(config, checkpoints=Path(place))
+    seconds = {WHOLE: sum(clock.seconds.values()), **clock.seconds}
     return {"seconds": seconds, "metrics": {k: v for k, v in outcome.metrics.items() if k not in TIMES}}
 
 
@@ -122,7 +127,7 @@ class Clock:
     """Seconds of each phase, without those of the phases that it calls."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._now = now
         self._inner = [0.0]  # seconds of the phases called so far by each one in progress
 
