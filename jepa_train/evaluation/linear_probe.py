@@ -16,6 +16,7 @@ from jepa_train.evaluation.probes import (
     softmax_minus_target,
 )
 
+_ON_HOST = 2**16  # weights, 100 classes of 512 features: an estimate from the time of a launch and of a read-back
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at the previous solution
 
 
@@ -69,8 +70,9 @@ def fit_logistic(
     The objective of scikit-learn's LogisticRegression(C=1 / (l2 * N)). The solver works in coordinates in which the
     Hessian at W = 0 is about the identity: half the iterations, and a tolerance independent of the data's scale.
 
-    L-BFGS itself runs on the host, which waits for the device once per evaluation of the objective: it decides by
-    scalars, and torch's solver reads some 45 of them in each iteration.
+    L-BFGS decides by scalars, and torch's reads some 45 of them in each iteration. So it runs on the host, which then
+    waits for the device once per evaluation of the objective, unless the weights are so many that its vectors take
+    longer there.
 
     Args:
         x: (N, E), centered.
@@ -86,7 +88,7 @@ def fit_logistic(
     curvature = max(classes - 1, 1) / classes**2  # of the cross-entropy in a logit when all classes are equally likely
     root = (curvature * spectrum.variances + l2).rsqrt()
     metric = (spectrum.axes * root) @ spectrum.axes.T  # (E, E), symmetric
-    moved = torch.zeros(start.shape, dtype=start.dtype)
+    moved = torch.zeros_like(start, device="cpu" if start.numel() <= _ON_HOST else None)
 
     def in_metric(rows: Tensor) -> Tensor:
         return torch.cat([rows[:, :-1] @ metric, rows[:, -1:] * curvature**-0.5], dim=1)
@@ -96,8 +98,8 @@ def fit_logistic(
 
     def objective() -> Tensor:
         loss, gradient = _cross_entropy(x, labels, weight(), l2)
-        moved.grad = in_metric(gradient).cpu()
-        return loss.cpu()  # complete by now
+        moved.grad = in_metric(gradient).to(moved.device)
+        return loss.to(moved.device)  # on the host: complete by now
 
     solver = torch.optim.LBFGS(
         [moved],
