@@ -1,6 +1,7 @@
-"""Views of small square images on a GPU: one launch, in which a program makes a whole view.
+"""Views of small square images on a GPU: one launch, in which each program makes a whole view.
 
-An image and a view lie in registers. Sizes are padded to powers of two: pixels and weights there are 0.
+A pixel of the view is a weighted sum over the few pixels of the image below it, which are read from the cache: a crop
+of twice the view's size has four by four of them.
 """
 
 import torch
@@ -10,35 +11,32 @@ from torch import Tensor
 
 from jepa_train.data.pictures import Source
 
-_CHUNK = 16  # rows of an image that are multiplied at a time, which bounds the registers
-_WARPS = {16: 2, 32: 4, 64: 8}  # by padded size of the view
+_PER_WARP = 256  # pixels of the view: 8 per thread, whose colors and intermediate values fit in registers
 
 
 def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
     """Write the views as augment.static_views does, up to rounding, but for blur: its field is not read.
 
     Args:
-        source: squares of at most 64 px.
+        source: squares.
         fields: (fields, N * V) of augment.view_fields, on the device of the source.
         out: (V, N, 3, s, s) of at most 64 px, in fp32, bf16 or fp16, with any strides.
     """
-    size_in, size_out = source.pixels.shape[-1], out.shape[-1]
-    assert not source.lines
-    assert source.pixels.is_contiguous() and fields.is_contiguous() and fields.dtype == torch.float32
-    num_views, num = out.shape[:2]
-    padded_in, padded_out = (max(triton.next_power_of_2(size), 16) for size in (size_in, size_out))
+    assert not source.lines, "the kernel is written for squares"
+    assert all(x.is_contiguous() for x in (source.pixels, source.first, fields))
+    assert fields.dtype == torch.float32, fields.dtype
+    num_views, num, _, size, _ = out.shape
+    padded = triton.next_power_of_2(size)
     _make_view[(num, num_views)](
         source.pixels,
         source.first,
         fields,
         out,
         *out.stride(),
-        SIZE_IN=size_in,
-        SIZE_OUT=size_out,
-        PADDED_IN=padded_in,
-        PADDED_OUT=padded_out,
-        CHUNK=_CHUNK,
-        num_warps=_WARPS[padded_out],
+        source.pixels.shape[-1],
+        SIZE=size,
+        PADDED=padded,
+        num_warps=max(padded**2 // _PER_WARP, 1),
     )
 
 
@@ -53,25 +51,29 @@ def _luma(r, g, b):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _weights(start, length, flip, pixel, SIZE_OUT: tl.constexpr, PADDED_OUT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """(PADDED_OUT, pixels): the columns of augment_ops.resampling_matrices for these pixels, before normalization."""
-    scale = length / SIZE_OUT
-    index = tl.arange(0, PADDED_OUT)
-    center = scale * tl.where(flip > 0, SIZE_OUT - index - 0.5, index + 0.5)
-    at = pixel + 0.5 - start
-    weight = tl.maximum(1 - tl.abs(at[None, :] - center[:, None]) / tl.maximum(scale, 1.0), 0.0)
-    inside = ((at > 0) & (at < length))[None, :] & (index < SIZE_OUT)[:, None]
-    return tl.where(inside, weight, 0.0)
+def _filter(length, flip, SIZE: tl.constexpr, PADDED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The triangle filters along one side of the view, as augment_ops.resampling_matrices defines them.
+
+    In pixels of the crop: their centers, half their width, and the first pixel within each; and how many lie within.
+    """
+    scale = length / SIZE
+    index = tl.arange(0, PADDED)
+    center = scale * tl.where(flip > 0, SIZE - index - 0.5, index + 0.5)
+    reach = tl.maximum(scale, 1.0)
+    return center, reach, tl.floor(center - reach - 0.5) + 1, tl.ceil(2 * reach).to(tl.int32)
 
 
 @triton.jit
-def _add_rows(total, source, offsets, inside, rows, columns):  # type: ignore[no-untyped-def]
-    """Add what some rows of one color contribute to the view: rows (PADDED_OUT, CHUNK), columns (PADDED_IN, PADDED_OUT).
+def _weight(pixel, center, reach, length):  # type: ignore[no-untyped-def]
+    """Weight of a pixel of the crop, before normalization; 0 beyond the ends of the crop."""
+    weight = tl.maximum(1 - tl.abs(pixel + 0.5 - center) / reach, 0.0)
+    return tl.where((pixel >= 0) & (pixel < length), weight, 0.0)
 
-    Three products in TF32 have the precision of fp32, and keep fewer values in registers than fp32's.
-    """
-    x = tl.load(source + offsets, mask=inside, other=0).to(tl.float32) / 255
-    return tl.dot(rows, tl.dot(x, columns, input_precision="tf32x3"), total, input_precision="tf32x3")
+
+@triton.jit
+def _place(pixel, start, length):  # type: ignore[no-untyped-def]
+    """Row or column in the image of a pixel of the crop, or of the nearest one that exists."""
+    return (start + tl.minimum(tl.maximum(pixel, 0.0), length - 1)).to(tl.int32)
 
 
 @triton.jit
@@ -104,11 +106,9 @@ def _make_view(  # type: ignore[no-untyped-def]
     channel_stride,
     row_stride,
     column_stride,
-    SIZE_IN: tl.constexpr,
-    SIZE_OUT: tl.constexpr,
-    PADDED_IN: tl.constexpr,
-    PADDED_OUT: tl.constexpr,
-    CHUNK: tl.constexpr,
+    side,
+    SIZE: tl.constexpr,
+    PADDED: tl.constexpr,
 ):
     """Program (i, v) makes view v of image i; the rows of the fields are augment.FIELDS."""
     image, view = tl.program_id(0), tl.program_id(1)
@@ -121,30 +121,32 @@ def _make_view(  # type: ignore[no-untyped-def]
     saturation, hue = tl.load(field + 7 * count), tl.load(field + 8 * count)
     grayscale, threshold = tl.load(field + 9 * count), tl.load(field + 11 * count)
 
-    across = tl.arange(0, PADDED_IN)
-    columns = _weights(left, width, flip, across, SIZE_OUT, PADDED_OUT)
-    columns = tl.trans(columns / tl.maximum(tl.sum(columns, axis=1), 1e-6)[:, None])
-    source = pixels_ptr + tl.load(first_ptr + image) * (3 * SIZE_IN * SIZE_IN)
-    r = tl.zeros((PADDED_OUT, PADDED_OUT), tl.float32)
-    g = tl.zeros((PADDED_OUT, PADDED_OUT), tl.float32)
-    b = tl.zeros((PADDED_OUT, PADDED_OUT), tl.float32)
-    weight = tl.zeros((PADDED_OUT,), tl.float32)
-    for start in range(0, SIZE_IN, CHUNK):
-        down = start + tl.arange(0, CHUNK)
-        rows = _weights(top, height, 0.0, down, SIZE_OUT, PADDED_OUT)
-        weight += tl.sum(rows, axis=1)
-        offsets = down[:, None] * SIZE_IN + across[None, :]
-        inside = (down < SIZE_IN)[:, None] & (across < SIZE_IN)[None, :]
-        r = _add_rows(r, source, offsets, inside, rows, columns)
-        g = _add_rows(g, source + SIZE_IN * SIZE_IN, offsets, inside, rows, columns)
-        b = _add_rows(b, source + 2 * SIZE_IN * SIZE_IN, offsets, inside, rows, columns)
-    share = (1 / tl.maximum(weight, 1e-6))[:, None]
+    source = pixels_ptr + tl.load(first_ptr + image) * (3 * side * side)
+    center_y, reach_y, first_y, count_y = _filter(height, 0.0, SIZE, PADDED)
+    center_x, reach_x, first_x, count_x = _filter(width, flip, SIZE, PADDED)
+    r = tl.zeros((PADDED, PADDED), tl.float32)
+    g = tl.zeros((PADDED, PADDED), tl.float32)
+    b = tl.zeros((PADDED, PADDED), tl.float32)
+    total = tl.zeros((PADDED, PADDED), tl.float32)
+    for y in range(count_y):
+        weight_y = _weight(first_y + y, center_y, reach_y, height)
+        row = _place(first_y + y, top, height) * side
+        for x in range(count_x):
+            weight = weight_y[:, None] * _weight(first_x + x, center_x, reach_x, width)[None, :]
+            pixel = source + row[:, None] + _place(first_x + x, left, width)[None, :]
+            total += weight
+            r += weight * tl.load(pixel).to(tl.float32)
+            g += weight * tl.load(pixel + side * side).to(tl.float32)
+            b += weight * tl.load(pixel + 2 * side * side).to(tl.float32)
+    index = tl.arange(0, PADDED)
+    inside = (index < SIZE)[:, None] & (index < SIZE)[None, :]
+    share = tl.where(inside, 1 / (255 * tl.maximum(total, 1e-6)), 0.0)  # 0 in the padding
     r, g, b = _clamp(r * share), _clamp(g * share), _clamp(b * share)
 
     # the branches are the same for all threads of a program
     if (brightness != 1) | (contrast != 1) | (saturation != 1):
         r, g, b = _clamp(r * brightness), _clamp(g * brightness), _clamp(b * brightness)
-        mean = tl.sum(_luma(r, g, b)) / (SIZE_OUT * SIZE_OUT)  # the padding is 0
+        mean = tl.sum(_luma(r, g, b)) / (SIZE * SIZE)
         shift = mean * (1 - contrast)
         r, g, b = _clamp(r * contrast + shift), _clamp(g * contrast + shift), _clamp(b * contrast + shift)
         r, g, b = _saturate(r, g, b, saturation)
@@ -156,10 +158,8 @@ def _make_view(  # type: ignore[no-untyped-def]
     g = tl.where(g >= threshold, 1 - g, g)
     b = tl.where(b >= threshold, 1 - b, b)
 
-    across = tl.arange(0, PADDED_OUT)
-    inside = (across < SIZE_OUT)[:, None] & (across < SIZE_OUT)[None, :]
     out = out_ptr + view.to(tl.int64) * view_stride + image.to(tl.int64) * image_stride
-    out += across[:, None] * row_stride + across[None, :] * column_stride
+    out += index[:, None] * row_stride + index[None, :] * column_stride
     kind = out_ptr.dtype.element_ty
     tl.store(out, (r * 4 - 2).to(kind), mask=inside)
     tl.store(out + channel_stride, (g * 4 - 2).to(kind), mask=inside)
