@@ -214,13 +214,14 @@ def parameters(
 
 def to_fields(values: Parameters, shapes: Shapes) -> Tensor:
     """The parameters of N * V views of N images as rows (fields, N * V); see view_fields."""
-    num_views = len(values.flip) // len(shapes.heights)
-    heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
-    turned = (widths > heights) & (shapes.lines > 0)
-    crops = torch.stack(values[:4])
-    top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
-    skipped = torch.zeros_like(top)
+    top, left, height, width = values[:4]
+    turned = skipped = torch.zeros_like(top)
     if shapes.lines:
+        num_views = len(values.flip) // len(shapes.heights)
+        heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
+        turned = widths > heights
+        crops = torch.stack(values[:4])
+        top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
         skipped = torch.minimum(top, (torch.maximum(heights, widths) - shapes.lines).clamp_min(0))
     rows = (top - skipped, left, height, width, *values[4:], turned, skipped)
     return torch.stack([row.float() for row in rows])
