@@ -106,8 +106,10 @@ class Trainer:
                 center = collectives.at_least_fp32(averaged[1]).mean(0)
             output = self._model(views, averaged)
         objective, terms = training_loss(config, output, labels, step, center)
+        self._optimizer.begin_step()
         self._optimizer.step(objective)
         if self._average is not None:
+            self._average.begin_step()
             self._average.update()
         for name, value in terms.items():
             self._totals[name] = self._totals.get(name, torch.zeros((), device=self.device)) + value
