@@ -28,7 +28,7 @@ class GlobalBatchNorm(AnyBatchNorm):
     drop and act run after the normalisation, as in timm's BatchNormAct2d. State-dict names are nn.BatchNorm's.
 
     On a GPU a layer takes three kernels forward and three backward for any number of views and ranks, which include a
-    ReLU as act (batch_norm_triton.py).
+    ReLU as act (batch_norm_triton.py). They read and write images with channels last.
     """
 
     def __init__(self, like: Any, *, per_view: bool = False):
@@ -52,8 +52,10 @@ class GlobalBatchNorm(AnyBatchNorm):
             return self.act(self.drop(super().forward(input)))
         if not _has_kernels(input):
             return self.act(self.drop(self._normalize(input)))
+        from jepa_train.model.batch_norm_triton import laid_out  # start-up time; Triton may be missing
+
         relu = isinstance(self.act, nn.ReLU) and isinstance(self.drop, nn.Identity)
-        out = _FusedNormalize.apply(input, self.weight, self.bias, self, relu)
+        out = _FusedNormalize.apply(laid_out(input), self.weight, self.bias, self, relu)
         return out if relu else self.act(self.drop(out))
 
     @property
@@ -151,7 +153,7 @@ class _FusedNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: GlobalBatchNorm, relu: bool) -> Tensor:
-        from jepa_train.model import batch_norm_triton as kernels  # start-up time; Triton may be missing
+        from jepa_train.model import batch_norm_triton as kernels
 
         found = _of_all_ranks(kernels.statistics(x, layer._groups))
         out, scales = kernels.normalize(x, found, weight, bias, layer, eps=layer.eps, relu=relu)
@@ -173,12 +175,12 @@ class _FusedNormalize(torch.autograd.Function):
 
 
 def _has_kernels(x: Tensor) -> bool:
-    """True on a GPU, for the layouts and types of batch_norm_triton.py; torch.compile fuses the other form itself."""
+    """True on a GPU, for the shapes and types of batch_norm_triton.py; torch.compile fuses the other form itself."""
     if torch.compiler.is_compiling() or not runs_kernels(x):
         return False
     from jepa_train.model import batch_norm_triton as kernels
 
-    return kernels.readable(x)
+    return kernels.has_form(x)
 
 
 def _of_all_ranks(x: Tensor) -> Tensor:

@@ -23,11 +23,14 @@ _SPLITS = 256  # per view at most, merged by one program ...
 _MERGED = 16  # ... for so many columns
 
 
-def readable(x: Tensor) -> bool:
-    """True for the layouts and types of the kernels."""
-    rows = x.ndim == 2 and x.is_contiguous()
-    pixels = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return (rows or pixels) and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+def has_form(x: Tensor) -> bool:
+    """True for the shapes and types of the kernels."""
+    return x.ndim in (2, 4) and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """x in the layout of the kernels: the same tensor if it has it already, as behind a convolution in that layout."""
+    return x.contiguous(memory_format=torch.contiguous_format if x.ndim == 2 else torch.channels_last)
 
 
 def statistics(x: Tensor, views: int) -> Tensor:
