@@ -16,7 +16,7 @@ from jepa_train.model.network import build_network
 
 SINES = {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
 TILE = {"SQUARED": True, "ROWS": 256, "COLUMNS": 32}
-STRIDES = ("view_stride", "image_stride", "channel_stride", "row_stride", "column_stride")
+STRIDES = ("view_stride", "image_stride", "row_stride", "column_stride")
 VIEWS = [(12, 16, 1, "fp32"), (32, 32, 4, "bf16"), (64, 64, 16, "bf16"), (64, 64, 16, "fp16")]
 KERNELS = [
     Kernel(
@@ -36,7 +36,7 @@ KERNELS = [
             "out_ptr": f"*{dtype}",
             **dict.fromkeys((*STRIDES, "side"), "i32"),
         },
-        constexprs={"SIZE": size, "PADDED": padded},
+        constexprs={"channel_stride": 1, "SIZE": size, "PADDED": padded},  # channels last
         warps=warps,
     )
     for size, padded, warps, dtype in VIEWS
