@@ -16,9 +16,9 @@ from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
 from jepa_train.data.augment import make_views
 from jepa_train.distributed import collectives
-from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std, nonzero_fraction
 from jepa_train.methods.base import Step
+from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, Output, build_network
@@ -106,8 +106,10 @@ class Trainer:
                 center = collectives.at_least_fp32(averaged[1]).mean(0)
             output = self._model(views, averaged)
         objective, terms = training_loss(config, output, labels, step, center)
+        self._optimizer.begin_step()
         self._optimizer.step(objective)
         if self._average is not None:
+            self._average.begin_step()
             self._average.update()
         for name, value in terms.items():
             self._totals[name] = self._totals.get(name, torch.zeros((), device=self.device)) + value
