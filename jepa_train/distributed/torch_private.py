@@ -16,6 +16,9 @@ HAS_ONEDNN_MATMUL = torch.backends.mkldnn.is_available() and hasattr(torch.ops.m
 # of each, hundreds of kernels per step.
 lerp_ = torch._foreach_lerp_
 
+# torch 2.14. Copy into each tensor of a list, in few kernels on a GPU. Without it: Tensor.copy_ of each.
+foreach_copy_ = torch._foreach_copy_
+
 # torch 2.14. Independent draws of the Gamma distributions with these shape parameters, by a generator. Without it: the
 # public torch.distributions.Gamma, which takes no generator and so draws from the global one.
 gamma_sample = torch._standard_gamma

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.distributed.collectives import world_size
+from jepa_train.distributed.collectives import average_gradients, world_size
 from jepa_train.distributed.torch_private import pass_found_inf
 from jepa_train.model.network import Network
 from jepa_train.model.precision import GradientScaler, ScaledLars
@@ -37,12 +37,15 @@ class Optimizer:
         self.optimizers = tuple(optimizers)
         self.scaler = scaler
         self.steps_taken = 0
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._schedules = tuple(schedules)
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, loss: Tensor) -> None:
-        """Run backward, update at this step's learning rates, and clear the gradients."""
+        """Run backward, average the gradients over the ranks, update at this step's learning rates, clear them."""
         self.scaler.backward(loss)
+        average_gradients(self._parameters)
         for optimizer, schedule, peaks in zip(self.optimizers, self._schedules, self._peaks, strict=True):
             factor = schedule(self.steps_taken)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):

@@ -1,0 +1,231 @@
+"""A GPU that computes nothing, and an audit of the operations that a training step asks of it.
+
+Every tensor that would lie on the GPU is on torch's meta device, so shapes and operations are exact; production code
+sees a CUDA device. Launches are counted with the weights of PyTorch's own CUDA kernels (LAUNCHES), a Triton kernel as
+one. Deterministic: no time is measured.
+"""
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from jepa_train.data import device_transfer
+from jepa_train.model import device
+from jepa_train.train import trainer
+
+GPU = torch.device("cuda", 0)
+_META = torch.device("meta")
+_HALF = {torch.float16, torch.bfloat16}
+
+# launches of one operation of PyTorch, where it is not one
+LAUNCHES = {
+    "native_batch_norm": 3,  # statistics; running statistics and inverse; transform (bf16 is not cuDNN's)
+    "native_batch_norm_backward": 2,
+    "batch_norm_update_stats": 2,
+    "native_layer_norm_backward": 2,
+    "convolution_backward": 2,  # of the input and of the weight, by cuDNN
+    "sort": 4,  # arange and copy of the indices, copy of the values, block sort
+}
+# neither a view nor a launch
+_FREE = {"_unsafe_view", "_reshape_alias", "detach", "is_pinned", "is_same_size", "lift_fresh", "record_stream", "set_"}
+# operations that read the device, or whose shape depends on its data
+_READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero", "_linalg_eigh"}
+_DRAWS = {"bernoulli_", "normal_", "rand", "randint", "randn", "randperm", "random_", "uniform_", "_standard_gamma"}
+# what autocast computes in half and in full precision, as far as the networks of this project need it
+_TO_HALF = {
+    nn.functional.linear,
+    nn.functional.conv2d,
+    nn.functional.scaled_dot_product_attention,
+    torch.conv2d,
+    torch.matmul,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    torch.bmm,
+    torch.mm,
+    torch.addmm,
+    torch.baddbmm,
+}
+_TO_FULL = {nn.functional.layer_norm, nn.functional.cross_entropy, nn.functional.softmax, torch.layer_norm}
+
+
+class Audit(TorchDispatchMode):
+    """Operations since clear(), those of backward passes too.
+
+    launches: on the device, by phase: the function of device_step.py that runs, or "backward".
+    faults: host-to-device copies, reads of the device, random draws and other computation on the host.
+    trace: every operation on the device with its numbers, shapes and strides.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what has been noted."""
+        self.launches: Counter[str] = Counter()
+        self.operations: dict[str, Counter[str]] = {}
+        self.faults: list[str] = []
+        self.trace: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        inputs = tree_leaves((args, kwargs))
+        tensors = [leaf for leaf in inputs if isinstance(leaf, Tensor)]
+        with torch._C.DisableTorchFunction():  # torch's own code for meta tensors asks for their device too
+            result = func(*args, **kwargs)
+            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            on_device = any(tensor.is_meta for tensor in (*tensors, *outputs))
+            fault = _fault(name, tensors, outputs)
+            described = [_described(leaf) for leaf in inputs]
+        if fault:
+            self.faults.append(f"{fault} {name} at {_place()}")
+        if on_device:
+            self.trace.append(" ".join([func._schema.name, *described]))
+        if on_device and not _launches_nothing(func, name):
+            self.note(name, _launches_of(name, tensors))
+        return result
+
+    def note(self, name: str, launches: int = 1) -> None:
+        """Add launches to the phase that runs."""
+        phase = _phase()
+        self.launches[phase] += launches
+        self.operations.setdefault(phase, Counter())[name] += launches
+
+    @property
+    def total(self) -> int:
+        """Launches of all phases."""
+        return self.launches.total()
+
+
+@contextlib.contextmanager
+def phantom_gpu() -> Iterator[Audit]:
+    """Let jepa_train find a GPU, on which nothing is computed, in this process."""
+    audit = Audit()
+
+    with contextlib.ExitStack() as stack:
+        for target, attribute, value in (
+            (device, "training_device", lambda: GPU),
+            (trainer, "training_device", lambda: GPU),
+            (device_transfer, "_free", lambda _device: 2**40),
+            (torch.cuda, "get_rng_state", lambda _device: torch.empty(0)),
+            (torch.cuda, "reset_peak_memory_stats", lambda _device: None),
+            (torch.cuda, "is_bf16_supported", lambda *_a, **_k: True),
+            (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+            *_launchers(audit),
+        ):
+            stack.enter_context(mock.patch.object(target, attribute, value))
+        stack.enter_context(_PhantomDevice())
+        yield stack.enter_context(audit)
+
+
+def _launchers(audit: Audit) -> list[tuple[Any, str, Any]]:
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    def indexed(kernel: Any, _grid: Any) -> Callable[..., None]:
+        return lambda *_args, **_kwargs: audit.note(f"triton {kernel.fn.__name__}")
+
+    return [(kind, "__getitem__", indexed) for kind in (InterpretedFunction, JITFunction)]
+
+
+class _PhantomDevice(TorchFunctionMode):
+    """Meta tensors say that they are on the GPU, tensors that are made there are meta, and autocast casts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cast: dict[int, tuple[Tensor, Tensor]] = {}  # parameter and its copy, as long as autocast is on
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func == Tensor.is_cuda.__get__:
+            return args[0].is_meta
+        if func == Tensor.device.__get__:
+            found = func(*args)
+            return GPU if found == _META else found
+        if func is Tensor.pin_memory:
+            return args[0]
+        args, kwargs = tree_map_only(torch.device, _real_device, (args, kwargs))
+        kwargs.pop("pin_memory", None)
+        if torch.is_autocast_enabled("cuda"):
+            if func in _TO_HALF:
+                args, kwargs = tree_map_only(Tensor, self._half, (args, kwargs))
+            elif func in _TO_FULL:
+                args, kwargs = tree_map_only(Tensor, lambda x: x.float() if x.dtype in _HALF else x, (args, kwargs))
+        else:
+            self._cast.clear()
+        return func(*args, **kwargs)
+
+    def _half(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            return x
+        half = torch.get_autocast_dtype("cuda")
+        if not isinstance(x, nn.Parameter):
+            return x.to(half)
+        if id(x) not in self._cast:
+            self._cast[id(x)] = (x, x.to(half))
+        return self._cast[id(x)][1]
+
+
+def _real_device(wanted: torch.device) -> torch.device:
+    return _META if wanted.type == "cuda" else wanted
+
+
+def _fault(name: str, tensors: list[Tensor], outputs: list[Tensor]) -> str:
+    """Reason why a captured step may not have this operation; "" if it may."""
+    from_device, to_device = (any(x.is_meta for x in some) for some in (tensors, outputs))
+    from_host = any(x.is_cpu and x.ndim > 0 for x in tensors)
+    if name in ("copy_", "_to_copy") and any(x.is_cpu for x in tensors) and to_device:
+        return "copy to the device:"
+    if from_device and (name in _READS or any(x.is_cpu for x in outputs)):
+        return "read of the device:"
+    if not from_device and not to_device:
+        return "random draw on the host:" if name in _DRAWS else "computation on the host:"
+    return "host tensor in an operation of the device:" if from_host else ""
+
+
+def _launches_nothing(func: Any, name: str) -> bool:
+    return func.is_view or name in _FREE or "empty" in name
+
+
+def _launches_of(name: str, tensors: list[Tensor]) -> int:
+    if name.startswith(("_foreach", "_fused", "_amp_foreach")):
+        return -(-len(tensors) // 110)
+    return LAUNCHES.get(name, 1)
+
+
+def _described(leaf: Any) -> str:
+    if not isinstance(leaf, Tensor):
+        return "generator" if isinstance(leaf, torch.Generator) else repr(leaf)
+    return f"{'device' if leaf.is_meta else 'host'}{tuple(leaf.shape)}{leaf.stride()}{leaf.dtype}"
+
+
+def _phase() -> str:
+    if torch._C._current_autograd_node() is not None:
+        return "backward"
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith("train/device_step.py"):
+            return frame.f_code.co_name.lstrip("_")
+        frame = frame.f_back
+    return "outside"
+
+
+def _place() -> str:
+    """The nearest lines of jepa_train, innermost first."""
+    frame, places = sys._getframe(1), []
+    while frame is not None and len(places) < 3:
+        file = frame.f_code.co_filename
+        if "/jepa_train/" in file:
+            places.append(f"{file.partition('/jepa_train/')[2]}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " < ".join(places)
