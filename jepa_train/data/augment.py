@@ -3,24 +3,28 @@
 Order of the operations, fixed (torchvision shuffles the four of the jitter): random resized crop, flip, brightness,
 contrast, saturation, hue, grayscale, blur, solarize. Each agrees with torchvision.transforms.v2.functional on the same
 parameters, in float. A probability or strength of 0 skips its operation and changes no other operation's draws.
+
+view_fields draws on the host, apply_views computes on the device; make_views is both. The device part has three forms:
+on a CPU an operation is computed for the views that it changes; on a GPU for all views, so that launches and shapes are
+the same in every step and nothing is read back, and small views without blur are made by one Triton kernel.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jepa_train.base.accelerator import has_triton
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
 from jepa_train.data.device_transfer import to_device
-from jepa_train.data.pictures import Pictures, center_of, gather, sides_of
+from jepa_train.data.pictures import ASPECT, Pictures, Shapes, Source, center_of, gather, shapes_of, source_of
 
 _MEAN, _STD = 0.5, 0.25  # one normalization for every data set: [0, 1] -> [-2, 2]
-_ASPECT = 4 / 3  # width / height of a crop lies in [1 / _ASPECT, _ASPECT], log-uniform
 _ATTEMPTS = 10  # to draw a crop that fits, as torchvision; then the whole image
 _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
 _THRESHOLD = 0.5  # of solarization: values that round to 128 of 255 or more
@@ -42,6 +46,8 @@ _STAGES: tuple[tuple[_Operation, ...], ...] = (
     (("blur", augment_ops.blur, 0.0),),
     (("solarize", augment_ops.solarize, math.inf),),
 )
+_JITTER = [name for name, _, _ in _STAGES[0]]
+_INEXACT = ("hue", "blur")  # with the neutral value the other operations return their argument bit for bit
 
 
 class Parameters(NamedTuple):
@@ -59,7 +65,9 @@ class Parameters(NamedTuple):
     grayscale: Tensor  # remaining saturation: 0 or 1
     blur: Tensor  # sigma in pixels
     solarize: Tensor  # threshold
-    turned: Tensor  # bool: the rows of the stored pixels are the image's columns
+
+
+FIELDS = (*Parameters._fields, "turned", "skipped")  # rows of a tensor of fields, see view_fields
 
 
 def make_views(
@@ -72,34 +80,91 @@ def make_views(
     global_batch: int,
     for_local: Tensor | Pictures | None = None,
 ) -> list[Tensor]:
-    """The normalised views of this rank's images: [global views], or [global views, local views].
-
-    Every view's parameters are drawn from (seed, step, view, position in the global batch), on the CPU: they depend
-    neither on the number of ranks nor on the device.
+    """The normalised views of this rank's images: view_fields, then apply_views.
 
     Args:
         images: (N, 3, S, S) uint8, or N whole pictures: the positions `batch` of the global batch.
         for_local: the same images at another resolution, for the local views.
 
     Returns:
-        Per resolution (V_r, N, 3, s, s) float32, (x - 0.5) / 0.25, on the device of the images.
+        As apply_views: float32, on the device of the images.
+    """
+    both = (images, images if for_local is None else for_local)
+    shapes = [shapes_of(each) for each in both]
+    fields = view_fields(shapes, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
+    return apply_views([source_of(each) for each in both], [to_device(part, images.device) for part in fields], config)
+
+
+def view_fields(
+    shapes: Sequence[Shapes], config: ViewsConfig, *, seed: int, step: int, batch: slice, global_batch: int
+) -> list[Tensor]:
+    """Parameters of this rank's views of one step; the host part of making them.
+
+    They are drawn from (seed, step, view, position in the global batch), on the CPU, and so depend neither on the
+    number of ranks nor on the device.
+
+    Args:
+        shapes: of the N images that global views are cropped from, and of those for local views.
+        batch: their positions in the global batch.
+
+    Returns:
+        [global views], or [global views, local views]: (fields, N * V_r) float32 on the CPU, a row for each of FIELDS
+        and the views of an image side by side; the shape depends on the config and N alone. Crops are in pixels as they
+        are stored: turned is 1 where rows are the picture's columns, and top counts from the first of Shapes.lines
+        lines that are gathered, which lie behind the skipped ones.
     """
     views = config.num_global + config.num_local
     draws = torch.rand(views, global_batch, _DRAWS, generator=generator(seed, step, "views"), dtype=torch.float64)
     draws = draws[:, batch]
-    assert draws.shape[1] == len(images), (draws.shape, len(images))
-    local = images if for_local is None else for_local
-    resolutions = (
-        (images, draws[: config.num_global], config.global_size, (config.global_scale_min, config.global_scale_max)),
-        (local, draws[config.num_global :], config.local_size, (config.local_scale_min, config.local_scale_max)),
-    )
-    results = []
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        for source, part, size, scale in resolutions:
-            if len(part):
-                sides = [side.repeat_interleave(len(part)) for side in sides_of(source)]
-                values = parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, sides=sides)
-                results.append(augment_images(source, values, size=size))
+    assert all(draws.shape[1] == len(each.heights) for each in shapes), (draws.shape, shapes)
+    scales = (config.global_scale_min, config.global_scale_max), (config.local_scale_min, config.local_scale_max)
+    fields = []
+    for each, part, scale in zip(shapes, draws.split([config.num_global, config.num_local]), scales, strict=True):
+        if len(part):
+            sides = [side.repeat_interleave(len(part)) for side in (each.heights, each.widths)]
+            values = parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, sides=sides)
+            fields.append(to_fields(values, each))
+    return fields
+
+
+def apply_views(
+    sources: Sequence[Source],
+    fields: Sequence[Tensor],
+    config: ViewsConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> list[Tensor]:
+    """Make the views with these fields; the device part.
+
+    On a GPU every call has the same operations and shapes, never waits for the device and copies nothing to it, so that
+    a CUDA graph can hold it.
+
+    Args:
+        sources: the N images that global views are cropped from, and those for local views.
+        fields: of view_fields, on the device of the sources.
+        dtype: of the views; computed in float32.
+        channels_last: memory format of the views (V_r * N, 3, s, s).
+
+    Returns:
+        Per resolution (V_r, N, 3, s, s), (x - 0.5) / 0.25, on the device of the sources.
+    """
+    operations, results = occurring(config), []
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    for source, part, size in zip(sources, fields, (config.global_size, config.local_size), strict=False):
+        device = source.pixels.device
+        out = torch.empty(part.shape[1], 3, size, size, dtype=dtype, device=device, memory_format=order)
+        out = out.unflatten(0, (-1, len(source.first)))
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            if device.type == "cpu":
+                chosen_views(source, part, operations, out)
+            elif source.pixels.is_cuda and has_triton() and _is_small(source, operations, size):
+                from jepa_train.data.augment_triton import fused_views  # start-up time; Triton may be missing
+
+                fused_views(source, part, out)
+            else:
+                static_views(source, part, operations, out)
+        results.append(out)
     return results
 
 
@@ -143,64 +208,88 @@ def parameters(
         grayscale=torch.where(grayscale < config.grayscale, 0.0, 1.0),
         blur=torch.where(blur < config.blur, _SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * sigma, 0.0),
         solarize=torch.where(solarize < config.solarize, _THRESHOLD, math.inf),
-        turned=torch.zeros_like(flip, dtype=torch.bool),
     )
 
 
-def augment_images(images: Tensor | Pictures, values: Parameters, *, size: int) -> Tensor:
-    """V views of each of N images.
+def to_fields(values: Parameters, shapes: Shapes) -> Tensor:
+    """The parameters of N * V views of N images as rows (fields, N * V); see view_fields."""
+    num_views = len(values.flip) // len(shapes.heights)
+    heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
+    turned = (widths > heights) & (shapes.lines > 0)
+    crops = torch.stack(values[:4])
+    top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
+    skipped = torch.zeros_like(top)
+    if shapes.lines:
+        skipped = torch.minimum(top, (torch.maximum(heights, widths) - shapes.lines).clamp_min(0))
+    rows = (top - skipped, left, height, width, *values[4:], turned, skipped)
+    return torch.stack([row.float() for row in rows])
 
-    Works in chunks of a few images, which changes no view: intermediate tensors stay in a CPU's cache and take a small
-    share of a GPU's memory. Never synchronizes with the device.
+
+def occurring(config: ViewsConfig) -> frozenset[str]:
+    """Names of the operations that the recipe applies to some views, besides crop and flip."""
+    names = {name for stage in _STAGES for name, _, _ in stage if getattr(config, name) > 0}
+    return frozenset(names if config.jitter > 0 else names.difference(_JITTER))
+
+
+def chosen_views(source: Source, fields: Tensor, operations: Collection[str], out: Tensor) -> None:
+    """Write the views, each operation computed for those that it changes; on a CPU, where choosing costs nothing.
 
     Args:
-        images: (N, 3, S, S) uint8, or N whole pictures.
-        values: of N * V views, those of an image adjacent.
-
-    Returns:
-        (V, N, 3, size, size) float32, normalised, on the device of the images.
+        fields: (fields, N * V) of view_fields, on the device of the source.
+        operations: those that occur.
+        out: (V, N, 3, s, s), of any dtype and strides.
     """
-    num, num_views, device = len(images), len(values.flip) // len(images), images.device
-    views = torch.empty(num_views, num, 3, size, size, device=device)
+    _in_parts(source, fields, out, lambda x, values: _change_chosen(x, values, operations))
+
+
+def static_views(source: Source, fields: Tensor, operations: Collection[str], out: Tensor) -> None:
+    """Write the same views, each operation computed for all: no operation, shape or copy depends on the fields.
+
+    Args: as of chosen_views.
+    """
+    _in_parts(source, fields, out, lambda x, values: _change_all(x, values, operations))
+
+
+def _is_small(source: Source, operations: Collection[str], size: int) -> bool:
+    """True if the Triton kernel makes such views: it holds a square image and a view in registers, and cannot blur."""
+    return not source.lines and max(source.pixels.shape[-1], size) <= 64 and "blur" not in operations
+
+
+def _in_parts(
+    source: Source, fields: Tensor, out: Tensor, change: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+) -> None:
+    """Crop, resize, flip, change and normalise in chunks of a few images.
+
+    The chunks change no view: intermediate tensors stay in a CPU's cache and take a small share of a GPU's memory.
+
+    Args:
+        change: a function (planes (3, n, s, s) in [0, 1], fields by name) -> planes, which may work in place.
+    """
+    num_views, num, _, size, _ = out.shape
+    device = out.device
     offset = torch.full((), -_MEAN / _STD, device=device)
-    pixels, area, values = _source(images, values)
-    fields = to_device(torch.stack([value.float() for value in values]), device)  # one transfer, not one each
+    area = source.pixels.shape[-1] * (source.lines or source.pixels.shape[-1])
     budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
     at_once = max(1, budget // (num_views * 3 * max(size * size, area)))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)
         of_views = slice(start * num_views, (start + at_once) * num_views)
-        there = dict(zip(values._fields, fields[:, of_views], strict=True))
-        x = _crop_and_resize(pixels(some, of_views), there, size)
-        if isinstance(images, Pictures):
-            x = torch.where(there["turned"][:, None, None] > 0, x.mT, x)
-        for stage in _STAGES:
-            here = {name: getattr(values, name)[of_views] for name, _, _ in stage}
-            _change(x, stage, here, there)
+        values = dict(zip(FIELDS, fields[:, of_views], strict=True))
+        x = _crop_and_resize(_pixels(source, some, values["skipped"]), values, size)
+        if source.lines:
+            x = torch.where(values["turned"][:, None, None] > 0, x.mT, x)
+        x = change(x, values)
         x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, 3, size, size)
-        torch.add(offset, x, alpha=1 / _STD, out=views[:, some])
-    return views
+        torch.add(offset, x, alpha=1 / _STD, out=out[:, some])
 
 
-def _source(images: Tensor | Pictures, values: Parameters) -> tuple[Callable[[slice, slice], Tensor], int, Parameters]:
-    """Pixels that views are resampled from.
-
-    Returns:
-        A function (images, their views) -> (m, 3, H, W) uint8, one for each image or each view; the area H * W; and the
-        values, with crops in these pixels.
-    """
-    if isinstance(images, Tensor):
-        return lambda some, _: images[some], images[0, 0].numel(), values
-    count, num_views = images.crop_lines(_ASPECT), len(values.flip) // len(images)
-    of_views = (images.first, images.lengths.abs(), images.is_wide)
-    first, lengths, turned = (each.repeat_interleave(num_views) for each in of_views)
-    crops = torch.stack(values[:4])  # top, left, height, width
-    top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
-    skipped = torch.minimum(top, (lengths - count).clamp_min(0))  # lines before those that are gathered
-    first = first + skipped.long()
-    values = values._replace(top=top - skipped, left=left, height=height, width=width, turned=turned)
-    area = count * images.lines.shape[-1]
-    return lambda _, views: gather(images.lines, first[views], count).transpose(1, 2), area, values
+def _pixels(source: Source, some: slice, skipped: Tensor) -> Tensor:
+    """Pixels that views are resampled from: (m, 3, H, W) uint8, for each image if squares, else for each view."""
+    first = source.first[some]
+    if not source.lines:
+        return source.pixels.index_select(0, first)
+    first = first[:, None] + skipped.long().view(len(first), -1)
+    return gather(source.pixels, first.flatten(), source.lines).transpose(1, 2)
 
 
 def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
@@ -216,23 +305,33 @@ def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) ->
     return augment_ops.resample(augment_ops.to_unit_range(images), rows, columns)
 
 
-def _change(x: Tensor, stage: Sequence[_Operation], here: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
-    """Apply the operations of a stage in place to the views (3, n, size, size) that one of them changes.
+def _change_chosen(x: Tensor, values: Mapping[str, Tensor], operations: Collection[str]) -> Tensor:
+    """Apply the operations in place to planes (3, n, size, size), each stage to the views that it changes."""
+    for stage in _STAGES:
+        changes = {name: values[name] != neutral for name, _, neutral in stage if name in operations}
+        if not changes:
+            continue
+        where = torch.stack(list(changes.values())).any(0).nonzero().flatten()
+        if not len(where):
+            continue
+        y = x.index_select(1, where)
+        for name, operation, _ in stage:
+            if name in changes and changes[name].any():
+                operation(y, values[name].index_select(0, where))
+        x.index_copy_(1, where, y)
+    return x
 
-    Args:
-        here: (n,) parameters on the CPU, for selecting views without synchronization.
-        there: the same on the device.
-    """
-    changes = {name: here[name] != neutral for name, _, neutral in stage}
-    where = torch.stack(list(changes.values())).any(0).nonzero().flatten()
-    if not len(where):
-        return
-    where = to_device(where, x.device)
-    y = x.index_select(1, where)
-    for name, operation, _ in stage:
-        if changes[name].any():
-            operation(y, there[name].index_select(0, where))
-    x.index_copy_(1, where, y)
+
+def _change_all(x: Tensor, values: Mapping[str, Tensor], operations: Collection[str]) -> Tensor:
+    """Apply the operations to all planes (3, n, size, size); a view for which one is neutral stays as it is."""
+    for name, operation, neutral in (each for stage in _STAGES for each in stage if each[0] in operations):
+        value = values[name]
+        if name in _INEXACT:
+            changed = operation(x.clone(), value)  # not a number where blur has no width
+            x = torch.where((value != neutral)[:, None, None], changed, x)
+        else:
+            operation(x, value)
+    return x
 
 
 def _crops(
@@ -244,12 +343,12 @@ def _crops(
     """
     area, aspect, (top, left) = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS], draws[:, -2:].unbind(1)
     area = (heights * widths)[:, None] * (scale[0] + (scale[1] - scale[0]) * area)
-    aspect = (math.log(_ASPECT) * (2 * aspect - 1)).exp()
+    aspect = (math.log(ASPECT) * (2 * aspect - 1)).exp()
     width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # (n, attempts)
     fits = (width > 0) & (width <= widths[:, None]) & (height > 0) & (height <= heights[:, None])
     first = fits.byte().argmax(1, keepdim=True)
     any_fits = fits.any(1)
-    middle = torch.minimum(heights, (widths * _ASPECT).round()), torch.minimum(widths, (heights * _ASPECT).round())
+    middle = torch.minimum(heights, (widths * ASPECT).round()), torch.minimum(widths, (heights * ASPECT).round())
     height, width = (
         torch.where(any_fits, side.gather(1, first)[:, 0], most)
         for side, most in zip((height, width), middle, strict=True)

@@ -1,5 +1,6 @@
 """Interface of the datasets and their shared functions: resizing and stratified, deterministic splits."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
-from jepa_train.data.pictures import LineRanges, Pictures
+from jepa_train.data.pictures import LineRanges, Pictures, Shapes, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,43 @@ class Images:
         rows = self.rows.to(pixels.device) if self.ranges is None else self.rows
         local = None if self.local is None else replace(self.local, labels=labels)
         return replace(self, pixels=pixels, rows=rows, labels=labels, local=local)
+
+    def shapes(self, positions: Tensor) -> list[Shapes]:
+        """Sizes of the images at these positions (n,), on the CPU: those for global views, and those for local ones."""
+        found = []
+        for images in self._resolutions:
+            short = images.pixels.shape[-1]
+            if images.ranges is None:
+                found.append(Shapes.of_squares(len(positions), short))
+            else:
+                lengths = images.ranges.lengths[images.rows[positions]]
+                found.append(Shapes.of_pictures(lengths, short, images.ranges.longest))
+        return found
+
+    def sources(self, positions: Tensor) -> list[Source]:
+        """Pixels of the images at these positions (n,): those for global views, and those for local ones.
+
+        The positions, and all pixels, are on the device of the batches. Copies nothing to the device, except in the
+        first call.
+        """
+        found = []
+        for images in self._resolutions:
+            first = images._starts.index_select(0, positions)
+            if images.ranges is None:
+                found.append(Source(pixels=images.pixels, first=first))
+            else:
+                found.append(Source.of_pictures(images.pixels, first, images.ranges.longest))
+        return found
+
+    @property
+    def _resolutions(self) -> tuple["Images", "Images"]:
+        return self, self if self.local is None else self.local
+
+    @functools.cached_property
+    def _starts(self) -> Tensor:
+        """(N,) int64: the index along the pixels at which each image begins, on their device."""
+        starts = self.rows if self.ranges is None else self.ranges.first[self.rows]
+        return starts.to(self.pixels.device)
 
     def batch(self, positions: Tensor) -> tuple[Tensor | Pictures, Tensor]:
         """Images and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes.

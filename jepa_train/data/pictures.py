@@ -1,4 +1,7 @@
-"""Whole pictures of different sizes in one array: lines of equal length, from which crops and centers are gathered."""
+"""Images that views are cropped from: squares, or whole pictures of different sizes.
+
+All lines of whole pictures have the same length and lie in one array, from which crops and centers are gathered.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from jepa_train.data.device_transfer import to_device
 
+ASPECT = 4 / 3  # width / height of a crop lies in [1 / ASPECT, ASPECT]
 LONGEST = 16  # longer side of a whole picture as a multiple of its shorter side; a longer picture loses both ends
 
 
@@ -37,7 +41,7 @@ class LineRanges:
 class Pictures:
     """A batch of whole pictures with the same shorter side, S pixels.
 
-    All lines of a data set lie in one array, and a crop, whose aspect ratio is limited, lies within crop_lines() of
+    All lines of a data set lie in one array, and a crop, whose aspect ratio is limited, lies within Shapes.lines of
     them. So no shape depends on which pictures are in the batch.
 
     Args:
@@ -64,9 +68,66 @@ class Pictures:
         """(n,) bool on the CPU: wider than high."""
         return self.lengths < 0
 
-    def crop_lines(self, aspect: float) -> int:
-        """Largest number of lines of a crop of at most this aspect ratio."""
-        return min(math.ceil(aspect * self.lines.shape[-1]) + 1, self.longest)  # + 1: the sides of crops are rounded
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Sizes of n images, on the host.
+
+    Args:
+        heights, widths: (n,) float64 on the CPU, in pixels.
+        lines: of whole pictures, the number of lines that hold any crop; 0 for squares.
+    """
+
+    heights: Tensor
+    widths: Tensor
+    lines: int = 0
+
+    @classmethod
+    def of_squares(cls, num: int, side: int) -> "Shapes":
+        """num squares."""
+        sides = torch.full((num,), float(side), dtype=torch.float64)
+        return cls(heights=sides, widths=sides)
+
+    @classmethod
+    def of_pictures(cls, lengths: Tensor, short: int, longest: int) -> "Shapes":
+        """Whole pictures with the shorter side `short`; lengths and longest as in Pictures."""
+        long, is_wide = lengths.abs().double(), lengths < 0
+        heights, widths = torch.where(is_wide, short, long), torch.where(is_wide, long, short)
+        return cls(heights=heights, widths=widths, lines=_crop_lines(short, longest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The pixels of n images on the training device, where they lie among others.
+
+    Args:
+        pixels: (M, 3, S, S) uint8 squares, or (T, 3, S) uint8 lines of whole pictures; contiguous.
+        first: (n,) int64 on the same device: the number of each square, or of each picture's first line.
+        lines: as in Shapes.
+    """
+
+    pixels: Tensor
+    first: Tensor
+    lines: int = 0
+
+    @classmethod
+    def of_pictures(cls, lines: Tensor, first: Tensor, longest: int) -> "Source":
+        """The pictures that begin at these lines; longest as in Pictures."""
+        return cls(pixels=lines, first=first, lines=_crop_lines(lines.shape[-1], longest))
+
+
+def shapes_of(images: Tensor | Pictures) -> Shapes:
+    """The sizes of a batch: (n, 3, S, S) uint8, or n whole pictures."""
+    if isinstance(images, Tensor):
+        return Shapes.of_squares(len(images), images.shape[-1])
+    return Shapes.of_pictures(images.lengths, images.lines.shape[-1], images.longest)
+
+
+def source_of(images: Tensor | Pictures) -> Source:
+    """The pixels of a batch: (n, 3, S, S) uint8, or n whole pictures."""
+    if isinstance(images, Tensor):
+        return Source(pixels=images.contiguous(), first=torch.arange(len(images), device=images.device))
+    return Source.of_pictures(images.lines, to_device(images.first, images.device), images.longest)
 
 
 def as_lines(image: np.ndarray) -> tuple[np.ndarray, int]:
@@ -78,21 +139,12 @@ def as_lines(image: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def gather(lines: Tensor, first: Tensor, count: int) -> Tensor:
-    """`count` lines from each of the lines `first` on, (n,) on the CPU: (n, count, 3, S) on the device of the lines.
+    """`count` lines from each of the lines `first` on, (n,) on their device: (n, count, 3, S).
 
     Beyond the end of the array its last line is repeated.
     """
-    index = (first[:, None] + torch.arange(count)).clamp_(max=len(lines) - 1)
-    return lines.index_select(0, to_device(index.flatten(), lines.device)).unflatten(0, index.shape)
-
-
-def sides_of(images: Tensor | Pictures) -> tuple[Tensor, Tensor]:
-    """Heights and widths in pixels, (n,) float64 on the CPU."""
-    if isinstance(images, Tensor):
-        height, width = (torch.full((len(images),), side, dtype=torch.float64) for side in images.shape[-2:])
-        return height, width
-    long, short = images.lengths.abs().double(), float(images.lines.shape[-1])
-    return torch.where(images.is_wide, short, long), torch.where(images.is_wide, long, short)
+    index = (first[:, None] + torch.arange(count, device=lines.device)).clamp_(max=len(lines) - 1)
+    return lines.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def center_of(images: Tensor | Pictures, fov: float) -> Tensor:
@@ -108,6 +160,12 @@ def center_of(images: Tensor | Pictures, fov: float) -> Tensor:
         return images[..., margin : margin + side, margin : margin + side]
     side = round(fov * images.lines.shape[-1])
     start = images.first + ((images.lengths.abs() - side) / 2).round().long()
-    x = gather(images.lines, start, side).narrow(3, round((images.lines.shape[-1] - side) / 2), side)
+    x = gather(images.lines, to_device(start, images.device), side)
+    x = x.narrow(3, round((images.lines.shape[-1] - side) / 2), side)
     wide = to_device(images.is_wide, images.device)[:, None, None, None]
     return torch.where(wide, x.permute(0, 2, 3, 1), x.permute(0, 2, 1, 3))  # from (n, side, 3, side)
+
+
+def _crop_lines(short: int, longest: int) -> int:
+    """Largest number of lines of a crop of pictures with this shorter side, at most `longest` lines long."""
+    return min(math.ceil(ASPECT * short) + 1, longest)  # + 1: the sides of crops are rounded

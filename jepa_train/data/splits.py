@@ -13,7 +13,7 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Splits
 from jepa_train.data.base import Inventory, stratified_split
-from jepa_train.data.download import local_folder
+from jepa_train.data.files.download import local_folder
 from jepa_train.data.files.first_content import first_content, remember_first
 from jepa_train.storage.storage import StorageError
 

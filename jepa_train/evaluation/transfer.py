@@ -6,7 +6,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import DATASETS
-from jepa_train.data.download import sibling_path
+from jepa_train.data.files.download import sibling_path
 from jepa_train.data.splits import identify
 from jepa_train.storage.storage import StorageError
 

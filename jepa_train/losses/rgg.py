@@ -61,6 +61,28 @@ class RGG:
         """Var X, before rectification."""
         return (self.sigma / _sigma_gn(self.p)) ** 2
 
+    def target(
+        self,
+        shape: Sequence[int],
+        seed: int,
+        count: Tensor | None = None,
+        *,
+        rectified: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Independent fp32 draws of ReLU(X), or of X where not rectified; a function of the arguments, equal on ranks.
+
+        Args:
+            seed, count: of Step.draws("target"). With a count, a counter-based kernel draws (draws_triton.py): one
+                launch, the same numbers on every model of GPU. Without one, torch's generator of the device.
+        """
+        if count is not None:
+            from jepa_train.losses.draws_triton import rgg_draws  # start-up time; Triton may be missing
+
+            return rgg_draws(shape, seed, count, p=self.p, mu=self.mu, sigma=self.sigma, rectified=rectified)
+        draws = torch.Generator(device).manual_seed(seed)
+        return self.sample(shape, draws) if rectified else self.gn_sample(shape, draws)
+
     def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Independent fp32 draws of ReLU(X) on the generator's device."""
         return self.gn_sample(shape, generator).relu_()

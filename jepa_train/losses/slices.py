@@ -7,12 +7,23 @@ from jepa_train.base.seeds import generator
 from jepa_train.distributed.collectives import broadcast
 
 
-def unit_slices(dim: int, num: int, seed: int, *, device: torch.device | str = "cpu") -> Tensor:
+def unit_slices(
+    dim: int, num: int, seed: int, count: Tensor | None = None, *, device: torch.device | str = "cpu"
+) -> Tensor:
     """(dim, num) fp32 unit columns, uniform on the sphere; a function of the arguments, so equal on all ranks.
 
     Each column is contiguous, which makes the products fast. Drawn and normalised in fp32 whatever the training
     precision: in bf16 a norm can round to zero, and its column to NaN.
+
+    Args:
+        seed, count: of Step.draws("slices"). With a count, a counter-based kernel draws (draws_triton.py): one launch,
+            the same numbers on every model of GPU, and columns that do not depend on num. Without one, torch's
+            generator of the device.
     """
+    if count is not None:
+        from jepa_train.losses.draws_triton import unit_rows  # start-up time; Triton may be missing
+
+        return unit_rows(num, dim, seed, count).mT
     directions = torch.randn(
         num, dim, generator=generator(seed, "slices", device=device), device=device, dtype=torch.float32
     )
@@ -20,7 +31,9 @@ def unit_slices(dim: int, num: int, seed: int, *, device: torch.device | str = "
     return (directions / directions.norm(dim=1, keepdim=True)).mT
 
 
-def singular_slices(z: Tensor, num: int, seed: int, *, bottom_half: bool = False) -> Tensor:
+def singular_slices(
+    z: Tensor, num: int, seed: int, count: Tensor | None = None, *, bottom_half: bool = False
+) -> Tensor:
     """(V, D, num) unit columns: each view's own right singular vectors, then unit_slices, the same for all views.
 
     Each view is centered, and all its min(N, D) right singular vectors are taken, the largest first, or the half with
@@ -31,19 +44,20 @@ def singular_slices(z: Tensor, num: int, seed: int, *, bottom_half: bool = False
 
     Args:
         z: (V, N, D), the global batch, equal on all ranks; takes no gradient.
+        seed, count: see unit_slices.
 
     Returns:
         In fp32 at least, equal on all ranks. The decomposition synchronises with the GPU.
     """
-    vectors = _right_singular(z.detach(), seed)
+    vectors = _right_singular(z.detach(), seed, count)
     vectors = vectors[:, vectors.shape[1] // 2 if bottom_half else 0 :][:, :num]
-    rows = unit_slices(z.shape[-1], num, seed, device=z.device).mT.to(torch.promote_types(z.dtype, torch.float32))
-    rows = rows.repeat(len(z), 1, 1)
+    rows = unit_slices(z.shape[-1], num, seed, count, device=z.device).mT
+    rows = rows.to(torch.promote_types(z.dtype, torch.float32)).repeat(len(z), 1, 1)
     rows[:, : vectors.shape[1]] = vectors.to(rows.dtype)
     return broadcast(rows).mT  # eigenvectors may differ between processors
 
 
-def _right_singular(z: Tensor, seed: int) -> Tensor:
+def _right_singular(z: Tensor, seed: int, count: Tensor | None) -> Tensor:
     """(V, min(N, D), D) orthonormal rows in float64, by descending singular value of the centered views of z.
 
     By the smaller Gram matrix, several times as fast as the decomposition of z itself and in float64 precise enough.
@@ -57,5 +71,5 @@ def _right_singular(z: Tensor, seed: int) -> Tensor:
     rows = torch.linalg.eigh(wide @ wide.mT).eigenvectors.flip(-1).mT @ wide  # (V, N, D), as long as the values
     values = rows.norm(dim=-1, keepdim=True)
     exist = values > values[:, :1] * (z.shape[2] * torch.finfo(torch.float32).eps)
-    others = unit_slices(z.shape[2], z.shape[1], seed, device=z.device).mT.double()
+    others = unit_slices(z.shape[2], z.shape[1], seed, count, device=z.device).mT.double()
     return torch.linalg.qr(torch.where(exist, rows / values, others).mT).Q.mT

@@ -1,24 +1,29 @@
 """Interface of the methods: frozen dataclasses of hyper-parameters whose call is the training objective."""
 
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
 from jepa_train.base.errors import require
+from jepa_train.base.seeds import derive_seed
 
 Objective = tuple[Tensor, dict[str, Tensor]]  # the loss and its unweighted terms, detached
 Activation = Literal["none", "relu", "rep_relu"]  # "rep_relu" is ReLU forward, with the gradient of GELU backward
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """Inputs of an objective besides z.
 
     Args:
         num_global: number of global views, which come first in z.
-        number: of the training step; with seed it decides slices and targets, the same on every rank.
+        number: of the training step. On a GPU it is a constant of a captured step, so methods draw by draws() instead.
+        seed: of the run.
         center: (N, D), of each image, from an averaged network; None, and always where uses_center is false: the
             method's own.
         predicted: (V, N, D), a predictor's estimate of the center from each view; None: z itself.
+        count: the number of the step as a 0-dim int64 tensor on z's device, in [0, 2^32); None on a CPU.
     """
 
     num_global: int
@@ -26,6 +31,17 @@ class Step(NamedTuple):
     seed: int
     center: Tensor | None = None
     predicted: Tensor | None = None
+    count: Tensor | None = None
+
+    def draws(self, purpose: str) -> tuple[int, Tensor | None]:
+        """Seed and count for the random draws of one purpose in this step; the same on every rank.
+
+        Without Step.count the seed is another one in each step, and the count is None. With it the seed is that of the
+        run and the count advances on the device, so that a captured step draws anew at each replay.
+        """
+        if self.count is None:
+            return derive_seed(self.seed, self.number, purpose), None
+        return derive_seed(self.seed, purpose), self.count
 
 
 class Method(Protocol):

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from jepa_train.base.seeds import derive_seed
 from jepa_train.base.validation import at_least, conform, positive, ruled
 from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
 from jepa_train.losses.ecf import Knots, waves
@@ -55,9 +54,7 @@ class LeJEPA:
         SIGReg stays on z.
         """
         require_equal_batches(z.shape[1])
-        slices = unit_slices(
-            z.shape[-1], self.num_slices, derive_seed(step.seed, step.number, "slices"), device=z.device
-        )
+        slices = unit_slices(z.shape[-1], self.num_slices, *step.draws("slices"), device=z.device)
         center = at_least_fp32(z)[: step.num_global].mean(0) if step.center is None else at_least_fp32(step.center)
         distance = at_least_fp32(z if step.predicted is None else step.predicted) - center
         invariance = mean_over_ranks(distance.square().mean())

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.base.validation import at_least, conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
 from jepa_train.losses.rgg import RGG, SigmaMode
@@ -66,22 +65,22 @@ class RectifiedLpJEPA:
 
         Random slices are shared by the two views and each view has its own target sample, as in the authors' code.
         """
-        draws = generator(step.seed, step.number, "target", device=z.device)
         shape = (len(z), z.shape[1] * world_size(), z.shape[2])  # the global batch, drawn alike on every rank
-        sample = self.target_distribution.sample if self.target == "rgg" else self.target_distribution.gn_sample
+        rectified = self.target == "rgg"
+        target = self.target_distribution.target(shape, *step.draws("target"), rectified=rectified, device=z.device)
         wide = at_least_fp32(z)
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
-        slices = self._slices(everyone.detach(), derive_seed(step.seed, step.number, "slices"))
-        regularizer = rdmreg(everyone, sample(shape, draws), slices)
+        slices = self._slices(everyone.detach(), *step.draws("slices"))
+        regularizer = rdmreg(everyone, target, slices)
         loss = self.lamb_inv * invariance + self.lamb_reg * regularizer
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}
 
-    def _slices(self, z: Tensor, seed: int) -> Tensor:
+    def _slices(self, z: Tensor, seed: int, count: Tensor | None) -> Tensor:
         """(D, num_slices), or (V, D, num_slices), equal on all ranks. z: (V, N, D) of the global batch."""
         if self.slice_kind == "random":
-            return unit_slices(z.shape[-1], self.num_slices, seed, device=z.device)
-        return singular_slices(z, self.num_slices, seed, bottom_half=self.slice_kind == "svd_bottom_half")
+            return unit_slices(z.shape[-1], self.num_slices, seed, count, device=z.device)
+        return singular_slices(z, self.num_slices, seed, count, bottom_half=self.slice_kind == "svd_bottom_half")
 
 
 def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from photographs import as_float, blurred, photos
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
+from view_forms import augmented
 
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS, DIGITS_VIEWS
 from jepa_train.data import augment
-from jepa_train.data.augment import augment_images, make_views, parameters, to_input
+from jepa_train.data.augment import make_views, parameters, to_input
 
 PLAIN = ViewsConfig(flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)  # crops only
 COLOUR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs
@@ -44,7 +45,7 @@ def drawn(config: ViewsConfig, *, num: int = 20_000, scale: tuple[float, float] 
 def test_views_equal_torchvision_per_image_in_the_documented_order(config, stored, size, num):
     images = photos(num, stored)
     values = drawn(config, num=num, scale=(0.05, 1.0), size=stored)
-    got = augment_images(images, values, size=size)[0]
+    got = augmented(images, values, size=size)[0]
     for n, image in enumerate(as_float(images)):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
         x = tv.resized_crop(image, *box, size=[size, size], antialias=True)
@@ -164,9 +165,9 @@ def test_global_and_local_views_show_shares_of_the_image_in_their_ranges():
 def test_parts_change_no_view(monkeypatch):
     images = photos(5)
     values = drawn(COLOUR, num=15, size=32)
-    whole = augment_images(images, values, size=24)
+    whole = augmented(images, values, size=24)
     monkeypatch.setitem(augment._AT_ONCE, "cpu", 2 * 3 * 3 * 32 * 32 // torch.get_num_threads())  # 2 + 2 + 1 images
-    torch.testing.assert_close(augment_images(images, values, size=24), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(augmented(images, values, size=24), whole, rtol=0, atol=1e-5)
 
 
 def test_views_read_nothing_back_from_the_device():
@@ -174,7 +175,7 @@ def test_views_read_nothing_back_from_the_device():
     images = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta")
     with pytest.raises((RuntimeError, NotImplementedError)):
         images.max().item()
-    assert augment_images(images, drawn(COLOUR, num=48, size=32), size=24).device.type == "meta"
+    assert augmented(images, drawn(COLOUR, num=48, size=32), size=24, form="static").device.type == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -15,8 +15,8 @@ from buckets import buckets_in
 from folders_of_images import batch_of, folder_config, write_folder
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.data import download
-from jepa_train.data.download import local_folder, sibling_path
+from jepa_train.data.files import download
+from jepa_train.data.files.download import local_folder, sibling_path
 from jepa_train.data.splits import identify, load_splits
 from jepa_train.evaluation.transfer import check_transfer
 from jepa_train.storage import storage

@@ -16,14 +16,15 @@ from photographs import as_float, photos
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
+from view_forms import augmented
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig, TrainConfig, ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS
 from jepa_train.data import Images, device_transfer
-from jepa_train.data.augment import Parameters, augment_images, make_views, parameters, to_input
-from jepa_train.data.pictures import LONGEST, LineRanges, Pictures, as_lines, sides_of
+from jepa_train.data.augment import Parameters, make_views, parameters, to_input
+from jepa_train.data.pictures import LONGEST, LineRanges, Pictures, as_lines, shapes_of
 from jepa_train.data.splits import identify, load_splits, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.storage.paths import cache_dir
@@ -98,10 +99,11 @@ def test_evaluation_sees_torchvisions_resize_and_center_crop(tmp_path):
 def test_crops_of_whole_pictures_equal_torchvisions_per_picture():
     images = mixed(MIXED)
     batch = pictures(images)
-    sides = [side.repeat_interleave(4) for side in sides_of(batch)]
+    shapes = shapes_of(batch)
+    sides = [side.repeat_interleave(4) for side in (shapes.heights, shapes.widths)]
     draws = torch.rand(4 * len(images), 32, generator=generator("draws"), dtype=torch.float64)
     values = parameters(draws, PLAIN, scale=(0.1, 1.0), sides=sides)
-    got = augment_images(batch, values, size=20).transpose(0, 1).flatten(0, 1)
+    got = augmented(batch, values, size=20).transpose(0, 1).flatten(0, 1)
     assert values.flip.any()
     for n, ours in enumerate(got):
         box = [int(side[n]) for side in (values.top, values.left, values.height, values.width)]
@@ -131,7 +133,7 @@ def test_crops_are_distributed_as_torchvisions_and_reach_the_borders(height, wid
         assert (values.left.min(), (values.left + values.width).max()) == (0, width)
     short = min(height, width)
     batch = pictures([torch.zeros(3, height, width, dtype=torch.uint8)])
-    assert max(values.height.max(), values.width.max()) <= batch.crop_lines(4 / 3) <= short * 4 / 3 + 2
+    assert max(values.height.max(), values.width.max()) <= shapes_of(batch).lines <= short * 4 / 3 + 2
 
 
 def test_a_view_is_a_function_of_seed_step_and_picture_on_any_number_of_ranks():

@@ -1,0 +1,23 @@
+"""The forms in which views are made, with given parameters."""
+
+import torch
+from torch import Tensor
+
+from jepa_train.data import augment
+from jepa_train.data.augment import Parameters, chosen_views, static_views, to_fields
+from jepa_train.data.pictures import Pictures, shapes_of, source_of
+
+OPERATIONS = frozenset(name for stage in augment._STAGES for name, _, _ in stage)
+
+
+def augmented(images: Tensor | Pictures, values: Parameters, *, size: int, form: str = "chosen") -> Tensor:
+    """V views (V, N, 3, size, size) of N images, whose N * V parameters lie side by side for each image."""
+    fields = to_fields(values, shapes_of(images)).to(images.device)
+    out = torch.empty(len(values.flip) // len(images), len(images), 3, size, size, device=images.device)
+    if form == "fused":
+        from jepa_train.data.augment_triton import fused_views
+
+        fused_views(source_of(images), fields, out)
+    else:
+        {"chosen": chosen_views, "static": static_views}[form](source_of(images), fields, OPERATIONS, out)
+    return out
