@@ -9,6 +9,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -18,12 +19,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from jepa_train.base import kernel_launch
 from jepa_train.data import device_transfer
 from jepa_train.model import device
 from jepa_train.train import trainer
 
 GPU = torch.device("cuda", 0)
 _META = torch.device("meta")
+_IS_CUDA = vars(torch._C.TensorBase)["is_cuda"].__get__
 _HALF = {torch.float16, torch.bfloat16}
 
 # launches of one operation of PyTorch, where it is not one
@@ -57,8 +60,20 @@ _TO_HALF = {
 _TO_FULL = {nn.functional.layer_norm, nn.functional.cross_entropy, nn.functional.softmax, torch.layer_norm}
 
 
+def _batch_norm_update_stats(x: Tensor, *_args: Any) -> tuple[Tensor, Tensor]:
+    mean = x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+    return mean, torch.empty_like(mean)
+
+
+# torch has no form for meta tensors
+_SUBSTITUTES: dict[str, Callable[..., Any]] = {
+    "_fused_adamw_": lambda *_args, **_kwargs: None,
+    "batch_norm_update_stats": _batch_norm_update_stats,
+}
+
+
 class Audit(TorchDispatchMode):
-    """Operations since clear(), those of backward passes too.
+    """Operations of device parts since clear(), those of backward passes too.
 
     launches: on the device, by phase: the function of device_step.py that runs, or "backward".
     faults: host-to-device copies, reads of the device, random draws and other computation on the host.
@@ -82,24 +97,30 @@ class Audit(TorchDispatchMode):
         inputs = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in inputs if isinstance(leaf, Tensor)]
         with torch._C.DisableTorchFunction():  # torch's own code for meta tensors asks for their device too
-            result = func(*args, **kwargs)
+            result = _SUBSTITUTES.get(name, func)(*args, **kwargs)
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             on_device = any(tensor.is_meta for tensor in (*tensors, *outputs))
             fault = _fault(name, tensors, outputs)
             described = [_described(leaf) for leaf in inputs]
+        phase = _phase()
+        if not phase:  # the host part may copy to the device
+            return result
         if fault:
             self.faults.append(f"{fault} {name} at {_place()}")
         if on_device:
             self.trace.append(" ".join([func._schema.name, *described]))
         if on_device and not _launches_nothing(func, name):
-            self.note(name, _launches_of(name, tensors))
+            self.note(phase, name, _launches_of(name, tensors))
         return result
 
-    def note(self, name: str, launches: int = 1) -> None:
-        """Add launches to the phase that runs."""
-        phase = _phase()
+    def note(self, phase: str, name: str, launches: int = 1) -> None:
+        """Add launches to a phase."""
         self.launches[phase] += launches
         self.operations.setdefault(phase, Counter())[name] += launches
+
+    def note_kernel(self, name: str, *_launch: Any) -> None:
+        """Add the launch of a Triton kernel."""
+        self.note(_phase(), f"triton {name}")
 
     @property
     def total(self) -> int:
@@ -116,6 +137,7 @@ def phantom_gpu() -> Iterator[Audit]:
         for target, attribute, value in (
             (device, "training_device", lambda: GPU),
             (trainer, "training_device", lambda: GPU),
+            (trainer, "captured", lambda step, _device: step),
             (device_transfer, "_free", lambda _device: 2**40),
             (torch.cuda, "get_rng_state", lambda _device: torch.empty(0)),
             (torch.cuda, "reset_peak_memory_stats", lambda _device: None),
@@ -125,6 +147,9 @@ def phantom_gpu() -> Iterator[Audit]:
         ):
             stack.enter_context(mock.patch.object(target, attribute, value))
         stack.enter_context(_PhantomDevice())
+        stack.enter_context(
+            mock.patch.object(kernel_launch, "observers", [*kernel_launch.observers, audit.note_kernel])
+        )
         yield stack.enter_context(audit)
 
 
@@ -133,7 +158,7 @@ def _launchers(audit: Audit) -> list[tuple[Any, str, Any]]:
     from triton.runtime.jit import JITFunction
 
     def indexed(kernel: Any, _grid: Any) -> Callable[..., None]:
-        return lambda *_args, **_kwargs: audit.note(f"triton {kernel.fn.__name__}")
+        return lambda *_args, **_kwargs: audit.note_kernel(kernel.__name__)
 
     return [(kind, "__getitem__", indexed) for kind in (InterpretedFunction, JITFunction)]
 
@@ -147,7 +172,7 @@ class _PhantomDevice(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func == Tensor.is_cuda.__get__:
+        if func == _IS_CUDA:
             return args[0].is_meta
         if func == Tensor.device.__get__:
             found = func(*args)
@@ -188,7 +213,7 @@ def _fault(name: str, tensors: list[Tensor], outputs: list[Tensor]) -> str:
         return "copy to the device:"
     if from_device and (name in _READS or any(x.is_cpu for x in outputs)):
         return "read of the device:"
-    if not from_device and not to_device:
+    if tensors and not from_device and not to_device:
         return "random draw on the host:" if name in _DRAWS else "computation on the host:"
     return "host tensor in an operation of the device:" if from_host else ""
 
@@ -210,22 +235,27 @@ def _described(leaf: Any) -> str:
 
 
 def _phase() -> str:
+    """Function of device_step.py that runs, or "backward"; "" outside the device part."""
     if torch._C._current_autograd_node() is not None:
         return "backward"
-    frame = sys._getframe(1)
-    while frame is not None:
+    for frame in _frames():
         if frame.f_code.co_filename.endswith("train/device_step.py"):
-            return frame.f_code.co_name.lstrip("_")
-        frame = frame.f_back
-    return "outside"
+            name = frame.f_code.co_name
+            return "training_loss" if name == "<genexpr>" else name.lstrip("_")
+    return ""
 
 
 def _place() -> str:
     """The nearest lines of jepa_train, innermost first."""
-    frame, places = sys._getframe(1), []
-    while frame is not None and len(places) < 3:
-        file = frame.f_code.co_filename
-        if "/jepa_train/" in file:
-            places.append(f"{file.partition('/jepa_train/')[2]}:{frame.f_lineno}")
+    inside = [frame for frame in _frames() if "/jepa_train/" in frame.f_code.co_filename]
+    return " < ".join(
+        f"{frame.f_code.co_filename.partition('/jepa_train/')[2]}:{frame.f_lineno}" for frame in inside[:3]
+    )
+
+
+def _frames() -> Iterator[FrameType]:
+    """Frames of the call, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
         frame = frame.f_back
-    return " < ".join(places)

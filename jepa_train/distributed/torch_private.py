@@ -12,12 +12,12 @@ AnyBatchNorm = _BatchNorm
 # Tensor.to_mkldnn, copies at both ends and is 10 to 15 % slower.
 HAS_ONEDNN_MATMUL = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-# torch 2.14. Move each tensor of a list by a weight towards its other, in one kernel on a GPU. Without it: Tensor.lerp_
-# of each, hundreds of kernels per step.
-lerp_ = torch._foreach_lerp_
-
-# torch 2.14. Copy into each tensor of a list, in few kernels on a GPU. Without it: Tensor.copy_ of each.
+# torch 2.14. One operation on every tensor of a list, in a few kernels on a GPU. Without them: loops over the tensors,
+# hundreds of kernels per step.
+foreach_add_ = torch._foreach_add_
 foreach_copy_ = torch._foreach_copy_
+foreach_norm = torch._foreach_norm
+
 
 # torch 2.14. Independent draws of the Gamma distributions with these shape parameters, by a generator. Without it: the
 # public torch.distributions.Gamma, which takes no generator and so draws from the global one.
@@ -35,6 +35,30 @@ def pass_found_inf(optimizer: torch.optim.Optimizer) -> None:
     Otherwise it reads that number on the host and calls step where it is 0.
     """
     vars(optimizer)["_step_supports_amp_scaling"] = True
+
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
+
+def add_scaled_(tensors: Tensors, others: Tensors, scale: Tensor | float, *, sign: int = 1) -> None:
+    """Add sign * scale * other to each tensor. A scale on a GPU is not read on the host.
+
+    A CPU has an operation that rounds once, but takes a number.
+    """
+    if tensors[0].is_cpu:
+        torch._foreach_add_(tensors, others, alpha=sign * float(scale))
+    elif sign < 0:
+        torch._foreach_sub_(tensors, torch._foreach_mul(others, scale))
+    else:
+        torch._foreach_add_(tensors, torch._foreach_mul(others, scale))
+
+
+def lerp_(tensors: Tensors, others: Tensors, weight: Tensor) -> None:
+    """Move each tensor by a scalar weight towards its other. A weight on a GPU is not read on the host."""
+    if tensors[0].is_cpu:
+        torch._foreach_lerp_(tensors, others, float(weight))
+    else:
+        add_scaled_(tensors, torch._foreach_sub(others, tensors), weight)
 
 
 def onednn_matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
-"""Device and memory format of the network."""
+"""Device and memory format of the network, and the numbers that a step reads on the device."""
+
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from jepa_train.config import TrainConfig
 from jepa_train.model.network import Network
@@ -17,3 +20,18 @@ def to_training_device(network: Network, config: TrainConfig) -> Network:
     if config.model.channels_last:  # convolutions: 1.3 times as fast on a CPU, more on a GPU
         network.to(memory_format=torch.channels_last)
     return network
+
+
+def schedule_tensor(values: Sequence[float], device: torch.device) -> Tensor:
+    """A tensor for numbers that change from step to step, such as learning rates; see write_schedule.
+
+    A step that reads them has the same operations and Python numbers each time, as a CUDA graph requires. In fp32; on a
+    CPU in float64, to round as with Python's numbers.
+    """
+    return torch.tensor(values, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+
+
+def write_schedule(place: Tensor, values: Sequence[float]) -> None:
+    """Set the numbers of a schedule_tensor, in stream order and without synchronisation."""
+    numbers = torch.tensor(values, dtype=place.dtype)
+    place.copy_(numbers.pin_memory() if place.is_cuda else numbers, non_blocking=True)

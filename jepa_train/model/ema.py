@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from jepa_train.distributed.torch_private import AnyBatchNorm, lerp_
+from jepa_train.model.device import schedule_tensor, write_schedule
 from jepa_train.model.network import Network
 from jepa_train.model.precision import autocast
 
@@ -41,13 +42,17 @@ class Average:
         self.updates = 0
         self._decay = decay
         self._averaged, self._trained = _weights(self.network), _weights(network)
+        self._newest = schedule_tensor([1.0], self._trained[0].device)  # weight of the next update
+
+    def begin_step(self) -> None:
+        """Host part of a step: count its update, and write the weight that update reads."""
+        self.updates += 1
+        write_schedule(self._newest, [(1 - self._decay) / (1 - self._decay**self.updates)])
 
     @torch.no_grad()
     def update(self) -> None:
-        """Add the trained weights to the mean; call after every optimiser step. Needs no synchronisation."""
-        self.updates += 1
-        newest = (1 - self._decay) / (1 - self._decay**self.updates)
-        lerp_(self._averaged, self._trained, newest)
+        """Add the trained weights to the mean; call after every optimiser step. The same operations in each step."""
+        lerp_(self._averaged, self._trained, self._newest[0])
 
     def train(self) -> None:
         """Set the mode for embed: batch norm in training mode, dropout and stochastic depth off."""

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from timm.optim import Lars
 from torch import Tensor
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -13,6 +12,11 @@ _SCALE = 2.0**16  # initial, torch's
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context for forward passes in a config's precision; fp32 changes nothing."""
     return torch.autocast(device.type, _TYPES.get(precision), enabled=precision in _TYPES)
+
+
+def input_dtype(precision: str) -> torch.dtype:
+    """Type to which autocast brings the images in a config's precision."""
+    return _TYPES.get(precision, torch.float32)
 
 
 class GradientScaler:
@@ -77,26 +81,3 @@ class GradientScaler:
             scaler = state["scaler"]
             self._scaler.load_state_dict(scaler | {"scale": scaler["scale"] / self._ranks})
             self._skipped.copy_(state["skipped"])
-
-
-class ScaledLars(Lars):
-    """timm's LARS, whose step GradientScaler can skip on the device, as that of fused optimisers.
-
-    With a scaler the step is taken, and undone where the gradients are not finite: this costs a copy of weights and
-    momentum, and the host waits for nothing.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Take a step; without effect if the scaler has set found_inf above 0."""
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is None:
-            return super().step(closure)
-        tensors = [parameter for group in self.param_groups for parameter in group["params"]]
-        # the first step would make them, and could then not be undone
-        tensors += [self.state[one].setdefault("momentum_buffer", torch.zeros_like(one)) for one in tensors]
-        before = [tensor.clone() for tensor in tensors]
-        loss = super().step(closure)
-        for tensor, old in zip(tensors, before, strict=True):
-            tensor.copy_(torch.where(found_inf > 0, old, tensor))
-        return loss

@@ -1,20 +1,21 @@
 """Device part of a training step: all that is computed from its inputs, with the same operations in every step."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from jepa_train.config import TrainConfig
-from jepa_train.data.augment import make_views
-from jepa_train.data.base import Images
+from jepa_train.data.augment import apply_views
 from jepa_train.distributed import collectives
 from jepa_train.methods.base import Step
 from jepa_train.model.ema import Average
 from jepa_train.model.network import Network, Output
 from jepa_train.model.optim import Optimizer
-from jepa_train.model.precision import autocast
+from jepa_train.model.own_encoder import is_dotted
+from jepa_train.model.precision import autocast, input_dtype
 from jepa_train.train.inputs import StepInputs
 
 
@@ -26,9 +27,8 @@ class DeviceStep:
 
     Args:
         network: on its device, as its average and the optimiser.
-        images: of training, on that device (Images.on).
-        inputs: of the next step; the host part fills them before each call.
-        share: this rank's part of the global batch.
+        labels: of all training images, on that device.
+        inputs: of the next step; the host part sends them before each call.
 
     Attributes:
         z: (V, N, D) of the last call.
@@ -41,15 +41,19 @@ class DeviceStep:
         network: Network,
         average: Average | None,
         optimizer: Optimizer,
-        images: Images,
+        labels: Tensor,
         inputs: StepInputs,
-        share: slice,
     ) -> None:
         self._config, self._network, self._average, self._optimizer = config, network, average, optimizer
-        self._images, self._inputs, self._share = images, inputs, share
+        self._labels, self._inputs = labels, inputs
         self._device = next(network.parameters()).device
+        self._on_gpu = self._device.type != "cpu"
+        # a user's encoder may start with an operation that autocast leaves alone
+        casts = self._on_gpu and not is_dotted(config.model.encoder)
+        self._dtype = input_dtype(config.precision) if casts else torch.float32
         self._names: tuple[str, ...] = ()  # of the terms that the sums are of
         self._sums = torch.zeros(0, device=self._device)
+        self._step = _WatchedStep(config.views.num_global, 0, config.seed)
         self.z = torch.empty(0)
 
     def __call__(self) -> None:
@@ -65,6 +69,12 @@ class DeviceStep:
             raise
         self._add(terms)
         self.z = output.z.detach()
+
+    def obstacle(self) -> str:
+        """Reason why a CUDA graph of the last call would be wrong in the next step; "" if it would not."""
+        if not self._step.number_was_read:
+            return ""
+        return f"method {self._config.method.name} reads Step.number, which a graph would freeze; use Step.draws"
 
     @property
     def sums(self) -> dict[str, Tensor]:
@@ -83,19 +93,14 @@ class DeviceStep:
 
     def _views(self) -> tuple[list[Tensor], Tensor]:
         """Views of each resolution, and the labels of the images."""
-        config, inputs = self._config, self._inputs
-        pixels, labels = self._images.batch(inputs.positions)
-        local = self._images.local
-        views = make_views(
-            pixels,
-            config.views,
-            seed=config.seed,
-            step=inputs.number,
-            batch=self._share,
-            global_batch=config.global_batch,
-            for_local=None if local is None else local.batch(inputs.positions)[0],
+        views = apply_views(
+            self._inputs.sources(),
+            self._inputs.fields,
+            self._config.views,
+            dtype=self._dtype,
+            channels_last=self._on_gpu and self._config.model.channels_last,
         )
-        return views, labels
+        return views, self._labels.index_select(0, self._inputs.positions)
 
     def _forward(self, views: list[Tensor]) -> tuple[Output, Tensor | None]:
         """Output of the network and, where there is an averaged network, the center that it gives."""
@@ -108,8 +113,13 @@ class DeviceStep:
             return self._network(views, averaged), center
 
     def _loss(self, output: Output, labels: Tensor, center: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        config, inputs = self._config, self._inputs
+        predicted = output.predicted if config.model.predictor else None
+        self._step = step = _WatchedStep(
+            config.views.num_global, inputs.number, config.seed, center, predicted, inputs.count
+        )
         with collectives.equal_batches():
-            return training_loss(self._config, output, labels, self._inputs.number, center)
+            return training_loss(self._config, output, labels, step)
 
     def _update(self, objective: Tensor) -> None:
         self._optimizer.step(objective)
@@ -123,20 +133,27 @@ class DeviceStep:
         self._sums.add_(torch.stack([terms[name] for name in self._names]))
 
 
-def training_loss(
-    config: TrainConfig, output: Output, labels: Tensor, step: int, center: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
+class _WatchedStep(Step):
+    """Step that notes whether its number is read, by a method that would compute the same in every replay."""
+
+    number_was_read = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "number":
+            object.__setattr__(self, "number_was_read", True)
+        return super().__getattribute__(name)
+
+
+def training_loss(config: TrainConfig, output: Output, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one step: the method's objective plus the cross-entropies of the detached online probes.
 
     Args:
         labels: (N,), of this rank's images.
-        center: (N, D), of each image, from the averaged network if there is one.
 
     Returns:
         The scalar to call backward on, and the detached terms to report; both of the global batch.
     """
-    predicted = output.predicted if config.model.predictor else None
-    loss, terms = config.method(output.z, Step(config.views.num_global, step, config.seed, center, predicted))
+    loss, terms = config.method(output.z, step)
     labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
     probes = sum(
         functional.cross_entropy(logits.flatten(0, 1).float(), labels)

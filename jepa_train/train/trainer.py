@@ -13,7 +13,7 @@ from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
-from jepa_train.data.augment import make_views
+from jepa_train.data.augment import make_views, view_fields
 from jepa_train.distributed import collectives
 from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std, nonzero_fraction
@@ -21,6 +21,7 @@ from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import build_optimizer
+from jepa_train.train.cuda_graph import captured
 from jepa_train.train.device_step import DeviceStep
 from jepa_train.train.inputs import StepInputs
 from jepa_train.train.preflight import check_batch
@@ -56,16 +57,16 @@ class Trainer:
         collectives.same_start(self.network)
         self._optimizer = build_optimizer(self.network, config, self.steps_per_epoch)
         self._images = splits.train.on(self.device)
-        self._inputs = StepInputs(self.device)
+        self._inputs = StepInputs(self._images, self._share.stop - self._share.start)
         self._device_step = DeviceStep(
             config=config,
             network=self.network,
             average=self._average,
             optimizer=self._optimizer,
-            images=self._images,
+            labels=self._images.labels,
             inputs=self._inputs,
-            share=self._share,
         )
+        self._run_step = captured(self._device_step, self.device)
         self._skipped = splits.skipped
         self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
         self._seconds = 0.0  # spent on the epoch's steps
@@ -96,15 +97,21 @@ class Trainer:
     def train_step(self) -> None:
         """Train on one global batch. Does not synchronise with the device, except for singular slices."""
         started = time.perf_counter()
-        self._inputs.send(self.step, self._positions())
+        config, step, positions = self.config, self.step, self._positions()
+        whole, shapes = config.global_batch, self._images.shapes(positions)
+        fields = view_fields(shapes, config.views, seed=config.seed, step=step, batch=self._share, global_batch=whole)
+        self._inputs.send(step, positions, fields)
+        self._optimizer.begin_step()
+        if self._average is not None:
+            self._average.begin_step()
         if self._draws:
             # stochastic depth and dropout draw from the global generators, for other images on each rank
-            torch.manual_seed(derive_seed(self.config.seed, self.step, collectives.rank(), "forward"))
+            torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
             before = self._generator_state()
-            self._device_step()
+            self._run_step()
             self._draws = self._is_own or not torch.equal(before, self._generator_state())
         else:
-            self._device_step()
+            self._run_step()
         self._seconds += time.perf_counter() - started
 
     def _generator_state(self) -> Tensor:
@@ -186,6 +193,7 @@ class Trainer:
         if average is not None:
             average.load_state_dict(state["average"])
         self._device_step.load_sums(state["totals"])
+        self._run_step = captured(self._device_step, self.device)  # a graph would write to tensors that were replaced
         self._measured = self.step
         self._seconds, self._spreads = state["seconds"], state["spreads"]
         self._sparsity = state.get("sparsity", {})

@@ -4,10 +4,13 @@ Run: python -m pytest tests/parity/test_lars_and_schedules.py
 """
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from meta_device import DeviceForm
+from timm.optim import Lars
 from waves import wave
 
 from jepa_train.config import OptimConfig
@@ -53,6 +56,39 @@ def test_lars_takes_30_steps_of_the_formula_and_of_public_code(decay: float) -> 
         np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-10)
         np.testing.assert_allclose(w.ravel(), recorded, atol=2e-9)
     assert np.abs(WEIGHTS[0.01] - UNCLIPPED).max() > 0.03  # a deviation, not a rounding
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_lars_is_timms_on_a_cpu_bit_for_bit(layout: torch.memory_format, gpu: bool) -> None:
+    """With gradients that are clipped, not clipped or zero, and another learning rate in each step."""
+
+    def parameters() -> list[torch.nn.Parameter]:
+        weights = [wave(8, 3, 3, 3), wave(70, 40), wave(16, 8, 1, 1), torch.zeros(3, 2), wave(8), wave(1)]
+        weights = [w.float().to(memory_format=layout) if w.ndim == 4 else w.float() for w in weights]
+        return [torch.nn.Parameter(w.clone()) for w in weights]
+
+    found, expected = parameters(), parameters()
+    ours, timms = (
+        [{"params": p[:4], "lr": 0.4, "weight_decay": 0.01}, {"params": p[4:], "lr": 0.4, "weight_decay": 0.0}]
+        for p in (found, expected)
+    )
+    optimizer = lars(ours, OptimConfig(name="lars", momentum=0.9, lars_eta=0.02))
+    peer = Lars([timms[0] | {"always_adapt": True}, timms[1]], momentum=0.9, trust_coeff=0.02, trust_clip=True)
+    for step in range(20):
+        for place, (parameter, other) in enumerate(zip(found, expected, strict=True)):
+            size = (1e-3, 1.0, 0.05, 0.0)[(step + place) % 4]
+            gradient = size * wave(*parameter.shape, shift=step + place / 7).float()
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            other.grad = parameter.grad.clone()
+        for group, other in zip(optimizer.param_groups, peer.param_groups, strict=True):
+            other["lr"] = 0.4 * (1 - step / 60)
+            group["lr"] = torch.tensor(other["lr"], dtype=torch.float64)
+        with DeviceForm() if gpu else nullcontext():
+            optimizer.step()
+        peer.step()
+        for parameter, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(parameter, other, rtol=1e-6 * gpu, atol=1e-7 * gpu)
 
 
 @pytest.mark.parametrize(

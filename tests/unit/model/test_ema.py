@@ -4,10 +4,13 @@ Run: python -m pytest tests/unit/model/test_ema.py
 """
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
 import torch
+from meta_device import DeviceForm
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
@@ -42,14 +45,19 @@ def global_views(seed: int = 0) -> list[Tensor]:
     return [torch.randn(2, 6, 3, 16, 16, generator=torch.Generator().manual_seed(seed))]
 
 
+@pytest.mark.parametrize("form", [nullcontext, DeviceForm])
 @pytest.mark.parametrize("decay", [0.6, 0.99, 1 - 1e-7])
-def test_average_is_the_weighted_mean_of_the_steps_without_the_initial_weights(decay: float) -> None:
+def test_average_is_the_weighted_mean_of_the_steps_without_the_initial_weights(
+    decay: float, form: Callable[[], AbstractContextManager[object]]
+) -> None:
     network = network_of()
     average = Average(network, decay)
     steps = []
     for step in range(7):
         shake(network, step)
-        average.update()
+        average.begin_step()
+        with form():
+            average.update()
         steps.append(weights(network).double().numpy())
     powers = decay ** np.arange(6, -1, -1, dtype=np.float64)  # towards decay = 1 all equal
     expected = (powers[:, None] * np.stack(steps)).sum(0) / powers.sum()
@@ -68,6 +76,7 @@ def test_batch_norm_statistics_follow_the_averages_own_passes() -> None:
     torch.testing.assert_close(average.network.encoder.bn1.running_mean, expected)
     assert network.encoder.bn1.running_mean.abs().max() == 0
     shake(network, 0)
+    average.begin_step()
     average.update()
     torch.testing.assert_close(average.network.encoder.bn1.running_mean, expected)
 

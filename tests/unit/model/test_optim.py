@@ -3,19 +3,22 @@
 Run: python -m pytest tests/unit/model/test_optim.py
 """
 
+import copy
 import dataclasses
 import functools
 import logging
 
 import pytest
 import torch
+from meta_device import META, traces
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import SWALR
 
-from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from jepa_train.model.lars import Lars
 from jepa_train.model.network import Network, build_network
-from jepa_train.model.optim import build_optimizer, lr_at, swa_lr_at
-from jepa_train.model.precision import ScaledLars
+from jepa_train.model.optim import Optimizer, build_optimizer, lars, lr_at, parameter_groups, swa_lr_at
 
 OPTIM = OptimConfig(lr=0.5, weight_decay=0.2, warmup_epochs=1.5, final_lr_frac=0.1)
 CONFIG = TrainConfig(optim=OPTIM, probe=ProbeConfig(lr=0.25, weight_decay=0.03), epochs=5)
@@ -79,8 +82,8 @@ def test_decay_all_decays_biases_and_norms_but_not_those_of_the_probes(network: 
     ("optim", "probe", "kinds"),
     [
         ("adamw", "encoder", (AdamW, AdamW)),
-        ("lars", "adamw", (ScaledLars, AdamW)),
-        ("lars", "encoder", (ScaledLars, ScaledLars)),
+        ("lars", "adamw", (Lars, AdamW)),
+        ("lars", "encoder", (Lars, Lars)),
     ],
 )
 def test_the_probes_are_on_adamw_or_on_the_encoders_optimiser(
@@ -95,8 +98,8 @@ def test_the_probes_are_on_adamw_or_on_the_encoders_optimiser(
     assert tuple(map(type, optimizers)) == kinds
     for part, lr, decay in zip(optimizers, (0.5, 0.25), (0.2, 0.03), strict=True):
         assert [(group["lr"], group["weight_decay"]) for group in part.param_groups] == [(lr, decay), (lr, 0.0)]
-        if isinstance(part, ScaledLars):
-            adapted = [(group["always_adapt"], group["trust_coeff"]) for group in part.param_groups]
+        if isinstance(part, Lars):
+            adapted = [(group["adapted"], group["eta"]) for group in part.param_groups]
             assert adapted == [(True, 0.03), (False, 0.03)]
     probes = optimizers[1]
     probed = {id(p) for module in (network.probe, network.projector_probe) for p in module.parameters()}
@@ -111,8 +114,62 @@ def test_a_constant_schedule_keeps_the_probes_at_their_peak_after_the_warm_up(
     optimizer = build_optimizer(network, config, steps_per_epoch=2)  # 3 steps of warm-up, 10 in all
     rates = []
     for _ in range(10):
+        optimizer.begin_step()
         optimizer.step(network.probe(torch.ones(1, network.probe[1].in_features)).sum())
-        rates.append([part.param_groups[0]["lr"] for part in optimizer.optimizers])
+        rates.append([part.param_groups[0]["lr"].item() for part in optimizer.optimizers])
     assert rates[0] == pytest.approx([0.5 / 3, 0.25 / 3])
     assert rates[2] == pytest.approx([0.5, 0.25])
     assert rates[-1] == pytest.approx([0.5 * 0.1, 0.25 * ends])
+    assert optimizer.lr == rates[-1][0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_a_state_is_restored_in_place_whatever_settings_it_has(network: Network, name: str) -> None:
+    """A captured graph keeps using the tensors of its steps. Earlier versions stored numbers as lr, and timm's LARS."""
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, name=name))
+    optimizer, fresh = (build_optimizer(network, config, steps_per_epoch=2) for _ in range(2))
+    start = copy.deepcopy(fresh.state_dict())
+    one_step(optimizer, network)
+    stored, before = copy.deepcopy((optimizer.state_dict(), network.state_dict()))
+    for part in stored["optimizers"]:
+        for group in part["param_groups"]:
+            group |= {"lr": 0.1, "capturable": False, "always_adapt": True, "trust_coeff": 0.3}
+    one_step(optimizer, network)
+    expected = weights(network)
+    tensors = moments(optimizer)
+    one_step(optimizer, network)
+    for each in (optimizer, fresh):
+        network.load_state_dict(before)
+        each.load_state_dict(stored)
+        one_step(each, network)
+        assert torch.equal(weights(network), expected)
+    assert list(map(id, moments(optimizer))) == list(map(id, tensors))
+    optimizer.load_state_dict(start)
+    assert not any(moment.any() for moment in tensors)
+
+
+def one_step(optimizer: Optimizer, network: Network) -> None:
+    optimizer.begin_step()
+    optimizer.step(sum(parameter.sin().sum() for parameter in network.parameters()))
+
+
+def weights(network: Network) -> Tensor:
+    return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+def moments(optimizer: Optimizer) -> list[Tensor]:
+    """Everything that the optimisers remember."""
+    states = [state for part in optimizer.optimizers for state in part.state.values()]
+    return [tensor for state in states for tensor in state.values()]
+
+
+def test_lars_of_a_resnet18_takes_26_launches() -> None:
+    config = dataclasses.replace(CONFIG, model=ModelConfig(encoder="resnet18"), optim=OptimConfig(name="lars"))
+    with META:
+        network = build_network(config, num_classes=10)
+    optimizer = lars(parameter_groups([network.encoder, network.projector], config.optim), config.optim)
+    for parameter in network.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    first, second = traces(optimizer.step)
+    assert first.ops == second.ops
+    assert len(first.launches) == 26, first.launches
