@@ -14,8 +14,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -139,6 +141,10 @@ def phantom_gpu() -> Iterator[Audit]:
             (trainer, "training_device", lambda: GPU),
             (trainer, "captured", lambda step, _device: step),
             (device_transfer, "_free", lambda _device: 2**40),
+            (torch.cuda, "Stream", mock.MagicMock),
+            (torch.cuda, "Event", mock.MagicMock),
+            (torch.cuda, "stream", contextlib.nullcontext),
+            (torch.cuda, "current_stream", mock.MagicMock),
             (torch.cuda, "get_rng_state", lambda _device: torch.empty(0)),
             (torch.cuda, "reset_peak_memory_stats", lambda _device: None),
             (torch.cuda, "is_bf16_supported", lambda *_a, **_k: True),
@@ -151,6 +157,16 @@ def phantom_gpu() -> Iterator[Audit]:
             mock.patch.object(kernel_launch, "observers", [*kernel_launch.observers, audit.note_kernel])
         )
         yield stack.enter_context(audit)
+
+
+@contextlib.contextmanager
+def phantom_ranks(count: int) -> Iterator[None]:
+    """Let this process be the first of several ranks, which exchange nothing."""
+    dist.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _launchers(audit: Audit) -> list[tuple[Any, str, Any]]:
@@ -179,7 +195,10 @@ class _PhantomDevice(TorchFunctionMode):
             return GPU if found == _META else found
         if func is Tensor.pin_memory:
             return args[0]
-        args, kwargs = tree_map_only(torch.device, _real_device, (args, kwargs))
+        args = tuple(_real_device(arg) if isinstance(arg, torch.device) else arg for arg in args)
+        kwargs = {
+            name: _real_device(value) if isinstance(value, torch.device) else value for name, value in kwargs.items()
+        }
         kwargs.pop("pin_memory", None)
         if torch.is_autocast_enabled("cuda"):
             if func in _TO_HALF:
