@@ -195,10 +195,8 @@ class _PhantomDevice(TorchFunctionMode):
             return GPU if found == _META else found
         if func is Tensor.pin_memory:
             return args[0]
-        args = tuple(_real_device(arg) if isinstance(arg, torch.device) else arg for arg in args)
-        kwargs = {
-            name: _real_device(value) if isinstance(value, torch.device) else value for name, value in kwargs.items()
-        }
+        args = tuple(map(_real_device, args))
+        kwargs = dict(zip(kwargs, map(_real_device, kwargs.values()), strict=True))
         kwargs.pop("pin_memory", None)
         if torch.is_autocast_enabled("cuda"):
             if func in _TO_HALF:
@@ -220,8 +218,8 @@ class _PhantomDevice(TorchFunctionMode):
         return self._cast[id(x)][1]
 
 
-def _real_device(wanted: torch.device) -> torch.device:
-    return _META if wanted.type == "cuda" else wanted
+def _real_device(argument: Any) -> Any:
+    return _META if isinstance(argument, torch.device) and argument.type == "cuda" else argument
 
 
 def _fault(name: str, tensors: list[Tensor], outputs: list[Tensor]) -> str:
