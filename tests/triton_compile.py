@@ -36,7 +36,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What ptxas reports, and Triton's count of shared memory in bytes."""
+    """Results of one compilation, as ptxas reports them; shared memory as Triton does, in bytes."""
 
     name: str
     capability: int

@@ -10,10 +10,19 @@ from jepa_train.data.pictures import Pictures, shapes_of, source_of
 OPERATIONS = frozenset(name for stage in augment._STAGES for name, _, _ in stage)
 
 
-def augmented(images: Tensor | Pictures, values: Parameters, *, size: int, form: str = "chosen") -> Tensor:
+def augmented(
+    images: Tensor | Pictures,
+    values: Parameters,
+    *,
+    size: int,
+    form: str = "chosen",
+    dtype: torch.dtype = torch.float32,
+    order: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     """V views (V, N, 3, size, size) of N images, whose N * V parameters lie side by side for each image."""
     fields = to_fields(values, shapes_of(images)).to(images.device)
-    out = torch.empty(len(values.flip) // len(images), len(images), 3, size, size, device=images.device)
+    out = torch.empty(len(values.flip), 3, size, size, dtype=dtype, device=images.device, memory_format=order)
+    out = out.unflatten(0, (-1, len(images)))
     if form == "fused":
         from jepa_train.data.augment_triton import fused_views
 

@@ -11,13 +11,14 @@ the same in every step and nothing is read back, and small views without blur ar
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jepa_train.base.accelerator import has_triton
+from jepa_train.base.kernel_launch import runs_kernels
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
@@ -155,10 +156,10 @@ def apply_views(
         device = source.pixels.device
         out = torch.empty(part.shape[1], 3, size, size, dtype=dtype, device=device, memory_format=order)
         out = out.unflatten(0, (-1, len(source.first)))
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), _without_autocast(device):
             if device.type == "cpu":
                 chosen_views(source, part, operations, out)
-            elif source.pixels.is_cuda and has_triton() and _is_small(source, operations, size):
+            elif runs_kernels(source.pixels) and _is_small(source, operations, size):
                 from jepa_train.data.augment_triton import fused_views  # start-up time; Triton may be missing
 
                 fused_views(source, part, out)
@@ -213,13 +214,14 @@ def parameters(
 
 def to_fields(values: Parameters, shapes: Shapes) -> Tensor:
     """The parameters of N * V views of N images as rows (fields, N * V); see view_fields."""
-    num_views = len(values.flip) // len(shapes.heights)
-    heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
-    turned = (widths > heights) & (shapes.lines > 0)
-    crops = torch.stack(values[:4])
-    top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
-    skipped = torch.zeros_like(top)
+    top, left, height, width = values[:4]
+    turned = skipped = torch.zeros_like(top)
     if shapes.lines:
+        num_views = len(values.flip) // len(shapes.heights)
+        heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
+        turned = widths > heights
+        crops = torch.stack(values[:4])
+        top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
         skipped = torch.minimum(top, (torch.maximum(heights, widths) - shapes.lines).clamp_min(0))
     rows = (top - skipped, left, height, width, *values[4:], turned, skipped)
     return torch.stack([row.float() for row in rows])
@@ -250,6 +252,11 @@ def static_views(source: Source, fields: Tensor, operations: Collection[str], ou
     _in_parts(source, fields, out, lambda x, values: _change_all(x, values, operations))
 
 
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    has_it = torch.amp.is_autocast_available(device.type)  # not so the meta device
+    return torch.autocast(device.type, enabled=False) if has_it else nullcontext()
+
+
 def _is_small(source: Source, operations: Collection[str], size: int) -> bool:
     """True if the Triton kernel makes such views: it holds a square image and a view in registers, and cannot blur."""
     return not source.lines and max(source.pixels.shape[-1], size) <= 64 and "blur" not in operations
@@ -277,7 +284,7 @@ def _in_parts(
         values = dict(zip(FIELDS, fields[:, of_views], strict=True))
         x = _crop_and_resize(_pixels(source, some, values["skipped"]), values, size)
         if source.lines:
-            x = torch.where(values["turned"][:, None, None] > 0, x.mT, x)
+            x = torch.where(values["turned"][:, None, None] == 0, x, x.mT)  # the first one's strides
         x = change(x, values)
         x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, 3, size, size)
         torch.add(offset, x, alpha=1 / _STD, out=out[:, some])

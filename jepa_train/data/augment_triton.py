@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from jepa_train.base.kernel_launch import launch
 from jepa_train.data.pictures import Source
 
 _PER_WARP = 256  # pixels of the view: 8 per thread, whose colors and intermediate values fit in registers
@@ -27,7 +28,9 @@ def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
     assert fields.dtype == torch.float32, fields.dtype
     num_views, num, _, size, _ = out.shape
     padded = triton.next_power_of_2(size)
-    _make_view[(num, num_views)](
+    launch(
+        _make_view,
+        (num, num_views),
         source.pixels,
         source.first,
         fields,

@@ -1,1 +1,1 @@
-"""Folders of image files: which files are used, how each is decoded, and the identity of their content."""
+"""Folders of image files, also in archives or behind a URL: files, decoding, and the identity of their content."""

@@ -179,16 +179,17 @@ def test_views_read_nothing_back_from_the_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_views_on_a_gpu_are_those_of_the_cpu_and_wait_for_nothing():
+@pytest.mark.parametrize("config", [BUSY, CIFAR_VIEWS])  # in torch and by the Triton kernel
+def test_views_on_a_gpu_are_those_of_the_cpu_and_wait_for_nothing(config):
     images = photos(16)
     there = images.cuda()
-    views_of(there, BUSY)  # what is made once is there now
+    views_of(there, config)  # what is made once is there now
     torch.cuda.set_sync_debug_mode("error")
     try:
-        results = views_of(there, BUSY)
+        results = views_of(there, config)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for result, expected in zip(results, views_of(images, BUSY), strict=True):
+    for result, expected in zip(results, views_of(images, config), strict=True):
         edge = (expected * 0.25).abs() < 1e-5  # solarised or not: a matter of rounding
         torch.testing.assert_close(torch.where(edge, expected, result.cpu()), expected, rtol=0, atol=1e-4)
 
