@@ -22,12 +22,12 @@ from jepa_train.data.augment import make_views, to_input
 from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
-from jepa_train.distributed.batch_norm import convert_batch_norm, set_num_views
 from jepa_train.evaluation import finetune
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.methods.base import Step
+from jepa_train.model.batch_norm import convert_batch_norm, set_num_views
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import Optimizer, adamw, lars, lr_at
 from jepa_train.model.precision import GradientScaler

@@ -1,1 +1,1 @@
-"""Collectives and batch norm over the ranks of a run."""
+"""Collectives over the ranks of a run, and private parts of PyTorch."""

@@ -1,1 +1,1 @@
-"""Encoder, heads, averaged weights and their optimiser."""
+"""Encoder, heads, batch norm, averaged weights and their optimiser."""

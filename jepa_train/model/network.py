@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from jepa_train.base.errors import ConfigError, nearest, require
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config import ModelConfig, TrainConfig
-from jepa_train.distributed.batch_norm import set_num_views
+from jepa_train.model.batch_norm import set_num_views
 from jepa_train.model.heads import build_predictor, build_probe, build_projector, z_width
 from jepa_train.model.own_encoder import check_source, dotted_encoder, is_dotted, shrink_resnet
 

@@ -15,8 +15,8 @@ from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
 from jepa_train.data.augment import make_views, view_fields
 from jepa_train.distributed import collectives
-from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.evaluation.metrics import embedding_std, nonzero_fraction
+from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network

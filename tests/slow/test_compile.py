@@ -11,7 +11,7 @@ import torch
 from triton_compile import Kernel, compile_kernels
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
-from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.network import build_network
 
 SINES = {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
@@ -40,6 +40,46 @@ KERNELS = [
         warps=warps,
     )
     for size, padded, warps, dtype in VIEWS
+]
+ROW_SIZES = ("rows", "columns", "per_split")
+SCALES = ("scales_ptr", "weight_ptr", "bias_ptr")
+RUNNING = ("running_mean_ptr", "running_var_ptr")
+BATCH_NORM = (  # name; pointers to pixels, to fp32; integers; floats
+    ("_deviations", ("x_ptr",), ("out_ptr",), ROW_SIZES, ()),
+    (
+        "_normalize",
+        ("x_ptr", "out_ptr"),
+        ("found_ptr", *SCALES, *RUNNING),
+        ("ranks", "views", *ROW_SIZES),
+        ("momentum", "correction", "eps"),
+    ),
+    ("_products", ("grad_ptr", "x_ptr"), (*SCALES, "out_ptr"), ROW_SIZES, ()),
+    (
+        "_input_gradient",
+        ("grad_ptr", "x_ptr", "out_ptr"),
+        (*SCALES, "sums_ptr"),
+        ("ranks", "views", *ROW_SIZES),
+        ("share",),
+    ),
+    ("_merge_deviations", (), ("parts_ptr", "out_ptr"), (*ROW_SIZES, "splits"), ()),
+    ("_merge_products", (), ("parts_ptr", "out_ptr", "total_ptr"), ("columns", "views", "splits"), ()),
+)
+KERNELS += [
+    Kernel(
+        name=f"jepa_train.model.batch_norm_triton:{name}",
+        signature={
+            **dict.fromkeys(pixels, f"*{dtype}"),
+            **dict.fromkeys(pointers, "*fp32"),
+            "batches_ptr": "*i64",
+            **dict.fromkeys(integers, "i32"),
+            **dict.fromkeys(floats, "fp32"),
+        },
+        constexprs=({"COLUMNS": 64, "ROWS": 64} if pixels else {"COLUMNS": 16, "SPLITS": 256})
+        | ({"RELU": True} if "weight_ptr" in pointers else {}),
+        warps=8 if pixels else 4,
+    )
+    for name, pixels, pointers, integers, floats in BATCH_NORM
+    for dtype in (("bf16", "fp32") if pixels else ("fp32",))
 ]
 
 

@@ -11,7 +11,7 @@ import ranks
 import torch
 from torch import nn
 
-from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.train.loop import train
 
 

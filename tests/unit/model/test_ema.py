@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
-from jepa_train.distributed.batch_norm import convert_batch_norm
+from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network
 

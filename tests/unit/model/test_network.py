@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
-from jepa_train.distributed.batch_norm import convert_batch_norm
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
+from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.ema import Average
 from jepa_train.model.network import build_encoder, build_network, feature_widths, pooled_and_features
 

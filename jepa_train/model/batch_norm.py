@@ -1,11 +1,15 @@
 """Batch norm with the statistics of the global batch, on any device; PyTorch's SyncBatchNorm refuses CPU tensors."""
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from timm.models import resnet
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from jepa_train.base.kernel_launch import runs_kernels
 from jepa_train.distributed.collectives import all_gather, world_size
 from jepa_train.distributed.torch_private import AnyBatchNorm
 
@@ -22,6 +26,9 @@ class GlobalBatchNorm(AnyBatchNorm):
     forward passes. set_num_views tells the layer V.
 
     drop and act run after the normalisation, as in timm's BatchNormAct2d. State-dict names are nn.BatchNorm's.
+
+    On a GPU a layer takes three kernels forward and three backward for any number of views and ranks, which include a
+    ReLU as act (batch_norm_triton.py). They read and write images with channels last.
     """
 
     def __init__(self, like: Any, *, per_view: bool = False):
@@ -41,8 +48,15 @@ class GlobalBatchNorm(AnyBatchNorm):
         assert input.ndim >= 2, f"batch norm takes (N, C, ...), got {tuple(input.shape)}"
 
     def forward(self, input: Tensor) -> Tensor:
-        own_kernels = self.training and (world_size() > 1 or self._groups > 1)
-        return self.act(self.drop(self._normalize(input) if own_kernels else super().forward(input)))
+        if not self.training or (world_size() == 1 and self._groups == 1):
+            return self.act(self.drop(super().forward(input)))
+        if not _has_kernels(input):
+            return self.act(self.drop(self._normalize(input)))
+        from jepa_train.model.batch_norm_triton import laid_out  # start-up time; Triton may be missing
+
+        relu = isinstance(self.act, nn.ReLU) and isinstance(self.drop, nn.Identity)
+        out = _FusedNormalize.apply(laid_out(input), self.weight, self.bias, self, relu)
+        return out if relu else self.act(self.drop(out))
 
     @property
     def _groups(self) -> int:
@@ -62,13 +76,28 @@ class GlobalBatchNorm(AnyBatchNorm):
 def convert_batch_norm(module: nn.Module, *, per_view: bool = False) -> nn.Module:
     """The module with every batch norm in it (timm's BatchNormAct2d too) made a GlobalBatchNorm, in place.
 
-    Parameters and buffers are the same objects afterwards, under the same state-dict names.
+    Parameters and buffers are the same objects afterwards, under the same state-dict names. A ReLU that follows a batch
+    norm in an nn.Sequential or in timm's ResNets becomes its act, and an identity takes its place.
     """
     if isinstance(module, AnyBatchNorm) and not isinstance(module, GlobalBatchNorm):
         return GlobalBatchNorm(module, per_view=per_view)
     for name, child in module.named_children():
         setattr(module, name, convert_batch_norm(child, per_view=per_view))
+    for norm_name, act_name in _followed(module):
+        norm, act = getattr(module, norm_name), getattr(module, act_name)
+        if isinstance(norm, GlobalBatchNorm) and isinstance(norm.act, nn.Identity) and isinstance(act, nn.ReLU):
+            norm.act = act
+            setattr(module, act_name, nn.Identity())
     return module
+
+
+def _followed(module: nn.Module) -> Iterable[tuple[str, str]]:
+    """Names of pairs of children of which the second one always gets the output of the first one."""
+    if type(module) is nn.Sequential:
+        names = [name for name, _ in module.named_modules(remove_duplicate=False) if name and "." not in name]
+        return itertools.pairwise(names)
+    numbers = {resnet.ResNet: "1", resnet.BasicBlock: "1", resnet.Bottleneck: "12"}.get(type(module), "")
+    return [(f"bn{number}", f"act{number}") for number in numbers]
 
 
 def set_num_views(module: nn.Module, count: int) -> None:
@@ -101,11 +130,9 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, means, inverse_deviations = ctx.saved_tensors
-        if grad.stride() != x.stride():  # e.g. after global pooling; the kernels are slow with mixed memory formats
-            grad = torch.empty_like(x).copy_(grad)
+        grad = _like(grad, x)  # the kernels are slow with mixed memory formats
         sums = _sums(grad, x, weight, means, inverse_deviations)
-        # one exchange on gloo; an all-reduce takes two
-        totals = all_gather(sums[None]).sum(0) if world_size() > 1 else sums
+        totals = _of_all_ranks(sums).sum(0) if world_size() > 1 else sums
         count = len(means)
         averages = totals / (x.numel() // (count * x.shape[1]) * world_size())
         # scale * (grad - mean(grad) - normalized * mean(grad * normalized)), as a multiple of grad, one of x and a rest
@@ -116,6 +143,54 @@ class _Normalize(torch.autograd.Function):
         grad, x_of_views = grad.unflatten(0, (count, -1)), x.unflatten(0, (count, -1))  # (V, N, C, ...)
         grad_x = torch.addcmul(rest, x_of_views, slope).addcmul_(grad, scale)
         return grad_x.flatten(0, 1).to(x.dtype), *sums.sum(0), None, None, None
+
+
+class _FusedNormalize(torch.autograd.Function):
+    """Batch norm of the views of a layer by the kernels of batch_norm_triton.py, with the layer's buffers updated.
+
+    The statistics of all ranks are exchanged once forward, and the sums for the gradient once backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: GlobalBatchNorm, relu: bool) -> Tensor:
+        from jepa_train.model import batch_norm_triton as kernels
+
+        found = _of_all_ranks(kernels.statistics(x, layer._groups))
+        out, scales = kernels.normalize(x, found, weight, bias, layer, eps=layer.eps, relu=relu)
+        ctx.save_for_backward(x, weight, bias, scales)
+        ctx.relu = relu
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from jepa_train.model import batch_norm_triton as kernels
+
+        x, weight, bias, scales = ctx.saved_tensors
+        grad = _like(grad, x)
+        sums, (grad_bias, grad_weight) = kernels.gradient_sums(grad, x, scales, weight, bias, relu=ctx.relu)
+        sums = _of_all_ranks(sums)
+        grad_x = kernels.input_gradient(grad, x, scales, sums, weight, bias, relu=ctx.relu)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _has_kernels(x: Tensor) -> bool:
+    """True on a GPU, for the shapes and types of batch_norm_triton.py; torch.compile fuses the other form itself."""
+    if torch.compiler.is_compiling() or not runs_kernels(x):
+        return False
+    from jepa_train.model import batch_norm_triton as kernels
+
+    return kernels.has_form(x)
+
+
+def _of_all_ranks(x: Tensor) -> Tensor:
+    """(W, ...): x of every rank. One exchange: on gloo an all-reduce takes two."""
+    return all_gather(x[None]) if world_size() > 1 else x[None]
+
+
+def _like(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient in the memory format of x; it has another e.g. after global pooling."""
+    return grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
 
 
 def _sums(grad: Tensor, x: Tensor, weight: Tensor, means: Tensor, inverse_deviations: Tensor) -> Tensor:
@@ -141,7 +216,7 @@ def _global_statistics(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     )  # (2, V, C)
     if world_size() == 1:
         return local[0], local[1]
-    means, variances = all_gather(local[None]).unbind(1)  # (W, V, C) each: one collective for both
+    means, variances = _of_all_ranks(local).unbind(1)  # (W, V, C) each
     mean = means.mean(0)
     return mean, variances.mean(0) + (means - mean).square().mean(0)
 
