@@ -39,6 +39,12 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return _Mean.apply(x) if world_size() > 1 else x
 
 
+def sum_over_ranks_(x: Tensor) -> None:
+    """Add the ranks' x up in place; no gradient. Any shape, contiguous, the same on every rank. One exchange."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+
+
 def gather_over_ranks(x: Tensor) -> Tensor:
     """(N, ...) -> (W * N, ...) in rank order, equal on all ranks; differentiable.
 

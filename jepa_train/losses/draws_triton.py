@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepa_train.base.kernel_launch import launch
 
-_SIZE = 2048  # numbers per program
+_SIZE = 2048  # numbers per program, half of it for Gamma draws, which need twice the registers
 _PER_WARP = 512
 _ROUNDS = tl.constexpr(12)  # at most, of a Gamma draw: each rejects less than 5 %, all of them less than 3e-16
 
@@ -43,6 +43,7 @@ def rgg_draws(
     """
     out = torch.empty(*shape, dtype=torch.float32, device=count.device)
     power = int(p) if p in (1, 2) else 0
+    size = _SIZE if power else _SIZE // 2
     shift = 1 / p + (p > 1) - 1 / 3  # Marsaglia and Tsang's d
     numbers = {
         "mu": float(mu),
@@ -54,13 +55,13 @@ def rgg_draws(
     }
     launch(
         _rgg_draws,
-        (triton.cdiv(out.numel(), _SIZE),),
+        (triton.cdiv(out.numel(), size),),
         *(out, count, seed, out.numel()),
         **numbers,
         POWER=power,
         BOOSTED=p > 1,
         RECTIFIED=rectified,
-        SIZE=_SIZE,
+        SIZE=size,
         num_warps=_SIZE // _PER_WARP,
     )
     return out

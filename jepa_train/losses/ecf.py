@@ -5,10 +5,7 @@ its value at one: one sine and one cosine per sample. Powers rather than Chebysh
 half the operations but whose error grows with the square of the knot's number near x = 0.
 """
 
-import functools
-import importlib.util
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,35 +24,11 @@ class Knots:
         return self.first * torch.arange(1, 1 + self.stride * self.num, self.stride, dtype=x.dtype, device=x.device)
 
 
-class Waves(Protocol):
-    """exp(i t_k x) for x: (..., N, K) and num knots t_k."""
+class Waves:
+    """exp(i t_k x) for x: (..., N, K), in fp32 or float64, and the knots t_k. No gradient flows.
 
-    def means(self) -> Tensor:
-        """(num, ..., K), complex: the mean over N."""
-
-    def series(self, coefficients: Tensor) -> Tensor:
-        """(num, ..., K), complex -> (..., N, K), real: the imaginary part of sum_k coefficients_k exp(i t_k x)."""
-
-
-def waves(x: Tensor, knots: Knots) -> Waves:
-    """The waves of x: (..., N, K), in fp32 or float64, in the fastest form for its device.
-
-    Fused kernels for fp32 on a GPU with Triton, else eager PyTorch. No gradient flows.
+    In complex arithmetic, on a CPU twice as fast as separate sines and cosines. ecf_triton.py is the form of a GPU.
     """
-    if x.is_cuda and x.dtype == torch.float32 and _has_triton():
-        from jepa_train.losses.ecf_triton import TritonWaves  # start-up time; Triton may be missing
-
-        return TritonWaves(x, first=knots.first, stride=knots.stride, num=knots.num)
-    return EagerWaves(x, knots)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None  # torch's builds for Windows and macOS lack it
-
-
-class EagerWaves:
-    """Waves in eager PyTorch, in complex arithmetic: on a CPU twice as fast as separate sines and cosines."""
 
     def __init__(self, x: Tensor, knots: Knots) -> None:
         angle = knots.first * x
@@ -64,7 +37,7 @@ class EagerWaves:
         self._num = knots.num
 
     def means(self) -> Tensor:
-        """See Waves."""
+        """(num, ..., K), complex: the mean over N."""
         power = self._unit.clone()
         means = [power.mean(-2)]
         for _ in range(1, self._num):
@@ -72,7 +45,7 @@ class EagerWaves:
         return torch.stack(means)
 
     def series(self, coefficients: Tensor) -> Tensor:
-        """See Waves."""
+        """(num, ..., K), complex -> (..., N, K), real: the imaginary part of sum_k coefficients_k exp(i t_k x)."""
         highest, *lower = coefficients.unsqueeze(-2).flip(0)  # Horner's scheme
         total = highest.expand_as(self._unit).clone()
         for coefficient in lower:

@@ -1,7 +1,7 @@
-"""Waves of ecf.py on a GPU: two fused Triton kernels, each of which reads x once.
+"""The Epps-Pulley statistic on a GPU: three fused Triton kernels, of which the first and the last read x once each.
 
-Neither uses atomics: a sum over the samples is one partial sum per tile of samples, added up afterwards in a fixed
-order, so results repeat bit for bit.
+None uses atomics: a sum over the samples is one partial sum per tile of samples, added up afterwards in a fixed order,
+so results repeat bit for bit.
 """
 
 from typing import Any
@@ -11,49 +11,76 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from jepa_train.base.kernel_launch import launch
+from jepa_train.losses.ecf import Knots
+
 _COLUMNS = 32  # per tile: 128 bytes of a row
 _ROWS = 256  # at most per tile: each further tile adds a partial sum at all knots
 _PER_WARP = 512  # entries per warp: 16 per thread, whose six values each fit in registers
 
 
-class TritonWaves:
-    """Waves of an fp32 x by fused kernels; on a CPU only in Triton's interpreter. series computes the sines again, as
-    storing them costs more. For first, stride and num see Knots."""
+def wave_sums(x: Tensor, knots: Knots) -> Tensor:
+    """(..., N, K), fp32 -> (tiles, num, ..., K, 2): real and imaginary parts of the sums of exp(i t_k x) over N, which
+    the sum over the tiles of samples completes. As many tiles for every x of this shape."""
+    *leading, _, columns = x.shape
+    out = x.new_empty(_grid(x)[1], knots.num, *leading, columns, 2)
+    _launch(_sums, x, out, knots=knots)
+    return out
 
-    def __init__(self, x: Tensor, *, first: float, stride: int, num: int) -> None:
-        assert x.dtype == torch.float32, f"the kernels are written for fp32, not for {x.dtype}"
-        self._x = x.contiguous()
-        self._first, self._squared, self._num = first, stride == 2, num
-        self._rows = min(max(triton.next_power_of_2(x.shape[-2]), 16), _ROWS)
-        self._grid = (triton.cdiv(x.shape[-1], _COLUMNS), triton.cdiv(x.shape[-2], self._rows), x.shape[:-2].numel())
 
-    def means(self) -> Tensor:
-        """See Waves."""
-        *leading, n, columns = self._x.shape
-        partial = self._x.new_empty(self._grid[1], self._num, *leading, columns, 2)
-        self._launch(_sums, partial)
-        return torch.view_as_complex(partial.sum(0) / n)
+def statistics(sums: Tensor, values: Tensor, knots: Knots, *, samples: int, scale: float = 1.0) -> Tensor:
+    """Store scale * the statistic of each column in values, (..., K), and return the coefficients of its derivative.
 
-    def series(self, coefficients: Tensor) -> Tensor:
-        """See Waves."""
-        out = torch.empty_like(self._x)
-        self._launch(_series, torch.view_as_real(coefficients.resolve_conj().contiguous()), out)
-        return out
+    Args:
+        sums: of wave_sums, added up over the ranks.
+        values: contiguous; receives samples * sum over k of w_k |sum_k / samples - exp(-t_k^2 / 2)|^2, times scale.
+        samples: on all ranks.
 
-    def _launch(self, kernel: Any, *tensors: Tensor) -> None:
-        *_, n, columns = self._x.shape
-        kernel[self._grid](
-            self._x,
-            *tensors,
-            n,
-            columns,
-            self._num,
-            self._first,
-            SQUARED=self._squared,
-            ROWS=self._rows,
-            COLUMNS=_COLUMNS,
-            num_warps=max(self._rows * _COLUMNS // _PER_WARP, 1),
-        )
+    Returns:
+        (num, ..., K, 2): as derivative takes them.
+    """
+    coefficients = torch.empty_like(sums[0])
+    launch(
+        _statistics,
+        (triton.cdiv(values.numel(), _COLUMNS),),
+        *(sums, coefficients, values, values.numel(), len(sums), samples, scale),
+        *(knots.num, knots.first, knots.stride),
+        COLUMNS=_COLUMNS,
+        KNOTS=16,
+        num_warps=1,
+    )
+    return coefficients
+
+
+def derivative(x: Tensor, coefficients: Tensor, knots: Knots, *, values: Tensor, total: Tensor) -> Tensor:
+    """(..., N, K): imaginary part of sum_k coefficients_k exp(i t_k x). Computes the sines again, as storing them costs
+    more. Stores the sum of values, contiguous, in the scalar total, to save a launch."""
+    out = torch.empty_like(x)
+    _launch(_series, x, coefficients, out, values, total, values.numel(), knots=knots)
+    return out
+
+
+def _tile_rows(x: Tensor) -> int:
+    return min(max(triton.next_power_of_2(x.shape[-2]), 16), _ROWS)
+
+
+def _grid(x: Tensor) -> tuple[int, int, int]:
+    return triton.cdiv(x.shape[-1], _COLUMNS), triton.cdiv(x.shape[-2], _tile_rows(x)), x.shape[:-2].numel()
+
+
+def _launch(kernel: Any, x: Tensor, *arguments: Any, knots: Knots) -> None:
+    assert x.dtype == torch.float32, f"the kernels are written for fp32, not for {x.dtype}"
+    assert x.is_contiguous()
+    rows = _tile_rows(x)
+    launch(
+        kernel,
+        _grid(x),
+        *(x, *arguments, x.shape[-2], x.shape[-1], knots.num, knots.first),
+        SQUARED=knots.stride == 2,
+        ROWS=rows,
+        COLUMNS=_COLUMNS,
+        num_warps=max(rows * _COLUMNS // _PER_WARP, 1),
+    )
 
 
 @triton.jit
@@ -100,10 +127,71 @@ def _sums(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _series(  # type: ignore[no-untyped-def]
-    x_ptr, in_ptr, out_ptr, n, columns, num, first, SQUARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+def _statistics(  # type: ignore[no-untyped-def]
+    sums_ptr,
+    out_ptr,
+    values_ptr,
+    columns,
+    tiles,
+    samples,
+    scale,
+    num,
+    first,
+    stride,
+    COLUMNS: tl.constexpr,
+    KNOTS: tl.constexpr,
 ):
-    """out[leading index, row, column]: imaginary part of the series in[knot, leading index, column, re or im]."""
+    """sums[tile, knot, column, re or im], leading indices among the columns -> out[knot, column, re or im], values."""
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    value = tl.zeros((COLUMNS,), tl.float32)
+    for begin in range(0, num, KNOTS):
+        knot = begin + tl.arange(0, KNOTS)[:, None]
+        inside = (knot < num) & (column < columns)[None, :]
+        t = first * (1 + stride * knot)
+        gaussian = tl.exp(-0.5 * t * t)
+        weight = tl.where(knot == num - 1, 1.0, 2.0) * first * stride * gaussian  # twice the spacing: for t and -t
+        re = tl.zeros((KNOTS, COLUMNS), tl.float32)
+        im = tl.zeros((KNOTS, COLUMNS), tl.float32)
+        for tile in range(tiles):
+            place = 2 * ((tile * num + knot).to(tl.int64) * columns + column[None, :])
+            re += tl.load(sums_ptr + place, mask=inside, other=0.0)
+            im += tl.load(sums_ptr + place + 1, mask=inside, other=0.0)
+        re = re / samples - gaussian
+        im = im / samples
+        value += tl.sum(tl.where(inside, weight * (re * re + im * im), 0.0), axis=0)
+        # d|error|^2 = 2 Re(conj(error) i t exp(itx)) / N dx, and N is the factor of the statistic
+        place = 2 * (knot.to(tl.int64) * columns + column[None, :])
+        tl.store(out_ptr + place, -2 * scale * weight * t * re, mask=inside)
+        tl.store(out_ptr + place + 1, 2 * scale * weight * t * im, mask=inside)
+    tl.store(values_ptr + column, scale * samples * value, mask=column < columns)
+
+
+@triton.jit
+def _series(  # type: ignore[no-untyped-def]
+    x_ptr,
+    in_ptr,
+    out_ptr,
+    values_ptr,
+    total_ptr,
+    num_values,
+    n,
+    columns,
+    num,
+    first,
+    SQUARED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """out[leading index, row, column]: imaginary part of the series in[knot, leading index, column, re or im].
+
+    The first program also adds up the values.
+    """
+    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0) & (tl.program_id(2) == 0):
+        place = tl.arange(0, 256)
+        summed = tl.zeros((256,), tl.float32)
+        for begin in range(0, num_values, 256):
+            summed += tl.load(values_ptr + begin + place, mask=begin + place < num_values, other=0.0)
+        tl.store(total_ptr, tl.sum(summed, axis=0))
     start, offsets, inside, place, kept = _tile(n, columns, ROWS, COLUMNS)
     re, im, ratio_re, ratio_im = _wave(x_ptr + start, offsets, inside, first, SQUARED)
     per_knot = tl.num_programs(2).to(tl.int64) * columns

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from jepa_train.base.kernel_launch import runs_kernels
 from jepa_train.distributed.collectives import at_least_fp32
-from jepa_train.losses.matmul import products
+from jepa_train.losses.matmul import products, tf32_products
 from jepa_train.losses.rank_matching import differences_by_rank
 
 # Projections held at a time: as many as a CPU's last cache holds, or enough to keep a GPU busy.
-_BLOCK = {"cpu": 2**20, "cuda": 2**26}
+_BLOCK = {"cpu": 2**20, "gpu": 2**26}
+_LONGEST_ROW = 2048  # samples that one Triton program sorts in its registers
 
 
-def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
+def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor, *, tf32: bool = False) -> Tensor:
     """Two-sample sliced W2^2: mean over N and K of (sort(z @ c) - sort(target @ c))^2, over the columns c of slices.
 
     Unlike sort(dim=0) under autograd, it projects to rows of samples, sorts these, and accumulates the gradient
@@ -25,6 +27,8 @@ def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
         z: (N, D); leading dimensions are averaged over.
         target: (N, D), or with z's leading dimensions; takes no gradient.
         slices: (D, K), unit columns; fastest where each column is contiguous, as unit_slices makes them.
+        tf32: on a GPU multiply in TF32. Rounding then swaps the ranks of near-equal samples: the value moves by 1e-5 of
+            itself, the gradient by 1e-2, where other 1024 slices move it by 1.
 
     Returns:
         Scalar of this rank's samples, in fp32 at least, under autocast too; 0 without slices, not finite if z is
@@ -36,8 +40,16 @@ def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
         wide = at_least_fp32(z)
         views = [x.reshape(-1, *x.shape[-2:]) for x in (wide, target.detach().to(wide.dtype))]
         rows = slices.to(wide.dtype).mT.contiguous()  # (K, D)
-        summed: Tensor = _SummedOverSlices.apply(*views, rows)
+        if runs_kernels(wide) and wide.dtype == torch.float32 and wide.shape[-2] <= _LONGEST_ROW:
+            mean: Tensor = _MeanByKernel.apply(*views, rows, tf32)
+            return mean
+        with tf32_products(tf32):
+            summed: Tensor = _SummedOverSlices.apply(*views, rows)
     return summed / max(len(rows), 1)
+
+
+def _blocks(rows: Tensor, samples: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(max(_BLOCK["cpu" if rows.device.type == "cpu" else "gpu"] // len(samples), 1))
 
 
 class _SummedOverSlices(torch.autograd.Function):
@@ -47,7 +59,7 @@ class _SummedOverSlices(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, target: Tensor, rows: Tensor) -> Tensor:
         samples, targets = z.flatten(0, 1), target.flatten(0, 1)  # (V * N, D)
         total, gradient = z.new_zeros(()), torch.zeros_like(samples)
-        for block in rows.split(max(_BLOCK[z.device.type] // len(samples), 1)):
+        for block in _blocks(rows, samples):
             projected = products(block, samples).unflatten(1, z.shape[:2])  # (k, V, N)
             wanted = products(block, targets).unflatten(1, target.shape[:2])  # (k, V or 1, N)
             difference = differences_by_rank(projected, wanted).flatten(1)  # (k, V * N)
@@ -62,3 +74,32 @@ class _SummedOverSlices(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return grad * gradient, None, None
+
+
+class _MeanByKernel(torch.autograd.Function):
+    """(V, N, D), (V or 1, N, D), (K, D), fp32 -> sliced_wasserstein, in few launches: five, and one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, target: Tensor, rows: Tensor, tf32: bool) -> Tensor:
+        from jepa_train.losses.rank_matching_triton import subtract_by_rank  # start-up time; Triton may be missing
+
+        samples, targets = z.flatten(0, 1), target.flatten(0, 1)  # (V * N, D)
+        scale = 1 / (len(samples) * max(len(rows), 1))
+        squares, gradient = z.new_empty(len(rows), len(z)), torch.empty_like(samples)
+        start = 0
+        with tf32_products(tf32):
+            for block in _blocks(rows, samples):
+                difference = (block @ samples.mT).unflatten(1, z.shape[:2])  # (k, V, N), once the targets are gone
+                wanted = (block @ targets.mT).unflatten(1, target.shape[:2])  # (k, V or 1, N)
+                subtract_by_rank(difference, wanted, squares[start : start + len(block)], scale=scale)
+                if ctx.needs_input_grad[0]:
+                    gradient.addmm_(difference.flatten(1).mT, block, beta=float(start > 0), alpha=2 * scale)
+                start += len(block)
+        ctx.save_for_backward(gradient.view_as(z))
+        return squares.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None

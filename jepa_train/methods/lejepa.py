@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from jepa_train.base.kernel_launch import runs_kernels
 from jepa_train.base.validation import at_least, conform, positive, ruled
-from jepa_train.distributed.collectives import at_least_fp32, mean_over_ranks, require_equal_batches, world_size
-from jepa_train.losses.ecf import Knots, waves
-from jepa_train.losses.matmul import products
+from jepa_train.distributed.collectives import (
+    at_least_fp32,
+    mean_over_ranks,
+    require_equal_batches,
+    sum_over_ranks_,
+    world_size,
+)
+from jepa_train.losses.ecf import Knots, Waves
+from jepa_train.losses.matmul import is_half, products, tf32_products
 from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.base import Activation, Objective, Step
 
@@ -55,10 +62,13 @@ class LeJEPA:
         """
         require_equal_batches(z.shape[1])
         slices = unit_slices(z.shape[-1], self.num_slices, *step.draws("slices"), device=z.device)
-        center = at_least_fp32(z)[: step.num_global].mean(0) if step.center is None else at_least_fp32(step.center)
-        distance = at_least_fp32(z if step.predicted is None else step.predicted) - center
+        wide = at_least_fp32(z)
+        center = wide[: step.num_global].mean(0) if step.center is None else at_least_fp32(step.center)
+        distance = (wide if step.predicted is None else at_least_fp32(step.predicted)) - center
         invariance = mean_over_ranks(distance.square().mean())
-        regularizer = sigreg(z, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain)
+        regularizer = sigreg(
+            wide, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain, tf32=is_half(z)
+        )
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer
         return loss, {"invariance": invariance.detach(), "sigreg": regularizer.detach()}
 
@@ -89,7 +99,13 @@ def epps_pulley(x: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: D
 
 
 def sigreg(
-    z: Tensor, slices: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: Domain = "symmetric"
+    z: Tensor,
+    slices: Tensor,
+    *,
+    num_knots: int = 17,
+    t_max: float = 5.0,
+    domain: Domain = "symmetric",
+    tf32: bool = False,
 ) -> Tensor:
     """SIGReg: the mean of epps_pulley over slices and views, each view on its own (LeJEPA, Alg. 2).
 
@@ -99,27 +115,53 @@ def sigreg(
     Args:
         z: (V, N, D), the N samples of this rank in V views; the same shape on every rank.
         slices: (D, K), unit columns, equal on all ranks; no gradient flows to them.
+        tf32: on a GPU multiply in TF32, which moves the value by 1e-5 of itself and the gradient by 1e-3.
 
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
     """
     z = at_least_fp32(z)
     knots, differentiate = _knots(num_knots, t_max, domain), _is_differentiated(z)
-    with torch.autocast(z.device.type, enabled=False), torch.no_grad():
-        rows = z.flatten(0, -2)  # (V * N, D)
-        count = z.shape[:-2].numel() * slices.shape[1]  # V * K
-        total, gradient = z.new_zeros(()), torch.zeros_like(rows) if differentiate else None
-        for some in slices.to(z.dtype).split(_slices_at_a_time(rows), dim=1):
-            x = products(rows, some.mT).unflatten(0, z.shape[:-1])  # (V, N, some of K)
-            value, by_x = _epps_pulley(x, knots, differentiate=differentiate)
-            total += value.sum()
-            if gradient is not None and by_x is not None:
-                gradient += products(by_x.flatten(0, -2), some)
-    return (
-        total / count
-        if gradient is None
-        else _Differentiated.apply(z, total / count, gradient.view(z.shape).div_(count))
-    )
+    compute = _sigreg_by_kernels if _has_kernels(z) else _sigreg
+    with torch.autocast(z.device.type, enabled=False), torch.no_grad(), tf32_products(tf32):
+        value, gradient = compute(z, slices.to(z.dtype), knots, differentiate=differentiate)
+    return value if gradient is None else _Differentiated.apply(z, value, gradient)
+
+
+def _sigreg(z: Tensor, slices: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    """sigreg and, if differentiate, its derivative by z."""
+    rows = z.flatten(0, -2)  # (V * N, D)
+    count = z.shape[:-2].numel() * slices.shape[1]  # V * K
+    total, gradient = z.new_zeros(()), torch.zeros_like(rows) if differentiate else None
+    for some in slices.split(_slices_at_a_time(rows), dim=1):
+        x = products(rows, some.mT).unflatten(0, z.shape[:-1])  # (V, N, some of K)
+        value, by_x = _epps_pulley(x, knots, differentiate=differentiate)
+        total += value.sum()
+        if gradient is not None and by_x is not None:
+            gradient += products(by_x.flatten(0, -2), some)
+    return total / count, None if gradient is None else gradient.view(z.shape).div_(count)
+
+
+def _sigreg_by_kernels(z: Tensor, slices: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    """_sigreg on a GPU in five launches per block of slices and one exchange; the sixth is the backward's."""
+    from jepa_train.losses.ecf_triton import derivative, statistics, wave_sums  # start-up time; Triton may be missing
+
+    rows, samples = z.flatten(0, -2), z.shape[-2] * world_size()
+    num_views, count = z.shape[:-2].numel(), z.shape[:-2].numel() * slices.shape[1]
+    values, total = z.new_empty(count), z.new_empty(())
+    gradient = torch.empty_like(rows) if differentiate else None
+    done = 0  # values
+    for some in slices.split(_slices_at_a_time(rows), dim=1):
+        x = (rows @ some).unflatten(0, z.shape[:-1])  # (V, N, some of K)
+        sums = wave_sums(x, knots)
+        sum_over_ranks_(sums)
+        end = done + num_views * some.shape[1]
+        coefficients = statistics(sums, values[done:end], knots, samples=samples, scale=1 / count)
+        if gradient is not None:
+            by_x = derivative(x, coefficients, knots, values=values[:end], total=total)
+            gradient.addmm_(by_x.flatten(0, -2), some.mT, beta=float(done > 0))
+        done = end
+    return (values.sum(), None) if gradient is None else (total, gradient.view(z.shape))
 
 
 def _slices_at_a_time(rows: Tensor) -> int:
@@ -139,17 +181,35 @@ def _knots(num_knots: int, t_max: float, domain: Domain) -> Knots:
 
 def _epps_pulley(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
     """epps_pulley of x: (..., N, K) and, if differentiate, its derivative by x, of the same shape."""
+    if _has_kernels(x):
+        return _epps_pulley_by_kernels(x.detach().contiguous(), knots, differentiate=differentiate)
     with torch.no_grad():
         t = knots.on(x).view(-1, *[1] * (x.ndim - 1))  # (T, ..., 1)
         gaussian = (-t.square() / 2).exp()
         weights = 2 * knots.first * knots.stride * gaussian  # twice the spacing: for t and -t
         weights[-1] /= 2
-        form = waves(x, knots)
+        form = Waves(x, knots)
         ecf = torch.view_as_complex(mean_over_ranks(torch.view_as_real(form.means())))  # (T, ..., K)
         error = ecf - gaussian
         value = (torch.view_as_real(error).square().sum(-1) * weights).sum(0) * (x.shape[-2] * world_size())
         # d|error|^2 = 2 Re(conj(error) i t exp(itx)) / N dx, and N is the factor of the statistic
         return value, form.series(-2 * weights * t * error.conj()) if differentiate else None
+
+
+def _epps_pulley_by_kernels(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    """_epps_pulley on a GPU."""
+    from jepa_train.losses.ecf_triton import derivative, statistics, wave_sums  # start-up time; Triton may be missing
+
+    sums, values = wave_sums(x, knots), x.new_empty(*x.shape[:-2], x.shape[-1])
+    sum_over_ranks_(sums)
+    coefficients = statistics(sums, values, knots, samples=x.shape[-2] * world_size())
+    if not differentiate:
+        return values, None
+    return values, derivative(x, coefficients, knots, values=values, total=x.new_empty(()))
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return runs_kernels(x) and x.dtype == torch.float32
 
 
 def _is_differentiated(x: Tensor) -> bool:
@@ -165,11 +225,12 @@ class _Differentiated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, _x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
-        return value.clone()
+        return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        summed = world_size() * mean_over_ranks(grad)  # over the ranks' losses: see collectives.py
+        # the sum over the ranks' losses: see collectives.py
+        summed = grad if world_size() == 1 else world_size() * mean_over_ranks(grad)
         return torch.atleast_1d(summed).unsqueeze(-2) * gradient, None, None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jepa_train.base.validation import at_least, conform, not_negative
 from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
+from jepa_train.losses.matmul import is_half
 from jepa_train.losses.rgg import RGG, SigmaMode
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import singular_slices, unit_slices
@@ -72,7 +73,7 @@ class RectifiedLpJEPA:
         invariance = mean_over_ranks((wide[0] - wide[1]).square().mean())
         everyone = gather_over_ranks(wide.transpose(0, 1)).transpose(0, 1)  # (2, world_size * N, D)
         slices = self._slices(everyone.detach(), *step.draws("slices"))
-        regularizer = rdmreg(everyone, target, slices)
+        regularizer = rdmreg(everyone, target, slices, tf32=is_half(z))
         loss = self.lamb_inv * invariance + self.lamb_reg * regularizer
         return loss, {"invariance": invariance.detach(), "rdmreg": regularizer.detach()}
 
@@ -83,7 +84,7 @@ class RectifiedLpJEPA:
         return singular_slices(z, self.num_slices, seed, count, bottom_half=self.slice_kind == "svd_bottom_half")
 
 
-def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
+def rdmreg(z: Tensor, target: Tensor, slices: Tensor, *, tf32: bool = False) -> Tensor:
     """RDMReg: sliced_wasserstein of each view's global batch to the target, mean over views.
 
     The slices are divided among the ranks; each rank projects all samples on its share.
@@ -92,6 +93,7 @@ def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
         z: (V, N, D), the global batch's N samples in V views, gathered over the ranks: equal on all of them.
         target: (N, D), one sample for all views, or (V, N, D); equal on all ranks.
         slices: (D, K), unit columns, or (V, D, K), those of each view; equal on all ranks.
+        tf32: see sliced_wasserstein.
 
     Returns:
         Scalar, in fp32 at least, under autocast too. Equal on all ranks.
@@ -99,8 +101,8 @@ def rdmreg(z: Tensor, target: Tensor, slices: Tensor) -> Tensor:
     share = slices[..., fair_slice(slices.shape[-1])]  # may be empty, with distance 0
     weight = share.shape[-1] * world_size() / slices.shape[-1]
     if slices.ndim == 2:
-        distance = sliced_wasserstein(z, target, share)
+        distance = sliced_wasserstein(z, target, share, tf32=tf32)
     else:
         views = zip(z, target.expand_as(z), share, strict=True)
-        distance = torch.stack([sliced_wasserstein(*view) for view in views]).mean()
-    return mean_over_ranks(distance * weight)
+        distance = torch.stack([sliced_wasserstein(*view, tf32=tf32) for view in views]).mean()
+    return mean_over_ranks(distance if weight == 1 else distance * weight)

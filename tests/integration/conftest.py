@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from jepa_train.config.flat import cell_key
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.main import launch
+from sweeps.engine.cli.main import launch_sweeps
 from sweeps.engine.plan import plan
 from sweeps.engine.spec import cells
 from sweeps.engine.spec.sweep import Sweep
@@ -47,7 +47,7 @@ def launched(folder: Path, sweeps: Sequence[Sweep], *words: str) -> tuple[int, s
         patch.setenv("JEPA_RESULTS", str(folder / "results"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(plan, "check_sizes", lambda *_: None)  # refuses the candidate that fails
-        code = launch([(sweep, folder / f"{sweep.study}.py") for sweep in sweeps], read_words(words))
+        code = launch_sweeps([(sweep, folder / f"{sweep.study}.py") for sweep in sweeps], read_words(words))
     return code, out.getvalue(), err.getvalue()
 
 

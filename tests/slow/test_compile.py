@@ -14,7 +14,8 @@ from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
 from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.network import build_network
 
-SINES = {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
+SINES = {"values_ptr": "*fp32", "total_ptr": "*fp32", "num_values": "i32"}
+SINES |= {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
 TILE = {"SQUARED": True, "ROWS": 256, "COLUMNS": 32}
 STRIDES = ("view_stride", "image_stride", "row_stride", "column_stride")
 VIEWS = [(12, 16, 1, "fp32"), (32, 32, 4, "bf16"), (64, 64, 16, "bf16"), (64, 64, 16, "fp16")]

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from analysis.__main__ import main as analysis
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.main import launch
+from sweeps.engine.cli.main import launch_sweeps
 from sweeps.engine.spec.sweep import Sweep
 
 FOLDER = Path(__file__).parents[2] / "sweeps"
@@ -32,7 +32,7 @@ def last_cell(name: str) -> tuple[Sweep, Path]:
 @pytest.mark.usefixtures("shared_ray")
 def test_a_cell_of_every_study_runs_and_appears_in_its_table(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(STUDIES) >= 16
-    assert launch([last_cell(name) for name in STUDIES], read_words([])) == 0
+    assert launch_sweeps([last_cell(name) for name in STUDIES], read_words([])) == 0
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
     for name in STUDIES:
         experiment = client.get_experiment_by_name(f"{name}_mini")

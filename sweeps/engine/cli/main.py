@@ -40,10 +40,10 @@ def main(study: Study, file: str, words: Sequence[str] | None = None) -> int:
         sweep = at_scale(study, options.scale)
     except ConfigError as error:
         return refuse(error)
-    return launch([(sweep, Path(file).resolve())], options)
+    return launch_sweeps([(sweep, Path(file).resolve())], options)
 
 
-def launch(sweeps: Named, options: Options) -> int:
+def launch_sweeps(sweeps: Named, options: Options) -> int:
     """Run a command line on sweeps, one after another; cells run in one Ray session.
 
     Returns:

@@ -42,9 +42,9 @@ def by_name(words: Sequence[str]) -> int:
         from sweeps.engine.cli.doctor import examine
 
         return examine([sweep for sweep, _ in sweeps], options.places)
-    from sweeps.engine.cli.main import launch
+    from sweeps.engine.cli.main import launch_sweeps
 
-    return launch(sweeps, options)
+    return launch_sweeps(sweeps, options)
 
 
 def _remedy(name: str, known: Sequence[str], *, doctor: bool) -> str:
