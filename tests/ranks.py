@@ -23,6 +23,7 @@ from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.evaluation import finetune
+from jepa_train.evaluation.evaluate import final_evaluation
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
@@ -90,6 +91,11 @@ def finetuned(network: Network | None = None) -> dict[str, float]:
         return finetune.finetune(network or finetuned_network(), few_digits(), FINETUNED)
 
 
+def _evaluated() -> dict[str, float]:
+    """Metrics of a random encoder: each rank embeds a part of each split, and probes the features or z."""
+    return final_evaluation(build_network(FINETUNED, num_classes=10), few_digits(), FINETUNED)
+
+
 def _training_step(method: Method, *, per_view: bool = False) -> Any:
     """Loss, terms, parameter gradients and buffers of the global batch."""
     views = 3 if method.uses_center else 2  # of which two are global
@@ -144,6 +150,7 @@ def _exchanges() -> Any:
     rank, x = collectives.rank(), draw("x", 5, 2)
     return {
         "rows": [collectives.gather_rows(x[:n][collectives.fair_slice(n)]) for n in (0, 1, 5)],
+        "shares": [collectives.gather_shares(x[:n][collectives.fair_slice(n)], n) for n in (0, 1, 5)],
         "tensor": collectives.broadcast(x.mT * (1 + rank)),
         "numbers": [collectives.broadcast_int(10**9 + rank), collectives.broadcast_flag(rank == 0)],
         "any": [collectives.any_rank(collectives.is_main()), collectives.any_rank(False)],
@@ -190,6 +197,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "exchanges": (_exchanges, 0.0),
     "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
+    "evaluation": (_evaluated, 1e-6),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
     **{f"scaled steps, {name}": (functools.partial(_scaled_steps, make), 1e-5) for name, make in SCALED.items()},

@@ -47,9 +47,9 @@ class Images:
         Pixels that fit on a GPU are copied to it (device_transfer.cached_on_device); others, and those for local views,
         stay in the memory map.
         """
-        labels = self.labels.to(device)
+        labels = to_device(self.labels, device)
         pixels = cached_on_device(self.pixels, labels.device)
-        rows = self.rows.to(pixels.device) if self.ranges is None else self.rows
+        rows = to_device(self.rows, pixels.device) if self.ranges is None else self.rows
         local = None if self.local is None else replace(self.local, labels=labels)
         return replace(self, pixels=pixels, rows=rows, labels=labels, local=local)
 

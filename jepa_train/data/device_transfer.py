@@ -9,11 +9,12 @@ _copied: dict[torch.device, tuple[Tensor, Tensor]] = {}  # last argument and res
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to the device, in stream order and without synchronization: to a GPU through pinned memory.
+    """Copy a tensor to the device, in stream order and without synchronization: to a GPU through pinned memory.
 
     A copy from pageable memory could wait for queued work of the GPU.
     """
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    from_host = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if from_host else tensor.to(device)
 
 
 def cached_on_device(images: Tensor, device: torch.device) -> Tensor:

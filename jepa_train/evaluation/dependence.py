@@ -50,7 +50,8 @@ def hsic(z: Tensor) -> Tensor:
     the unbiased estimator (Gretton et al. 2005; Song et al. 2012, Eq. 5), by U-centered kernels, which needs few rows
     and may be slightly below 0. The kernel is exp(-d^2 / (2 s^2)), with s the median distance of rows that differ in
     that dimension: over all rows it would be 0 for a sparse z. At most 512 rows are used, evenly spaced, and the pairs
-    of 32 dimensions, a fixed draw among those that vary. NaN if fewer than two vary.
+    of 32 dimensions, a fixed draw among those that vary. NaN if fewer than two vary. The host waits for the device
+    twice, and the result lies on the CPU.
 
     Args:
         z: (N, D), at least 4 rows.
@@ -59,7 +60,7 @@ def hsic(z: Tensor) -> Tensor:
     living = (rows != rows[0]).any(dim=0).nonzero().flatten()
     order = torch.randperm(len(living), generator=generator("hsic"))[:HSIC_DIMENSIONS]
     kernels = torch.stack([_u_centered(rows[:, place]) for place in living[order.to(living.device)]] or [rows[:0, 0]])
-    gram = kernels @ kernels.T  # HSIC of every pair, times n (n - 3)
+    gram = (kernels @ kernels.T).cpu()  # HSIC of every pair, times n (n - 3)
     own = gram.diagonal()
     kept = own > 1e-10 * kernels.shape[1]  # a dimension with a single deviating value has only rounding error
     normalised = (gram / (own[:, None] * own).sqrt())[kept][:, kept]
@@ -70,7 +71,7 @@ def _u_centered(x: Tensor) -> Tensor:
     """Gaussian kernel of x (n,), centered without its diagonal (Szekely and Rizzo 2014, Eq. 3.1): (n * n,)."""
     n = len(x)
     apart = torch.stack([x - x.roll(shift) for shift in range(1, n, max(n // _SHIFTS, 1))]).abs()
-    scaled = x / apart[apart > 0].median()
+    scaled = x / torch.where(apart > 0, apart, torch.nan).flatten().nanmedian(dim=0).values
     kernel = (scaled[:, None] - scaled).square_().mul_(-0.5).exp_().fill_diagonal_(0)
     sums = kernel.sum(dim=1)
     centered = kernel - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))

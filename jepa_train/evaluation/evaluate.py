@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from jepa_train.model.network import Network
 from jepa_train.model.precision import autocast
 
 _CHUNK = 512  # images per forward pass
+_PARTS = {"features": "_top1", "z": "_projector_top1"}  # of the embeddings, and the end of their accuracies' names
 
 logger = logging.getLogger(__name__)
 
@@ -44,25 +45,30 @@ class Embeddings(NamedTuple):
 
 @torch.inference_mode()
 def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
-    """Embed a split in evaluation mode and the config's precision. Each rank embeds a part; all get all rows."""
+    """Embed a split in evaluation mode, in the precision and memory format of training. The host does not wait.
+
+    Each rank embeds a part, and all get all rows, in three exchanges.
+    """
     device = next(network.parameters()).device
     network.eval()
     images = images.on(device)
     mine = torch.arange(len(images))[collectives.fair_slice(len(images))]
-    parts: list[list[Tensor]] = [[], [], [], []]
+    parts: list[list[Tensor]] = [[], [], []]
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)
         with autocast(device, config.precision):
             output = network.encode(to_input(pixels, config.views.global_size, fov=config.data.eval_fov))
-        predicted = (logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits))
-        for part, rows in zip(parts, (output.features.float(), output.z.float(), *predicted), strict=True):
+        predicted = torch.stack([logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits)], 1)
+        for part, rows in zip(parts, (output.features.float(), output.z.float(), predicted), strict=True):
             part.append(rows)
-    return Embeddings._make([*map(_whole, parts), images.labels.to(device)])
+    features, z, predicted = (_whole(part, len(images)) for part in parts)
+    return Embeddings(features, z, predicted[:, 0], predicted[:, 1], images.labels)
 
 
 def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:
-    """Cheap metrics of a split, as {"<prefix>/probe_top1": ...}."""
-    return _cheap_metrics(embed(network, images, config), prefix)
+    """Cheap metrics of a split, as {"<prefix>/probe_top1": ...}. The host waits for the device once, to read them."""
+    (metrics,) = _read(_cheap_metrics(embed(network, images, config), prefix))
+    return metrics
 
 
 def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> dict[str, float]:
@@ -75,15 +81,25 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
     Data without a test split has no metric of that name: the cheap ones, entropy and hsic are those of val.
     """
     last = "test" if len(splits.test) else "val"
-    test = embed(network, splits.test if len(splits.test) else splits.val, config)
-    metrics = _cheap_metrics(test, last) | _of_z(test.z, last)
     names = protocol_names(config.probe.protocols)
     on_frozen = [PROTOCOLS[name] for name in names if name in PROTOCOLS]
+    used = {"train": splits.train, "val": splits.val} if on_frozen else {}
+    used[last] = splits.test if len(splits.test) else splits.val
+    found = {name: embed(network, images, config) for name, images in used.items()}
+    test = found[last]
+    metrics, of_z, finite = _read(
+        _cheap_metrics(test, last),
+        {f"{last}/entropy": entropy(test.z)},
+        {name: _is_finite(split) for name, split in found.items()},
+    )
+    if finite[last]:
+        of_z[f"{last}/hsic"] = float(hsic(test.z))  # NaN unless two dimensions vary
+        metrics |= {name: value for name, value in of_z.items() if not math.isnan(value)}
     if on_frozen:
-        train, val = (embed(network, images, config) for images in (splits.train, splits.val))
-        for prefix, split in (("train", train), ("val", val), (last, test)):
-            if not _is_finite(split):
-                return metrics | {f"{prefix}/embedding_std": float("nan")}
+        for name in found:
+            if not finite[name]:
+                return metrics | {f"{name}/embedding_std": float("nan")}
+        train, val = found["train"], found["val"]
         metrics |= _protocol_metrics(on_frozen, train, val, test, num_classes=len(splits.classes))
     if "finetune" in names:
         metrics |= finetune(network, splits, config)
@@ -98,7 +114,7 @@ def _transfer_metrics(network: Network, name: str, data: DataConfig, config: Tra
     """Linear probes on another dataset, scored on its test split: {"transfer/<name>/linear_top1": ..}."""
     splits = load_splits(data)
     parts = [embed(network, images, config) for images in (splits.train, splits.val, splits.test)]
-    if not all(map(_is_finite, parts)):
+    if not _is_finite(*parts):
         return {f"transfer/{name}/linear_top1": float("nan")}
     protocols = linear, functools.partial(kshot, shots=SHOTS)
     found = _protocol_metrics(protocols, *parts, num_classes=len(splits.classes))
@@ -109,42 +125,49 @@ def _transfer_metrics(network: Network, name: str, data: DataConfig, config: Tra
     }
 
 
-def _is_finite(split: Embeddings) -> bool:
-    return bool(split.features.isfinite().all() and split.z.isfinite().all())
+def _is_finite(*splits: Embeddings) -> Tensor:
+    """True if all features and z are finite. Scalar."""
+    return torch.stack([part.isfinite().all() for split in splits for part in (split.features, split.z)]).all()
 
 
-def _of_z(z: Tensor, prefix: str) -> dict[str, float]:
-    """Entropy and hsic of a finite z; no hsic unless two dimensions vary."""
-    if not z.isfinite().all():
-        return {}
-    values = {f"{prefix}/entropy": float(entropy(z)), f"{prefix}/hsic": float(hsic(z))}
-    return {name: value for name, value in values.items() if not math.isnan(value)}
+def _read(*groups: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Scalars on one device as numbers, group by group. The host waits for the device once."""
+    values = iter(torch.stack([value.double() for group in groups for value in group.values()]).tolist())
+    return [{name: next(values) for name in group} for group in groups]
 
 
 def _protocol_metrics(
     protocols: Sequence[Protocol], train: Embeddings, val: Embeddings, test: Embeddings, *, num_classes: int
 ) -> dict[str, float]:
-    """Protocols on encoder features and, named "_projector_top1" in place of "_top1", on z."""
-    metrics: dict[str, float] = {}
-    for part, top1_of_part in (("features", "_top1"), ("z", "_projector_top1")):
+    """Protocols on encoder features and, named "_projector_top1" in place of "_top1", on z.
+
+    Of several ranks the even ones take the features, the odd ones z.
+    """
+    parts = [*_PARTS] if collectives.world_size() == 1 else [[*_PARTS][collectives.rank() % 2]]
+    found: dict[str, float] = {}  # of the last part; all have the same names
+    rows = []
+    for part in parts:
         train_part, val_part, test_part = (Labelled(getattr(split, part), split.labels) for split in (train, val, test))
         frozen = Frozen(train=train_part, val=val_part, test=test_part, num_classes=num_classes)
-        for protocol in protocols:
-            found = protocol(frozen)
-            metrics |= {metric.replace("_top1", top1_of_part): value for metric, value in found.items()}
-    # Rank 0's values: from the same embeddings two GPUs may round differently, which decides ties
-    values = torch.tensor([[*metrics.values()]], dtype=torch.float64, device=train.labels.device)
-    return dict(zip(metrics, collectives.gather_rows(values)[0].tolist(), strict=True))
+        found = {metric: value for protocol in protocols for metric, value in protocol(frozen).items()}
+        rows.append([*found.values()])
+    # Those of ranks 0 and 1: from the same embeddings two GPUs may round differently, which decides ties
+    values = torch.tensor(rows, dtype=torch.float64, device=train.labels.device)
+    return {
+        metric.replace("_top1", top1_of_part): value
+        for row, top1_of_part in zip(collectives.gather_rows(values)[:2].tolist(), _PARTS.values(), strict=True)
+        for metric, value in zip(found, row, strict=True)
+    }
 
 
-def _whole(chunks: list[Tensor]) -> Tensor:
-    """Rows of all ranks."""
+def _whole(chunks: list[Tensor], count: int) -> Tensor:
+    """All rows (count, ...), of which each rank has its fair slice."""
     mine = torch.cat(chunks)
     chunks.clear()  # frees memory: the copy is enough
-    return collectives.gather_rows(mine)
+    return collectives.gather_shares(mine, count)
 
 
-def _cheap_metrics(embeddings: Embeddings, prefix: str) -> dict[str, float]:
+def _cheap_metrics(embeddings: Embeddings, prefix: str) -> dict[str, Tensor]:
     values = {
         "probe_top1": top1(embeddings.probe_predicted, embeddings.labels),
         "projector_top1": top1(embeddings.projector_predicted, embeddings.labels),
@@ -154,4 +177,4 @@ def _cheap_metrics(embeddings: Embeddings, prefix: str) -> dict[str, float]:
         "effective_rank": effective_rank(embeddings.features),
         "embedding_std": embedding_std(embeddings.z),
     }
-    return {f"{prefix}/{name}": float(value) for name, value in values.items()}
+    return {f"{prefix}/{name}": value for name, value in values.items()}

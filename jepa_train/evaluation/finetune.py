@@ -55,7 +55,7 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
     ranks = collectives.world_size()
     device = next(network.parameters()).device
     mine = [_fit(network, splits, config, job) for job in jobs[collectives.rank() :: ranks]]
-    scores = collectives.gather_rows(torch.tensor(mine, dtype=torch.float64, device=device).view(-1, 2)).tolist()
+    scores = collectives.gather_rows(torch.cat([torch.empty(0, 2, device=device), *mine])).tolist()
     done = dict(zip([job for rank in range(ranks) for job in jobs[rank::ranks]], scores, strict=True))
     metrics: dict[str, float] = {}
     for shots in counts:
@@ -65,8 +65,8 @@ def finetune(network: Network, splits: Splits, config: TrainConfig) -> dict[str,
     return metrics
 
 
-def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tuple[float, float]:
-    """Fit once and return top-1 on val and on test."""
+def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> Tensor:
+    """Fit once and return top-1 on val and on test, (1, 2) on the device."""
     device = next(network.parameters()).device
     train = splits.train
     if job.shots:
@@ -95,7 +95,7 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> tu
             scaler.step(optimizer)
             scaler.update()
     val = _top1(model, splits.val, config, device)
-    return val, _top1(model, splits.test, config, device) if len(splits.test) else val
+    return torch.stack([val, _top1(model, splits.test, config, device) if len(splits.test) else val])[None]
 
 
 def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Sequential:
@@ -120,11 +120,11 @@ def _logits(model: nn.Module, x: Tensor, config: TrainConfig) -> Tensor:
 
 
 @torch.no_grad()
-def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.device) -> float:
+def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.device) -> Tensor:
     model.eval()
     images, size = images.on(device), config.views.global_size
     predicted = [
         _logits(model, to_input(images.batch(some)[0], size, fov=config.data.eval_fov), config).argmax(dim=1)
         for some in torch.arange(len(images)).split(_CHUNK)
     ]
-    return top1(torch.cat(predicted), images.labels).item()
+    return top1(torch.cat(predicted), images.labels)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jepa_train.data.device_transfer import to_device
 from jepa_train.evaluation.probes import (
     ROWS,
     Frozen,
@@ -15,6 +16,7 @@ from jepa_train.evaluation.probes import (
     softmax_minus_target,
 )
 
+_ON_HOST = 2**16  # weights, 100 classes of 512 features: an estimate from the time of a launch and of a read-back
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each fit starts at the previous solution
 
 
@@ -41,8 +43,8 @@ def linear_probe(
             fit_logistic(*training, l2=l2, start=weight, spectrum=data.spectrum)
             for training, weight in zip(trainings, weights, strict=True)
         ]
-        tops = [[*heads_top1(head[None], data.val), *heads_top1(head[None], data.test)] for head in weights]
-        scores = [ProbeScore(val, test, l2) for val, test in tops]
+        tops = [heads_top1(head[None], split) for head in weights for split in (data.val, data.test)]
+        scores = [ProbeScore(val, test, l2) for val, test in torch.cat(tops).view(-1, 2).tolist()]
         gain = sum(score.val for score in scores) - sum(score.val for score in best)
         worse = worse + 1 if best and gain < 0 else 0
         if not best or gain > 0:
@@ -68,6 +70,10 @@ def fit_logistic(
     The objective of scikit-learn's LogisticRegression(C=1 / (l2 * N)). The solver works in coordinates in which the
     Hessian at W = 0 is about the identity: half the iterations, and a tolerance independent of the data's scale.
 
+    L-BFGS decides by scalars, and torch's reads some 45 of them in each iteration. So it runs on the host, which then
+    waits for the device once per evaluation of the objective, unless the weights are so many that its vectors take
+    longer there.
+
     Args:
         x: (N, E), centered.
         labels: (N,).
@@ -82,15 +88,18 @@ def fit_logistic(
     curvature = max(classes - 1, 1) / classes**2  # of the cross-entropy in a logit when all classes are equally likely
     root = (curvature * spectrum.variances + l2).rsqrt()
     metric = (spectrum.axes * root) @ spectrum.axes.T  # (E, E), symmetric
-    moved = torch.zeros_like(start)
+    moved = torch.zeros_like(start, device="cpu" if start.numel() <= _ON_HOST else None)
+
+    def in_metric(rows: Tensor) -> Tensor:
+        return torch.cat([rows[:, :-1] @ metric, rows[:, -1:] * curvature**-0.5], dim=1)
 
     def weight() -> Tensor:
-        return start + torch.cat([moved[:, :-1] @ metric, moved[:, -1:] * curvature**-0.5], dim=1)
+        return start + in_metric(to_device(moved, start.device))
 
     def objective() -> Tensor:
         loss, gradient = _cross_entropy(x, labels, weight(), l2)
-        moved.grad = torch.cat([gradient[:, :-1] @ metric, gradient[:, -1:] * curvature**-0.5], dim=1)
-        return loss
+        moved.grad = in_metric(gradient).to(moved.device)
+        return loss.to(moved.device)  # on the host: complete by now
 
     solver = torch.optim.LBFGS(
         [moved],

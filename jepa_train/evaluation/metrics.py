@@ -59,15 +59,13 @@ def effective_rank(x: Tensor) -> Tensor:
     """
     x = spread_rows(x, RANK_ROWS).double()
     gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
-    if not gram.isfinite().all():  # eigvalsh would raise
-        return torch.full((), torch.nan, device=x.device)
+    finite = gram.isfinite().all()
     # The eigenvalues of the smaller Gram matrix cost a fraction of the SVD; in float64 their square roots are good
     # to 1e-8 of the largest, far below what the entropy sees.
-    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    singular = torch.linalg.eigvalsh(torch.where(finite, gram, 0.0)).clamp(min=0).sqrt()  # raises for inf and NaN
     total = singular.sum()
-    if total == 0:
-        return torch.zeros((), device=x.device)
-    return torch.special.entr(singular / total).sum().exp().float()
+    rank = torch.special.entr(singular / total).sum().exp()
+    return torch.where(finite, torch.where(total == 0, 0.0, rank), torch.nan).float()
 
 
 def spread_rows(x: Tensor, count: int) -> Tensor:

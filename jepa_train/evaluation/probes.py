@@ -98,7 +98,7 @@ def sgd_probe(data: Frozen) -> ProbeScore:
     """Linear probe on standardised embeddings by fit_sgd at the learning rate that is best on val, the smallest of
     equals."""
     heads = fit_sgd(*data.train, num_classes=data.num_classes, rates=SGD_RATES)
-    on_val, on_test = (heads_top1(heads, split) for split in (data.val, data.test))
+    on_val, on_test = torch.stack([heads_top1(heads, split) for split in (data.val, data.test)]).tolist()
     best = max(range(len(SGD_RATES)), key=on_val.__getitem__)
     return ProbeScore(on_val[best], on_test[best], SGD_RATES[best])
 
@@ -166,18 +166,19 @@ def knn_top1(train: Labelled, queries: Labelled, *, num_classes: int, ks: Sequen
         for fewer, k in pairwise([0, *correct]):
             votes.scatter_add_(1, voters[:, fewer:k], weights[:, fewer:k])
             correct[k] += (votes.argmax(dim=1) == labels).sum()
-    return {k: count.item() / len(queries.labels) for k, count in correct.items()}
+    counts = torch.stack([*correct.values()]).tolist()
+    return {k: count / len(queries.labels) for k, count in zip(correct, counts, strict=True)}
 
 
-def heads_top1(heads: Tensor, split: Labelled) -> list[float]:
-    """Top-1 of each of L linear heads (L, C, E + 1), biases in the last column."""
+def heads_top1(heads: Tensor, split: Labelled) -> Tensor:
+    """Top-1 (L,) of each of L linear heads (L, C, E + 1), biases in the last column."""
     weight, bias = heads[..., :-1].flatten(0, 1), heads[..., -1].flatten()
     correct = torch.zeros(len(heads), dtype=torch.int64, device=heads.device)
     rows = max(1, ROWS // len(heads))
     for x, labels in zip(split.x.split(rows), split.labels.split(rows), strict=True):
         logits = torch.addmm(bias, x, weight.T).unflatten(1, heads.shape[:2])  # (n, L, C)
         correct += (logits.argmax(dim=-1) == labels[:, None]).sum(dim=0)
-    return (correct / len(split.labels)).tolist()
+    return correct / len(split.labels)
 
 
 def softmax_minus_target(logits: Tensor, target: Tensor) -> Tensor:

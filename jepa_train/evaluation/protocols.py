@@ -39,7 +39,7 @@ def plain_sgd(frozen: Frozen) -> dict[str, float]:
     On the features as they are: a step is as large as their scale makes it. Batches of 256, 10 epochs from zero.
     """
     heads = fit_sgd(*frozen.train, num_classes=frozen.num_classes, rates=(PLAIN_RATE,), momentum=0.0, decay=False)
-    (on_val,), (on_test,) = (heads_top1(heads, split) for split in (frozen.val, frozen.test))
+    on_val, on_test = torch.cat([heads_top1(heads, split) for split in (frozen.val, frozen.test)]).tolist()
     return _reported("plain_sgd", ProbeScore(on_val, on_test, PLAIN_RATE))
 
 

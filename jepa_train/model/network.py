@@ -222,31 +222,39 @@ def feature_widths(config: TrainConfig) -> Widths:
             give one vector per image, as wide for all of them.
     """
     views = config.views
-    sizes = {"global": views.global_size} | ({"local": views.local_size} if views.num_local else {})
-    dotted = is_dotted(config.model.encoder)
+    measure = _widths if is_dotted(config.model.encoder) else _known_widths  # a file of the user's may change
+    found = measure(config.model, views.global_size, views.local_size if views.num_local else 0)
+    return found if config.probe.features == "blocks" else Widths(found.pooled, config.model.embed_dim or found.pooled)
+
+
+def _widths(model: ModelConfig, global_size: int, local_size: int) -> Widths:
+    """The dry run of feature_widths; local_size is 0 without local views."""
+    sizes = {"global": global_size} | ({"local": local_size} if local_size else {})
+    dotted = is_dotted(model.encoder)
     widths: set[Widths] = set()
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if dotted else "meta"), torch.no_grad():
         # an error of the user's own code in it has nothing to do with a size
-        encoder = build_encoder(config.model, views.global_size) if dotted else None
+        encoder = build_encoder(model, global_size) if dotted else None
         for kind, size in sizes.items():
             try:
                 if encoder is None:
-                    encoder = build_encoder(config.model, views.global_size)
+                    encoder = build_encoder(model, global_size)
                 for training in (False, True) if dotted else (False,):
                     parts = pooled_and_features(encoder.train(training), torch.zeros(2, 3, size, size))
                     require(all(part.ndim == 2 for part in parts), "it gives no vector per image")
                     widths.add(Widths(*(part.shape[1] for part in parts)))
-                require(len(widths) == 1, f"features of another width than those of {views.global_size} px")
+                require(len(widths) == 1, f"features of another width than those of {global_size} px")
             except ConfigError:
                 raise
             except Exception as error:  # noqa: BLE001 (models have no common error for a size that does not fit)
                 detail = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
                 raise ConfigError(
-                    f"views.{kind}_size must fit {config.model.encoder}, got {size} ({detail}); change it or "
-                    "model.encoder"
+                    f"views.{kind}_size must fit {model.encoder}, got {size} ({detail}); change it or model.encoder"
                 ) from None
-    found = widths.pop()
-    return found if config.probe.features == "blocks" else Widths(found.pooled, config.model.embed_dim or found.pooled)
+    return widths.pop()
+
+
+_known_widths = functools.lru_cache(maxsize=64)(_widths)  # a worker runs many cells, mostly of few encoders
 
 
 @functools.cache

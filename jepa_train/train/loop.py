@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jepa_train.base.allocator import keep_freed_memory
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.preemption import Host, NoPreemption, Watch
 from jepa_train.checkpoint.checkpoints import Checkpoints, read_checkpoint, restore
@@ -95,6 +96,7 @@ def _train(
     watch: Watch,
 ) -> TrainingResult:
     """Train the remaining epochs."""
+    keep_freed_memory()
     splits = load_splits(config.data)
     trainer = Trainer(config, splits)
     if resumed:

@@ -97,6 +97,7 @@ ROWS = [
     ),
     Row("-m benchmarks --quick", r"(?s)Quick: .*sigreg \.\.\..*views \.\.\..*sigreg_table \.\.\."),
     Row("-m benchmarks.overhead --quick", r"\| gap, digits, 1 worker +\| lane "),
+    Row("-m benchmarks.cell --quick", r"(?s)\| whole cell +\|.*\| protocol linear .*metrics that differ: none"),
     Row("-m benchmarks.plan --quick", "81 cells, all in the store"),
     Row("-m benchmarks.head --quick", r"\| Ray: Mailbox +\| 1 with 1 trials at once"),
     Row("-m benchmarks.guide --quick", r"\| preset +\| 1 +\| \d+\.\d +\| [+-]\d+\.\d\d "),

@@ -27,7 +27,8 @@ _PACKAGES = ("jepa_train", "search_spaces", "sweeps", "analysis")
 _REGISTRIES = {"jepa_train.methods", "jepa_train.data"}  # they import every method; a cell's numbers pass through one
 # Names, messages, files and processes: no number is computed there, and a test checks that none imports torch.
 NO_NUMBERS = {
-    *(f"jepa_train.base.{name}" for name in ("checkout", "errors", "preemption", "security", "system_metrics")),
+    *(f"jepa_train.base.{name}" for name in ("allocator", "checkout", "errors", "preemption")),
+    *(f"jepa_train.base.{name}" for name in ("security", "system_metrics")),
     *("jepa_train.config.names", "jepa_train.evaluation.glossary"),
     *("jepa_train.storage.paths", "jepa_train.storage.storage"),
 }

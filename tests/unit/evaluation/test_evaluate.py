@@ -5,6 +5,7 @@ Run: python -m pytest tests/unit/evaluation/test_evaluate.py
 
 import dataclasses
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from jepa_train.base.seeds import generator
 from jepa_train.config.flat import unflatten
-from jepa_train.data import Images, Splits
+from jepa_train.data import Images, Splits, device_transfer
 from jepa_train.data.augment import to_input
+from jepa_train.evaluation import evaluate as module
 from jepa_train.evaluation.evaluate import embed, evaluate, final_evaluation
 from jepa_train.model.network import Network
+from jepa_train.train.trainer import Trainer
 
 CONFIG = unflatten({"data.image_size": 8, "views.global_size": 8, "model.projector_dim": 4, "probe.protocols": ""})
 
@@ -67,6 +70,48 @@ def test_embeddings_keep_the_order_of_the_images(network: Network) -> None:
     assert torch.equal(found.probe_predicted, expected.probe_logits.argmax(dim=1))
     assert torch.equal(found.projector_predicted, expected.projector_logits.argmax(dim=1))
     assert torch.equal(found.labels, many.labels)
+
+
+def test_the_host_reads_from_the_device_once_per_report(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, from which nothing can be read; hsic and protocols decide on the host and read more."""
+    reads = []
+
+    def read(*groups: dict[str, Tensor]) -> list[dict[str, float]]:
+        reads.append({value.device.type for group in groups for value in group.values()})
+        return [dict.fromkeys(group, 1.0) for group in groups]
+
+    monkeypatch.setattr(module, "_read", read)
+    monkeypatch.setattr(module, "autocast", lambda *_: nullcontext())  # has no such device
+    monkeypatch.setattr(module, "hsic", lambda _: torch.tensor(0.5))
+    monkeypatch.setattr(device_transfer, "_free", lambda _: 10**9)
+    monkeypatch.setattr(device_transfer, "_copied", {})
+    evaluate(network.to("meta"), SPLITS.val, CONFIG, prefix="val")
+    assert reads == [{"meta"}]
+    assert final_evaluation(network, SPLITS, CONFIG)["test/entropy"] == 1.0
+    assert reads == [{"meta"}] * 2
+
+
+@pytest.mark.parametrize(("precision", "channels_last"), [("bf16", True), ("fp32", False)])
+def test_images_are_embedded_in_precision_and_memory_format_of_training(precision: str, channels_last: bool) -> None:
+    options = {"precision": precision, "model.channels_last": channels_last, "global_batch": 8}
+    small = {"model.encoder": "test_resnet", "model.projector_hidden": 8, "method.num_slices": 4}
+    config = unflatten(options | small, base=CONFIG)
+    trainer = Trainer(config, SPLITS)
+    seen: list[tuple[torch.dtype, bool]] = []
+
+    def spy(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append((output.dtype, output.is_contiguous(memory_format=torch.channels_last)))
+
+    for part in trainer.network.encoder.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(spy)
+    trainer.train_step()
+    in_training = seen.copy()
+    seen.clear()
+    embed(trainer.network, SPLITS.val, config)
+    assert seen == in_training
+    assert {dtype for dtype, _ in seen} == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert seen[0][1] == channels_last
 
 
 def test_only_requested_protocols_run_with_one_pass_over_the_images(network: Network) -> None:

@@ -35,7 +35,7 @@ def test_the_rate_is_chosen_on_val_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def fit(_network: object, _splits: object, _config: object, job: module._Job) -> tuple[float, float]:
         seen.append(job)
-        return (0.5 if job.shots == 1 else float(job.rate == RATES[1])), job.rate
+        return torch.tensor([[0.5 if job.shots == 1 else float(job.rate == RATES[1]), job.rate]])
 
     monkeypatch.setattr(module, "_fit", fit)
     metrics = finetune(build_network(CONFIG, num_classes=10), ranks.few_digits(), CONFIG)

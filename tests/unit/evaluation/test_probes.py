@@ -69,4 +69,4 @@ def test_heads_are_scored_one_by_one() -> None:
     """Heads that always say class 0, class 1, and the sign of x."""
     heads = torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [-1.0, 0.0]]])
     x = torch.tensor([[1.0], [2.0], [-1.0]]).repeat(10_000, 1)  # more rows than are scored at a time
-    assert heads_top1(heads, Labelled(x, (x[:, 0] < 0).long())) == pytest.approx([2 / 3, 1 / 3, 1.0])
+    assert heads_top1(heads, Labelled(x, (x[:, 0] < 0).long())).tolist() == pytest.approx([2 / 3, 1 / 3, 1.0])

@@ -16,7 +16,13 @@ from jepa_train.config import ModelConfig, ProbeConfig, TrainConfig, ViewsConfig
 from jepa_train.methods import LeJEPA, Method, RectifiedLpJEPA
 from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.ema import Average
-from jepa_train.model.network import build_encoder, build_network, feature_widths, pooled_and_features
+from jepa_train.model.network import (
+    _known_widths,
+    build_encoder,
+    build_network,
+    feature_widths,
+    pooled_and_features,
+)
 
 LEJEPA = LeJEPA()
 VIEWS = ViewsConfig(num_global=2, global_size=32, num_local=1, local_size=16)
@@ -232,6 +238,7 @@ def test_any_error_of_an_encoder_is_one_line(place: str, error: Exception, monke
         raise error
 
     monkeypatch.setattr(place, fail)
+    _known_widths.cache_clear()
     with pytest.raises(ConfigError) as caught:
         feature_widths(config_for("resnet26"))
     assert str(caught.value).startswith("views.global_size must fit resnet26, got 32 (")
@@ -243,6 +250,7 @@ def test_outputs_other_than_one_vector_per_image_are_refused(monkeypatch: pytest
     def widths_for(*outputs: Tensor) -> None:
         parts = iter(outputs)
         monkeypatch.setattr("jepa_train.model.network.pooled_and_features", lambda *_: (next(parts),) * 2)
+        _known_widths.cache_clear()
         feature_widths(config_for())
 
     with pytest.raises(ConfigError, match=r"global_size must fit test_resnet, got 32 \(it gives no vector per image\)"):

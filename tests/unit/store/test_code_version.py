@@ -116,12 +116,12 @@ def test_a_recorded_cell_of_names_that_are_gone_has_a_version() -> None:
 
 
 def test_the_packages_that_compute_count_by_their_public_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = {"torch": "2.11.0+cpu", "timm": "1.0.0", "numpy": "2.1", "scikit-learn": "1.6", "pyarrow": "21"}
+    installed = {"torch": "2.11.0+cpu", "timm": "1.0.0", "numpy": "2.1", "scipy": "1.15", "pyarrow": "21"}
     monkeypatch.setattr(code_version, "version_of", lambda name: installed[name])
     before = of().version
     installed |= {"torch": "2.11.0+cu128", "pyarrow": "22"}
     assert of().version == before
-    for name in ("torch", "timm", "numpy", "scikit-learn"):
+    for name in ("torch", "timm", "numpy"):
         changed = {name: "99"}
         monkeypatch.setattr(code_version, "version_of", lambda package, new=changed: (installed | new)[package])
         assert of().version != before, name
