@@ -67,9 +67,28 @@ def _batch_norm_update_stats(x: Tensor, *_args: Any) -> tuple[Tensor, Tensor]:
     return mean, torch.empty_like(mean)
 
 
-# torch has no form for meta tensors
+def _convolution(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    out = torch.ops.aten.convolution.default(x, weight, *args, **kwargs)
+    return out.to(memory_format=_format_of(x, weight))
+
+
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> list[Tensor | None]:
+    found = torch.ops.aten.convolution_backward.default(grad, x, weight, *args, **kwargs)
+    form = _format_of(x, weight)
+    return [each if each is None or each.ndim != 4 else each.to(memory_format=form) for each in found]
+
+
+def _format_of(*tensors: Tensor) -> torch.memory_format:
+    """cuDNN's choice for a convolution's results."""
+    last = any(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in tensors)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+# torch has no form for meta tensors, or one with other strides than on a GPU
 _SUBSTITUTES: dict[str, Callable[..., Any]] = {
     "_fused_adamw_": lambda *_args, **_kwargs: None,
+    "convolution": _convolution,
+    "convolution_backward": _convolution_backward,
     "batch_norm_update_stats": _batch_norm_update_stats,
 }
 

@@ -155,8 +155,8 @@ def training_loss(config: TrainConfig, output: Output, labels: Tensor, step: Ste
     """
     loss, terms = config.method(output.z, step)
     labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
-    probes = sum(
+    on_features, on_z = (
         functional.cross_entropy(logits.flatten(0, 1).float(), labels)
         for logits in (output.probe_logits, output.projector_logits)
     )
-    return loss + probes, {"loss": loss.detach(), **terms}
+    return loss + (on_features + on_z), {"loss": loss.detach(), **terms}

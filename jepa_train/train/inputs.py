@@ -52,9 +52,11 @@ class StepInputs:
             stream.first = first
 
     def sources(self) -> list[Source]:
-        """Pixels that global views are cropped from, and those for local views."""
-        found = []
-        for images in self._images.resolutions:
+        """Pixels that global views are cropped from and, if there are any, those for local views."""
+        found: list[Source] = []
+        for images in self._images.resolutions[: len(self.fields)]:
+            if found and images is self._images:
+                return [*found, *found]
             stream = self._streams.get(id(images))
             found.append(images.source(self.positions) if stream is None else stream.source())
         return found

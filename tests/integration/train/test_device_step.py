@@ -49,11 +49,11 @@ CASES = {
     **{f"method {name}": unflatten({"method": name} | PAIR, base=DIGITS) for name in METHODS},
     **{name: unflatten(words, base=DIGITS) for name, words in FEATURES.items()},
 }
-# ResNet-18 on 512 views of 32 px in bf16, and the digits preset: launches of a step on one rank, and of each of two
+# ResNet-18 on 512 views of 32 px in bf16, and the digits preset: launches of a step
 LAUNCHES = {
-    "lejepa": ({"precision": "bf16"}, PRESETS["cifar10"], 431, 1592),
-    "rectified_lpjepa": ({"precision": "bf16"}, PRESETS["rectified_lpjepa_cifar100_resnet18"], 1650, 1700),
-    "digits": ({}, DIGITS, 302, 1088),
+    "lejepa": ({"precision": "bf16"}, PRESETS["cifar10"], 400),
+    "rectified_lpjepa": ({"precision": "bf16"}, PRESETS["rectified_lpjepa_cifar100_resnet18"], 420),
+    "digits": ({}, DIGITS, 280),
 }
 
 
@@ -116,8 +116,8 @@ def test_the_audit_sees_what_a_graph_would_freeze_or_refuse() -> None:
     assert any(fault.startswith("read of the device: _linalg_eigh") for fault in gpu.faults)
 
 
-@pytest.mark.parametrize(("words", "preset", "most", "on_two"), LAUNCHES.values(), ids=LAUNCHES)
-def test_launches_of_a_step(words: dict[str, Any], preset: TrainConfig, most: int, on_two: int) -> None:
+@pytest.mark.parametrize(("words", "preset", "most"), LAUNCHES.values(), ids=LAUNCHES)
+def test_launches_of_a_step(words: dict[str, Any], preset: TrainConfig, most: int) -> None:
     config = unflatten(words, base=preset)
     with phantom_gpu() as gpu:
         step_twice(config, gpu)
@@ -125,4 +125,4 @@ def test_launches_of_a_step(words: dict[str, Any], preset: TrainConfig, most: in
         assert alone <= most, gpu.launches
         with phantom_ranks(2):
             step_twice(config, gpu)
-    assert gpu.total <= on_two, gpu.launches
+    assert gpu.total <= 1.35 * alone, gpu.launches
