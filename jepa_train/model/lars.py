@@ -88,14 +88,18 @@ class _Buffers(NamedTuple):
 def _update(parameters: list[Tensor], buffers: _Buffers, group: dict[str, Any], *, found_inf: Tensor | None) -> None:
     """Update the parameters of a group and their velocities; with found_inf above 0, leave both as they are."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    foreach_copy_(buffers.updates, gradients)
-    if group["adapted"]:
-        factors = _factors(parameters, gradients, group)
-        foreach_add_(buffers.updates, parameters, alpha=group["weight_decay"])
-        buffers.update.mul_(factors.index_select(0, buffers.owners)[:, None])
-    lr = group["lr"]
     before = buffers.velocity if found_inf is None else buffers.velocity.clone()
-    buffers.velocity.mul_(group["momentum"]).add_(buffers.update)
+    buffers.velocity.mul_(group["momentum"])
+    if group["adapted"]:
+        foreach_copy_(buffers.updates, gradients)
+        factors = _factors(parameters, gradients, group)
+        if group["weight_decay"]:
+            foreach_add_(buffers.updates, parameters, alpha=group["weight_decay"])
+        buffers.update.mul_(factors.index_select(0, buffers.owners)[:, None])
+        buffers.velocity.add_(buffers.update)
+    else:
+        foreach_add_(buffers.velocities, gradients)
+    lr = group["lr"]
     if found_inf is not None:
         torch.where(found_inf > 0, before, buffers.velocity, out=buffers.velocity)
         lr = lr * (found_inf == 0)
@@ -105,6 +109,7 @@ def _update(parameters: list[Tensor], buffers: _Buffers, group: dict[str, Any], 
 def _factors(parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> Tensor:
     """(P,), the factor of each parameter's update. In timm's order of operations, for equal rounding."""
     weights, slopes = torch.stack(foreach_norm([*parameters, *gradients])).chunk(2)
-    ratios = group["eta"] * weights / (slopes + weights * group["weight_decay"] + 1e-8)
-    ratios = torch.where(torch.minimum(weights, slopes) > 0, ratios, 1.0)
+    decayed = slopes + weights * group["weight_decay"] if group["weight_decay"] else slopes
+    ratios = group["eta"] * weights / (decayed + 1e-8)
+    ratios.masked_fill_(torch.minimum(weights, slopes) == 0, 1.0)
     return (ratios / group["lr"]).clamp(max=1.0)
