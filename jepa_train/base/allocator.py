@@ -11,8 +11,8 @@ _LARGEST = 2**25  # bytes: the highest threshold for mmap that older versions ac
 def keep_freed_memory() -> None:
     """Let glibc reuse freed memory, up to 1 GiB at the end of its heap. Without effect on other C libraries.
 
-    By default it returns large blocks to the system as they are freed, so that each training step on a CPU gets and
-    clears its pages anew: 1,900 page faults and a sixth of the step on digits.
+    By default it may return large blocks to the system as they are freed, and each training step on a CPU gets and
+    clears its pages anew: up to 1,900 page faults and a tenth of the step on digits, depending on the heap.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         set_option = ctypes.CDLL(None).mallopt

@@ -66,7 +66,11 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
 
 
 def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:
-    """Cheap metrics of a split, as {"<prefix>/probe_top1": ...}. The host waits for the device once, to read them."""
+    """Cheap metrics of a split, as {"<prefix>/probe_top1": ...}.
+
+    The host waits for the device once, to read them; on a GPU torch also waits in eigvalsh (effective_rank), for its
+    check.
+    """
     (metrics,) = _read(_cheap_metrics(embed(network, images, config), prefix))
     return metrics
 
