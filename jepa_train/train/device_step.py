@@ -58,7 +58,8 @@ class DeviceStep:
 
     def __call__(self) -> None:
         """Take a step. If it fails, no gradient is left behind."""
-        self._network.train()
+        if not self._network.training:  # after an evaluation
+            self._network.train()
         try:
             views, labels = self._views()
             output, center = self._forward(views)

@@ -19,7 +19,7 @@ from jepa_train.config.presets import DIGITS, PRESETS
 from jepa_train.data import Splits
 from jepa_train.data.base import Images
 from jepa_train.data.pictures import LineRanges
-from jepa_train.methods import METHODS
+from jepa_train.methods import METHODS, VICReg
 from jepa_train.train.trainer import Trainer
 
 # a small encoder in place of each family's
@@ -96,6 +96,7 @@ def step_twice(config: TrainConfig, gpu: Audit) -> tuple[list[str], list[str]]:
         gpu.clear()
         trainer.train_step()
         traces.append(gpu.trace)
+    assert trainer._device_step.obstacle() == ""
     return traces[1], traces[2]
 
 
@@ -114,6 +115,15 @@ def test_the_audit_sees_what_a_graph_would_freeze_or_refuse() -> None:
     with phantom_gpu() as gpu:
         step_twice(small(unflatten(singular | PAIR, base=DIGITS)), gpu)
     assert any(fault.startswith("read of the device: _linalg_eigh") for fault in gpu.faults)
+
+
+def test_a_method_that_reads_the_number_of_the_step_is_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = VICReg.__call__
+    monkeypatch.setattr(VICReg, "__call__", lambda self, z, step: whole(self, (1 + step.number) * z, step))
+    config = small(unflatten({"method": "vicreg"} | PAIR, base=DIGITS))
+    trainer = Trainer(config, noise(config))
+    trainer.train_step()
+    assert "method vicreg reads Step.number" in trainer._device_step.obstacle()
 
 
 @pytest.mark.parametrize(("words", "preset", "most"), LAUNCHES.values(), ids=LAUNCHES)
