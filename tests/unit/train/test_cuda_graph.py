@@ -45,6 +45,8 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeStep], GraphStep]:
         steps[0].mode = "captured"
         try:
             yield
+        except RuntimeError as error:
+            raise RuntimeError("operation failed due to a previous error during capture") from error
         finally:
             steps[0].mode = "eager"
 
@@ -96,6 +98,8 @@ def test_a_step_that_no_graph_can_hold_stays_eager_with_one_warning(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("training goes on without a CUDA graph, which is slower: ")
     assert warning.endswith(reason)
+    assert run.reason.endswith(reason)
+    assert not run.is_replayed
 
 
 def test_other_warnings_of_the_watched_step_are_passed_on(graphed: Callable[[FakeStep], GraphStep]) -> None:
