@@ -41,7 +41,7 @@ from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import unit_slices
 from jepa_train.methods.lejepa import sigreg as our_sigreg
 from jepa_train.model.batch_norm import GlobalBatchNorm
-from jepa_train.train.cuda_graph import CapturableStep, GraphStep, captured
+from jepa_train.train.cuda_graph import EAGER_STEPS, CapturableStep, GraphStep, captured
 from jepa_train.train.loop import train
 from jepa_train.train.trainer import Trainer
 
@@ -49,7 +49,7 @@ from jepa_train.train.trainer import Trainer
 COUNTED = {"LeJEPA": 399, "Rectified LpJEPA": 405}
 TARGETS = {"LeJEPA": 1.15, "Rectified LpJEPA": 1.20}  # of the captured bare encoder
 LONGEST = 10  # kernels that a profile lists
-STEPS = 8  # of a replay: three eager ones, the capture, and four replays at least
+STEPS = EAGER_STEPS + 5  # four replays, and the one of the capture
 LAB_EPOCHS = 15
 # beginning of column 3 of unit_slices(512, .., seed=0, count=7), by Triton's interpreter
 KNOWN_SLICES = (-0.04718611, -0.03013994, -0.012415, -0.0336761, -0.01999576, 0.05191741)
