@@ -84,10 +84,21 @@ class GraphStep:
                 # the end of a capture that failed raises an error of its own
                 first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
                 self.reason = str(first).partition("\n")[0]
+                _renew_generator()
             else:
                 self._graph = graph
         if self.reason:
             logger.warning("training goes on without a CUDA graph, which is slower: %s", self.reason)
+
+
+def _renew_generator() -> None:
+    """Give the GPU's global generator a new state with the same seed and offset.
+
+    The old one still counts as capturing after a capture that failed, in torch 2.11 at least: the next eager draw, such
+    as dropout's, would raise an error.
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _wait_for_gpu(run: Callable[[], None]) -> str:

@@ -59,6 +59,8 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeStep], GraphStep]:
         "CUDAGraph": mock.Mock(return_value=graph),
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": lambda _mode: None,
+        "current_device": lambda: 0,
+        "default_generators": (mock.Mock(),),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
 
@@ -99,6 +101,8 @@ def test_a_step_that_no_graph_can_hold_stays_eager_with_one_warning(
     assert warning.startswith("training goes on without a CUDA graph, which is slower: ")
     assert warning.endswith(reason)
     assert run.reason.endswith(reason)
+    generator: Any = torch.cuda.default_generators[0]
+    assert generator.graphsafe_set_state.call_count == step.calls.count("captured")
     assert not run.is_replayed
 
 
