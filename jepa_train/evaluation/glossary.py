@@ -46,7 +46,7 @@ GLOSSARY: dict[str, str] = {
     "images_per_s": "training images (not views) per second, all workers together",
     "skipped_steps": "steps skipped so far because fp16 gradients overflowed (precision=fp16)",
     "skipped_images": "corrupt image files that were left out of all splits (data.on_corrupt=skip)",
-    "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
+    "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU since the start, else the process",
 }
 
 # Reported on val, after every epoch and at the end by protocol: the metrics by which a sweep may rank.
