@@ -5,9 +5,9 @@ and the weights of their own papers; KerJEPA has LeJEPA's, being its limit for i
 
 Expect accuracies within a few points of each other, SIGReg with few slices below KerJEPA. KerJEPA's time grows with the
 square of the batch, the others' with their slices. As z shrinks, expect the gradients of SIGReg and KerJEPA to fall
-with it, that of RDMReg to stay, and those of VISReg (whose shape term is divided by the std) and of Barlow Twins to
-grow. They are measured at the end of a run (probe.protocols=collapse); cells of other sweeps that finished without get
-them by --evaluate probe.protocols=collapse.
+with it, that of RDMReg to stay, and those of VISReg (whose shape term is divided by the std) and, down to variances of
+1e-5, of Barlow Twins to grow. They are measured at the end of a run (probe.protocols=collapse); cells that finished in
+another sweep without get them by --evaluate probe.protocols=collapse.
 """
 
 import dataclasses
