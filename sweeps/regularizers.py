@@ -22,13 +22,12 @@ Grid = dict[str, tuple[Scalar, ...]]
 
 BATCHES = {"mini": (32, 256), "small": (64, 512), "lab": (64, 256, 1024)}
 SLICES = {"mini": (16, 256), "small": (16, 256), "lab": (64, 1024, 4096)}
-LAMB = {"method.lamb": (0.02,)}
 SLICED: tuple[Grid, ...] = (
-    {"method": ("lejepa",)} | LAMB,
+    {"method": ("lejepa",), "method.lamb": (0.02,)},
     {"method": ("visreg",), "method.lamb": (0.6,)},
     {"method": ("rectified_lpjepa",)},
 )
-OTHERS: tuple[Grid, ...] = ({"method": ("kerjepa",)} | LAMB, {"method": ("barlow_twins",)})
+OTHERS: tuple[Grid, ...] = ({"method": ("kerjepa",), "method.lamb": (0.02,)}, {"method": ("barlow_twins",)})
 
 
 def sweep(scale: Scale) -> Sweep:

@@ -90,7 +90,7 @@ def test_visreg_recovers_a_collapsed_embedding_and_sigreg_and_its_limit_do_not()
 def test_barlow_twins_is_numpys_correlation_in_loops() -> None:
     z = ranks.draw("z", 2, 30, 5) @ ranks.draw("mixing", 5, 5) + 3
     loss, terms = BarlowTwins(lamb_off=0.1)(z, Step(2, 0, 0))
-    table = np.corrcoef(*z.numpy(), rowvar=False)[:5, 5:]
+    table = np.corrcoef(z[0].numpy(), z[1].numpy(), rowvar=False)[:5, 5:]
     invariance = sum((1 - table[i, i]) ** 2 for i in range(5))
     redundancy = sum(table[i, j] ** 2 for i in range(5) for j in range(5) if i != j)
     assert terms["invariance"].item() == pytest.approx(invariance, rel=1e-4)  # 1e-5 is added to the variances
