@@ -9,7 +9,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-_EAGER_STEPS = 3  # before the capture: libraries choose their kernels, and state that lasts is allocated
+EAGER_STEPS = 3  # before the capture: libraries choose their kernels, and state that lasts is allocated
 
 
 class CapturableStep(Protocol):
@@ -46,13 +46,13 @@ class GraphStep:
 
     def __call__(self) -> None:
         """Take a step."""
-        if self._graph is None and self._eager_steps == _EAGER_STEPS:
+        if self._graph is None and self._eager_steps == EAGER_STEPS:
             self._capture()
         if self._graph is not None:
             self._graph.replay()
             return
         self._eager_steps += 1
-        if self._eager_steps == _EAGER_STEPS:
+        if self._eager_steps == EAGER_STEPS:
             self._reason = _wait_for_gpu(self._run_eagerly)
         else:
             self._run_eagerly()

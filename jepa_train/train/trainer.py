@@ -45,6 +45,7 @@ class Trainer:
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
         collectives.require_equal_batches(self._share.stop - self._share.start)  # once: the shares stay
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
+        collectives.same_start(self.network)
         per_view = config.model.batch_norm == "per_view"
         if per_view or collectives.world_size() > 1:
             convert_batch_norm(self.network, per_view=per_view)
@@ -54,7 +55,6 @@ class Trainer:
             torch.compiler.reset()  # dynamo keeps 8 graphs per function, and a worker runs many cells
             for network in {self.network, self.evaluated}:
                 network.compile_embedding()
-        collectives.same_start(self.network)
         self._optimizer = build_optimizer(self.network, config, self.steps_per_epoch)
         self._images = splits.train.on(self.device)
         self._inputs = StepInputs(self._images, self._share.stop - self._share.start)

@@ -101,10 +101,7 @@ def test_a_step_that_no_graph_can_hold_stays_eager_with_one_warning(
 def test_other_warnings_of_the_watched_step_are_passed_on(graphed: Callable[[FakeStep], GraphStep]) -> None:
     step = FakeStep(warns="the learning rate is high")
     run = graphed(step)
-    run()
-    run()
-    with pytest.warns(UserWarning, match="the learning rate is high"):
-        run()
-    with pytest.warns(UserWarning, match="high"):  # in the capture
-        run()
+    for _ in range(4):  # the third is watched, the fourth captured
+        with pytest.warns(UserWarning, match="the learning rate is high"):
+            run()
     assert step.calls[-1] == "replayed"
