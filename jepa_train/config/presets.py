@@ -77,7 +77,9 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
 PRESETS["visreg_imagenette_vit_s8"] = dataclasses.replace(
     PRESETS["lejepa_imagenette_vit_s8"],
     method=VISReg(lamb=0.6, num_slices=4096),
-    model=ModelConfig(encoder="vit_small_patch8_224", drop_path=0.1, projector_hidden=2048, projector_dim=256),
+    model=ModelConfig(
+        encoder="vit_small_patch8_224", small_stem=False, drop_path=0.1, projector_hidden=2048, projector_dim=256
+    ),
     optim=OptimConfig(lr=1e-3, weight_decay=5e-2, warmup_epochs=1, final_lr_frac=1.0),
     probe=ProbeConfig(lr=1e-3, weight_decay=1e-7, features="embedding"),
 )

@@ -269,7 +269,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     "lejepa_imagenette_vit_s8": (MINIMAL, VIT_STEM),
-    "visreg_imagenette_vit_s8": (VISREG, VIT_STEM),
+    "visreg_imagenette_vit_s8": (VISREG, {"model.small_stem": False}),
     "lejepa_guide": (LEJEPA_GUIDE, SIZE),
     "rectified_lpjepa_guide": (RECTIFIED_GUIDE, {}),
     # lamb and encoder are swept; the script's lr and weight_decay too, these are the README's
