@@ -1,4 +1,4 @@
-"""CellChoice of the cells that a launch runs now, among those without a result: --only and --limit."""
+"""Choice of the cells that a launch runs now, among those without a result: --only and --limit."""
 
 import math
 import re
