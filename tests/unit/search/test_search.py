@@ -241,3 +241,17 @@ def test_only_moves_on_the_searches_at_the_chosen_points_of_the_grid() -> None:
     assert len(search.launched) == 8 + 2
     plan = search.plan()
     assert (plan.todo, plan.total) == (1 + 8 + 2, 1 + 2 * (8 + 2)), "the reference and the other search"
+
+
+def test_whole_numbers_on_a_log_scale_and_lists_are_searched_and_resumed() -> None:
+    space = {"method.num_slices": IntDistribution(1, 4096, log=True), "optim.lr": [1e-3, 3e-3]}
+    sweep = dataclasses.replace(SEARCH, space=space, sampler="random", trials=40)
+    whole, killed = SimulatedSweep(sweep, reports), SimulatedSweep(sweep, reports)
+    whole.run()
+    slices = [cell.config.method.num_slices for cell in whole.launched]
+    assert len(slices) == 40
+    assert sum(count <= 64 for count in slices) > 10, "half of the log scale; of a linear one 1 in 64"
+    assert {cell.config.optim.lr for cell in whole.launched} == {1e-3, 3e-3}
+    killed.run(turns=90)
+    killed.run()
+    assert [*dict.fromkeys(cell.key for cell in killed.launched)] == [cell.key for cell in whole.launched]
