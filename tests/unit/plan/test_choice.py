@@ -160,6 +160,8 @@ def test_another_data_set_than_that_of_a_best_cell_loses_its_identity() -> None:
     ("sweep", "word", "message"),
     [
         (GRID, "epoch=5", "epoch is not a field of the config; did you mean 'epochs'?"),
+        (GRID, "lamb=0.1", "lamb is not a field of the config; did you mean 'method.lamb'?"),
+        (GRID, "lr=0.1", "lr is not a field of the config; did you mean 'optim.lr' or 'probe.lr'?"),
         (GRID, "epochs=five", "epochs must be a whole number, got 'five'"),
         (GRID, "epochs=-1", "epochs must"),
         (
