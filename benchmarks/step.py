@@ -19,6 +19,7 @@ from jepa_train.config.presets import PRESETS
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views
 from jepa_train.model.network import build_network
+from jepa_train.train.cuda_graph import EAGER_STEPS
 from jepa_train.train.trainer import Trainer
 
 CONFIGS: dict[str, TrainConfig] = {
@@ -35,7 +36,11 @@ def run(setting: Setting) -> Iterator[Comparison]:
     for name, full in CONFIGS.items():
         config = _fitted(full, setting)
         splits = _splits(config)
-        calls = bare_step(config, splits.train, setting.device), Trainer(config, splits).train_step
+        trainer = Trainer(config, splits)
+        if setting.device.type == "cuda":
+            for _ in range(EAGER_STEPS + 1):  # all others are replays
+                trainer.train_step()
+        calls = bare_step(config, splits.train, setting.device), trainer.train_step
         times = interleaved(calls, setting.effort, setting.device)
         yield Comparison(
             what=f"step, {name}",

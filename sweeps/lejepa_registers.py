@@ -10,6 +10,7 @@ from jepa_train.scales import SEEDS, VITS, Scale
 from sweeps.engine import Sweep, main
 
 SLICES = {"mini": (64, 256), "small": (64, 256)}
+TOKENS = {"mini": (0, 2, 8)}
 
 
 def sweep(scale: Scale) -> Sweep:
@@ -19,7 +20,10 @@ def sweep(scale: Scale) -> Sweep:
         scale=scale,
         purpose=__doc__,
         base=(VITS | {"paper": PRESETS["lejepa_imagenet1k_vit_l14"]})[scale],
-        grid={"method.num_slices": SLICES.get(scale, (1024, 4096)), "model.register_tokens": (0, 1, 2, 4, 8)},
+        grid={
+            "method.num_slices": SLICES.get(scale, (1024, 4096)),
+            "model.register_tokens": TOKENS.get(scale, (0, 1, 2, 4, 8)),
+        },
         seeds=SEEDS[scale],
     )
 

@@ -103,10 +103,10 @@ def _training_step(method: Method, *, per_view: bool = False) -> Any:
     fill(model, seed=7)
     images = draw("images", views, BATCH, 6)[:, collectives.rank_slice(BATCH)]
     set_num_views(convert_batch_norm(model, per_view=per_view), views)
-    parallel = collectives.data_parallel(model)  # DDP averages as long as it lives
-    z = parallel(images.flatten(0, 1)).unflatten(0, (views, -1))
+    z = model(images.flatten(0, 1)).unflatten(0, (views, -1))
     loss, terms = method(z, Step(2, 3, 11))
     loss.backward()
+    collectives.average_gradients(model.parameters())
     gradients = {key: value.grad for key, value in model.named_parameters()}
     return {"loss": loss.detach(), "terms": terms, "gradients": gradients, "buffers": dict(model.named_buffers())}
 
@@ -116,16 +116,16 @@ def _batch_norm(make: Callable[[], nn.Module], dtype: torch.dtype, layout: torch
     norm = make()
     fill(norm.to(torch.promote_types(dtype, torch.float32)), seed=3)
     norm = convert_batch_norm(norm)
-    parallel = collectives.data_parallel(norm)
     share, found = collectives.rank_slice(BATCH), []
     for step in range(2):
         x = (5 + 2 * draw(f"x{step}", BATCH, 4, 3, 3))[share].to(dtype, memory_format=layout).requires_grad_()
-        out = parallel(x)
+        out = norm(x)
         total = collectives.mean_over_ranks((out * draw(f"w{step}", BATCH, 4, 3, 3)[share]).sum())
         (total * collectives.world_size()).backward()
         assert out.is_contiguous(memory_format=layout)
         assert x.grad is not None
         found += [collectives.gather_rows(part) for part in (out.detach(), x.grad / collectives.world_size())]
+    collectives.average_gradients(norm.parameters())  # the sums over both steps
     parameters = {key: value.grad for key, value in norm.named_parameters()}
     evaluated = collectives.gather_rows(norm.eval()(x).detach())
     return {"steps": found, "parameters": parameters, "state": norm.state_dict(), "evaluated": evaluated}
@@ -175,7 +175,6 @@ def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
     """Weights and scale after six steps of fp16's scaler; the last image overflows in the first and in the fourth."""
     model = nn.Linear(6, 3)
     fill(model, seed=5)
-    parallel = collectives.data_parallel(model)
     groups = [{"params": [p], "lr": 0.1, "weight_decay": 0.01} for p in (model.weight, model.bias)]
     schedules = [functools.partial(lr_at, total_steps=6, warmup_steps=0, final_lr_frac=0.1)]
     scaler = GradientScaler("fp16", torch.device("cpu"), ranks=collectives.world_size())
@@ -185,7 +184,7 @@ def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
         weight = torch.ones(BATCH, 1)
         weight[-1] = 1e37 if step in (0, 3) else 1.0
         optimizer.begin_step()
-        optimizer.step((parallel(images[share]).square() * weight[share]).mean())
+        optimizer.step((model(images[share]).square() * weight[share]).mean())
     assert optimizer.scaler.skipped == 2
     return {"weights": dict(model.state_dict()), "scaler": optimizer.scaler.state_dict()["scaler"]}
 

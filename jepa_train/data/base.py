@@ -56,7 +56,7 @@ class Images:
     def shapes(self, positions: Tensor) -> list[Shapes]:
         """Sizes of the images at these positions (n,), on the CPU: those for global views, and those for local ones."""
         found = []
-        for images in self._resolutions:
+        for images in self.resolutions:
             short = images.pixels.shape[-1]
             if images.ranges is None:
                 found.append(Shapes.of_squares(len(positions), short))
@@ -71,18 +71,35 @@ class Images:
         The positions, and all pixels, are on the device of the batches. Copies nothing to the device, except in the
         first call.
         """
-        found = []
-        for images in self._resolutions:
-            first = images._starts.index_select(0, positions)
-            if images.ranges is None:
-                found.append(Source(pixels=images.pixels, first=first))
-            else:
-                found.append(Source.of_pictures(images.pixels, first, images.ranges.longest))
-        return found
+        return [images.source(positions) for images in self.resolutions]
+
+    def source(self, positions: Tensor) -> Source:
+        """Pixels of the images at these positions (n,), of this resolution: see sources."""
+        return self.source_in(self.pixels, self._starts.index_select(0, positions))
+
+    def source_in(self, pixels: Tensor, first: Tensor) -> Source:
+        """Images of this resolution among other pixels, which begin at the numbers `first` (n,) along them."""
+        if self.ranges is None:
+            return Source(pixels=pixels, first=first)
+        return Source.of_pictures(pixels, first, self.ranges.longest)
 
     @property
-    def _resolutions(self) -> tuple["Images", "Images"]:
+    def resolutions(self) -> tuple["Images", "Images"]:
+        """The images for global views and those for local ones; the same where one resolution serves for both."""
         return self, self if self.local is None else self.local
+
+    def rows_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of all rows of pixels that the images at these positions (n,) have, and where each begins among them.
+
+        All on the CPU. A square is one row of pixels, a picture as many as it has lines.
+        """
+        rows = self.rows[positions]
+        if self.ranges is None:
+            return rows, torch.arange(len(rows))
+        first, lengths = self.ranges.first[rows], self.ranges.lengths[rows].abs()
+        ends = lengths.cumsum(0)
+        starts = ends - lengths
+        return torch.arange(int(ends[-1])) + (first - starts).repeat_interleave(lengths), starts
 
     @functools.cached_property
     def _starts(self) -> Tensor:
@@ -100,18 +117,17 @@ class Images:
         on_device = to_device(positions, device)
         labels = self.labels.index_select(0, on_device)
         if self.ranges is not None:
-            return self._pictures(self.rows[positions], self.ranges), labels
+            return self._pictures(positions, self.ranges), labels
         if self.pixels.device == device:
             return self.pixels.index_select(0, self.rows.index_select(0, on_device)), labels
-        return self._sent(self.rows[positions]), labels
+        return self._sent(self.rows_of(positions)[0]), labels
 
-    def _pictures(self, rows: Tensor, ranges: LineRanges) -> Pictures:
+    def _pictures(self, positions: Tensor, ranges: LineRanges) -> Pictures:
+        rows = self.rows[positions]
         lines, first, lengths = self.pixels, ranges.first[rows], ranges.lengths[rows]
         if lines.device != self.labels.device:
-            ends = lengths.abs().cumsum(0)
-            starts = ends - lengths.abs()  # in the batch
-            lines = self._sent(torch.arange(int(ends[-1])) + (first - starts).repeat_interleave(lengths.abs()))
-            first = starts
+            index, first = self.rows_of(positions)
+            lines = self._sent(index)
         return Pictures(lines=lines, first=first, lengths=lengths, longest=ranges.longest)
 
     def _sent(self, index: Tensor) -> Tensor:

@@ -1,19 +1,22 @@
-"""Ranks, differentiable reductions and DDP: the package's only use of torch.distributed.
+"""Ranks, differentiable reductions and the mean of the gradients: the package's only use of torch.distributed.
 
 Convention: every rank computes the same global loss. A collective's backward is its transpose, summed over the
-ranks' losses, so a gradient on rank r is world_size times its share of the one-process gradient; DDP's averaging
+ranks' losses, so a gradient on rank r is world_size times its share of the one-process gradient; average_gradients
 then gives exactly the gradient of one process on the global batch. Without a process group all is the identity.
 """
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.parallel import DistributedDataParallel
 
-from jepa_train.distributed.torch_private import assert_on_device
+from jepa_train.distributed.torch_private import assert_on_device, foreach_copy_
+
+_equal_batches = False  # equal_batches() is open
 
 
 def rank() -> int:
@@ -64,7 +67,7 @@ def require_equal_batches(n: int) -> None:
     Raises:
         ValueError: with gloo, the sizes differ.
     """
-    if world_size() == 1:
+    if world_size() == 1 or _equal_batches:
         return
     device = _collective_device()
     sizes = all_gather(torch.full((1,), n, device=device))
@@ -75,6 +78,17 @@ def require_equal_batches(n: int) -> None:
             f"every rank must hold equally many images of the global batch, got {', '.join(map(str, sizes.tolist()))}; "
             "leave out the last, incomplete batch"
         )
+
+
+@contextlib.contextmanager
+def equal_batches() -> Iterator[None]:
+    """Context in which require_equal_batches checks nothing: the caller has checked all batches of a run."""
+    global _equal_batches
+    outside, _equal_batches = _equal_batches, True
+    try:
+        yield
+    finally:
+        _equal_batches = outside
 
 
 def all_gather(x: Tensor) -> Tensor:
@@ -166,17 +180,29 @@ def rank_slice(n: int) -> slice:
     return slice(rank() * share, (rank() + 1) * share)
 
 
-def data_parallel(module: nn.Module) -> nn.Module:
-    """The module wrapped in DDP when there are several ranks, otherwise the module itself.
+@torch.no_grad()
+def same_start(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0, as another processor may round initial weights apart."""
+    if world_size() > 1:
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor, src=0)
 
-    Buffers are not broadcast: GlobalBatchNorm's are equal on all ranks already.
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace the gradients by their means over the ranks, by one exchange; call it after backward.
+
+    A parameter without a gradient is left out; all ranks must have the same ones. Each gradient's memory is dense and
+    laid out alike on all ranks.
     """
     if world_size() == 1:
-        return module
-    device = next(module.parameters()).device
-    return DistributedDataParallel(
-        module, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-    )
+        return
+    # in the order of the memory, as channels_last gradients would be rearranged
+    flat = [grad.as_strided((grad.numel(),), (1,)) for one in parameters if (grad := one.grad) is not None]
+    if flat:
+        whole = torch.cat(flat).mul_(1 / world_size())
+        dist.all_reduce(whole)
+        foreach_copy_(flat, whole.split([part.numel() for part in flat]))
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

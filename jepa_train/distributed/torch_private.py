@@ -18,6 +18,7 @@ foreach_add_ = torch._foreach_add_
 foreach_copy_ = torch._foreach_copy_
 foreach_norm = torch._foreach_norm
 
+
 # torch 2.14. Independent draws of the Gamma distributions with these shape parameters, by a generator. Without it: the
 # public torch.distributions.Gamma, which takes no generator and so draws from the global one.
 gamma_sample = torch._standard_gamma

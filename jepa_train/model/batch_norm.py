@@ -155,7 +155,7 @@ class _FusedNormalize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: GlobalBatchNorm, relu: bool) -> Tensor:
         from jepa_train.model import batch_norm_triton as kernels
 
-        found = _of_all_ranks(kernels.statistics(x, layer._groups))
+        found = _of_all_ranks(kernels.view_statistics(x, layer._groups))
         out, scales = kernels.normalize(x, found, weight, bias, layer, eps=layer.eps, relu=relu)
         ctx.save_for_backward(x, weight, bias, scales)
         ctx.relu = relu

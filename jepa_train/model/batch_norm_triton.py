@@ -33,7 +33,7 @@ def laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.contiguous_format if x.ndim == 2 else torch.channels_last)
 
 
-def statistics(x: Tensor, views: int) -> Tensor:
+def view_statistics(x: Tensor, views: int) -> Tensor:
     """(V, 2, C): mean and biased variance of each view's rows. Two launches."""
     tiles = _Tiles(x, views)
     parts = tiles.empty(tiles.splits)

@@ -86,8 +86,7 @@ class Network(nn.Module):
     def encode(self, x: Tensor) -> Output:
         """Embed (N, 3, h, w) images: features (N, P), z (N, D), logits (N, C).
 
-        For evaluation, on the bare network: DistributedDataParallel only wraps forward. Not compiled: the last chunk of
-        every split would need a compilation of its own.
+        For evaluation. Not compiled: the last chunk of every split would need a compilation of its own.
         """
         features, z = self._embed([x.unsqueeze(0)])
         return Output(*(part.squeeze(0) for part in self._with_logits(features, z, z, (features, z))))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.config import OptimConfig, ProbeConfig, TrainConfig
-from jepa_train.distributed.collectives import world_size
+from jepa_train.distributed.collectives import average_gradients, world_size
 from jepa_train.model.device import schedule_tensor, write_schedule
 from jepa_train.model.lars import Lars
 from jepa_train.model.network import Network
@@ -41,6 +41,8 @@ class Optimizer:
         self.optimizers = tuple(optimizers)
         self.scaler = scaler
         self.steps_taken = 0
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
         pairs = zip(self.optimizers, schedules, strict=True)
         self._groups = [(group["lr"], schedule) for part, schedule in pairs for group in part.param_groups]
         peaks = [peak for peak, _ in self._groups]
@@ -57,8 +59,9 @@ class Optimizer:
         self.steps_taken += 1
 
     def step(self, loss: Tensor) -> None:
-        """Device part of a step: run backward, update at the rates that begin_step wrote, and drop the gradients."""
+        """Device part of a step: backward, mean over the ranks, update at the rates of begin_step; drops gradients."""
         self.scaler.backward(loss)
+        average_gradients(self._parameters)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, _TYPES.get(precision), enabled=precision in _TYPES)
 
 
+def input_dtype(precision: str) -> torch.dtype:
+    """Type to which autocast brings the images in a config's precision."""
+    return _TYPES.get(precision, torch.float32)
+
+
 class GradientScaler:
     """torch.amp.GradScaler, with a count of the skipped steps.
 

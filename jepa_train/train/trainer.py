@@ -8,23 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 from jepa_train.config import TrainConfig
 from jepa_train.data import Splits
-from jepa_train.data.augment import make_views
+from jepa_train.data.augment import make_views, view_fields
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.metrics import embedding_std, nonzero_fraction
-from jepa_train.methods.base import Step
 from jepa_train.model.batch_norm import convert_batch_norm
 from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average, EpochAverage
-from jepa_train.model.network import Network, Output, build_network
+from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import build_optimizer
-from jepa_train.model.precision import autocast
+from jepa_train.train.cuda_graph import captured
+from jepa_train.train.device_step import DeviceStep
+from jepa_train.train.inputs import StepInputs
 from jepa_train.train.preflight import check_batch
+
+_SPREAD = "train/embedding_std"
 
 
 class Trainer:
@@ -41,7 +43,9 @@ class Trainer:
         self.config = config
         self.device = training_device()
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
+        collectives.require_equal_batches(self._share.stop - self._share.start)  # once: the shares stay
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
+        collectives.same_start(self.network)
         per_view = config.model.batch_norm == "per_view"
         if per_view or collectives.world_size() > 1:
             convert_batch_norm(self.network, per_view=per_view)
@@ -51,14 +55,24 @@ class Trainer:
             torch.compiler.reset()  # dynamo keeps 8 graphs per function, and a worker runs many cells
             for network in {self.network, self.evaluated}:
                 network.compile_embedding()
-        self._model = collectives.data_parallel(self.network)
         self._optimizer = build_optimizer(self.network, config, self.steps_per_epoch)
         self._images = splits.train.on(self.device)
+        self._inputs = StepInputs(self._images, self._share.stop - self._share.start)
+        self._device_step = DeviceStep(
+            config=config,
+            network=self.network,
+            average=self._average,
+            optimizer=self._optimizer,
+            labels=self._images.labels,
+            inputs=self._inputs,
+        )
+        self._run_step = captured(self._device_step, self.device)
         self._skipped = splits.skipped
         self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
-        self._totals: dict[str, Tensor] = {}  # sums over the epoch's steps, on the device
         self._seconds = 0.0  # spent on the epoch's steps
-        self._z = torch.empty(0)  # (V, N, D) of the last step, until means() reads it
+        # A step that draws nothing from the global generators needs no seed. A user's code may draw in some steps only.
+        self._draws, self._is_own = True, "." in config.model.encoder or "." in config.method.name
+        self._measured = 0  # step of the last z that means() has read
         self._spreads = (math.inf, math.inf)  # embedding_std at the last two calls of means()
         self._sparsity: dict[str, float] = {}  # of a rectified z, at the last call of means()
 
@@ -83,38 +97,26 @@ class Trainer:
     def train_step(self) -> None:
         """Train on one global batch. Does not synchronise with the device, except for singular slices."""
         started = time.perf_counter()
-        config, step = self.config, self.step
-        self._model.train()
-        positions, local = self._positions(), self._images.local
-        pixels, labels = self._images.batch(positions)
-        views = make_views(
-            pixels,
-            config.views,
-            seed=config.seed,
-            step=step,
-            batch=self._share,
-            global_batch=config.global_batch,
-            for_local=None if local is None else local.batch(positions)[0],
-        )
-        # stochastic depth and dropout draw from the global generators, for other images on each rank
-        torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
-        averaged, center = None, None
-        with autocast(self.device, config.precision):
-            if self._average is not None:
-                self._average.train()
-                averaged = self._average.embed(views[:1])  # of the global views
-                center = collectives.at_least_fp32(averaged[1]).mean(0)
-            output = self._model(views, averaged)
-        objective, terms = training_loss(config, output, labels, step, center)
+        config, step, positions = self.config, self.step, self._positions()
+        whole, shapes = config.global_batch, self._images.shapes(positions)
+        fields = view_fields(shapes, config.views, seed=config.seed, step=step, batch=self._share, global_batch=whole)
+        self._inputs.send(step, positions, fields)
         self._optimizer.begin_step()
-        self._optimizer.step(objective)
         if self._average is not None:
             self._average.begin_step()
-            self._average.update()
-        for name, value in terms.items():
-            self._totals[name] = self._totals.get(name, torch.zeros((), device=self.device)) + value
-        self._z = output.z.detach()
+        if self._draws:
+            # stochastic depth and dropout draw from the global generators, for other images on each rank
+            torch.manual_seed(derive_seed(config.seed, step, collectives.rank(), "forward"))
+            before = self._generator_state()
+            self._run_step()
+            self._draws = self._is_own or not torch.equal(before, self._generator_state())
+        else:
+            self._run_step()
         self._seconds += time.perf_counter() - started
+
+    def _generator_state(self) -> Tensor:
+        """State of the device's global generator, on the host."""
+        return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.get_rng_state()
 
     def end_epoch(self) -> None:
         """Add the weights to the mean of epochs if the epoch belongs to it. Call once after an epoch's last step."""
@@ -139,13 +141,14 @@ class Trainer:
         """
         steps = self.steps_into_epoch or self.steps_per_epoch
         started = time.perf_counter()
-        means = {f"train/{name}": (total / steps).item() for name, total in self._totals.items()}
-        if len(self._z):  # else no step since the last call
-            z = collectives.gather_rows(self._z.flatten(0, 1))
-            self._spreads, self._z = (self._spreads[1], embedding_std(z).item()), torch.empty(0)
-            if self.config.method.output_activation != "none":
-                self._sparsity = {"train/nonzero_fraction": nonzero_fraction(z).item()}
-        means |= {"train/embedding_std": self._spreads[1], **self._sparsity}
+        sums = {f"train/{name}": value / steps for name, value in self._device_step.sums.items()}
+        of_z = self._z_statistics() if self._measured < self.step else {}  # else no step since the last call
+        means = dict(zip((*sums, *of_z), _read(*sums.values(), *of_z.values()), strict=True))
+        if of_z:
+            self._measured = self.step
+            self._spreads = (self._spreads[1], means.pop(_SPREAD))
+            self._sparsity = {name: means.pop(name) for name in of_z if name != _SPREAD}
+        means |= {_SPREAD: self._spreads[1], **self._sparsity}
         self._seconds += time.perf_counter() - started
         means["train/lr"] = self._optimizer.lr
         means["train/images_per_s"] = steps * self.config.global_batch / self._seconds
@@ -153,6 +156,16 @@ class Trainer:
         if self._optimizer.scaler.enabled:
             means["train/skipped_steps"] = float(self._optimizer.scaler.skipped)
         return means | ({"train/skipped_images": float(self._skipped)} if self._skipped else {})
+
+    def _z_statistics(self) -> dict[str, Tensor]:
+        """Scalars of the last step's z on all ranks."""
+        z = self._device_step.z.flatten(0, 1)
+        if collectives.world_size() > 1:
+            z = collectives.all_gather(z)
+        found = {_SPREAD: embedding_std(z)}
+        if self.config.method.output_activation != "none":
+            found["train/nonzero_fraction"] = nonzero_fraction(z)
+        return found
 
     @property
     def spread(self) -> float:
@@ -166,7 +179,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": {} if average is None else average.state_dict(),
-            "totals": self._totals,
+            "totals": {name: value.clone() for name, value in self._device_step.sums.items()},
             "seconds": self._seconds,
             "spreads": self._spreads,
             "sparsity": self._sparsity,
@@ -179,7 +192,9 @@ class Trainer:
         average = self._average or self._epoch_average
         if average is not None:
             average.load_state_dict(state["average"])
-        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        self._device_step.load_sums(state["totals"])
+        self._run_step = captured(self._device_step, self.device)  # a graph would write to tensors that were replaced
+        self._measured = self.step
         self._seconds, self._spreads = state["seconds"], state["spreads"]
         self._sparsity = state.get("sparsity", {})
 
@@ -187,33 +202,17 @@ class Trainer:
         """Indices of this rank's images in the next step. Resets the sums at the start of an epoch."""
         epoch, index = divmod(self.step, self.steps_per_epoch)
         if index == 0:
-            self._totals, self._seconds = {}, 0.0
+            self._device_step.clear_sums()
+            self._seconds = 0.0
             reset_peak_memory(self.device)
         if index == 0 or not len(self._order):
             self._order = torch.randperm(len(self._images), generator=generator(self.config.seed, epoch + 1, "order"))
         return self._order[index * self.config.global_batch :][: self.config.global_batch][self._share]
 
 
-def training_loss(
-    config: TrainConfig, output: Output, labels: Tensor, step: int, center: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of one step: the method's objective plus the cross-entropies of the detached online probes.
-
-    Args:
-        labels: (N,), of this rank's images.
-        center: (N, D), of each image, from the averaged network if there is one.
-
-    Returns:
-        The scalar to call backward on, and the detached terms to report; both of the global batch.
-    """
-    predicted = output.predicted if config.model.predictor else None
-    loss, terms = config.method(output.z, Step(config.views.num_global, step, config.seed, center, predicted))
-    labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
-    probes = sum(
-        functional.cross_entropy(logits.flatten(0, 1).float(), labels)
-        for logits in (output.probe_logits, output.projector_logits)
-    )
-    return loss + probes, {"loss": loss.detach(), **terms}
+def _read(*values: Tensor) -> list[float]:
+    """The scalars' values on the host, by one read of the device."""
+    return torch.stack([value.double() for value in values]).tolist() if values else []
 
 
 def _share_of_batch(config: TrainConfig, num_images: int) -> tuple[slice, int]:

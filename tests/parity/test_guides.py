@@ -24,7 +24,8 @@ from jepa_train.data import Splits
 from jepa_train.data.base import Images
 from jepa_train.losses.rgg import RGG
 from jepa_train.methods import lejepa, rectified_lpjepa
-from jepa_train.train import trainer as training
+from jepa_train.train import device_step
+from jepa_train.train.trainer import Trainer
 
 STEPS, BATCH = 10, 8
 
@@ -63,14 +64,14 @@ def preset_steps(config: TrainConfig, patch: pytest.MonkeyPatch) -> Record:
     """Ten steps of the trainer in float64."""
     record = Record()
     double = lambda parts: [part.double() for part in parts]  # noqa: E731
-    patch.setattr(training, "make_views", recorded(training.make_views, record.views, double))
+    patch.setattr(device_step, "apply_views", recorded(device_step.apply_views, record.views, double))
     for method in (lejepa, rectified_lpjepa):
         patch.setattr(method, "unit_slices", recorded(method.unit_slices, record.slices))
     sample = RGG.sample
     patch.setattr(RGG, "sample", lambda *args: recorded(sample, record.targets)(*args))
     terms: list[Any] = []
-    patch.setattr(training, "training_loss", recorded(training.training_loss, terms))
-    trainer = training.Trainer(config, noise(config.data.image_size))
+    patch.setattr(device_step, "training_loss", recorded(device_step.training_loss, terms))
+    trainer = Trainer(config, noise(config.data.image_size))
     network = trainer.network.double()
     record.weights = {name: value.clone() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():

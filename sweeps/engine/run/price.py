@@ -15,6 +15,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.data.cache import only_cached
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.evaluate import evaluate
+from jepa_train.train.cuda_graph import EAGER_STEPS
 from jepa_train.train.trainer import Trainer
 from sweeps.engine.cluster.nodes import autoscaling, nodes_to_use
 from sweeps.engine.cluster.resources import Request, alive, room, this_machine, workers_on
@@ -88,15 +89,17 @@ def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1
         splits = load_splits(config.data)
     batch, endless = max(2, config.global_batch // workers), max(config.epochs, 1_000_000)  # also for epochs=0
     trainer = Trainer(dataclasses.replace(config, global_batch=batch, epochs=endless), splits)
-    step_s = _seconds_per_call(trainer.train_step)
+    # on a GPU the steps after the captured one are replays of it
+    before = EAGER_STEPS + 1 if torch.cuda.is_available() else 2
+    step_s = _seconds_per_call(trainer.train_step, warm_up=before)
     part = splits.val.take(torch.arange(min(len(splits.val), max(64, int(batch / step_s)))))
     val_s = _seconds_per_call(lambda: evaluate(trainer.evaluated, part, config, prefix="val")) / len(part)
     return len(splits.train) // config.global_batch * step_s + len(splits.val) * val_s / workers
 
 
-def _seconds_per_call(work: Callable[[], object]) -> float:
+def _seconds_per_call(work: Callable[[], object], *, warm_up: int = 2) -> float:
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    for _ in range(2):
+    for _ in range(warm_up):
         work()
     synchronize()
     start, calls = time.perf_counter(), 0

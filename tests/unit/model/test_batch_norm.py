@@ -15,7 +15,7 @@ from jepa_train.base import kernel_launch
 from jepa_train.base.seeds import generator
 from jepa_train.model import batch_norm, batch_norm_triton
 from jepa_train.model.batch_norm import GlobalBatchNorm, convert_batch_norm
-from jepa_train.model.batch_norm_triton import gradient_sums, input_gradient, normalize, statistics
+from jepa_train.model.batch_norm_triton import gradient_sums, input_gradient, normalize, view_statistics
 
 
 def draw(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -104,7 +104,7 @@ def test_ranks_exchange_statistics_and_sums() -> None:
 
     affine = norm.weight.detach(), norm.bias.detach()
     xs, grads = shares(x), shares(grad)
-    found = torch.stack([statistics(part, views) for part in xs])
+    found = torch.stack([view_statistics(part, views) for part in xs])
     buffers = [copy.deepcopy(norm) for _ in xs]
     outs, scales = zip(
         *(normalize(part, found, *affine, own, eps=norm.eps, relu=relu) for part, own in zip(xs, buffers, strict=True)),
@@ -121,7 +121,7 @@ def test_ranks_exchange_statistics_and_sums() -> None:
 
 def test_a_mean_far_from_zero_costs_no_accuracy() -> None:
     x = 1e3 + torch.randn(200, 4, generator=generator("x"))
-    mean, variance = statistics(x, 1)[0].double()
+    mean, variance = view_statistics(x, 1)[0].double()
     torch.testing.assert_close(mean, x.double().mean(0), rtol=1e-6, atol=0)
     torch.testing.assert_close(variance, x.double().var(0, correction=0), rtol=1e-5, atol=0)
 
@@ -130,7 +130,8 @@ def test_relu_keeps_nan() -> None:
     x = draw("x", 4, 2)
     x[0, 0] = torch.nan
     norm = layer(2, 1, relu=True)
-    out, _ = normalize(x, statistics(x, 1)[None], norm.weight.detach(), norm.bias.detach(), norm, eps=1e-5, relu=True)
+    found = view_statistics(x, 1)[None]
+    out, _ = normalize(x, found, norm.weight.detach(), norm.bias.detach(), norm, eps=1e-5, relu=True)
     assert out[:, 0].isnan().all()
     assert out[:, 1].isfinite().all()
 
