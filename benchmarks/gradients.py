@@ -18,9 +18,18 @@ def forward_backward(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tenso
     return value.detach(), gradient
 
 
+def errors(
+    loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], z: Tensor
+) -> dict[str, tuple[float, float]]:
+    """Of value and gradient at z: the largest difference as a share of the largest entry, and its tolerance."""
+    pairs = zip(forward_backward(loss, z), forward_backward(reference, z), strict=True)
+    return {
+        name: (float((ours - wanted).abs().max() / wanted.abs().max()), tolerance)
+        for (name, tolerance), (ours, wanted) in zip(_TOLERANCES.items(), pairs, strict=True)
+    }
+
+
 def check_agreement(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], z: Tensor) -> None:
     """Raise AssertionError unless both have the same value and gradient at z."""
-    pairs = zip(forward_backward(loss, z), forward_backward(reference, z), strict=True)
-    for (name, tolerance), (ours, wanted) in zip(_TOLERANCES.items(), pairs, strict=True):
-        error = (ours - wanted).abs().max() / wanted.abs().max()
+    for name, (error, tolerance) in errors(loss, reference, z).items():
         assert error < tolerance, f"{name} of ours and of the reference differ by {error:.2g} of the largest entry"

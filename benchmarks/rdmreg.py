@@ -51,21 +51,21 @@ def _compared(shape: tuple[int, int, int], setting: Setting) -> Iterator[Compari
     plain = partial(plain_sliced_wasserstein, target=target, slices=slices)
     ours = partial(sliced_wasserstein, target=target, slices=slices)
     check_agreement(ours, plain, z)
-    calls = partial(forward_backward, plain, z), partial(forward_backward, ours, z)
-    floor = partial(three_products, z, target, slices)
+    calls = setting.form(partial(forward_backward, plain, z)), setting.form(partial(forward_backward, ours, z))
+    floor = setting.form(partial(three_products, z, target, slices))
     times = interleaved((*calls, floor), setting.effort, device)
     where = f"N={num} D={dim} K={num_slices}"
     yield Comparison(
-        what="RDMReg",
+        what=f"RDMReg{setting.label}",
         against="sort(dim=0) under autograd",
         shape=where,
         reference=times[0],
         ours=times[1],
-        memory=peaks(calls, device),
+        memory=None if setting.graphs else peaks(calls, device),
         target=setting.target(TARGETS),
     )
     yield Comparison(
-        what="RDMReg",
+        what=f"RDMReg{setting.label}",
         against="its three matrix products alone",
         shape=where,
         reference=times[2],

@@ -58,7 +58,8 @@ def _quadrature(num_knots: int, t_max: float, like: Tensor) -> tuple[Tensor, Ten
     """Knots and weights (T,) of the trapezoid rule on [-t_max, t_max]."""
     t = torch.linspace(-t_max, t_max, num_knots, dtype=like.dtype, device=like.device)
     weights = torch.full_like(t, 2 * t_max / (num_knots - 1))
-    weights[[0, -1]] /= 2
+    weights[0] /= 2
+    weights[-1] /= 2  # a list as index would be copied to the device, which a CUDA graph cannot hold
     return t, weights
 
 
@@ -70,14 +71,14 @@ def _compared(shape: tuple[int, int, int, int, int], setting: Setting) -> Compar
     plain = partial(plain_sigreg, slices=slices, num_knots=num_knots, t_max=T_MAX)
     ours = partial(sigreg, slices=slices, num_knots=num_knots, t_max=T_MAX)
     check_agreement(ours, plain, z)
-    calls = partial(forward_backward, plain, z), partial(forward_backward, ours, z)
+    calls = setting.form(partial(forward_backward, plain, z)), setting.form(partial(forward_backward, ours, z))
     times = interleaved(calls, setting.effort, device)
     return Comparison(
-        what="SIGReg",
+        what=f"SIGReg{setting.label}",
         against="(N, K, T) cosines and sines under autograd",
         shape=f"V={num_views} N={num} D={dim} K={num_slices} T={num_knots}",
         reference=times[0],
         ours=times[1],
-        memory=peaks(calls, device),
+        memory=None if setting.graphs else peaks(calls, device),
         target=setting.target(TARGETS) if num_knots == TARGET_KNOTS else None,
     )

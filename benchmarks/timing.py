@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from jepa_train.train.cuda_graph import GraphStep
+
 Call = Callable[[], object]
 
 
@@ -37,11 +39,22 @@ class Setting:
 
     device: torch.device
     quick: bool = False  # tiny shapes and few repeats, to see that it runs
+    seconds: float = 20.0  # of a comparison
+    graphs: bool = False  # on a GPU, time replays of CUDA graphs in place of calls
 
     @property
     def effort(self) -> Effort:
         """Repeats of a comparison."""
-        return QUICK if self.quick else Effort()
+        return QUICK if self.quick else Effort(seconds=self.seconds)
+
+    def form(self, call: Call) -> Call:
+        """The call as it is to be timed."""
+        return replayed(call, self.device) if self.graphs else call
+
+    @property
+    def label(self) -> str:
+        """End of the names of rows."""
+        return ", replayed" if self.graphs else ""
 
     def target(self, targets: Mapping[str, float]) -> float | None:
         """Target of the device's type; None if quick, since targets are for full shapes."""
@@ -69,15 +82,44 @@ def interleaved(
     return list(zip(*samples, strict=True))
 
 
+@dataclass(frozen=True)
+class _Replayable:
+    """A call as cuda_graph.py takes it."""
+
+    call: Call
+
+    def __call__(self) -> None:
+        self.call()
+
+    def obstacle(self) -> str:
+        return ""
+
+
+def replayed(call: Call, device: torch.device) -> Call:
+    """The call as a CUDA graph; on a CPU the call itself.
+
+    Raises:
+        RuntimeError: it cannot be captured, and why.
+    """
+    if device.type != "cuda":
+        return call
+    step = GraphStep(_Replayable(call))
+    while not step.is_replayed:
+        step()
+        if step.reason:
+            raise RuntimeError(f"not captured: {step.reason}")
+    return step
+
+
 def _sample(call: Call, count: int, device: torch.device, clock: Callable[[], float]) -> float:
     give_back()
     if count > 1:  # a short call: caches and memory are as they are after the one before
         call()
-    _synchronize(device)
+    synchronize(device)
     started = clock()
     for _ in range(count):
         call()
-    _synchronize(device)
+    synchronize(device)
     return (clock() - started) / count
 
 
@@ -87,7 +129,8 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU; a CPU has always finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

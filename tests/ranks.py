@@ -23,6 +23,7 @@ from jepa_train.data.pictures import LineRanges, Pictures
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
 from jepa_train.evaluation import finetune
+from jepa_train.evaluation.collapse import collapse_gradients
 from jepa_train.evaluation.evaluate import final_evaluation
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
@@ -198,6 +199,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
     "evaluation": (_evaluated, 1e-6),
+    "collapse": (lambda: collapse_gradients(draw("collapse", 41, 5), FINETUNED), 1e-10),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},
     **{f"scaled steps, {name}": (functools.partial(_scaled_steps, make), 1e-5) for name, make in SCALED.items()},

@@ -36,6 +36,6 @@ def draw(runs: pd.DataFrame) -> Figure:
         ends_text = f"{group.scores[0].spearman:.2f} → {group.best.spearman:.2f} at {group.best.alpha:g}"
         axes.set_title(": ".join(filter(None, [printable(group.name), ends_text])))
         axes.set(xlabel="alpha", ylim=(0, 1.02), xlim=(-3, 3))
-    places[0].set_ylabel("|Spearman| of loss / lamb^alpha, accuracy")
+    places[0].set_ylabel("|Spearman| with accuracy")
     figure.suptitle("dotted: of the wrong sign", fontsize=9)
     return figure

@@ -37,5 +37,6 @@ def draw(runs: pd.DataFrame) -> Figure:
     axes.set(xlabel=SIGREG, ylabel=INVARIANCE)
     log_axis(axes, "x")
     log_axis(axes, "y")
-    axes.set_title(f"n={finite.sum()}; {(~finite).sum()} without finite losses not drawn")
+    omitted = f"; {(~finite).sum()} without finite losses not drawn" if not finite.all() else ""
+    axes.set_title(f"n={finite.sum()}{omitted}")
     return figure

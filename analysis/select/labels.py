@@ -12,7 +12,10 @@ from analysis.select.selection import records_of
 _NAMES = {
     "lejepa": "LeJEPA",
     "rectified_lpjepa": "Rectified LpJEPA",
+    "visreg": "VISReg",
+    "kerjepa": "KerJEPA",
     "vicreg": "VICReg",
+    "barlow_twins": "Barlow Twins",
     "simclr": "SimCLR",
     "ncl": "NCL",
 }

@@ -6,7 +6,7 @@ The registries data.DATASETS and evaluation.protocols.PROTOCOLS import the confi
 from jepa_train.base.errors import nearest, require
 
 DATASET_NAMES = ("digits", "digits_0_4", "digits_5_9", "cifar10", "cifar100", "image_folder")
-PROTOCOL_NAMES = ("linear", "sgd", "plain_sgd", "knn", "kshot", "finetune")
+PROTOCOL_NAMES = ("linear", "sgd", "plain_sgd", "knn", "kshot", "finetune", "collapse")
 
 
 def protocol_names(text: str) -> tuple[str, ...]:

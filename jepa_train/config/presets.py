@@ -12,7 +12,7 @@ import dataclasses
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from jepa_train.config import augmentation_presets as recipes
-from jepa_train.methods import NCL, LeJEPA, RectifiedLpJEPA, SimCLR, VICReg
+from jepa_train.methods import NCL, LeJEPA, RectifiedLpJEPA, SimCLR, VICReg, VISReg
 
 DIGITS = TrainConfig(
     method=LeJEPA(lamb=0.02, num_slices=256),
@@ -68,6 +68,18 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
     epochs=800,
     global_batch=256,
     precision="bf16",
+)
+
+# VISReg, section 3.2 and App. B: the setting of its analyses on imagenette, "lr 1e-3 without decay". The text names
+# method, encoder, crops, batch, lr and epochs; the rest is from the authors' code (HaiyuWu/visreg, train_inet10_toy.py
+# and visreg/data/multicrop.py), whose views are LeJEPA's minimal ones. Its imagenette.yaml has batches of 64, 128
+# dimensions and a cosine. Missing: gradients clipped at norm 1.
+PRESETS["visreg_imagenette_vit_s8"] = dataclasses.replace(
+    PRESETS["lejepa_imagenette_vit_s8"],
+    method=VISReg(lamb=0.6, num_slices=4096),
+    model=ModelConfig(encoder="vit_small_patch8_224", drop_path=0.1, projector_hidden=2048, projector_dim=256),
+    optim=OptimConfig(lr=1e-3, weight_decay=5e-2, warmup_epochs=1, final_lr_frac=1.0),
+    probe=ProbeConfig(lr=1e-3, weight_decay=1e-7, features="embedding"),
 )
 
 # LeJEPA, README "Training configuration" (lr, decay, floor) and scripts/launch_inet10.py (the rest; it sweeps lamb over

@@ -15,6 +15,7 @@ from jepa_train.data import Images, Splits
 from jepa_train.data.augment import to_input
 from jepa_train.data.splits import load_splits
 from jepa_train.distributed import collectives
+from jepa_train.evaluation.collapse import collapse_gradients
 from jepa_train.evaluation.dependence import entropy, hsic
 from jepa_train.evaluation.finetune import finetune
 from jepa_train.evaluation.metrics import dead_fraction, effective_rank, embedding_std, l1_sparsity, nonzero_fraction
@@ -99,6 +100,8 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
     if finite[last]:
         of_z[f"{last}/hsic"] = float(hsic(test.z))  # NaN unless two dimensions vary
         metrics |= {name: value for name, value in of_z.items() if not math.isnan(value)}
+        if "collapse" in names:
+            metrics |= {f"{last}/{name}": value for name, value in collapse_gradients(test.z, config).items()}
     if on_frozen:
         for name in found:
             if not finite[name]:

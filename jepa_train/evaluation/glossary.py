@@ -1,6 +1,7 @@
 """Glossary of the reported metrics, and the names of those reported on val."""
 
 SHOTS = (1, 2, 5, 10, 100, 1000)  # images per class, as in LeJEPA's Tables 2 and 3
+FACTORS = (1.0, 0.1, 0.01, 0.001)  # by which protocol "collapse" shrinks z
 
 GLOSSARY: dict[str, str] = {
     "probe_top1": "accuracy of the online linear probe on encoder features",
@@ -28,6 +29,10 @@ GLOSSARY: dict[str, str] = {
         f"finetune{shots}_top1": f"accuracy of encoder and linear head trained on {shots} per class, rate chosen on val"
         for shots in SHOTS
     },
+    **{
+        f"gradient_at_{factor:g}": f"norm of the regularizer's gradient by z at {factor:g} z, weighted as in the loss"
+        for factor in FACTORS
+    },
     "nonzero_fraction": "share of entries of z that are not exactly 0 (the papers' L0; lower is sparser)",
     "l1_sparsity": "mean of (L1 norm / L2 norm)^2 / D over the rows of z (lower is sparser; Gaussian: 0.637)",
     "dead_fraction": "share of dimensions of z that are constant, such as always 0, over the split",
@@ -39,6 +44,11 @@ GLOSSARY: dict[str, str] = {
     "loss": "the method's objective, without the probes' cross-entropies",
     "invariance": "distance between the views of an image, unweighted; the definition is the method's own",
     "sigreg": "SIGReg: distance of the distribution of z to an isotropic Gaussian, unweighted",
+    "mmd": "KerJEPA: the limit of SIGReg for infinitely many slices, unweighted",
+    "scale": "VISReg: mean squared distance of the standard deviations of z to 1, unweighted",
+    "shape": "VISReg: sliced Wasserstein distance of z, at mean 0 and deviation 1, to N(0, I), unweighted",
+    "center": "VISReg: mean square of the means of z, unweighted",
+    "redundancy": "Barlow Twins: sum of squared correlations between different dimensions of z, unweighted",
     "variance": "VICReg's hinge on the standard deviations of z, unweighted",
     "covariance": "VICReg's penalty on covariances between dimensions of z, unweighted",
     "rdmreg": "RDMReg: sliced Wasserstein distance of z to the target distribution, unweighted",
@@ -46,7 +56,7 @@ GLOSSARY: dict[str, str] = {
     "images_per_s": "training images (not views) per second, all workers together",
     "skipped_steps": "steps skipped so far because fp16 gradients overflowed (precision=fp16)",
     "skipped_images": "corrupt image files that were left out of all splits (data.on_corrupt=skip)",
-    "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU, else the whole process",
+    "peak_memory_gb": "largest memory in 1e9 bytes, of any worker: tensors on a GPU since the start, else the process",
 }
 
 # Reported on val, after every epoch and at the end by protocol: the metrics by which a sweep may rank.
@@ -60,7 +70,7 @@ ON_VAL = (
     "embedding_std",
 )
 _STEMS = {name: name for name in ("linear", "sgd", "plain_sgd", "knn", "finetune")} | {"kshot": "shot"}
-ON_VAL_BY_PROTOCOL = {
+ON_VAL_BY_PROTOCOL: dict[str, tuple[str, ...]] = {
     protocol: tuple(name for name in GLOSSARY if name.startswith(stem) and name.endswith("_top1"))
     for protocol, stem in _STEMS.items()
-}
+} | {"collapse": ()}

@@ -73,7 +73,7 @@ def kshot(frozen: Frozen, shots: Sequence[int] = SHOTS) -> dict[str, float]:
     return metrics
 
 
-# finetune, which needs the network, is in finetune.py
+# finetune, which needs the network, is in finetune.py; collapse, which needs the method, in collapse.py
 PROTOCOLS: dict[str, Protocol] = {
     "linear": linear,
     "sgd": sgd,

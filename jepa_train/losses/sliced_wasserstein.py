@@ -25,7 +25,8 @@ def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor, *, tf32: bool 
 
     Args:
         z: (N, D); leading dimensions are averaged over.
-        target: (N, D), or with z's leading dimensions; takes no gradient.
+        target: (N, D), or with z's leading dimensions; or (N,), its projections on every slice, as of an isotropic
+            distribution. Takes no gradient.
         slices: (D, K), unit columns; fastest where each column is contiguous, as unit_slices makes them.
         tf32: on a GPU multiply in TF32. Rounding then swaps the ranks of near-equal samples: the value moves by 1e-5 of
             itself, the gradient by 1e-2, where other 1024 slices move it by 1.
@@ -34,11 +35,12 @@ def sliced_wasserstein(z: Tensor, target: Tensor, slices: Tensor, *, tf32: bool 
         Scalar of this rank's samples, in fp32 at least, under autocast too; 0 without slices, not finite if z is
         not. No communication between ranks.
     """
-    assert z.shape[-2:] == target.shape[-2:], f"as many targets as samples: {tuple(z.shape)}, {tuple(target.shape)}"
-    assert target.ndim == 2 or target.shape == z.shape, f"{tuple(z.shape)}, {tuple(target.shape)}"
+    fits = target.shape in (z.shape, z.shape[-2:], z.shape[-2:-1])
+    assert fits, f"as many targets as samples: {tuple(z.shape)}, {tuple(target.shape)}"
     with torch.autocast(z.device.type, enabled=False):
         wide = at_least_fp32(z)
-        views = [x.reshape(-1, *x.shape[-2:]) for x in (wide, target.detach().to(wide.dtype))]
+        wanted = target.detach().to(wide.dtype)
+        views = [x if x.ndim == 1 else x.reshape(-1, *x.shape[-2:]) for x in (wide, wanted)]
         rows = slices.to(wide.dtype).mT.contiguous()  # (K, D)
         if runs_kernels(wide) and wide.dtype == torch.float32 and wide.shape[-2] <= _LONGEST_ROW:
             mean: Tensor = _MeanByKernel.apply(*views, rows, tf32)
@@ -52,17 +54,23 @@ def _blocks(rows: Tensor, samples: Tensor) -> tuple[Tensor, ...]:
     return rows.split(max(_BLOCK["cpu" if rows.device.type == "cpu" else "gpu"] // len(samples), 1))
 
 
+def _projected(target: Tensor, block: Tensor) -> Tensor:
+    """(V or 1, N, D), or (N,) that are projections already; (k, D) -> (k, V or 1, N)."""
+    if target.ndim == 1:
+        return target.repeat(len(block), 1, 1)
+    return products(block, target.flatten(0, 1)).unflatten(1, target.shape[:2])
+
+
 class _SummedOverSlices(torch.autograd.Function):
-    """(V, N, D), (V or 1, N, D), (K, D) -> the sum over K of the mean over V and N of the squared differences."""
+    """(V, N, D), (V or 1, N, D) or (N,), (K, D) -> the sum over K of the mean squared difference."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, target: Tensor, rows: Tensor) -> Tensor:
-        samples, targets = z.flatten(0, 1), target.flatten(0, 1)  # (V * N, D)
+        samples = z.flatten(0, 1)  # (V * N, D)
         total, gradient = z.new_zeros(()), torch.zeros_like(samples)
         for block in _blocks(rows, samples):
             projected = products(block, samples).unflatten(1, z.shape[:2])  # (k, V, N)
-            wanted = products(block, targets).unflatten(1, target.shape[:2])  # (k, V or 1, N)
-            difference = differences_by_rank(projected, wanted).flatten(1)  # (k, V * N)
+            difference = differences_by_rank(projected, _projected(target, block)).flatten(1)  # (k, V * N)
             total += difference.square().sum()
             if ctx.needs_input_grad[0]:
                 gradient += products(difference.mT, block.mT)
@@ -77,20 +85,20 @@ class _SummedOverSlices(torch.autograd.Function):
 
 
 class _MeanByKernel(torch.autograd.Function):
-    """(V, N, D), (V or 1, N, D), (K, D), fp32 -> sliced_wasserstein, in few launches: five, and one backward."""
+    """(V, N, D), (V or 1, N, D) or (N,), (K, D), fp32 -> sliced_wasserstein in five launches, and one backward."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, target: Tensor, rows: Tensor, tf32: bool) -> Tensor:
         from jepa_train.losses.rank_matching_triton import subtract_by_rank  # start-up time; Triton may be missing
 
-        samples, targets = z.flatten(0, 1), target.flatten(0, 1)  # (V * N, D)
+        samples = z.flatten(0, 1)  # (V * N, D)
         scale = 1 / (len(samples) * max(len(rows), 1))
         squares, gradient = z.new_empty(len(rows), len(z)), torch.empty_like(samples)
         start = 0
         with tf32_products(tf32):
             for block in _blocks(rows, samples):
                 difference = (block @ samples.mT).unflatten(1, z.shape[:2])  # (k, V, N), once the targets are gone
-                wanted = (block @ targets.mT).unflatten(1, target.shape[:2])  # (k, V or 1, N)
+                wanted = _projected(target, block)
                 subtract_by_rank(difference, wanted, squares[start : start + len(block)], scale=scale)
                 if ctx.needs_input_grad[0]:
                     gradient.addmm_(difference.flatten(1).mT, block, beta=float(start > 0), alpha=2 * scale)

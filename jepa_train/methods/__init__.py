@@ -8,14 +8,19 @@ from typing import Any
 
 from jepa_train.base.checkout import is_running
 from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
+from jepa_train.methods.barlow_twins import BarlowTwins
 from jepa_train.methods.base import Activation, Method
+from jepa_train.methods.kerjepa import KerJEPA
 from jepa_train.methods.lejepa import LeJEPA
 from jepa_train.methods.ncl import NCL
 from jepa_train.methods.rectified_lpjepa import RectifiedLpJEPA
 from jepa_train.methods.simclr import SimCLR
 from jepa_train.methods.vicreg import VICReg
+from jepa_train.methods.visreg import VISReg
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (LeJEPA, RectifiedLpJEPA, VICReg, SimCLR, NCL)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (LeJEPA, RectifiedLpJEPA, VISReg, KerJEPA, VICReg, BarlowTwins, SimCLR, NCL)
+}
 
 _INTERFACE = ("name", "only_pairs", "uses_center", "output_activation", "expected", "__call__")
 
@@ -23,11 +28,14 @@ __all__ = [
     "METHODS",
     "NCL",
     "Activation",
+    "BarlowTwins",
+    "KerJEPA",
     "LeJEPA",
     "Method",
     "RectifiedLpJEPA",
     "SimCLR",
     "VICReg",
+    "VISReg",
     "enter_method",
     "method_class",
 ]

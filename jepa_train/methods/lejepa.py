@@ -63,14 +63,28 @@ class LeJEPA:
         require_equal_batches(z.shape[1])
         slices = unit_slices(z.shape[-1], self.num_slices, *step.draws("slices"), device=z.device)
         wide = at_least_fp32(z)
-        center = wide[: step.num_global].mean(0) if step.center is None else at_least_fp32(step.center)
-        distance = (wide if step.predicted is None else at_least_fp32(step.predicted)) - center
-        invariance = mean_over_ranks(distance.square().mean())
+        invariance = invariance_to_center(wide, step)
         regularizer = sigreg(
             wide, slices, num_knots=self.num_knots, t_max=self.t_max, domain=self.domain, tf32=is_half(z)
         )
         loss = (1 - self.lamb) * invariance + self.lamb * regularizer
         return loss, {"invariance": invariance.detach(), "sigreg": regularizer.detach()}
+
+
+def invariance_to_center(z: Tensor, step: Step) -> Tensor:
+    """Mean over views, images and dimensions of (z - center)^2; with a predictor, of (step.predicted - center)^2.
+
+    The center is step.center or else the mean of the image's global views, through which gradient flows too.
+
+    Args:
+        z: (V, N, D), of this rank, in fp32 at least.
+
+    Returns:
+        Scalar. Equal on all ranks.
+    """
+    center = z[: step.num_global].mean(0) if step.center is None else at_least_fp32(step.center)
+    distance = (z if step.predicted is None else at_least_fp32(step.predicted)) - center
+    return mean_over_ranks(distance.square().mean())
 
 
 def epps_pulley(x: Tensor, *, num_knots: int = 17, t_max: float = 5.0, domain: Domain = "symmetric") -> Tensor:

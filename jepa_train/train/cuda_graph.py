@@ -35,6 +35,9 @@ class GraphStep:
     forms are equal.
 
     The graph reads and writes the tensors of the capture: after it, state may only be changed in place.
+
+    Attributes:
+        reason: why the step stays eager; "" unless it has to.
     """
 
     def __init__(self, step: CapturableStep) -> None:
@@ -42,7 +45,12 @@ class GraphStep:
         self._stream = torch.cuda.Stream()  # of the eager steps too, as gradients and communicators remember theirs
         self._graph: torch.cuda.CUDAGraph | None = None
         self._eager_steps = 0
-        self._reason = ""  # why it is not captured
+        self.reason = ""
+
+    @property
+    def is_replayed(self) -> bool:
+        """The step has been captured."""
+        return self._graph is not None
 
     def __call__(self) -> None:
         """Take a step."""
@@ -53,7 +61,7 @@ class GraphStep:
             return
         self._eager_steps += 1
         if self._eager_steps == EAGER_STEPS:
-            self._reason = _wait_for_gpu(self._run_eagerly)
+            self.reason = _wait_for_gpu(self._run_eagerly)
         else:
             self._run_eagerly()
 
@@ -64,25 +72,41 @@ class GraphStep:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _capture(self) -> None:
-        reason = self._reason or self._step.obstacle()
-        if not reason:
+        self.reason = self.reason or self._step.obstacle()
+        if not self.reason:
             graph = torch.cuda.CUDAGraph()
+            # other threads, such as one that writes a checkpoint, may use the GPU meanwhile
+            capture = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
             try:
-                # other threads, such as one that writes a checkpoint, may use the GPU meanwhile
-                with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                with torch.cuda.stream(self._stream), capture:  # torch does not leave the stream if the capture fails
                     self._step()
             except RuntimeError as error:
-                reason = str(error).partition("\n")[0]
+                # the end of a capture that failed raises an error of its own
+                first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+                self.reason = str(first).partition("\n")[0]
+                _renew_generator()
             else:
                 self._graph = graph
-        if reason:
-            logger.warning("training goes on without a CUDA graph, which is slower: %s", reason)
+        if self.reason:
+            logger.warning("training goes on without a CUDA graph, which is slower: %s", self.reason)
+
+
+def _renew_generator() -> None:
+    """Give the GPU's global generator a new state with the same seed and offset.
+
+    The old one still counts as capturing after a capture that failed, in torch 2.11 at least: the next eager draw, such
+    as dropout's, would raise an error.
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _wait_for_gpu(run: Callable[[], None]) -> str:
     """Run, and return the place where the host waited for the GPU, which a captured step cannot do; "" if nowhere."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode")  # it is said to be a prototype
+        torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -95,6 +95,7 @@ class PixelStream:
         self._images = images
         self._pixels, self._incoming = (torch.zeros(shape, dtype=torch.uint8, device=device) for _ in range(2))
         self._stream, self._taken = torch.cuda.Stream(), torch.cuda.Event()
+        self._taken.record()  # the first copy too must wait, for the zeros
 
     def send(self, positions: Tensor) -> Tensor:
         """Send the images at these positions (n,), on the CPU. Returns the next `first`, on the CPU."""

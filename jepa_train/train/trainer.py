@@ -204,7 +204,8 @@ class Trainer:
         if index == 0:
             self._device_step.clear_sums()
             self._seconds = 0.0
-            reset_peak_memory(self.device)
+            if self.device.type == "cpu":  # a GPU's peak is that of the run: a replayed step allocates nothing
+                reset_peak_memory(self.device)
         if index == 0 or not len(self._order):
             self._order = torch.randperm(len(self._images), generator=generator(self.config.seed, epoch + 1, "order"))
         return self._order[index * self.config.global_batch :][: self.config.global_batch][self._share]

@@ -7,8 +7,10 @@ Run: python -m pytest tests/slow/test_benchmarks.py
 
 import json
 import os
+import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,9 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks import __main__ as command_line
-from benchmarks import guide, image_folder
+from benchmarks import guide, image_folder, on_gpu
 from benchmarks.comparison import Comparison
+from benchmarks.gpu_parts import Check, Part
 from benchmarks.gradients import check_agreement
 from benchmarks.memory import peak_extra
 from benchmarks.report import as_markdown
@@ -146,3 +149,45 @@ def test_an_arm_is_compared_with_the_guides_runs_of_its_seeds():
     ]
     test = stats.ttest_rel([30.5, 33.0, 35.5], [30.0, 34.0, 35.0])
     assert preset.interval == pytest.approx(tuple(test.confidence_interval()))
+
+
+def _row_then_error(setting: Setting) -> Iterator[Comparison]:
+    yield replace(ROW, shape=str(setting.quick))
+    raise ValueError("no such kernel")
+
+
+def _row_then_hang(_setting: Setting) -> Iterator[Comparison]:
+    yield ROW
+    subprocess.run(["sleep", "600"], check=True)
+
+
+def _die(_setting: Setting) -> Iterator[Comparison]:
+    yield ROW
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (_row_then_error, r"(?s)Traceback .*ValueError: no such kernel"),
+        (_row_then_hang, "not finished after 2 s"),
+        (_die, "its process ended with code 7"),
+    ],
+    ids=["fails", "hangs", "dies"],
+)
+def test_a_part_fails_alone_and_its_rows_count(part: Callable[[Setting], Iterator[Comparison]], reason: str):
+    rows = on_gpu.rows_of(Part(run=part, seconds=2.0), Setting(device=CPU, quick=True), 2.0)
+    row, text, *others = list(rows)
+    assert isinstance(row, Comparison)
+    assert isinstance(text, str)
+    assert re.match(reason, text)
+    assert others == []
+
+
+def test_a_check_on_a_value_that_is_not_a_number_is_not_met():
+    check = Check(what="kernel", against="torch", shape="", error=0.5, bound=0.5)
+    assert [each.met for each in (check, replace(check, error=0.6), replace(check, error=float("nan")))] == [
+        True,
+        False,
+        False,
+    ]

@@ -103,6 +103,7 @@ ROWS = [
     Row("-m benchmarks.cell --quick", r"(?s)\| whole cell +\|.*\| protocol linear .*metrics that differ: none"),
     Row("-m benchmarks.plan --quick", "81 cells, all in the store"),
     Row("-m benchmarks.head --quick", r"\| Ray: Mailbox +\| 1 with 1 trials at once"),
+    Row("-m benchmarks.on_gpu --quick", r"(?s)\| LeJEPA, replayed +\| .*not met: none; parts that failed: none"),
     Row("-m benchmarks.guide --quick", r"\| preset +\| 1 +\| \d+\.\d +\| [+-]\d+\.\d\d "),
 ]
 RECIPES = {  # command -> parts of the recipe of that target, or of `make demo` for users without make

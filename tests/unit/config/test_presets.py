@@ -107,6 +107,18 @@ MINIMAL = {
     **{"probe.features": "embedding", "probe.norm": "layer", "probe.schedule": "constant"},
     **{"probe.lr": 1e-3, "probe.weight_decay": 1e-7, "epochs": 800, "global_batch": 256, "precision": "bf16"},
 }
+# VISReg: arXiv 2606.02572, section 3.2 and App. B; the rest: HaiyuWu/visreg, train_inet10_toy.py, visreg/data
+VISREG = {
+    **{"method": "visreg", "method.lamb": 0.6, "method.num_slices": 4096, "data.name": "image_folder"},
+    **{"data.image_size": 160, "data.fit": "whole", "data.eval_fov": 1.0},
+    # RandomApply([RandomSolarize(.5)], p=.2), and RandomSolarize's own p is .5
+    **crops_and_colours(128, 0.08, STRONG, blur=0.5, solarize=0.2 * 0.5),
+    **{"views.num_global": 4, "views.num_local": 0, "model.encoder": "vit_small_patch8_224", "model.drop_path": 0.1},
+    **{"model.projector_layers": 3, "model.projector_hidden": 2048, "model.projector_dim": 256},
+    **{"optim.lr": 1e-3, "optim.weight_decay": 5e-2, "optim.warmup_epochs": 1.0, "optim.final_lr_frac": 1.0},
+    **{"probe.features": "embedding", "probe.norm": "layer", "probe.schedule": "encoder"},
+    **{"probe.lr": 1e-3, "probe.weight_decay": 1e-7, "epochs": 800, "global_batch": 256, "precision": "bf16"},
+}
 # "LeJEPA Implementation Guide"
 LEJEPA_GUIDE = {
     **{"method": "lejepa", "method.lamb": 0.05, "method.num_slices": 1024, "method.num_knots": 17, "method.t_max": 5.0},
@@ -257,6 +269,7 @@ RECIPES: dict[str, tuple[Mapping[str, Scalar], Mapping[str, Scalar]]] = {
         SIZE | {"model.encoder": "resnet50", "epochs": 1000},
     ),
     "lejepa_imagenette_vit_s8": (MINIMAL, VIT_STEM),
+    "visreg_imagenette_vit_s8": (VISREG, VIT_STEM),
     "lejepa_guide": (LEJEPA_GUIDE, SIZE),
     "rectified_lpjepa_guide": (RECTIFIED_GUIDE, {}),
     # lamb and encoder are swept; the script's lr and weight_decay too, these are the README's

@@ -48,7 +48,7 @@ def test_a_protocol_is_deterministic_chooses_on_val_alone_and_reports_known_name
 
 
 def test_a_config_may_name_every_protocol_and_no_other() -> None:
-    assert ON_VAL_BY_PROTOCOL.keys() == PROTOCOLS.keys() | {"finetune"} == {*PROTOCOL_NAMES}
+    assert ON_VAL_BY_PROTOCOL.keys() == PROTOCOLS.keys() | {"finetune", "collapse"} == {*PROTOCOL_NAMES}
 
 
 def test_shots_are_balanced_nested_and_depend_on_the_draw() -> None:

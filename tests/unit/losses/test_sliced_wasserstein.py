@@ -54,6 +54,15 @@ def test_value_and_gradient_are_the_plain_forms(views, n, d, k, own, scale, tran
     assert (gradient32 - exact).norm() <= 1e-3 * exact.norm() + 1e-6
 
 
+def test_a_target_of_one_dimension_is_its_own_projection():
+    z, target, slices = draw("z", 3, 20, 6), draw("target", 20), unit_slices(6, 30, 0).double()
+    found = value_and_gradient(sliced_wasserstein, z, target, slices)
+    expected = value_and_gradient(
+        lambda z: ((z @ slices).sort(dim=1).values - target.sort().values[:, None]).square().mean(), z
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_equal_rows_have_the_plain_forms_value_and_total_gradient():
     """Rows of zeros, as from ReLU, project equally: their order is arbitrary, the sum of their gradients is not."""
     z, target, slices = draw("z", 20, 6).relu(), draw("target", 20, 6).relu(), unit_slices(6, 30, 0).double()

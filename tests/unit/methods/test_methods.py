@@ -37,7 +37,7 @@ def test_the_loss_is_in_fp32_under_autocast_and_its_terms_are_detached(name: str
     assert not any(term.requires_grad for term in terms.values())
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"visreg"}))  # no gradient flows through its std
 def test_gradients_match_finite_differences(name: str) -> None:
     z = ranks.draw("gradients", 2, 7, 3).requires_grad_()
     method = METHODS[name]()
@@ -81,6 +81,9 @@ def test_unsupported_views_are_refused(name: str, views: tuple[int, int], messag
         ("simclr", "temperature", 0.0, "temperature must be positive, got 0.0; the papers use 0.2"),
         ("ncl", "nonneg", "none", "nonneg must be one of relu, rep_relu, got 'none'"),
         ("vicreg", "lamb_cov", -1.0, "lamb_cov must not be negative, got -1.0; the paper uses 1"),
+        ("visreg", "lamb", -0.1, "lamb is a convex weight in [0, 1], got -0.1; the paper starts at 0.6"),
+        ("barlow_twins", "lamb_off", -1.0, "lamb_off must not be negative, got -1.0; the paper uses 0.005"),
+        ("kerjepa", "gamma", 0.0, "gamma must be positive, got 0.0; LeJEPA's window is 0.5"),
     ],
 )
 def test_wrong_values_are_refused_by_name(name: str, field: str, value: object, message: str) -> None:

@@ -15,8 +15,8 @@ from jepa_train import __main__ as command_line
 def test_the_summary_has_terms_that_the_glossary_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = {"epoch": 3.0, "train/loss": 2.0, "train/redundancy": 0.25, "transfer/dtd/linear_top1": 0.5}
+    metrics = {"epoch": 3.0, "train/loss": 2.0, "train/own_term": 0.25, "transfer/dtd/linear_top1": 0.5}
     monkeypatch.setattr(command_line, "evaluate_checkpoint", lambda *_: metrics)
     assert command_line.main(["--evaluate", "final.pt"]) == 0
     rows = re.findall(r"[│|] *(\S+) +[│|] *([\d.]*) ", capsys.readouterr().out)
-    assert {("loss", "2"), ("redundancy", "0.25")} <= {*rows}
+    assert {("loss", "2"), ("own_term", "0.25")} <= {*rows}

@@ -45,6 +45,8 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeStep], GraphStep]:
         steps[0].mode = "captured"
         try:
             yield
+        except RuntimeError as error:
+            raise RuntimeError("operation failed due to a previous error during capture") from error
         finally:
             steps[0].mode = "eager"
 
@@ -57,6 +59,8 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeStep], GraphStep]:
         "CUDAGraph": mock.Mock(return_value=graph),
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": lambda _mode: None,
+        "current_device": lambda: 0,
+        "default_generators": (mock.Mock(),),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
 
@@ -96,6 +100,10 @@ def test_a_step_that_no_graph_can_hold_stays_eager_with_one_warning(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("training goes on without a CUDA graph, which is slower: ")
     assert warning.endswith(reason)
+    assert run.reason.endswith(reason)
+    generator: Any = torch.cuda.default_generators[0]
+    assert generator.graphsafe_set_state.call_count == step.calls.count("captured")
+    assert not run.is_replayed
 
 
 def test_other_warnings_of_the_watched_step_are_passed_on(graphed: Callable[[FakeStep], GraphStep]) -> None:

@@ -200,3 +200,21 @@ def test_scales_never_mix(papers: str, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["--store", EXPORTS]) == 0
     listed = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "  mini, small  LeJEPA, Table 7" in listed["lejepa_lambda_views"]
+
+
+def test_regularizers_have_time_and_gradients_in_one_row_and_slices_only_where_there_are_some() -> None:
+    grid = [
+        {"method": ["visreg"], "method.lamb": [0.6], "global_batch": [32, 256], "method.num_slices": [16]},
+        {"method": ["kerjepa"], "method.lamb": [0.02], "global_batch": [256]},
+    ]
+
+    def measure(config: dict[str, Any]) -> dict[str, Any]:
+        gradients = {f"test/gradient_at_{factor}": float(factor) for factor in ("1", "0.1", "0.01", "0.001")}
+        return half(config) | gradients | {"train/images_per_s": 3200.0, "train/peak_memory_gb": 1.5}
+
+    frame = built("regularizers", made_runs(grid, measure)).frame
+    rows = texts(frame)
+    assert [*rows] == [("VISReg", 32.0, 16.0), ("VISReg", 256.0, 16.0), ("KerJEPA", 256.0, "-")]
+    _, *others = [cell.partition(" ")[0] for cell in rows["VISReg", 32.0, 16.0]]
+    assert others == ["10.0", "1.50", "1", "0.1", "0.01", "0.001"]
+    assert rows["KerJEPA", 256.0, "-"][1].startswith("80.0")
