@@ -12,6 +12,7 @@ from typing import Any
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from sweeps.engine.plan.cell_state import Rules
+from sweeps.engine.plan.choice import CellChoice
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.search.asha import Judge
 from sweeps.engine.search.searcher import CellSearcher
@@ -64,13 +65,13 @@ class SimulatedSweep:
         self.recorded: list[str] = []  # keys of best candidates' cells with the other seeds
         self.notes: list[str] = []
 
-    def plan(self) -> Plan:
+    def plan(self, **rules: Any) -> Plan:
         """Plan of a launch at this moment."""
-        return plan_of(self.sweep, self.entries.values(), self._warm)
+        return plan_of(self.sweep, self.entries.values(), self._warm, **rules)
 
-    def run(self, *, turns: int | None = None, **options: Any) -> CellSearcher:
+    def run(self, *, turns: int | None = None, choice: CellChoice | None = None, **options: Any) -> CellSearcher:
         """Launch the sweep, with options of the searcher, and kill it after a number of turns."""
-        plan = self.plan()
+        plan = self.plan(choice=choice or CellChoice())
         judge = Judge(plan)
         busy: list[_Lane] = []
         searcher = CellSearcher(

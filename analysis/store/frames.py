@@ -50,6 +50,9 @@ def frame_of(experiment: Experiment, records: Iterable[Record]) -> pd.DataFrame:
     for name in ("start_time", "end_time"):
         frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
     frame.loc[_half_written(frame, runs), ["status", "reason"]] = "incomplete", "its results are not in the store"
+    if overrides := json.loads(about.get("sweep.overrides", "{}")):
+        fields = " ".join(f"{key}={text}" for key, text in overrides.items())
+        notes = [f"base with {fields}, by the command line of the launch", *notes]
     frame.attrs["notes"] = [f"{experiment.name}: {note}" for note in notes]
     return frame
 

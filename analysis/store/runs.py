@@ -30,8 +30,9 @@ def all_runs(sweep: str, store: str | RunSource | None = None) -> pd.DataFrame:
     value, except those of the machine (system/); run_name, cell_key, role, status, reason, workers, epoch (the last
     one logged), device_seconds, commit, user and the other tags; run_id, start_time, end_time; sweep, and the
     experiment's tags: sweep.file, sweep.kind, sweep.goals, sweep.axes, sweep.searched, sweep.seeds, sweep.base,
-    sweep.grid, sweep.total, sweep.references, sweep.later and sweep.types, those of structure as JSON, and the list of
-    its cells and the digest of its file (see analysis.store.cell_list); absent where the store does not have them.
+    sweep.grid, sweep.total, sweep.references, sweep.overrides, sweep.later and sweep.types, those of structure as JSON,
+    and the list of its cells and the digest of its file (see analysis.store.cell_list); absent where the store does not
+    have them.
     `base` is, as JSON, the configuration that the cells of one version of the sweep share and that decides their
     results, without axes and seed. Types are those that the launch recorded; in older stores they are inferred from the
     values.

@@ -45,9 +45,9 @@ def nearest(word: str, words: Iterable[str]) -> str:
     section = [name for name in known if name.startswith(f"{last}.")]
     if section:
         return f"; {last} has the fields {', '.join(section)}"
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = [name for name in known if name.endswith(f".{word}")] or difflib.get_close_matches(word, known, n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; choose one of {', '.join(known)}" if len(known) <= 12 else ""
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +11,22 @@ from jepa_train.base.errors import ConfigError, check_utf8, nearest
 from jepa_train.base.scale_names import SCALES, Scale
 from sweeps.engine.parser import LineParser
 
+_MOST_SEEDS = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of one command line."""
 
     names: tuple[str, ...] = ()  # of sweeps, for python -m sweeps
-    places: tuple[str, ...] = ()  # assignments as data.path=DIR: the data on this machine
+    overrides: tuple[str, ...] = ()  # assignments as epochs=5: fields of the base
     scale: Scale | None = None  # of sweep files that have several
+    seeds: tuple[int, ...] = ()  # in place of those of the sweep
+    only: tuple[str, ...] = ()  # values of the cells to run: see read_choice
+    limit: int = sys.maxsize  # number of cells to run
     dry_run: bool = False
     status: bool = False
+    watch: bool = False  # status again and again
     explain: str = ""  # a cell: its key, the beginning of the key, or its label, also without the seed
     evaluate: bool = False
     retry: frozenset[str] = frozenset()  # "failed", "outdated": cells that run again
@@ -49,13 +56,52 @@ def read_words(words: Sequence[str], *, about: str = "", usage: str | None = Non
         raise ConfigError(f"{unknown[0]} is not an option{nearest(unknown[0].partition('=')[0], known)}")
     if not parsed.max_gpu_hours > 0:
         raise ConfigError(f"--max-gpu-hours must be positive, got {parsed.max_gpu_hours:g}; leave it out for no limit")
+    if parsed.limit < 1:
+        raise ConfigError(f"--limit must be a number of cells above 0, got {parsed.limit}; leave it out for no limit")
+    parsed.status |= parsed.watch
+    _check_modes(parsed)
     if parsed.explain and not " ".join(parsed.explain).strip():
         raise ConfigError("--explain needs a key or a label, got a blank; --dry-run lists them")
     fields = vars(parsed)
     rest = fields.pop("words")
-    fields |= {"retry": frozenset(parsed.retry), "explain": " ".join(parsed.explain)}
-    names, places = [word for word in rest if "=" not in word], [word for word in rest if "=" in word]
-    return Options(names=tuple(names), places=tuple(places), **fields)
+    fields |= {"retry": frozenset(parsed.retry), "explain": " ".join(parsed.explain), "only": tuple(parsed.only)}
+    fields["seeds"] = _read_seeds(parsed.seeds) if parsed.seeds is not None else ()
+    names, overrides = [word for word in rest if "=" not in word], [word for word in rest if "=" in word]
+    return Options(names=tuple(names), overrides=tuple(overrides), **fields)
+
+
+def _check_modes(parsed: argparse.Namespace) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        ConfigError: one of them.
+    """
+    mode = next((name for name in ("dry_run", "explain", "evaluate", "status") if getattr(parsed, name)), "")
+    shown = f"--{mode.replace('_', '-')}"
+    if parsed.watch and mode != "status":
+        raise ConfigError(f"--watch refreshes --status, got it with {shown}; leave one out")
+    if parsed.watch and parsed.json:
+        raise ConfigError("--watch is for reading, got it with --json; --status --json prints one document")
+    if parsed.only and mode in ("status", "explain"):
+        raise ConfigError(f"--only chooses the cells that a launch runs, got it with {shown}; leave one out")
+    if parsed.limit != sys.maxsize and mode not in ("", "dry_run"):
+        raise ConfigError(f"--limit is the number of cells that a launch runs, got it with {shown}; leave one out")
+
+
+def _read_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of "0-4", "0,2,5" or "3".
+
+    Raises:
+        ConfigError: anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + _MOST_SEEDS:
+            raise ConfigError(f"--seeds must be like 0-4, 0,2,5 or 3, at most {_MOST_SEEDS} of them, got {text!r}")
+        seeds += range(first, last + 1)
+    return tuple(seeds)
 
 
 def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
@@ -65,6 +111,7 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
     add("--scale", choices=[*SCALES], help="; ".join(f"{name}: {about}" for name, about in SCALES.items()))
     mode("--dry-run", action="store_true", help="list the cells with their states and prices; run nothing")
     mode("--status", action="store_true", help="show the state of the sweep from the store, while it runs elsewhere")
+    add("--watch", action="store_true", help="as --status, refreshed until Ctrl-C or until every cell has ended")
     # several words: `ray submit` joins words unquoted, and makes several of one label
     mode(
         "--explain",
@@ -74,10 +121,17 @@ def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
         help="explain the state of a cell (key, its beginning, label; label without seed: every seed)",
     )
     mode("--evaluate", action="store_true", help="evaluate finished cells again (probe.protocols=...); train nothing")
+    add("--seeds", metavar="LIST", help="0-4, 0,2,5 or 3: these seeds in place of the sweep's")
+    only = "of the cells without a result, run those with these values, as lamb=0.05,0.1; several must all hold"
+    add("--only", metavar="NAME=VALUE", action="append", default=[], help=only)
+    add("--limit", type=int, default=sys.maxsize, metavar="N", help="run at most N cells of each sweep")
     retry = "run failed cells again; or those computed by other code than the present, from the start"
     add("--retry", choices=["failed", "outdated"], action="append", default=[], help=retry)
     add("--max-gpu-hours", type=float, default=math.inf, metavar="X", help="start no cell beyond X GPU-hours")
     add("--take-over", action="store_true", help="end the launch that runs the sweep elsewhere, and continue here")
     add("--json", action="store_true", help="print the same facts as one JSON document; progress goes to stderr")
-    add("words", nargs="*", metavar="data.path=DIR", help="the folder of the data on this machine")
+    overrides = (
+        "set a field of the sweep's base, as epochs=5 or data.path=DIR; a field that decides results: other cells"
+    )
+    add("words", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser

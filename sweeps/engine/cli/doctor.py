@@ -55,10 +55,10 @@ class Finding:
 Check = Callable[[], Iterator[Finding]]
 
 
-def examine(sweeps: Sequence[Sweep], places: Sequence[str]) -> int:
+def examine(sweeps: Sequence[Sweep], words: Sequence[str]) -> int:
     """Print the findings of all checks and of the sweeps' data. Returns 1 if one of them is a problem, else 0."""
     problems = 0
-    for name, check in (CHECKS | {sweep.name: partial(_dataset, sweep, places) for sweep in sweeps}).items():
+    for name, check in (CHECKS | {sweep.name: partial(_dataset, sweep, words) for sweep in sweeps}).items():
         for found in _findings(name, check):
             problems += found.level == "problem"
             remedy = f"; {found.remedy}" if found.remedy else ""
@@ -170,12 +170,12 @@ def _ray() -> Iterator[Finding]:
                 yield Finding("ok", f"node {node}", "runs the head's code and sees its storage")
 
 
-def _dataset(sweep: Sweep, places: Sequence[str]) -> Iterator[Finding]:
+def _dataset(sweep: Sweep, words: Sequence[str]) -> Iterator[Finding]:
     """The data and the encoder of the sweep's base, and the sizes of its cells."""
     from sweeps.engine.plan.plan import checked_cells, resolved_base
 
     try:
-        base = resolved_base(sweep, places)
+        base = resolved_base(sweep, words)
     except ConfigError as error:
         if not isinstance(sweep.base, BestOf):
             raise

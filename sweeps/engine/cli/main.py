@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,10 @@ def launch_sweeps(sweeps: Named, options: Options) -> int:
     try:
         for number, (sweep, file) in enumerate(sweeps):
             _check_name(sweep, file, [before.name for before, _ in sweeps[:number]])
+        sweeps = [(_with_words(sweep, options), file) for sweep, file in sweeps]
         results_dir()  # refuses a bad folder before the store in it is read
+        if options.watch:
+            return _watch(sweeps, options)
         if options.status:
             return _show_status(sweeps, options)
         storage_dir()  # refuses a bad URL before anything is planned
@@ -100,6 +104,26 @@ def _check_name(sweep: Sweep, file: Path, before: Sequence[str]) -> None:
         raise ConfigError(f"sweep {sweep.name} is given twice; name it once")
 
 
+def _with_words(sweep: Sweep, options: Options) -> Sweep:
+    """The sweep with the seeds of the command line, after a check of its overrides and its choice."""
+    from sweeps.engine.plan.choice import read_choice
+    from sweeps.engine.plan.plan import overridden
+
+    sweep = replace(sweep, seeds=options.seeds) if options.seeds else sweep
+    if not isinstance(sweep.base, BestOf):
+        overridden(sweep, sweep.base, options.overrides)
+    read_choice(sweep, options.only, options.limit)
+    return sweep
+
+
+def _plan(sweep: Sweep, file: Path, options: Options, *, held: bool = False) -> "Plan":
+    from sweeps.engine.plan.choice import read_choice
+    from sweeps.engine.plan.plan import make_plan
+
+    choice = read_choice(sweep, options.only, options.limit)
+    return make_plan(sweep, file, options.overrides, retry=options.retry, held=held, choice=choice)
+
+
 def _check_table_files(sweeps: Named) -> None:
     from analysis.tables import UnknownTable, file_beside, load_table_file
 
@@ -116,14 +140,13 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
 
     None for a sweep whose base is the best cell of one before it on the same command line, which has to run first.
     """
-    from sweeps.engine.plan.plan import make_plan
     from sweeps.engine.store.lock import holder_of
 
     plans: list[Plan | None] = []
     for number, (sweep, file) in enumerate(sweeps):
         waits = isinstance(sweep.base, BestOf) and sweep.base.sweep in [before.name for before, _ in sweeps[:number]]
         held = holder_of(sweep.name) is not None
-        plans.append(None if waits else make_plan(sweep, file, options.places, retry=options.retry, held=held))
+        plans.append(None if waits else _plan(sweep, file, options, held=held))
     return plans
 
 
@@ -159,7 +182,17 @@ def _check_room(plans: Sequence["Plan | None"]) -> None:
 def _show_status(sweeps: Named, options: Options) -> int:
     from sweeps.engine.cli.status import status, status_lines
 
-    return _show([status(sweep) for sweep, _ in sweeps], status_lines, options)
+    return _show([status(sweep, options.overrides) for sweep, _ in sweeps], status_lines, options)
+
+
+def _watch(sweeps: Named, options: Options) -> int:
+    from analysis.store.uri import store_line
+    from sweeps.engine.cli.watch import watch_status
+    from sweeps.engine.store.reader import shown_uri, store_uri
+
+    sys.stderr.write(f"{store_line(store_uri(), shown_uri())}\n")
+    watch_status([sweep for sweep, _ in sweeps], options.overrides, Console())
+    return 0
 
 
 def _show_plans(sweeps: Named, plans: Sequence["Plan | None"], options: Options) -> int:
@@ -242,7 +275,6 @@ def _held(
     sweep: Sweep, file: Path, plan: "Plan | None", options: Options, say: Callable[[str], None]
 ) -> Iterator["Plan"]:
     """Hold the sweep for the block. Yields its plan, after the operations that earlier launches left offline."""
-    from sweeps.engine.plan.plan import make_plan
     from sweeps.engine.run.ledger import replay_offline_queue
     from sweeps.engine.store.lock import hold
 
@@ -251,9 +283,9 @@ def _held(
         if replayed:
             say(f"{sweep.name}: {replayed} records that an earlier launch left offline are in the store now")
         if plan is None or isinstance(sweep.base, BestOf):  # the other sweep may have another best cell by now
-            plan = make_plan(sweep, file, options.places, retry=options.retry)
+            plan = _plan(sweep, file, options)
             if _reads_data([plan]):
-                plan = make_plan(sweep, file, options.places, retry=options.retry)
+                plan = _plan(sweep, file, options)
         else:
             plan = plan.refreshed()
         yield plan

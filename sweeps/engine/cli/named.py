@@ -41,7 +41,7 @@ def by_name(words: Sequence[str]) -> int:
     if doctor:
         from sweeps.engine.cli.doctor import examine
 
-        return examine([sweep for sweep, _ in sweeps], options.places)
+        return examine([sweep for sweep, _ in sweeps], options.overrides)
     from sweeps.engine.cli.main import launch_sweeps
 
     return launch_sweeps(sweeps, options)

@@ -1,5 +1,6 @@
 """--status: the state of a sweep, from the store alone."""
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +20,8 @@ Facts = dict[str, Any]  # printed by --json, and the source of the text
 _NAMED = 6  # failed cells that a line names
 
 
-def status(sweep: Sweep) -> Facts:
-    """The facts of --status."""
+def status(sweep: Sweep, words: Sequence[str] = ()) -> Facts:
+    """The facts of --status. words: assignments of the command line, which count as edits of the sweep."""
     stored, holder = read_sweep(sweep.name), holder_of(sweep.name)
     entries, spent = stored.current, stored.runs
     rules = Rules(held=holder is not None)
@@ -46,7 +47,8 @@ def status(sweep: Sweep) -> Facts:
         "lost_device_hours": sum(entry.lost_device_seconds for entry in spent) / 3600,
         "unit": unit_of(next((entry.resources for entry in reversed(spent) if entry.resources), "")),
         "seconds_left": _time_left(sweep, entries, states, total),
-        "edited": edits_in_store(sweep, stored, rules),
+        "overrides": json.loads(stored.tags.get("sweep.overrides", "{}")),
+        "edited": edits_in_store(sweep, stored, rules, words),
     }
 
 
@@ -57,7 +59,7 @@ def status_lines(facts: Facts) -> list[str]:
     for state, cell in ((name, cell) for name in ("running", "interrupted") for cell in facts[name]):
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
-    lines += failure_lines(facts) + outdated_lines(facts)
+    lines += failure_lines(facts) + outdated_lines(facts) + override_lines(facts)
     spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
     left = facts["seconds_left"]
     lines.append(f"  {spent} used" if left is None else f"  {spent} used, {duration(left)} left")
@@ -77,9 +79,15 @@ def failure_lines(facts: Facts) -> list[str]:
 
 
 def edit_lines(facts: Facts) -> list[str]:
-    """The line on the edits of a sweep's file; none without one."""
+    """The line on the edits of a sweep's file or of its command line; none without one."""
     new, dropped = facts["edited"]["new"], facts["edited"]["dropped"]
-    return [f"  file edited since: {new} new, {dropped} dropped"] if new or dropped else []
+    return [f"  file or command line changed since: {new} new, {dropped} dropped"] if new or dropped else []
+
+
+def override_lines(facts: Facts) -> list[str]:
+    """The line on the fields of the base that the command line sets; none without one."""
+    fields = " ".join(f"{key}={text}" for key, text in facts["overrides"].items())
+    return [f"  base with {fields}, by the command line"] if fields else []
 
 
 def outdated_lines(facts: Facts) -> list[str]:

@@ -1,8 +1,11 @@
 """Summary of a launch: the number of cells in each state, and the remedy for those without a result."""
 
+from collections.abc import Mapping
+
 from analysis.device_time import device_time
 from sweeps.engine.cli.status import Facts, failure_lines
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
+from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run.display import CellEnd
 from sweeps.engine.run.launch import Launched
 
@@ -28,10 +31,19 @@ def summary(launched: Launched) -> Facts:
             for key, cell in cells.items()
             if cell.status == "failed"
         ],
-        "complete": not launched.spooled and all(is_done(state) for state in states),
+        "complete": not launched.spooled and _ran_all(plan, cells, len(outcome.ends)),
+        "chosen": bool(plan.rules.choice.values),
         "spooled": launched.spooled,
         "table": launched.table,
     }
+
+
+def _ran_all(plan: Plan, cells: Mapping[str, CellEnd], ran: int) -> bool:
+    """True if every cell that the launch was to run has a result."""
+    states = [cells[cell.key].status for cell in plan.known if plan.chooses(cell)]
+    states += ["missing"] * sum(search.num_unknown for search in plan.searches if plan.runs(search))
+    left = ("missing", "interrupted") if ran == plan.rules.choice.limit else ()
+    return all(is_done(state) or state in left for state in states)
 
 
 def printed_table(facts: Facts) -> str:
@@ -50,5 +62,6 @@ def summary_lines(facts: Facts) -> list[str]:
     if facts["failures"]:
         lines.append("  failed cells run again with --retry failed; --explain CELL tells more")
     if left := sum(facts["states"].get(state, 0) for state in ("missing", "interrupted")):
-        lines.append(f"  {left} cells have no result yet; the same command runs them")
+        without = " without --only" * facts["chosen"]
+        lines.append(f"  {left} cells have no result yet; the same command{without} runs them")
     return lines + ([f"  {facts['spooled']}"] if facts["spooled"] else [])

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from sweeps.engine.plan.choice import CellChoice
 from sweeps.engine.store.reader import Entry
 
 State = Literal["missing", "interrupted", "running", "finished", "diverged", "collapsed", "pruned", "failed"]
@@ -19,11 +20,13 @@ class Rules:
         retry: states of ended cells that run again, "failed"; and "outdated": cells of other code run from the start.
         held: a living launch holds the sweep, so that cells with status running do run.
         stopping: the sweep stops early; without that, cells that were stopped early run on.
+        choice: which of the cells without a result this launch runs.
     """
 
     retry: frozenset[str] = frozenset()
     held: bool = False
     stopping: bool = False
+    choice: CellChoice = field(default_factory=CellChoice)
 
     def state(self, entry: Entry | None) -> State:
         """The state of a cell with this entry; one that runs again from the start is missing."""
@@ -34,7 +37,7 @@ class Rules:
         return _ENDED.get(entry.status, "interrupted")
 
     def due(self, entry: Entry | None) -> bool:
-        """True for a cell that a launch runs."""
+        """True for a cell that lacks a result; of these a launch runs those that it chooses."""
         state = self.state(entry)
         return state in ("missing", "interrupted") or state in self.retry or (state == "pruned" and not self.stopping)
 
@@ -43,7 +46,10 @@ class Rules:
         if "outdated" not in self.retry:
             return dict(entries)
         stay = {"running", "failed"} - self.retry  # cells of another launch, and failures that are not to run again
-        again = {key: entry.outdated and self.state(entry) not in stay for key, entry in entries.items()}
+        again = {
+            key: entry.outdated and self.state(entry) not in stay and self.choice.takes(entry.params, entry.role)
+            for key, entry in entries.items()
+        }
         return {key: entry.restarted() if again[key] else entry for key, entry in entries.items()}
 
     def note(self, entry: Entry | None, epochs: int) -> str:

@@ -26,7 +26,7 @@ def codes_of(plan: Plan) -> list[Code]:
 
 def experiment_tags(plan: Plan) -> dict[str, str]:
     """Tags of the experiment: the facts of the sweep that analysis needs."""
-    sweep, keyed = plan.sweep, key_fields(plan.base)
+    sweep, keyed, stored = plan.sweep, key_fields(plan.base), plan.stored.tags
     versions = {code.own: code.version for code in codes_of(plan)}
     base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
     return {
@@ -46,6 +46,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.types": json.dumps(type_names(), sort_keys=True),
         "sweep.table": json.dumps(dataclasses.asdict(sweep.table) if sweep.table else {}),
         "sweep.table_file": file_beside(plan.file).name if file_beside(plan.file).is_file() else "",
+        **({"sweep.overrides": json.dumps(plan.overrides)} if plan.overrides or "sweep.overrides" in stored else {}),
         **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),
     }

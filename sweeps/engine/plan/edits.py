@@ -1,6 +1,7 @@
-"""Edits of a sweep's file since its last launch: the numbers of new and of dropped cells."""
+"""Edits of a sweep's file or command line since its last launch: the numbers of new and of dropped cells."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from jepa_train.base.errors import ConfigError
@@ -9,12 +10,12 @@ from jepa_train.config.flat import flatten
 from jepa_train.model.own_encoder import source_hash
 from jepa_train.train.preflight import CheckedData
 from sweeps.engine.plan.cell_state import Rules
-from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.plan import Plan, resolved_base
 from sweeps.engine.plan.searches import grid_point_of
-from sweeps.engine.spec.cells import CheckData, changed, data_checked_by, fixed_cells, grid_points, preflighted
+from sweeps.engine.spec.cells import CheckData, changed, data_checked_by, fixed_cells, grid_points
 from sweeps.engine.spec.search_space import point_of
-from sweeps.engine.spec.sweep import BestOf, Sweep
-from sweeps.engine.store.reader import StoredSweep, best_config
+from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import StoredSweep
 
 
 def edits_of(plan: Plan) -> dict[str, int]:
@@ -33,11 +34,15 @@ def edits_of(plan: Plan) -> dict[str, int]:
     return {"new": max(0, plan.total - (int(stored.tags["sweep.total"]) - dropped)), "dropped": dropped}
 
 
-def edits_in_store(sweep: Sweep, stored: StoredSweep, rules: Rules) -> dict[str, int]:
-    """The edits since the last launch, without access to the data, whose identity the store has."""
+def edits_in_store(sweep: Sweep, stored: StoredSweep, rules: Rules, words: Sequence[str]) -> dict[str, int]:
+    """The edits since the last launch, without access to the data, whose identity the store has.
+
+    Args:
+        words: assignments of the command line.
+    """
     try:
         with data_checked_by(_recorded_data(sweep, stored)):
-            base = preflighted(best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base)
+            base = resolved_base(sweep, words)
             cells, entries = tuple(fixed_cells(sweep, base)), stored.entries(sweep, base)
             return edits_of(Plan(sweep, base, cells, entries, rules=rules, stored=stored).with_searches())
     except ConfigError:  # its base is the best cell of a sweep that is not in this store

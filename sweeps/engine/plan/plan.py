@@ -1,14 +1,15 @@
 """Plan of a launch: the cells that a sweep asks for, their entries in the store, and the cells left to run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import cell_fields, parse, unflatten
+from jepa_train.config.flat import cell_fields, flatten, parse, unflatten
 from sweeps.engine.plan.cell_state import Rules, State, is_done
+from sweeps.engine.plan.choice import CellChoice
 from sweeps.engine.plan.searches import Search, searches_of
 from sweeps.engine.spec.cells import Cell, changed, check_sizes, fixed_cells, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
@@ -45,6 +46,7 @@ class Plan:
         entries: the sweep's cells in the store, by key, in the order in which the runs were begun.
         searches: one per point of the grid; () without a space. A launch moves copies of them on.
         rules: which cells this launch runs.
+        overrides: cell fields of the base that the command line sets, as MLflow stores them.
         file: the sweep's.
         stored: the sweep in the store, with the list of its last launch.
     """
@@ -55,6 +57,7 @@ class Plan:
     entries: dict[str, Entry]
     searches: tuple[Search, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    overrides: Mapping[str, str] = field(default_factory=dict)
     file: Path = Path()
     stored: StoredSweep = field(default_factory=StoredSweep)
 
@@ -70,7 +73,7 @@ class Plan:
     @property
     def missing(self) -> list[Cell]:
         """The known cells that this launch runs."""
-        return [cell for cell in self.known if self.due(cell)]
+        return [cell for cell in self.known if self.due(cell)][: self.rules.choice.limit]
 
     @property
     def unknown(self) -> int:
@@ -79,8 +82,10 @@ class Plan:
 
     @property
     def stand_ins(self) -> list[Cell]:
-        """For each of these, the base's own cell at the grid point of its search: what it may cost."""
-        return [cell for search in self.searches for cell in [search.cell_at({})] * search.num_unknown]
+        """Unknown cells that this launch runs, for their price: each as the base's own cell at its grid point."""
+        moving = [search for search in self.searches if self.runs(search)]
+        cells = [cell for search in moving for cell in [search.cell_at({})] * search.num_unknown]
+        return cells[: self.rules.choice.limit - len(self.missing)]
 
     @property
     def total(self) -> int:
@@ -94,22 +99,37 @@ class Plan:
         return sum(entry.outdated and is_done(self.state(entry)) for entry in found)
 
     @property
+    def lacking(self) -> int:
+        """Cells without a result, whether this launch runs them or not."""
+        return sum(self.rules.due(self.entries.get(cell.key)) for cell in self.known) + self.unknown
+
+    @property
     def todo(self) -> int:
         """Cells that this launch has to run."""
-        return len(self.missing) + self.unknown
+        unknown = sum(search.num_unknown for search in self.searches if self.runs(search))
+        return min(self.rules.choice.limit, len(self.missing) + unknown)
 
     @property
     def failed(self) -> int:
-        """Known cells that have failed and that this launch does not run again."""
-        return sum(self.state(cell) == "failed" and not self.due(cell) for cell in self.known)
+        """Known cells that have failed and that are not to run again."""
+        states = [self.state(cell) for cell in self.known if not self.rules.due(self.entries.get(cell.key))]
+        return states.count("failed")
 
     def state(self, cell: Cell | Entry) -> State:
         """State of a cell in the store."""
         return self.rules.state(self.entries.get(cell.key))
 
-    def due(self, cell: Cell | Entry) -> bool:
-        """True for a cell that this launch runs."""
-        return self.rules.due(self.entries.get(cell.key))
+    def chooses(self, cell: Cell) -> bool:
+        """True for a cell that --only admits."""
+        return not self.rules.choice.values or self.rules.choice.takes(flatten(cell.config), cell.role)
+
+    def due(self, cell: Cell) -> bool:
+        """True for a cell that this launch runs, if --limit admits it."""
+        return self.rules.due(self.entries.get(cell.key)) and self.chooses(cell)
+
+    def runs(self, search: Search) -> bool:
+        """True for a search that this launch moves on."""
+        return not self.rules.choice.values or self.chooses(search.cell_at({}))
 
     def refreshed(self) -> "Plan":
         """The plan with the store's present entries, for a launch that holds the sweep. Fixed cells stay."""
@@ -130,32 +150,46 @@ class Plan:
 
     def rows(self) -> list[Row]:
         """Every known cell with its state."""
-        return [
-            Row(cell, self.state(cell), self.rules.note(self.entries.get(cell.key), cell.config.epochs), self.due(cell))
-            for cell in self.known
-        ]
+        due = {cell.key for cell in self.missing}
+        return [Row(cell, self.state(cell), self._note(cell, due), cell.key in due) for cell in self.known]
+
+    def _note(self, cell: Cell, due: Collection[str]) -> str:
+        entry = self.entries.get(cell.key)
+        later = "not in this launch" if self.rules.due(entry) and cell.key not in due else ""
+        return "; ".join(filter(None, [self.rules.note(entry, cell.config.epochs), later]))
 
 
 def make_plan(
-    sweep: Sweep, file: Path, places: Sequence[str] = (), *, retry: frozenset[str] = frozenset(), held: bool = False
+    sweep: Sweep,
+    file: Path,
+    words: Sequence[str] = (),
+    *,
+    retry: frozenset[str] = frozenset(),
+    held: bool = False,
+    choice: CellChoice | None = None,
 ) -> Plan:
     """Resolve the base, check every field, list the cells and read the ledger.
 
     Args:
-        places: command-line words with the place of the data.
+        words: assignments of the command line, which override the base.
         retry: see Rules.
         held: a living launch holds the sweep.
+        choice: of the cells to run, by default all of them.
 
     Raises:
         ConfigError: anything that could not run.
     """
-    base = resolved_base(sweep, places)
+    base = resolved_base(sweep, words)
     fixed = checked_cells(sweep, base)
-    rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None)
+    rules = Rules(retry=retry, held=held, stopping=sweep.early_stopping is not None, choice=choice or CellChoice())
     stored = read_sweep(sweep.name, file)
     entries = rules.read(stored.entries(sweep, base))
-    plan = Plan(sweep, base, fixed, entries, rules=rules, file=file, stored=stored)
-    return plan.with_searches(_warm_entries(sweep))
+    overrides = {key: str(value) for key, value in parse(words, base=base).items() if key in cell_fields(base)}
+    plan = Plan(sweep, base, fixed, entries, rules=rules, overrides=overrides, file=file, stored=stored)
+    plan = plan.with_searches(_warm_entries(sweep))
+    if not any(map(plan.chooses, plan.known)) and not any(map(plan.runs, plan.searches)):
+        raise ConfigError(f"--only fits no cell of {sweep.name}, as no cell has these values together; see --dry-run")
+    return plan
 
 
 def checked_cells(sweep: Sweep, base: TrainConfig) -> tuple[Cell, ...]:
@@ -174,17 +208,34 @@ def checked_cells(sweep: Sweep, base: TrainConfig) -> tuple[Cell, ...]:
     return fixed
 
 
-def resolved_base(sweep: Sweep, places: Sequence[str]) -> TrainConfig:
-    """The sweep's base after preflight, with the data's place from the command line.
+def resolved_base(sweep: Sweep, words: Sequence[str]) -> TrainConfig:
+    """The sweep's base after preflight, with the overrides of the command line.
 
     Raises:
-        ConfigError: a word that would decide results, which belongs in the sweep's file.
+        ConfigError: as overridden; the base is the best cell of a sweep without one; the data or encoder is not there.
     """
     base = best_config(sweep.base.sweep) if isinstance(sweep.base, BestOf) else sweep.base
-    changes = parse(places, base=base)
-    for key in changes.keys() & cell_fields(base).keys():
-        raise ConfigError(f"{key} is part of the cell, got {key}={changes[key]}; change it in the sweep's file")
-    return preflighted(unflatten(changes, base=base))
+    return preflighted(overridden(sweep, base, words))
+
+
+def overridden(sweep: Sweep, base: TrainConfig, words: Sequence[str]) -> TrainConfig:
+    """A base with the assignments of the command line, before preflight.
+
+    Raises:
+        ConfigError: a key that varies in the sweep, or an assignment that makes no valid config.
+    """
+    changes = parse(words, base=base)
+    for key in sorted(changes.keys() & cell_fields(base).keys() & {"seed", *sweep.axes}):
+        remedy = "change it in the sweep's file"
+        if key == "seed":
+            remedy = f"write --seeds {changes[key]}"
+        elif key in sweep.grid_axes:
+            remedy = f"choose among its values by --only {key}={changes[key]}"
+        raise ConfigError(
+            f"{key} varies in {sweep.name}, so the base cannot set it, got {key}={changes[key]}; {remedy}"
+        )
+    identity = {"data.fingerprint": "", "data.content": ""} if "data.name" in changes else {}
+    return unflatten({**identity, **changes}, base=base)
 
 
 def _warm_entries(sweep: Sweep) -> list[Entry]:

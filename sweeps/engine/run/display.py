@@ -61,7 +61,7 @@ class Display:
 
     def __post_init__(self) -> None:
         plan = self.plan
-        self._todo, self._failed = plan.todo, plan.failed
+        self._todo, self._failed, self._before = plan.todo, plan.failed, plan.total - plan.lacking
         self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
             cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
         }
@@ -123,7 +123,7 @@ class Display:
         scores = "  ".join(f"{goal.name} {goal.score(metrics, flat):.3f}" for goal in goals)
         first = self._reasons.setdefault(reason, cell.label) if status == "failed" else cell.label
         end = scores if status == "finished" else f"{status}: {reason if first == cell.label else f'as {first}'}"
-        counter = f"{self.plan.total - self._todo + len(self.outcome.ends)}/{self.plan.total}"
+        counter = f"{self._before + len(self.outcome.ends)}/{self.plan.total}"
         self.note(f"{self.plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
 
     def lost(self, cell: Cell, note: str, device_seconds: float, idle_s: float) -> None:
@@ -170,7 +170,7 @@ class Display:
 
     def _status(self) -> str:
         now, ends = time.monotonic(), Counter(end.status for end in self.outcome.ends.values())
-        done = self.plan.total - self._todo - self._failed + len(self.outcome.ends) - ends["failed"]
+        done = self._before - self._failed + len(self.outcome.ends) - ends["failed"]
         head = f"{self.plan.sweep.name}  {done}/{self.plan.total} done"
         if not self._pace.reported and not self.outcome.ends:
             return f"{head}  starting the workers ({now - self._started:.0f} s)"

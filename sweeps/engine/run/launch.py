@@ -79,7 +79,8 @@ class Launch:
             ConfigError: a trial that can never be placed, or a budget that allows not even one cell.
         """
         failed = f", {plan.failed} failed" if plan.failed else ""
-        self.note(f"{plan.sweep.name}: {plan.total - plan.todo} of {plan.total} cells done before{failed}")
+        done, now = plan.total - plan.lacking, f"; {plan.todo} run now" if plan.todo < plan.lacking else ""
+        self.note(f"{plan.sweep.name}: {done} of {plan.total} cells done before{failed}{now}")
         session, outcome = None, LaunchOutcome()
         if plan.todo:
             from sweeps.engine.run.session import Session  # Ray, Tune and Optuna
@@ -110,7 +111,7 @@ class Launch:
 
         fields = flatten(plan.base)
         words = [f"{key}={fields[key]}" for key in fields.keys() - cell_fields(plan.base).keys() - set(plan.sweep.axes)]
-        entries = [plan.entries[cell.key] for cell in plan.known if cell.key in plan.entries]
+        entries = [plan.entries[cell.key] for cell in plan.known if cell.key in plan.entries and plan.chooses(cell)]
         finished = [entry for entry in entries if entry.status == "finished"]
         self.note(f"{plan.sweep.name}: {len(finished)} finished cells to evaluate")
         ledger, lost = _open_ledger(plan, self.note), 0

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
@@ -50,7 +51,7 @@ class OptunaSampler:
 
     def __post_init__(self) -> None:
         self._sweep = self.search.sweep
-        self._space = dict(self._sweep.space)
+        self._space: dict[str, Any] = dict(self._sweep.space)
         self._trials: dict[str, Trial] = {}  # of the candidates that run, by cell key
 
     @cached_property

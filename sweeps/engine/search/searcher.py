@@ -49,6 +49,8 @@ class CellSearcher(Searcher):
             replace(search, sampler=OptunaSampler(search, taken=taken, parallel=self.parallel))
             for search in self.plan.searches
         ]
+        self._chosen = [search for search in self.searches if self.plan.runs(search)]
+        self._left = self.plan.rules.choice.limit  # cells that may still be suggested
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
         self._closed = False  # after a cell that was not admitted
 
@@ -56,14 +58,16 @@ class CellSearcher(Searcher):
         """The next cell's trial config, None where it depends on cells that run, or FINISHED."""
         if self.waits():
             return None
+        self._closed |= self._left == 0
         following = None if self._closed else self._next()
         if following is None:
-            waiting = not self._closed and any(search.state is SearchState.WAITING for search in self.searches)
+            waiting = not self._closed and any(search.state is SearchState.WAITING for search in self._chosen)
             return None if waiting else Searcher.FINISHED
         cell, _ = following
         if not self.admit(cell):
             self._closed = True
             return Searcher.FINISHED
+        self._left -= 1
         self._running[trial_id] = following
         self.announce(cell)
         return cell.trial_config
@@ -94,7 +98,7 @@ class CellSearcher(Searcher):
         if self._fixed:
             return self._fixed.popleft(), None
         startable = (SearchState.PROPOSING, SearchState.CONFIRMING)
-        while ready := [search for search in self.searches if search.state in startable]:
+        while ready := [search for search in self._chosen if search.state in startable]:
             search = min(ready, key=lambda search: search.num_started)
             cell = search.next_cell()
             self._record_choice(search)

@@ -122,7 +122,8 @@ def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
     Raises:
         ConfigError: they are too few.
     """
-    known = {checked.config: checked.class_sizes for checked in _CHECKED.values()}
+    check = _CHECK.get()
+    known = {checked.config: checked.class_sizes for (by, *_), checked in _CHECKED.items() if by is check}
     for config in {(config.data, config.global_batch): config for config in configs}.values():
         sizes = known[config.data]
         check_batch(config, sum(sizes))

@@ -5,12 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, parse
 
-Space = Mapping[str, BaseDistribution]
+Space = Mapping[str, Any]  # dotted key -> distribution
 
 
 def contains(domain: Any, value: Scalar) -> bool:

@@ -25,7 +25,7 @@ _REMEDIES = {
     "purpose": "begin the file with a docstring and write purpose=__doc__",
     "base": "start from jepa_train.config.presets",
     "grid": "write grid={'method.lamb': [0.01, 0.05]}",
-    "space": "write space={'optim.lr': a distribution, as FloatDistribution(1e-4, 1e-2)}",
+    "space": "write space={'optim.lr': a list of values, or a distribution as FloatDistribution(1e-4, 1e-2)}",
     "seeds": "write seeds=(0, 1, 2)",
     "objective": "try 'val/probe_top1', {'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'} or LabelFree()",
     "early_stopping": "write early_stopping=Asha(first=6)",
@@ -61,7 +61,7 @@ class Sweep:
         purpose: aim and expected result; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
-        space: dotted key -> domain; `trials` points are proposed by Optuna.
+        space: dotted key -> domain, or a list of values; `trials` points are proposed by Optuna.
         trials: points of each search.
         sampler: source of these points.
         warm_start: sweeps of this store whose finished cells each search knows from the start, where they are points
@@ -83,7 +83,7 @@ class Sweep:
     base: TrainConfig | BestOf
     scale: Scale | None = None
     grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
-    space: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    space: Mapping[str, BaseDistribution | Sequence[Scalar]] = field(default_factory=dict)
     trials: int = 0
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     warm_start: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class Sweep:
     @config_errors()
     def __post_init__(self) -> None:
         conform(self, remedies=_REMEDIES)
-        object.__setattr__(self, "space", {key: _plain_domain(domain) for key, domain in self.space.items()})
+        object.__setattr__(self, "space", {key: _plain_domain(key, domain) for key, domain in self.space.items()})
         _check_fields(self)
         if isinstance(self.base, TrainConfig):
             self.check(self.base)
@@ -246,8 +246,11 @@ def _check_goals(sweep: Sweep) -> None:
     )
 
 
-def _plain_domain(domain: BaseDistribution) -> BaseDistribution:
+def _plain_domain(key: str, domain: BaseDistribution | Sequence[Scalar]) -> BaseDistribution:
     """The domain with Python's own values. Optuna converts bounds, of float32(0.1) to 0.10000000149011612."""
+    if not isinstance(domain, BaseDistribution):
+        require(len(domain) > 0, f"space[{key!r}] must list at least one value, got {short_repr(domain)}; leave it out")
+        return CategoricalDistribution(domain)
     if isinstance(domain, CategoricalDistribution):
         return CategoricalDistribution([plain(choice) for choice in domain.choices])
     if isinstance(domain, FloatDistribution):

@@ -45,10 +45,10 @@ def file(results: Path) -> Path:
     return file
 
 
-def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID) -> dict[str, Cell]:
+def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID, *words: str) -> dict[str, Cell]:
     """Write runs as a launch of the sweep leaves them: label -> (status, epoch, reason, device seconds), the last three
     optional. Returns the sweep's cells by label."""
-    plan, writer = make_plan(sweep, file), StoreWriter(store_uri())
+    plan, writer = make_plan(sweep, file, words), StoreWriter(store_uri())
     cells = {cell.label: cell for cell in plan.fixed}
     experiment = writer.client.create_experiment(sweep.name)
     for name, text in (experiment_tags(plan) | to_tags([cell.key for cell in plan.known])).items():
@@ -241,7 +241,7 @@ def test_readers_name_their_store_on_stderr_alone(file: Path, capsys: pytest.Cap
 
 
 LAMBS = {"method.lamb": [0.05, 0.1, 0.2, 0.3]}
-EDITED = "  file edited since: 2 new, 1 dropped"
+EDITED = "  file or command line changed since: 2 new, 1 dropped"
 
 
 def test_after_an_edit_status_and_table_show_the_last_launch_and_say_so(
@@ -287,7 +287,7 @@ def test_status_knows_edits_without_the_data(file: Path, command: Command) -> No
     assert "edited" not in command("--status", sweep=sweep)
     assert command("--status", sweep=dataclasses.replace(sweep, grid=LAMBS)).splitlines()[-1] == EDITED
     axis = dataclasses.replace(sweep, base=BASE, grid={"data.name": ["digits"], **GRID.grid})
-    assert command("--status", sweep=axis).endswith("  file edited since: 3 new, 3 dropped\n")
+    assert command("--status", sweep=axis).endswith("  file or command line changed since: 3 new, 3 dropped\n")
 
 
 def test_explain_refuses_a_word_that_fits_no_cell_or_several(file: Path, command: Command) -> None:
@@ -357,3 +357,82 @@ def test_a_table_file_is_no_sweep(
     monkeypatch.setattr(sweeps, "__path__", [str(tmp_path)])
     assert sweeps_main(["c"]) == 2
     assert "; choose one of a, b_table, study\n" in capsys.readouterr().err
+
+
+def test_an_override_gives_other_cells_and_is_named_by_dry_run_status_and_table(file: Path, command: Command) -> None:
+    named = "base with epochs=5, by the command line"
+    (facts,) = json.loads(command("--dry-run", "epochs=5", "--json"))["sweeps"]
+    assert (facts["overrides"], facts["to_run"]) == ({"epochs": "5"}, 3)
+    assert f"  {named}" in command("--dry-run", "epochs=5").splitlines()
+    assert "command line" not in command("--dry-run", "data.download=true"), "it changes no cell"
+    cells = record(file, {"lamb=0.05": ("finished", 5)}, GRID, "epochs=5")
+    assert [cell["key"] for cell in facts["cells"]] == [cell.key for cell in cells.values()]
+    lines = command("--status", "epochs=5").splitlines()
+    assert (f"  {named}" in lines, "changed since" in lines[-1]) == (True, False)
+    (facts,) = json.loads(command("--status", "--json"))["sweeps"]
+    assert (facts["overrides"], facts["edited"]) == ({"epochs": "5"}, {"new": 3, "dropped": 3})
+    assert f"study: {named} of the launch" in table("study")
+    assert experiment_tags(make_plan(GRID, file))["sweep.overrides"] == "{}", "the next launch without it"
+    assert command("epochs=5", "--explain", "lamb=0.05").splitlines()[1].endswith(", all 5 epochs")
+
+
+def test_seeds_of_the_command_line_replace_those_of_the_file(command: Command) -> None:
+    assert len(json.loads(command("--dry-run", "--seeds", "0,3-4", "--json"))["sweeps"][0]["cells"]) == 9
+    space = {"optim.lr": FloatDistribution(1e-4, 1e-2)}
+    goals = {"val/probe_top1": "max", "val/linear_top1": "max"}
+    pareto = dataclasses.replace(GRID, grid={}, space=space, trials=4, objective=goals)
+    assert command("--dry-run", "--seeds", "3", sweep=pareto).startswith("study: 0 of 4 cells done")
+    assert command("--dry-run", "--seeds", "0-1", code=2, sweep=pareto).startswith(
+        "error: seeds of a search for several objectives must be one number, got (0, 1)"
+    )
+
+
+def test_only_and_limit_choose_what_a_dry_run_prices_and_the_list_stays(file: Path, command: Command) -> None:
+    record(file, {"lamb=0.02": ("finished",)})
+    lines = command("--dry-run", "--only", "λ=0.1").splitlines()
+    assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 finished)"
+    assert [line.endswith("(not in this launch)") for line in lines[1:4]] == [False, True, False]
+    assert lines[4].startswith("price of 1 cells, 1 at once")
+    (facts,) = json.loads(command("--dry-run", "--limit", "1", "--json"))["sweeps"]
+    assert (facts["total"], facts["to_run"], [cell["due"] for cell in facts["cells"]]) == (3, 1, [False, True, False])
+
+
+def test_a_launch_of_chosen_cells_that_have_results_is_complete(
+    file: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(file, {"lamb=0.02": ("finished",), "lamb=0.05": ("failed",)})
+    out = command("--only", "lamb=0.02")
+    assert "study: 2 of 3 cells done before, 1 failed; 0 run now\n" in out
+    assert "  1 cells have no result yet; the same command without --only runs them" in out
+    assert command("--status").startswith("study: 1 missing, 1 finished, 1 failed of 3 cells"), "the list stays"
+    assert main(GRID, str(file), ["--evaluate", "--only", "lamb=0.02", "probe.protocols=knn"]) == 1
+    assert "study: 1 finished cells to evaluate" in capsys.readouterr().out
+    assert main(GRID, str(file), ["--evaluate", "--only", "lamb=0.1"]) == 0
+    assert "study: 0 finished cells to evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["epoch=5"], "epoch is not a field of the config; did you mean 'epochs'?"),
+        (["--status", "epochs=x"], "epochs must be a whole number, got 'x'"),
+        (["--watch", "epochs=x"], "epochs must be a whole number, got 'x'"),
+        (
+            ["--dry-run", "method.lamb=0.5"],
+            "method.lamb varies in study, so the base cannot set it, got method.lamb=0.5",
+        ),
+        (["--only", "lamb=0.06"], "--only lamb=0.06 fits no cell; the nearest are 0.05, 0.02, 0.1"),
+        (["--evaluate", "--only", "lam=0.05"], "--only lam=0.05: lam does not vary in study; did you mean 'lamb'?"),
+        (["--seeds", "1,1"], "seeds must list values, each once, got (1, 1); keep one of each"),
+        (["global_batch=100000"], "global_batch must not exceed the"),
+    ],
+)
+def test_wrong_launch_options_are_one_line_before_anything_starts(
+    words: list[str], error: str, command: Command
+) -> None:
+    assert command(*words, code=2).startswith(f"error: {error}")
+
+
+def test_watch_ends_when_every_cell_has_ended(file: Path, command: Command) -> None:
+    record(file, dict.fromkeys(("lamb=0.02", "lamb=0.05", "lamb=0.1"), ("finished",)))
+    assert command("--watch") == command("--status")

@@ -93,3 +93,15 @@ def test_candidates_that_early_stopping_gave_up_run_on_without_it(first: SimpleN
     candidates = [run for run in runs if run.data.params["seed"] == "0"]
     best = max(candidates, key=lambda run: run.data.metrics["val/probe_top1"])
     assert best.data.params["probe.lr"] in {run.data.params["probe.lr"] for run in runs if run not in candidates}
+
+
+def test_options_of_a_launch_choose_its_base_its_seeds_and_its_cells(first: SimpleNamespace) -> None:
+    study = dataclasses.replace(first.sweeps[0], name="tiny_options", grid={"optim.lr": [1e-3, 2e-3, 3e-3]})
+    words = ["global_batch=512", "--seeds", "3", "--only", "lr=0.002,0.003", "--limit", "1"]
+    code, out, err = first.launched([study], *words)
+    assert (code, "0 of 3 cells done before; 1 run now" in out) == (0, True), err
+    assert "base with global_batch=512, by the command line of the launch" in out
+    (run,) = runs_of(first.client, "tiny_options")
+    assert [run.data.params[name] for name in ("optim.lr", "global_batch", "seed")] == ["0.002", "512", "3"]
+    tags = first.client.get_experiment_by_name("tiny_options").tags
+    assert (tags["sweep.total"], tags["sweep.overrides"]) == ("3", '{"global_batch": "512"}')

@@ -14,17 +14,45 @@ from sweeps.engine.cli.args import Options, read_words
 
 def test_words_become_options() -> None:
     assert read_words(["a", "--retry", "failed", "data.path=/d", "b", "--max-gpu-hours=2.5", "--json"]) == Options(
-        names=("a", "b"), places=("data.path=/d",), retry=frozenset({"failed"}), max_gpu_hours=2.5, json=True
+        names=("a", "b"), overrides=("data.path=/d",), retry=frozenset({"failed"}), max_gpu_hours=2.5, json=True
     )
     assert read_words(["--take-over", "--scale", "mini"]) == Options(take_over=True, scale="mini")
     for label in (["lamb=0.1 seed=0"], ["lamb=0.1", "seed=0"]):  # the second as `ray submit` passes it on
         options = read_words(["data.path=/d", "--explain", *label, "--json"])
-        assert (options.explain, options.places) == ("lamb=0.1 seed=0", ("data.path=/d",))
+        assert (options.explain, options.overrides) == ("lamb=0.1 seed=0", ("data.path=/d",))
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", (3,)), ("0-4", (0, 1, 2, 3, 4)), ("0,2,5", (0, 2, 5)), ("7, 0 - 1", (7, 0, 1))]
+)
+def test_seeds_are_a_number_a_range_or_a_list(text: str, seeds: tuple[int, ...]) -> None:
+    assert read_words(["--seeds", text]).seeds == seeds
+
+
+def test_only_and_overrides_stand_in_any_order_and_watch_is_a_status() -> None:
+    options = read_words(["--only", "lamb=0.1", "epochs=5", "--only", "seed=0", "--limit", "2"])
+    assert (options.only, options.overrides, options.limit) == (("lamb=0.1", "seed=0"), ("epochs=5",), 2)
+    assert read_words(["--watch"]).status
+    assert read_words(["--watch", "--status"]).watch
 
 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
+        *(
+            (["--seeds", text], f"--seeds must be like 0-4, 0,2,5 or 3, at most 1000 of them, got {text!r}")
+            for text in ("", "4-0", "a", "0-", "-1", "0,,1", "0.5", "0-1000")
+        ),
+        (["--seeds"], "--seeds needs a value"),
+        (["--limit", "0"], "--limit must be a number of cells above 0, got 0"),
+        (["--limit", "two"], "--limit: invalid int value: 'two'"),
+        (["--only"], "--only needs a value"),
+        (["--only", "lamb=1", "--status"], "--only chooses the cells that a launch runs, got it with --status"),
+        (["--only", "lamb=1", "--watch"], "--only chooses the cells that a launch runs, got it with --status"),
+        (["--only", "a=1", "--explain", "a=1"], "--only chooses the cells that a launch runs, got it with --explain"),
+        (["--limit", "1", "--evaluate"], "--limit is the number of cells that a launch runs, got it with --evaluate"),
+        (["--watch", "--dry-run"], "--watch refreshes --status, got it with --dry-run; leave one out"),
+        (["--watch", "--json"], "--watch is for reading, got it with --json; --status --json prints one document"),
         (["--dryrun"], "--dryrun is not an option; did you mean '--dry-run'?"),
         (["--explain"], "--explain needs a value"),
         (["--explain", ""], "--explain needs a key or a label, got a blank"),

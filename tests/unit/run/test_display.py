@@ -16,6 +16,7 @@ from simulated_sweep import entry_of, plan_of
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.summary import printed_table, summary, summary_lines
 from sweeps.engine.cluster.resources import Request
+from sweeps.engine.plan.choice import read_choice
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import display as display_module
 from sweeps.engine.run.display import CellEnd, Display, LaunchOutcome
@@ -42,8 +43,8 @@ def entry(cell: Cell, status: str, *, epoch: int = 10, value: float = math.nan) 
     return entry_of(cell, status, metrics={"val/probe_top1": value}, epoch=epoch)
 
 
-def plan(*entries: Entry, references: Sequence[dict[str, int]] = ()) -> Plan:
-    return plan_of(dataclasses.replace(SWEEP, references=references), entries)
+def plan(*entries: Entry, references: Sequence[dict[str, int]] = (), only: Sequence[str] = (), limit: int = 9) -> Plan:
+    return plan_of(dataclasses.replace(SWEEP, references=references), entries, choice=read_choice(SWEEP, only, limit))
 
 
 def display_of(of: Plan, *, terminal: bool = False, height: int = 25, gpus: int = 0, **options) -> Display:
@@ -181,3 +182,37 @@ def test_a_launch_is_complete_when_every_cell_has_a_result_and_failures_name_the
     for spooled in ("", "7 records wait"):
         launched = Launched(plan=before, outcome=LaunchOutcome(ends=ended), table="", spooled=spooled)
         assert summary(launched)["complete"] == (not spooled)
+
+
+@pytest.mark.parametrize(
+    ("only", "limit", "ended", "complete", "remedy"),
+    [
+        (
+            ["lamb=0.2,0.3"],
+            9,
+            {"finished": [B, C]},
+            True,
+            "1 cells have no result yet; the same command without --only",
+        ),
+        (["lamb=0.2,0.3"], 9, {"finished": [B]}, False, "2 cells have no result yet; the same command without --only"),
+        (["lamb=0.2"], 9, {"failed": [B]}, False, "2 cells have no result yet; the same command without --only"),
+        ([], 2, {"finished": [B, C]}, True, "1 cells have no result yet; the same command runs them"),
+        ([], 2, {"finished": [B], "failed": [C]}, False, "1 cells have no result yet; the same command runs them"),
+        ([], 3, {"finished": [B, C]}, False, "1 cells have no result yet; the same command runs them"),
+    ],
+)
+def test_a_launch_of_some_cells_is_complete_when_these_have_results(
+    only: list[str], limit: int, ended: dict[str, list[Cell]], complete: bool, remedy: str
+):
+    chosen = plan(entry(A, "finished"), only=only, limit=limit)
+    ends = {cell.key: CellEnd(label="", status=status, reason="") for status in ended for cell in ended[status]}
+    facts = summary(Launched(plan=chosen, outcome=LaunchOutcome(ends=ends), table="", spooled=""))
+    assert facts["complete"] == complete
+    assert summary_lines(facts)[-1].startswith(f"  {remedy}")
+
+
+def test_cells_that_are_not_chosen_count_as_left():
+    display = display_of(plan(entry(A, "finished"), limit=1))
+    display.started(B)
+    display.ended(B, "finished", "", {"val/probe_top1": 0.5})
+    assert printed(display)[0].startswith("study      2/4  lamb=0.2")

@@ -15,6 +15,7 @@ from simulated_sweep import SimulatedSweep, entry_of
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
+from sweeps.engine.plan.choice import CellChoice, read_choice
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
@@ -218,3 +219,39 @@ def test_several_objectives_reach_optuna_together_and_in_their_directions():
         assert trial.state is (TrialState.FAIL if lacks else TrialState.COMPLETE)
         assert lacks or trial.values[1] == trial.params["method.lamb"]
     assert search.plan().searches[0].best is None
+
+
+def test_a_limit_ends_a_launch_after_so_many_cells_and_the_next_one_proposes_the_same_points() -> None:
+    whole, limited = SimulatedSweep(FAIR, reports), SimulatedSweep(FAIR, reports)
+    whole.run()
+    counts = []
+    while limited.plan().todo:
+        before = len(limited.launched)
+        limited.run(choice=CellChoice(limit=5))
+        counts.append(len(limited.launched) - before)
+    assert {*counts[:-1]} == {5}
+    assert counts[-1] <= 5
+    assert [cell.key for cell in limited.launched] == [cell.key for cell in whole.launched]
+
+
+def test_only_moves_on_the_searches_at_the_chosen_points_of_the_grid() -> None:
+    search = SimulatedSweep(FAIR, reports)
+    search.run(choice=read_choice(FAIR, ["num_slices=128"], 1000))
+    assert {cell.config.method.num_slices for cell in search.launched} == {128}
+    assert len(search.launched) == 8 + 2
+    plan = search.plan()
+    assert (plan.todo, plan.total) == (1 + 8 + 2, 1 + 2 * (8 + 2)), "the reference and the other search"
+
+
+def test_whole_numbers_on_a_log_scale_and_lists_are_searched_and_resumed() -> None:
+    space = {"method.num_slices": IntDistribution(1, 4096, log=True), "optim.lr": [1e-3, 3e-3]}
+    sweep = dataclasses.replace(SEARCH, space=space, sampler="random", trials=40)
+    whole, killed = SimulatedSweep(sweep, reports), SimulatedSweep(sweep, reports)
+    whole.run()
+    slices = [cell.config.method.num_slices for cell in whole.launched]
+    assert len(slices) == 40
+    assert sum(count <= 64 for count in slices) > 10, "half of the log scale; of a linear one 1 in 64"
+    assert {cell.config.optim.lr for cell in whole.launched} == {1e-3, 3e-3}
+    killed.run(turns=90)
+    killed.run()
+    assert [*dict.fromkeys(cell.key for cell in killed.launched)] == [cell.key for cell in whole.launched]

@@ -76,6 +76,13 @@ def test_numpy_and_pandas_values_give_the_same_sweep_keys_and_labels():
     assert found == expected
 
 
+def test_a_list_is_a_domain_of_its_values():
+    listed = make(space={"global_batch": [128, 256], "optim.lr": np.array([0.001, 0.01])}, trials=2)
+    choices = {"global_batch": [128, 256], "optim.lr": [0.001, 0.01]}
+    expected = {key: CategoricalDistribution(values) for key, values in choices.items()}
+    assert listed == make(space=expected, trials=2)
+
+
 def test_without_grid_or_space_the_base_is_the_one_cell():
     (cell,) = fixed_cells(make(seeds=(7,)), TrainConfig())
     assert flatten(cell.config) == flatten(dataclasses.replace(TrainConfig(), seed=7))
@@ -91,6 +98,10 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"space": {"method.lamb": FloatDistribution(0.5, 1.5)}, "trials": 2}, ("method.lamb", "[0, 1]", "1.5")),
         ({"space": {"precision": CategoricalDistribution(["fp32", "fp8"])}, "trials": 2}, ("precision", "fp8")),
         ({"space": {"optim.lr": FloatDistribution(1e-4, 1e-2)}}, ("trials", "0")),
+        ({"space": {"epochs": []}, "trials": 2}, ("space['epochs']", "at least one", "leave it out")),
+        ({"space": {"epochs": [5, 5]}, "trials": 2}, ("space['epochs']", "each once", "(5, 5)")),
+        ({"space": {"epochs": 5}, "trials": 2}, ("space['epochs']", "5 (int)", "a list of values, or a distribution")),
+        ({"space": {"epochs": [5, 0.5]}, "trials": 2}, ("epochs", "whole number", "0.5")),
         ({"seeds": (0, 0)}, ("seeds", "(0, 0)", "keep one of each")),
         ({"grid": {"epochs": []}}, ("grid['epochs']", "at least one", "leave it out")),
         ({"name": "study", "scale": "mini"}, ("name must end in the scale", "'study' at mini", "write name=")),

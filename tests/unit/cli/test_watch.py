@@ -1,0 +1,78 @@
+"""--watch on statuses from a list: one screen on a terminal, a line per change elsewhere.
+
+Run: python -m pytest tests/unit/cli/test_watch.py
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import pytest
+from rich.console import Console
+
+from jepa_train.config.presets import DIGITS
+from sweeps.engine.cli import watch as watch_module
+from sweeps.engine.cli.status import Facts
+from sweeps.engine.cli.watch import watch_status
+from sweeps.engine.spec.sweep import Sweep
+
+SWEEP = Sweep(name="study", purpose="", base=DIGITS)
+
+
+def facts(**states: int) -> Facts:
+    spent = {"device_hours": 1.0, "lost_device_hours": 0.0, "unit": "GPU-hours", "seconds_left": None}
+    cells = {"running": [], "interrupted": [], "failures": [], "overrides": {}, "edited": {"new": 0, "dropped": 0}}
+    return {"sweep": "study", "holder": None, "total": 4, "states": states, "outdated": 0, **cells, **spent}
+
+
+MISSING, HALF, DONE = facts(missing=4), facts(missing=2, finished=2), facts(finished=3, failed=1)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, terminal: bool, height: int = 25) -> str:
+    """Output on a terminal of a watch that reads these statuses, then gets Ctrl-C."""
+    readings: Iterator[Facts] = iter(statuses)
+
+    def read(sweep: Sweep, words: Sequence[str]) -> Facts:  # noqa: ARG001
+        found = next(readings, None)
+        if found is None:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(watch_module, "status", read)
+    console = Console(file=io.StringIO(), width=80, height=height, force_terminal=terminal)
+    watch_status([SWEEP], [], console, sleep=lambda _: None)
+    assert next(readings, None) is None, "it ended too early"
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "lines"),
+    [
+        ([MISSING] * 50, ["study: 4 missing of 4 cells; no launch runs it", "  1.00 GPU-hours used"]),
+        (
+            [MISSING, HALF, HALF, DONE],
+            [
+                "study: 4 missing of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
+                "study: 2 missing, 2 finished of 4 cells; no launch runs it",
+                "study: 3 finished, 1 failed of 4 cells; no launch runs it",
+            ],
+        ),
+    ],
+    ids=["no change until Ctrl-C", "until every cell has ended"],
+)
+def test_a_pipe_gets_a_line_per_change(
+    statuses: list[Facts], lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert watched(monkeypatch, statuses, terminal=False) == ""
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_terminal_has_one_screen_cut_to_its_height(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [{"key": str(number), "label": f"p={number}", "reason": f"r{number}"} for number in range(30)]
+    shown = watched(monkeypatch, [MISSING, HALF | {"failures": failed}], terminal=True, height=10)
+    assert capsys.readouterr().out == ""
+    last = shown.rpartition("study: 2 missing")[2]
+    assert "... 25 more lines" in last
+    assert last.count("\n") < 10
