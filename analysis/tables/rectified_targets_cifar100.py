@@ -2,4 +2,4 @@
 
 from analysis.tables.rectified_targets import TABLE as TABLE
 
-TITLE = "Rectified LpJEPA on CIFAR-100: online linear probe top-1 (%) and sparsity"
+TITLE = "Rectified LpJEPA, recipes of CIFAR-100: online linear probe top-1 (%) and sparsity"

@@ -101,7 +101,7 @@ def test_tables(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # recorded with batch norm over both views: the tables show them, a launch runs their cells again
-SUPERSEDED = {"rectified_sparsity_mini", "rectified_sparsity_small"}
+SUPERSEDED = {"rectified_sparsity_small"}
 
 
 @pytest.mark.parametrize("name", sorted(sweeps_in(EXPORTS)))
