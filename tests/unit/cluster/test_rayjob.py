@@ -29,7 +29,7 @@ def test_the_entrypoint_is_one_command_with_a_sweep_its_scale_and_its_data() -> 
     assert program == ["python", "-m", "sweeps"]
     assert (ROOT / f"sweeps/{name}.py").is_file()
     words = read_words([option, scale, data])
-    assert (words.scale, words.places) == (scale, (data,))
+    assert (words.scale, words.overrides) == (scale, (data,))
     assert data.startswith("data.path=s3://")
 
 
