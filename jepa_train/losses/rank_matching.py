@@ -1,6 +1,7 @@
 """Differences by rank, the core of sliced Wasserstein distances: fp32 on a CPU by NumPy's sort, else by torch's."""
 
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -35,12 +36,13 @@ def differences_by_rank(x: Tensor, y: Tensor) -> Tensor:
     rows = -(-_CHUNK // x[0].numel())
     chunks = [(a.numpy(), b.numpy()) for a, b in zip(x.split(rows), y.split(rows), strict=True)]
     threads = min(torch.get_num_threads(), len(chunks))
-    list(_pool(threads).map(_subtract_by_rank, *zip(*chunks, strict=True)))
+    list(_pool(threads, os.getpid()).map(_subtract_by_rank, *zip(*chunks, strict=True)))
     return x
 
 
 @functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
+    # of this process: a forked one inherits the pool without its threads, and would wait for ever
     return ThreadPoolExecutor(threads, thread_name_prefix="sort")
 
 

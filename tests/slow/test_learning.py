@@ -29,4 +29,5 @@ def test_fine_tuning_beats_the_frozen_random_encoder() -> None:
     config = dataclasses.replace(ranks.FINETUNED, probe=ProbeConfig(protocols="linear"))
     splits, network = load_splits(config.data), build_network(config, num_classes=10)
     frozen = final_evaluation(network, splits, config)["test/linear_top1"]
-    assert module._fit(network, splits, config, module._Job(0, 3e-3))[1] > frozen + 0.05
+    _, fine_tuned = module._fit(network, splits, config, module._Job(0, 3e-3)).squeeze(0)
+    assert fine_tuned > frozen + 0.05

@@ -3,6 +3,8 @@
 Run: python -m pytest tests/unit/losses/test_sliced_wasserstein.py
 """
 
+import multiprocessing
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -90,3 +92,15 @@ def test_a_gpu_finds_the_same_value_and_gradient():
     value, gradient = value_and_gradient(sliced_wasserstein, z.cuda(), target.cuda(), slices.cuda())
     torch.testing.assert_close(value.cpu(), expected, rtol=1e-10, atol=0)
     torch.testing.assert_close(gradient.cpu(), exact, rtol=1e-9, atol=1e-12)
+
+
+def test_a_forked_process_sorts_too() -> None:
+    """It inherits the pool of its parent, without the threads."""
+    x, y = torch.randn(3, 1, 8), torch.randn(3, 1, 8)
+    rank_matching.differences_by_rank(x.clone(), y.clone())
+    process = multiprocessing.get_context("fork").Process(target=rank_matching.differences_by_rank, args=(x, y))
+    process.start()
+    process.join(30)
+    hangs = process.is_alive()
+    process.kill()
+    assert (hangs, process.exitcode) == (False, 0)
