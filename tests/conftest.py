@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("cluster_checks")  # otherwise its failed asserti
 
 TESTS = Path(__file__).parent
 MARKED = ("integration", "slow")
-LONGEST = ("test_readme.py", "test_chaos.py", "test_preemption.py")  # of the slow tests
+LONGEST = ("test_readme.py", "test_chaos.py")  # of the slow tests
 RAY = contextlib.ExitStack()  # holds the Ray session of this process
 
 for name in ("no_proxy", "NO_PROXY"):  # servers of the tests are on loopback
