@@ -249,7 +249,7 @@ def _fault(name: str, tensors: list[Tensor], outputs: list[Tensor]) -> str:
         return "copy to the device:"
     if from_device and (name in _READS or any(x.is_cpu for x in outputs)):
         return "read of the device:"
-    if tensors and not from_device and not to_device:
+    if (tensors or name in _DRAWS) and not from_device and not to_device:
         return "random draw on the host:" if name in _DRAWS else "computation on the host:"
     return "host tensor in an operation of the device:" if from_host else ""
 

@@ -18,7 +18,6 @@ foreach_add_ = torch._foreach_add_
 foreach_copy_ = torch._foreach_copy_
 foreach_norm = torch._foreach_norm
 
-
 # torch 2.14. Independent draws of the Gamma distributions with these shape parameters, by a generator. Without it: the
 # public torch.distributions.Gamma, which takes no generator and so draws from the global one.
 gamma_sample = torch._standard_gamma
@@ -40,6 +39,7 @@ def pass_found_inf(optimizer: torch.optim.Optimizer) -> None:
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
+# torch 2.14, as the operations above. Without them: a loop over the tensors.
 def add_scaled_(tensors: Tensors, others: Tensors, scale: Tensor | float, *, sign: int = 1) -> None:
     """Add sign * scale * other to each tensor. A scale on a GPU is not read on the host.
 

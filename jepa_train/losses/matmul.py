@@ -28,7 +28,7 @@ def is_half(x: Tensor) -> bool:
 
 @contextlib.contextmanager
 def tf32_products(enabled: bool) -> Iterator[None]:
-    """Context in which a GPU multiplies fp32 matrices in TF32, about eight times as fast, if enabled; else no change.
+    """Context in which a GPU multiplies fp32 matrices in TF32, which is faster, if enabled; else no change.
 
     Torch has no such option of one product. The process's setting is restored at the end.
     """

@@ -65,6 +65,7 @@ def sliced_mmd(z: Tensor, *, gamma: float = 0.5) -> Tensor:
         E k(y, y') = (1 + 4 gamma)^(-1/2).
 
     The last two follow from Thm. 7's exchange of the expectations over slices and samples: along a slice, y is N(0, 1).
+    Thm. 7 is cited by a summary and by a later paper's derivation of the same mean, as its own text was not at hand.
 
     Args:
         z: (V, N, D), the N samples of this rank in V views; the same N on every rank.

@@ -17,9 +17,9 @@ from jepa_train.distributed.torch_private import AnyBatchNorm
 _TORCHVISION = "torchvision.models."
 
 
-def is_dotted(encoder: str) -> bool:
-    """True for a dotted path; timm's names have no dot."""
-    return "." in encoder
+def is_dotted(name: str) -> bool:
+    """True for a dotted path, as of the user's own code; names of timm's encoders and of METHODS have no dot."""
+    return "." in name
 
 
 def source_file(encoder: str) -> Path | None:

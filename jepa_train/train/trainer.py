@@ -21,6 +21,7 @@ from jepa_train.model.device import to_training_device, training_device
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import build_optimizer
+from jepa_train.model.own_encoder import is_dotted
 from jepa_train.train.cuda_graph import captured
 from jepa_train.train.device_step import DeviceStep
 from jepa_train.train.inputs import StepInputs
@@ -71,7 +72,8 @@ class Trainer:
         self._order = torch.empty(0, dtype=torch.int64)  # of the epoch, on the CPU
         self._seconds = 0.0  # spent on the epoch's steps
         # A step that draws nothing from the global generators needs no seed. A user's code may draw in some steps only.
-        self._draws, self._is_own = True, "." in config.model.encoder or "." in config.method.name
+        self._draws = True
+        self._is_own = is_dotted(config.model.encoder) or is_dotted(config.method.name)
         self._measured = 0  # step of the last z that means() has read
         self._spreads = (math.inf, math.inf)  # embedding_std at the last two calls of means()
         self._sparsity: dict[str, float] = {}  # of a rectified z, at the last call of means()

@@ -20,6 +20,7 @@ from jepa_train.data import Splits
 from jepa_train.data.base import Images
 from jepa_train.data.pictures import LineRanges
 from jepa_train.methods import METHODS, VICReg
+from jepa_train.methods.base import Objective, Step
 from jepa_train.train.trainer import Trainer
 
 # a small encoder in place of each family's
@@ -115,6 +116,18 @@ def test_the_audit_sees_what_a_graph_would_freeze_or_refuse() -> None:
     with phantom_gpu() as gpu:
         step_twice(small(unflatten(singular | PAIR, base=DIGITS)), gpu)
     assert any(fault.startswith("read of the device: _linalg_eigh") for fault in gpu.faults)
+
+
+def test_the_audit_sees_a_draw_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = VICReg.__call__
+
+    def drawn(self: VICReg, z: torch.Tensor, step: Step) -> Objective:
+        return whole(self, z * float(torch.rand(())), step)
+
+    monkeypatch.setattr(VICReg, "__call__", drawn)
+    with phantom_gpu() as gpu:
+        step_twice(small(unflatten({"method": "vicreg"} | PAIR, base=DIGITS)), gpu)
+    assert any(fault.startswith("random draw on the host: rand") for fault in gpu.faults)
 
 
 def test_a_method_that_reads_the_number_of_the_step_is_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def pictures() -> Images:
 @pytest.mark.parametrize("images", [squares(), pictures()], ids=["squares", "pictures"])
 def test_streamed_pixels_are_those_of_the_memory_map(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Stream", "Event", "current_stream"):
-        monkeypatch.setattr(torch.cuda, name, lambda: _Nothing())
+        monkeypatch.setattr(torch.cuda, name, lambda: _Nothing([]))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     stream = PixelStream(images, 2)
     for positions in (torch.tensor([2, 0]), torch.tensor([3, 1])):
@@ -53,13 +53,32 @@ def test_streamed_pixels_are_those_of_the_memory_map(images: Images, monkeypatch
             assert torch.equal(found.pixels[mine : mine + length], expected.pixels[first : first + length])
 
 
+def test_a_copy_waits_for_the_step_that_reads_the_buffer_and_the_step_for_the_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    for name in ("Stream", "Event", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda: _Nothing(calls))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    stream = PixelStream(squares(), 2)
+    assert calls == ["record"], "of the zeros"
+    for _ in range(2):
+        calls.clear()
+        with Unpinned():
+            stream.send(torch.tensor([2, 0]))
+        assert calls == ["wait_event", "wait_stream", "record"]
+
+
 class _Nothing:
-    """Stream or event of a device that does all at once."""
+    """Stream or event of a device that does all at once, and notes what it is told."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
 
     def __enter__(self) -> None: ...
     def __exit__(self, *_error: object) -> None: ...
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_args: None
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_args: self._calls.append(name)
 
 
 def test_inputs_on_a_gpu_keep_their_addresses_and_arrive_by_one_copy() -> None:
