@@ -23,7 +23,8 @@ from torch import Tensor
 from benchmarks import __main__ as command_line
 from benchmarks import guide, image_folder, on_gpu
 from benchmarks.comparison import Comparison
-from benchmarks.gpu_parts import Check, Part
+from benchmarks.gpu_checks import Check
+from benchmarks.gpu_parts import Part
 from benchmarks.gradients import check_agreement
 from benchmarks.memory import peak_extra
 from benchmarks.report import as_markdown
