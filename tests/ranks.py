@@ -149,7 +149,12 @@ def _reductions() -> Any:
 def _exchanges() -> Any:
     """Rows shared unequally, and what rank 0 sends."""
     rank, x = collectives.rank(), draw("x", 5, 2)
+    start = nn.BatchNorm1d(3).double()
+    fill(start, seed=rank)
+    start.get_buffer("running_mean").fill_(rank)
+    collectives.same_start(start)
     return {
+        "start": {name: value.clone() for name, value in start.state_dict().items()},
         "rows": [collectives.gather_rows(x[:n][collectives.fair_slice(n)]) for n in (0, 1, 5)],
         "shares": [collectives.gather_shares(x[:n][collectives.fair_slice(n)], n) for n in (0, 1, 5)],
         "tensor": collectives.broadcast(x.mT * (1 + rank)),

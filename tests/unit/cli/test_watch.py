@@ -25,6 +25,7 @@ def facts(**states: int) -> Facts:
 
 
 MISSING, HALF, DONE = facts(missing=4), facts(missing=2, finished=2), facts(finished=3, failed=1)
+INTERRUPTED, RUNNING = facts(interrupted=1, finished=3), facts(running=1, finished=3)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, terminal: bool, height: int = 25) -> str:
@@ -57,8 +58,17 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
                 "study: 3 finished, 1 failed of 4 cells; no launch runs it",
             ],
         ),
+        (
+            [INTERRUPTED, RUNNING, DONE],
+            [
+                "study: 1 interrupted, 3 finished of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
+                "study: 1 running, 3 finished of 4 cells; no launch runs it",
+                "study: 3 finished, 1 failed of 4 cells; no launch runs it",
+            ],
+        ),
     ],
-    ids=["no change until Ctrl-C", "until every cell has ended"],
+    ids=["no change until Ctrl-C", "until every cell has ended", "until the last one has"],
 )
 def test_a_pipe_gets_a_line_per_change(
     statuses: list[Facts], lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -13,6 +13,7 @@ from ranks import draw
 
 from jepa_train.losses import rank_matching
 from jepa_train.losses import sliced_wasserstein as module
+from jepa_train.losses.matmul import tf32_products
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import unit_slices
 
@@ -92,6 +93,16 @@ def test_a_gpu_finds_the_same_value_and_gradient():
     value, gradient = value_and_gradient(sliced_wasserstein, z.cuda(), target.cuda(), slices.cuda())
     torch.testing.assert_close(value.cpu(), expected, rtol=1e-10, atol=0)
     torch.testing.assert_close(gradient.cpu(), exact, rtol=1e-9, atol=1e-12)
+
+
+def test_products_are_in_tf32_inside_the_block_alone() -> None:
+    setting = torch.backends.cuda.matmul
+    before = setting.fp32_precision
+    with tf32_products(False):
+        assert setting.fp32_precision == before
+    with tf32_products(True):
+        assert setting.fp32_precision == "tf32"
+    assert setting.fp32_precision == before
 
 
 def test_a_forked_process_sorts_too() -> None:

@@ -15,8 +15,9 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.splits import class_sizes, identify, load_splits
-from jepa_train.train.preflight import preflight
+from jepa_train.train.preflight import CheckedData, preflight
 from sweeps.engine.plan.plan import make_plan
+from sweeps.engine.spec.cells import data_checked_by, preflighted
 from sweeps.engine.spec.sweep import Sweep
 
 FILE = Path("study.py")
@@ -74,6 +75,15 @@ def test_too_few_training_images_are_refused_in_one_line(base: dict, fields: dic
         make_plan(sweep_of(base, **fields), FILE)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_status_in_the_same_process_hides_no_batch_that_is_too_large() -> None:
+    """It knows the data by their record, without the sizes of their classes."""
+    make_plan(sweep_of({}), FILE)
+    with data_checked_by(lambda config: CheckedData(config=preflight(config).data)):
+        preflighted(DIGITS)
+    with pytest.raises(ConfigError, match="global_batch must not exceed the 1222"):
+        make_plan(sweep_of({"global_batch": 1223}), FILE)
 
 
 def test_cells_that_can_run_are_planned_whatever_the_base_says() -> None:
