@@ -78,7 +78,7 @@ def test_a_notebook_shows_tables_and_figures_of_any_store(
 
 
 FILLS = "python sweeps/{}.py{} fills it"
-EXPORTS_IT = "python -m analysis export lejepa_label_free_mini --output {} adds it"
+EXPORTS_IT = "python -m analysis export absent_mini --output {} adds it"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ EXPORTS_IT = "python -m analysis export lejepa_label_free_mini --output {} adds 
         ("lejepa_ablations", {}, FILLS.format("lejepa_lambda_views", " --scale mini")),
         ("rectified_lpjepa_sparsity", {}, FILLS.format("rectified_sparsity", " --scale mini")),
         ("label_free_selection", {}, FILLS.format("lejepa_label_free", " --scale mini")),
-        ("label_free_selection", {"STORE": REAL}, EXPORTS_IT.format(REAL)),
+        ("sweep_overview", {"STORE": REAL, "SWEEP": "absent_mini"}, EXPORTS_IT.format(REAL)),
         ("sweep_overview", {"STORE": "sqlite:////nowhere/mlflow.db"}, "python sweeps/demo_lejepa.py creates one"),
         ("lejepa_ablations", {"STORE": REAL, "SCALE": "small"}, ""),
     ],

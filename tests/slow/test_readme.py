@@ -58,6 +58,7 @@ ROWS = [
     Row("-m sweeps doctor my_lambda", r"(?m)^(ok|warning) +my_lambda "),
     Row("-m analysis my_lambda --format latex", r"\\toprule"),
     Row("-m sweeps lejepa_lambda_views rectified_sparsity --scale mini", r"(?s)45 finished of 45.*45 finished of 45"),
+    Row("-m sweeps lejepa_batch lejepa_sigreg --scale mini", "lejepa_sigreg_mini", added="--status"),
     Row(f"-m analysis {MINI} --against-paper", "not comparable"),
     Row(f"-m analysis {MINI} --output results/tables", "lejepa_lambda_views-mini.provenance.json"),
     Row("-m analysis figure lambda_views --scale mini", r"lambda_views-.*\.png"),
