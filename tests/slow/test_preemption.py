@@ -25,7 +25,7 @@ from sweeps.engine.cluster.session import ray_session
 from sweeps.engine.lanes.pool import LanePool
 from sweeps.engine.cluster.nodes import check_nodes, expected_of_nodes
 
-import ray, ray.train
+import psutil, ray, ray.train
 from ray.cluster_utils import Cluster
 
 folder = Path(sys.argv[1])
@@ -58,9 +58,15 @@ def reports_of(pool, cell):
         heard += reports
         if any("epoch" in report for report in heard) and not noticed:
             noticed = True
+            (folder / "with_torch").write_text(" ".join(processes_with_torch()))
             give_notice()
     ray.get(pool.mailbox.abandon_trial.remote("trial"))
     return [report for report in heard if report.get("note") != ""], end  # without the wait for its lane
+
+def processes_with_torch():
+    """Of Ray, on all nodes: a head cannot hold hundreds of them."""
+    processes = psutil.Process().children(recursive=True)
+    return [one.name()[:15] for one in processes if "libtorch" in Path(f"/proc/{one.pid}/maps").read_text()]
 
 def new_node():
     """With files of its own, as on a machine of its own: each unpacks the driver's code."""
@@ -107,4 +113,5 @@ def test_on_a_notice_a_cell_leaves_at_once_and_continues_on_another_node_from_it
     nodes = [file.read_text() for file in sorted((tmp_path / "attempts").iterdir())]
     assert len(nodes) == len(set(nodes)) == 2, "nothing is placed on a node that is leaving"
     assert (tmp_path / "drained").read_text().split() == nodes[:1], "the head stays"
+    assert (tmp_path / "with_torch").read_text() == "ray::RayTrainWo", "only the worker of the trial"
     assert "/working_dir_files/" in (tmp_path / "code").read_text(), "the code of the driver"

@@ -95,29 +95,35 @@ def keep_aws_keys_from_trials() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" not in name}
 
 
-def skip_unused_processes(trainer: "TorchTrainer") -> "TorchTrainer":
-    """Let a trainer start none of the two processes that only Ray Data and trials killed by Tune need.
+def replace_callbacks(trainer: "TorchTrainer", ours: Any) -> "TorchTrainer":
+    """Give a trainer a callback, and take two away whose processes only Ray Data and trials killed by Tune need.
 
-    Hook: _create_default_callbacks. Without it, each lane takes 3 s of CPU more to start.
+    Hook: _create_default_callbacks. Without it, each lane takes 3 s of CPU more to start, and the callback travels to
+    the workers, as those of a RunConfig do.
     """
     unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
     default = trainer._create_default_callbacks
-    trainer._create_default_callbacks = lambda: [one for one in default() if type(one).__name__ not in unused]
+    trainer._create_default_callbacks = lambda: [ours, *(one for one in default() if type(one).__name__ not in unused)]
     return trainer
 
 
-def run_controller_here(trainer: "TorchTrainer", place: Callable[[Callable[[], Any]], Any]) -> "TorchTrainer":
-    """Let a trainer's controller run in the thread that calls fit, on a Ray of this machine.
+def run_controller_here(
+    trainer: "TorchTrainer", place: Callable[[Callable[[], Any]], Any], *, on_cluster: bool
+) -> "TorchTrainer":
+    """Let a trainer's controller run in the thread that calls fit, instead of in a process that imports torch.
 
     Hooks: _initialize_and_run_controller, TrainController, WorkerGroup._create_placement_group,
-    RuntimeContext.current_actor (a handle that only checkpoints of Ray Train use), get_env_vars_to_propagate, and the
-    scaling policy's requests to an autoscaler. Without them, each lane takes 4 s of CPU more to start: for a process
-    that imports torch, and because none of the processes that Ray has started in advance can be used.
+    RuntimeContext.current_actor (a handle that only checkpoints of Ray Train use), and on a Ray of this machine
+    get_env_vars_to_propagate and the scaling policy's requests to an autoscaler. Without the first, each lane takes
+    0.4 GB on the head and 4 s of CPU more to start; without the last two, none of the processes that Ray has started
+    in advance can be used.
 
     Args:
-        place: called with the function that makes a worker group's placement group; returns its result, or raises
-            where no worker group shall be started any more.
+        place: called with the function that makes a worker group's placement group; returns its result, or ends the
+            thread where no worker group shall be started any more.
+        on_cluster: nodes may come, and do not inherit this process's environment.
     """
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
     from ray.train.v2._internal.execution.controller import TrainController
     from ray.train.v2._internal.execution.worker_group import worker_group
 
@@ -130,38 +136,55 @@ def run_controller_here(trainer: "TorchTrainer", place: Callable[[Callable[[], A
         worker_group_cls = Placed
 
     def run(*, scaling_policy: Any, **arguments: Any) -> Any:
-        scaling_policy.after_controller_start = lambda train_run_context: None  # noqa: ARG005
-        scaling_policy._maybe_send_resource_request = lambda: None
+        if not on_cluster:
+            scaling_policy.after_controller_start = lambda train_run_context: None  # noqa: ARG005
+            scaling_policy._maybe_send_resource_request = lambda: None
         controller = Controller(scaling_policy=scaling_policy, **arguments)
         asyncio.run(controller.run())
         return controller.get_result()
 
     ray.runtime_context.RuntimeContext.current_actor = property(lambda _: None)
-    worker_group.get_env_vars_to_propagate = dict
+    worker_group.get_env_vars_to_propagate = get_env_vars_to_propagate if on_cluster else dict
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     trainer._initialize_and_run_controller = run
     return trainer
 
 
-def controller_callback(started: Callable[[Any], None], failed: Callable[[Mapping[int, Exception]], None]) -> Any:
-    """Callback for a RunConfig. It runs in the process of Ray Train's controller.
+def controller_callback(checked: Callable[[Mapping[int, Exception]], None], *, watched: bool) -> Any:
+    """Callback of a trainer. It runs in the thread of Ray Train's controller.
 
-    Hooks: ControllerCallback and WorkerGroupCallback. Without them, a lane whose controller hangs cannot be ended, and
-    a cell that its worker group was lost with does not know why.
+    Hooks: WorkerGroupCallback and mark_preempt. Without them, a cell that its worker group was lost with does not know
+    why, and the notices of each lane are watched for by a process of 0.11 GB.
 
     Args:
-        started: called with the handle of the controller's actor, once it has started.
-        failed: called with the exception of each rank that raised, before the worker group is replaced.
+        checked: called after each check of the workers, with the exception of each rank that raised; if there are any,
+            the worker group is about to be replaced.
+        watched: nodes may be taken away with notice, which the ranks then find with get_preemption_info.
     """
-    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+    from ray.train.v2.api.preemption import PreemptionInfo
 
-    class Callback(ControllerCallback, WorkerGroupCallback):
-        def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ARG002
-            started(ray.get_runtime_context().current_actor)
+    class Callback(WorkerGroupCallback):
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            self.workers = worker_group.get_workers()
+            self.noticed: dict[str, int] = {}
 
         def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-            if worker_group_status.errors:
-                failed(worker_group_status.errors)
+            checked(worker_group_status.errors)
+            if watched and not worker_group_status.errors:
+                self._watch()
+
+        def _watch(self) -> None:
+            ranks: dict[str, list[int]] = {}
+            for one in self.workers:
+                ranks.setdefault(one.metadata.node_id, []).append(one.distributed_context.world_rank)
+            leaving = {node: deadline for node, deadline in draining_nodes().items() if node in ranks}
+            if leaving and leaving != self.noticed:
+                self.noticed = leaving
+                deadline_ms = min(filter(None, leaving.values()), default=None)  # 0 where it is unknown
+                info = PreemptionInfo(deadline_ms, {node: sorted(ranks[node]) for node in leaving})
+                for one in self.workers:
+                    one.actor.mark_preempt.remote(info)
 
     return Callback()
 

@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[3]
 PACKAGES = ("analysis", "jepa_train", "search_spaces", "sweeps")  # the code that the nodes of a cluster need
 
 _ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: to notice a dead worker, and to end a lane, sooner
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane: see controller_callback
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # which would print into the live view
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data.path may be relative
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads its snapshots, and one that fails ends the sweep
@@ -48,15 +48,16 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none and trains on the CPU
 }
 _START_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of a lane's workers; 60 by default
+_CHECK_S = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # for dead workers, notices and ends of lanes; 2 by default
 _CLUSTER_ENVIRONMENT = {
     _START_S: "600",  # a machine may have to be found, started and set up first; then it is tried again
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # 5 by default; of the 30 s to 2 min that a notice gives
+    _CHECK_S: "1",  # hundreds of lanes: each check takes 1 ms of this process
 }
 _WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # workers of a cluster do not inherit it
 _LOCAL_ENVIRONMENT = {
     _START_S: "300",  # the machine may be loaded
+    _CHECK_S: "0.2",
     "RAY_gcs_server_port_wait_time_s": "120",  # for the same reason; 30 by default
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per lane that only machines of a cluster would miss
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see on_loopback; for the processes that Ray starts
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one to ~/.ray; keeps other users of the machine out

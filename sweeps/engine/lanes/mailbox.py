@@ -78,16 +78,14 @@ class Mailbox:
         self._refusal = self._refusal or why
         await self._notify()
 
-    async def begin(self, lane: int, placement: Any, alive: Sequence[str]) -> int:
+    async def begin(self, lane: int, alive: Sequence[str]) -> int:
         """Register a new worker group and return its number. The cell of the group before it was lost.
 
         Args:
-            placement: its placement group, for the driver to remove if Train's controller dies.
             alive: ids of the cluster's nodes.
         """
         mine = self._lanes[lane]
         mine.group += 1
-        mine.placement = placement
         self._lose_group(mine, alive)
         await self._notify()
         return mine.group
@@ -137,17 +135,11 @@ class Mailbox:
             self._end(task, end)
         await self._notify()
 
-    # Calls of Ray Train's controller.
-
-    async def set_controller(self, lane: int, controller: Any) -> None:
-        """Record the handle of the lane's controller."""
-        self._lanes[lane].controller = controller
+    # Calls of the driver.
 
     async def fail(self, lane: int, *failure: Any) -> None:
         """Record why the lane's worker group is about to be replaced: the fields of a WorkerFailure."""
         self._lanes[lane].failure, self._lanes[lane].failed_at = WorkerFailure(*failure), time.monotonic()
-
-    # Calls of the driver.
 
     async def release(self, lane: int, alive: Sequence[str], lost: str = "") -> None:
         """Requeue the lane's cell at the front: no machine comes for the lane now.
@@ -168,9 +160,9 @@ class Mailbox:
         """Why a node was refused, "" where none was."""
         return self._refusal
 
-    async def lanes(self) -> list[tuple[int, Any, Any]]:
-        """For each lane the number of its worker groups so far, its controller, and its latest placement group."""
-        return [(lane.group, lane.controller, lane.placement) for lane in self._lanes]
+    async def groups(self) -> list[int]:
+        """For each lane the number of its worker groups so far."""
+        return [lane.group for lane in self._lanes]
 
     async def close(self) -> None:
         """End the lanes: an idle one now, a busy one at its next report."""

@@ -6,16 +6,18 @@ sweeps of a command. Trials reach them through the mailbox.
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError, RaySystemError
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util import remove_placement_group
@@ -26,15 +28,15 @@ from sweeps.engine.cluster.node_check import Expected, problem
 from sweeps.engine.cluster.ray_private import (
     controller_callback,
     is_start_timeout,
+    replace_callbacks,
     run_controller_here,
-    skip_unused_processes,
 )
 from sweeps.engine.lanes.mailbox import Mailbox
 from sweeps.engine.lanes.worker import LaneConfig, Runner, failure_of, nodes_alive, serve, train_cell
 
 STARTS = 3  # attempts of a TorchTrainer at placing a worker group and setting up its process group
 CLOSE_S = 10.0  # for workers to end by themselves
-KILL_S = 5.0  # for a lane to end whose controller was killed
+KILL_S = 5.0  # for a lane to end whose workers were killed
 
 
 @dataclass(kw_only=True)
@@ -63,8 +65,9 @@ class LanePool:
     expected: Expected | None = None
     mailbox: Any = field(init=False)  # actor handle, for trials
     _threads: list[threading.Thread] = field(init=False, default_factory=list)
-    _placements: list[Any] = field(init=False, default_factory=list)  # of the lanes with a controller in this process
+    _placements: dict[int, Any] = field(init=False, default_factory=dict)  # the latest placement group of each lane
     _closing: bool = field(init=False, default=False)
+    _killed: bool = field(init=False, default=False)
 
     def __enter__(self) -> Self:
         # beside the driver: the loss of another node must not end the sweep
@@ -96,18 +99,14 @@ class LanePool:
         ray.kill(self.mailbox)
 
     def _kill(self) -> None:
-        """Kill the lanes: the controllers of a cluster, or the workers, also those that are about to start."""
-        for placement in self._placements:
+        """Kill the workers, also those that are about to start."""
+        self._killed = True
+        for placement in list(self._placements.values()):
             remove_placement_group(placement)
-        with contextlib.suppress(RayActorError, GetTimeoutError):  # the mailbox is gone, and its lanes with it
-            lanes = ray.get(self.mailbox.lanes.remote(), timeout=KILL_S)
-            for thread, (_, controller, _) in zip(self._threads, lanes, strict=False):
-                if thread.is_alive() and controller is not None:
-                    ray.kill(controller)
 
     def ready(self) -> int:
         """Number of lanes whose first worker group has started."""
-        return sum(groups > 0 for groups, *_ in ray.get(self.mailbox.lanes.remote()))
+        return sum(groups > 0 for groups in ray.get(self.mailbox.groups.remote()))
 
     def refusal(self) -> str:
         """Why a node that came later is not fit, so that no more cells are given out; "" where all are fit."""
@@ -119,19 +118,16 @@ class LanePool:
         On a cluster one that found no machine is tried again as well; the lane's cell is requeued meanwhile.
         """
         groups, reason, scarce = -1, "", False
-        with contextlib.suppress(RayActorError):  # the mailbox is gone, and the sweep with it
-            while (now := self._state(lane)[0]) > groups or scarce:
+        with contextlib.suppress(RayActorError, RaySystemError):  # the mailbox is gone, or Ray, and the sweep with it
+            while (now := ray.get(self.mailbox.groups.remote())[lane]) > groups or scarce:
                 groups, (reason, scarce) = now, self._fit(lane)
-                if (placement := self._state(lane)[2]) is not None:
-                    remove_placement_group(placement)  # a controller that was killed leaves its workers' CPUs taken
+                if lane in self._placements:
+                    remove_placement_group(self._placements[lane])  # a controller that failed may leave CPUs taken
                 if self._closing:
                     return
                 if scarce:
                     ray.get(self.mailbox.release.remote(lane, nodes_alive()))
             ray.get(self.mailbox.release.remote(lane, nodes_alive(), reason))
-
-    def _state(self, lane: int) -> tuple[int, Any, Any]:
-        return ray.get(self.mailbox.lanes.remote())[lane]
 
     def _fit(self, lane: int) -> tuple[str, bool]:
         """Why the lane's TorchTrainer ended, and True if no machine came to a cluster."""
@@ -146,6 +142,7 @@ class LanePool:
     def _trainer(self, lane: int) -> TorchTrainer:
         mailbox, runner, threads = self.mailbox, self.runner, max(1, int(self.cpus_per_worker))
         on_gpu, expected, results = self.gpus_per_worker > 0, self.expected, str(results_dir())
+        on_cluster = expected is not None
         resources = {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if on_gpu else {})
 
         def work() -> None:
@@ -154,12 +151,13 @@ class LanePool:
                     ray.get(mailbox.refuse.remote(reason))
                     return
                 os.environ.setdefault("JEPA_RESULTS", results)  # where the node's own environment does not set it
-            serve(mailbox, lane=lane, runner=runner, threads=threads, watched=expected is not None)
+            serve(mailbox, lane=lane, runner=runner, threads=threads, watched=on_cluster)
 
-        def started(controller: Any) -> None:
-            mailbox.set_controller.remote(lane, controller)
-
-        def failed(errors: Mapping[int, Exception]) -> None:
+        def checked(errors: Mapping[int, Exception]) -> None:
+            if self._killed:  # and some worker cannot be reached
+                sys.exit()  # ends this thread
+            if not errors:
+                return
             with contextlib.suppress(RayActorError):  # the mailbox is gone, and the sweep with it
                 ray.get(mailbox.fail.remote(lane, *failure_of(errors)))
 
@@ -170,17 +168,16 @@ class LanePool:
             run_config=RunConfig(
                 name=f"lane-{lane}-{uuid.uuid4().hex[:8]}",
                 storage_path=str(self.storage),
-                callbacks=[controller_callback(started, failed)],
                 # The mailbox counts lost groups per cell; this counts groups that cannot even start.
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
             ),
         )
-        trainer = skip_unused_processes(trainer)
-        return trainer if expected is not None else run_controller_here(trainer, self._place)
+        trainer = replace_callbacks(trainer, controller_callback(checked, watched=on_cluster))
+        return run_controller_here(trainer, partial(self._place, lane), on_cluster=on_cluster)
 
-    def _place(self, make: Callable[[], Any]) -> Any:
+    def _place(self, lane: int, make: Callable[[], Any]) -> Any:
         if self._closing:
-            raise RuntimeError("the lanes are closed")
+            sys.exit()  # ends this thread
         handle = make()
-        self._placements.append(handle.placement_group)
+        self._placements[lane] = handle.placement_group
         return handle

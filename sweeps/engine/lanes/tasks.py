@@ -66,8 +66,6 @@ class Lane:
     """A worker group, and those that replace it."""
 
     group: int = 0  # counts the worker groups that this lane has had
-    controller: Any = None  # handle of the actor that starts them
-    placement: Any = None  # placement group of the latest one
     nodes: dict[str, str] = field(default_factory=dict)  # of the latest one: id -> address
     leaving: frozenset[str] = frozenset()  # those of its nodes that are about to be taken away
     failure: WorkerFailure | None = None

@@ -13,7 +13,7 @@ import ray.train.torch
 import torch
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig
-from ray.util import get_current_placement_group, get_node_ip_address
+from ray.util import get_node_ip_address
 
 from jepa_train.base.preemption import Host
 from jepa_train.base.security import clean, hidden
@@ -44,7 +44,7 @@ def train_cell(cell: Flat, report: Report, checkpoints: str, host: Host) -> "Tra
     Args:
         cell: the complete flat config and `cell_key`, which names the folder of its checkpoints.
     """
-    # Here, because the driver and Train's controller import this module too and should not pay for timm.
+    # Here, because the driver imports this module too and should not pay for timm.
     from jepa_train.base.system_metrics import SystemMetrics
     from jepa_train.config.flat import unflatten
     from jepa_train.storage.storage import storage_path
@@ -112,7 +112,7 @@ def serve(mailbox: Any, *, lane: int, runner: Runner, threads: int, watched: boo
     fresh = FreshProcess(threads)
     try:
         alive = nodes_alive()
-        group = ray.get(mailbox.begin.remote(lane, get_current_placement_group(), alive)) if rank == 0 else 0
+        group = ray.get(mailbox.begin.remote(lane, alive)) if rank == 0 else 0
         group = ray.train.collective.broadcast_from_rank_zero(group)
         mailbox.join.remote(lane, group, ray.get_runtime_context().get_node_id(), get_node_ip_address())
         seen = 0

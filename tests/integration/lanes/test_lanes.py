@@ -64,13 +64,13 @@ def lane(shared_ray: Path) -> Iterator[SimpleNamespace]:
     assert not any(process.is_running() for process in workers), "closing the pool ends its workers"
 
 
-@pytest.mark.parametrize("after_s", [0, 1])
+@pytest.mark.parametrize(("after_s", "cpus"), [(0, 1), (1, 1), (1, 1000)], ids=["at once", "starting", "no machine"])
 def test_lanes_that_are_closed_while_they_start_end(
-    after_s: float, shared_ray: Path, monkeypatch: pytest.MonkeyPatch
+    after_s: float, cpus: float, shared_ray: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "CLOSE_S", 0.1)
     monkeypatch.setattr(pool_module, "KILL_S", 2.0)  # less than lanes take to start and end by themselves
-    pool = LanePool(num_lanes=2, workers=1, cpus_per_worker=1, gpus_per_worker=0, storage=shared_ray / "ray")
+    pool = LanePool(num_lanes=2, workers=1, cpus_per_worker=cpus, gpus_per_worker=0, storage=shared_ray / "ray")
     with pool:
         threads = [thread for thread in threading.enumerate() if thread.name.startswith("lane-")]
         time.sleep(after_s)

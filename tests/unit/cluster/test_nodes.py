@@ -188,7 +188,7 @@ def test_a_start_that_never_ends_holds_no_session_up(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
 def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local session turns preemption notices off: one on a cluster may follow in the process."""
+    """A local session checks its lanes more often: one on a cluster may follow in the process."""
     monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
     seen: dict[str, Any] = {}
     monkeypatch.setattr(session, "cluster_address", lambda: address)
@@ -199,5 +199,6 @@ def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkey
     with session.ray_session():
         pass
     assert seen["RAY_TRAIN_METRICS_ENABLED"] == "1", "the user's setting stays"
-    assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in seen) == ("runtime_env" not in seen) == (address == "")
+    assert ("RAY_AUTH_TOKEN" in seen) == ("runtime_env" not in seen) == (address == "")
+    assert seen["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == ("1" if address else "0.2")
     assert dict(os.environ) == before

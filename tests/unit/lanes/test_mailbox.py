@@ -44,7 +44,7 @@ async def started(
     box: Mailbox, ticket: int, lane: int = 0, *, nodes: dict[str, str] | None = None, alive: Sequence[str] = NODES
 ) -> Any:
     """A new worker group of the lane, on these nodes (id -> address), that has taken the cell; its claim."""
-    group = await box.begin(lane, None, [*alive])
+    group = await box.begin(lane, [*alive])
     for node, address in (nodes or {}).items():
         await box.join(lane, group, node, address)
     taken = await box.next(lane, group, 0)
@@ -129,7 +129,7 @@ def test_a_new_worker_group_runs_a_lost_cell_again_a_few_times(failure: Any, sta
             claim = await started(box, ticket)
             await box.report(claim, {"epoch": 4}, False)
             await box.fail(0, *failure)
-        await box.begin(0, None, NODES)
+        await box.begin(0, NODES)
         assert await box.report(claim, {"epoch": 5}, False) is True, "a former group reports for nobody"
         assert await box.next(0, claim[1], 0) is None, "and ends"
         await box.finish(claim, FINISHED)
@@ -150,7 +150,7 @@ def test_the_loss_of_a_node_does_not_count_as_an_attempt(notice: bool) -> None:
             if notice:
                 await box.leave(claim, [f"spot{attempt}"])
             await box.fail(0, "ActorDiedError")
-        await box.begin(0, None, ["head", f"spot{attempt}"] if notice else ["head"])
+        await box.begin(0, ["head", f"spot{attempt}"] if notice else ["head"])
         reports, end = await box.take(ticket, 0)
         assert end is None
         cause = "is about to be taken away" if notice else "is gone"
@@ -169,9 +169,9 @@ async def test_training_since_the_last_checkpoint_is_lost_and_a_wait_is_idle(now
     await box.saved(claim, 600.0)
     await box.fail(0, "its worker process died")
     now[0] += 300
-    await box.begin(0, None, NODES)
+    await box.begin(0, NODES)
     now[0] += 50
-    await box.begin(0, None, NODES)  # without a cause
+    await box.begin(0, NODES)  # without a cause
     assert [(note["lost_s"], note["idle_s"]) for note in (await box.take(ticket, 0))[0]] == [(100, 300), (50, 0)]
 
 
