@@ -96,7 +96,7 @@ def _with_trials(lanes: int, folder: Path) -> Memory:
 
     reader = _ReadOnce(lanes, end)
     pool_of = partial(LanePool, num_lanes=lanes, workers=1, cpus_per_worker=1, gpus_per_worker=0, runner=runner)
-    # With the controllers of a cluster's lanes
+    # As on a cluster
     with expected_of_nodes() as expected, pool_of(storage=folder / "train", expected=expected) as pool:
         tune.Tuner(
             make_trial(pool.mailbox, str(folder)),
@@ -134,8 +134,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one trial; never recorded")
     quick = parser.parse_args(words).quick
     lanes = 1 if quick else 4
-    setting = partial(patch.dict, os.environ, RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="1")  # as on a cluster
-    with tempfile.TemporaryDirectory() as folder, setting(JEPA_RESULTS=folder), ray_session(lanes):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, JEPA_RESULTS=folder),
+        ray_session(lanes),
+    ):
         rows = list(memory_rows(lanes, Path(folder)))
     device = machine.chosen_device()
     text = as_markdown(rows, {"ray": version("ray")} | machine.described(device))
