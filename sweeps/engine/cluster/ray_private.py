@@ -96,10 +96,10 @@ def keep_aws_keys_from_trials() -> None:
 
 
 def replace_callbacks(trainer: "TorchTrainer", ours: Any) -> "TorchTrainer":
-    """Give a trainer a callback, and take two away whose processes only Ray Data and trials killed by Tune need.
+    """Add a callback to a trainer, and remove two whose processes only Ray Data and trials killed by Tune need.
 
-    Hook: _create_default_callbacks. Without it, each lane takes 3 s of CPU more to start, and the callback travels to
-    the workers, as those of a RunConfig do.
+    Hook: _create_default_callbacks. Without it, each lane takes 3 s of CPU more to start, and the added callback must
+    be picklable: Ray Train sends those of a RunConfig to the workers.
     """
     unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
     default = trainer._create_default_callbacks
@@ -150,14 +150,14 @@ def run_controller_here(
     return trainer
 
 
-def controller_callback(checked: Callable[[Mapping[int, Exception]], None], *, watched: bool) -> Any:
+def controller_callback(on_check: Callable[[Mapping[int, Exception]], None], *, watched: bool) -> Any:
     """Callback of a trainer. It runs in the thread of Ray Train's controller.
 
-    Hooks: WorkerGroupCallback and mark_preempt. Without them, a cell that its worker group was lost with does not know
-    why, and the notices of each lane are watched for by a process of 0.11 GB.
+    Hooks: WorkerGroupCallback and mark_preempt. Without them, a cell whose worker group was lost has no reason for it,
+    and each lane has a process of 0.11 GB that looks for preemption notices.
 
     Args:
-        checked: called after each check of the workers, with the exception of each rank that raised; if there are any,
+        on_check: called after each check of the workers, with the exception of each rank that raised; if there are any,
             the worker group is about to be replaced.
         watched: nodes may be taken away with notice, which the ranks then find with get_preemption_info.
     """
@@ -170,7 +170,7 @@ def controller_callback(checked: Callable[[Mapping[int, Exception]], None], *, w
             self.noticed: dict[str, int] = {}
 
         def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-            checked(worker_group_status.errors)
+            on_check(worker_group_status.errors)
             if watched and not worker_group_status.errors:
                 self._watch()
 

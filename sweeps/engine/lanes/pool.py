@@ -153,7 +153,7 @@ class LanePool:
                 os.environ.setdefault("JEPA_RESULTS", results)  # where the node's own environment does not set it
             serve(mailbox, lane=lane, runner=runner, threads=threads, watched=on_cluster)
 
-        def checked(errors: Mapping[int, Exception]) -> None:
+        def on_check(errors: Mapping[int, Exception]) -> None:
             if self._killed:  # and some worker cannot be reached
                 sys.exit()  # ends this thread
             if not errors:
@@ -172,7 +172,7 @@ class LanePool:
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
             ),
         )
-        trainer = replace_callbacks(trainer, controller_callback(checked, watched=on_cluster))
+        trainer = replace_callbacks(trainer, controller_callback(on_check, watched=on_cluster))
         return run_controller_here(trainer, partial(self._place, lane), on_cluster=on_cluster)
 
     def _place(self, lane: int, make: Callable[[], Any]) -> Any:
