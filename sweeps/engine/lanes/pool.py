@@ -118,7 +118,8 @@ class LanePool:
         On a cluster one that found no machine is tried again as well; the lane's cell is requeued meanwhile.
         """
         groups, reason, scarce = -1, "", False
-        with contextlib.suppress(RayActorError, RaySystemError):  # the mailbox is gone, or Ray, and the sweep with it
+        # the mailbox is gone, or Ray, and the sweep with it; or the lane is to end
+        with contextlib.suppress(RayActorError, RaySystemError, SystemExit):
             while (now := ray.get(self.mailbox.groups.remote())[lane]) > groups or scarce:
                 groups, (reason, scarce) = now, self._fit(lane)
                 if lane in self._placements:
