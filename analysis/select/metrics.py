@@ -47,9 +47,12 @@ def loss_terms(runs: pd.DataFrame) -> list[str]:
 
 
 def accuracies(runs: pd.DataFrame) -> list[str]:
-    """The measured accuracies on test, the most important first; those on val where the data has no test split."""
+    """The measured accuracies on test, the most important first; those on val where the data has no test split.
+
+    Without labels those on transfer sets, if any.
+    """
     measured = [name for name in metrics_of(runs) if name.endswith("_top1")]
-    for split in ("test/", "val/"):
+    for split in ("test/", "val/", "transfer/"):
         found = [name for name in measured if name.startswith(split)]
         first = [split + name for name in ACCURACIES if split + name in found]
         if found:

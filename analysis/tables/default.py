@@ -77,7 +77,9 @@ def _design(runs: pd.DataFrame, goals: Sequence[Goal], metrics: Sequence[str]) -
     labels = chosen.get("labels", {})
     asked = [*metrics] or chosen.get("metrics", [])
     done = current(runs)
-    found = accuracies(done[done["status"] == "finished"]) or [f"test/{ACCURACIES[0]}"]
+    found = accuracies(done[done["status"] == "finished"])
+    if not found and any(goal.metric.endswith("_top1") for goal in goals):  # without labels there will be none
+        found = [f"test/{ACCURACIES[0]}"]
     own = {goal.metric.replace("val/", "test/", 1) for goal in goals}  # on test, the protocol that ranks
     found = sorted(found, key=lambda name: name not in own)
     names = asked or dict.fromkeys([*(goal.name for goal in goals), *found])
