@@ -13,6 +13,7 @@ from analysis.store.uri import OneLineError
 SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
 # the most important first, without their split: the papers report online probes, and by default these rank cells on val
 ACCURACIES = ("probe_top1", "linear_top1", "knn_top1", "projector_top1", "linear_projector_top1")
+RANK = "val/effective_rank"  # RankMe, for runs without labels
 _PROTOCOLS = {  # name without its split
     r"(probe|projector)_top1": "online linear probe",
     r"(linear|sgd|plain_sgd|shot\d+)(_projector)?_top1": "offline linear probe",

@@ -117,10 +117,7 @@ def decode_file(file: str, size: int, *, longest: int = 1, pixel_format: PixelFo
                 if pixel_format == RGB:
                     pixels, notes = _resized(image, size, longest, content)
                 else:
-                    planes, notes = _planes(image, content)
-                    turn = _turn_of(image)
-                    pixels = _fitted(planes, pixel_format, size, longest, turn)
-                    notes |= Note(0) if turn is None else Note.TURNED
+                    pixels, notes = _exact(image, pixel_format, size, longest, content)
     except UnidentifiedImageError:
         reason = "no known image format"
     except MemoryError:
@@ -194,6 +191,14 @@ def _array(content: bytes, channels: int) -> np.ndarray:
         rule = f"of H x W, H x W x {channels} or {channels} x H x W"
         raise ValueError(f"an array of shape {array.shape} is not clearly one {rule}, as data.channels={channels} says")
     return array if is_first else np.moveaxis(array, -1, 0)
+
+
+def _exact(image: Image.Image, wanted: PixelFormat, size: int, longest: int, content: bytes) -> tuple[np.ndarray, Note]:
+    """As _resized, (C, H, W) of the wanted format."""
+    turned = _turn_of(image) is not None
+    planes, notes = _planes(image, content)
+    left = _turn_of(image)  # none of a TIFF, which Pillow turns as it loads it
+    return _fitted(planes, wanted, size, longest, left), notes | (Note.TURNED if turned else Note(0))
 
 
 def _planes(image: Image.Image, content: bytes) -> tuple[np.ndarray, Note]:

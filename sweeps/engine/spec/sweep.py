@@ -159,8 +159,8 @@ class Sweep:
             for goal in self.goals:
                 require(
                     is_labelled(config) or not goal.metric.endswith("_top1"),
-                    f"objective {goal.metric!r} needs labels, which {config.data.name} does not have; rank by LabelFree() "
-                    "or val/effective_rank",
+                    f"objective {goal.metric!r} needs labels, which {config.data.name} does not have; rank by "
+                    "LabelFree() or val/effective_rank",
                 )
                 require(
                     not goal.over or float(flat.get(goal.over, 0.0)) > 0,
