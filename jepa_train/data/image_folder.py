@@ -17,8 +17,8 @@ from jepa_train.base.errors import require
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
 from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
-from jepa_train.data.files.decode import CONVERSIONS, Note, PixelFormat
-from jepa_train.data.files.listing import Listing, list_folder, list_unlabelled, printable
+from jepa_train.data.files.decode import CONVERSIONS, Note
+from jepa_train.data.files.listing import Listing, PixelFormat, list_folder, list_unlabelled, printable
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jepa_train.data.files.decode import RGB, PixelFormat
-
 # Of the files that Pillow decodes by itself. A fixed list: the same folder has the same images under every Pillow.
 _NAMES = """
 .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico
@@ -29,6 +27,24 @@ _MASK = 2**64 - 1
 # Reasons why a file is not used, besides "*.suffix" and "no suffix" for names of no image format
 HIDDEN, OUTSIDE = "hidden", "outside the class folders"
 BROKEN, LOOP, SPECIAL, CLOSED = "broken link", "link to a folder above it", "no regular file", "folder without access"
+
+
+class PixelFormat(NamedTuple):
+    """Number of channels of an image, 1 to 16, and their bits: 8 (uint8) or 16 (uint16)."""
+
+    channels: int = 3
+    bits: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
+
+    @property
+    def suffix(self) -> str:
+        """Part of the names of caches, "" for RGB."""
+        return "" if self == RGB else f"-{self.channels}x{self.bits}"
+
+
+RGB = PixelFormat()
 
 
 class Unused(NamedTuple):
