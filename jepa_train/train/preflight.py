@@ -7,7 +7,10 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import check_open
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import flatten
+from jepa_train.config.names import protocol_names
+from jepa_train.data import DATASETS
 from jepa_train.data.splits import class_sizes, identify, read_images
+from jepa_train.evaluation.glossary import ON_VAL_BY_PROTOCOL
 from jepa_train.evaluation.transfer import check_transfer
 
 
@@ -54,9 +57,9 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
         read: see preflight.
 
     Raises:
-        ConfigError: an encoder that is not there or that cannot take the views' sizes; data that is missing,
-            empty, or does not match the fingerprint; too few images for the splits; a password, token or key in a
-            value.
+        ConfigError: as check_protocols; an encoder that is not there or that cannot take the views' sizes; data that is
+            missing, empty, or does not match the fingerprint; too few images for the splits; a password, token or key
+            in a value.
         StorageError: the storage of the data does not respond.
     """
     # timm takes 1.5 s to import, too long for --help and --status
@@ -65,10 +68,25 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
 
     check_open(flatten(config))
     feature_widths(config)
+    check_protocols(config)
     check_transfer(config.probe.transfer, config.data)
     data, inventory = read_images(config.data, keep=True) if read else identify(config.data)
     sizes = class_sizes(data, inventory)
     return CheckedData(config=data, class_sizes=sizes, encoder_hash=source_hash(config.model.encoder))
+
+
+def check_protocols(config: TrainConfig) -> None:
+    """Check that no protocol needs labels that the data does not have.
+
+    Raises:
+        ConfigError: one does.
+    """
+    names = [name for name in protocol_names(config.probe.protocols) if ON_VAL_BY_PROTOCOL[name]]
+    if names and not DATASETS[config.data.name].labelled:
+        raise ConfigError(
+            f"probe.protocols must name no protocol that needs labels for {config.data.name}, got {', '.join(names)}; "
+            "set probe.protocols= (empty), and name a labelled dataset in probe.transfer, which is probed at the end"
+        )
 
 
 def check_batch(config: TrainConfig, num_images: int) -> None:

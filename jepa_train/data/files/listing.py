@@ -3,7 +3,7 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ _NAMES = """
 .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
 """
 SUFFIXES = frozenset(_NAMES.split())
+_ARRAY = ".npy"  # not of RGB images with labels, whose fingerprint would change
 _SYSTEM = frozenset({"@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 _LAYOUT = "lay it out as train/<class>/ and test/<class>/, train/<class>/ alone, or <class>/"
@@ -26,6 +27,24 @@ _MASK = 2**64 - 1
 # Reasons why a file is not used, besides "*.suffix" and "no suffix" for names of no image format
 HIDDEN, OUTSIDE = "hidden", "outside the class folders"
 BROKEN, LOOP, SPECIAL, CLOSED = "broken link", "link to a folder above it", "no regular file", "folder without access"
+
+
+class PixelFormat(NamedTuple):
+    """Number of channels of an image, 1 to 16, and their bits: 8 (uint8) or 16 (uint16)."""
+
+    channels: int = 3
+    bits: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
+
+    @property
+    def suffix(self) -> str:
+        """Part of the names of caches, "" for RGB."""
+        return "" if self == RGB else f"-{self.channels}x{self.bits}"
+
+
+RGB = PixelFormat()
 
 
 class Unused(NamedTuple):
@@ -37,9 +56,13 @@ class Unused(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Images of a folder, train before test, in each the classes in order, and the files of a class by path."""
+    """Images of a folder, train before test, in each the classes in order, and the files of a class by path.
+
+    Images without labels all have the label 0, and there is no class.
+    """
 
     root: str
+    pixel_format: PixelFormat
     classes: tuple[str, ...]
     files: list[str]  # paths below the root, as text: a million Path objects take half a minute to make
     labels: np.ndarray  # (N,) int64
@@ -50,9 +73,13 @@ class Listing:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of relative paths and file sizes. The root is left out: a copy elsewhere is the same data."""
+        """16 hex digits of relative paths, file sizes and pixel format, if not RGB.
+
+        The root is left out: a copy elsewhere is the same data.
+        """
         sizes = self.stats[:, 0].tolist()
         text = "".join(f"{path}\t{size}\n" for path, size in zip(self.files, sizes, strict=True))
+        text += self.pixel_format.suffix
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
@@ -74,6 +101,7 @@ class _Walk:
     """
 
     root: str
+    suffixes: Collection[str]
     unused: dict[str, Unused] = field(default_factory=dict)
 
     def folders(self, path: str) -> list[str]:
@@ -89,7 +117,7 @@ class _Walk:
         return sorted(found)
 
     def images(self, path: str, above: Sequence[str] = ()) -> "list[tuple[str, os.DirEntry[str]]]":
-        """Paths and entries of the images in and below a class folder, sorted by path.
+        """Paths and entries of the images in and below a folder, sorted by path.
 
         Args:
             above: the folders that the walk has come through.
@@ -97,7 +125,7 @@ class _Walk:
         found: list[tuple[str, os.DirEntry[str]]] = []
         above = [*(above or (self.root, os.path.dirname(f"{self.root}/{path}"))), f"{self.root}/{path}"]
         for entry in os.scandir(f"{self.root}/{path}"):
-            name, suffix = f"{path}/{entry.name}", os.path.splitext(entry.name)[1].lower()
+            name, suffix = _join(path, entry.name), os.path.splitext(entry.name)[1].lower()
             if is_hidden(entry.name):
                 self.count(name, HIDDEN)
             elif _is_folder(entry):
@@ -105,7 +133,7 @@ class _Walk:
                     self._add(LOOP, name)
                 else:
                     found += self.images(name, above)
-            elif suffix not in SUFFIXES:
+            elif suffix not in self.suffixes:
                 self._add(f"*{suffix}" if suffix else "no suffix", name)
             elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
                 found.append((name, entry))
@@ -135,8 +163,8 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def list_folder(root: Path) -> Listing:
-    """Every file below the root, as an image of a class or as unused.
+def list_folder(root: Path, pixel_format: PixelFormat = RGB, *, labelled: bool = True) -> Listing:
+    """Every file below the root, as an image of a class or as unused. Without labels folders have no meaning.
 
     Layouts: train/<class>/ and test/<class>/, train/<class>/ without test/, or <class>/ where there is no train/.
     Images may lie in folders below a class folder.
@@ -148,13 +176,8 @@ def list_folder(root: Path) -> Listing:
         raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
     if not root.is_dir():
         raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
-    walk = _Walk(str(root))
-    top = walk.folders("")
-    splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
-    for name in {*top} - {*splits} if splits != [""] else ():
-        walk.count(name, OUTSIDE)
-    classes = {split: walk.folders(split) if split else top for split in splits}
-    _check_classes(root, classes)
+    walk = _Walk(str(root), SUFFIXES if labelled and pixel_format == RGB else SUFFIXES | {_ARRAY})
+    classes = _classes(root, walk) if labelled else {"": [""]}
     files: list[str] = []
     labels, stats, cut = array("q"), array("Q"), 0
     for split, names in classes.items():
@@ -163,8 +186,9 @@ def list_folder(root: Path) -> Listing:
             folder = _join(split, name)
             images = walk.images(folder)
             if len(images) < least:
-                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk.root, folder)}"
-                raise _broken(root, rule)
+                where = f" in {folder}/" if folder else ""
+                rule = f"at least {least} images{where}: it has {len(images)}{_others(walk, folder)}"
+                raise _broken(root, rule, _LAYOUT if labelled else "set data.path=DIR")
             for path, entry in images:
                 stat = entry.stat()
                 files.append(path)
@@ -173,14 +197,26 @@ def list_folder(root: Path) -> Listing:
         cut = cut or len(files)
     return Listing(
         root=str(root),
-        classes=tuple(classes[splits[0]]),
+        pixel_format=pixel_format,
+        classes=tuple(next(iter(classes.values()))) if labelled else (),
         files=files,
         labels=np.asarray(labels, np.int64),
         stats=np.asarray(stats, np.uint64).reshape(-1, 4),
         num_train=cut,
-        has_test="test" in splits,
+        has_test="test" in classes,
         unused=dict(sorted(walk.unused.items())),
     )
+
+
+def _classes(root: Path, walk: _Walk) -> dict[str, list[str]]:
+    """Names of the classes by split, "" without splits. Counts all that is beside them."""
+    top = walk.folders("")
+    splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
+    for name in {*top} - {*splits} if splits != [""] else ():
+        walk.count(name, OUTSIDE)
+    classes = {split: walk.folders(split) if split else top for split in splits}
+    _check_classes(root, classes)
+    return classes
 
 
 def _check_classes(root: Path, classes: dict[str, list[str]]) -> None:
@@ -197,11 +233,11 @@ def _check_classes(root: Path, classes: dict[str, list[str]]) -> None:
         raise _broken(root, f"at least 2 classes: there are {names}")
 
 
-def _others(root: str, folder: str) -> str:
+def _others(walk: _Walk, folder: str) -> str:
     """Addition to a message: files of the folder that are not used, by reason."""
-    walk = _Walk(root)
-    walk.images(folder)
-    found = [f"{unused.number} {reason}" for reason, unused in walk.unused.items()]
+    alone = _Walk(walk.root, walk.suffixes)
+    alone.images(folder)
+    found = [f"{unused.number} {reason}" for reason, unused in alone.unused.items()]
     return f" (not used: {', '.join(found)})" if found else ""
 
 
@@ -209,5 +245,5 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _broken(root: Path, rule: str) -> ValueError:
-    return ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; {_LAYOUT}"))
+def _broken(root: Path, rule: str, remedy: str = _LAYOUT) -> ValueError:
+    return ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; {remedy}"))
