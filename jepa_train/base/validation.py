@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jepa_train.base.errors import check_utf8, nearest, require, short_repr
 
-SCHEMA = 3  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=4)`
+SCHEMA = 4  # of the config. To add a field: raise it once a release, and write `name: type = later(default, schema=4)`
 
 
 def later(default: Any, *, schema: int) -> Any:

@@ -1,5 +1,6 @@
 """Checkpoints of one run: atomic files, written while training goes on, read without executing anything."""
 
+import argparse
 import io
 import logging
 import time
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import torch
 
+from jepa_train.base.checkout import commit
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
@@ -212,6 +214,7 @@ class Checkpoints:
     def _serialise(self, content: dict[str, Any]) -> memoryview:
         """The content with the cell that it belongs to, as torch.save writes it."""
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
+        head |= {"commit": commit()}
         buffer = io.BytesIO()
         torch.save(head | content, buffer)
         return buffer.getbuffer()
@@ -249,23 +252,56 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
         StorageError: the storage does not answer.
     """
     try:
-        file = io.BytesIO(storage_path(path).read_bytes())
-        with zipfile.ZipFile(file) as archive:  # torch.save writes one; torch.load does not test its checksums
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"{damaged} fails its checksum")
-        file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (StorageError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
+        content = torch_content(storage_path(path).read_bytes(), f"checkpoint {path}")
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from None
     if not isinstance(content, dict) or not {"format", "cell_key", "config"} <= content.keys():
         raise CheckpointError(f"checkpoint {path} is none of ours: it names no cell")
     if content["format"] != FORMAT:
         raise CheckpointError(f"checkpoint {path} has format {content['format']}, this version reads {FORMAT}")
     return content
+
+
+def read_finished(where: StoragePath | Path) -> tuple[StoragePath, dict[str, Any]]:
+    """File and content of final.pt, by itself or by its folder, or of a snapshot.
+
+    Raises:
+        CheckpointError: as read_checkpoint; a checkpoint of a run that has not finished.
+        StorageError: the storage does not answer.
+    """
+    place = storage_path(where)
+    is_file = place.name.endswith(".pt") or place.names() == [place.name]
+    file = place if is_file else place / _FINAL
+    content = read_checkpoint(file)
+    if "network" not in content:
+        raise CheckpointError(f"checkpoint {file} is of a run that has not finished; name its {_FINAL}")
+    return file, content
+
+
+def torch_content(content: bytes, named: str) -> Any:
+    """The content of a file that torch.save wrote, on the CPU; weights_only, so that it cannot execute anything.
+
+    Args:
+        named: the file, for the message.
+
+    Raises:
+        CheckpointError: it is truncated or damaged, or holds more than tensors and plain values.
+    """
+    file = io.BytesIO(content)
+    try:
+        if zipfile.is_zipfile(file):  # torch.load does not test its checksums; torch before 1.6 wrote another format
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} fails its checksum")
+        file.seek(0)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, as DINO and MAE have
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(f"{named} cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
