@@ -117,7 +117,7 @@ def _mean_and_std(content: Mapping[str, Any], channels: int = 3) -> tuple[list[f
     factors, offsets = content.get("norm", _RGB)
     mean = [round(-offset / factor, 6) for factor, offset in zip(factors, offsets, strict=True)]
     std = [round(1 / factor, 6) for factor in factors]
-    return (mean, std) if len(mean) == channels else (mean * channels, std * channels)
+    return (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
 
 
 def _timm_config(config: TrainConfig, mean: list[float], std: list[float]) -> dict[str, Any]:
