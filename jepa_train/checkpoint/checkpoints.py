@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import safetensors.torch
 import torch
 
 from jepa_train.base.checkout import commit
@@ -252,7 +253,7 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
         StorageError: the storage does not answer.
     """
     try:
-        content = torch_content(storage_path(path).read_bytes(), f"checkpoint {path}")
+        content = tensors_of(storage_path(path).read_bytes(), f"checkpoint {path}")
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from None
     if not isinstance(content, dict) or not {"format", "cell_key", "config"} <= content.keys():
@@ -278,17 +279,19 @@ def read_finished(where: StoragePath | Path) -> tuple[StoragePath, dict[str, Any
     return file, content
 
 
-def torch_content(content: bytes, named: str) -> Any:
-    """The content of a file that torch.save wrote, on the CPU; weights_only, so that it cannot execute anything.
+def tensors_of(content: bytes, named: str) -> Any:
+    """The content of a file of torch.save or safetensors, on the CPU; weights_only, so that it cannot execute anything.
 
     Args:
-        named: the file, for the message.
+        named: the file, for the message; one of safetensors by its ending.
 
     Raises:
         CheckpointError: it is truncated or damaged, or holds more than tensors and plain values.
     """
     file = io.BytesIO(content)
     try:
+        if named.endswith(".safetensors"):
+            return safetensors.torch.load(content)
         if zipfile.is_zipfile(file):  # torch.load does not test its checksums; torch before 1.6 wrote another format
             with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()

@@ -5,19 +5,18 @@ import functools
 import hashlib
 import importlib
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from jepa_train.base.errors import ConfigError, nearest
-from jepa_train.checkpoint.checkpoints import torch_content
+from jepa_train.checkpoint.checkpoints import tensors_of
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.config.names import is_pretrained_tag
 from jepa_train.distributed import collectives
@@ -28,11 +27,8 @@ logger = logging.getLogger(__name__)
 
 Parts = Mapping[str, Mapping[str, Tensor]]  # tensors by name, of each dictionary of a file, by its key ("": the file)
 
-_AVERAGED = (
-    "state_dict_ema",
-    "model_ema",
-    "teacher",
-)  # the averaged network where a file holds two; timm prefers it too
+# the averaged network where a file holds two, which timm prefers too
+_AVERAGED = ("state_dict_ema", "model_ema", "teacher")
 _IN_FOLDER = ("final.pt", "model.safetensors")  # of a finished run, of an export
 
 
@@ -45,16 +41,12 @@ def weights_id(config: ModelConfig) -> str:
         ConfigError: an unknown tag, a file that is missing or holds no tensors, or not that of config.weights_id.
         StorageError: the file's storage does not answer.
     """
-    found = config.weights
-    if is_pretrained_tag(found):
+    if is_pretrained_tag(config.weights):
         _check_tag(config)
-    elif found:
-        found = _outline(*_stamped(found))[0]
-    if config.weights_id not in ("", found):
-        raise ConfigError(
-            f"model.weights must be what model.weights_id names, got {config.weights!r}, which is {found!r} and not "
-            f"{config.weights_id!r}; restore the file, or leave model.weights_id out"
-        )
+        found = config.weights
+    else:
+        found = _outline(*_stamped(config.weights))[0] if config.weights else ""
+    _check_planned(config, found)
     return found
 
 
@@ -92,14 +84,8 @@ def load_weights(encoder: nn.Module, config: ModelConfig) -> None:
     if is_pretrained_tag(config.weights):
         parts: Parts = {"": fetch_weights(config.encoder, config.weights)}
     else:
-        place, _ = _stamped(config.weights)
-        content = place.read_bytes()
-        if config.weights_id not in ("", _hash(content)):
-            raise ConfigError(
-                f"model.weights must stay as planned ({config.weights_id}), got {place} with {_hash(content)}; restore "
-                "the file, or start the launch again"
-            )
-        parts = _read(place, content)
+        found, parts = _opened(_stamped(config.weights)[0])
+        _check_planned(config, found)
     state, report = fit(encoder, parts, config)
     encoder.load_state_dict(state, strict=False)
     if collectives.is_main():
@@ -152,14 +138,22 @@ def fit(encoder: nn.Module, parts: Parts, config: ModelConfig) -> tuple[dict[str
     return state, f"{len(state)} of {len(wanted)} tensors loaded ({source}){rest}"
 
 
+def _check_planned(config: ModelConfig, found: str) -> None:
+    """Refuse other weights than those of the plan, or of an earlier launch."""
+    if config.weights_id not in ("", found):
+        raise ConfigError(
+            f"model.weights must be what model.weights_id names, got {config.weights!r}, which is {found!r} and not "
+            f"{config.weights_id!r}; restore the file, or plan again without model.weights_id"
+        )
+
+
 def _check_tag(config: ModelConfig) -> None:
-    rule = f"model.weights must be a file, or a pretrained tag of {config.encoder}, got {config.weights!r}"
-    if is_dotted(config.encoder):
-        raise ConfigError(f"model.weights must be a file for {config.encoder}, got {config.weights!r}; write its path")
-    known = [name.partition(".")[2] for name in timm.list_pretrained(f"{config.encoder}.*")]
+    names = [] if is_dotted(config.encoder) else timm.list_pretrained(f"{config.encoder}.*")
+    known = [name.partition(".")[2] for name in names]
     if config.weights not in known:
-        remedy = nearest(config.weights, known) if known else "; timm has no weights for this encoder"
-        raise ConfigError(f"{rule}{remedy or f'; its tags are {_listed(known, most=20)}'}; the path of a file has a /")
+        remedy = nearest(config.weights, known) or f"; timm.list_pretrained('{config.encoder}.*') lists its tags"
+        rule = f"a file, with a / in its path, or a pretrained tag of timm's {config.encoder}"
+        raise ConfigError(f"model.weights must be {rule}, got {config.weights!r}{remedy if known else '; it has none'}")
 
 
 def _stamped(weights: str) -> tuple[StoragePath, tuple[int, int]]:
@@ -178,55 +172,42 @@ def _stamped(weights: str) -> tuple[StoragePath, tuple[int, int]]:
 
 @functools.lru_cache(maxsize=8)
 def _outline(place: StoragePath, _stamp: tuple[int, int]) -> tuple[str, Parts]:
-    """Hash of a file's content, and its tensors on the meta device."""
+    """As _opened, with the tensors on the meta device."""
+    found, parts = _opened(place)
+    return found, {key: {name: x.to("meta") for name, x in part.items()} for key, part in parts.items()}
+
+
+def _opened(place: StoragePath) -> tuple[str, Parts]:
+    """Hash of a file's content, and its tensors; executes nothing in it."""
     content = place.read_bytes()
-    parts = _read(place, content)
-    return _hash(content), {key: {name: x.to("meta") for name, x in part.items()} for key, part in parts.items()}
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-def _read(place: StoragePath, content: bytes) -> Parts:
-    """The tensors of a file; executes nothing in it."""
-    if place.name.endswith(".safetensors"):
-        try:
-            whole: Any = safetensors.torch.load(content)
-        except safetensors.SafetensorError as error:
-            raise ConfigError(f"model.weights {place} cannot be read as safetensors ({error}); save it again") from None
-    else:
-        whole = torch_content(content, f"model.weights {place}")
+    whole = tensors_of(content, f"model.weights {place}")
     nested = {"": whole, **whole} if isinstance(whole, Mapping) else {}
     if {"cell_key", "network"} <= nested.keys():  # ours: its heads have names that an encoder may have too
         nested = {"network": {name: x for name, x in whole["network"].items() if name.startswith("encoder.")}}
-    parts = {
-        str(key): {str(name): x for name, x in part.items() if isinstance(x, Tensor)}
-        for key, part in nested.items()
-        if isinstance(part, Mapping)
-    }
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, part in nested.items():
+        tensors = part.items() if isinstance(part, Mapping) else ()
+        parts[str(key)] = {str(name): x for name, x in tensors if isinstance(x, Tensor)}
     parts = {key: part for key, part in parts.items() if part}
     if not parts:
         raise ConfigError(
             f"model.weights must be a file of tensors by name, got {place}, which has none; save the network's "
             "state_dict(), or name final.pt of a finished run"
         )
-    return parts
+    return hashlib.blake2b(content, digest_size=8).hexdigest(), parts
 
 
 def _best_part(parts: Parts, wanted: Iterable[str]) -> tuple[str, str]:
     """Key of a dictionary, and the prefix in it, under which most names are wanted; the averaged one of equals."""
-    names, best, most = {*wanted}, (next(iter(parts)), ""), 0
-    for key in sorted(parts, key=lambda key: key not in _AVERAGED):
-        counts = Counter[str]()
-        for name in parts[key]:
-            words = name.split(".")
-            ends = [number for number in range(len(words)) if ".".join(words[number:]) in names]
-            counts.update("".join(f"{word}." for word in words[:number]) for number in ends)
-        for prefix, count in counts.most_common(1):
-            if count > most:
-                best, most = (key, prefix), count
-    return best
+    names = {*wanted}
+    counts = Counter(
+        (key, name[: start.end()])
+        for key in sorted(parts, key=lambda key: key not in _AVERAGED)
+        for name in parts[key]
+        for start in re.finditer(r"^|\.", name)
+        if name[start.end() :] in names
+    )
+    return counts.most_common(1)[0][0] if counts else (next(iter(parts)), "")  # the first of equals
 
 
 def _converted(encoder: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -242,7 +223,6 @@ def _converted(encoder: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _listed(names: Iterable[str], *, most: int = 3) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}" if names else "nothing"
+def _listed(names: Collection[str]) -> str:
+    first, rest = sorted(names)[:3], len({*names}) - 3
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

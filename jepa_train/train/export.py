@@ -1,6 +1,5 @@
 """Export of a finished run's encoder: safetensors that timm loads, and a card with its origin and its loading lines."""
 
-import importlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from jepa_train.base.errors import ConfigError
@@ -17,10 +17,10 @@ from jepa_train.base.security import hidden
 from jepa_train.checkpoint.checkpoints import read_finished, restore
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten, unflatten
-from jepa_train.model.network import build_encoder, build_network, timm_options
+from jepa_train.model.network import build_network, timm_options
 from jepa_train.model.own_encoder import is_dotted
 from jepa_train.model.weights import random_start
-from jepa_train.storage.paths import absolute_path, has_url_scheme
+from jepa_train.storage.paths import has_url_scheme
 from jepa_train.storage.storage import StoragePath
 
 _RGB = ([4.0], [-2.0])  # factor and offset of values in [0, 1], in checkpoints that do not hold them
@@ -47,30 +47,27 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
         ConfigError: no checkpoint of a finished run; the folder exists or cannot be written.
         StorageError: the storage does not answer.
     """
-    if has_url_scheme(where_to):
-        raise ConfigError(f"OUT must be a folder on a disk, got {where_to!r}; copy it to a bucket afterwards")
-    out = absolute_path(where_to, named="OUT")
-    if out.exists():
-        raise ConfigError(f"OUT must be a new folder, got {str(out)!r}, which exists; choose another name")
+    out = Path(where_to).expanduser().absolute()
+    if has_url_scheme(where_to) or out.exists():
+        raise ConfigError(f"OUT must be a new folder on a disk, got {where_to!r}; choose another name")
     file, content = read_finished(where)
     config = random_start(unflatten(content["config"]))
-    network = content["network"]
-    encoder = build_encoder(config.model, config.views.global_size)
-    restore(encoder.load_state_dict, _part(network, "encoder"))
-    replaced = [*_replaced(encoder, config)]
-    for_timm = not is_dotted(config.model.encoder) and not replaced
-    lines = _timm_lines(out) if for_timm else _own_lines(out, config, replaced)
+    network, tensors = build_network(config, num_classes=2), {WEIGHTS: _part(content, "encoder")}
+    restore(network.encoder.load_state_dict, tensors[WEIGHTS])
+    replaced = [*_replaced(network.encoder, config)]
+    lines = _loading_lines(out, config, replaced)
     mean, std = _mean_and_std(content)
-    texts = {TIMM_CONFIG: json.dumps(_timm_config(config, mean, std), indent=1)} if for_timm else {}
-    about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], "commit": content.get("commit", ""), **facts}
+    by_timm = not is_dotted(config.model.encoder) and not replaced
+    texts = {TIMM_CONFIG: json.dumps(_timm_config(config, mean, std), indent=1)} if by_timm else {}
+    about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
+    about["commit"] = content.get("commit") or facts.get("commit", "")  # a node without git knows none
     takes = f"images (N, {len(mean)}, {config.views.global_size}, {config.views.global_size})"
     lines.append(f"features = encoder(images)  # {takes} -> (N, E)")
     inputs = f"It takes {takes} of values in [0, 1], normalised with mean {mean} and std {std} of the channels."
     texts[CARD] = _card(config, [*lines, "```", "", inputs], about, content["reports"][-1])
-    tensors = {WEIGHTS: _part(network, "encoder")}
     if projector:
-        tensors[PROJECTOR] = _part(network, "projector")
-        texts[CARD] += f"\n## Projector\n\n`{PROJECTOR}` has the weights of\n\n```\n{_projector(config)}\n```\n"
+        tensors[PROJECTOR] = _part(content, "projector")
+        texts[CARD] += f"\n## Projector\n\n`{PROJECTOR}` has the weights of\n\n```\n{network.projector}\n```\n"
     part = out.with_name(f".{out.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -85,28 +82,22 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     return [out / name for name in sorted([*tensors, *texts])]
 
 
-def _part(network: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one part of a network, by the part's own names."""
-    start = f"{name}."
-    return {key.removeprefix(start): x.contiguous() for key, x in network.items() if key.startswith(start)}
-
-
-def _projector(config: TrainConfig) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        return build_network(config, num_classes=2).projector
+def _part(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The tensors of one part of a checkpoint's network, by the part's own names."""
+    named = ((key.partition("."), x) for key, x in content["network"].items())
+    return {rest: x.contiguous() for (first, _, rest), x in named if first == name}
 
 
 def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
     """Layers in which an encoder differs from the one that timm or torchvision builds, by their paths."""
     name = config.model.encoder
-    if not is_dotted(name):
-        with torch.device("meta"):
+    with torch.device("meta"):
+        if not is_dotted(name):
             plain = timm.create_model(name, num_classes=0, **timm_options(config.model, config.views.global_size))
-    elif name.startswith("torchvision."):
-        with torch.device("meta"):
-            plain = getattr(importlib.import_module("torchvision.models"), name.rpartition(".")[2])()
-    else:
-        return
+        elif name.startswith("torchvision."):
+            plain = torchvision.models.get_model(name.rpartition(".")[2])
+        else:
+            return
     for path, layer in encoder.named_modules():
         if not [*layer.children()] and repr(layer) != repr(plain.get_submodule(path)):
             yield path, layer
@@ -142,50 +133,33 @@ def _timm_config(config: TrainConfig, mean: list[float], std: list[float]) -> di
     }
 
 
-def _timm_lines(out: Path) -> list[str]:
-    return ["import timm", "", f'encoder = timm.create_model("local-dir:{out}", pretrained=True).eval()']
-
-
-def _own_lines(out: Path, config: TrainConfig, replaced: list[tuple[str, nn.Module]]) -> list[str]:
-    """Lines that build an encoder which timm.create_model alone does not, and load its weights."""
-    name, options = config.model.encoder, timm_options
-    module, _, function = name.rpartition(".")
+def _loading_lines(out: Path, config: TrainConfig, replaced: list[tuple[str, nn.Module]]) -> list[str]:
+    """Lines that build the encoder and load its weights."""
+    name = config.model.encoder
     if is_dotted(name):
-        imports, build = f"from {module} import {function}", f"{function}()"
+        module, _, function = name.rpartition(".")
+        first, build = f"from {module} import {function}", f"{function}()"
+    elif not replaced:
+        return ["import timm", "", f'encoder = timm.create_model("local-dir:{out}", pretrained=True).eval()']
     else:
-        words = [f"{key}={value!r}" for key, value in options(config.model, config.views.global_size).items()]
-        imports, build = "import timm", f"timm.create_model({', '.join([repr(name), 'num_classes=0', *words])})"
+        options = timm_options(config.model, config.views.global_size)
+        words = ", ".join(["num_classes=0", *(f"{key}={value!r}" for key, value in options.items())])
+        first, build = "import timm", f'timm.create_model("{name}", {words})'
     return [
-        imports,
-        *(["import torch"] if replaced else []),
-        "from safetensors.torch import load_file",
-        "",
-        f"encoder = {build}",
+        *(first, "import torch", "from safetensors.torch import load_file", ""),
+        f"encoder = {build}.eval()",
         *(f'encoder.set_submodule("{path}", torch.nn.{layer!r})' for path, layer in replaced),
         f'encoder.load_state_dict(load_file("{out / WEIGHTS}"))',
-        "encoder.eval()",
     ]
 
 
-def _card(config: TrainConfig, lines: list[str], about: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+def _card(config: TrainConfig, lines: list[str], about: dict[str, str], metrics: Mapping[str, float]) -> str:
     data = config.data
-    identity: dict[str, str] = {"data": data.name, "data.fingerprint": data.fingerprint, "data.content": data.content}
-    fields = {name: str(value) for name, value in flatten(config).items() if name not in ("data.path", "model.weights")}
-    numbers = {
-        name: f"{value:.6g}" for name, value in metrics.items() if name.startswith(("val/", "test/", "transfer/"))
-    }
-    tables = {
-        "Origin": {**about, **identity},
-        "Metrics": {"epoch": f"{metrics['epoch']:.0f}", **numbers},
-        "Config": fields,
-    }
-    head = [
-        f"# {config.model.encoder}, pretrained by {config.method.name}",
-        "",
-        "```python",
-        *lines,
-    ]
-    for title, rows in tables.items():
-        head += ["", f"## {title}", "", "| | |", "|---|---|"]
-        head += [f"| {name} | {value} |" for name, value in rows.items() if value != ""]
-    return "\n".join([*head, ""])
+    about |= {"data": data.name, "data.fingerprint": data.fingerprint, "data.content": data.content}
+    numbers = {name: f"{value:.6g}" for name, value in metrics.items() if not name.startswith(("train/", "system/"))}
+    fields = {name: value for name, value in flatten(config).items() if name not in ("data.path", "model.weights")}
+    text = [f"# {config.model.encoder}, pretrained by {config.method.name}", "", "```python", *lines]
+    for title, rows in (("Origin", about), ("Metrics", numbers), ("Config", fields)):
+        text += ["", f"## {title}", "", "| | |", "|---|---|"]
+        text += [f"| {name} | {value} |" for name, value in rows.items() if value != ""]
+    return "\n".join([*text, ""])

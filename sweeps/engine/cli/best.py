@@ -16,7 +16,13 @@ from sweeps.engine.parser import LineParser
 from sweeps.engine.store.reader import store_uri
 
 _TOP1 = ("test/probe_top1", "test/linear_top1")
-_ORIGIN = {"mlflow.user": "user", "host": "host", "code_version": "code version", "run_id": "MLflow run"}
+_ORIGIN = {
+    "run_name": "run",
+    "run_id": "MLflow run",
+    "host": "host",
+    "commit": "commit",
+    "code_version": "code version",
+}
 
 
 def best(words: Sequence[str]) -> int:
@@ -63,9 +69,7 @@ def best(words: Sequence[str]) -> int:
 def _export(name: str, run: pd.Series, checkpoint: StoragePath, out: str) -> None:
     from jepa_train.train.export import export  # torch and timm
 
-    dirty = "+dirty" if run.get("git_dirty") == "true" else ""
-    facts = {"sweep": name, "run": str(run["run_name"]), "commit": f"{run.get('commit', 'unknown')}{dirty}"}
-    facts |= {label: str(run[tag]) for tag, label in _ORIGIN.items() if tag in run}
+    facts = {"sweep": name, **{label: str(run[tag]) for tag, label in _ORIGIN.items() if tag in run}}
     try:
         if "final.pt" not in checkpoint.names():
             raise ConfigError(

@@ -101,9 +101,9 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "out").mkdir()
     run = str(tmp_path / "run")
     for words, message in (
-        ([run, str(tmp_path / "out")], "OUT must be a new folder, got"),
+        ([run, str(tmp_path / "out")], "OUT must be a new folder on a disk, got"),
         ([run, str(tmp_path / "run" / "final.pt" / "x")], "OUT must be a folder that can be written, got"),
-        ([run, "s3://bucket/x"], "OUT must be a folder on a disk, got 's3://bucket/x'; copy it to a bucket afterwards"),
+        ([run, "s3://bucket/x"], "OUT must be a new folder on a disk, got 's3://bucket/x'; choose"),
         ([str(tmp_path / "gone"), "new"], f"checkpoint {tmp_path}/gone/final.pt cannot be read: there is no such file"),
         (
             [str(tmp_path / "open" / "step-000000001.pt"), "new"],
