@@ -3,7 +3,6 @@
 import argparse
 import functools
 import logging
-import math
 import sys
 
 from rich.console import Console
@@ -100,8 +99,9 @@ def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:
 def _progress(epochs: int, metrics: dict[str, float]) -> bool:
     """Print one line per epoch; never stops the run."""
     loss = f"loss {metrics['train/loss']:.3f}  " if "train/loss" in metrics else ""
-    top1 = metrics.get("val/probe_top1", math.nan)
-    sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{epochs}  {loss}val probe top-1 {top1:.3f}\n")
+    shown = {"val/probe_top1": "val probe top-1", "val/effective_rank": "val effective rank"}  # by preference
+    values = [f"{label} {metrics[name]:.3f}" for name, label in shown.items() if name in metrics]
+    sys.stderr.write(f"epoch {metrics['epoch']:.0f}/{epochs}  {loss}{values[0] if values else ''}\n")
     return False
 
 

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from jepa_train.data import augment
 from jepa_train.data.augment import Parameters, chosen_views, static_views, to_fields
-from jepa_train.data.pictures import Pictures, shapes_of, source_of
+from jepa_train.data.pictures import RGB_NORM, Pictures, shapes_of, source_of
 
+COLORS = {"saturation", "hue", "grayscale"}
 OPERATIONS = frozenset(name for stage in augment._STAGES for name, _, _ in stage)
 
 
@@ -18,15 +19,19 @@ def augmented(
     form: str = "chosen",
     dtype: torch.dtype = torch.float32,
     order: torch.memory_format = torch.contiguous_format,
+    norm: Tensor = RGB_NORM,
 ) -> Tensor:
-    """V views (V, N, 3, size, size) of N images, whose N * V parameters lie side by side for each image."""
+    """V views (V, N, C, size, size) of N images, whose N * V parameters lie side by side for each image."""
+    operations = OPERATIONS if source_of(images).pixels.shape[1] == 3 else OPERATIONS - COLORS
     fields = to_fields(values, shapes_of(images)).to(images.device)
-    out = torch.empty(len(values.flip), 3, size, size, dtype=dtype, device=images.device, memory_format=order)
+    source = source_of(images, norm)
+    shape = len(values.flip), source.pixels.shape[1], size, size
+    out = torch.empty(shape, dtype=dtype, device=images.device, memory_format=order)
     out = out.unflatten(0, (-1, len(images)))
     if form == "fused":
         from jepa_train.data.augment_triton import fused_views
 
-        fused_views(source_of(images), fields, out)
+        fused_views(source, fields, out)
     else:
-        {"chosen": chosen_views, "static": static_views}[form](source_of(images), fields, OPERATIONS, out)
+        {"chosen": chosen_views, "static": static_views}[form](source, fields, operations, out)
     return out

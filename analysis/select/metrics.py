@@ -13,6 +13,7 @@ from analysis.store.uri import OneLineError
 SPLITS = ("train/", "val/", "test/", "target/", "transfer/")
 # the most important first, without their split: the papers report online probes, and by default these rank cells on val
 ACCURACIES = ("probe_top1", "linear_top1", "knn_top1", "projector_top1", "linear_projector_top1")
+RANK = "val/effective_rank"  # RankMe, for runs without labels
 _PROTOCOLS = {  # name without its split
     r"(probe|projector)_top1": "online linear probe",
     r"(linear|sgd|plain_sgd|shot\d+)(_projector)?_top1": "offline linear probe",
@@ -47,9 +48,12 @@ def loss_terms(runs: pd.DataFrame) -> list[str]:
 
 
 def accuracies(runs: pd.DataFrame) -> list[str]:
-    """The measured accuracies on test, the most important first; those on val where the data has no test split."""
+    """The measured accuracies on test, the most important first; those on val where the data has no test split.
+
+    Without labels those on transfer sets, if any.
+    """
     measured = [name for name in metrics_of(runs) if name.endswith("_top1")]
-    for split in ("test/", "val/"):
+    for split in ("test/", "val/", "transfer/"):
         found = [name for name in measured if name.startswith(split)]
         first = [split + name for name in ACCURACIES if split + name in found]
         if found:

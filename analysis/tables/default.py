@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.select.compared import cells
 from analysis.select.labels import axis_labels, metric_label
-from analysis.select.metrics import ACCURACIES, accuracies, check_metrics, loss_terms, metrics_of
+from analysis.select.metrics import ACCURACIES, RANK, accuracies, check_metrics, loss_terms, metrics_of
 from analysis.select.objectives import Goal, goals_of
 from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of
 from analysis.select.tags import json_tag
@@ -77,7 +77,9 @@ def _design(runs: pd.DataFrame, goals: Sequence[Goal], metrics: Sequence[str]) -
     labels = chosen.get("labels", {})
     asked = [*metrics] or chosen.get("metrics", [])
     done = current(runs)
-    found = accuracies(done[done["status"] == "finished"]) or [f"test/{ACCURACIES[0]}"]
+    found = accuracies(done[done["status"] == "finished"])
+    if not found:  # none yet, or, where no goal is one, none without labels
+        found = [f"test/{ACCURACIES[0]}" if any(goal.metric.endswith("_top1") for goal in goals) else RANK]
     own = {goal.metric.replace("val/", "test/", 1) for goal in goals}  # on test, the protocol that ranks
     found = sorted(found, key=lambda name: name not in own)
     names = asked or dict.fromkeys([*(goal.name for goal in goals), *found])

@@ -18,6 +18,7 @@ from jepa_train.base.checkout import commit
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
+from jepa_train.data.pictures import RGB_NORM
 from jepa_train.distributed import collectives
 from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
@@ -48,6 +49,9 @@ class Checkpoints:
         folder: on a disk or in an object store; None keeps nothing.
         config: the run's; a checkpoint of another cell is refused.
         saved: called from another thread when a file is complete, with the age of its state in seconds.
+
+    Attributes:
+        norm: normalization of the training images (Images.norm), which an exported encoder expects; written along.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Checkpoints:
         self._folder = None if folder is None else storage_path(folder)
         self._config = config
         self._saved = saved
+        self.norm = RGB_NORM.tolist()
         self._last = time.monotonic()
         self._snapshots: list[tuple[StoragePath, memoryview]] = []  # to write before the next file
         self._kept: list[str] = []  # names of the good checkpoints that stay, newest first
@@ -215,7 +220,7 @@ class Checkpoints:
     def _serialise(self, content: dict[str, Any]) -> memoryview:
         """The content with the cell that it belongs to, as torch.save writes it."""
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
-        head |= {"commit": commit()}
+        head |= {"commit": commit(), "norm": self.norm}
         buffer = io.BytesIO()
         torch.save(head | content, buffer)
         return buffer.getbuffer()

@@ -30,6 +30,9 @@ CIFAR_VIEWS = ViewsConfig(
     solarize=0.1,
 )
 
+# CIFAR_VIEWS without what assumes 3 colors or a filled range: for images of any number of channels and bits
+CHANNEL_VIEWS = dataclasses.replace(CIFAR_VIEWS, saturation=0.0, hue=0.0, grayscale=0.0, solarize=0.0)
+
 # Rectified LpJEPA, scripts/pretrain/imagenet-100/rectified_lpjepa_imagenet.yaml, and those for ViT and ConvNeXt alike
 IMAGENET100_VIEWS = dataclasses.replace(CIFAR_VIEWS, global_size=224, blur=0.5)
 

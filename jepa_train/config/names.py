@@ -7,7 +7,7 @@ import re
 
 from jepa_train.base.errors import nearest, require
 
-DATASET_NAMES = ("digits", "digits_0_4", "digits_5_9", "cifar10", "cifar100", "image_folder")
+DATASET_NAMES = ("digits", "digits_0_4", "digits_5_9", "cifar10", "cifar100", "image_folder", "unlabelled_folder")
 PROTOCOL_NAMES = ("linear", "sgd", "plain_sgd", "knn", "kshot", "finetune", "collapse")
 
 
@@ -37,7 +37,7 @@ def transfer_sets(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in text.split(",") if text.strip() else ():
         name, equals, folder = (part.strip() for part in word.partition("="))
-        alone = sorted({*DATASET_NAMES} - {"image_folder"})
+        alone = sorted(name for name in DATASET_NAMES if not name.endswith("_folder"))
         known = f"transfer must list known data sets, or NAME=FOLDER of images, got {word.strip()!r}"
         require(bool(folder) if equals else name in alone, f"{known}{nearest(name, alone)}")
         require(name.replace("_", "").replace("-", "").isalnum(), f"{known}; a name has letters, digits, - and _")

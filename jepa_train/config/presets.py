@@ -36,6 +36,15 @@ _COLOUR = TrainConfig(
     global_batch=256,
 )
 
+# The same for images without labels, of which there may be few, with any number of channels and bits
+_UNLABELLED = dataclasses.replace(
+    _COLOUR,
+    data=DataConfig(name="unlabelled_folder", image_size=32),
+    views=recipes.CHANNEL_VIEWS,
+    probe=ProbeConfig(protocols=""),
+    global_batch=64,
+)
+
 
 class _Presets(dict[str, TrainConfig]):
     """Presets by name. An unknown name raises ConfigError with the nearest one."""
@@ -49,7 +58,11 @@ class _Presets(dict[str, TrainConfig]):
 PRESETS = _Presets(
     {
         name: dataclasses.replace(base, data=dataclasses.replace(base.data, name=name))
-        for base, names in ((DIGITS, "digits digits_0_4 digits_5_9"), (_COLOUR, "cifar10 cifar100 image_folder"))
+        for base, names in (
+            (DIGITS, "digits digits_0_4 digits_5_9"),
+            (_COLOUR, "cifar10 cifar100 image_folder"),
+            (_UNLABELLED, "unlabelled_folder"),
+        )
         for name in names.split()
     }
 )

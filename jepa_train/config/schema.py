@@ -46,6 +46,9 @@ class DataConfig:
     fit: Literal["square", "whole"] = later("square", schema=3)
     # folders of images: shorter side of a second copy, from which local views are cropped; 0 is none
     local_image_size: int = later(0, schema=3)
+    # folders of images: 3 of 8 is RGB, to which files of other kinds are converted; else all files must have just these
+    channels: int = later(ruled(3, lambda count: 1 <= count <= 16, "must be 1 to 16", "3 is RGB"), schema=4)
+    bits: int = later(ruled(8, lambda bits: bits in (8, 16), "must be 8 or 16", "8 is the default"), schema=4)
     # side of the middle square that evaluation sees, as a share of the shorter side
     eval_fov: float = later(1.0, schema=3)
 
@@ -60,6 +63,11 @@ class DataConfig:
         require(local == 0 or local > size, finer)
         seen = f"eval_fov must lie in (0, 1] and leave at least 4 of the {size} px of image_size, got {fov}; try 0.875"
         require(4 <= round(fov * size) <= size, seen)
+
+    @property
+    def is_rgb(self) -> bool:
+        """True for 8-bit RGB, the default."""
+        return (self.channels, self.bits) == (3, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +239,15 @@ class TrainConfig:
             self.method.uses_center or not self.model.predictor,
             f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",
         )
+        channels, bits = self.data.channels, self.data.bits
+        for names, fit, key, why in (
+            (("saturation", "hue", "grayscale"), channels == 3, f"data.channels={channels}", "needs 3 colors"),
+            (("solarize",), bits == 8, f"data.bits={bits}", "inverts what exceeds half of the range, which few fill"),
+        ):
+            for name in names:
+                value = getattr(self.views, name)
+                rule = f"views.{name} must be 0 for {key}, got {value:g}; it {why}, so set views.{name}=0"
+                require(fit or value == 0, rule)
         decay = self.model.swa_decay
         require(
             decay == 0 or self.method.uses_center,

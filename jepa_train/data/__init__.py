@@ -10,6 +10,7 @@ DATASETS: dict[str, Dataset] = {
     "cifar10": cifar.CIFAR10,
     "cifar100": cifar.CIFAR100,
     "image_folder": image_folder.IMAGE_FOLDER,
+    "unlabelled_folder": image_folder.UNLABELLED_FOLDER,
 }
 
 

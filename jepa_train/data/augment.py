@@ -23,9 +23,18 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
 from jepa_train.data.device_transfer import to_device
-from jepa_train.data.pictures import ASPECT, Pictures, Shapes, Source, center_of, gather, shapes_of, source_of
+from jepa_train.data.pictures import (
+    ASPECT,
+    RGB_NORM,
+    Pictures,
+    Shapes,
+    Source,
+    center_of,
+    gather,
+    shapes_of,
+    source_of,
+)
 
-_MEAN, _STD = 0.5, 0.25  # one normalization for every data set: [0, 1] -> [-2, 2]
 _ATTEMPTS = 10  # to draw a crop that fits, as torchvision; then the whole image
 _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
 _THRESHOLD = 0.5  # of solarization: values that round to 128 of 255 or more
@@ -80,12 +89,14 @@ def make_views(
     batch: slice,
     global_batch: int,
     for_local: Tensor | Pictures | None = None,
+    norm: Tensor = RGB_NORM,
 ) -> list[Tensor]:
     """The normalised views of this rank's images: view_fields, then apply_views.
 
     Args:
-        images: (N, 3, S, S) uint8, or N whole pictures: the positions `batch` of the global batch.
+        images: (N, C, S, S), or N whole pictures: the positions `batch` of the global batch.
         for_local: the same images at another resolution, for the local views.
+        norm: as in Images.
 
     Returns:
         As apply_views: float32, on the device of the images.
@@ -93,7 +104,8 @@ def make_views(
     both = (images, images if for_local is None else for_local)
     shapes = [shapes_of(each) for each in both]
     fields = view_fields(shapes, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
-    return apply_views([source_of(each) for each in both], [to_device(part, images.device) for part in fields], config)
+    sources = [source_of(each, norm) for each in both]
+    return apply_views(sources, [to_device(part, images.device) for part in fields], config)
 
 
 def view_fields(
@@ -145,16 +157,17 @@ def apply_views(
         sources: the N images that global views are cropped from, and those for local views.
         fields: of view_fields, on the device of the sources.
         dtype: of the views; computed in float32.
-        channels_last: memory format of the views (V_r * N, 3, s, s).
+        channels_last: memory format of the views (V_r * N, C, s, s).
 
     Returns:
-        Per resolution (V_r, N, 3, s, s), (x - 0.5) / 0.25, on the device of the sources.
+        Per resolution (V_r, N, C, s, s), normalised by Source.norm, on the device of the sources.
     """
     operations, results = occurring(config), []
     order = torch.channels_last if channels_last else torch.contiguous_format
     for source, part, size in zip(sources, fields, (config.global_size, config.local_size), strict=False):
         device = source.pixels.device
-        out = torch.empty(part.shape[1], 3, size, size, dtype=dtype, device=device, memory_format=order)
+        shape = (part.shape[1], source.pixels.shape[1], size, size)
+        out = torch.empty(shape, dtype=dtype, device=device, memory_format=order)
         out = out.unflatten(0, (-1, len(source.first)))
         with torch.no_grad(), _without_autocast(device):
             if device.type == "cpu":
@@ -169,20 +182,23 @@ def apply_views(
     return results
 
 
-def to_input(images: Tensor | Pictures, size: int, *, fov: float = 1.0) -> Tensor:
+def to_input(images: Tensor | Pictures, size: int, *, fov: float = 1.0, norm: Tensor = RGB_NORM) -> Tensor:
     """The middle of the images without augmentation, normalised as the views are.
 
     Args:
-        images: (N, 3, S, S) uint8, or N whole pictures.
+        images: (N, C, S, S) uint8 or uint16, or N whole pictures.
         fov: side of the middle square as a share of the shorter side.
+        norm: as in Images.
 
     Returns:
-        (N, 3, size, size) float32.
+        (N, C, size, size) float32.
     """
-    x = center_of(images, fov).float().div_(255)
+    pixels = center_of(images, fov)
+    x = pixels.float().div_(torch.iinfo(pixels.dtype).max)
     if x.shape[-1] != size:
         x = functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    return x.sub_(_MEAN).div_(_STD)
+    factor, offset = to_device(norm, x.device)[..., None, None]
+    return torch.addcmul(offset, x, factor)
 
 
 def parameters(
@@ -239,7 +255,7 @@ def chosen_views(source: Source, fields: Tensor, operations: Collection[str], ou
     Args:
         fields: (fields, N * V) of view_fields, on the device of the source.
         operations: those that occur.
-        out: (V, N, 3, s, s), of any dtype and strides.
+        out: (V, N, C, s, s), of any dtype and strides.
     """
     _in_parts(source, fields, out, lambda x, values: _change_chosen(x, values, operations))
 
@@ -270,14 +286,14 @@ def _in_parts(
     The chunks change no view: intermediate tensors stay in a CPU's cache and take a small share of a GPU's memory.
 
     Args:
-        change: a function (planes (3, n, s, s) in [0, 1], fields by name) -> planes, which may work in place.
+        change: a function (planes (C, n, s, s) in [0, 1], fields by name) -> planes, which may work in place.
     """
-    num_views, num, _, size, _ = out.shape
+    num_views, num, channels, size, _ = out.shape
     device = out.device
-    offset = torch.full((), -_MEAN / _STD, device=device)
+    factor, offset = source.norm[..., None, None]
     area = source.pixels.shape[-1] * (source.lines or source.pixels.shape[-1])
     budget = _AT_ONCE["cpu"] * torch.get_num_threads() if device.type == "cpu" else _AT_ONCE["gpu"]
-    at_once = max(1, budget // (num_views * 3 * max(size * size, area)))
+    at_once = max(1, budget // (num_views * channels * max(size * size, area)))
     for start in range(0, num, at_once):
         some = slice(start, start + at_once)
         of_views = slice(start * num_views, (start + at_once) * num_views)
@@ -286,12 +302,12 @@ def _in_parts(
         if source.lines:
             x = torch.where(values["turned"][:, None, None] == 0, x, x.mT)  # the first one's strides
         x = change(x, values)
-        x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, 3, size, size)
-        torch.add(offset, x, alpha=1 / _STD, out=out[:, some])
+        x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, C, size, size)
+        torch.addcmul(offset, x, factor, out=out[:, some])
 
 
 def _pixels(source: Source, some: slice, skipped: Tensor) -> Tensor:
-    """Pixels that views are resampled from: (m, 3, H, W) uint8, for each image if squares, else for each view."""
+    """Pixels that views are resampled from: (m, C, H, W), for each image if squares, else for each view."""
     first = source.first[some]
     if not source.lines:
         return source.pixels.index_select(0, first)
@@ -300,7 +316,7 @@ def _pixels(source: Source, some: slice, skipped: Tensor) -> Tensor:
 
 
 def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) -> Tensor:
-    """Crop, resize and flip: (n, 3, H, W) uint8 -> planes (3, n * V, size, size) in [0, 1]."""
+    """Crop, resize and flip: (n, C, H, W) -> planes (C, n * V, size, size) in [0, 1]."""
     flip, turned = values["flip"], values["turned"]
     rows, columns = (
         augment_ops.resampling_matrices(values[start], values[length], flipped, size_in=size_in, size_out=size)
@@ -313,7 +329,7 @@ def _crop_and_resize(images: Tensor, values: Mapping[str, Tensor], size: int) ->
 
 
 def _change_chosen(x: Tensor, values: Mapping[str, Tensor], operations: Collection[str]) -> Tensor:
-    """Apply the operations in place to planes (3, n, size, size), each stage to the views that it changes."""
+    """Apply the operations in place to planes (C, n, size, size), each stage to the views that it changes."""
     for stage in _STAGES:
         changes = {name: values[name] != neutral for name, _, neutral in stage if name in operations}
         if not changes:
@@ -330,7 +346,7 @@ def _change_chosen(x: Tensor, values: Mapping[str, Tensor], operations: Collecti
 
 
 def _change_all(x: Tensor, values: Mapping[str, Tensor], operations: Collection[str]) -> Tensor:
-    """Apply the operations to all planes (3, n, size, size); a view for which one is neutral stays as it is."""
+    """Apply the operations to all planes (C, n, size, size); a view for which one is neutral stays as it is."""
     for name, operation, neutral in (each for stage in _STAGES for each in stage if each[0] in operations):
         value = values[name]
         if name in _INEXACT:

@@ -1,8 +1,8 @@
 """Batched image operations with one parameter per image, each equal to torchvision's functional form in float.
 
-Images are planes (3, n, H, W) float32 in [0, 1]: a color channel of all images is contiguous, which makes the color
-operations fast. Operations with a parameter work in place and return their argument; none reads a value back from the
-device.
+Images are planes (C, n, H, W) float32 in [0, 1]: a channel of all images is contiguous, which makes the color
+operations fast. Saturation and hue need three colors; the others take any number of channels. Operations with a
+parameter work in place and return their argument; none reads a value back from the device.
 """
 
 import functools
@@ -14,8 +14,9 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 -> (N, H, 3, W) float32 in [0, 1], the input of resample()."""
-    return images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    """(N, C, H, W) uint8 or uint16 -> (N, H, C, W) float32 in [0, 1], the input of resample()."""
+    most = torch.iinfo(images.dtype).max
+    return images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(most)
 
 
 def resampling_matrices(start: Tensor, length: Tensor, flip: Tensor, *, size_in: int, size_out: int) -> Tensor:
@@ -40,11 +41,11 @@ def resampling_matrices(start: Tensor, length: Tensor, flip: Tensor, *, size_in:
 
 
 def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """V views of each of N images: (N, H, 3, W), (N * V, h, H), (N * V, w, W) -> planes (3, N * V, h, w)."""
-    num, height, _, width = x.shape
-    x = torch.bmm(rows.view(num, -1, height), x.flatten(2))  # (N, V * h, 3 W)
-    x = torch.bmm(x.view(len(columns), -1, width), columns.mT)  # (N * V, h * 3, w)
-    x = x.unflatten(1, (-1, 3)).movedim(2, 0)
+    """V views of each of N images: (N, H, C, W), (N * V, h, H), (N * V, w, W) -> planes (C, N * V, h, w)."""
+    num, height, channels, width = x.shape
+    x = torch.bmm(rows.view(num, -1, height), x.flatten(2))  # (N, V * h, C W)
+    x = torch.bmm(x.view(len(columns), -1, width), columns.mT)  # (N * V, h * C, w)
+    x = x.unflatten(1, (-1, channels)).movedim(2, 0)
     return torch.clamp(x, 0, 1, out=torch.empty_like(x, memory_format=torch.contiguous_format))
 
 
@@ -59,10 +60,15 @@ def brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale the distance from the image's mean luma by the factor."""
-    red, green, blue = x.mean((2, 3))  # (n,) each
-    mean = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
-    return x.mul_(factor[:, None, None]).add_((mean * (1 - factor))[:, None, None]).clamp_(0, 1)
+    """Scale the distance from the image's mean luma by the factor; of other than 3 channels, from each one's mean.
+
+    With one channel that is torchvision's for gray images. Channels of different brightness keep their means.
+    """
+    mean = x.mean((2, 3))  # (C, n)
+    if len(x) == 3:
+        red, green, blue = mean
+        mean = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+    return x.mul_(factor[:, None, None]).add_((mean * (1 - factor))[..., None, None]).clamp_(0, 1)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:

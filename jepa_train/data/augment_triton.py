@@ -18,25 +18,34 @@ _PER_WARP = 256  # pixels of the view: 8 per thread, whose colors and intermedia
 def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
     """Write the views as augment.static_views does, up to rounding, but for blur: its field is not read.
 
+    Of three channels a program makes a view, of another number one channel of a view, whose fields of saturation, hue
+    and grayscale are not read.
+
     Args:
         source: squares.
         fields: (fields, N * V) of augment.view_fields, on the device of the source.
-        out: (V, N, 3, s, s) of at most 64 px, in fp32, bf16 or fp16, with any strides.
+        out: (V, N, C, s, s) of at most 64 px, in fp32, bf16 or fp16, with any strides.
     """
     assert not source.lines, "the kernel is written for squares"
     assert all(x.is_contiguous() for x in (source.pixels, source.first, fields))
     assert fields.dtype == torch.float32, fields.dtype
-    num_views, num, _, size, _ = out.shape
+    num_views, num, channels, size, _ = out.shape
+    norm = source.norm.expand(2, channels)
     padded = triton.next_power_of_2(size)
     launch(
         _make_view,
-        (num, num_views),
+        (num, num_views, 1 if channels == 3 else channels),
         source.pixels,
         source.first,
         fields,
+        norm,
         out,
+        *norm.stride(),
         *out.stride(),
         source.pixels.shape[-1],
+        channels,
+        IS_COLOR=channels == 3,
+        MOST=torch.iinfo(source.pixels.dtype).max,
         SIZE=size,
         PADDED=padded,
         num_warps=max(padded**2 // _PER_WARP, 1),
@@ -80,6 +89,13 @@ def _place(pixel, start, length):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _store(out, x, norm, offset_stride, inside):  # type: ignore[no-untyped-def]
+    """Write a channel of a view, normalised by the factor and the offset at norm."""
+    x = x * tl.load(norm) + tl.load(norm + offset_stride)
+    tl.store(out, x.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _saturate(r, g, b, factor):  # type: ignore[no-untyped-def]
     gray = _luma(r, g, b) * (1 - factor)
     return _clamp(r * factor + gray), _clamp(g * factor + gray), _clamp(b * factor + gray)
@@ -103,18 +119,27 @@ def _make_view(  # type: ignore[no-untyped-def]
     pixels_ptr,
     first_ptr,
     fields_ptr,
+    norm_ptr,
     out_ptr,
+    offset_stride,
+    norm_stride,
     view_stride,
     image_stride,
     channel_stride,
     row_stride,
     column_stride,
     side,
+    channels,
+    IS_COLOR: tl.constexpr,
+    MOST: tl.constexpr,
     SIZE: tl.constexpr,
     PADDED: tl.constexpr,
 ):
-    """Program (i, v) makes view v of image i; the rows of the fields are augment.FIELDS."""
-    image, view = tl.program_id(0), tl.program_id(1)
+    """Program (i, v, c) makes channel c, or with IS_COLOR all three, of view v of image i.
+
+    The rows of the fields are augment.FIELDS; MOST is the largest value of a pixel.
+    """
+    image, view, channel = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count = tl.num_programs(0) * tl.num_programs(1)
     field = fields_ptr + image * tl.num_programs(1) + view
     top, left = tl.load(field), tl.load(field + count)
@@ -124,7 +149,7 @@ def _make_view(  # type: ignore[no-untyped-def]
     saturation, hue = tl.load(field + 7 * count), tl.load(field + 8 * count)
     grayscale, threshold = tl.load(field + 9 * count), tl.load(field + 11 * count)
 
-    source = pixels_ptr + tl.load(first_ptr + image) * (3 * side * side)
+    source = pixels_ptr + (tl.load(first_ptr + image) * channels + channel) * (side * side)
     center_y, reach_y, first_y, count_y = _filter(height, 0.0, SIZE, PADDED)
     center_x, reach_x, first_x, count_x = _filter(width, flip, SIZE, PADDED)
     r = tl.zeros((PADDED, PADDED), tl.float32)
@@ -139,31 +164,35 @@ def _make_view(  # type: ignore[no-untyped-def]
             pixel = source + row[:, None] + _place(first_x + x, left, width)[None, :]
             total += weight
             r += weight * tl.load(pixel).to(tl.float32)
-            g += weight * tl.load(pixel + side * side).to(tl.float32)
-            b += weight * tl.load(pixel + 2 * side * side).to(tl.float32)
+            if IS_COLOR:
+                g += weight * tl.load(pixel + side * side).to(tl.float32)
+                b += weight * tl.load(pixel + 2 * side * side).to(tl.float32)
     index = tl.arange(0, PADDED)
     inside = (index < SIZE)[:, None] & (index < SIZE)[None, :]
-    share = tl.where(inside, 1 / (255 * tl.maximum(total, 1e-6)), 0.0)  # 0 in the padding
+    share = tl.where(inside, 1 / (MOST * tl.maximum(total, 1e-6)), 0.0)  # 0 in the padding
     r, g, b = _clamp(r * share), _clamp(g * share), _clamp(b * share)
 
     # the branches are the same for all threads of a program
     if (brightness != 1) | (contrast != 1) | (saturation != 1):
         r, g, b = _clamp(r * brightness), _clamp(g * brightness), _clamp(b * brightness)
-        mean = tl.sum(_luma(r, g, b)) / (SIZE * SIZE)
+        mean = tl.sum(_luma(r, g, b) if IS_COLOR else r) / (SIZE * SIZE)
         shift = mean * (1 - contrast)
         r, g, b = _clamp(r * contrast + shift), _clamp(g * contrast + shift), _clamp(b * contrast + shift)
-        r, g, b = _saturate(r, g, b, saturation)
-    if hue != 0:
-        r, g, b = _shift_hue(r, g, b, hue)
-    if grayscale != 1:
-        r, g, b = _saturate(r, g, b, grayscale)
+        if IS_COLOR:
+            r, g, b = _saturate(r, g, b, saturation)
+    if IS_COLOR:
+        if hue != 0:
+            r, g, b = _shift_hue(r, g, b, hue)
+        if grayscale != 1:
+            r, g, b = _saturate(r, g, b, grayscale)
     r = tl.where(r >= threshold, 1 - r, r)
     g = tl.where(g >= threshold, 1 - g, g)
     b = tl.where(b >= threshold, 1 - b, b)
 
-    out = out_ptr + view.to(tl.int64) * view_stride + image.to(tl.int64) * image_stride
+    out = out_ptr + view.to(tl.int64) * view_stride + image.to(tl.int64) * image_stride + channel * channel_stride
     out += index[:, None] * row_stride + index[None, :] * column_stride
-    kind = out_ptr.dtype.element_ty
-    tl.store(out, (r * 4 - 2).to(kind), mask=inside)
-    tl.store(out + channel_stride, (g * 4 - 2).to(kind), mask=inside)
-    tl.store(out + 2 * channel_stride, (b * 4 - 2).to(kind), mask=inside)
+    norm = norm_ptr + channel * norm_stride
+    _store(out, r, norm, offset_stride, inside)
+    if IS_COLOR:
+        _store(out + channel_stride, g, norm + norm_stride, offset_stride, inside)
+        _store(out + 2 * channel_stride, b, norm + 2 * norm_stride, offset_stride, inside)

@@ -12,19 +12,20 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
-from jepa_train.data.pictures import LineRanges, Pictures, Shapes, Source
+from jepa_train.data.pictures import RGB_NORM, LineRanges, Pictures, Shapes, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Labelled images: rows of a read-only array of pixels that splits and processes share.
+    """Images: rows of a read-only array of pixels that splits and processes share.
 
     Args:
-        pixels: (M, 3, S, S) uint8, or (T, 3, S) lines of whole pictures; usually a read-only memory map.
+        pixels: (M, C, S, S), or (T, C, S) lines of whole pictures, uint8 or uint16; usually a read-only memory map.
         rows: (N,) int64, numbers of the images, on the device of the pixels; of whole pictures on the CPU.
-        labels: (N,) int64, on the device of the batches.
+        labels: (N,) int64, on the device of the batches; all 0 where the data has no labels.
         ranges: of the pictures in the lines; None for squares.
         local: the same images at another resolution, for local views; None if these serve for them too.
+        norm: (2, C or 1), factor and offset by which values in [0, 1] are normalised.
     """
 
     pixels: Tensor
@@ -32,6 +33,7 @@ class Images:
     labels: Tensor
     ranges: LineRanges | None = None
     local: "Images | None" = None
+    norm: Tensor = RGB_NORM
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,8 +52,13 @@ class Images:
         labels = to_device(self.labels, device)
         pixels = cached_on_device(self.pixels, labels.device)
         rows = to_device(self.rows, pixels.device) if self.ranges is None else self.rows
-        local = None if self.local is None else replace(self.local, labels=labels)
-        return replace(self, pixels=pixels, rows=rows, labels=labels, local=local)
+        norm = to_device(self.norm, labels.device)
+        local = None if self.local is None else replace(self.local, labels=labels, norm=norm)
+        return replace(self, pixels=pixels, rows=rows, labels=labels, local=local, norm=norm)
+
+    def with_norm(self, norm: Tensor) -> "Images":
+        """The images with another normalization."""
+        return replace(self, norm=norm, local=None if self.local is None else replace(self.local, norm=norm))
 
     def shapes(self, positions: Tensor) -> list[Shapes]:
         """Sizes of the images at these positions (n,), on the CPU: those for global views, and those for local ones."""
@@ -80,8 +87,8 @@ class Images:
     def source_in(self, pixels: Tensor, first: Tensor) -> Source:
         """Images of this resolution among other pixels, which begin at the numbers `first` (n,) along them."""
         if self.ranges is None:
-            return Source(pixels=pixels, first=first)
-        return Source.of_pictures(pixels, first, self.ranges.longest)
+            return Source(pixels=pixels, first=first, norm=self.norm)
+        return Source.of_pictures(pixels, first, self.ranges.longest, self.norm)
 
     @property
     def resolutions(self) -> tuple["Images", "Images"]:
@@ -111,7 +118,7 @@ class Images:
         """Images and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes.
 
         Returns:
-            Squares as pixels (n, 3, S, S) uint8; whole pictures without a copy where their lines lie on the device.
+            Squares as pixels (n, C, S, S); whole pictures without a copy where their lines lie on the device.
         """
         device = self.labels.device
         on_device = to_device(positions, device)
@@ -133,14 +140,18 @@ class Images:
     def _sent(self, index: Tensor) -> Tensor:
         """These rows of the pixels, sent to the device of the batches."""
         shape = (len(index), *self.pixels.shape[1:])
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # torch keeps it until the copy is complete
+        # torch keeps pinned memory until the copy is complete
+        pixels = torch.empty(shape, dtype=self.pixels.dtype, pin_memory=True)
         torch.index_select(self.pixels, 0, index, out=pixels)
         return pixels.to(self.labels.device, non_blocking=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Train, val (carved out of the training split) and test, with the class names in label order."""
+    """Train, val (carved out of the training split) and test, with the class names in label order.
+
+    Data without labels has no classes.
+    """
 
     train: Images
     val: Images
@@ -199,12 +210,14 @@ class Dataset:
         read: (path, config, keep) -> its files, all of them read, so that their content is known. If none has been read
             before, keep prepares the images as well.
         class_sizes: training images of each class, val included, of data that its name identifies.
+        labelled: false for images without labels, whose runs have no accuracies.
     """
 
     load: Callable[[Path, DataConfig], LoadedDataset]
     identify: Callable[[Path, DataConfig], Inventory] = lambda _path, _config: Inventory()
     read: Callable[[Path, DataConfig, bool], Inventory] = lambda _path, _config, _keep: Inventory()
     class_sizes: tuple[int, ...] = ()
+    labelled: bool = True
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:

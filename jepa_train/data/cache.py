@@ -38,14 +38,16 @@ class ArraySource:
     Args:
         rows: number of rows of the array; of rows whose number shows only while they are made, the least.
         shape: of a row, as (3, H, W).
-        parts: the rows in order, uint8, in pieces of any length.
+        parts: the rows in order, in pieces of any length.
         facts: may be filled in while the parts are made.
+        bits: of a value, 8 or 16 (uint8, uint16).
     """
 
     rows: int
     shape: tuple[int, ...]
     parts: Generator[np.ndarray, None, None]
     facts: Facts
+    bits: int = 8
 
 
 def cached_array(
@@ -128,7 +130,7 @@ def _read(target: Path) -> tuple[Tensor, Facts] | None:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
-            if dtype != np.uint8:  # bytes of objects would be addresses
+            if dtype not in (np.uint8, np.uint16):  # bytes of objects would be addresses
                 raise ValueError(f"it holds {dtype} of shape {shape}, no images")
             array = np.memmap(file, mode="r", dtype=dtype, shape=shape, offset=start)
             file.seek(start + array.nbytes)
@@ -148,14 +150,15 @@ def progress_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
-def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
+def _write_header(file: BinaryIO, rows: int, source: ArraySource) -> None:
     """Write the header of an .npy file; numpy leaves room in it, so that its length does not depend on the rows."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    kind = {8: "|u1", 16: "<u2"}[source.bits]
+    header = {"descr": kind, "fortran_order": False, "shape": (rows, *source.shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
-    size = source.rows * math.prod(source.shape)
+    size = source.rows * math.prod(source.shape) * source.bits // 8
     _log.info("decoding images to %.1f GB in %s", size / 1e9, part.parent)
     try:
         if size > shutil.disk_usage(part.parent).free:
@@ -164,16 +167,16 @@ def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
         with part.open("wb") as file, closing(source.parts) as parts, progress_bar() as progress:
             task = progress.add_task("decoding images", total=source.rows)
             count = 0
-            _write_header(file, source.rows, source.shape)
+            _write_header(file, source.rows, source)
             start = file.tell()
             for rows in parts:
-                assert rows.shape[1:] == source.shape, (rows.shape, source.shape)
+                assert (rows.shape[1:], 8 * rows.itemsize) == (source.shape, source.bits), (rows.shape, rows.dtype)
                 file.write(rows.data)
                 count += len(rows)
                 progress.advance(task, len(rows))
             file.write(json.dumps(source.facts).encode())
             file.seek(0)
-            _write_header(file, count, source.shape)
+            _write_header(file, count, source)
             assert file.tell() == start, (count, source.rows)
             file.flush()
             os.fsync(file.fileno())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jepa_train.base.errors import config_errors
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Inventory
+from jepa_train.data.files.decode import PixelFormat
 from jepa_train.data.files.listing import printable
 from jepa_train.data.splits import partition
 
@@ -29,13 +30,16 @@ class DataFacts:
         files, sizes = self.files, ", ".join(f"{split} {size:,}" for split, size in self.sizes.items())
         none = "" if "test" in self.sizes else ", no test split"
         total = sum(self.sizes.values())
-        parts = [f"{self.config.path}: {total:,} images of {len(files.classes)} classes ({sizes}{none})"]
+        labels = f"of {len(files.classes)} classes" if files.classes else "without labels"
+        parts = [f"{self.config.path}: {total:,} images {labels} ({sizes}{none})"]
+        parts += [] if self.config.is_rgb else [str(PixelFormat(self.config.channels, self.config.bits))]
         parts += [f"{self.left_out:,} beyond data.train_images"] if self.left_out else []
         parts += [f"{files.skipped:,} corrupt"] if files.skipped else []
         unused = [f"{count:,} {reason} ({first})" for reason, (count, first) in _most(files.unused)]
         parts += [f"not used: {', '.join(unused)}"] if unused else []
         converted = [f"{count:,} {words}" for words, count in files.converted.items()]
-        parts += [f"converted: {', '.join(converted)}"] if converted else []
+        remedy = "" if files.classes else " (data.channels and data.bits, set as the files have them, keep the values)"
+        parts += [f"converted: {', '.join(converted)}{remedy}"] if converted else []
         parts += [f"{files.unread:,} to be read by the next launch"] if files.unread else []
         return printable("; ".join(parts))
 
@@ -45,7 +49,7 @@ class DataFacts:
         skipped = {"corrupt": self.files.skipped} if self.files.skipped else {}
         skipped |= {reason: count for reason, (count, _) in _most(self.files.unused)}
         tags = {
-            "data.classes": str(len(self.files.classes)),
+            "data.classes": str(len(self.files.classes) or ""),
             "data.images": str(sum(self.sizes.values())),
             **{f"data.{split}_images": str(size) for split, size in self.sizes.items()},
             "data.not_used": json.dumps(skipped) if skipped else "",
@@ -62,7 +66,7 @@ def facts_of(config: DataConfig, inventory: Inventory) -> DataFacts | None:
     Raises:
         ConfigError: too few images for the splits.
     """
-    if not inventory.classes:
+    if not inventory.fingerprint:
         return None
     labels, held_out = inventory.labels
     train, val, test = map(len, partition(config, labels))

@@ -1,7 +1,12 @@
-"""Any images in folders: path/train/<class>/*, path/test/<class>/* or path/<class>/*, decoded once per machine."""
+"""Any images in folders, decoded once per machine.
+
+With labels they lie in path/train/<class>/*, path/test/<class>/* or path/<class>/*, without labels anywhere below path.
+"""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +17,21 @@ from jepa_train.base.errors import require
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
 from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
-from jepa_train.data.files.decode import CONVERSIONS, Note
-from jepa_train.data.files.listing import Listing, list_folder, printable
+from jepa_train.data.files.decode import CONVERSIONS, Note, PixelFormat
+from jepa_train.data.files.listing import Listing, list_folder, list_unlabelled, printable
 
 _log = logging.getLogger(__name__)
 
+_List = Callable[[Path, PixelFormat], Listing]
 
-def _identify(path: Path, config: DataConfig) -> Inventory:
-    listing = _list(path, config)
+
+def _identify(list_files: _List, path: Path, config: DataConfig) -> Inventory:
+    listing = _list(list_files, path, config)
     return _inventory(listing, read_index(listing))
 
 
-def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
-    listing, skip = _list(path, config), config.on_corrupt == "skip"
+def _read(list_files: _List, path: Path, config: DataConfig, keep: bool) -> Inventory:
+    listing, skip = _list(list_files, path, config), config.on_corrupt == "skip"
     if keep and not read_index(listing).known.any():  # decode once: a cell would do it next
         contents = decoded_images(listing, config.image_size, whole=config.fit == "whole", skip_corrupt=skip)[2]
     else:
@@ -33,8 +40,9 @@ def _read(path: Path, config: DataConfig, keep: bool) -> Inventory:
     return _inventory(listing, contents)
 
 
-def _load(path: Path, config: DataConfig) -> LoadedDataset:
-    listing, whole, skip = _list(path, config), config.fit == "whole", config.on_corrupt == "skip"
+def _load(list_files: _List, path: Path, config: DataConfig) -> LoadedDataset:
+    listing = _list(list_files, path, config)
+    whole, skip = config.fit == "whole", config.on_corrupt == "skip"
     pixels, ranges, contents = decoded_images(listing, config.image_size, whole=whole, skip_corrupt=skip)
     _check_classes(listing, contents)
     corrupt = np.flatnonzero(contents.corrupt)
@@ -55,11 +63,12 @@ def _load(path: Path, config: DataConfig) -> LoadedDataset:
     )
 
 
-def _list(path: Path, config: DataConfig) -> Listing:
+def _list(list_files: _List, path: Path, config: DataConfig) -> Listing:
     """The files of a folder. Refuses images for local views that memory cannot hold: steps would wait for the disk."""
-    listing, size = list_folder(path), config.local_image_size
+    listing, size = list_files(path, PixelFormat(config.channels, config.bits)), config.local_image_size
     shape = 4 / 3 if config.fit == "whole" else 1  # most photographs are 4:3 or 3:2
-    needed, total = len(listing.files) * 3 * shape * size**2, psutil.virtual_memory().total
+    each, total = config.channels * config.bits / 8 * shape * size**2, psutil.virtual_memory().total
+    needed = len(listing.files) * each
     require(
         needed <= total,
         f"data.local_image_size must leave the images in memory, got {size}: {len(listing.files):,} images take about "
@@ -94,10 +103,19 @@ def _check_classes(listing: Listing, contents: Contents) -> None:
             of_class = part & (listing.labels == label)
             if (of_class & ~corrupt).sum() < least:
                 first = printable(listing.files[np.flatnonzero(of_class & corrupt)[0]])
-                name = listing.classes[label]
-                folder = printable(f"{split}/{name}" if first.startswith(f"{split}/") else name)
-                rule = f"at least {least} images in {folder}/ that can be read"
+                name = f"{listing.classes[label]}/" if listing.classes else ""
+                folder = printable(f"{split}/{name}" if first.startswith(f"{split}/") and name else name)
+                rule = f"at least {least} images{f' in {folder}' if folder else ''} that can be read"
                 raise ValueError(f"data.path must hold {rule}, got {listing.root!r}, where {first} cannot; replace it")
 
 
-IMAGE_FOLDER = Dataset(identify=_identify, load=_load, read=_read)
+def _row(list_files: _List, *, labelled: bool) -> Dataset:
+    return Dataset(
+        identify=partial(_identify, list_files),
+        load=partial(_load, list_files),
+        read=partial(_read, list_files),
+        labelled=labelled,
+    )
+
+
+IMAGE_FOLDER, UNLABELLED_FOLDER = _row(list_folder, labelled=True), _row(list_unlabelled, labelled=False)

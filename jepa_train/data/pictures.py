@@ -13,6 +13,8 @@ from torch import Tensor
 from jepa_train.data.device_transfer import to_device
 
 ASPECT = 4 / 3  # width / height of a crop lies in [1 / ASPECT, ASPECT]
+# Normalization (2, C or 1), factor and offset of values in [0, 1], of 8-bit RGB in every data set: to [-2, 2]
+RGB_NORM = torch.tensor([[4.0], [-2.0]])
 LONGEST = 16  # longer side of a whole picture as a multiple of its shorter side; a longer picture loses both ends
 
 
@@ -45,7 +47,7 @@ class Pictures:
     them. So no shape depends on which pictures are in the batch.
 
     Args:
-        lines: (T, 3, S) uint8, also of other pictures.
+        lines: (T, C, S) uint8 or uint16, also of other pictures.
         first, lengths: (n,) int64 on the CPU, as in LineRanges.
         longest: as in LineRanges, of the data set.
     """
@@ -101,37 +103,43 @@ class Source:
     """The pixels of n images on the training device, where they lie among others.
 
     Args:
-        pixels: (M, 3, S, S) uint8 squares, or (T, 3, S) uint8 lines of whole pictures; contiguous.
+        pixels: (M, C, S, S) squares, or (T, C, S) lines of whole pictures, uint8 or uint16; contiguous.
         first: (n,) int64 on the same device: the number of each square, or of each picture's first line.
         lines: as in Shapes.
+        norm: (2, C or 1), factor and offset of values in [0, 1]; moved to the device of the pixels.
     """
 
     pixels: Tensor
     first: Tensor
     lines: int = 0
+    norm: Tensor = RGB_NORM
+
+    def __post_init__(self) -> None:
+        if self.norm.device != self.pixels.device:
+            object.__setattr__(self, "norm", to_device(self.norm, self.pixels.device))
 
     @classmethod
-    def of_pictures(cls, lines: Tensor, first: Tensor, longest: int) -> "Source":
+    def of_pictures(cls, lines: Tensor, first: Tensor, longest: int, norm: Tensor) -> "Source":
         """The pictures that begin at these lines; longest as in Pictures."""
-        return cls(pixels=lines, first=first, lines=_crop_lines(lines.shape[-1], longest))
+        return cls(pixels=lines, first=first, lines=_crop_lines(lines.shape[-1], longest), norm=norm)
 
 
 def shapes_of(images: Tensor | Pictures) -> Shapes:
-    """The sizes of a batch: (n, 3, S, S) uint8, or n whole pictures."""
+    """The sizes of a batch: (n, C, S, S), or n whole pictures."""
     if isinstance(images, Tensor):
         return Shapes.of_squares(len(images), images.shape[-1])
     return Shapes.of_pictures(images.lengths, images.lines.shape[-1], images.longest)
 
 
-def source_of(images: Tensor | Pictures) -> Source:
-    """The pixels of a batch: (n, 3, S, S) uint8, or n whole pictures."""
+def source_of(images: Tensor | Pictures, norm: Tensor = RGB_NORM) -> Source:
+    """The pixels of a batch: (n, C, S, S), or n whole pictures."""
     if isinstance(images, Tensor):
-        return Source(pixels=images.contiguous(), first=torch.arange(len(images), device=images.device))
-    return Source.of_pictures(images.lines, to_device(images.first, images.device), images.longest)
+        return Source(pixels=images.contiguous(), first=torch.arange(len(images), device=images.device), norm=norm)
+    return Source.of_pictures(images.lines, to_device(images.first, images.device), images.longest, norm)
 
 
 def as_lines(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """A picture (3, H, W) as its lines (L, 3, S), and their number as in LineRanges."""
+    """A picture (C, H, W) as its lines (L, C, S), and their number as in LineRanges."""
     height, width = image.shape[1:]
     if width > height:
         return np.ascontiguousarray(image.transpose(2, 0, 1)), -width
@@ -139,7 +147,7 @@ def as_lines(image: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def gather(lines: Tensor, first: Tensor, count: int) -> Tensor:
-    """`count` lines from each of the lines `first` on, (n,) on their device: (n, count, 3, S).
+    """`count` lines from each of the lines `first` on, (n,) on their device: (n, count, C, S).
 
     Beyond the end of the array its last line is repeated.
     """
@@ -148,10 +156,10 @@ def gather(lines: Tensor, first: Tensor, count: int) -> Tensor:
 
 
 def center_of(images: Tensor | Pictures, fov: float) -> Tensor:
-    """The middle square of every image, as of torchvision's center_crop: (n, 3, side, side) uint8.
+    """The middle square of every image, as of torchvision's center_crop: (n, C, side, side).
 
     Args:
-        images: (n, 3, S, S) uint8, or n whole pictures.
+        images: (n, C, S, S), or n whole pictures.
         fov: side of the square as a share of the shorter side.
     """
     if isinstance(images, Tensor):
@@ -163,7 +171,7 @@ def center_of(images: Tensor | Pictures, fov: float) -> Tensor:
     x = gather(images.lines, to_device(start, images.device), side)
     x = x.narrow(3, round((images.lines.shape[-1] - side) / 2), side)
     wide = to_device(images.is_wide, images.device)[:, None, None, None]
-    return torch.where(wide, x.permute(0, 2, 3, 1), x.permute(0, 2, 1, 3))  # from (n, side, 3, side)
+    return torch.where(wide, x.permute(0, 2, 3, 1), x.permute(0, 2, 1, 3))  # from (n, side, C, side)
 
 
 def _crop_lines(short: int, longest: int) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.config import TrainConfig
 from jepa_train.config.names import protocol_names, transfer_sets
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import to_input
@@ -40,9 +40,10 @@ class Embeddings(NamedTuple):
 
     features: Tensor  # (N, E), of the encoder
     z: Tensor  # (N, D), of the projector
-    probe_predicted: Tensor  # (N,), class by the online probe on features
-    projector_predicted: Tensor  # (N,), class by the online probe on z
+    probe_predicted: Tensor  # (N,), class by the online probe on features, if any
+    projector_predicted: Tensor  # (N,), class by the online probe on z, if any
     labels: Tensor  # (N,)
+    has_probes: bool
 
 
 @torch.inference_mode()
@@ -59,13 +60,14 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     for positions in mine.split(_CHUNK):
         pixels, _ = images.batch(positions)
         with autocast(device, config.precision):
-            output = network.encode(to_input(pixels, config.views.global_size, fov=config.data.eval_fov))
+            size, fov = config.views.global_size, config.data.eval_fov
+            output = network.encode(to_input(pixels, size, fov=fov, norm=images.norm))
         predicted = torch.stack([logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits)], 1)
         for part, rows in zip(parts, (output.features.float(), output.z.float(), predicted), strict=True):
             part.append(rows)
     place = "cpu" if device.type == "mps" else device  # the protocols compute in float64
     features, z, predicted = (_whole(part, len(images)).to(place) for part in parts)
-    return Embeddings(features, z, predicted[:, 0], predicted[:, 1], images.labels.to(place))
+    return Embeddings(features, z, predicted[:, 0], predicted[:, 1], images.labels.to(place), network.has_probes)
 
 
 def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:
@@ -85,7 +87,8 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
     serves all of them; without protocols train and val are not embedded. If an embedding is not finite the protocols
     are skipped and the split's embedding_std is reported as NaN.
 
-    Data without a test split has no metric of that name: the cheap ones, entropy and hsic are those of val.
+    Data without a test split has no metric of that name: the cheap ones, entropy and hsic are those of val. Data
+    without labels has no accuracies but those of transfer sets.
     """
     last = "test" if len(splits.test) else "val"
     names = protocol_names(config.probe.protocols)
@@ -115,14 +118,21 @@ def final_evaluation(network: Network, splits: Splits, config: TrainConfig) -> d
     if not len(splits.test):  # the protocols have scored val twice
         metrics = {name: value for name, value in metrics.items() if not name.startswith("test/")}
     for name, folder in transfer_sets(config.probe.transfer).items():
-        metrics |= _transfer_metrics(network, name, transfer_data(name, folder, config.data), config)
+        others = load_splits(transfer_data(name, folder, config.data))
+        metrics |= _transfer_metrics(network, name, others, config, splits.train.norm)
     return metrics
 
 
-def _transfer_metrics(network: Network, name: str, data: DataConfig, config: TrainConfig) -> dict[str, float]:
-    """Linear probes on another dataset, scored on its test split: {"transfer/<name>/linear_top1": ..}."""
-    splits = load_splits(data)
-    parts = [embed(network, images, config) for images in (splits.train, splits.val, splits.test)]
+def _transfer_metrics(
+    network: Network, name: str, splits: Splits, config: TrainConfig, norm: Tensor
+) -> dict[str, float]:
+    """Linear probes on another dataset, scored on its test split: {"transfer/<name>/linear_top1": ..}.
+
+    Args:
+        norm: Images.norm of the images that the network was trained on.
+    """
+    images = (part.with_norm(norm) for part in (splits.train, splits.val, splits.test))
+    parts = [embed(network, each, config) for each in images]
     if not _is_finite(*parts):
         return {f"transfer/{name}/linear_top1": float("nan")}
     protocols = linear, functools.partial(kshot, shots=SHOTS)
@@ -177,9 +187,11 @@ def _whole(chunks: list[Tensor], count: int) -> Tensor:
 
 
 def _cheap_metrics(embeddings: Embeddings, prefix: str) -> dict[str, Tensor]:
-    values = {
+    accuracies = {
         "probe_top1": top1(embeddings.probe_predicted, embeddings.labels),
         "projector_top1": top1(embeddings.projector_predicted, embeddings.labels),
+    }
+    values = (accuracies if embeddings.has_probes else {}) | {
         "nonzero_fraction": nonzero_fraction(embeddings.z),
         "l1_sparsity": l1_sparsity(embeddings.z),
         "dead_fraction": dead_fraction(embeddings.z),

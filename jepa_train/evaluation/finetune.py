@@ -87,7 +87,8 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> Te
                 order = torch.randperm(len(train), generator=generator(seed, step, "order"))
             positions, order = order[:batch], order[batch:]
             pixels, target = train.batch(positions)
-            loss = functional.cross_entropy(_logits(model, _view(pixels, config, seed, step), config), target)
+            view = _view(pixels, config, seed, step, train.norm)
+            loss = functional.cross_entropy(_logits(model, view, config), target)
             factor = lr_at(step, total_steps=steps, warmup_steps=math.ceil(WARMUP * steps), final_lr_frac=0.0)
             optimizer.param_groups[0]["lr"] = factor * job.rate
             optimizer.zero_grad(set_to_none=True)
@@ -100,17 +101,18 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> Te
 
 def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Sequential:
     """A new encoder with the network's weights, and a head. Not a copy, whose batch norm may be global."""
-    encoder = build_encoder(config.model, config.views.global_size)
+    encoder = build_encoder(config.model, config.views.global_size, config.data.channels)
     encoder.load_state_dict(network.encoder.state_dict())
     head = build_probe(feature_widths(config).pooled, num_classes, norm="layer")
     model = nn.Sequential(encoder, head).to(next(network.parameters()).device)
     return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
 
 
-def _view(pixels: Tensor | Pictures, config: TrainConfig, seed: int, step: int) -> Tensor:
-    """One global view of each image, (N, 3, h, w)."""
+def _view(pixels: Tensor | Pictures, config: TrainConfig, seed: int, step: int, norm: Tensor) -> Tensor:
+    """One global view of each image, (N, C, h, w)."""
     views = replace(config.views, num_global=1, num_local=0)
-    (view,) = make_views(pixels, views, seed=seed, step=step, batch=slice(0, len(pixels)), global_batch=len(pixels))
+    batch = slice(0, len(pixels))
+    (view,) = make_views(pixels, views, seed=seed, step=step, batch=batch, global_batch=len(pixels), norm=norm)
     return view.squeeze(0)
 
 
@@ -122,9 +124,9 @@ def _logits(model: nn.Module, x: Tensor, config: TrainConfig) -> Tensor:
 @torch.no_grad()
 def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.device) -> Tensor:
     model.eval()
-    images, size = images.on(device), config.views.global_size
+    images, size, fov = images.on(device), config.views.global_size, config.data.eval_fov
     predicted = [
-        _logits(model, to_input(images.batch(some)[0], size, fov=config.data.eval_fov), config).argmax(dim=1)
+        _logits(model, to_input(images.batch(some)[0], size, fov=fov, norm=images.norm), config).argmax(dim=1)
         for some in torch.arange(len(images)).split(_CHUNK)
     ]
     return top1(torch.cat(predicted), images.labels)

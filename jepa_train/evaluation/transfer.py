@@ -16,7 +16,7 @@ SHOTS = (1, 10)  # per class, besides all images: LeJEPA's Table 2, Rectified Lp
 def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
     """Data config of a transfer set: data's, with the folder or, without one, the name beside data.path.
 
-    It uses the whole training split, val carved out of it as for data.
+    It uses the whole training split, val carved out of it as for data. A folder has data's pixel format.
     """
     path = folder or sibling_path(data.path, name)
     dataset = name if name in DATASETS else "image_folder"
@@ -31,6 +31,8 @@ def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
         split_seed=0,
         fit="square" if name in DATASETS else data.fit,
         local_image_size=0,
+        channels=3 if name in DATASETS else data.channels,
+        bits=8 if name in DATASETS else data.bits,
     )
 
 
@@ -43,6 +45,9 @@ def check_transfer(text: str, data: DataConfig) -> None:
     for name, folder in transfer_sets(text).items():
         try:
             found = transfer_data(name, folder, data)
+            if found.channels != data.channels:
+                rule = f"data.path must have images of data.channels={data.channels}, as those trained on"
+                raise ConfigError(f"{rule}, got {found.channels} channels; leave the data set out")
             if not identify(found)[1].has_test:
                 rule = f"data.path must hold a test split, got {found.path!r}"
                 raise ConfigError(f"{rule}; add test/, or leave the data set out")

@@ -58,10 +58,12 @@ def _hidden_layer(inputs: int, width: int, *, norm: bool) -> list[nn.Module]:
 
 
 def build_probe(width: int, num_classes: int, *, norm: Literal["layer", "none"]) -> nn.Sequential:
-    """Linear probe (N, width) -> (N, num_classes), after a LayerNorm if asked for.
+    """Linear probe (N, width) -> (N, num_classes), after a LayerNorm if asked for; empty for no classes.
 
     LayerNorm, as in LeJEPA's README, makes the learning rate independent of the scale of the input. Rectified LpJEPA
     probes raw features (solo/methods/base.py).
     """
+    if not num_classes:
+        return nn.Sequential()
     linear = nn.Linear(width, num_classes)
     return nn.Sequential(nn.LayerNorm(width), linear) if norm == "layer" else nn.Sequential(linear)

@@ -42,6 +42,8 @@ class Widths(NamedTuple):
 class Network(nn.Module):
     """Encoder -> projector -> z, with linear probes on the encoder's features and on z, which send no gradient back.
 
+    Without labels the probes are empty, and what stands for their logits has no meaning.
+
     The predictor, of the center from z, is used in training only.
 
     Args:
@@ -67,6 +69,11 @@ class Network(nn.Module):
         self.projector_probe = projector_probe
         self.probed = probed
         self._compiled: Callable[[Network, Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def has_probes(self) -> bool:
+        """False for a network of images without labels."""
+        return any(True for _ in self.probe.parameters())
 
     def forward(self, views: Sequence[Tensor], averaged: tuple[Tensor, Tensor] | None = None) -> Output:
         """Embed views, in order; one call of the encoder per resolution.
@@ -150,6 +157,9 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
 
     The weights depend on config.seed alone, those of the encoder on model.weights too.
 
+    Args:
+        num_classes: of the online probes; 0 for images without labels, whose network has none.
+
     Raises:
         ConfigError: as feature_widths and load_weights.
     """
@@ -161,7 +171,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
         network = Network(
-            encoder=build_encoder(model, config.views.global_size),
+            encoder=build_encoder(model, config.views.global_size, config.data.channels),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
             predictor=build_predictor(width, model),
             probe=build_probe(widths.features, num_classes, norm=probe.norm),
@@ -173,8 +183,8 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     return network
 
 
-def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
-    """The encoder without a classifier: (N, 3, h, w) -> (N, E), randomly initialised from the global RNG.
+def build_encoder(config: ModelConfig, image_size: int, channels: int = 3) -> nn.Module:
+    """The encoder without a classifier: (N, channels, h, w) -> (N, E), randomly initialised from the global RNG.
 
     A timm model by its name; dotted_encoder's by a dotted path.
 
@@ -192,13 +202,14 @@ def build_encoder(config: ModelConfig, image_size: int) -> nn.Module:
     if config.encoder not in known:
         remedy = nearest(config.encoder, known) or "; timm.list_models() lists them, try 'resnet18'"
         raise ConfigError(f"model.encoder must be a timm model, got {config.encoder!r}{remedy}")
-    encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **timm_options(config, image_size))
+    options = timm_options(config, image_size, channels)
+    encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
     if config.small_stem:
-        _shrink_stem(encoder, config)
+        _shrink_stem(encoder, config, channels)
     return encoder
 
 
-def timm_options(config: ModelConfig, image_size: int) -> dict[str, Any]:
+def timm_options(config: ModelConfig, image_size: int, channels: int) -> dict[str, Any]:
     """Options with which timm.create_model builds the encoder, besides its name and num_classes=0.
 
     Raises:
@@ -207,6 +218,7 @@ def timm_options(config: ModelConfig, image_size: int) -> dict[str, Any]:
     takes = _options(config.encoder)
     sizes = {"img_size": image_size, "dynamic_img_size": True}
     options = {name: value for name, value in sizes.items() if name in takes}
+    options |= {"in_chans": channels} if channels != 3 else {}
     for name, option, lacks in (
         ("drop_path", "drop_path_rate", "stochastic depth"),
         ("patch_size", "patch_size", "patch size to choose"),
@@ -225,7 +237,7 @@ def timm_options(config: ModelConfig, image_size: int) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)  # a sweep asks for each cell, and most have the same model
-def weights_report(config: ModelConfig, image_size: int) -> str:
+def weights_report(config: ModelConfig, image_size: int, channels: int) -> str:
     """The report of `fit` for model.weights, before anything is trained or downloaded; "" for a random start.
 
     Raises:
@@ -234,7 +246,7 @@ def weights_report(config: ModelConfig, image_size: int) -> str:
     if not config.weights:
         return ""
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if is_dotted(config.encoder) else "meta"):
-        return fit(build_encoder(config, image_size), planned_parts(config), config)[1]
+        return fit(build_encoder(config, image_size, channels), planned_parts(config), config)[1]
 
 
 def feature_widths(config: TrainConfig) -> Widths:
@@ -250,24 +262,25 @@ def feature_widths(config: TrainConfig) -> Widths:
     """
     views = config.views
     measure = _widths if is_dotted(config.model.encoder) else _known_widths  # a file of the user's may change
-    found = measure(config.model, views.global_size, views.local_size if views.num_local else 0)
+    found = measure(config.model, views.global_size, views.local_size if views.num_local else 0, config.data.channels)
     return found if config.probe.features == "blocks" else Widths(found.pooled, config.model.embed_dim or found.pooled)
 
 
-def _widths(model: ModelConfig, global_size: int, local_size: int) -> Widths:
+def _widths(model: ModelConfig, global_size: int, local_size: int, channels: int) -> Widths:
     """The dry run of feature_widths; local_size is 0 without local views."""
     sizes = {"global": global_size} | ({"local": local_size} if local_size else {})
+    of_channels = f" of data.channels={channels}" if channels != 3 else ""
     dotted = is_dotted(model.encoder)
     widths: set[Widths] = set()
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if dotted else "meta"), torch.no_grad():
         # an error of the user's own code in it has nothing to do with a size
-        encoder = build_encoder(model, global_size) if dotted else None
+        encoder = build_encoder(model, global_size, channels) if dotted else None
         for kind, size in sizes.items():
             try:
                 if encoder is None:
-                    encoder = build_encoder(model, global_size)
+                    encoder = build_encoder(model, global_size, channels)
                 for training in (False, True) if dotted else (False,):
-                    parts = pooled_and_features(encoder.train(training), torch.zeros(2, 3, size, size))
+                    parts = pooled_and_features(encoder.train(training), torch.zeros(2, channels, size, size))
                     require(all(part.ndim == 2 for part in parts), "it gives no vector per image")
                     widths.add(Widths(*(part.shape[1] for part in parts)))
                 require(len(widths) == 1, f"features of another width than those of {global_size} px")
@@ -276,7 +289,8 @@ def _widths(model: ModelConfig, global_size: int, local_size: int) -> Widths:
             except Exception as error:  # noqa: BLE001 (models have no common error for a size that does not fit)
                 detail = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
                 raise ConfigError(
-                    f"views.{kind}_size must fit {model.encoder}, got {size} ({detail}); change it or model.encoder"
+                    f"views.{kind}_size must fit {model.encoder}, got {size}{of_channels} ({detail}); change it or "
+                    "model.encoder"
                 ) from None
     return widths.pop()
 
@@ -292,7 +306,7 @@ def _options(name: str) -> Mapping[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:
+def _shrink_stem(encoder: nn.Module, config: ModelConfig, channels: int) -> None:
     """Replace a ResNet's stem and max-pooling, or a ConvNeXt's patches, by a 3x3 stride-1 convolution.
 
     32 px reach the first stage as 32 px. (timm's ConvNeXt with patch_size 2 would halve them in that stage.)
@@ -306,7 +320,8 @@ def _shrink_stem(encoder: nn.Module, config: ModelConfig) -> None:
                 f"got {config.patch_size}; set model.small_stem=false"
             )
         stem = [module for module in encoder.stem if isinstance(module, nn.Conv2d)]
-        conv = nn.Conv2d(3, stem[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=stem[-1].bias is not None)
+        bias, width = stem[-1].bias is not None, stem[-1].out_channels
+        conv = nn.Conv2d(channels, width, kernel_size=3, stride=1, padding=1, bias=bias)
         nn.init.trunc_normal_(conv.weight, std=0.02)  # as timm's ConvNeXts
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)

@@ -125,7 +125,7 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
     of_probes = config.optim.name if config.probe.optimizer == "encoder" else "adamw"
     scaler = GradientScaler(config.precision, next(network.parameters()).device, ranks=world_size())
     optimizers: list[torch.optim.Optimizer] = []
-    for name, groups in ((config.optim.name, trained), (of_probes, probes)):
+    for name, groups in ((config.optim.name, trained), (of_probes, probes))[: 1 + network.has_probes]:
         optimizers.append(lars(groups, config.optim) if name == "lars" else adamw(groups))
     at = functools.partial(lr_at, total_steps=total_steps, warmup_steps=warmup_steps)
     schedule = functools.partial(at, final_lr_frac=config.optim.final_lr_frac)
@@ -139,7 +139,7 @@ def build_optimizer(network: Network, config: TrainConfig, steps_per_epoch: int)
         )
     constant = functools.partial(at, final_lr_frac=1.0)
     of_probe = schedule if config.probe.schedule == "encoder" else constant
-    return Optimizer(optimizers, schedules=(schedule, of_probe), scaler=scaler)
+    return Optimizer(optimizers, schedules=(schedule, of_probe)[: len(optimizers)], scaler=scaler)
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:

@@ -120,7 +120,8 @@ def dotted_encoder(config: ModelConfig) -> nn.Module:
 def shrink_resnet(encoder: Any) -> None:
     """Replace the stem and the max-pooling of a ResNet of timm or torchvision by a 3x3 stride-1 convolution."""
     stem = [module for module in encoder.conv1.modules() if isinstance(module, nn.Conv2d)]
-    encoder.conv1 = nn.Conv2d(3, stem[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    inputs, outputs = stem[0].in_channels, stem[-1].out_channels
+    encoder.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's and torchvision's
     encoder.maxpool = nn.Identity()
 

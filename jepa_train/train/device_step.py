@@ -28,7 +28,7 @@ class DeviceStep:
 
     Args:
         network: on its device, as its average and the optimiser.
-        labels: of all training images, on that device.
+        labels: of all training images, on that device; None for images without labels.
         inputs: of the next step; the host part sends them before each call.
 
     Attributes:
@@ -42,7 +42,7 @@ class DeviceStep:
         network: Network,
         average: Average | None,
         optimizer: Optimizer,
-        labels: Tensor,
+        labels: Tensor | None,
         inputs: StepInputs,
     ) -> None:
         self._config, self._network, self._average, self._optimizer = config, network, average, optimizer
@@ -93,8 +93,8 @@ class DeviceStep:
         """Set the sums to 0, in place."""
         self._sums.zero_()
 
-    def _views(self) -> tuple[list[Tensor], Tensor]:
-        """Views of each resolution, and the labels of the images."""
+    def _views(self) -> tuple[list[Tensor], Tensor | None]:
+        """Views of each resolution, and the labels of the images, if any."""
         views = apply_views(
             self._inputs.sources(),
             self._inputs.fields,
@@ -102,7 +102,8 @@ class DeviceStep:
             dtype=self._dtype,
             channels_last=self._on_gpu and self._config.model.channels_last,
         )
-        return views, self._labels.index_select(0, self._inputs.positions)
+        labels = self._labels
+        return views, None if labels is None else labels.index_select(0, self._inputs.positions)
 
     def _forward(self, views: list[Tensor]) -> tuple[Output, Tensor | None]:
         """Output of the network and, where there is an averaged network, the center that it gives."""
@@ -114,7 +115,7 @@ class DeviceStep:
                 center = collectives.at_least_fp32(averaged[1]).mean(0)
             return self._network(views, averaged), center
 
-    def _loss(self, output: Output, labels: Tensor, center: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, output: Output, labels: Tensor | None, center: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         config, inputs = self._config, self._inputs
         predicted = output.predicted if config.model.predictor else None
         self._step = step = _WatchedStep(
@@ -146,16 +147,20 @@ class _WatchedStep(Step):
         return super().__getattribute__(name)
 
 
-def training_loss(config: TrainConfig, output: Output, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+def training_loss(
+    config: TrainConfig, output: Output, labels: Tensor | None, step: Step
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one step: the method's objective plus the cross-entropies of the detached online probes.
 
     Args:
-        labels: (N,), of this rank's images.
+        labels: (N,), of this rank's images; None without labels, where there are no probes.
 
     Returns:
         The scalar to call backward on, and the detached terms to report; both of the global batch.
     """
     loss, terms = config.method(output.z, step)
+    if labels is None:
+        return loss, {"loss": loss.detach(), **terms}
     labels = labels.repeat(len(output.probe_logits))  # (views that the probes see * N,)
     on_features, on_z = (
         functional.cross_entropy(logits.flatten(0, 1).float(), labels)

@@ -17,13 +17,13 @@ from jepa_train.base.security import hidden
 from jepa_train.checkpoint.checkpoints import read_finished, restore
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten, unflatten
+from jepa_train.data.pictures import RGB_NORM
 from jepa_train.model.network import build_network, timm_options
 from jepa_train.model.own_encoder import is_dotted
 from jepa_train.model.weights import random_start
 from jepa_train.storage.paths import has_url_scheme
 from jepa_train.storage.storage import StoragePath
 
-_RGB = ([4.0], [-2.0])  # factor and offset of values in [0, 1], in checkpoints that do not hold them
 WEIGHTS, CARD, TIMM_CONFIG, PROJECTOR = "model.safetensors", "README.md", "config.json", "projector.safetensors"
 
 
@@ -56,7 +56,7 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     restore(network.encoder.load_state_dict, tensors[WEIGHTS])
     replaced = [*_replaced(network.encoder, config)]
     lines = _loading_lines(out, config, replaced)
-    mean, std = _mean_and_std(content)
+    mean, std = _mean_and_std(content, config.data.channels)
     by_timm = not is_dotted(config.model.encoder) and not replaced
     texts = {TIMM_CONFIG: json.dumps(_timm_config(config, mean, std), indent=1)} if by_timm else {}
     about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
@@ -88,12 +88,19 @@ def _part(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     return {rest: x.contiguous() for (first, _, rest), x in named if first == name}
 
 
+def _options(config: TrainConfig) -> dict[str, Any]:
+    """timm's options that change the architecture."""
+    options = timm_options(config.model, config.views.global_size, config.data.channels)
+    return {name: value for name, value in options.items() if name not in ("drop_path_rate", "zero_init_last")}
+
+
 def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
     """Layers in which an encoder differs from the one that timm or torchvision builds, by their paths."""
     name = config.model.encoder
     with torch.device("meta"):
         if not is_dotted(name):
-            plain = timm.create_model(name, num_classes=0, **timm_options(config.model, config.views.global_size))
+            options = timm_options(config.model, config.views.global_size, config.data.channels)
+            plain = timm.create_model(name, num_classes=0, **options)
         elif name.startswith("torchvision."):
             plain = torchvision.models.get_model(name.rpartition(".")[2])
         else:
@@ -103,9 +110,9 @@ def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn
             yield path, layer
 
 
-def _mean_and_std(content: Mapping[str, Any], channels: int = 3) -> tuple[list[float], list[float]]:
+def _mean_and_std(content: Mapping[str, Any], channels: int) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel, by which a run normalised values in [0, 1]."""
-    factors, offsets = content.get("norm", _RGB)
+    factors, offsets = content.get("norm", RGB_NORM.tolist())
     mean = [round(-offset / factor, 6) for factor, offset in zip(factors, offsets, strict=True)]
     std = [round(1 / factor, 6) for factor in factors]
     return (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
@@ -113,12 +120,11 @@ def _mean_and_std(content: Mapping[str, Any], channels: int = 3) -> tuple[list[f
 
 def _timm_config(config: TrainConfig, mean: list[float], std: list[float]) -> dict[str, Any]:
     """The config.json of an encoder, in the form that timm reads from a folder or the Hugging Face hub."""
-    options = timm_options(config.model, config.views.global_size)
-    side = config.views.global_size
+    side, options = config.views.global_size, _options(config)
     return {
         "architecture": config.model.encoder,
         "num_classes": 0,
-        "model_args": {name: value for name, value in options.items() if name != "drop_path_rate"},
+        "model_args": options,
         "pretrained_cfg": {
             "num_classes": 0,
             "input_size": [len(mean), side, side],
@@ -142,8 +148,7 @@ def _loading_lines(out: Path, config: TrainConfig, replaced: list[tuple[str, nn.
     elif not replaced:
         return ["import timm", "", f'encoder = timm.create_model("local-dir:{out}", pretrained=True).eval()']
     else:
-        options = timm_options(config.model, config.views.global_size)
-        words = ", ".join(["num_classes=0", *(f"{key}={value!r}" for key, value in options.items())])
+        words = ", ".join(["num_classes=0", *(f"{key}={value!r}" for key, value in _options(config).items())])
         first, build = "import timm", f'timm.create_model("{name}", {words})'
     return [
         *(first, "import torch", "from safetensors.torch import load_file", ""),

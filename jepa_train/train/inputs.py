@@ -96,14 +96,14 @@ class PixelStream:
         shape, device = (rows, *images.pixels.shape[1:]), images.labels.device
         self.first = torch.empty(0, dtype=torch.int64)
         self._images = images
-        self._pixels, self._incoming = (torch.zeros(shape, dtype=torch.uint8, device=device) for _ in range(2))
+        self._pixels, self._incoming = (torch.zeros(shape, dtype=images.pixels.dtype, device=device) for _ in range(2))
         self._stream, self._taken = torch.cuda.Stream(), torch.cuda.Event()
         self._taken.record()  # the first copy too must wait, for the zeros
 
     def send(self, positions: Tensor) -> Tensor:
         """Send the images at these positions (n,), on the CPU. Returns the next `first`, on the CPU."""
         index, first = self._images.rows_of(positions)
-        pixels = torch.empty((len(index), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        pixels = torch.empty((len(index), *self._pixels.shape[1:]), dtype=self._pixels.dtype, pin_memory=True)
         torch.index_select(self._images.pixels, 0, index, out=pixels)
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._taken)

@@ -99,6 +99,7 @@ def _train(
     """Train the remaining epochs."""
     keep_freed_memory()
     splits = load_splits(config.data)
+    saves.norm = splits.train.norm.tolist()
     trainer = Trainer(random_start(config) if resumed else config, splits)
     if resumed:
         restore(trainer.load_state_dict, resumed["trainer"])

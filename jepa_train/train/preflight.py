@@ -7,7 +7,10 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.base.security import check_open
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import flatten
+from jepa_train.config.names import protocol_names
+from jepa_train.data import DATASETS
 from jepa_train.data.splits import class_sizes, identify, read_images
+from jepa_train.evaluation.glossary import ON_VAL_BY_PROTOCOL
 from jepa_train.evaluation.transfer import check_transfer
 
 
@@ -57,9 +60,9 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
         read: see preflight.
 
     Raises:
-        ConfigError: an encoder that is not there or that cannot take the views' sizes; weights that are not there
-            or do not fit it; data that is missing, empty, or does not match the fingerprint; too few images for the
-            splits; a password, token or key in a value.
+        ConfigError: as check_protocols; an encoder that is not there or that cannot take the views' sizes; weights that
+            are not there or do not fit it; data that is missing, empty, or does not match the fingerprint; too few
+            images for the splits; a password, token or key in a value.
         StorageError: the storage of the data or the weights does not respond.
     """
     # timm takes 1.5 s to import, too long for --help and --status
@@ -69,6 +72,7 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
 
     check_open(flatten(config))
     feature_widths(config)
+    check_protocols(config)
     check_transfer(config.probe.transfer, config.data)
     data, inventory = read_images(config.data, keep=True) if read else identify(config.data)
     sizes = class_sizes(data, inventory)
@@ -78,8 +82,22 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
         encoder_hash=source_hash(config.model.encoder),
         weights_id=weights_id(config.model),
     )
-    weights_report(checked.fill_in(config).model, config.views.global_size)
+    weights_report(checked.fill_in(config).model, config.views.global_size, config.data.channels)
     return checked
+
+
+def check_protocols(config: TrainConfig) -> None:
+    """Check that no protocol needs labels that the data does not have.
+
+    Raises:
+        ConfigError: one does.
+    """
+    names = [name for name in protocol_names(config.probe.protocols) if ON_VAL_BY_PROTOCOL[name]]
+    if names and not DATASETS[config.data.name].labelled:
+        raise ConfigError(
+            f"probe.protocols must name no protocol that needs labels for {config.data.name}, got {', '.join(names)}; "
+            "set probe.protocols= (empty), and name a labelled dataset in probe.transfer, which is probed at the end"
+        )
 
 
 def check_batch(config: TrainConfig, num_images: int) -> None:

@@ -71,7 +71,7 @@ class Trainer:
             network=self.network,
             average=self._average,
             optimizer=self._optimizer,
-            labels=self._images.labels,
+            labels=self._images.labels if splits.classes else None,
             inputs=self._inputs,
         )
         self._run_step = captured(self._device_step, self.device)
@@ -142,7 +142,9 @@ class Trainer:
         for index, positions in enumerate(order.split(whole)[: self.steps_per_epoch]):
             pixels, _ = self._images.batch(positions[self._share])
             step = self.step + index
-            (view,) = make_views(pixels, views, seed=seed, step=step, batch=self._share, global_batch=whole)
+            (view,) = make_views(
+                pixels, views, seed=seed, step=step, batch=self._share, global_batch=whole, norm=self._images.norm
+            )
             yield view.squeeze(0)
 
     def means(self) -> dict[str, float]:

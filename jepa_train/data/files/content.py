@@ -101,7 +101,7 @@ def write_index(listing: Listing, contents: Contents) -> None:
 
 def _index_file(listing: Listing) -> Path:
     folder = hashlib.blake2b(os.fsencode(os.path.realpath(listing.root)), digest_size=8).hexdigest()
-    return cache_dir() / "index" / f"{folder}-{VERSION}.npy"
+    return cache_dir() / "index" / f"{folder}-{VERSION}{listing.pixel_format.suffix}.npy"
 
 
 def read_files(listing: Listing, *, skip_corrupt: bool) -> Contents:
@@ -139,8 +139,8 @@ def decoded_images(
         whole: keep the whole pictures; else their center squares.
 
     Returns:
-        Squares as (N, 3, size, size) uint8, or lines of whole pictures as (T, 3, size) with their ranges; and the facts
-        about the files. Corrupt files are black squares.
+        Squares as (N, C, size, size), or lines of whole pictures as (T, C, size) with their ranges, of the listing's
+        pixel format; and the facts about the files. Corrupt files are black squares.
 
     Raises:
         ValueError: a file is no image, and skip_corrupt is false; names the first.
@@ -148,7 +148,8 @@ def decoded_images(
     contents = read_index(listing)
     if contents.known.any():
         contents = read_files(listing, skip_corrupt=skip_corrupt)
-    kind = f"{size}-whole-{VERSION}" if whole else f"{size}-{VERSION}"
+    channels, bits = listing.pixel_format
+    kind = f"{size}{'-whole' * whole}-{VERSION}{listing.pixel_format.suffix}"
     lengths: list[int] = []  # of whole pictures, as in LineRanges
 
     def file_name() -> str:
@@ -160,7 +161,7 @@ def decoded_images(
     def parts() -> Generator[np.ndarray, None, None]:
         nonlocal contents
         read = read_index(listing)
-        black = np.zeros((3, size, size), np.uint8)
+        black = np.zeros((channels, size, size), f"<u{bits // 8}")
         rows = np.arange(len(listing.files))
         for some, decoded in _decode(listing, rows, size, skip_corrupt, longest=LONGEST if whole else 1):
             read.add(some, decoded)
@@ -176,9 +177,10 @@ def decoded_images(
 
     source = ArraySource(
         rows=len(listing.files) * (size if whole else 1),
-        shape=(3, size) if whole else (3, size, size),
+        shape=(channels, size) if whole else (channels, size, size),
         parts=parts(),
         facts={"lengths": lengths} if whole else {},
+        bits=bits,
     )
     pixels, facts = cached_array(f"{listing.fingerprint}-{kind}", lambda: source, file_name=file_name)
     if contents.corrupt.any() and not skip_corrupt:  # of an array that another process has made meanwhile
@@ -194,7 +196,7 @@ def _decode(
     Raises:
         ValueError: a file is no image, and skip_corrupt is false.
     """
-    decode = partial(decode_file, size=size, longest=longest)
+    decode = partial(decode_file, size=size, longest=longest, pixel_format=listing.pixel_format)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
         for start in range(0, len(rows), _CHUNK):
             some = rows[start : start + _CHUNK].tolist()

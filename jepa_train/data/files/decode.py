@@ -1,4 +1,7 @@
-"""Decoding of one image file to 8-bit RGB, with a digest of the file and a record of what was converted."""
+"""Decoding of one image file, with a digest of the file and a record of what was converted.
+
+Files of any kind become 8-bit RGB; with another pixel format they must have just this one, and keep their values.
+"""
 
 import hashlib
 import io
@@ -18,6 +21,9 @@ _DRAFT = 2.0  # large JPEGs are decoded at 1/2, 1/4 or 1/8, at least at this mul
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels
 _RANGES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # largest values of the bit depths of cameras
 _PHOTOMETRIC = 262  # tag of a TIFF
+_NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
+_MOST_CHANNELS = 16
+_WHOLE = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})  # modes with 8 bits per channel, and no palette
 _NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})  # by other programs, or not at all
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,20 +60,40 @@ CONVERSIONS = {
 }
 
 
+class PixelFormat(NamedTuple):
+    """Number of channels of an image, 1 to 16, and their bits: 8 (uint8) or 16 (uint16)."""
+
+    channels: int = 3
+    bits: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
+
+    @property
+    def suffix(self) -> str:
+        """Part of the names of caches, "" for RGB."""
+        return "" if self == RGB else f"-{self.channels}x{self.bits}"
+
+
+RGB = PixelFormat()
+
+
 class Decoded(NamedTuple):
     """One file."""
 
-    pixels: np.ndarray | None  # (3, H, W) uint8, the shorter side as asked for; None if it is no image
+    pixels: np.ndarray | None  # (C, H, W), the shorter side as asked for; None if it is no image
     digest: int  # 64 bits, of its bytes and, where they differ from version 2's, of how they were decoded
     notes: Note
     reason: str  # why it is no image
 
 
-def decode_file(file: str, size: int, *, longest: int = 1) -> Decoded:
+def decode_file(file: str, size: int, *, longest: int = 1, pixel_format: PixelFormat = RGB) -> Decoded:
     """Read one file and decode it: shorter side to size (bilinear), center crop.
 
     Args:
         longest: the longer side that is kept, as a multiple of the shorter one; 1 gives a square.
+        pixel_format: of the pixels. An image file is converted to RGB; to another format, and from an .npy file, none
+            is: a file that has another one is no image.
 
     Raises:
         ValueError: the file system fails, so that nothing is known about the file.
@@ -84,8 +110,14 @@ def decode_file(file: str, size: int, *, longest: int = 1) -> Decoded:
         ) from error
     pixels, notes, reason = None, Note.CORRUPT, ""
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            pixels, notes = _resized(image, size, longest, content)
+        if content.startswith(_NUMPY):
+            pixels, notes = _fitted(_array(content, pixel_format.channels), pixel_format, size, longest), Note(0)
+        else:
+            with Image.open(io.BytesIO(content), formats=_formats()) as image:
+                if pixel_format == RGB:
+                    pixels, notes = _resized(image, size, longest, content)
+                else:
+                    pixels, notes = _exact(image, pixel_format, size, longest, content)
     except UnidentifiedImageError:
         reason = "no known image format"
     except MemoryError:
@@ -115,23 +147,102 @@ def _resized(image: Image.Image, size: int, longest: int, content: bytes) -> tup
     draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
     image.load()
     width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
-    side = min(width, height)
-    wide, high = min(width, longest * side), min(height, longest * side)
-    left, top = (width - wide) / 2, (height - high) / 2
     rgb, converted = _to_rgb(image)
     if deep and image.mode.startswith("RGB"):
         notes |= Note.DEEP_COLOUR
-    # crop and resize in one step: the longer side is not rounded to whole pixels before
-    box = (left, top, left + wide, top + high)
-    sides = max(size, int(size * wide / side)), max(size, int(size * high / side))  # rounded as by torchvision
-    resized = rgb.resize(sides, Image.Resampling.BILINEAR, box=box)
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 (as in decode_file; the pixels are fine)
-        turn = None
+    resized = _resize(rgb, width, height, size, longest)
+    turn = _turn_of(image)
     if turn is not None:  # the small image instead of the large one: crop and resize are symmetric
         resized, notes = resized.transpose(turn), notes | Note.TURNED | Note.ALTERED
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1)), notes | converted
+
+
+def _resize(image: Image.Image, width: float, height: float, size: int, longest: int) -> Image.Image:
+    """Crop and resize in one step: the longer side is not rounded to whole pixels before.
+
+    Args:
+        width, height: in pixels of the image; may be fractional.
+    """
+    side = min(width, height)
+    wide, high = min(width, longest * side), min(height, longest * side)
+    left, top = (width - wide) / 2, (height - high) / 2
+    box = (left, top, left + wide, top + high)
+    sides = max(size, int(size * wide / side)), max(size, int(size * high / side))  # rounded as by torchvision
+    return image.resize(sides, Image.Resampling.BILINEAR, box=box)
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 (as in decode_file; the pixels are fine)
+        return None
+
+
+def _array(content: bytes, channels: int) -> np.ndarray:
+    """Content of an .npy file as (C, H, W): H x W, H x W x channels or channels x H x W; never unpickled."""
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except MemoryError:
+        raise ValueError("its header names a larger array than the file holds") from None
+    if array.ndim == 2:
+        return array[None]
+    is_first, is_last = (array.ndim == 3 and array.shape[axis] == channels for axis in (0, -1))
+    if is_first == is_last:  # neither, or both
+        rule = f"of H x W, H x W x {channels} or {channels} x H x W"
+        raise ValueError(f"an array of shape {array.shape} is not clearly one {rule}, as data.channels={channels} says")
+    return array if is_first else np.moveaxis(array, -1, 0)
+
+
+def _exact(image: Image.Image, wanted: PixelFormat, size: int, longest: int, content: bytes) -> tuple[np.ndarray, Note]:
+    """As _resized, (C, H, W) of the wanted format."""
+    turned = _turn_of(image) is not None
+    planes, notes = _planes(image, content)
+    left = _turn_of(image)  # none of a TIFF, which Pillow turns as it loads it
+    return _fitted(planes, wanted, size, longest, left), notes | (Note.TURNED if turned else Note(0))
+
+
+def _planes(image: Image.Image, content: bytes) -> tuple[np.ndarray, Note]:
+    """Values of an image as its file has them, (C, H, W). The pages of a TIFF are its channels.
+
+    Raises:
+        ValueError: pages or values that are no channels of 8 or 16 bits, or that Pillow would reduce.
+    """
+    frames = getattr(image, "n_frames", 1)
+    pages = frames if image.format == "TIFF" else 1
+    if pages > _MOST_CHANNELS:
+        raise ValueError(f"{pages} pages, but an image has at most {_MOST_CHANNELS} channels")
+    found = []
+    for page in range(pages):
+        if page:
+            image.seek(page)
+        deep = _is_deep(image, content)
+        image.load()
+        if not image.mode.startswith("I;16") and (deep or image.mode not in _WHOLE):
+            kind = "more than 8 bits per color, which Pillow reduces" if deep else f"Pillow's mode {image.mode}"
+            raise ValueError(f"{kind}: not read as 8 or 16 bits; store it as .npy")
+        found.append(np.asarray(image))
+    if len({(each.shape, each.dtype) for each in found}) > 1 or (pages > 1 and found[0].ndim > 2):
+        raise ValueError(f"{pages} pages that differ in size or depth, or have several channels each")
+    planes = np.moveaxis(found[0], -1, 0) if found[0].ndim > 2 else np.stack(found)
+    return planes, Note.FRAMES if frames > pages else Note(0)
+
+
+def _fitted(
+    planes: np.ndarray, wanted: PixelFormat, size: int, longest: int, turn: Image.Transpose | None = None
+) -> np.ndarray:
+    """Planes (C, H, W) of the wanted format, resized as _resize does, and turned."""
+    if planes.dtype.kind != "u" or planes.dtype.itemsize > 2:
+        raise ValueError(f"values of {planes.dtype}; only uint8 and uint16 are read")
+    found = PixelFormat(len(planes), 8 * planes.dtype.itemsize)
+    if found != wanted:
+        raise ValueError(f"it has data.channels={found.channels} data.bits={found.bits}, not {wanted}")
+    _, height, width = planes.shape
+    if not height * width:
+        raise ValueError("it has no pixels")
+    images = [Image.fromarray(plane.astype(np.float32)) for plane in planes]
+    resized = [_resize(image, width, height, size, longest) for image in images]
+    turned = [image if turn is None else image.transpose(turn) for image in resized]
+    return np.rint(np.stack([np.asarray(image) for image in turned])).astype(f"<u{wanted.bits // 8}")
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:

@@ -3,13 +3,15 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from jepa_train.data.files.decode import RGB, PixelFormat
 
 # Of the files that Pillow decodes by itself. A fixed list: the same folder has the same images under every Pillow.
 _NAMES = """
@@ -18,6 +20,7 @@ _NAMES = """
 .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
 """
 SUFFIXES = frozenset(_NAMES.split())
+_ARRAY = ".npy"  # an image where no images have been listed without it, whose fingerprint would change
 _SYSTEM = frozenset({"@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 _LAYOUT = "lay it out as train/<class>/ and test/<class>/, train/<class>/ alone, or <class>/"
@@ -37,9 +40,13 @@ class Unused(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Images of a folder, train before test, in each the classes in order, and the files of a class by path."""
+    """Images of a folder, train before test, in each the classes in order, and the files of a class by path.
+
+    Images without labels all have the label 0, and there is no class.
+    """
 
     root: str
+    pixel_format: PixelFormat
     classes: tuple[str, ...]
     files: list[str]  # paths below the root, as text: a million Path objects take half a minute to make
     labels: np.ndarray  # (N,) int64
@@ -50,9 +57,13 @@ class Listing:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of relative paths and file sizes. The root is left out: a copy elsewhere is the same data."""
+        """16 hex digits of relative paths, file sizes and pixel format, if not RGB.
+
+        The root is left out: a copy elsewhere is the same data.
+        """
         sizes = self.stats[:, 0].tolist()
         text = "".join(f"{path}\t{size}\n" for path, size in zip(self.files, sizes, strict=True))
+        text += self.pixel_format.suffix
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
@@ -74,6 +85,7 @@ class _Walk:
     """
 
     root: str
+    suffixes: Collection[str] = SUFFIXES
     unused: dict[str, Unused] = field(default_factory=dict)
 
     def folders(self, path: str) -> list[str]:
@@ -89,7 +101,7 @@ class _Walk:
         return sorted(found)
 
     def images(self, path: str, above: Sequence[str] = ()) -> "list[tuple[str, os.DirEntry[str]]]":
-        """Paths and entries of the images in and below a class folder, sorted by path.
+        """Paths and entries of the images in and below a folder, sorted by path.
 
         Args:
             above: the folders that the walk has come through.
@@ -97,7 +109,7 @@ class _Walk:
         found: list[tuple[str, os.DirEntry[str]]] = []
         above = [*(above or (self.root, os.path.dirname(f"{self.root}/{path}"))), f"{self.root}/{path}"]
         for entry in os.scandir(f"{self.root}/{path}"):
-            name, suffix = f"{path}/{entry.name}", os.path.splitext(entry.name)[1].lower()
+            name, suffix = _join(path, entry.name), os.path.splitext(entry.name)[1].lower()
             if is_hidden(entry.name):
                 self.count(name, HIDDEN)
             elif _is_folder(entry):
@@ -105,7 +117,7 @@ class _Walk:
                     self._add(LOOP, name)
                 else:
                     found += self.images(name, above)
-            elif suffix not in SUFFIXES:
+            elif suffix not in self.suffixes:
                 self._add(f"*{suffix}" if suffix else "no suffix", name)
             elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
                 found.append((name, entry))
@@ -135,7 +147,21 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def list_folder(root: Path) -> Listing:
+def list_unlabelled(root: Path, pixel_format: PixelFormat = RGB) -> Listing:
+    """Every file below the root, as an image without a label or as unused. Folders in it have no meaning.
+
+    Raises:
+        ValueError: it is no folder, or has fewer than two images.
+    """
+    walk = _Walk(_folder(root), SUFFIXES | {_ARRAY})
+    images = walk.images("")
+    if len(images) < 2:
+        rule = f"at least 2 images: it has {len(images)}{_counts(walk)}"
+        raise ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; set data.path=DIR"))
+    return _listing(walk, pixel_format, [(path, entry, 0) for path, entry in images], len(images))
+
+
+def list_folder(root: Path, pixel_format: PixelFormat = RGB) -> Listing:
     """Every file below the root, as an image of a class or as unused.
 
     Layouts: train/<class>/ and test/<class>/, train/<class>/ without test/, or <class>/ where there is no train/.
@@ -144,41 +170,61 @@ def list_folder(root: Path) -> Listing:
     Raises:
         ValueError: the first rule of the layout that is broken.
     """
-    if root == Path():
-        raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
-    if not root.is_dir():
-        raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
-    walk = _Walk(str(root))
+    walk = _Walk(_folder(root), SUFFIXES if pixel_format == RGB else SUFFIXES | {_ARRAY})
     top = walk.folders("")
     splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
     for name in {*top} - {*splits} if splits != [""] else ():
         walk.count(name, OUTSIDE)
     classes = {split: walk.folders(split) if split else top for split in splits}
     _check_classes(root, classes)
-    files: list[str] = []
-    labels, stats, cut = array("q"), array("Q"), 0
+    found: list[tuple[str, os.DirEntry[str], int]] = []
+    cut = 0
     for split, names in classes.items():
         least = 1 if split == "test" else 2  # one of train becomes val
         for label, name in enumerate(names):
             folder = _join(split, name)
             images = walk.images(folder)
             if len(images) < least:
-                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk.root, folder)}"
+                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk, folder)}"
                 raise _broken(root, rule)
-            for path, entry in images:
-                stat = entry.stat()
-                files.append(path)
-                labels.append(label)
-                stats.extend(n & _MASK for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
-        cut = cut or len(files)
+            found += [(path, entry, label) for path, entry in images]
+        cut = cut or len(found)
+    return _listing(walk, pixel_format, found, cut, tuple(classes[splits[0]]), has_test="test" in splits)
+
+
+def _folder(root: Path) -> str:
+    if root == Path():
+        raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
+    if not root.is_dir():
+        raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
+    return str(root)
+
+
+def _listing(
+    walk: _Walk,
+    pixel_format: PixelFormat,
+    images: "Iterable[tuple[str, os.DirEntry[str], int]]",
+    num_train: int,
+    classes: tuple[str, ...] = (),
+    *,
+    has_test: bool = False,
+) -> Listing:
+    files: list[str] = []
+    labels, stats = array("q"), array("Q")
+    for path, entry, label in images:
+        stat = entry.stat()
+        files.append(path)
+        labels.append(label)
+        stats.extend(n & _MASK for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     return Listing(
-        root=str(root),
-        classes=tuple(classes[splits[0]]),
+        root=walk.root,
+        pixel_format=pixel_format,
+        classes=classes,
         files=files,
         labels=np.asarray(labels, np.int64),
         stats=np.asarray(stats, np.uint64).reshape(-1, 4),
-        num_train=cut,
-        has_test="test" in splits,
+        num_train=num_train,
+        has_test=has_test,
         unused=dict(sorted(walk.unused.items())),
     )
 
@@ -197,10 +243,14 @@ def _check_classes(root: Path, classes: dict[str, list[str]]) -> None:
         raise _broken(root, f"at least 2 classes: there are {names}")
 
 
-def _others(root: str, folder: str) -> str:
+def _others(walk: _Walk, folder: str) -> str:
     """Addition to a message: files of the folder that are not used, by reason."""
-    walk = _Walk(root)
-    walk.images(folder)
+    alone = _Walk(walk.root, walk.suffixes)
+    alone.images(folder)
+    return _counts(alone)
+
+
+def _counts(walk: _Walk) -> str:
     found = [f"{unused.number} {reason}" for reason, unused in walk.unused.items()]
     return f" (not used: {', '.join(found)})" if found else ""
 

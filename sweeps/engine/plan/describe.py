@@ -12,6 +12,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import changed, shared_fields
+from sweeps.engine.spec.objective import is_labelled
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.code_version import Code, code_of
 
@@ -59,7 +60,8 @@ def _views(plan: Plan) -> dict[str, str]:
     differ in their seed alone are one row, their mean.
     """
     sweep = plan.sweep
-    metrics = [*(goal.metric for goal in sweep.goals), "test/probe_top1", "test/linear_top1"]
+    accuracies = ["test/probe_top1", "test/linear_top1"] if is_labelled(plan.base) else []
+    metrics = [*(goal.metric for goal in sweep.goals), *accuracies]
     columns = [*(f"params.`{axis}`" for axis in sweep.axes), *(f"metrics.`{name}`" for name in metrics)]
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]}
     views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}

@@ -274,7 +274,8 @@ def replay_offline_queue(sweep: str) -> int:
 def _input_tags(cell: Cell) -> dict[str, str]:
     """The facts about the images that a cell is trained on, not of its transfer sets, and its initial weights."""
     of_data = (facts.tags for facts in data_facts(cell.config) if facts.config.path == cell.config.data.path)
-    report = weights_report(cell.config.model, cell.config.views.global_size)
+    config = cell.config
+    report = weights_report(config.model, config.views.global_size, config.data.channels)
     return next(of_data, {}) | ({"initial_weights": report} if report else {})
 
 

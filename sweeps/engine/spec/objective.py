@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from analysis.select.objectives import Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require
 from jepa_train.base.validation import at_least, conform
+from jepa_train.config import TrainConfig
+from jepa_train.data import DATASETS
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 
 
@@ -46,6 +48,21 @@ class Asha:
             rungs.append(epoch)
             epoch *= self.eta
         return rungs
+
+
+def is_labelled(config: TrainConfig) -> bool:
+    """True if the images of a config have labels, so that accuracies are measured."""
+    return DATASETS[config.data.name].labelled
+
+
+def default_objective(base: object) -> str | LabelFree:
+    """The objective of a sweep that names none, by its base: the accuracy of the online probe on val.
+
+    Without labels LabelFree() for a method with lamb, else the effective rank (RankMe) on val.
+    """
+    if not isinstance(base, TrainConfig) or is_labelled(base):
+        return "val/probe_top1"
+    return LabelFree() if getattr(base.method, "lamb", 0) else "val/effective_rank"
 
 
 @config_errors()

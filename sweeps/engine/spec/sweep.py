@@ -18,7 +18,7 @@ from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, un
 from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
-from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
+from sweeps.engine.spec.objective import Asha, LabelFree, default_objective, is_labelled, parse_objective
 from sweeps.engine.spec.table import Table
 
 _REMEDIES = {
@@ -69,7 +69,7 @@ class Sweep:
         seeds: every grid cell, or winner of a search, runs once per seed.
         references: changes to the base that run besides, to compare with: ({"epochs": 0},) is the untrained encoder.
         objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
-            or LabelFree().
+            or LabelFree(). "" is objective.default_objective, which for images with labels is val/probe_top1.
         early_stopping: rule that stops trials before their last epoch; None (for ablations) stops none.
         table: rows, columns, metrics and labels of its table; None has the default ones.
         workers: DDP processes per trial; the global batch is shared among them.
@@ -89,7 +89,7 @@ class Sweep:
     warm_start: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     references: tuple[Mapping[str, Scalar], ...] = ()
-    objective: str | Mapping[str, Direction] | LabelFree = "val/probe_top1"
+    objective: str | Mapping[str, Direction] | LabelFree = ""
     early_stopping: Asha | None = None
     table: Table | None = None
     workers: int = at_least(1, 1, "1 is the default")
@@ -128,7 +128,7 @@ class Sweep:
     @cached_property
     def goals(self) -> tuple[Goal, ...]:
         """The metrics that rank the cells."""
-        return parse_objective(self.objective)
+        return parse_objective(self.objective or default_objective(self.base))
 
     @property
     def kind(self) -> Literal["grid", "search", "fair"]:
@@ -158,10 +158,21 @@ class Sweep:
             )
             for goal in self.goals:
                 require(
+                    is_labelled(config) or not goal.metric.endswith("_top1"),
+                    f"objective {goal.metric!r} needs labels, which {config.data.name} does not have; rank by "
+                    "LabelFree() or val/effective_rank",
+                )
+                require(
                     not goal.over or float(flat.get(goal.over, 0.0)) > 0,
                     f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
-                    f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by val/probe_top1",
+                    f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by "
+                    f"{'val/probe_top1' if is_labelled(config) else 'val/effective_rank'}",
                 )
+        for metric in self.table.metrics if self.table and not is_labelled(base) else ():
+            require(
+                not (metric.startswith(("val/", "test/")) and metric.endswith("_top1")),
+                f"table.metrics must need no labels, which {base.data.name} does not have, got {metric!r}; take it out",
+            )
         for epochs in (unflatten(point, base=base).epochs for point in self.corners()):
             require(
                 self.early_stopping is None or self.early_stopping.first < epochs,

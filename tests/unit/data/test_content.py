@@ -6,6 +6,7 @@ Run: python -m pytest tests/unit/data/test_content.py
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def read(monkeypatch) -> list[str]:
     monkeypatch.setattr(
         content,
         "decode_file",
-        lambda file, size, longest: found.append("/".join(file.split("/")[-2:])) or real(file, size, longest=longest),
+        lambda file, size, **options: found.append("/".join(file.split("/")[-2:])) or real(file, size, **options),
     )
     return found
 
@@ -147,10 +148,10 @@ def test_what_was_read_before_an_interruption_is_known(folder, read, monkeypatch
     monkeypatch.setattr(content, "_CHUNK", 5)
     real = content.decode_file
 
-    def stopped(file: str, size: int, longest: int) -> object:
+    def stopped(file: str, size: int, **options: Any) -> object:
         if len(read) >= 7:
             raise KeyboardInterrupt
-        return real(file, size, longest=longest)
+        return real(file, size, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(content, "decode_file", stopped)

@@ -108,7 +108,7 @@ def test_a_corrupt_image_is_named_and_leaves_no_cache(damage, folder):
 def decoded_files(monkeypatch) -> list[str]:
     found, real = [], content.decode_file
     monkeypatch.setattr(
-        content, "decode_file", lambda file, size, longest: found.append(file) or real(file, size, longest=longest)
+        content, "decode_file", lambda file, size, **options: found.append(file) or real(file, size, **options)
     )
     return found
 

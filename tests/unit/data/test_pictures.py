@@ -249,13 +249,12 @@ def test_the_identity_of_transfer_sets_leaves_whole_pictures_out_where_they_cann
     [
         (
             {"name": "digits", "fit": "whole"},
-            "data.fit must be square and data.local_image_size 0 for digits, which is no folder of images, "
-            "got data.fit=whole and data.local_image_size=0; set both",
+            "data.fit must be square for digits, which is no folder of images, got whole; set data.fit=square",
         ),
         (
             {"name": "digits", "local_image_size": 64},
-            "data.fit must be square and data.local_image_size 0 for digits, which is no folder of images, "
-            "got data.fit=square and data.local_image_size=64; set both",
+            "data.local_image_size must be 0 for digits, which is no folder of images, got 64; "
+            "set data.local_image_size=0",
         ),
         (
             {"local_image_size": 400_000},

@@ -87,9 +87,12 @@ def test_a_file_of_any_common_form_loads_whole(form: str, tmp_path: Path) -> Non
         ("test_vit", {"img_size": 32, "dynamic_img_size": True}),
         ("test_vit", {"img_size": 32, "patch_size": 4, "dynamic_img_size": True}),
         ("test_convnext", {}),
+        ("test_resnet", {"in_chans": 1}),
+        ("test_resnet", {"in_chans": 5}),
+        ("test_vit", {"img_size": 32, "dynamic_img_size": True, "in_chans": 2}),
     ],
 )
-def test_position_embeddings_and_patches_adapt_as_timms_own_loading_does(
+def test_position_embeddings_patches_and_channels_adapt_as_timms_own_loading_does(
     encoder: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "weights.safetensors"
@@ -97,8 +100,8 @@ def test_position_embeddings_and_patches_adapt_as_timms_own_loading_does(
     overlay = {"file": str(file), "hf_hub_id": None, "url": ""}
     theirs = timm.create_model(encoder, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **options)
     views = dataclasses.replace(DIGITS.views, global_size=32)
-    patch = options.get("patch_size", 0)
-    config = with_weights(file, dataclasses.replace(RESNET, views=views), encoder=encoder, patch_size=patch)
+    patch, data = options.get("patch_size", 0), dataclasses.replace(DIGITS.data, channels=options.get("in_chans", 3))
+    config = with_weights(file, dataclasses.replace(RESNET, views=views, data=data), encoder=encoder, patch_size=patch)
     ours = build_network(config, 10).encoder.state_dict()
     for name, x in theirs.state_dict().items():
         assert torch.equal(ours[name], x), name
@@ -128,7 +131,7 @@ def test_the_report_names_what_was_not_loaded_and_is_logged(tmp_path: Path, capl
     state["bn1.weight"] = torch.ones(len(gone) + 1)
     torch.save(state, tmp_path / "weights.pth")
     config = preflight(with_weights(tmp_path / "weights.pth"))
-    report = weights_report(config.model, 12)
+    report = weights_report(config.model, 12, 3)
     number = len(build_encoder(RESNET.model, 12).state_dict())
     expected = f"{number - 2} of {number} tensors loaded (weights)"
     assert report == f"{expected}; missing: bn1.bias; of another shape: bn1.weight; unused: fc.bias, fc.weight"

@@ -27,6 +27,8 @@ from torch import nn
 def flat(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 '''
 ENCODERS: dict[str, tuple[str, dict[str, Any], bool]] = {  # name -> encoder, its options, loaded by timm alone
+    "five channels": ("test_resnet", {"small_stem": False, "channels": 5}, True),
+    "two channels, small stem": ("test_resnet", {"small_stem": True, "channels": 2}, False),
     "resnet": ("test_resnet", {"small_stem": False}, True),
     "vit": ("test_vit", {"patch_size": 8, "register_tokens": 2, "drop_path": 0.1}, True),
     "resnet, small stem": ("test_resnet", {"small_stem": True}, False),
@@ -36,10 +38,11 @@ ENCODERS: dict[str, tuple[str, dict[str, Any], bool]] = {  # name -> encoder, it
 }
 
 
-def finished(folder: Path, **model: Any) -> tuple[TrainConfig, Network]:
+def finished(folder: Path, *, channels: int = 3, **model: Any) -> tuple[TrainConfig, Network]:
     """A run's folder with the checkpoint of its end, and its network in evaluation mode."""
     views = dataclasses.replace(DIGITS.views, global_size=SIDE)
-    config = dataclasses.replace(DIGITS, views=views, model=dataclasses.replace(DIGITS.model, **model))
+    data = dataclasses.replace(DIGITS.data, channels=channels)
+    config = dataclasses.replace(DIGITS, data=data, views=views, model=dataclasses.replace(DIGITS.model, **model))
     network = build_network(config, 10)
     for norm in (part for part in network.modules() if hasattr(part, "running_mean")):
         torch.nn.init.uniform_(norm.running_mean)
@@ -61,7 +64,7 @@ def test_the_lines_of_the_card_give_the_features_of_the_network(
     (lines,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     assert (tmp_path / "out" / "config.json").exists() is by_timm
     assert ("local-dir:" in lines) is by_timm
-    names: dict[str, Any] = {"images": torch.randn(2, 3, SIDE, SIDE)}
+    names: dict[str, Any] = {"images": torch.randn(2, options.get("channels", 3), SIDE, SIDE)}
     exec(lines, names)
     with torch.no_grad():
         torch.testing.assert_close(names["features"], network.encoder(names["images"]), rtol=0, atol=0)
@@ -88,8 +91,8 @@ def test_an_export_says_where_it_comes_from_and_has_the_projector_on_request(
 
 
 def test_a_checkpoint_keeps_the_normalisation_for_its_export() -> None:
-    assert module._mean_and_std({"norm": [[2.0, 4.0], [-1.0, -0.4]]}) == ([0.5, 0.1], [0.5, 0.25])
-    assert module._mean_and_std({}) == ([0.5] * 3, [0.25] * 3)
+    assert module._mean_and_std({"norm": [[2.0, 4.0], [-1.0, -0.4]]}, 2) == ([0.5, 0.1], [0.5, 0.25])
+    assert module._mean_and_std({}, 3) == ([0.5] * 3, [0.25] * 3)
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
