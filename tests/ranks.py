@@ -14,17 +14,17 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from jepa_train.base.seeds import generator
-from jepa_train.config import OptimConfig
+from jepa_train.config import DataConfig, OptimConfig
 from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS
-from jepa_train.data import Splits
+from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
 from jepa_train.data.pictures import LineRanges, Pictures
-from jepa_train.data.splits import load_splits
+from jepa_train.data.splits import load_splits, normalization
 from jepa_train.distributed import collectives
 from jepa_train.evaluation import finetune
 from jepa_train.evaluation.collapse import collapse_gradients
-from jepa_train.evaluation.evaluate import final_evaluation
+from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.protocols import shots_of
 from jepa_train.losses.slices import singular_slices
 from jepa_train.methods import METHODS, LeJEPA, Method, RectifiedLpJEPA
@@ -34,6 +34,7 @@ from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import Optimizer, adamw, lars, lr_at
 from jepa_train.model.precision import GradientScaler
 from jepa_train.train.loop import train
+from jepa_train.train.trainer import Trainer
 
 BATCH = 12
 PER_VIEW = "batch norm per view"
@@ -49,6 +50,12 @@ AVERAGED = dataclasses.replace(
     epochs=2,
     global_batch=42,
     precision="fp16",
+)
+UNLABELLED = dataclasses.replace(
+    SMALL,
+    data=DataConfig(name="unlabelled_folder", image_size=16, channels=2, bits=16),
+    probe=dataclasses.replace(DIGITS.probe, protocols=""),
+    global_batch=4,
 )
 FINETUNED = dataclasses.replace(DIGITS, epochs=0, global_batch=32)
 VARIANTS: dict[str, Method] = {name: method() for name, method in METHODS.items()} | {
@@ -177,6 +184,19 @@ def _whole_pictures() -> Any:
     return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]
 
 
+def _unlabelled() -> Any:
+    """Terms of two steps on images of 2 channels and 16 bits, without labels, and the metrics that there are."""
+    pixels = torch.randint(0, 2**12, (8, 2, 16, 16), generator=generator("deep")).to(torch.uint16)
+    images = Images(pixels=pixels, rows=torch.arange(8), labels=torch.zeros(8, dtype=torch.int64))
+    images = images.with_norm(normalization(images))
+    trainer = Trainer(UNLABELLED, Splits(train=images, val=images, test=images, classes=(), skipped=0))
+    for _ in range(2):
+        trainer.train_step()
+    means = trainer.means()
+    terms = {name: means[f"train/{name}"] for name in ("loss", "invariance", "sigreg", "embedding_std")}
+    return terms | dict.fromkeys(evaluate(trainer.network, images, UNLABELLED, prefix="val"), 0.0)
+
+
 def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
     """Weights and scale after six steps of fp16's scaler; the last image overflows in the first and in the fourth."""
     model = nn.Linear(6, 3)
@@ -216,6 +236,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "fine-tuning": (finetuned, 0.0),
     "evaluation": (_evaluated, 1e-6),
     "initial weights": (_started, 0.0),
+    "unlabelled": (_unlabelled, 1e-3),
     "collapse": (lambda: collapse_gradients(draw("collapse", 41, 5), FINETUNED), 1e-10),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),
     **{name: (functools.partial(_training_step, method), 1e-10) for name, method in VARIANTS.items()},

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from jepa_train.base.errors import config_errors
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Inventory
-from jepa_train.data.files.decode import PixelFormat
-from jepa_train.data.files.listing import printable
+from jepa_train.data.files.listing import PixelFormat, printable
 from jepa_train.data.splits import partition
 
 

@@ -4,7 +4,6 @@ With labels they lie in path/train/<class>/*, path/test/<class>/* or path/<class
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,21 +16,19 @@ from jepa_train.base.errors import require
 from jepa_train.config import DataConfig
 from jepa_train.data.base import Dataset, Images, Inventory, LoadedDataset
 from jepa_train.data.files.content import Contents, decoded_images, read_files, read_index
-from jepa_train.data.files.decode import CONVERSIONS, Note, PixelFormat
-from jepa_train.data.files.listing import Listing, list_folder, list_unlabelled, printable
+from jepa_train.data.files.decode import CONVERSIONS, Note
+from jepa_train.data.files.listing import Listing, PixelFormat, list_folder, printable
 
 _log = logging.getLogger(__name__)
 
-_List = Callable[[Path, PixelFormat], Listing]
 
-
-def _identify(list_files: _List, path: Path, config: DataConfig) -> Inventory:
-    listing = _list(list_files, path, config)
+def _identify(labelled: bool, path: Path, config: DataConfig) -> Inventory:
+    listing = _list(labelled, path, config)
     return _inventory(listing, read_index(listing))
 
 
-def _read(list_files: _List, path: Path, config: DataConfig, keep: bool) -> Inventory:
-    listing, skip = _list(list_files, path, config), config.on_corrupt == "skip"
+def _read(labelled: bool, path: Path, config: DataConfig, keep: bool) -> Inventory:
+    listing, skip = _list(labelled, path, config), config.on_corrupt == "skip"
     if keep and not read_index(listing).known.any():  # decode once: a cell would do it next
         contents = decoded_images(listing, config.image_size, whole=config.fit == "whole", skip_corrupt=skip)[2]
     else:
@@ -40,8 +37,8 @@ def _read(list_files: _List, path: Path, config: DataConfig, keep: bool) -> Inve
     return _inventory(listing, contents)
 
 
-def _load(list_files: _List, path: Path, config: DataConfig) -> LoadedDataset:
-    listing = _list(list_files, path, config)
+def _load(labelled: bool, path: Path, config: DataConfig) -> LoadedDataset:
+    listing = _list(labelled, path, config)
     whole, skip = config.fit == "whole", config.on_corrupt == "skip"
     pixels, ranges, contents = decoded_images(listing, config.image_size, whole=whole, skip_corrupt=skip)
     _check_classes(listing, contents)
@@ -63,15 +60,16 @@ def _load(list_files: _List, path: Path, config: DataConfig) -> LoadedDataset:
     )
 
 
-def _list(list_files: _List, path: Path, config: DataConfig) -> Listing:
+def _list(labelled: bool, path: Path, config: DataConfig) -> Listing:
     """The files of a folder. Refuses images for local views that memory cannot hold: steps would wait for the disk."""
-    listing, size = list_files(path, PixelFormat(config.channels, config.bits)), config.local_image_size
+    listing = list_folder(path, PixelFormat(config.channels, config.bits), labelled=labelled)
+    count, size = len(listing.files), config.local_image_size
     shape = 4 / 3 if config.fit == "whole" else 1  # most photographs are 4:3 or 3:2
-    each, total = config.channels * config.bits / 8 * shape * size**2, psutil.virtual_memory().total
-    needed = len(listing.files) * each
+    needed = count * config.channels * config.bits / 8 * shape * size**2
+    total = psutil.virtual_memory().total
     require(
         needed <= total,
-        f"data.local_image_size must leave the images in memory, got {size}: {len(listing.files):,} images take about "
+        f"data.local_image_size must leave the images in memory, got {size}: {count:,} images take about "
         f"{needed / 1e9:.0f} GB of {total / 1e9:.0f}; lower it, or 0 for local views from those of data.image_size",
     )
     return listing
@@ -109,13 +107,9 @@ def _check_classes(listing: Listing, contents: Contents) -> None:
                 raise ValueError(f"data.path must hold {rule}, got {listing.root!r}, where {first} cannot; replace it")
 
 
-def _row(list_files: _List, *, labelled: bool) -> Dataset:
-    return Dataset(
-        identify=partial(_identify, list_files),
-        load=partial(_load, list_files),
-        read=partial(_read, list_files),
-        labelled=labelled,
-    )
+def _row(*, labelled: bool) -> Dataset:
+    identify, load, read = partial(_identify, labelled), partial(_load, labelled), partial(_read, labelled)
+    return Dataset(identify=identify, load=load, read=read, labelled=labelled)
 
 
-IMAGE_FOLDER, UNLABELLED_FOLDER = _row(list_folder, labelled=True), _row(list_unlabelled, labelled=False)
+IMAGE_FOLDER, UNLABELLED_FOLDER = _row(labelled=True), _row(labelled=False)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from jepa_train.data.files.listing import RGB, PixelFormat
+
 # Raise it when files of some kind decode to other pixels, and give that kind a note and a person as below. Other files
 # keep their digests: only the names of cache and index change.
 VERSION = 3
@@ -58,24 +60,6 @@ CONVERSIONS = {
     Note.COLOUR_SPACE: "CMYK/YCbCr/Lab to RGB",
     Note.FRAMES: "first of several frames",
 }
-
-
-class PixelFormat(NamedTuple):
-    """Number of channels of an image, 1 to 16, and their bits: 8 (uint8) or 16 (uint16)."""
-
-    channels: int = 3
-    bits: int = 8
-
-    def __str__(self) -> str:
-        return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
-
-    @property
-    def suffix(self) -> str:
-        """Part of the names of caches, "" for RGB."""
-        return "" if self == RGB else f"-{self.channels}x{self.bits}"
-
-
-RGB = PixelFormat()
 
 
 class Decoded(NamedTuple):

@@ -3,15 +3,13 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from jepa_train.data.files.decode import RGB, PixelFormat
 
 # Of the files that Pillow decodes by itself. A fixed list: the same folder has the same images under every Pillow.
 _NAMES = """
@@ -20,7 +18,7 @@ _NAMES = """
 .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
 """
 SUFFIXES = frozenset(_NAMES.split())
-_ARRAY = ".npy"  # an image where no images have been listed without it, whose fingerprint would change
+_ARRAY = ".npy"  # not of RGB images with labels, whose fingerprint would change
 _SYSTEM = frozenset({"@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 _LAYOUT = "lay it out as train/<class>/ and test/<class>/, train/<class>/ alone, or <class>/"
@@ -29,6 +27,24 @@ _MASK = 2**64 - 1
 # Reasons why a file is not used, besides "*.suffix" and "no suffix" for names of no image format
 HIDDEN, OUTSIDE = "hidden", "outside the class folders"
 BROKEN, LOOP, SPECIAL, CLOSED = "broken link", "link to a folder above it", "no regular file", "folder without access"
+
+
+class PixelFormat(NamedTuple):
+    """Number of channels of an image, 1 to 16, and their bits: 8 (uint8) or 16 (uint16)."""
+
+    channels: int = 3
+    bits: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
+
+    @property
+    def suffix(self) -> str:
+        """Part of the names of caches, "" for RGB."""
+        return "" if self == RGB else f"-{self.channels}x{self.bits}"
+
+
+RGB = PixelFormat()
 
 
 class Unused(NamedTuple):
@@ -85,7 +101,7 @@ class _Walk:
     """
 
     root: str
-    suffixes: Collection[str] = SUFFIXES
+    suffixes: Collection[str]
     unused: dict[str, Unused] = field(default_factory=dict)
 
     def folders(self, path: str) -> list[str]:
@@ -147,22 +163,8 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def list_unlabelled(root: Path, pixel_format: PixelFormat = RGB) -> Listing:
-    """Every file below the root, as an image without a label or as unused. Folders in it have no meaning.
-
-    Raises:
-        ValueError: it is no folder, or has fewer than two images.
-    """
-    walk = _Walk(_folder(root), SUFFIXES | {_ARRAY})
-    images = walk.images("")
-    if len(images) < 2:
-        rule = f"at least 2 images: it has {len(images)}{_counts(walk)}"
-        raise ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; set data.path=DIR"))
-    return _listing(walk, pixel_format, [(path, entry, 0) for path, entry in images], len(images))
-
-
-def list_folder(root: Path, pixel_format: PixelFormat = RGB) -> Listing:
-    """Every file below the root, as an image of a class or as unused.
+def list_folder(root: Path, pixel_format: PixelFormat = RGB, *, labelled: bool = True) -> Listing:
+    """Every file below the root, as an image of a class or as unused. Without labels folders have no meaning.
 
     Layouts: train/<class>/ and test/<class>/, train/<class>/ without test/, or <class>/ where there is no train/.
     Images may lie in folders below a class folder.
@@ -170,63 +172,51 @@ def list_folder(root: Path, pixel_format: PixelFormat = RGB) -> Listing:
     Raises:
         ValueError: the first rule of the layout that is broken.
     """
-    walk = _Walk(_folder(root), SUFFIXES if pixel_format == RGB else SUFFIXES | {_ARRAY})
-    top = walk.folders("")
-    splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
-    for name in {*top} - {*splits} if splits != [""] else ():
-        walk.count(name, OUTSIDE)
-    classes = {split: walk.folders(split) if split else top for split in splits}
-    _check_classes(root, classes)
-    found: list[tuple[str, os.DirEntry[str], int]] = []
-    cut = 0
+    if root == Path():
+        raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
+    if not root.is_dir():
+        raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
+    walk = _Walk(str(root), SUFFIXES if labelled and pixel_format == RGB else SUFFIXES | {_ARRAY})
+    classes = _classes(root, walk) if labelled else {"": [""]}
+    files: list[str] = []
+    labels, stats, cut = array("q"), array("Q"), 0
     for split, names in classes.items():
         least = 1 if split == "test" else 2  # one of train becomes val
         for label, name in enumerate(names):
             folder = _join(split, name)
             images = walk.images(folder)
             if len(images) < least:
-                rule = f"at least {least} images in {folder}/: it has {len(images)}{_others(walk, folder)}"
-                raise _broken(root, rule)
-            found += [(path, entry, label) for path, entry in images]
-        cut = cut or len(found)
-    return _listing(walk, pixel_format, found, cut, tuple(classes[splits[0]]), has_test="test" in splits)
-
-
-def _folder(root: Path) -> str:
-    if root == Path():
-        raise ValueError("data.path must be set for an image folder, got ''; set data.path=DIR")
-    if not root.is_dir():
-        raise ValueError(f"data.path must be a folder, got {str(root)!r}, which is none; set data.path=DIR")
-    return str(root)
-
-
-def _listing(
-    walk: _Walk,
-    pixel_format: PixelFormat,
-    images: "Iterable[tuple[str, os.DirEntry[str], int]]",
-    num_train: int,
-    classes: tuple[str, ...] = (),
-    *,
-    has_test: bool = False,
-) -> Listing:
-    files: list[str] = []
-    labels, stats = array("q"), array("Q")
-    for path, entry, label in images:
-        stat = entry.stat()
-        files.append(path)
-        labels.append(label)
-        stats.extend(n & _MASK for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+                where = f" in {folder}/" if folder else ""
+                rule = f"at least {least} images{where}: it has {len(images)}{_others(walk, folder)}"
+                raise _broken(root, rule, _LAYOUT if labelled else "set data.path=DIR")
+            for path, entry in images:
+                stat = entry.stat()
+                files.append(path)
+                labels.append(label)
+                stats.extend(n & _MASK for n in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+        cut = cut or len(files)
     return Listing(
-        root=walk.root,
+        root=str(root),
         pixel_format=pixel_format,
-        classes=classes,
+        classes=tuple(next(iter(classes.values()))) if labelled else (),
         files=files,
         labels=np.asarray(labels, np.int64),
         stats=np.asarray(stats, np.uint64).reshape(-1, 4),
-        num_train=num_train,
-        has_test=has_test,
+        num_train=cut,
+        has_test="test" in classes,
         unused=dict(sorted(walk.unused.items())),
     )
+
+
+def _classes(root: Path, walk: _Walk) -> dict[str, list[str]]:
+    """Names of the classes by split, "" without splits. Counts all that is beside them."""
+    top = walk.folders("")
+    splits = [split for split in ("train", "test") if split in top] if "train" in top else [""]
+    for name in {*top} - {*splits} if splits != [""] else ():
+        walk.count(name, OUTSIDE)
+    classes = {split: walk.folders(split) if split else top for split in splits}
+    _check_classes(root, classes)
+    return classes
 
 
 def _check_classes(root: Path, classes: dict[str, list[str]]) -> None:
@@ -247,11 +237,7 @@ def _others(walk: _Walk, folder: str) -> str:
     """Addition to a message: files of the folder that are not used, by reason."""
     alone = _Walk(walk.root, walk.suffixes)
     alone.images(folder)
-    return _counts(alone)
-
-
-def _counts(walk: _Walk) -> str:
-    found = [f"{unused.number} {reason}" for reason, unused in walk.unused.items()]
+    found = [f"{unused.number} {reason}" for reason, unused in alone.unused.items()]
     return f" (not used: {', '.join(found)})" if found else ""
 
 
@@ -259,5 +245,5 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _broken(root: Path, rule: str) -> ValueError:
-    return ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; {_LAYOUT}"))
+def _broken(root: Path, rule: str, remedy: str = _LAYOUT) -> ValueError:
+    return ValueError(printable(f"data.path must hold {rule}, got {str(root)!r}; {remedy}"))

@@ -32,6 +32,8 @@ LATER: dict[str, tuple[int, Any]] = {
     "DataConfig.fit": (3, "square"),
     "DataConfig.local_image_size": (3, 0),
     "DataConfig.eval_fov": (3, 1.0),
+    "DataConfig.channels": (4, 3),
+    "DataConfig.bits": (4, 8),
     "ModelConfig.projector_norm": (3, "batch"),
     "OptimConfig.decay_all": (3, False),
     "ModelConfig.swa_start": (3, 0),

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from folders_of_images import folder_config, write_folder
@@ -18,7 +19,7 @@ from folders_of_images import folder_config, write_folder
 from jepa_train.base.preemption import Host
 from jepa_train.checkpoint import checkpoints
 from jepa_train.checkpoint.checkpoints import read_checkpoint
-from jepa_train.config import ModelConfig, OptimConfig, ProbeConfig
+from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
 from jepa_train.model.network import build_network
@@ -70,11 +71,18 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _whole_pictures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A config on whole pictures, with others for the local views: 8 images to train on, 4 batches."""
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Configs on whole pictures, with others for the local views, and on 16-bit ones without labels: 4 batches each."""
     folder = write_folder(tmp_path_factory.mktemp("folder") / "photos")
     data = folder_config(folder, image_size=16, fit="whole", local_image_size=20, eval_fov=0.875)
     views = dataclasses.replace(BASE.views, num_local=2)
+    cells = tmp_path_factory.mktemp("cells")
+    for number in range(9):
+        values = np.random.default_rng(number).integers(0, 9999, (2, 16, 16), np.uint16)
+        np.save(cells / f"{number}.npy", values)
+    deep = DataConfig(name="unlabelled_folder", path=str(cells), channels=2, bits=16)
+    probe = ProbeConfig(protocols="")
+    CONFIGS["unlabelled"] = dataclasses.replace(BASE, data=deep, probe=probe, global_batch=2)
     CONFIGS["whole"] = dataclasses.replace(BASE, data=data, views=views, global_batch=2)
 
 
@@ -157,6 +165,7 @@ def assert_as_undisturbed(name: str, folder: StoragePath | Path, reports: list[d
         ("swa", [3, 6]),
         ("swa", ["evaluation"]),
         ("whole", [6]),
+        ("unlabelled", [6]),
     ],
 )
 def test_a_killed_run_repeats_no_step(name: str, kills: list[int | str], tmp_path: Path) -> None:

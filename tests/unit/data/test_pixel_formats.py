@@ -25,7 +25,8 @@ from jepa_train.config.flat import cell_key, unflatten
 from jepa_train.config.presets import PRESETS
 from jepa_train.data.augment import make_views, parameters, to_input
 from jepa_train.data.facts import facts_of
-from jepa_train.data.files.decode import Note, PixelFormat, decode_file
+from jepa_train.data.files.decode import Note, decode_file
+from jepa_train.data.files.listing import PixelFormat
 from jepa_train.data.pictures import RGB_NORM, Shapes
 from jepa_train.data.splits import identify, load_splits, read_images
 
@@ -245,7 +246,7 @@ def test_the_normalization_is_that_of_the_training_images_alone(tmp_path: Path) 
 
 
 def test_rgb_keeps_its_normalization_names_and_keys(tmp_path: Path) -> None:
-    """What a folder of images was before other formats: the same identity, with arrays beside the images or without."""
+    """A folder of RGB images has the identity that it had before other formats, also with arrays beside them."""
     folder = write_folder(tmp_path / "insects")
     before, _ = identify(folder_config(folder))
     np.save(folder / "train" / "ant" / "features.npy", LOW[0])

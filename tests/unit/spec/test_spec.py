@@ -14,13 +14,15 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
-from jepa_train.methods import RectifiedLpJEPA
+from jepa_train.config.presets import PRESETS
+from jepa_train.methods import METHODS, RectifiedLpJEPA
 from sweeps.engine.spec.cells import fixed_cells
-from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.spec.table import Table
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
+CELLS = PRESETS["unlabelled_folder"]
 
 
 def make(**fields: object) -> Sweep:
@@ -120,6 +122,22 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"early_stopping": Asha(first=6), "grid": {"epochs": [20, 5]}}, ("before the last epoch", "of 5 epochs")),
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
+        (
+            {"base": CELLS, "objective": "val/probe_top1"},
+            ("objective 'val/probe_top1' needs labels", "unlabelled_folder", "LabelFree()"),
+        ),
+        (
+            {"grid": {"data.name": ["digits", "unlabelled_folder"]}},
+            ("objective 'val/probe_top1' needs labels", "unlabelled_folder", "val/effective_rank"),
+        ),
+        (
+            {"base": CELLS, "grid": {"method.lamb": [0.0, 0.1]}},
+            ("LabelFree() needs method.lamb above 0", "rank by val/effective_rank"),
+        ),
+        (
+            {"base": CELLS, "table": Table(metrics=["train/loss", "test/linear_top1"])},
+            ("table.metrics must need no labels", "unlabelled_folder", "'test/linear_top1'", "take it out"),
+        ),
         ({"table": ["method.lamb"]}, ("table", "Table(...) or None", "['method.lamb']", "write table=Table(")),
     ],
 )
@@ -158,6 +176,19 @@ def test_a_wrong_table_is_answered_in_one_line(fields: dict, words: tuple[str, .
 def test_a_table_may_have_terms_of_any_loss_and_transfer_sets():
     metrics = ["train/redundancy", "val/knn_top1", "transfer/dtd/shot10_top1", "target/nonzero_fraction"]
     assert make(table=Table(metrics=metrics, labels={"train/redundancy": "R"})).table.metrics == tuple(metrics)
+
+
+def test_without_labels_a_sweep_ranks_by_loss_or_rank():
+    found = {
+        name: make(
+            base=dataclasses.replace(CELLS, method=method()), table=Table(metrics=["transfer/x/linear_top1"])
+        ).goals
+        for name, method in METHODS.items()
+    }
+    expected = {name: LabelFree() if getattr(METHODS[name](), "lamb", 0) else "val/effective_rank" for name in METHODS}
+    assert found == {name: parse_objective(objective) for name, objective in expected.items()}
+    assert {goals[0].metric for goals in found.values()} == {"train/loss", "val/effective_rank"}
+    assert make().goals == parse_objective("val/probe_top1")
 
 
 def test_early_stopping_before_the_last_epoch_and_references_that_it_does_not_judge():

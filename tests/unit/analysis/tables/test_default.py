@@ -135,6 +135,16 @@ def test_without_a_test_split_the_accuracies_are_those_on_val() -> None:
     assert table.frame.columns.tolist() == ["val probe top-1 ↑", "val linear top-1 ↑"]
 
 
+def test_without_labels_there_is_no_accuracy_but_those_of_transfer_sets() -> None:
+    def measured(found: dict[str, float]) -> list[str]:
+        runs = made_runs({"method.lamb": [0.1]}, lambda _: found, goal="train/loss")
+        return finished(runs).frame.columns.tolist()
+
+    assert measured({"train/loss": 2.0, "val/effective_rank": 9.0}) == ["train loss ↑", "val effective rank"]
+    probed = {"train/loss": 2.0, "val/effective_rank": 9.0, "transfer/dishes/linear_top1": 0.5}
+    assert measured(probed) == ["train loss ↑", "transfer dishes/linear top-1 ↑"]
+
+
 def test_metrics_by_name_may_be_of_any_method_and_unknown_ones_are_one_line() -> None:
     runs = made_runs({"method.lamb": [0.1]}, measure)
     found = texts(finished(runs, metrics=["train/redundancy", "test/knn20_top1"]))[0.1]
