@@ -75,7 +75,7 @@ def method_label(run: Mapping[str, Any]) -> str:
 
 def dataset_label(run: Mapping[str, Any]) -> str:
     """The name of the images; for a folder of images the folder's: "imagenet100" for ~/data/ImageNet-100."""
-    if str(run["data.name"]) != "image_folder":
+    if not str(run["data.name"]).endswith("_folder"):
         return str(run["data.name"])
     folder = PurePath(str(_setting(run, "data.path", "image_folder"))).name
     return re.sub(r"[^a-z0-9]", "", folder.lower())

@@ -1,4 +1,4 @@
-"""Kernels of the losses compiled for GPUs, which this machine need not have, and the sort of long rows.
+"""Kernels of losses and views compiled for GPUs, which this machine need not have, and the sort of long rows.
 
 Run: python -m pytest tests/slow/test_gpu_kernels.py
 """
@@ -22,6 +22,11 @@ STATISTICS = {
     **dict.fromkeys(("scale", "first"), "fp32"),
 }
 SORTED = {"x_ptr": FLOATS, "y_ptr": FLOATS, "squares_ptr": FLOATS, "num": "i32", "sharing": "i32", "scale": "fp32"}
+VIEWS = {
+    **dict.fromkeys(("fields_ptr", "norm_ptr"), FLOATS),
+    **{"first_ptr": "*i64", "out_ptr": "*bf16", "channels": "i32", "side": "i32"},
+    **{f"{name}_stride": "i32" for name in ("offset", "norm", "view", "image", "channel", "row", "column")},
+}
 GENERALIZED = DRAWN | {"total": "i32"} | dict.fromkeys(("mu", "sigma", "shift", "spread", "slope", "offset"), "fp32")
 
 
@@ -40,6 +45,14 @@ KERNELS = [
     *(
         kernel("draws_triton:_rgg_draws", GENERALIZED, 4, POWER=power, BOOSTED=boosted, RECTIFIED=True, SIZE=size)
         for power, boosted, size in ((2, True, 2048), (1, False, 2048), (0, True, 1024), (0, False, 1024))
+    ),
+    *(
+        Kernel(
+            name="jepa_train.data.augment_triton:_make_view",
+            signature=VIEWS | {"pixels_ptr": f"*u{bits}"},
+            constexprs={"IS_COLOR": color, "MOST": 2**bits - 1, "SIZE": 32, "PADDED": 32},
+        )
+        for bits, color in ((8, True), (16, True), (16, False))
     ),
 ]
 

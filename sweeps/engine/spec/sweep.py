@@ -144,7 +144,7 @@ class Sweep:
                 name for name, metrics in ON_VAL_BY_PROTOCOL.items() if metric in metrics and metric not in ON_VAL
             }
             require(
-                protocols <= {*protocol_names(base.probe.protocols)},
+                protocols <= {*protocol_names(base.probe.protocols)} or not is_labelled(base),
                 f"objective {goal.metric!r} is measured by the protocol {', '.join(protocols)}, which is not among "
                 f"probe.protocols={base.probe.protocols!r}; add it there",
             )

@@ -68,14 +68,16 @@ def test_the_network_has_no_probes_and_the_channels_of_the_images(config: TrainC
     assert network.encode(torch.zeros(2, 1, 12, 12)).features.shape == (2, feature_widths(config).features)
 
 
-@pytest.mark.parametrize("encoder", ["test_vit", "test_convnext", "resnet18", "torchvision.models.resnet18"])
-@pytest.mark.parametrize("small_stem", [False, True])
+@pytest.mark.parametrize(
+    ("encoder", "small_stem"),
+    [("test_vit", False), ("test_convnext", True), ("test_resnet", True), ("torchvision.models.resnet18", False)],
+)
 def test_encoders_take_the_channels_of_the_images(encoder: str, small_stem: bool) -> None:
-    fields = {"data.channels": 5, "model.encoder": encoder, "model.small_stem": small_stem, "views.global_size": 160}
+    fields = {"data.channels": 5, "model.encoder": encoder, "model.small_stem": small_stem, "views.global_size": 32}
     asked = unflatten(fields, base=DIGITS)
     if encoder.startswith("torchvision"):
         with pytest.raises(
-            ConfigError, match=r"^views.global_size must fit torchvision.models.resnet18, got 160 of data"
+            ConfigError, match=r"^views.global_size must fit torchvision.models.resnet18, got 32 of data"
         ):
             feature_widths(asked)
     else:

@@ -123,6 +123,10 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"warm_start": ("other",)}, ("warm_start", "for a search", "other")),
         ({"grid": {"method.lamb": [[0.1], [0.2]]}}, ("grid['method.lamb'][0]", "number", "[0.1] (list)")),
         (
+            {"base": CELLS, "objective": "val/linear_top1"},
+            ("objective 'val/linear_top1' needs labels", "unlabelled_folder", "LabelFree()"),
+        ),
+        (
             {"base": CELLS, "objective": "val/probe_top1"},
             ("objective 'val/probe_top1' needs labels", "unlabelled_folder", "LabelFree()"),
         ),
