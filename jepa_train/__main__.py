@@ -18,20 +18,24 @@ from jepa_train.data.facts import facts_of
 from jepa_train.data.splits import identify
 from jepa_train.evaluation.glossary import GLOSSARY
 from jepa_train.storage.storage import StorageError, storage_path
+from jepa_train.train.export import export
 from jepa_train.train.loop import evaluate_checkpoint, train
 from jepa_train.train.preflight import preflight
 
-_DESCRIPTION = """Train and evaluate one config, or evaluate a finished run with other protocols.
+_DESCRIPTION = """Train and evaluate one config, evaluate a finished run with other protocols, or export its encoder.
 
 The config is a preset (that of data.name, or --preset) with the assigned fields changed, for example:
   python -m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02
   python -m jepa_train --preset rectified_lpjepa_cifar100_resnet18 data.path=DIR --checkpoints results/run1
   python -m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot
+  python -m jepa_train export results/run1 exports/run1
 """
 
 
 def main(words: list[str]) -> int:
     """Run the command line. Exit code: 0 finished, 1 diverged or collapsed, 2 wrong input."""
+    if words[:1] == ["export"]:
+        return _export(words[1:])
     parser = argparse.ArgumentParser(prog="python -m jepa_train", description=_DESCRIPTION)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
@@ -63,6 +67,24 @@ def main(words: list[str]) -> int:
     if outcome.reason:
         sys.stderr.write(f"{outcome.status}: {outcome.reason}\n")
     return 0 if outcome.status == "finished" else 1
+
+
+def _export(words: list[str]) -> int:
+    """Run the command export."""
+    parser = argparse.ArgumentParser(prog="python -m jepa_train export", description=export.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("checkpoint", help="final.pt of a finished run, its folder or its URL")
+    parser.add_argument("out", metavar="OUT", help="a new folder")
+    parser.add_argument("--projector", action="store_true", help="write the projector too")
+    options = parser.parse_args(words)
+    try:
+        place = storage_path(options.checkpoint, named="CHECKPOINT")
+        files = export(place, options.out, projector=options.projector)
+    except (ConfigError, StorageError) as error:
+        sys.stderr.write(f"error: {hidden(str(error))}\n")
+        return 2
+    sys.stdout.write("".join(f"{file}\n" for file in files))
+    return 0
 
 
 def config_of(words: list[str], *, start: str | None = None) -> TrainConfig:

@@ -14,6 +14,10 @@ def main(words: list[str]) -> int:
             from sweeps.engine.cli.fetch import fetch
 
             return fetch(words[1:])
+        if words[:1] == ["best"]:
+            from sweeps.engine.cli.best import best
+
+            return best(words[1:])
         if words[:1] == ["backup"]:
             from sweeps.engine.cluster.backup import backup
 

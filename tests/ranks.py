@@ -215,6 +215,17 @@ def _scaled_steps(make: Callable[..., torch.optim.Optimizer]) -> Any:
     return {"weights": dict(model.state_dict()), "scaler": optimizer.scaler.state_dict()["scaler"]}
 
 
+def _started() -> Any:
+    """An encoder that starts from a file, as ranks have it before the first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = build_network(dataclasses.replace(SMALL, seed=3), 10).encoder
+        torch.save({"model": encoder.state_dict()}, f"{folder}/weights.pt")
+        model = dataclasses.replace(SMALL.model, weights=f"{folder}/weights.pt")
+        started = build_network(dataclasses.replace(SMALL, model=model), 10)
+    collectives.same_start(started)
+    return dict(started.state_dict())
+
+
 SCALED = {"adamw": adamw, "lars": functools.partial(lars, config=OptimConfig(name="lars"))}
 
 # name -> (computation, tolerance); fp64 unless the tolerance says otherwise
@@ -224,6 +235,7 @@ CASES: dict[str, tuple[Callable[[], Any], float]] = {
     "whole pictures": (_whole_pictures, 0.0),
     "fine-tuning": (finetuned, 0.0),
     "evaluation": (_evaluated, 1e-6),
+    "initial weights": (_started, 0.0),
     "unlabelled": (_unlabelled, 1e-3),
     "collapse": (lambda: collapse_gradients(draw("collapse", 41, 5), FINETUNED), 1e-10),
     PER_VIEW: (functools.partial(_training_step, LeJEPA(), per_view=True), 1e-10),

@@ -15,6 +15,7 @@ from analysis.select.selection import (
     column,
     current,
     grids_of,
+    has_winners,
     is_fair,
     of_present_base,
     places_of,
@@ -77,6 +78,20 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
         return chosen, ""
     several = f"{min(judged)} to {max(judged)}" if min(judged) < max(judged) else str(judged[0])
     return chosen, f"{', '.join(free)} chosen by {goal.name} from {several} runs each"
+
+
+def winner(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The best setting of a sweep: its finished runs, the sweep's first seed first, and the number that competed.
+
+    Of a search, and of each point of a fair ablation, the winner of its table competes; of a grid every setting, by the
+    rule of best_over. Empty while no run has finished.
+    """
+    present, points = current(runs), choices(runs) if has_winners(runs) else []
+    found = pd.concat([point.winner for point in points]) if points else present
+    chosen = best_over(found, axes(runs))[0] if len(found) else found
+    first = ~chosen["seed"].isin(seeds_of(runs)[:1])
+    chosen = chosen.assign(later=first).sort_values(["later", "seed"]).drop(columns="later")
+    return chosen[chosen["status"] == "finished"], int(present["status"].isin(JUDGED).sum())
 
 
 def missing(runs: pd.DataFrame) -> pd.DataFrame:

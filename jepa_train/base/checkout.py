@@ -1,5 +1,7 @@
 """The checkout that the code comes from, the refusal to run a sweep file of another one, and the running file."""
 
+import functools
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +40,23 @@ def is_running(file: str | Path | None) -> bool:
     """True for the file that Python runs, a sweep's own: an edit of its grid would count as an edit of a definition."""
     main = getattr(sys.modules["__main__"], "__file__", None)
     return file is not None and main is not None and Path(file).resolve() == Path(main).resolve()
+
+
+@functools.cache
+def commit() -> str:
+    """Git's commit of the running code, and "+dirty" where files differ from it; "" outside of a checkout."""
+    words = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty")
+    return (git(PROJECT, *words) or "").strip() if (PROJECT / ".git").exists() else ""
+
+
+def git(root: Path, *words: str) -> str | None:
+    """Git's answer about a folder, or None if it has none."""
+    command = ["git", "-C", str(root), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _checkout_of(file: Path) -> Path | None:

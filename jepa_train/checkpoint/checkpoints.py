@@ -1,5 +1,6 @@
 """Checkpoints of one run: atomic files, written while training goes on, read without executing anything."""
 
+import argparse
 import io
 import logging
 import time
@@ -10,11 +11,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import safetensors.torch
 import torch
 
+from jepa_train.base.checkout import commit
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_fields, cell_key, flatten
+from jepa_train.data.pictures import RGB_NORM
 from jepa_train.distributed import collectives
 from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 
@@ -45,6 +49,9 @@ class Checkpoints:
         folder: on a disk or in an object store; None keeps nothing.
         config: the run's; a checkpoint of another cell is refused.
         saved: called from another thread when a file is complete, with the age of its state in seconds.
+
+    Attributes:
+        norm: normalization of the training images (Images.norm), which an exported encoder expects; written along.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class Checkpoints:
         self._folder = None if folder is None else storage_path(folder)
         self._config = config
         self._saved = saved
+        self.norm = RGB_NORM.tolist()
         self._last = time.monotonic()
         self._snapshots: list[tuple[StoragePath, memoryview]] = []  # to write before the next file
         self._kept: list[str] = []  # names of the good checkpoints that stay, newest first
@@ -212,6 +220,7 @@ class Checkpoints:
     def _serialise(self, content: dict[str, Any]) -> memoryview:
         """The content with the cell that it belongs to, as torch.save writes it."""
         head = {"format": FORMAT, "cell_key": cell_key(self._config), "config": flatten(self._config)}
+        head |= {"commit": commit(), "norm": self.norm}
         buffer = io.BytesIO()
         torch.save(head | content, buffer)
         return buffer.getbuffer()
@@ -249,23 +258,58 @@ def read_checkpoint(path: StoragePath | Path) -> dict[str, Any]:
         StorageError: the storage does not answer.
     """
     try:
-        file = io.BytesIO(storage_path(path).read_bytes())
-        with zipfile.ZipFile(file) as archive:  # torch.save writes one; torch.load does not test its checksums
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"{damaged} fails its checksum")
-        file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (StorageError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from error
+        content = tensors_of(storage_path(path).read_bytes(), f"checkpoint {path}")
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} cannot be read: there is no such file") from None
     if not isinstance(content, dict) or not {"format", "cell_key", "config"} <= content.keys():
         raise CheckpointError(f"checkpoint {path} is none of ours: it names no cell")
     if content["format"] != FORMAT:
         raise CheckpointError(f"checkpoint {path} has format {content['format']}, this version reads {FORMAT}")
     return content
+
+
+def read_finished(where: StoragePath | Path) -> tuple[StoragePath, dict[str, Any]]:
+    """File and content of final.pt, by itself or by its folder, or of a snapshot.
+
+    Raises:
+        CheckpointError: as read_checkpoint; a checkpoint of a run that has not finished.
+        StorageError: the storage does not answer.
+    """
+    place = storage_path(where)
+    is_file = place.name.endswith(".pt") or place.names() == [place.name]
+    file = place if is_file else place / _FINAL
+    content = read_checkpoint(file)
+    if "network" not in content:
+        raise CheckpointError(f"checkpoint {file} is of a run that has not finished; name its {_FINAL}")
+    return file, content
+
+
+def tensors_of(content: bytes, named: str) -> Any:
+    """The content of a file of torch.save or safetensors, on the CPU; weights_only, so that it cannot execute anything.
+
+    Args:
+        named: the file, for the message; one of safetensors by its ending.
+
+    Raises:
+        CheckpointError: it is truncated or damaged, or holds more than tensors and plain values.
+    """
+    file = io.BytesIO(content)
+    try:
+        if named.endswith(".safetensors"):
+            return safetensors.torch.load(content)
+        if zipfile.is_zipfile(file):  # torch.load does not test its checksums; torch before 1.6 wrote another format
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} fails its checksum")
+        file.seek(0)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, as DINO and MAE have
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(f"{named} cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
-"""Names of datasets and evaluation protocols that a config may hold, and parsers of comma-separated lists of them.
+"""Names of datasets, evaluation protocols and pretrained weights that a config may hold, and parsers of lists of them.
 
 The registries data.DATASETS and evaluation.protocols.PROTOCOLS import the config; a test compares the names.
 """
+
+import re
 
 from jepa_train.base.errors import nearest, require
 
@@ -42,3 +44,8 @@ def transfer_sets(text: str) -> dict[str, str]:
         require(name not in found, f"transfer must name each data set once, got {name!r} twice; drop one")
         found[name] = folder
     return found
+
+
+def is_pretrained_tag(weights: str) -> bool:
+    """True if model.weights is a tag of timm ("a1_in1k"); False for a path, a URL, or "" (a random start)."""
+    return weights != "" and re.search(r"[/\\]|\.(safetensors|pt|pth|bin)$", weights) is None

@@ -141,6 +141,10 @@ class ModelConfig:
     zero_init_last: bool = later(True, schema=3)
     # hash of the file of an encoder of the user's own, filled in by preflight; identifies its code
     encoder_hash: str = later("", schema=3)
+    # initial weights of the encoder: a pretrained tag of timm, or a file by path or URL; "": random
+    weights: str = field(default="", metadata=_NO_CELL)
+    # the tag, or a hash of the file's content, filled in by preflight; identifies the weights in place of the path
+    weights_id: str = later("", schema=4)
     channels_last: bool = field(default=True, metadata=_NO_CELL)
     compile: bool = field(default=False, metadata=_NO_CELL)
 

@@ -28,7 +28,8 @@ def cached_on_device(images: Tensor, device: torch.device) -> Tensor:
     source, copy = _copied.pop(device, (None, None))
     if source is not images or copy is None:
         del source, copy  # before the free memory is measured
-        copy = images.to(device) if images.nbytes <= _SHARE * _free(device) else images
+        fits = device.type == "mps" or images.nbytes <= _SHARE * _free(device)  # MPS shares the host's memory
+        copy = images.to(device) if fits else images
     _copied[device] = (images, copy)
     return copy
 

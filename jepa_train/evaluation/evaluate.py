@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 class Embeddings(NamedTuple):
     """Network outputs on the un-augmented images of a split, in their order, equal on all ranks.
 
-    fp32, on the network's device: 1.2 M images at E = D = 2048 take 20 GB, and final_evaluation as much again.
+    fp32, on the network's device (of MPS, on the CPU): 1.2 M images at E = D = 2048 take 20 GB, and final_evaluation as
+    much again.
     """
 
     features: Tensor  # (N, E), of the encoder
@@ -64,8 +65,9 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
         predicted = torch.stack([logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits)], 1)
         for part, rows in zip(parts, (output.features.float(), output.z.float(), predicted), strict=True):
             part.append(rows)
-    features, z, predicted = (_whole(part, len(images)) for part in parts)
-    return Embeddings(features, z, predicted[:, 0], predicted[:, 1], images.labels, network.has_probes)
+    place = "cpu" if device.type == "mps" else device  # the protocols compute in float64
+    features, z, predicted = (_whole(part, len(images)).to(place) for part in parts)
+    return Embeddings(features, z, predicted[:, 0], predicted[:, 1], images.labels.to(place), network.has_probes)
 
 
 def evaluate(network: Network, images: Images, config: TrainConfig, *, prefix: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincc, gammaln
 from torch import Tensor
 
+from jepa_train.base.device import wide_dtype
 from jepa_train.base.errors import require
 from jepa_train.distributed.torch_private import gamma_sample
 
@@ -108,7 +109,7 @@ def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator
     device = generator.device
     if alpha in (1, 2, 3, 4):
         # In float64, and away from 0: a product in fp32 would cut the tail off within the range of the draws.
-        uniform = torch.rand(int(alpha), *shape, generator=generator, device=device, dtype=torch.float64)
+        uniform = torch.rand(int(alpha), *shape, generator=generator, device=device, dtype=wide_dtype(device))
         return uniform.neg_().add_(1).prod(0).log_().neg_().float()
     constant = torch.full(tuple(shape), alpha, device=device, dtype=torch.float32)
     return gamma_sample(constant, generator=generator)

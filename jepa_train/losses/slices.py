@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jepa_train.base.device import wide_dtype
 from jepa_train.base.seeds import generator
 from jepa_train.distributed.collectives import broadcast
 
@@ -64,12 +65,13 @@ def _right_singular(z: Tensor, seed: int, count: Tensor | None) -> Tensor:
     Rows without a singular value complete the others, as LAPACK's do: from the seed where there are fewer samples than
     dimensions. The rows are orthonormal also if z is not finite.
     """
-    wide = z.double() - z.double().mean(dim=1, keepdim=True)
+    wide = z.to(wide_dtype(z.device))
+    wide = wide - wide.mean(dim=1, keepdim=True)
     wide = (wide / wide.abs().amax(dim=(1, 2), keepdim=True)).nan_to_num(0, 0, 0)  # a constant view too: 0 / 0
     if z.shape[1] >= z.shape[2]:
         return torch.linalg.eigh(wide.mT @ wide).eigenvectors.flip(-1).mT
     rows = torch.linalg.eigh(wide @ wide.mT).eigenvectors.flip(-1).mT @ wide  # (V, N, D), as long as the values
     values = rows.norm(dim=-1, keepdim=True)
     exist = values > values[:, :1] * (z.shape[2] * torch.finfo(torch.float32).eps)
-    others = unit_slices(z.shape[2], z.shape[1], seed, count, device=z.device).mT.double()
+    others = unit_slices(z.shape[2], z.shape[1], seed, count, device=z.device).mT.to(wide.dtype)
     return torch.linalg.qr(torch.where(exist, rows / values, others).mT).Q.mT

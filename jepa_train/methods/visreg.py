@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from jepa_train.base.device import wide_dtype
 from jepa_train.base.validation import at_least, conform, not_negative, ruled
 from jepa_train.distributed.collectives import at_least_fp32, gather_over_ranks
 from jepa_train.losses.matmul import is_half
@@ -82,5 +83,5 @@ def shape_distance(z: Tensor, slices: Tensor, *, tf32: bool = False) -> Tensor:
         Scalar, in fp32 at least. Equal on all ranks.
     """
     count = z.shape[1]
-    levels = torch.arange(1, count + 1, dtype=torch.float64, device=z.device) / (count + 1)
+    levels = torch.arange(1, count + 1, dtype=wide_dtype(z.device), device=z.device) / (count + 1)
     return rdmreg(z, torch.special.ndtri(levels), slices, tf32=tf32)

@@ -16,6 +16,7 @@ from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.model.batch_norm import set_num_views
 from jepa_train.model.heads import build_predictor, build_probe, build_projector, z_width
 from jepa_train.model.own_encoder import check_source, dotted_encoder, is_dotted, shrink_resnet
+from jepa_train.model.weights import fit, load_weights, planned_parts
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
 _VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
@@ -152,13 +153,15 @@ def pooled_and_features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_network(config: TrainConfig, num_classes: int) -> Network:
-    """Build the network of a config on the CPU. The weights depend on config.seed alone; global RNG is unchanged.
+    """Build the network of a config on the CPU; global RNG is unchanged.
+
+    The weights depend on config.seed alone, those of the encoder on model.weights too.
 
     Args:
         num_classes: of the online probes; 0 for images without labels, whose network has none.
 
     Raises:
-        ConfigError: as feature_widths.
+        ConfigError: as feature_widths and load_weights.
     """
     widths = feature_widths(config)
     model, probe = config.model, config.probe
@@ -167,7 +170,7 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs as well, which this fork does not restore.
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))
-        return Network(
+        network = Network(
             encoder=build_encoder(model, config.views.global_size, config.data.channels),
             projector=build_projector(widths.pooled, model, output_activation=config.method.output_activation),
             predictor=build_predictor(width, model),
@@ -175,6 +178,9 @@ def build_network(config: TrainConfig, num_classes: int) -> Network:
             projector_probe=build_probe(width, num_classes, norm=probe.norm),
             probed="blocks" if probe.features == "blocks" else embedding,
         )
+    if model.weights:
+        load_weights(network.encoder, model)
+    return network
 
 
 def build_encoder(config: ModelConfig, image_size: int, channels: int = 3) -> nn.Module:
@@ -187,8 +193,7 @@ def build_encoder(config: ModelConfig, image_size: int, channels: int = 3) -> nn
             if timm supports it.
 
     Raises:
-        ConfigError: an encoder that timm does not know; an option, such as patch_size, for an encoder without it; as
-            check_source and dotted_encoder.
+        ConfigError: an encoder that timm does not know; as timm_options, check_source and dotted_encoder.
     """
     check_source(config)
     if is_dotted(config.encoder):
@@ -197,6 +202,19 @@ def build_encoder(config: ModelConfig, image_size: int, channels: int = 3) -> nn
     if config.encoder not in known:
         remedy = nearest(config.encoder, known) or "; timm.list_models() lists them, try 'resnet18'"
         raise ConfigError(f"model.encoder must be a timm model, got {config.encoder!r}{remedy}")
+    options = timm_options(config, image_size, channels)
+    encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
+    if config.small_stem:
+        _shrink_stem(encoder, config, channels)
+    return encoder
+
+
+def timm_options(config: ModelConfig, image_size: int, channels: int) -> dict[str, Any]:
+    """Options with which timm.create_model builds the encoder, besides its name and num_classes=0.
+
+    Raises:
+        ConfigError: an option, such as patch_size, for an encoder without it.
+    """
     takes = _options(config.encoder)
     sizes = {"img_size": image_size, "dynamic_img_size": True}
     options = {name: value for name, value in sizes.items() if name in takes}
@@ -215,10 +233,20 @@ def build_encoder(config: ModelConfig, image_size: int, channels: int = 3) -> nn
             rule = f"model.zero_init_last must be true for {config.encoder}, got false"
             raise ConfigError(f"{rule}; it has no residual blocks that timm starts at 0")
         options["zero_init_last"] = False
-    encoder = timm.create_model(config.encoder, num_classes=0, pretrained=False, **options)
-    if config.small_stem:
-        _shrink_stem(encoder, config, channels)
-    return encoder
+    return options
+
+
+@functools.lru_cache(maxsize=64)  # a sweep asks for each cell, and most have the same model
+def weights_report(config: ModelConfig, image_size: int, channels: int) -> str:
+    """The report of `fit` for model.weights, before anything is trained or downloaded; "" for a random start.
+
+    Raises:
+        ConfigError: as build_encoder and fit.
+    """
+    if not config.weights:
+        return ""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if is_dotted(config.encoder) else "meta"):
+        return fit(build_encoder(config, image_size, channels), planned_parts(config), config)[1]
 
 
 def feature_widths(config: TrainConfig) -> Widths:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jepa_train.base.device import has_own_streams
 from jepa_train.config import TrainConfig
 from jepa_train.data.augment import apply_views
 from jepa_train.distributed import collectives
@@ -47,7 +48,7 @@ class DeviceStep:
         self._config, self._network, self._average, self._optimizer = config, network, average, optimizer
         self._labels, self._inputs = labels, inputs
         self._device = next(network.parameters()).device
-        self._on_gpu = self._device.type != "cpu"
+        self._on_gpu = has_own_streams(self._device)
         # a user's encoder may start with an operation that autocast leaves alone
         casts = self._on_gpu and not is_dotted(config.model.encoder)
         self._dtype = input_dtype(config.precision) if casts else torch.float32

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jepa_train.base.device import has_own_streams
 from jepa_train.data.base import Images
 from jepa_train.data.pictures import Source
 
@@ -16,7 +17,8 @@ class StepInputs:
     """Inputs of the next step, on the training device.
 
     On a GPU they lie at fixed addresses, so that a captured step reads the new ones. One copy brings all of them there
-    but for pixels, in stream order and without synchronisation. On a CPU they are the tensors that send was given.
+    but for pixels, in stream order and without synchronisation. On a CPU they are the tensors that send was given, on
+    MPS copies of them.
 
     Args:
         images: of training, on their device (Images.on).
@@ -43,7 +45,8 @@ class StepInputs:
     def send(self, number: int, positions: Tensor, fields: Sequence[Tensor]) -> None:
         """Set the inputs, from tensors on the CPU; types and shapes are the same in every step."""
         self.number, self.positions, self.fields = number, positions, [*fields]
-        if self._device.type == "cpu":
+        if not has_own_streams(self._device):
+            self.positions, *self.fields = [each.to(self._device) for each in (positions, *fields)]
             return
         firsts = [stream.send(positions) for stream in self._streams.values()]
         self.count, self.positions, *rest = self._sent([torch.tensor(number), positions, *fields, *firsts])

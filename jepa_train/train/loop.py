@@ -10,7 +10,7 @@ from typing import Any, Literal
 from jepa_train.base.allocator import keep_freed_memory
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.preemption import Host, NoPreemption, Watch
-from jepa_train.checkpoint.checkpoints import Checkpoints, read_checkpoint, restore
+from jepa_train.checkpoint.checkpoints import Checkpoints, read_finished, restore
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import cell_key, parse, unflatten
 from jepa_train.data.splits import load_splits
@@ -19,7 +19,8 @@ from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.evaluation.metrics import UNSCALED_STD, collapse_reason
 from jepa_train.model.device import to_training_device
 from jepa_train.model.network import build_network
-from jepa_train.storage.storage import StoragePath, storage_path
+from jepa_train.model.weights import random_start
+from jepa_train.storage.storage import StoragePath
 from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 
@@ -98,7 +99,8 @@ def _train(
     """Train the remaining epochs."""
     keep_freed_memory()
     splits = load_splits(config.data)
-    trainer = Trainer(config, splits)
+    saves.norm = splits.train.norm.tolist()
+    trainer = Trainer(random_start(config) if resumed else config, splits)
     if resumed:
         restore(trainer.load_state_dict, resumed["trainer"])
         logger.info("going on after step %d of %d", trainer.step, config.epochs * trainer.steps_per_epoch)
@@ -159,16 +161,12 @@ def evaluate_checkpoint(where: StoragePath | Path, words: Sequence[str] = ()) ->
         ConfigError: the file cannot be read, or a word is wrong or would have changed the training.
         StorageError: the storage does not answer.
     """
-    place = storage_path(where)
-    file = place if place.name.endswith(".pt") else place / "final.pt"
-    content = read_checkpoint(file)
-    if "network" not in content:
-        raise ConfigError(f"checkpoint {file} is of a run that has not finished; evaluate its final.pt")
+    _, content = read_finished(where)
     trained = unflatten(content["config"])
     config = unflatten(parse(words, base=trained), base=trained)
     if cell_key(config) != cell_key(trained):
         raise ConfigError(f"a finished run can be evaluated anew, not changed, got {' '.join(words)}; leave that out")
-    config = preflight(config, read=True)
+    config = preflight(random_start(config), read=True)
     splits = load_splits(config.data)
     network = build_network(config, len(splits.classes))
     restore(network.load_state_dict, content["network"])

@@ -22,22 +22,25 @@ class CheckedData:
         config: with fingerprint and content filled in.
         class_sizes: training images of each class, without those of val; () if they are not known.
         encoder_hash: model.encoder_hash.
+        weights_id: model.weights_id.
     """
 
     config: DataConfig
     class_sizes: tuple[int, ...] = ()
     encoder_hash: str = ""
+    weights_id: str = ""
 
     def fill_in(self, config: TrainConfig) -> TrainConfig:
-        """The config with the identities of data and encoder."""
-        if (config.data, config.model.encoder_hash) == (self.config, self.encoder_hash):
+        """The config with the identities of data, encoder and initial weights."""
+        present = config.model.encoder_hash, config.model.weights_id
+        if (config.data, *present) == (self.config, self.encoder_hash, self.weights_id):
             return config
-        model = dataclasses.replace(config.model, encoder_hash=self.encoder_hash)
+        model = dataclasses.replace(config.model, encoder_hash=self.encoder_hash, weights_id=self.weights_id)
         return dataclasses.replace(config, data=self.config, model=model)
 
 
 def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
-    """Check a config, and return it with data.fingerprint, data.content and model.encoder_hash filled in.
+    """Check a config, and return it with the identities of its data, encoder and initial weights filled in.
 
     Args:
         read: read the images if their content is not known on this machine, so that data.content is certain.
@@ -51,20 +54,21 @@ def preflight(config: TrainConfig, *, read: bool = False) -> TrainConfig:
 
 
 def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
-    """Check encoder and datasets.
+    """Check encoder, initial weights and datasets.
 
     Args:
         read: see preflight.
 
     Raises:
-        ConfigError: as check_protocols; an encoder that is not there or that cannot take the views' sizes; data that is
-            missing, empty, or does not match the fingerprint; too few images for the splits; a password, token or key
-            in a value.
-        StorageError: the storage of the data does not respond.
+        ConfigError: as check_protocols; an encoder that is not there or that cannot take the views' sizes; weights that
+            are not there or do not fit it; data that is missing, empty, or does not match the fingerprint; too few
+            images for the splits; a password, token or key in a value.
+        StorageError: the storage of the data or the weights does not respond.
     """
     # timm takes 1.5 s to import, too long for --help and --status
-    from jepa_train.model.network import feature_widths
+    from jepa_train.model.network import feature_widths, weights_report
     from jepa_train.model.own_encoder import source_hash
+    from jepa_train.model.weights import weights_id
 
     check_open(flatten(config))
     feature_widths(config)
@@ -72,7 +76,14 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
     check_transfer(config.probe.transfer, config.data)
     data, inventory = read_images(config.data, keep=True) if read else identify(config.data)
     sizes = class_sizes(data, inventory)
-    return CheckedData(config=data, class_sizes=sizes, encoder_hash=source_hash(config.model.encoder))
+    checked = CheckedData(
+        config=data,
+        class_sizes=sizes,
+        encoder_hash=source_hash(config.model.encoder),
+        weights_id=weights_id(config.model),
+    )
+    weights_report(checked.fill_in(config).model, config.views.global_size, config.data.channels)
+    return checked
 
 
 def check_protocols(config: TrainConfig) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_train.base.device import has_own_streams, training_device, wide_dtype
+from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.base.system_metrics import peak_memory_gb, reset_peak_memory
 from jepa_train.config import TrainConfig
@@ -17,7 +19,7 @@ from jepa_train.data.augment import make_views, view_fields
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.metrics import embedding_std, nonzero_fraction
 from jepa_train.model.batch_norm import convert_batch_norm
-from jepa_train.model.device import to_training_device, training_device
+from jepa_train.model.device import to_training_device
 from jepa_train.model.ema import Average, EpochAverage
 from jepa_train.model.network import Network, build_network
 from jepa_train.model.optim import build_optimizer
@@ -43,6 +45,11 @@ class Trainer:
     def __init__(self, config: TrainConfig, splits: Splits) -> None:
         self.config = config
         self.device = training_device()
+        if self.device.type == "mps" and config.data.local_image_size:
+            raise ConfigError(
+                f"data.local_image_size must be 0 on an Apple GPU, got {config.data.local_image_size}; drop it, or set "
+                "JEPA_MPS=0 for the CPU"
+            )
         self._share, self.steps_per_epoch = _share_of_batch(config, len(splits.train))
         collectives.require_equal_batches(self._share.stop - self._share.start)  # once: the shares stay
         self.network = to_training_device(build_network(config, len(splits.classes)), config)
@@ -118,6 +125,8 @@ class Trainer:
 
     def _generator_state(self) -> Tensor:
         """State of the device's global generator, on the host."""
+        if self.device.type == "mps":
+            return torch.mps.get_rng_state()
         return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.get_rng_state()
 
     def end_epoch(self) -> None:
@@ -208,7 +217,7 @@ class Trainer:
         if index == 0:
             self._device_step.clear_sums()
             self._seconds = 0.0
-            if self.device.type == "cpu":  # a GPU's peak is that of the run: a replayed step allocates nothing
+            if not has_own_streams(self.device):  # a GPU's peak is that of the run: a replayed step allocates nothing
                 reset_peak_memory(self.device)
         if index == 0 or not len(self._order):
             self._order = torch.randperm(len(self._images), generator=generator(self.config.seed, epoch + 1, "order"))
@@ -217,7 +226,7 @@ class Trainer:
 
 def _read(*values: Tensor) -> list[float]:
     """The scalars' values on the host, by one read of the device."""
-    return torch.stack([value.double() for value in values]).tolist() if values else []
+    return torch.stack([value.to(wide_dtype(value.device)) for value in values]).tolist() if values else []
 
 
 def _share_of_batch(config: TrainConfig, num_images: int) -> tuple[slice, int]:

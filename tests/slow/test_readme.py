@@ -17,18 +17,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from launches import record
 
 import sweeps
 from analysis.tables import table
 from jepa_train.base.scale_names import Scale
+from jepa_train.checkpoint.checkpoints import Checkpoints
+from jepa_train.model.network import build_network
+from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.scale import at_scale
 
 ROOT = Path(__file__).parents[2]
 PAGES = {file.relative_to(ROOT).as_posix(): file.read_text() for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
-README = PAGES["README.md"]
+README, WEIGHTS = PAGES["README.md"], PAGES["docs/weights.md"]
 ELSEWHERE = {"docs/team.md": "tests/cluster/test_team_store.py", "docs/extending.md": "tests/slow/test_extending.py"}
 COMMANDS = {
     command
@@ -84,6 +88,16 @@ ROWS = [
     Row("-m jepa_train method=lejepa data.name=digits epochs=5 method.lamb=0.02", r"linear_top1 .*0\.[89]"),
     Row("-m jepa_train epochs=3 --checkpoints results/run1", "finished at epoch 3"),
     Row("-m jepa_train --evaluate results/run1/final.pt probe.protocols=kshot,sgd", r"(?s)sgd_top1.*shot10_top1"),
+    Row("-m jepa_train epochs=2 --checkpoints results/first", "finished at epoch 2"),
+    Row(
+        "-m jepa_train epochs=2 model.weights=results/first/final.pt --checkpoints results/second",
+        "finished at epoch 2",
+    ),
+    Row("sweeps/my_weights.py", "4 missing of 4 cells", added="--status"),
+    Row("-m sweeps best my_search", "my_search: .*, best of 11 runs by val/probe_top1"),
+    Row("-m sweeps best my_search --export exports/best", "exported seed 0; exports/best/README.md"),
+    Row("-m jepa_train export results/first exports/first", "exports/first/model.safetensors"),
+    Row("-m jepa_train export results/second/final.pt exports/second --projector", "projector.safetensors"),
     Row("sweeps/colour_folder.py data.path=~/data/cifar10", "2 missing of 2 cells", added="--status"),
     Row(
         "-m sweeps lejepa_lambda_views rectified_sparsity --scale small data.path=~/data/cifar10",
@@ -148,14 +162,19 @@ def with_python(row: Row) -> str:
     return f"{variables}=http://localhost:5000 .venv/bin/python {rest}" if variables else f".venv/bin/python {rest}"
 
 
-def fill(name: str, proposed: Sequence[dict[str, float]] = (), *, scale: Scale | None = None) -> None:
-    """Record the cells of a sweep file, and points that a search proposed, as finished."""
+def fill(
+    name: str, proposed: Sequence[dict[str, float]] = (), *, scale: Scale | None = None, weights: bool = False
+) -> None:
+    """Record the cells of a sweep file, and points that a search proposed, as finished; with checkpoints if asked."""
     names = runpy.run_path(name)
     sweep = at_scale(names["sweep" if scale else "SWEEP"], scale)
     plan = make_plan(sweep, Path(name).resolve())
     cells = [*plan.fixed, *(make_cell(sweep, sweep.base, point) for point in proposed)]
     score = {cell.key: 0.5 + number / 100 for number, cell in enumerate(cells)}
     record(plan, cells, lambda cell: METRICS | {"epoch": float(cell.config.epochs), "val/probe_top1": score[cell.key]})
+    for cell in cells if weights else ():
+        with Checkpoints(checkpoints_dir(sweep.name) / cell.key, cell.config) as saves:
+            saves.finish(build_network(cell.config, 10).state_dict(), [METRICS])
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +185,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for place in (*ROOT.iterdir(), *(ROOT / "sweeps").iterdir()):
         if place.name not in ("sweeps", "results", ".venv", ".git"):
             (folder / place.relative_to(ROOT)).symlink_to(place)
-    for name, code in re.findall(r"<!-- (sweeps/my_\w+\.py) -->\n```python\n(.*?)```", README, flags=re.DOTALL):
+    for name, code in re.findall(r"<!-- (sweeps/my_\w+\.py) -->\n```python\n(.*?)```", README + WEIGHTS, re.DOTALL):
         (folder / name).write_text(code)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JEPA_RESULTS", str(folder / "store"))
@@ -183,7 +202,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         further = {"method.num_slices": 256, "optim.weight_decay": 1e-3}
         for name in ("my_lambda", "demo_rectified_lpjepa"):
             fill(f"sweeps/{name}.py")
-        fill("sweeps/my_search.py", [*lambs, {**lambs[-1], "seed": 1}, {**lambs[-1], "seed": 2}])
+        fill("sweeps/my_search.py", [*lambs, {**lambs[-1], "seed": 1}, {**lambs[-1], "seed": 2}], weights=True)
         fill("sweeps/demo_lejepa.py", [lamb | further for lamb in lambs[:8]])
         fill("sweeps/demo_two_workers.py")  # whose base is the best cell of the search
         for name in ("lejepa_lambda_views", "rectified_sparsity"):
@@ -213,6 +232,16 @@ def test_a_command_of_ours(row: Row, capfd: pytest.CaptureFixture[str], monkeypa
     assert (exit.value.code or 0) == row.code, out + error
     assert re.search(row.pattern, out + error), out + error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("page", [README, WEIGHTS], ids=["README.md", "docs/weights.md"])
+@pytest.mark.usefixtures("project")
+def test_the_lines_that_load_an_export(page: str) -> None:
+    """Of exports that the rows above made."""
+    (lines,) = re.findall(r"```python\n(import timm\n.*?)```", page, flags=re.DOTALL)
+    names = {"images": torch.zeros(2, 3, 12, 12)}
+    exec(lines, names)
+    assert names["features"].shape == (2, 96)
 
 
 @pytest.mark.parametrize("command", RECIPES)

@@ -4,17 +4,20 @@ Run: python -m pytest tests/slow/test_timm_models.py
 """
 
 import os
+import re
 import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import pytest
 import timm
 import torch
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
-from jepa_train.model.network import feature_widths
+from jepa_train.model.network import feature_widths, weights_report
+from jepa_train.model.weights import weights_id
 
 BOTH = ViewsConfig(num_global=2, num_local=2, global_size=224, local_size=32)
 ALONE = ViewsConfig(num_global=2, global_size=32)  # where 224 px are refused
@@ -51,3 +54,28 @@ def test_every_encoder_fits_or_is_refused_in_one_line() -> None:
     fits, refused = found.pop("fits"), found.pop("refused")
     assert [*found] == []
     assert fits > 0.9 * len(names), f"{refused} of {len(names)} are refused"
+
+
+PRETRAINED = [  # tags of many families, at sizes and patches other than their own
+    ("resnet50.a1_in1k", 224, {}),
+    ("vit_small_patch16_224.dino", 224, {}),
+    ("vit_small_patch16_224.augreg_in1k", 64, {"patch_size": 8}),
+    ("vit_small_patch14_dinov2.lvd142m", 98, {}),
+    ("vit_base_patch16_224.mae", 224, {}),
+    ("vit_base_patch16_clip_224.openai", 224, {}),
+    ("convnext_tiny.fb_in22k", 64, {}),
+    ("swin_tiny_patch4_window7_224.ms_in1k", 224, {}),
+    ("mobilenetv3_large_100.ra_in1k", 64, {}),
+]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize(("name", "size", "options"), PRETRAINED)
+def test_pretrained_weights_of_timm_load_whole(name: str, size: int, options: dict[str, int], channels: int) -> None:
+    """By their names and shapes, without a download."""
+    encoder, tag = name.split(".")
+    model = ModelConfig(encoder=encoder, weights=tag, small_stem=False, **options)
+    assert weights_id(model) == tag
+    report = weights_report(model, size, channels)
+    loaded, wanted = re.match(r"(\d+) of (\d+) tensors loaded", report).groups()
+    assert loaded == wanted, report

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import timm
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             9 if number % 2 else 1,
             1000 + number,
         )
+    safetensors.torch.save_file(timm.create_model("test_resnet").state_dict(), root / "pretrained.safetensors")
     (text,) = re.findall(r"^`cells_search.py`\n\n```python\n(.*?)```$", PAGE, re.MULTILINE | re.DOTALL)
     (root / "cells_search.py").write_text(text.replace("trials=8", "trials=2").replace("epochs=20", "epochs=2"))
     return root
@@ -63,7 +67,7 @@ def run(command: str, folder: Path) -> str:
 
 
 def test_the_commands_of_the_page_pretrain_search_and_probe(folder: Path) -> None:
-    single, preview, search, table, evaluated, probed = (run(command, folder) for command in COMMANDS)
+    single, preview, search, table, evaluated, probed, started, best = (run(command, folder) for command in COMMANDS)
     assert re.search(r"^data cells: .*$", PAGE, re.MULTILINE)[0] in single
     assert not any("top-1" in text or "top1" in text for text in (single, preview, search, table))
     assert "2 finished of 2 cells" in search
@@ -73,3 +77,10 @@ def test_the_commands_of_the_page_pretrain_search_and_probe(folder: Path) -> Non
     accuracies = [float(value) for value in re.findall(r"^\| \d .* ([\d.]+) \|$", probed, re.MULTILINE)]
     assert len(accuracies) == 2
     assert max(accuracies) > 60
+    assert "2 finished of 2 cells" in started
+    assert "best of 2 runs by train/loss / method.lamb^0.4" in best
+    (lines,) = re.findall(r"```python\n(.*?)```", (folder / "exports/cells/README.md").read_text(), re.DOTALL)
+    assert "local-dir:" in lines
+    names = {"images": torch.zeros(3, 2, 32, 32)}
+    exec(lines, names)
+    assert names["features"].shape == (3, 96)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jepa_train.base.checkout import check_checkout
 from jepa_train.base.errors import ConfigError, check_utf8
+from jepa_train.config.names import is_pretrained_tag
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options, read_words
@@ -151,11 +152,20 @@ def _planned(sweeps: Named, options: Options) -> list["Plan | None"]:
 
 
 def _reads_data(plans: Sequence["Plan | None"]) -> bool:
-    """Read the images that this machine has not read yet. Returns True if the plans have to be made again."""
+    """Read the images that this machine has not read yet, and download the pretrained weights of cells to run.
+
+    Returns:
+        True if the plans have to be made again.
+    """
+    from jepa_train.model.weights import fetch_weights
     from sweeps.engine.cluster.session import cluster_address
     from sweeps.engine.spec.cells import read_data
 
     planned = [plan for plan in plans if plan is not None]
+    models = {cell.config.model for plan in planned for cell in plan.missing}
+    for encoder, tag in sorted({(model.encoder, model.weights) for model in models}):
+        if is_pretrained_tag(tag):
+            fetch_weights(encoder, tag)
     configs = [config for plan in planned for config in (plan.base, *(cell.config for cell in plan.known))]
     keep = any(plan.todo for plan in planned) and not cluster_address()  # else cells run on other machines
     return read_data(configs, keep=keep)

@@ -16,7 +16,9 @@ from sweeps.engine.cli.args import read_words
 if TYPE_CHECKING:
     from sweeps.engine.spec.sweep import Sweep
 
-_USAGE = "python -m sweeps NAME [NAME ...] [options], or doctor [NAME or FILE.py], or fetch CLUSTER.yaml [NAME ...]"
+_USAGE = (
+    "python -m sweeps NAME [NAME ...] [options], or doctor [NAME or FILE.py], best NAME, fetch CLUSTER.yaml [NAME ...]"
+)
 
 
 def by_name(words: Sequence[str]) -> int:
@@ -31,7 +33,7 @@ def by_name(words: Sequence[str]) -> int:
     doctor, names = options.names[:1] == ("doctor",), options.names
     names = names[1:] if doctor else names
     if not options.names:
-        raise ConfigError("the first word must be a sweep, doctor or fetch; --help lists them")
+        raise ConfigError("the first word must be a sweep, doctor, best or fetch; --help lists them")
     for name in names:
         if name not in known and not (doctor and Path(name).suffix == ".py"):
             raise ConfigError(f"{name!r} is no sweep{_remedy(name, known, doctor=doctor)}")

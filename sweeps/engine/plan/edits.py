@@ -7,6 +7,7 @@ from dataclasses import replace
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
+from jepa_train.config.names import is_pretrained_tag
 from jepa_train.model.own_encoder import source_hash
 from jepa_train.train.preflight import CheckedData
 from sweeps.engine.plan.cell_state import Rules
@@ -66,7 +67,8 @@ def _points_of_searches(plan: Plan) -> set[str]:
 
 
 def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:
-    """The data of a config with the identity that the store has for its name and path; as it is if it has none.
+    """The data of a config with the identity that the store has for its name and path; as it is if it has none. So too
+    for its initial weights.
 
     The path may be another on this machine, so it does not count unless the sweep varies it.
     """
@@ -79,10 +81,18 @@ def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:
         for params in recorded
     }
 
+    weights_ids = {params.get("model.weights"): params.get("model.weights_id", "") for params in recorded}
+
     def check(config: TrainConfig) -> CheckedData:
         flat = flatten(config)
         identity = known.get(tuple(str(flat[name]) for name in names), {})
         data = config.data if config.data.fingerprint else replace(config.data, **identity)
-        return CheckedData(config=data, encoder_hash=source_hash(config.model.encoder))
+        weights = config.model.weights
+        of_base = weights if is_pretrained_tag(weights) else recorded[-1].get("model.weights_id", "")
+        return CheckedData(
+            config=data,
+            encoder_hash=source_hash(config.model.encoder),
+            weights_id=weights_ids.get(weights, of_base),
+        )
 
     return check

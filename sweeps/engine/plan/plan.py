@@ -235,6 +235,7 @@ def overridden(sweep: Sweep, base: TrainConfig, words: Sequence[str]) -> TrainCo
             f"{key} varies in {sweep.name}, so the base cannot set it, got {key}={changes[key]}; {remedy}"
         )
     identity = {"data.fingerprint": "", "data.content": ""} if "data.name" in changes else {}
+    identity |= {"model.weights_id": ""} if "model.weights" in changes else {}
     return unflatten({**identity, **changes}, base=base)
 
 

@@ -14,6 +14,7 @@ from analysis.store.cell_list import to_tags
 from jepa_train.base import checkout
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
+from jepa_train.model.network import weights_report
 from sweeps.engine.plan.describe import codes_of, experiment_tags, plan_files
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import Cell, data_facts
@@ -126,7 +127,7 @@ class Ledger:
         data, scale = cell.config.data, {"scale": self.plan.sweep.scale} if self.plan.sweep.scale else {}
         new = {
             "label": cell.label,
-            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale, **_data_tags(cell)},
+            "tags": {"cell_key": cell.key, "role": cell.role, "mlflow.user": user(), **scale, **_input_tags(cell)},
             "params": params,
             "again": cell.key in self._again,
             "dataset": {
@@ -270,9 +271,12 @@ def replay_offline_queue(sweep: str) -> int:
     return count
 
 
-def _data_tags(cell: Cell) -> dict[str, str]:
-    """The facts about the images that a cell is trained on, not of its transfer sets."""
-    return next((facts.tags for facts in data_facts(cell.config) if facts.config.path == cell.config.data.path), {})
+def _input_tags(cell: Cell) -> dict[str, str]:
+    """The facts about the images that a cell is trained on, not of its transfer sets, and its initial weights."""
+    of_data = (facts.tags for facts in data_facts(cell.config) if facts.config.path == cell.config.data.path)
+    config = cell.config
+    report = weights_report(config.model, config.views.global_size, config.data.channels)
+    return next(of_data, {}) | ({"initial_weights": report} if report else {})
 
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:

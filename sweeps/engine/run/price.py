@@ -15,6 +15,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.data.cache import only_cached
 from jepa_train.data.splits import load_splits
 from jepa_train.evaluation.evaluate import evaluate
+from jepa_train.model.weights import random_start
 from jepa_train.train.cuda_graph import EAGER_STEPS
 from jepa_train.train.trainer import Trainer
 from sweeps.engine.cluster.nodes import autoscaling, nodes_to_use
@@ -88,7 +89,7 @@ def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1
     with only_cached():
         splits = load_splits(config.data)
     batch, endless = max(2, config.global_batch // workers), max(config.epochs, 1_000_000)  # also for epochs=0
-    trainer = Trainer(dataclasses.replace(config, global_batch=batch, epochs=endless), splits)
+    trainer = Trainer(random_start(dataclasses.replace(config, global_batch=batch, epochs=endless)), splits)
     # on a GPU the steps after the captured one are replays of it
     before = EAGER_STEPS + 1 if torch.cuda.is_available() else 2
     step_s = _seconds_per_call(trainer.train_step, warm_up=before)

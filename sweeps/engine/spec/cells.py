@@ -98,9 +98,11 @@ def make_cell(
 
 
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
-    """The base changed at a point, after preflight; other images or encoders than the base's get their own identity."""
+    """The base changed at a point, after preflight; other images, encoders or weights than the base's get their own
+    identity."""
     identity = {"data.fingerprint": "", "data.content": ""} if point.keys() & {"data.name", "data.path"} else {}
     identity |= {"model.encoder_hash": ""} if "model.encoder" in point else {}
+    identity |= {"model.weights_id": ""} if "model.weights" in point else {}
     return preflighted(unflatten({**identity, **point}, base=base))
 
 
@@ -214,6 +216,8 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
         fields = {key: text for key, text in fields.items() if key not in ("data.fingerprint", "data.content")}
     if "model.encoder" in axes:
         fields.pop("model.encoder_hash")
+    if "model.weights" in axes:
+        fields.pop("model.weights_id")
     return fields
 
 

@@ -32,7 +32,8 @@ NO_NUMBERS = {
     *("jepa_train.config.names", "jepa_train.evaluation.glossary"),
     *("jepa_train.storage.paths", "jepa_train.storage.storage"),
 }
-_TOOLS = {"filelock", "psutil", "pyarrow", "rich", "triton"}  # do not compute; torch decides triton's version
+# do not compute; torch decides triton's version
+_TOOLS = {"filelock", "psutil", "pyarrow", "rich", "safetensors", "triton"}
 _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # import name -> package; the others are asked, slowly
 
 

@@ -5,12 +5,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from jepa_train.base.checkout import git
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,15 @@ def code_tags(source: Path, git: GitState) -> dict[str, str]:
 def git_state(root: Path, files: Sequence[Path]) -> GitState:
     """Git's answers about files of a folder, and about others, of which it knows nothing."""
     inside = [file for file in files if file.is_relative_to(root)]
-    commit, tracked = _git(root, "rev-parse", "HEAD"), _git(root, "ls-files", "-z", "--", *map(str, inside))
-    patch = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *map(str, inside))
+    commit, tracked = git(root, "rev-parse", "HEAD"), git(root, "ls-files", "-z", "--", *map(str, inside))
+    patch = git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *map(str, inside))
     if not tracked or patch is None or commit is None:  # a wheel may lie inside a repository that is not its own
         return GitState()
     known = {root / name for name in tracked.split("\0")}
     for file in (file for file in inside if file not in known):
         patch += f"not in git: {file.relative_to(root)}\n{file.read_text(encoding='utf-8', errors='replace')}\n"
     dirty = "true" if patch else "false" if len(inside) == len(files) else "unknown"
-    branch = _git(root, "branch", "--show-current") or "unknown"  # "" where a commit is checked out
+    branch = git(root, "branch", "--show-current") or "unknown"  # "" where a commit is checked out
     return GitState(commit.strip(), branch.strip(), dirty, patch)
 
 
@@ -83,13 +84,3 @@ def version_of(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _git(root: Path, *words: str) -> str | None:
-    """Git's answer, or None if it has none."""
-    command = ["git", "-C", str(root), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

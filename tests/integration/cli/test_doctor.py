@@ -74,7 +74,7 @@ def test_a_sweep_outside_the_checkout_is_checked_by_its_path(
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ([], "the first word must be a sweep, doctor or fetch; --help lists them"),
+        ([], "the first word must be a sweep, doctor, best or fetch; --help lists them"),
         (["doctor", "mine"], "'mine' is no sweep; doctor mine.py checks it"),
         (["mine"], "'mine' is no sweep; python mine.py runs it"),
         (["mine.py"], "'mine.py' is no sweep; python mine.py runs it"),

@@ -22,9 +22,11 @@ from jepa_train.checkpoint.checkpoints import read_checkpoint
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import RectifiedLpJEPA
+from jepa_train.model.network import build_network
 from jepa_train.storage import storage
 from jepa_train.storage.storage import StorageError, StoragePath, storage_path
 from jepa_train.train.loop import TrainingResult, evaluate_checkpoint, train
+from jepa_train.train.preflight import preflight
 from jepa_train.train.trainer import Trainer
 
 STEPS = 4  # an epoch of 170 images
@@ -263,3 +265,19 @@ def test_snapshots_of_the_evaluated_network_can_be_evaluated(tmp_path: Path) -> 
     last = evaluate_checkpoint(tmp_path / "epoch-0002.pt", ["probe.protocols="])
     assert {name: reports[-1][name] for name in last} == last
     assert first["test/embedding_std"] != last["test/embedding_std"]
+
+
+def test_a_resumed_run_needs_its_initial_weights_no_more(tmp_path: Path) -> None:
+    """The file is gone when it resumes, and a random start would end otherwise."""
+    file, reports = tmp_path / "weights.pt", list[dict[str, float]]()
+    torch.save(build_network(dataclasses.replace(BASE, seed=9), 10).encoder.state_dict(), file)
+    config = preflight(dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, weights=str(file))))
+    whole = train(config)
+    assert train(config, report=lambda _: True, checkpoints=tmp_path / "run").status == "stopped"
+    file.unlink()
+    again = train(config, report=reports.append, checkpoints=tmp_path / "run")
+    assert len(reports) == EPOCHS
+    alike = {name: value for name, value in whole.metrics.items() if name not in TIMES}
+    assert {name: again.metrics[name] for name in alike} == alike
+    assert evaluate_checkpoint(tmp_path / "run", ["probe.protocols="])["epoch"] == EPOCHS
+    assert train(BASE).metrics["train/loss"] != whole.metrics["train/loss"]
