@@ -74,7 +74,7 @@ class Store:
         return frame
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Columns run_id, metric, epoch, value, one row per logged epoch; all metrics if none is named."""
+        """Columns run_id, metric, epoch, value, at, one row per logged epoch; all metrics if none is named."""
         experiment = self._experiment(sweep)
         with self._answering():
             return read_points(self.client, experiment.experiment_id, self._uri, run_ids, metrics)
@@ -102,7 +102,7 @@ class Store:
 class Export:
     """A folder of exports, one folder per sweep, as analysis.store.export writes them; by path or URL.
 
-    Its methods are those of Store and give equal frames of the same sweep.
+    Its methods are those of Store and give equal frames of the same sweep; points have no column `at`.
     """
 
     def __init__(self, where: str) -> None:
