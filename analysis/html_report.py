@@ -71,7 +71,7 @@ def write_report(sweep: str, store: str | None, folder: Path, *, scale: str = ""
 
 def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
     """The purpose, which is the experiment's description above the table, and the axes of the sweep."""
-    purpose = re.split(r"\n\s*\n(?=\*\*|\|)", experiment.tags.get("mlflow.note.content", ""))[0]
+    purpose = re.split(r"\n\s*\n(?=\*\*|\||\[Compare)", experiment.tags.get("mlflow.note.content", ""))[0]
     paragraphs = [f"<p>{html.escape(part)}</p>" for part in purpose.split("\n\n") if part.strip()]
     present = current(runs)
     facts = {

@@ -55,8 +55,9 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
 def _views(plan: Plan) -> dict[str, str]:
     """Views of the UI to which analysis.ui links, as tags in which MLflow keeps shared views.
 
-    Both show the runs that the sweep asks for, with columns for what varies and is compared; in "seeds" cells that
-    differ in their seed alone are one row, their mean.
+    All show the runs that the sweep asks for, with columns for what varies and is compared; in "seeds" cells that
+    differ in their seed alone are one row, their mean. "compare" has charts: parallel coordinates of the axes and the
+    objective, and the objective's curve. Their fields are those of MLflow 3.17's UI; another version may ignore them.
     """
     sweep = plan.sweep
     metrics = [*(goal.metric for goal in sweep.goals), "test/probe_top1", "test/linear_top1"]
@@ -65,6 +66,18 @@ def _views(plan: Plan) -> dict[str, str]:
     views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}
     if len(sweep.seeds) > 1:
         views["seeds"] = {"selectedColumns": columns, "groupBy": grouped}
+    goals = [goal.metric for goal in sweep.goals]
+    charts: list[dict[str, Any]] = [{"type": "LINE", "metricKey": name, "selectedMetricKeys": [name]} for name in goals]
+    if sweep.axes:
+        parallel = {"type": "PARALLEL", "selectedParams": sweep.axes, "selectedMetrics": goals, "showAllRuns": True}
+        charts.insert(0, parallel)
+    views["compare"] = {
+        **views["cells"],
+        "searchFilter": "tags.stale IS NULL AND tags.cell_key != ''",  # without the sweep's own run
+        "runsHiddenMode": "SHOW_ALL",  # else ten runs
+        "compareRunSections": [{"uuid": "own", "name": "Comparison", "display": True, "columns": 2, "cardHeight": 380}],
+        "compareRunCharts": [{"uuid": f"{at}", "metricSectionId": "own"} | one for at, one in enumerate(charts)],
+    }
     present = {"searchFilter": "tags.stale IS NULL"}
     return {f"mlflow.sharedViewState.{name}": json.dumps(present | view) for name, view in views.items()}
 

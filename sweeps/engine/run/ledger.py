@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 
 from analysis.store.cell_list import to_tags
+from analysis.ui import view_link
 from jepa_train.base import checkout
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
@@ -228,9 +229,10 @@ class Ledger:
             return
         try:
             self.table = self.publish()
-            self._put(
-                description=shortened(f"{self.plan.sweep.purpose.strip()}\n\n{escape_html(self.table)}")
-            )  # the UI renders it
+            view = view_link(self._writer.experiment_id, "compare").replace("Key=", "Ke%79=")  # else hidden as a secret
+            view = f"[Compare the runs]({view})"
+            parts = [self.plan.sweep.purpose.strip(), view, escape_html(self.table)]
+            self._put(description=shortened("\n\n".join(parts)))  # the UI renders it
             self._stale = False
             if closing:
                 self._writer.keep(hidden(self.products()))
