@@ -14,8 +14,9 @@ from analysis.store.cell_list import is_edited
 from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
-from analysis.store.sources import file_name, shown
+from analysis.store.sources import file_name, open_source, shown
 from analysis.store.uri import check_name, results_folder, store_line
+from analysis.sweep_list import sweep_lines
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS, render
 from analysis.tables import UnknownTable, describe_table, experiment_of, find_table, table_names
@@ -156,14 +157,14 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _listing(options: argparse.Namespace) -> str:
-    """Every table with its scales in the store, then the sweeps that have no table of their own."""
+    """Every table with its scales in the store, then the sweeps of the store."""
     try:
-        found = sweeps_in(options.store)
-        filled = {name: item.tags for name, item in found.items() if has_runs(item, options.store)}
-        where = store_line(options.store, shown(options.store))
+        source = open_source(options.store)
+        filled = {name: item.tags for name, item in sweeps_in(source).items() if has_runs(item, source)}
+        lines = [*sweep_lines(source), "", store_line(options.store, shown(options.store))]
     except NothingToShow as nothing:
-        filled, where = {}, str(nothing)
-    rows, tabled = [], set()
+        filled, lines = {}, [str(nothing)]
+    rows = []
     for name in table_names():
         about, sweeps = describe_table(name)
         scales = {sweep: tags["sweep.scale"] for sweep, tags in filled.items() if tags.get("sweep.name") in sweeps}
@@ -171,10 +172,7 @@ def _listing(options: argparse.Namespace) -> str:
         if filled.keys() >= {*sweeps}:
             state = "in store" if sweeps else "recorded"
         rows.append((name, state, about))
-        tabled |= {*sweeps, *scales}
-    about = "a sweep without a table here: the file next to its own, or the default table"
-    rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
-    return "\n".join([_aligned(rows), "", where])
+    return "\n".join([_aligned(rows), "", *lines])
 
 
 def _aligned(rows: Sequence[tuple[str, str, str]]) -> str:

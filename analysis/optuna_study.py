@@ -87,7 +87,7 @@ def study_of(runs: pd.DataFrame, history: pd.DataFrame | None = None, storage: "
     values = {axis: own for axis in axes(runs) if len(own := _values(points, axis))}
     domains = {axis: _domain(own) for axis, own in values.items()}
     curves = {} if history is None else _curves(points, runs, goals[0], history)
-    starts, ends = (pd.to_datetime(points[name], utc=True) for name in ("start_time", "end_time"))
+    starts, ends = (pd.to_datetime(points[name], utc=True).dt.as_unit("ms") for name in ("start_time", "end_time"))
     times = pd.DataFrame({"start": starts, "end": ends.fillna(starts)})
     for number, point in enumerate(records_of(points)):
         state = optuna.trial.TrialState[_STATES.get(point["status"], "FAIL")]

@@ -60,11 +60,11 @@ class Store:
         with self._answering():
             return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
-    def runs(self, sweep: str) -> pd.DataFrame:
-        """See analysis.store.runs.all_runs."""
+    def runs(self, sweep: str, names: Sequence[str] = ()) -> pd.DataFrame:
+        """See analysis.store.runs.all_runs. names: parameters, metrics and tags that suffice, to save time."""
         experiment = self._experiment(sweep)
         with self._answering():
-            records = read_records(self.client, experiment.experiment_id, self._uri)
+            records = read_records(self.client, experiment.experiment_id, self._uri, names)
         try:
             frame = frame_of(experiment, records)
         except ValueError as error:
@@ -124,7 +124,7 @@ class Export:
     def has_runs(self, experiment: Experiment) -> bool:
         return self._about(file_name(experiment.name))["runs"] > 0
 
-    def runs(self, sweep: str) -> pd.DataFrame:
+    def runs(self, sweep: str, names: Sequence[str] = ()) -> pd.DataFrame:  # noqa: ARG002 (a file is read whole)
         return pd.read_parquet(self._checked(sweep, RUNS))
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -16,7 +16,10 @@ from sweeps.engine.cli.args import read_words
 if TYPE_CHECKING:
     from sweeps.engine.spec.sweep import Sweep
 
-_USAGE = "python -m sweeps NAME [NAME ...] [options], or doctor [NAME or FILE.py], or fetch CLUSTER.yaml [NAME ...]"
+_USAGE = (
+    "python -m sweeps NAME [NAME ...] [options], or doctor [NAME or FILE.py], or fetch CLUSTER.yaml [NAME ...], "
+    "or new NAME [--search], or list"
+)
 
 
 def by_name(words: Sequence[str]) -> int:
