@@ -68,7 +68,9 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if (options.name != "export" or options.tensorboard) and is_url(options.output or ""):
         output = shown(options.output)
-        parser.error(f"--output must be a folder of this machine, got {output!r}; only export writes to a URL")
+        parser.error(
+            f"--output must be a folder of this machine, got {output!r}; only an export as tables writes to a URL"
+        )
     if options.tensorboard and options.name != "export":
         parser.error("--tensorboard is for export: python -m analysis export SWEEP --tensorboard")
     if options.bare and options.format != "latex" and not options.output:

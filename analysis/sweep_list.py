@@ -10,12 +10,13 @@ from analysis.device_time import unit_of
 from analysis.optuna_study import points_of
 from analysis.select.objectives import goals_of
 from analysis.select.selection import JUDGED, column, numbers, requested
+from analysis.store.cell_list import recorded_cells
 from analysis.store.runs import NothingToShow, sweeps_in
 from analysis.store.sources import RunSource
 from analysis.table.cells import short
 
 _HEADER = ("sweep", "cells", "hours", "last (UTC)", "best")
-_NAMES = ("cell_key", "role", "status", "epoch", "device_seconds", "resources", "seed", "epochs")
+_USUAL = ("cell_key", "role", "status", "epoch", "device_seconds", "resources", "seed", "epochs")
 _WIDTH = 80  # of a terminal
 
 
@@ -28,7 +29,7 @@ def sweep_lines(source: RunSource) -> list[str]:
     found = []
     for name, experiment in sweeps_in(source).items():
         try:
-            runs = source.runs(name, [*_NAMES, *_own_names(experiment.tags)])
+            runs = source.runs(name, _names(experiment.tags))
         except NothingToShow:  # no run yet
             continue
         states = requested(runs)["status"].value_counts().sort_index().to_dict()
@@ -51,10 +52,13 @@ def sweep_lines(source: RunSource) -> list[str]:
     return lines
 
 
-def _own_names(tags: Mapping[str, str]) -> list[str]:
-    """The axes and what the goals read."""
-    goals = json.loads(tags.get("sweep.goals", "[]"))
-    return [*json.loads(tags.get("sweep.axes", "[]")), *(goal[key] for goal in goals for key in ("metric", "over"))]
+def _names(tags: Mapping[str, str]) -> list[str]:
+    """What the list reads of a run; everything in a store without a list of cells, where the base selects them."""
+    if recorded_cells(tags) is None:
+        return []
+    limits = [one for name in ("sweep.goals", "sweep.constraints") for one in json.loads(tags.get(name, "[]"))]
+    read = {one[key] for one in limits for key in ("metric", "over") if one.get(key)}
+    return [*_USUAL, *json.loads(tags.get("sweep.axes", "[]")), *read]
 
 
 def _best(runs: pd.DataFrame) -> str:

@@ -55,7 +55,8 @@ def new(words: Sequence[str]) -> int:
     Raises:
         ConfigError: a wrong name, method or dataset, or the file exists.
     """
-    parser = LineParser(prog="python -m sweeps new", description="Write a commented sweep file that runs as it is.", allow_abbrev=False)
+    about = "Write a commented sweep file that runs as it is."
+    parser = LineParser(prog="python -m sweeps new", description=about, allow_abbrev=False)
     parser.command, parser.remedy = "new: ", "write python -m sweeps new NAME [--method M] [--data D] [--search]"
     parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and _: the file, its sweep and table")
     parser.add_argument("--method", default="lejepa", metavar="M", help=f"default lejepa; {', '.join(METHODS)}")
@@ -67,12 +68,12 @@ def new(words: Sequence[str]) -> int:
             raise ConfigError(f"{option} must be a known one, got {value!r}{nearest(value, known)}")
     folder = Path(package.__path__[0])
     file = Path("sweeps" if folder == Path("sweeps").resolve() else "", f"{options.name}.py")
-    _check_name(options.name, file, folder)
     try:
+        _check_name(options.name, file, folder)
         with file.open("x", encoding="utf-8") as stream:
             stream.write(_text(file, options.method, options.data, search=options.search))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be written ({error.strerror}); see the permissions of its folder") from None
+        raise ConfigError(f"{file} cannot be written ({error.strerror}); try another name or folder") from None
     sys.stdout.write(f"wrote {file}; its cells: python {file} --dry-run\n")
     return 0
 
