@@ -31,7 +31,7 @@ def write_events(sweep: str, store: str, where: Path) -> Path:
     for run in records_of(runs):
         settings = {name: run[name] for name in [*axes(runs), "seed"] if run.get(name) == run.get(name)}
         label = str(run["run_name"]).replace("/", "_").encode()[:200].decode(errors="ignore")  # a name has 255 bytes
-        with SummaryWriter(str(folder / f"{label} {run['cell_key'][:8]}")) as writer:
+        with SummaryWriter(str(folder / f"{label} {run['cell_key']}")) as writer:
             for summary in hparams(settings, goals):
                 writer.file_writer.add_summary(summary)
             if run["run_id"] in points:

@@ -41,12 +41,12 @@ def test_a_run_has_its_curves_with_their_times(store: str, tmp_path: Path) -> No
     folder = write_events("demo_lejepa", store, tmp_path)
     runs, history = load_runs("demo_lejepa", store), load_histories("demo_lejepa", store=store)
     assert folder == tmp_path / "demo_lejepa"
-    assert {path.name.rpartition(" ")[2] for path in folder.iterdir()} == {key[:8] for key in runs["cell_key"]}
+    assert {path.name.rpartition(" ")[2] for path in folder.iterdir()} == {*runs["cell_key"]}
     points = open_source(store).points("demo_lejepa", runs["run_id"].tolist(), [])
     times = {(one.run_id, one.metric, one.epoch): one.at / 1000 for one in points.itertuples()}
     compared = 0
     for run in runs.itertuples():
-        curves = curves_in(next(folder.glob(f"* {run.cell_key[:8]}")))
+        curves = curves_in(next(folder.glob(f"* {run.cell_key}")))
         own = history[history["run_id"] == run.run_id]
         assert {*curves} == {*own["metric"]}
         for point in own.itertuples():
@@ -62,7 +62,7 @@ def test_an_export_has_the_time_of_the_runs_start_and_the_settings_are_in_the_ta
 ) -> None:
     folder = write_events("searched_mini", papers, tmp_path)
     run = load_runs("searched_mini", papers).iloc[0]
-    own = folder / f"{run['run_name']} {run['cell_key'][:8]}"
+    own = folder / f"{run['run_name']} {run['cell_key']}"
     curve = curves_in(own)["val/probe_top1"]
     assert [value for value, _ in curve.values()] == pytest.approx([0.3, run["val/probe_top1"]])
     assert {at for _, at in curve.values()} == {run["start_time"].timestamp()}
