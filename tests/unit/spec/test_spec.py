@@ -15,7 +15,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.methods import RectifiedLpJEPA
-from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.cells import fixed_cells, shared_fields
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.spec.table import Table
@@ -81,6 +81,16 @@ def test_a_list_is_a_domain_of_its_values():
     choices = {"global_batch": [128, 256], "optim.lr": [0.001, 0.01]}
     expected = {key: CategoricalDistribution(values) for key, values in choices.items()}
     assert listed == make(space=expected, trials=2)
+
+
+def test_the_cells_of_an_axis_that_sets_mu_share_all_but_mu():
+    grid = {"method.p": [1.0, 2.0], "method.nonzero_target": [0.1, 0.5]}
+    sweep = make(base=RECTIFIED, grid=grid)
+    shared = shared_fields(RECTIFIED, sweep.axes)
+    for cell in fixed_cells(sweep, RECTIFIED):
+        assert shared.items() <= {key: str(value) for key, value in flatten(cell.config).items()}.items()
+    assert flatten(RECTIFIED).keys() - shared.keys() >= {*grid, "method.mu", "seed"}
+    assert "method.mu" in shared_fields(RECTIFIED, ["method.p"])
 
 
 def test_without_grid_or_space_the_base_is_the_one_cell():
