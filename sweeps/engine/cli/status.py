@@ -117,7 +117,8 @@ def _total(sweep: Sweep, stored: StoredSweep) -> int:
         return len(requested)
     each = len(sweep.seeds)
     if sweep.space:  # a search, and its winner with the other seeds
-        each = int(min(sweep.trials, size(sweep.space))) + len(sweep.seeds) - 1
+        confirming = len(sweep.seeds) - sweep.seeds_per_trial
+        each = int(min(sweep.trials, size(sweep.space))) * sweep.seeds_per_trial + confirming
     return max(len(sweep.references) + len(grid_points(sweep)) * each, len(requested or ()), len(stored.current))
 
 

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
-from sweeps.engine.plan.searches import Candidate, Search
-from sweeps.engine.spec.cells import Cell, changed
+from sweeps.engine.plan.searches import LOST, Candidate, Result, Search
+from sweeps.engine.spec.cells import changed
 from sweeps.engine.spec.search_space import all_points, contains, size
 from sweeps.engine.spec.sweep import Sweep
 
@@ -29,10 +29,12 @@ _COUNTABLE = 10_000  # points of a space that can be listed
 class OptunaSampler:
     """Source of points from Optuna, which receives their results, those of earlier launches included.
 
-    Optuna receives the values of a finished candidate, and the epoch and value of one that was stopped early. One that
+    Optuna receives the values of a finished candidate, means over its seeds, and the epoch and value of one that was
+    stopped early. One that
     diverged or collapsed counts as stopped before the first rung, which TPE ranks below everything: reported as failed,
     it would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
-    failure, or a score that is not a number, teaches nothing about the point.
+    failure, or a score that is not a number, teaches nothing about the point. The worst end of a seed is that of its
+    candidate.
 
     A proposal depends on the known results and on the number of points before it, not on the launch: an interrupted
     search with "tpe", "gp" or "random" proposes the points of an uninterrupted one (where several candidates run at
@@ -40,7 +42,8 @@ class OptunaSampler:
 
     Args:
         search: as the store has it.
-        taken: the keys of the cells that are known, shared by the searches of a sweep; those that start are added.
+        taken: the keys of the cells that are known, shared by the searches of a sweep; those of the candidates that
+            start are added.
         parallel: whether several candidates run at once: the sampler then keeps away from those that run.
     """
 
@@ -52,7 +55,7 @@ class OptunaSampler:
     def __post_init__(self) -> None:
         self._sweep = self.search.sweep
         self._space: dict[str, Any] = dict(self._sweep.space)
-        self._trials: dict[str, Trial] = {}  # of the candidates that run, by cell key
+        self._trials: dict[str, Trial] = {}  # of the candidates that run, by their keys
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -61,65 +64,61 @@ class OptunaSampler:
         directions = [_DIRECTIONS[goal.direction] for goal in self._sweep.goals]
         sampler = _optuna_sampler(self._sweep, 0, parallel=self.parallel)
         study = optuna.create_study(directions=directions, sampler=sampler)
-        resumed = {candidate.cell.key for candidate in self.search.resumed}
-        known = (*self.search.warm, *self.search.candidates)
-        study.add_trials([self._rebuilt(candidate) for candidate in known if candidate.cell.key not in resumed])
+        study.add_trials([self._rebuilt(candidate, result) for candidate, result in self.search.ended])
         return study
 
     def resume(self, candidate: Candidate) -> None:
         """Start a candidate of an earlier launch."""
-        self._start(candidate.cell, candidate.point)
+        self._start(candidate)
 
-    def propose(self, number: int) -> Cell | None:
-        """Start a candidate whose cell is new, after so many others; None where there is none left."""
+    def propose(self, number: int) -> Candidate | None:
+        """Start a candidate whose cells are new, after so many others; None where there is none left."""
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
             flat = flatten(changed(self.search.base, self.search.point))
             own = {key: flat[key] for key in self._space}
             if all(contains(self._space[key], value) for key, value in own.items()):
-                cell = self._first_new([own])
-                if cell is not None:
-                    return cell
+                first = self._first_new([own])
+                if first is not None:
+                    return first
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
         self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self.parallel)
         countable = size(self._space) <= _COUNTABLE
         for _ in range(_REPEATS if countable else _COUNTABLE):
             trial = self.study.ask(self._space)
-            cell = self.search.cell_at(trial.params)
-            if cell.key not in self.taken:
-                self.taken.add(cell.key)
-                self._trials[cell.key] = trial
-                return cell
+            candidate = self.search.candidate_at(trial.params)
+            if candidate.key not in self.taken:
+                self.taken.add(candidate.key)
+                self._trials[candidate.key] = trial
+                return candidate
             self.study.tell(trial, state=TrialState.FAIL)  # the result of that point is known
         rest = all_points(self._space) if countable else []
         return self._first_new(random.Random(seed).sample(rest, len(rest)))
 
-    def tell(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
+    def tell(self, candidate: Candidate, result: Result) -> None:
         """Learn the result of a candidate that was started."""
-        trial = self._trials.pop(key)
-        state, values, reports = self._optuna_result(status, scores, rungs)
+        trial = self._trials.pop(candidate.key)
+        state, values, reports = self._optuna_result(result)
         for epoch, score in reports.items():
             trial.report(score, epoch)
         self.study.tell(trial, list(values) or None, state=state)
 
-    def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Cell | None:
-        """Start the first of the points whose cell is new."""
-        for point in points:
-            cell = self.search.cell_at(point)
-            if cell.key not in self.taken:
-                self._start(cell, point)
-                return cell
+    def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Candidate | None:
+        """Start the first of the points whose cells are new."""
+        for candidate in map(self.search.candidate_at, points):
+            if candidate.key not in self.taken:
+                self._start(candidate)
+                return candidate
         return None
 
-    def _start(self, cell: Cell, point: Mapping[str, Scalar]) -> None:
-        """Start a cell that Optuna did not choose."""
-        self.study.enqueue_trial(dict(point))
-        self.taken.add(cell.key)
-        self._trials[cell.key] = self.study.ask(self._space)
+    def _start(self, candidate: Candidate) -> None:
+        """Start a candidate that Optuna did not choose."""
+        self.study.enqueue_trial(dict(candidate.point))
+        self.taken.add(candidate.key)
+        self._trials[candidate.key] = self.study.ask(self._space)
 
-    def _rebuilt(self, candidate: Candidate) -> FrozenTrial:
-        entry = candidate.entry
-        state, values, rungs = self._optuna_result(entry.status, entry.scores(self._sweep.goals), entry.rungs)
+    def _rebuilt(self, candidate: Candidate, result: Result) -> FrozenTrial:
+        state, values, rungs = self._optuna_result(result)
         if state is TrialState.PRUNED and rungs:
             values = (rungs[max(rungs)],)  # as Optuna itself does at tell
         return create_trial(
@@ -130,16 +129,13 @@ class OptunaSampler:
             intermediate_values=rungs,
         )
 
-    def _optuna_result(
-        self, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]
-    ) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
+    def _optuna_result(self, result: Result) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
         """State, values and intermediate values, which Optuna takes with one objective only, of a candidate's end."""
-        judged = status in ("finished", "pruned") and len(self._sweep.goals) == 1
-        reports = dict(sorted(rungs.items())) if judged else {}
-        if status == "finished" and all(map(math.isfinite, scores)):
-            return TrialState.COMPLETE, scores, reports
-        stopped = status in ("pruned", "diverged", "collapsed")
-        return TrialState.PRUNED if stopped else TrialState.FAIL, (), reports
+        judged = result.status in ("finished", "pruned") and len(self._sweep.goals) == 1
+        reports = dict(sorted(result.rungs.items())) if judged else {}
+        if result.status == "finished" and all(map(math.isfinite, result.scores)):
+            return TrialState.COMPLETE, result.scores, reports
+        return TrialState.PRUNED if result.status in LOST else TrialState.FAIL, (), reports
 
 
 def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:

@@ -52,8 +52,8 @@ class Sweep:
     """A study, of three kinds from two fields; with neither, its one base cell.
 
     A grid alone is an ablation: every cell with every seed. A space alone is a search. Both are a fair ablation: each
-    cell of the grid gets a search of its own over the space, with the first seed, chosen on val; the winner of each
-    then runs with the other seeds, as the winner of a search does.
+    cell of the grid gets a search of its own over the space, with the first seeds_per_trial seeds, chosen on val; the
+    winner of each then runs with the other seeds, as the winner of a search does.
 
     Args:
         name: the file's stem, the MLflow experiment and the table; ends in the scale where the file has scales.
@@ -63,6 +63,7 @@ class Sweep:
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
         space: dotted key -> domain, or a list of values; `trials` points are proposed by Optuna.
         trials: points of each search.
+        seeds_per_trial: seeds with which each point runs, the first ones; their mean counts.
         sampler: source of these points.
         warm_start: sweeps of this store whose finished cells each search knows from the start, where they are points
             of its space and differ in no other field.
@@ -85,6 +86,7 @@ class Sweep:
     grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
     space: Mapping[str, BaseDistribution | Sequence[Scalar]] = field(default_factory=dict)
     trials: int = 0
+    seeds_per_trial: int = at_least(1, 1, "1 is the default")
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     warm_start: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
@@ -213,6 +215,12 @@ def _check_fields(sweep: Sweep) -> None:
 
 def _check_points(sweep: Sweep) -> None:
     _check_distinct("seeds", sweep.seeds)
+    require(
+        sweep.seeds_per_trial <= len(sweep.seeds) and (bool(sweep.space) or sweep.seeds_per_trial == 1),
+        "seeds_per_trial must be at most the number of seeds, and 1 without a space, got "
+        f"{sweep.seeds_per_trial} with seeds={sweep.seeds} and {len(sweep.space)} searched keys; write "
+        f"seeds={tuple(range(sweep.seeds_per_trial))}, or leave it out",
+    )
     require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
     for key, values in (axis for grid in sweep.grids for axis in grid.items()):
         _check_distinct(f"grid[{key!r}]", values)
@@ -241,8 +249,9 @@ def _check_goals(sweep: Sweep) -> None:
         f"{', '.join(names)}; leave it out, or rank by val/probe_top1",
     )
     require(
-        len(names) == 1 or not sweep.space or len(sweep.seeds) == 1,
-        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner",
+        len(names) == 1 or not sweep.space or len(sweep.seeds) == sweep.seeds_per_trial,
+        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner, "
+        f"but each point runs with all of them by seeds_per_trial={len(sweep.seeds)}",
     )
 
 

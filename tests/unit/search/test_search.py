@@ -36,6 +36,11 @@ FAIR = dataclasses.replace(
 )
 
 
+SEEDED = dataclasses.replace(
+    SEARCH, trials=8, seeds=(4, 0, 1), seeds_per_trial=2, early_stopping=Asha(first=1), grid={}, references=()
+)
+
+
 def quality(config: TrainConfig) -> float:
     """Best at lamb 0.02 and lr 3e-3, and better with more slices and with seed 0."""
     lamb, lr = math.log10(config.method.lamb / 0.02), math.log10(config.optim.lr / 3e-3)
@@ -83,15 +88,22 @@ def test_each_end_of_a_candidate_in_terms_of_optuna():
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
-def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str):
-    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1))
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str, seeds: int):
+    several = {"seeds": (0, 1)[:seeds], "seeds_per_trial": seeds}
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1), **several)
     undisturbed, killed = SimulatedSweep(sweep, uneven), SimulatedSweep(sweep, uneven)
     undisturbed.run()
     while killed.plan().todo:
         killed.run(turns=1)
     assert killed.entries == undisturbed.entries
     assert killed.epochs == undisturbed.epochs  # no epoch twice
-    assert len(killed.entries) == sweep.trials
+    assert len({entry.params["optim.lr"] for entry in killed.entries.values()}) == sweep.trials
+    left, right = (
+        [(trial.state, trial.params, trial.values, trial.intermediate_values) for trial in known(search)]
+        for search in (killed, undisturbed)
+    )
+    assert left == right
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -103,15 +115,91 @@ def test_a_fair_ablation_killed_at_every_step_runs_no_cell_twice(lanes: int):
     assert len(search.entries) == plan.total == 1 + 2 * 8 + 2 * 2
     assert not plan.missing
     for point, slices in zip(plan.searches, ("64", "128"), strict=True):
-        finished = [c for c in point.candidates if c.entry.status == "finished"]
-        best = max(finished, key=lambda candidate: quality(candidate.cell.config))
-        assert point.best is best.cell
-        assert best.entry.params["method.num_slices"] == slices
-        shared = best.entry.params | {"seed": ""}
+        finished = [c for c in point.candidates if c.entries[0].status == "finished"]
+        best = max(finished, key=lambda candidate: quality(candidate.cells[0].config))
+        assert point.best is best
+        assert best.entries[0].params["method.num_slices"] == slices
+        shared = best.entries[0].params | {"seed": ""}
         winners = [entry for entry in search.entries.values() if entry.params | {"seed": ""} == shared]
         ends = sorted((entry.params["seed"], entry.status) for entry in winners)
         assert ends == [("0", "finished"), ("1", "finished"), ("2", "finished")]
     assert search.epochs == sum(entry.epoch for entry in search.entries.values() if entry.role == "cell") + 1
+
+
+def test_a_point_runs_with_several_seeds_and_optuna_learns_their_mean():
+    search = SimulatedSweep(dataclasses.replace(SEEDED, early_stopping=None), reports)
+    assert (search.plan().total, search.plan().todo) == (17, 17)
+    (point,) = search.run().searches
+    assert [cell.config.seed for cell in search.launched] == [4, 0] * 8 + [1]
+    means = [(quality(cell.config) + quality(dataclasses.replace(cell.config, seed=0))) / 2 for cell in search.launched]
+    assert [trial.value for trial in known(search)] == pytest.approx(means[:-1:2])
+    assert [trial.value for trial in point.sampler.study.trials] == pytest.approx(means[:-1:2])
+    assert flatten(search.launched[-1].config) == flatten(point.best.cells[0].config) | {"seed": 1}
+    assert point.best.point == max(known(search), key=lambda trial: trial.value).params
+    assert search.plan().todo == 0
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_the_seeds_of_a_point_are_stopped_together_by_their_mean(lanes: int):
+    def lucky(config: TrainConfig) -> list[dict[str, float]]:
+        """Seed 0 is far worse at the worst points, seed 4 at the best one."""
+        luck = -0.5 if (config.seed == 4) == (config.optim.lr > 2e-3) else 0.5
+        return [report | {"val/probe_top1": report["val/probe_top1"] + luck} for report in reports(config)]
+
+    search = SimulatedSweep(SEEDED, lucky, lanes=lanes)
+    while search.plan().todo:
+        search.run(turns=2)
+    trials = {}
+    for entry in search.entries.values():
+        if entry.params["seed"] != "1":
+            trials.setdefault(entry.params["optim.lr"], []).append((entry.status, entry.epoch))
+    assert len(trials) == 8
+    assert all(len(ends) == 2 and ends[0] == ends[1] for ends in trials.values()), trials
+    assert {status for ends in trials.values() for status, _ in ends} == {"finished", "pruned"}
+    assert search.epochs == sum(entry.epoch for entry in search.entries.values()), "no epoch twice"
+    for trial in known(search):
+        rungs = [
+            entry.rungs
+            for entry in search.entries.values()
+            if entry.params["optim.lr"] == str(trial.params["optim.lr"])
+        ]
+        both = [own for own in rungs if own]
+        assert trial.intermediate_values == {rung: (both[0][rung] + both[1][rung]) / 2 for rung in both[0]}
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_seed_that_diverges_ends_its_point_and_one_that_fails_does_not(lanes: int):
+    def seed_four(config: TrainConfig) -> list[dict[str, float]]:
+        ends = uneven(config)[:1] if config.optim.lr > 5e-3 else uneven(config)
+        return ends if config.seed == 4 else reports(config)
+
+    search = SimulatedSweep(dataclasses.replace(SEEDED, early_stopping=Asha(first=2)), seed_four, lanes=lanes)
+    search.run()
+    ends = {}
+    for entry in search.entries.values():
+        ends.setdefault(float(entry.params["optim.lr"]), []).append((int(entry.params["seed"]), entry.status))
+    diverged = {rate: found for rate, found in ends.items() if rate > 5e-3}
+    failed = {rate: found for rate, found in ends.items() if rate < 2e-4}
+    assert diverged
+    assert failed
+    expected = [(4, "diverged"), (0, "pruned")][:lanes]  # one after the other: seed 0 never begins
+    assert all(found == expected for found in diverged.values()), diverged
+    assert all(found[0] == (4, "failed") and found[1][1] in ("finished", "pruned") for found in failed.values()), failed
+    states = {trial.params["optim.lr"]: trial.state for trial in known(search)}
+    assert all(states[rate] is TrialState.PRUNED for rate in diverged)
+    assert search.plan().searches[0].best.point["optim.lr"] not in {*diverged, *failed}
+    assert search.plan().total == len(search.entries), "the seeds that were not begun are not asked for"
+
+
+def test_more_seeds_per_trial_complete_the_points_of_the_store():
+    search = SimulatedSweep(dataclasses.replace(SEEDED, seeds_per_trial=1, early_stopping=None), reports)
+    search.run()
+    assert len(search.entries) == 8 + 2
+    search.sweep = dataclasses.replace(search.sweep, seeds_per_trial=2)
+    assert search.plan().todo == 7 + 1, "seed 0 of all but the winner, and seed 1 of the new winner"
+    search.run()
+    assert len(known(search)) == 8
+    assert search.plan().todo == 0
 
 
 def test_the_searches_of_a_fair_ablation_begin_alike():
@@ -133,7 +221,7 @@ def test_seeds_of_another_winner_run_after_more_trials():
     assert (plan.unknown, plan.total, plan.todo) == (28, 31, 28)
     search.run()
     (point,) = search.plan().searches
-    assert point.best.config != before.config
+    assert point.best.point != before.point
     assert len(set(search.entries) - old) == 27 + 1
     assert not search.plan().todo
 
