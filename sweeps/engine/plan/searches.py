@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -15,7 +16,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.spec.cells import Cell, changed, grid_points, label_of, make_cell
-from sweeps.engine.spec.search_space import point_of, size
+from sweeps.engine.spec.search_space import conditions_of, point_of, size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
@@ -39,11 +40,18 @@ class Result(NamedTuple):
         status: as in the store.
         scores: one per goal, NaN where there is none.
         rungs: epoch -> score where early stopping judged it.
+        violations: one per constraint, above 0 where it is broken, also if a finished cell lacks the metric.
     """
 
     status: str
     scores: tuple[float, ...]
     rungs: Mapping[int, float]
+    violations: tuple[float, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """True if no constraint is broken."""
+        return all(violation <= 0 for violation in self.violations)
 
     @classmethod
     def of(
@@ -52,17 +60,20 @@ class Result(NamedTuple):
         """The end of a cell. run: its metrics and its flat config."""
         metrics, flat = run
         scores = tuple(goal.score(metrics if status == "finished" else {}, flat) for goal in sweep.goals)
-        return cls(status, scores, rungs)
+        unknown = float(status == "finished")
+        violations = (limit.violation(metrics) for limit in sweep.limits)
+        return cls(status, scores, rungs, tuple(unknown if one != one else one for one in violations))
 
     @classmethod
     def mean(cls, results: Sequence[Self]) -> Self:
-        """The result over seeds: the worst status, mean scores, and mean scores at the rungs that all have reached."""
+        """The result over seeds: the worst status and violations, and mean scores, at rungs where all have one."""
         states = [result.status for result in results]
         shared = set(results[0].rungs).intersection(*(result.rungs for result in results))
         return cls(
             next((state for state in (*LOST, *states) if state in states and state != "finished"), "finished"),
             tuple(map(fmean, zip(*(result.scores for result in results), strict=True))),
             {rung: fmean(result.rungs[rung] for result in results) for rung in sorted(shared)},
+            tuple(map(max, zip(*(result.violations for result in results), strict=True))),
         )
 
 
@@ -146,8 +157,14 @@ class Search:
                     self._results[entry.key] = Result.of(self.sweep, entry.status, run, entry.rungs)
         self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
         self._resumed = {*self._open}  # those of them that no launch has started again
-        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.space)) - len(self.candidates)))
+        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.space, self.at)) - len(self.candidates)))
         self._choose_best()
+
+    @cached_property
+    def at(self) -> Mapping[str, Any]:
+        """The values outside the space, on which conditions of the space depend; {} without conditions."""
+        flat = flatten(changed(self.base, self.point)) if conditions_of(self.sweep.space) else {}
+        return {key: value for key, value in flat.items() if key not in self.sweep.space}
 
     @property
     def ended(self) -> list[tuple[Candidate, Result]]:
@@ -184,12 +201,17 @@ class Search:
 
     @property
     def problem(self) -> str:
-        """A line for the user where the search ends without a single finished candidate, else ""."""
-        several = len(self.sweep.seeds) > self.sweep.seeds_per_trial
-        if not several or self.state is not SearchState.DONE or self.best is not None:
+        """A line for the user where the search ends without a winner, else ""."""
+        if self.state is not SearchState.DONE or self.best is not None:
             return ""
         where = f" at {label_of(self.point)}" if self.point else ""
-        return f"no candidate{where} finished: there is no winner to run with the other seeds"
+        finished = [result for _, result in self.ended[len(self.warm) :] if result.status == "finished"]
+        limits = " and ".join(limit.name for limit in self.sweep.limits)
+        if finished and not any(result.feasible for result in finished):
+            return f"no feasible candidate{where}: none of the {len(finished)} finished ones keeps {limits}"
+        if len(self.sweep.seeds) > self.sweep.seeds_per_trial and len(self.sweep.goals) == 1:
+            return f"no candidate{where} finished: there is no winner to run with the other seeds"
+        return ""
 
     def candidate_at(self, point: Mapping[str, Scalar]) -> Candidate:
         """The candidate of a point of the space."""
@@ -261,7 +283,8 @@ class Search:
         """Choose the best candidate once all have ended; only its cells without a result follow."""
         if self._open or self.proposals or self._running or len(self.sweep.goals) > 1:
             return
-        scores = {key: self._result(each).scores[0] for key, each in self._candidates.items()}
+        results = {key: self._result(each) for key, each in self._candidates.items()}
+        scores = {key: result.scores[0] for key, result in results.items() if result.feasible}
         self.best = self._candidates.get(self.sweep.goals[0].best_key(scores))
         if self.best is None:
             return

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -17,12 +18,19 @@ from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.searches import LOST, Candidate, Result, Search
 from sweeps.engine.spec.cells import changed
-from sweeps.engine.spec.search_space import all_points, contains, size
+from sweeps.engine.spec.search_space import (
+    COUNTABLE,
+    all_points,
+    conditions_of,
+    contains,
+    distribution_of,
+    point_by,
+    size,
+)
 from sweeps.engine.spec.sweep import Sweep
 
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 _REPEATS = 20  # proposals of known points in a row, after which one of the others is drawn
-_COUNTABLE = 10_000  # points of a space that can be listed
 
 
 @dataclass(eq=False)
@@ -35,6 +43,8 @@ class OptunaSampler:
     it would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
     failure, or a score that is not a number, teaches nothing about the point. The worst end of a seed is that of its
     candidate.
+
+    Constraints count by their violations: the samplers prefer points that keep them, "qmc" and "random" ignore them.
 
     A proposal depends on the known results and on the number of points before it, not on the launch: an interrupted
     search with "tpe", "gp" or "random" proposes the points of an uninterrupted one (where several candidates run at
@@ -75,7 +85,7 @@ class OptunaSampler:
         """Start a candidate whose cells are new, after so many others; None where there is none left."""
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
             flat = flatten(changed(self.search.base, self.search.point))
-            own = {key: flat[key] for key in self._space}
+            own = point_by(self._space, self.search.at, lambda key, _: flat[key])
             if all(contains(self._space[key], value) for key, value in own.items()):
                 first = self._first_new([own])
                 if first is not None:
@@ -83,16 +93,16 @@ class OptunaSampler:
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
         self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self.parallel)
-        countable = size(self._space) <= _COUNTABLE
-        for _ in range(_REPEATS if countable else _COUNTABLE):
-            trial = self.study.ask(self._space)
+        countable = size(self._space, self.search.at) <= COUNTABLE
+        for _ in range(_REPEATS if countable else COUNTABLE):
+            trial = self._ask()
             candidate = self.search.candidate_at(trial.params)
             if candidate.key not in self.taken:
                 self.taken.add(candidate.key)
                 self._trials[candidate.key] = trial
                 return candidate
             self.study.tell(trial, state=TrialState.FAIL)  # the result of that point is known
-        rest = all_points(self._space) if countable else []
+        rest = all_points(self._space, self.search.at) if countable else []
         return self._first_new(random.Random(seed).sample(rest, len(rest)))
 
     def tell(self, candidate: Candidate, result: Result) -> None:
@@ -101,6 +111,8 @@ class OptunaSampler:
         state, values, reports = self._optuna_result(result)
         for epoch, score in reports.items():
             trial.report(score, epoch)
+        for name, violation in self._violations(result):
+            trial.set_constraint(name, violation)
         self.study.tell(trial, list(values) or None, state=state)
 
     def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Candidate | None:
@@ -115,19 +127,31 @@ class OptunaSampler:
         """Start a candidate that Optuna did not choose."""
         self.study.enqueue_trial(dict(candidate.point))
         self.taken.add(candidate.key)
-        self._trials[candidate.key] = self.study.ask(self._space)
+        self._trials[candidate.key] = self._ask()
+
+    def _ask(self) -> Trial:
+        """A new trial with a value for each key that the others leave open."""
+        trial = self.study.ask()
+        point_by(self._space, self.search.at, lambda key, domain: _suggest(trial, key, domain))
+        return trial
 
     def _rebuilt(self, candidate: Candidate, result: Result) -> FrozenTrial:
         state, values, rungs = self._optuna_result(result)
         if state is TrialState.PRUNED and rungs:
             values = (rungs[max(rungs)],)  # as Optuna itself does at tell
-        return create_trial(
+        trial = create_trial(
             state=state,
             values=values or None,
             params=candidate.point,
-            distributions=self._space,
+            distributions={key: distribution_of(self._space[key]) for key in candidate.point},
             intermediate_values=rungs,
         )
+        for name, violation in self._violations(result):
+            trial.set_constraint(name, violation)
+        return trial
+
+    def _violations(self, result: Result) -> Iterable[tuple[str, float]]:
+        return zip((limit.name for limit in self._sweep.limits), result.violations, strict=True)
 
     def _optuna_result(self, result: Result) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
         """State, values and intermediate values, which Optuna takes with one objective only, of a candidate's end."""
@@ -138,13 +162,22 @@ class OptunaSampler:
         return TrialState.PRUNED if result.status in LOST else TrialState.FAIL, (), reports
 
 
+def _suggest(trial: Trial, key: str, domain: Any) -> Any:
+    if isinstance(domain, CategoricalDistribution):
+        return trial.suggest_categorical(key, domain.choices)
+    suggest = trial.suggest_int if isinstance(domain, IntDistribution) else trial.suggest_float
+    return suggest(key, domain.low, domain.high, step=domain.step, log=domain.log)
+
+
 def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
     startup = max(2, min(10, sweep.trials // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if sweep.sampler == "tpe":
-            # group=True is of conditional spaces; here every trial has every key
-            return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=parallel)
+            grouped = bool(conditions_of(sweep.space))  # without it keys that some trials lack are drawn one by one
+            return TPESampler(
+                seed=seed, n_startup_trials=startup, multivariate=True, group=grouped, constant_liar=parallel
+            )
         if sweep.sampler == "nsga2":  # a population small enough for some generations
             return NSGAIISampler(seed=seed, population_size=max(4, min(50, sweep.trials // 5)))
         if sweep.sampler == "gp":
