@@ -81,7 +81,7 @@ def parse_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
     found = []
     known = [f"train/{name}" for name in GLOSSARY if not name.endswith("_top1")] + [f"val/{name}" for name in _on_val()]
     for text in texts:
-        match = re.fullmatch(r"\s*(\S.*?)\s*(<=|>=)\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*(GB|)\s*", text)
+        match = re.fullmatch(r"\s*(\S.*?)\s*(<=|>=)\s*(-?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*(GB|)\s*", text)
         form = f"constraints must have the form 'METRIC <= NUMBER' or 'METRIC >= NUMBER', got {text!r}"
         remedy = "write 'train/peak_memory_gb <= 20'"
         require(match is not None, f"{form}; {remedy}")

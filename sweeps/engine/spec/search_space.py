@@ -8,7 +8,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.select.tags import canonical
-from jepa_train.base.errors import config_errors
+from jepa_train.base.errors import config_errors, require
 from jepa_train.base.validation import conform
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, parse
@@ -29,9 +29,10 @@ class Domain:
     values: BaseDistribution | Sequence[Scalar]
     when: Mapping[str, Values] = field(kw_only=True)
 
-    @config_errors()
+    @config_errors("Domain: ")
     def __post_init__(self) -> None:
         conform(self)
+        require(bool(self.when), "when must name a key and its values, got {}; write the values without Domain")
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """True where the conditions hold. A key of the space without a value fulfils none."""

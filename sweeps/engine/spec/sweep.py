@@ -289,7 +289,7 @@ def _check_conditions(sweep: Sweep) -> None:
             require(
                 other in earlier or other in sweep.grid_axes,
                 f"space[{key!r}] must depend on axes of the grid or on earlier keys of the space, got when={other!r}"
-                f"{nearest(other, [*sweep.grid_axes, *earlier])}",
+                f"{nearest(other, [*sweep.grid_axes, *earlier]) if earlier or sweep.grid else '; leave it out'}",
             )
             offered = [value for grid in sweep.grids for value in grid.get(other, ())]
             has_value = [value in offered or (other in earlier and contains(earlier[other], value)) for value in values]

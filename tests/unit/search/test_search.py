@@ -19,6 +19,7 @@ from sweeps.engine.plan.choice import CellChoice, read_choice
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.search_space import Domain
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
@@ -341,3 +342,95 @@ def test_whole_numbers_on_a_log_scale_and_lists_are_searched_and_resumed() -> No
     killed.run(turns=90)
     killed.run()
     assert [*dict.fromkeys(cell.key for cell in killed.launched)] == [cell.key for cell in whole.launched]
+
+
+def heavy(config: TrainConfig) -> list[dict[str, float]]:
+    """Memory grows with lamb; the best points need most."""
+    return [report | {"train/peak_memory_gb": 1000 * config.method.lamb + config.seed} for report in reports(config)]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_constraint_reaches_optuna_and_a_candidate_that_breaks_it_cannot_win(seeds: int):
+    several = {"seeds": (0, 1)[:seeds], "seeds_per_trial": seeds}
+    sweep = dataclasses.replace(SEARCH, constraints=("peak memory <= 12 GB",), **several)
+    whole, killed = SimulatedSweep(sweep, heavy), SimulatedSweep(sweep, heavy)
+    (point,) = whole.run().searches
+    while killed.plan().todo:
+        killed.run(turns=1)
+    assert killed.entries == whole.entries
+    for study in (point.sampler.study.trials, known(killed)):
+        for trial in study:
+            most = 1000 * trial.params["method.lamb"] + seeds - 1
+            assert trial.constraints == {"train/peak_memory_gb <= 12": pytest.approx((most - 12) / 12)}
+    finished = [trial for trial in known(whole) if trial.state is TrialState.COMPLETE]
+    feasible = [trial for trial in finished if 1000 * trial.params["method.lamb"] + seeds - 1 <= 12]
+    best = max(feasible, key=lambda trial: trial.value)
+    assert best.value < max(trial.value for trial in finished)
+    assert whole.plan().searches[0].best.point == best.params
+
+
+def test_a_search_without_a_feasible_candidate_says_so():
+    sweep = dataclasses.replace(SEARCH, trials=3, constraints=("train/peak_memory_gb <= 0.5",))
+    search = SimulatedSweep(sweep, heavy)
+    search.run()
+    line = "no feasible candidate: none of the 3 finished ones keeps train/peak_memory_gb <= 0.5"
+    assert search.notes == [line]
+    unmeasured = SimulatedSweep(sweep, reports)
+    unmeasured.run()
+    assert unmeasured.notes == [line], "a metric that a run lacks keeps no limit"
+
+
+CONDITIONAL = dataclasses.replace(
+    SEARCH,
+    space={
+        "method": ["lejepa", "rectified_lpjepa"],
+        "method.lamb": Domain(FloatDistribution(0.001, 0.1, log=True), when={"method": "lejepa"}),
+        "method.p": Domain([0.5, 1.0, 2.0], when={"method": "rectified_lpjepa"}),
+        "method.sigma_mode": Domain(["gn", "rgn"], when={"method.p": [0.5, 1.0]}),
+        "optim.lr": FloatDistribution(1e-4, 1e-2, log=True),
+    },
+    trials=16,
+)
+
+
+def simple(config: TrainConfig) -> list[dict[str, float]]:
+    """A curve that depends on the learning rate alone."""
+    return [{"epoch": float(e), "val/probe_top1": config.optim.lr * e} for e in range(1, config.epochs + 1)]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "qmc", "random"])
+def test_conditional_keys_are_searched_where_their_conditions_hold_and_resumed(sampler: str):
+    search = SimulatedSweep(dataclasses.replace(CONDITIONAL, sampler=sampler), simple)
+    search.run()
+    own = known(search)
+    assert len(own) == 16
+    for trial in own:
+        if trial.params["method"] == "lejepa":
+            assert trial.params.keys() == {"method", "method.lamb", "optim.lr"}
+        else:
+            wanted = {"method", "method.p", "optim.lr"} | (
+                {"method.sigma_mode"} if trial.params["method.p"] < 2 else set()
+            )
+            assert trial.params.keys() == wanted
+    assert {trial.params["method"] for trial in own} == {"lejepa", "rectified_lpjepa"}
+    if sampler in ("tpe", "gp", "random"):
+        killed = SimulatedSweep(dataclasses.replace(CONDITIONAL, sampler=sampler), simple)
+        while killed.plan().todo:
+            killed.run(turns=1)
+        assert [trial.params for trial in known(killed)] == [trial.params for trial in own]
+
+
+def test_conditions_may_depend_on_the_grid_and_a_finite_space_ends():
+    space = {
+        "method.p": Domain([0.5, 1.0], when={"method": "rectified_lpjepa"}),
+        "method.sigma_mode": Domain(["gn", "rgn"], when={"method.p": 1.0}),
+        "optim.lr": [1e-3, 2e-3],
+    }
+    grid = {"method": ["lejepa", "rectified_lpjepa"]}
+    search = SimulatedSweep(dataclasses.replace(SEARCH, grid=grid, space=space, trials=20), simple)
+    assert search.plan().total == 2 + 2 * 3
+    search.run()
+    points = [[candidate.point for candidate in each.candidates] for each in search.plan().searches]
+    assert sorted(map(len, points[0])) == [1, 1]
+    assert sorted(map(len, points[1])) == [2, 2, 3, 3, 3, 3]
+    assert search.plan().todo == 0
