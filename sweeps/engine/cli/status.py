@@ -115,10 +115,12 @@ def _total(sweep: Sweep, stored: StoredSweep) -> int:
         return max(int(stored.tags["sweep.total"]), len(requested))
     if requested is not None and not sweep.space:
         return len(requested)
-    each = len(sweep.seeds)
+    each, points = sweep.seeds_per_trial, grid_points(sweep)
+    counts = [len(sweep.seeds)] * len(points)
     if sweep.space:  # a search, and its winner with the other seeds
-        each = int(min(sweep.trials, size(sweep.space))) + len(sweep.seeds) - 1
-    return max(len(sweep.references) + len(grid_points(sweep)) * each, len(requested or ()), len(stored.current))
+        sizes = (int(min(sweep.trials, size(sweep.space, point))) for point in points)
+        counts = [number * each + len(sweep.seeds) - each for number in sizes]
+    return max(len(sweep.references) + sum(counts), len(requested or ()), len(stored.current))
 
 
 def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:

@@ -12,6 +12,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, type_names, unflatten
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import changed, shared_fields
+from sweeps.engine.spec.search_space import conditions_of
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.code_version import Code, code_of
 
@@ -40,6 +41,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
         "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
+        **_tags_of_search(plan),
         "sweep.total": str(plan.total),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         "sweep.code": json.dumps({"at": int(time.time() * 1000), "versions": versions}, sort_keys=True),
@@ -50,6 +52,17 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),
     }
+
+
+def _tags_of_search(plan: Plan) -> dict[str, str]:
+    """Tags of seeds per trial, constraints and conditions; of a store that has had them also where they are gone."""
+    sweep = plan.sweep
+    tags = {
+        "sweep.seeds_per_trial": sweep.seeds_per_trial if sweep.seeds_per_trial > 1 else 0,
+        "sweep.constraints": [dataclasses.asdict(limit) for limit in sweep.limits],
+        "sweep.when": conditions_of(sweep.space),
+    }
+    return {name: json.dumps(value) for name, value in tags.items() if value or name in plan.stored.tags}
 
 
 def _views(plan: Plan) -> dict[str, str]:

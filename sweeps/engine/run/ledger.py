@@ -107,6 +107,10 @@ class Ledger:
             if key in self.plan.entries and key not in self._again:  # of an earlier launch, and stale until now
                 self._put(key=key, tags={"stale": None})
 
+    def record_total(self, count: int) -> None:
+        """Record the number of all cells; a search does not run every seed of the points that it gives up."""
+        self._put(tags={"sweep.total": str(count)})
+
     def knows(self, key: str) -> bool:
         """Return True if the cell has a run, in any state, that goes on if the cell does."""
         return key in self._progress

@@ -1,15 +1,16 @@
 """Sweep: the definition of a study, as one frozen value that is checked."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from analysis.select.objectives import Direction, Goal
+from analysis.select.objectives import Constraint, Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.base.scale_names import Scale
 from jepa_train.base.validation import at_least, conform, conformed, plain
@@ -18,7 +19,16 @@ from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, un
 from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
-from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
+from sweeps.engine.spec.objective import Asha, LabelFree, parse_constraints, parse_objective
+from sweeps.engine.spec.search_space import (
+    Domain,
+    conditions_of,
+    contains,
+    distribution_of,
+    ends,
+    num_values,
+    point_by,
+)
 from sweeps.engine.spec.table import Table
 
 _REMEDIES = {
@@ -28,6 +38,7 @@ _REMEDIES = {
     "space": "write space={'optim.lr': a list of values, or a distribution as FloatDistribution(1e-4, 1e-2)}",
     "seeds": "write seeds=(0, 1, 2)",
     "objective": "try 'val/probe_top1', {'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'} or LabelFree()",
+    "constraints": "write constraints=('train/peak_memory_gb <= 20',), with the comma",
     "early_stopping": "write early_stopping=Asha(first=6)",
     "gpus_per_worker": "leave it out, or write the share of each trial, as gpus_per_worker=0.25",
     "warm_start": "write warm_start=('other_sweep',), with the comma",
@@ -52,8 +63,8 @@ class Sweep:
     """A study, of three kinds from two fields; with neither, its one base cell.
 
     A grid alone is an ablation: every cell with every seed. A space alone is a search. Both are a fair ablation: each
-    cell of the grid gets a search of its own over the space, with the first seed, chosen on val; the winner of each
-    then runs with the other seeds, as the winner of a search does.
+    cell of the grid gets a search of its own over the space, with the first seeds_per_trial seeds, chosen on val; the
+    winner of each then runs with the other seeds, as the winner of a search does.
 
     Args:
         name: the file's stem, the MLflow experiment and the table; ends in the scale where the file has scales.
@@ -61,8 +72,10 @@ class Sweep:
         purpose: aim and expected result; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
-        space: dotted key -> domain, or a list of values; `trials` points are proposed by Optuna.
+        space: dotted key -> domain, or a list of values; `trials` points are proposed by Optuna. Domain(..., when=...)
+            makes it depend on axes of the grid or on earlier keys.
         trials: points of each search.
+        seeds_per_trial: seeds with which each point runs, the first ones; their mean counts.
         sampler: source of these points.
         warm_start: sweeps of this store whose finished cells each search knows from the start, where they are points
             of its space and differ in no other field.
@@ -70,6 +83,7 @@ class Sweep:
         references: changes to the base that run besides, to compare with: ({"epochs": 0},) is the untrained encoder.
         objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
             or LabelFree().
+        constraints: limits that the winner must keep and that the sampler knows: "train/peak_memory_gb <= 20".
         early_stopping: rule that stops trials before their last epoch; None (for ablations) stops none.
         table: rows, columns, metrics and labels of its table; None has the default ones.
         workers: DDP processes per trial; the global batch is shared among them.
@@ -83,13 +97,15 @@ class Sweep:
     base: TrainConfig | BestOf
     scale: Scale | None = None
     grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
-    space: Mapping[str, BaseDistribution | Sequence[Scalar]] = field(default_factory=dict)
+    space: Mapping[str, BaseDistribution | Sequence[Scalar] | Domain] = field(default_factory=dict)
     trials: int = 0
+    seeds_per_trial: int = at_least(1, 1, "1 is the default")
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     warm_start: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     references: tuple[Mapping[str, Scalar], ...] = ()
     objective: str | Mapping[str, Direction] | LabelFree = "val/probe_top1"
+    constraints: tuple[str, ...] = ()
     early_stopping: Asha | None = None
     table: Table | None = None
     workers: int = at_least(1, 1, "1 is the default")
@@ -130,6 +146,11 @@ class Sweep:
         """The metrics that rank the cells."""
         return parse_objective(self.objective)
 
+    @cached_property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints on a winner."""
+        return parse_constraints(self.constraints)
+
     @property
     def kind(self) -> Literal["grid", "search", "fair"]:
         """An ablation, a search, or a fair ablation: a search at each cell of a grid."""
@@ -138,14 +159,16 @@ class Sweep:
     @config_errors()
     def check(self, base: TrainConfig) -> None:
         """Check the rules that need the base: every value and every end of a domain makes a config that can run."""
-        for goal in self.goals:
-            metric = goal.metric.removeprefix("val/")
+        for name, metric in [
+            *((f"objective {goal.metric!r}", goal.metric.removeprefix("val/")) for goal in self.goals),
+            *((f"constraint {limit.name!r}", limit.metric.removeprefix("val/")) for limit in self.limits),
+        ]:
             protocols = {
                 name for name, metrics in ON_VAL_BY_PROTOCOL.items() if metric in metrics and metric not in ON_VAL
             }
             require(
                 protocols <= {*protocol_names(base.probe.protocols)},
-                f"objective {goal.metric!r} is measured by the protocol {', '.join(protocols)}, which is not among "
+                f"{name} is measured by the protocol {', '.join(protocols)}, which is not among "
                 f"probe.protocols={base.probe.protocols!r}; add it there",
             )
         for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
@@ -169,21 +192,40 @@ class Sweep:
                 "epochs; lower first, or leave early_stopping out",
             )
         for key in self.space:
+            corner = next((point for point in self.corners() if key in point), None)
+            require(corner is not None, f"space[{key!r}] has conditions that never hold together; leave one out")
             require(
-                key in cell_fields(unflatten(self.corners()[0], base=base)),
+                key in cell_fields(unflatten(corner or {}, base=base)),
                 f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
                 "set it in the base",
             )
 
     def corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of each grid and both ends of every domain."""
-        searched = {key: _ends(domain) for key, domain in self.space.items()}
         points: list[dict[str, Any]] = []
         for grid in self.grids or [{}]:
-            axes = {key: list(values) for key, values in grid.items()} | searched
-            first = {key: values[0] for key, values in axes.items()}
-            points += [first] + [{**first, key: value} for key, values in axes.items() for value in values[1:]]
+            axes = {**grid, **{key: ends(entry) for key, entry in self.space.items()}}
+            first = self._corner(grid, {})
+            others = [(key, value) for key, values in axes.items() for value in values[key in first :]]
+            points += [first, *filter(None, (self._corner(grid, {key: value}, key) for key, value in others))]
         return points
+
+    def _corner(self, grid: Mapping[str, Sequence[Scalar]], wanted: dict[str, Any], key: str = "") -> dict[str, Any]:
+        """A point of the first values, with the wanted value of the key, and those by which the key's conditions hold.
+
+        {} where the grid has no such point.
+        """
+        conditions, todo = conditions_of(self.space), [key]
+        while todo:
+            needed = {
+                other: values[0] for other, values in conditions.get(todo.pop(), {}).items() if other not in wanted
+            }
+            wanted |= needed
+            todo += needed
+        at = {axis: wanted.get(axis, values[0]) for axis, values in grid.items()}
+        point = at | point_by(self.space, at, lambda each, domain: wanted.get(each, ends(domain)[0]))
+        inside = all(at[axis] in values for axis, values in grid.items())
+        return point if inside and (not key or key in point) else {}
 
 
 def _check_fields(sweep: Sweep) -> None:
@@ -213,13 +255,21 @@ def _check_fields(sweep: Sweep) -> None:
 
 def _check_points(sweep: Sweep) -> None:
     _check_distinct("seeds", sweep.seeds)
+    require(
+        sweep.seeds_per_trial <= len(sweep.seeds) and (bool(sweep.space) or sweep.seeds_per_trial == 1),
+        "seeds_per_trial must be at most the number of seeds, and 1 without a space, got "
+        f"{sweep.seeds_per_trial} with seeds={sweep.seeds} and {len(sweep.space)} searched keys; write "
+        f"seeds={tuple(range(sweep.seeds_per_trial))}, or leave it out",
+    )
     require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
     for key, values in (axis for grid in sweep.grids for axis in grid.items()):
         _check_distinct(f"grid[{key!r}]", values)
     for key, domain in sweep.space.items():
         require(key not in sweep.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
-        if isinstance(domain, CategoricalDistribution):
-            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", domain.choices, Sequence[Scalar]))
+        values = distribution_of(domain)
+        if isinstance(values, CategoricalDistribution):
+            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", values.choices, Sequence[Scalar]))
+    _check_conditions(sweep)
     require(
         sweep.trials > 0 if sweep.space else sweep.trials == 0,
         f"trials counts the points of the space, got trials={sweep.trials} with {len(sweep.space)} searched keys; "
@@ -232,6 +282,29 @@ def _check_points(sweep: Sweep) -> None:
     )
 
 
+def _check_conditions(sweep: Sweep) -> None:
+    earlier: dict[str, Any] = {}
+    for key, entry in sweep.space.items():
+        for other, values in conditions_of({key: entry}).get(key, {}).items():
+            require(
+                other in earlier or other in sweep.grid_axes,
+                f"space[{key!r}] must depend on axes of the grid or on earlier keys of the space, got when={other!r}"
+                f"{nearest(other, [*sweep.grid_axes, *earlier]) if earlier or sweep.grid else '; leave it out'}",
+            )
+            offered = [value for grid in sweep.grids for value in grid.get(other, ())]
+            has_value = [value in offered or (other in earlier and contains(earlier[other], value)) for value in values]
+            require(
+                other not in earlier or num_values(earlier[other]) < math.inf,
+                f"space[{key!r}] must depend on keys with a list of values, got {other!r} with a range; list some",
+            )
+            require(
+                bool(values) and all(has_value),
+                f"space[{key!r}] must depend on values that {other} may have, got {short_repr(values)}; choose among "
+                f"{short_repr(offered or ends(earlier.get(other)))}",
+            )
+        earlier[key] = entry
+
+
 def _check_goals(sweep: Sweep) -> None:
     names = [goal.metric for goal in sweep.goals]
     every_epoch = {"train/loss", *(f"val/{name}" for name in ON_VAL)}
@@ -241,13 +314,20 @@ def _check_goals(sweep: Sweep) -> None:
         f"{', '.join(names)}; leave it out, or rank by val/probe_top1",
     )
     require(
-        len(names) == 1 or not sweep.space or len(sweep.seeds) == 1,
-        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner",
+        not sweep.limits or bool(sweep.space),
+        f"constraints choose the winner of a search, got {sweep.constraints} without a space; leave them out",
+    )
+    require(
+        len(names) == 1 or not sweep.space or len(sweep.seeds) == sweep.seeds_per_trial,
+        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner, "
+        f"but each point runs with all of them by seeds_per_trial={len(sweep.seeds)}",
     )
 
 
-def _plain_domain(key: str, domain: BaseDistribution | Sequence[Scalar]) -> BaseDistribution:
+def _plain_domain(key: str, domain: Any) -> Any:
     """The domain with Python's own values. Optuna converts bounds, of float32(0.1) to 0.10000000149011612."""
+    if isinstance(domain, Domain):
+        return replace(domain, values=_plain_domain(key, domain.values))
     if not isinstance(domain, BaseDistribution):
         require(len(domain) > 0, f"space[{key!r}] must list at least one value, got {short_repr(domain)}; leave it out")
         return CategoricalDistribution(domain)
@@ -263,10 +343,6 @@ def _plain_bound(value: float) -> float:
     """The number of at most six digits of which the value is the float32, else the value."""
     short = float(f"{value:.6g}")
     return short if float(np.float32(short)) == value else value
-
-
-def _ends(domain: Any) -> list[Any]:
-    return list(domain.choices) if isinstance(domain, CategoricalDistribution) else [domain.low, domain.high]
 
 
 def _check_distinct(name: str, values: Sequence[Any]) -> None:

@@ -44,6 +44,7 @@ LATER: dict[str, tuple[int, Any]] = {
     "ModelConfig.batch_norm": (3, "all_views"),
     "ModelConfig.zero_init_last": (3, True),
     "ModelConfig.encoder_hash": (3, ""),
+    "RectifiedLpJEPA.nonzero_target": (4, 0.0),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 
