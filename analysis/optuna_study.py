@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.select.objectives import Goal, goals_of
-from analysis.select.selection import axes, column, current, places_of, records_of, searched, seeds_of
+from analysis.select.objectives import Goal, constraints_of, goals_of
+from analysis.select.selection import (
+    axes,
+    column,
+    current,
+    places_of,
+    records_of,
+    searched,
+    tags_of,
+    trial_seeds,
+    trials,
+)
 from analysis.store.runs import all_runs, histories_of
 from analysis.store.sources import file_name, open_source, shown
 
@@ -17,7 +27,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
 
-_STATES = {"finished": "COMPLETE", "running": "RUNNING", "pruned": "PRUNED"}  # of several seeds the first; else FAIL
+_MEASURED = ("finished", "infeasible")  # states of points with numbers
+_STATES = dict.fromkeys(_MEASURED, "COMPLETE") | {"running": "RUNNING", "pruned": "PRUNED"}  # else FAIL
 _ABOUT = ["run_name", "cell_key", "run_id", "seed", "reason"]  # user attributes of a trial, besides its status
 Evaluator = Literal["fANOVA", "PED-ANOVA"]
 
@@ -43,31 +54,37 @@ def write_study(sweep: str, store: str, folder: Path) -> Path:
     return unfinished.replace(file)
 
 
-def points_of(runs: pd.DataFrame) -> pd.DataFrame:
+def trial_points(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per point that a search proposed, or per setting of a grid, in the order of their start.
 
-    A point of a search competes with its first seed, a setting of a grid with all its seeds. Columns are those of the
-    first run, except for the texts of _ABOUT, which name every run, and `status`: "finished" if any run has a number
-    for each goal. Each goal's name is a column: the mean over these runs.
+    A point of a search competes with the seeds of a trial (see trials), a setting of a grid with all its seeds that
+    have finished. Columns are those of the first run, except for the texts of _ABOUT, which name every run, and
+    `status`, of a grid "finished" if any run has a number for each goal. Each goal's name is a column, the mean over
+    seeds; `violations` has for each constraint the worst of the seeds.
     """
     goals, found = goals_of(runs), current(runs).sort_values(["start_time", "cell_key"])
     if searched(found):
-        first = seeds_of(found)[:1] or [found["seed"].min()]  # older stores do not have the order of the seeds
-        found = found[found["seed"].isin(first)]
-    names = [goal.name for goal in goals]
-    found = found.assign(**{goal.name: goal.scores(found) for goal in goals}, end_time=column(found, "end_time"))
-    finished, measured = found["status"] == "finished", np.isfinite(found[names]).all(axis=1)
-    found["status"] = found["status"].mask(finished & ~measured, "not measured")
-    found[names] = found[names].where(finished & measured)
-    number, _ = pd.factorize(pd.Series(places_of(found, axes(found)), dtype=object))
-    own = found.groupby(number)
-    means, texts = own[names].mean(), own[_ABOUT].agg(_listed)
-    points = found[~pd.Index(number).duplicated()].reset_index(drop=True)
-    return points.assign(**means, **texts, status=own["status"].agg(_first_state), end_time=own["end_time"].max())
+        seeds = trial_seeds(found) or [found["seed"].min()]  # older stores do not have the order of the seeds
+        found = found[found["seed"].isin(seeds)]
+    found = found.assign(end_time=column(found, "end_time"))
+    number = pd.Series(pd.factorize(pd.Series(places_of(found, axes(found)), dtype=object))[0], index=found.index)
+    scored, names = trials(found), [goal.name for goal in goals]
+    scored = scored.assign(**{goal.name: goal.scores(scored) for goal in goals})
+    ended, measured = scored["status"].isin(_MEASURED), np.isfinite(scored[names]).all(axis=1)
+    scored["status"] = scored["status"].mask(ended & ~measured, "not measured")
+    scored[names] = scored[names].where(ended & measured)
+    limits = constraints_of(tags_of(found))
+    beyond = [[limit.violation(run) for limit in limits] for run in records_of(found)]
+    worst = pd.DataFrame(beyond, index=found.index).fillna(1.0).groupby(number).max()  # without the metric: by 100 %
+    own, rows = found.groupby(number), scored.groupby(number.loc[scored.index])
+    points = scored[~number.loc[scored.index].duplicated()].reset_index(drop=True)
+    texts, last = own[_ABOUT].agg(_listed), own["end_time"].max()
+    points = points.assign(**rows[names].mean(), **texts, status=rows["status"].agg(_first_state), end_time=last)
+    return points.assign(violations=worst.to_numpy().tolist())
 
 
 def study_of(runs: pd.DataFrame, history: pd.DataFrame | None = None, storage: "BaseStorage | None" = None) -> "Study":
-    """The study of a sweep, a trial per row of points_of, in memory or in another storage of Optuna.
+    """The study of a sweep, a trial per row of trial_points, in memory or in another storage of Optuna.
 
     The store has no domains, so that they are inferred from the values: a number that spans a factor of 20 is
     logarithmic, anything but a number is a category.
@@ -78,7 +95,7 @@ def study_of(runs: pd.DataFrame, history: pd.DataFrame | None = None, storage: "
     import optuna  # takes a second to import
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    goals, points = goals_of(runs), points_of(runs)
+    goals, points = goals_of(runs), trial_points(runs)
     directions = [optuna.study.StudyDirection[f"{goal.direction}imize".upper()] for goal in goals]
     study = optuna.create_study(storage=storage, study_name=runs["sweep"].iloc[0], directions=directions)
     with warnings.catch_warnings():
@@ -94,10 +111,11 @@ def study_of(runs: pd.DataFrame, history: pd.DataFrame | None = None, storage: "
         params = {axis: own[number] for axis, own in values.items() if number in own}
         trial = optuna.create_trial(
             state=state,
-            values=[point[goal.name] for goal in goals] if point["status"] == "finished" else None,
+            values=[point[goal.name] for goal in goals] if point["status"] in _MEASURED else None,
             params=params,
             distributions={axis: domains[axis] for axis in params},
             user_attrs={name: point[name] for name in [*_ABOUT, "status"]},
+            system_attrs={"constraints": point["violations"]} if point["violations"] else {},
             intermediate_values=curves.get(number, {}),
         )
         trial.datetime_start = times["start"][number].to_pydatetime()
@@ -117,22 +135,22 @@ def importance(runs: pd.DataFrame, goal: Goal, evaluator: Evaluator = "fANOVA") 
 
     points, at = finished_points(runs), goals_of(runs).index(goal)
     if points[goal.name].nunique() < 2:
-        return dict.fromkeys(varied(points), 0.0)
+        return dict.fromkeys(varied_axes(points), 0.0)
     chosen = FanovaImportanceEvaluator(seed=0) if evaluator == "fANOVA" else PedAnovaImportanceEvaluator()
     sign = -1 if evaluator == "PED-ANOVA" and goal.direction == "max" else 1  # it explains low values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of just that, and of few trials
         found = get_param_importances(study_of(runs), evaluator=chosen, target=lambda trial: sign * trial.values[at])
-    return {axis: share for axis, share in found.items() if axis in varied(points)}
+    return {axis: share for axis, share in found.items() if axis in varied_axes(points)}
 
 
 def finished_points(runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows of points_of that have numbers."""
-    points = points_of(runs)
-    return points[points["status"] == "finished"]
+    """The rows of trial_points that have numbers, those that break a constraint included."""
+    points = trial_points(runs)
+    return points[points["status"].isin(_MEASURED)]
 
 
-def varied(points: pd.DataFrame) -> list[str]:
+def varied_axes(points: pd.DataFrame) -> list[str]:
     """The axes with several values among some points."""
     return [axis for axis in axes(points) if _values(points, axis).nunique() > 1] if len(points) else []
 

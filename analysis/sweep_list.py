@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.device_time import unit_of
-from analysis.optuna_study import points_of
+from analysis.optuna_study import trial_points
 from analysis.select.objectives import goals_of
 from analysis.select.selection import JUDGED, column, numbers, requested
 from analysis.store.cell_list import recorded_cells
@@ -24,7 +24,7 @@ def sweep_lines(source: RunSource) -> list[str]:
     """A line per sweep that has runs, the latest activity first, and another one if cells are not finished.
 
     `cells` are those with a result, of all that the sweep asks for; `hours` device hours of all its runs; `last` the
-    last start or end of a run; `best` the first goal of the best point, the mean over its seeds (see points_of).
+    last start or end of a run; `best` the first goal of the best point, the mean over its seeds (see trial_points).
     """
     found = []
     for name, experiment in sweeps_in(source).items():
@@ -53,7 +53,7 @@ def sweep_lines(source: RunSource) -> list[str]:
 
 
 def _names(tags: Mapping[str, str]) -> list[str]:
-    """What the list reads of a run; everything in a store without a list of cells, where the base selects them."""
+    """Parameters, tags and metrics to read; all in a store without a list of cells, where the base selects them."""
     if recorded_cells(tags) is None:
         return []
     limits = [one for name in ("sweep.goals", "sweep.constraints") for one in json.loads(tags.get(name, "[]"))]
@@ -62,6 +62,6 @@ def _names(tags: Mapping[str, str]) -> list[str]:
 
 
 def _best(runs: pd.DataFrame) -> str:
-    goal, points = goals_of(runs)[0], points_of(runs)
-    best = points[goal.name].agg(goal.direction)
+    goal, points = goals_of(runs)[0], trial_points(runs)
+    best = points.loc[points["status"] == "finished", goal.name].agg(goal.direction)
     return "-" if math.isnan(best) else f"{best:.4g} {short(goal.name, '/')}"

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.style import log_axis, printable, series
-from analysis.optuna_study import finished_points, importance, is_log, is_number, varied
+from analysis.optuna_study import finished_points, importance, is_log, is_number, varied_axes
 from analysis.select.objectives import goals_of
 from analysis.select.selection import searched
 from analysis.table.cells import short
@@ -19,7 +19,7 @@ def lacks(runs: pd.DataFrame) -> str:
     if not searched(runs):
         return "it is no search"
     trials = finished_points(runs)
-    if len(trials) < FEWEST or not varied(trials):
+    if len(trials) < FEWEST or not varied_axes(trials):
         return f"{len(trials)} finished trials are too few; {FEWEST} at least"
     return "" if trials[goals_of(runs)[0].name].nunique() > 1 else "all finished trials have the same score"
 
@@ -27,7 +27,7 @@ def lacks(runs: pd.DataFrame) -> str:
 def caution(runs: pd.DataFrame) -> str:
     """Number of finished trials, with a warning where they are few for the number of axes."""
     trials = finished_points(runs)
-    axes, count = len(varied(trials)), f"{len(trials)} finished trials"
+    axes, count = len(varied_axes(trials)), f"{len(trials)} finished trials"
     return count if len(trials) >= FEW * axes else f"{count}, few for {axes} axes: the importance is only a hint"
 
 
@@ -35,7 +35,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     """Finished candidates with the first seed, by the first goal. MLflow's UI draws their parallel coordinates."""
     goal = goals_of(runs)[0]
     trials = finished_points(runs)
-    keys, weights = varied(trials), importance(runs, goal)
+    keys, weights = varied_axes(trials), importance(runs, goal)
     figure = Figure(figsize=(max(6.4, 2.1 * len(keys)), 5.4))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(0.9, 1)))
     bars = top.subplots()

@@ -136,6 +136,37 @@ def test_a_goal_without_labels_scales_its_curve_and_methods_have_their_own_param
     assert study.trials[2].params["method.nonneg"] == "relu"
 
 
+def test_several_seeds_per_trial_compete_by_their_mean_and_constraints_are_those_of_optuna() -> None:
+    scores = {0.1: (0.5, 0.7, 0.9), 0.2: (0.9, 0.9, 0.9)}  # of a winner, the last seed is further
+
+    def measure(config: dict[str, object]) -> dict[str, object]:
+        lamb, seed = config[LAMB], config["seed"]
+        return {SCORE: scores[lamb][seed], "train/peak_memory_gb": 30 if (lamb, seed) == (0.2, 1) else 10}
+
+    limit = {"metric": "train/peak_memory_gb", "sense": "<=", "bound": 20}
+    runs = as_search(made_runs({LAMB: [*scores]}, measure), [LAMB])
+    runs = runs.assign(**{"sweep.seeds_per_trial": "2", "sweep.constraints": json.dumps([limit])})
+    study = study_of(runs)
+    assert [trial.value for trial in study.trials] == pytest.approx([0.6, 0.9])
+    assert [trial.user_attrs["seed"] for trial in study.trials] == ["0, 1"] * 2
+    assert study.trials[1].user_attrs["status"] == "infeasible"
+    assert [trial.system_attrs["constraints"] for trial in study.trials] == [[-0.5], [0.5]], "the worst seed, relative"
+    best = ranked(runs, [Quantity(label=name, metric=name) for name in (LAMB, SCORE)]).iloc[0]
+    assert (study.best_params[LAMB], study.best_value) == (best[LAMB].values[0], pytest.approx(best[SCORE].mean))
+
+
+def test_a_setting_whose_condition_does_not_hold_is_no_parameter_of_the_trial() -> None:
+    grid = {"method.p": [0.5, 1.0], LAMB: [0.1, 0.2]}
+    runs = as_search(made_runs(grid, lambda config: {SCORE: config[LAMB]}, seeds=(0,)), [*grid])
+    runs = runs.assign(**{"sweep.when": json.dumps({LAMB: {"method.p": [1.0]}})})
+    runs = runs[(runs["method.p"] == 1.0) | (runs[LAMB] == 0.1)].reset_index(drop=True)
+    assert [{*trial.params} for trial in study_of(runs).trials] == [
+        {"method.p"},
+        {"method.p", LAMB},
+        {"method.p", LAMB},
+    ]
+
+
 def test_cells_of_an_earlier_base_are_no_trials() -> None:
     runs = as_search(made_runs({LAMB: [0.1, 0.2]}, lambda config: {SCORE: config[LAMB]}, seeds=(0,)), [LAMB])
     runs.loc[runs[LAMB] == 0.2, "base"] = "{}"
