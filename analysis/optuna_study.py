@@ -46,12 +46,11 @@ def write_study(sweep: str, store: str, folder: Path) -> Path:
     runs = all_runs(sweep, source)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{file_name(sweep)}.journal"
-    unfinished = Path(f"{file}.unfinished")
-    unfinished.unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
     history = histories_of(current(runs), [goals_of(runs)[0].metric], source)
-    study = study_of(runs, history, JournalStorage(JournalFileBackend(str(unfinished))))
+    study = study_of(runs, history, JournalStorage(JournalFileBackend(str(file))))
     study.set_user_attr("store", shown(store))
-    return unfinished.replace(file)
+    return file
 
 
 def trial_points(runs: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
 import sweeps as package
 from jepa_train.base.errors import ConfigError, nearest
@@ -17,36 +18,7 @@ from sweeps.engine.parser import LineParser
 
 _COMMANDS = ("backup", "best", "doctor", "fetch", "list", "new", "notice")  # of python -m sweeps
 _BUNDLED = ("digits", "digits_0_4", "digits_5_9")
-_FILE = '''"""{method} on {data}: {varied}. Say here what you expect to find.
-
-    python {file}{path} --dry-run     (lists the cells; without --dry-run, runs them)
-
-docs/sweeps.md has all fields of Sweep, docs/config.md all keys.
-"""
-
-import dataclasses
-import sys
-
-from jepa_train.methods import {method}
-from jepa_train.presets import PRESETS
-{imports}
-
-SWEEP = Sweep(
-    name="{name}",  # the file's name
-    purpose=__doc__,
-    base=dataclasses.replace(PRESETS["{data}"], method={method}(), epochs={epochs}),
-{fields}
-)
-
-if __name__ == "__main__":
-    sys.exit(main(SWEEP, __file__))
-'''
-_GRID = """    grid={{"{key}": {values}}},  # key -> values; with several keys, each combination is a cell
-    seeds=(0, 1, 2),  # each cell runs with all of them: the table shows mean and deviation"""
-_SEARCH = """    space={space}.SPACE,  # key -> domain, as "optim.lr": FloatDistribution(1e-4, 1e-2, log=True)
-    trials=9,  # points: first the base's own, then those that Optuna proposes
-    early_stopping=Asha(first={first}),  # at epoch {first} and three times that, ..., the best third continues
-    seeds=(0, 1, 2),  # the winner runs with all of them"""
+_MARK = re.compile(r"\[(grid|search)\] ")  # of a line of new_sweep.txt for one kind of sweep
 
 
 def new(words: Sequence[str]) -> int:
@@ -70,8 +42,7 @@ def new(words: Sequence[str]) -> int:
     file = Path("sweeps" if folder == Path("sweeps").resolve() else "", f"{options.name}.py")
     try:
         _check_name(options.name, file, folder)
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(_text(file, options.method, options.data, search=options.search))
+        file.write_text(_text(file, options.method, options.data, search=options.search), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written ({error.strerror}); try another name or folder") from None
     sys.stdout.write(f"wrote {file}; its cells: python {file} --dry-run\n")
@@ -93,21 +64,14 @@ def _check_name(name: str, file: Path, folder: Path) -> None:
 
 def _text(file: Path, method: str, data: str, *, search: bool) -> str:
     """The file's text: a search over the method's space, or a grid over the first key of that space."""
-    space = importlib.import_module(f"search_spaces.{method}").SPACE
-    base, key, kind = PRESETS[data], next(iter(space)), METHODS[method].__name__
-    domain, default = space[key], getattr(METHODS[method](), key.partition(".")[2])
-    values = getattr(domain, "choices", None) or (default / 2, default, min(2 * default, domain.high))
-    own_names = ["from search_spaces import " + method] * search
-    own_names += [f"from sweeps.engine import {'Asha, ' * search}Sweep, main"]
-    first = int(base.optim.warmup_epochs) + 1
-    return _FILE.format(
-        name=file.stem,
-        file=file,
-        path="" if data in _BUNDLED else " data.path=DIR",
-        method=kind,
-        data=data,
-        varied="a search" if search else key.partition(".")[2],
-        imports="\n".join(own_names),
-        epochs=10 if data in _BUNDLED else base.epochs,
-        fields=_SEARCH.format(space=method, first=first) if search else _GRID.format(key=key, values=[*values]),
-    )
+    space, kind = importlib.import_module(f"search_spaces.{method}").SPACE, METHODS[method]
+    base, key = PRESETS[data], next(iter(space))
+    default = getattr(kind(), key.partition(".")[2])
+    values = getattr(space[key], "choices", None) or (default / 2, default, min(2 * default, space[key].high))
+    facts = {"name": file.stem, "file": file, "method": method, "class": kind.__name__, "data": data, "key": key}
+    facts |= {"values": [*values], "varied": "a search" if search else key.partition(".")[2]}
+    facts |= {"path": "" if data in _BUNDLED else " data.path=DIR", "epochs": 10 if data in _BUNDLED else base.epochs}
+    facts["first"] = int(base.optim.warmup_epochs) + 1
+    lines = Path(__file__).with_name("new_sweep.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    other = "[grid]" if search else "[search]"
+    return Template("".join(_MARK.sub("", line) for line in lines if not line.startswith(other))).substitute(facts)

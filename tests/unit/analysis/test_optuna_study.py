@@ -181,7 +181,7 @@ def test_the_command_prints_the_file_and_how_to_open_it(
     file = folder / "searched_mini.journal"
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(file), f"open it with: optuna-dashboard '{file}'"]
-    assert [path.name for path in folder.iterdir()] == [file.name], "no unfinished file, no lock"
+    assert [path.name for path in folder.iterdir()] == [file.name], "no lock"
     assert main(["optuna", "serched", "--store", papers]) == 1
     assert main(["optuna", "searched", "--store", papers, "--output", str(file)]) == 2
     errors = capsys.readouterr().err.splitlines()[-2:]
