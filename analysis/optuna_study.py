@@ -62,17 +62,17 @@ def trial_points(runs: pd.DataFrame) -> pd.DataFrame:
     seeds; `violations` has for each constraint the worst of the seeds.
     """
     goals, found = goals_of(runs), current(runs).sort_values(["start_time", "cell_key"])
-    if searched(found):
-        seeds = trial_seeds(found) or [found["seed"].min()]  # older stores do not have the order of the seeds
+    if searched(runs):
+        seeds = trial_seeds(runs) or [found["seed"].min()]  # older stores do not have the order of the seeds
         found = found[found["seed"].isin(seeds)]
     found = found.assign(end_time=column(found, "end_time"))
-    number = pd.Series(pd.factorize(pd.Series(places_of(found, axes(found)), dtype=object))[0], index=found.index)
+    number = pd.Series(pd.factorize(pd.Series(places_of(found, axes(runs)), dtype=object))[0], index=found.index)
     scored, names = trials(found), [goal.name for goal in goals]
     scored = scored.assign(**{goal.name: goal.scores(scored) for goal in goals})
     ended, measured = scored["status"].isin(_MEASURED), np.isfinite(scored[names]).all(axis=1)
     scored["status"] = scored["status"].mask(ended & ~measured, "not measured")
     scored[names] = scored[names].where(ended & measured)
-    limits = constraints_of(tags_of(found))
+    limits = constraints_of(tags_of(runs))
     beyond = [[limit.violation(run) for limit in limits] for run in records_of(found)]
     worst = pd.DataFrame(beyond, index=found.index).fillna(1.0).groupby(number).max()  # without the metric: by 100 %
     own, rows = found.groupby(number), scored.groupby(number.loc[scored.index])

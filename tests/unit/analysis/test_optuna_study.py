@@ -187,3 +187,9 @@ def test_the_command_prints_the_file_and_how_to_open_it(
     errors = capsys.readouterr().err.splitlines()[-2:]
     assert errors[0].startswith("error: sweep serched is not in the exports of")
     assert errors[1] == f"error: {file} cannot be used (File exists); name another folder with --output"
+
+
+@pytest.mark.parametrize("searched", [[], [LAMB]])
+def test_a_sweep_whose_cells_have_not_begun_has_no_trials(searched: list[str]) -> None:
+    runs = as_search(made_runs({LAMB: [0.1, 0.2]}, lambda _: {SCORE: 0.5}), searched).assign(role="reference")
+    assert study_of(runs).trials == []
