@@ -24,7 +24,7 @@ def status(sweep: Sweep, words: Sequence[str] = ()) -> Facts:
     """The facts of --status. words: assignments of the command line, which count as edits of the sweep."""
     stored, holder = read_sweep(sweep.name), holder_of(sweep.name)
     entries, spent = stored.current, stored.runs
-    rules = Rules(held=holder is not None)
+    rules = Rules(held=holder is not None, stopping=sweep.early_stopping is not None)
     states = [rules.state(entry) for entry in entries]
     total = _total(sweep, stored)
     return {
