@@ -118,7 +118,7 @@ def _total(sweep: Sweep, stored: StoredSweep) -> int:
     each, points = sweep.seeds_per_trial, grid_points(sweep)
     counts = [len(sweep.seeds)] * len(points)
     if sweep.space:  # a search, and its winner with the other seeds
-        sizes = (int(min(sweep.trials, size(sweep.space, point))) for point in points)
+        sizes = (int(min(sweep.trials, size(sweep.domains, point))) for point in points)
         counts = [number * each + len(sweep.seeds) - each for number in sizes]
     return max(len(sweep.references) + sum(counts), len(requested or ()), len(stored.current))
 
