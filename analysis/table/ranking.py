@@ -114,7 +114,7 @@ def _metric(run: Mapping[Any, Any], own: TableCell, seeds: pd.DataFrame | None, 
         seeds = seeds[seeds["seed"].isin(trial_seeds(seeds))] if len(trial_seeds(seeds)) > 1 else None
     if seeds is not None:
         cell = cell_of(seeds, quantity)
-        return TableCell() if {*cell.states} == {"not measured"} and not cell.values else cell
+        return cell if cell.values else TableCell()
     guesses = run["epochs"] == 0 and short(quantity.metric, "/") in ONLINE
     return own if own.values and not guesses else TableCell()  # the row's label has the state
 

@@ -41,11 +41,7 @@ class RectifiedLpJEPA:
     rectified: bool = True
     nonzero_target: float = later(
         ruled(
-            0.0,
-            lambda share: share == 0 or 1e-6 <= share <= 1 - 1e-6,
-            "must lie in (0, 1), and be at least 1e-6 away from both",
-            "0 leaves the choice to mu",
-            sets="mu",
+            0.0, lambda share: share == 0 or 1e-9 <= share < 1, "must lie in [1e-9, 1)", "0 leaves it to mu", sets="mu"
         ),
         schema=4,
     )

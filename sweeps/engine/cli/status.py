@@ -24,7 +24,7 @@ def status(sweep: Sweep, words: Sequence[str] = ()) -> Facts:
     """The facts of --status. words: assignments of the command line, which count as edits of the sweep."""
     stored, holder = read_sweep(sweep.name), holder_of(sweep.name)
     entries, spent = stored.current, stored.runs
-    rules = Rules(held=holder is not None)
+    rules = Rules(held=holder is not None, stopping=sweep.early_stopping is not None)
     states = [rules.state(entry) for entry in entries]
     total = _total(sweep, stored)
     return {
@@ -118,7 +118,7 @@ def _total(sweep: Sweep, stored: StoredSweep) -> int:
     each, points = sweep.seeds_per_trial, grid_points(sweep)
     counts = [len(sweep.seeds)] * len(points)
     if sweep.space:  # a search, and its winner with the other seeds
-        sizes = (int(min(sweep.trials, size(sweep.space, point))) for point in points)
+        sizes = (int(min(sweep.trials, size(sweep.domains, point))) for point in points)
         counts = [number * each + len(sweep.seeds) - each for number in sizes]
     return max(len(sweep.references) + sum(counts), len(requested or ()), len(stored.current))
 

@@ -60,7 +60,7 @@ def _tags_of_search(plan: Plan) -> dict[str, str]:
     tags = {
         "sweep.seeds_per_trial": sweep.seeds_per_trial if sweep.seeds_per_trial > 1 else 0,
         "sweep.constraints": [dataclasses.asdict(limit) for limit in sweep.limits],
-        "sweep.when": conditions_of(sweep.space),
+        "sweep.when": conditions_of(sweep.domains),
     }
     return {name: json.dumps(value) for name, value in tags.items() if value or name in plan.stored.tags}
 

@@ -157,13 +157,13 @@ class Search:
                     self._results[entry.key] = Result.of(self.sweep, entry.status, run, entry.rungs)
         self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
         self._resumed = {*self._open}  # those of them that no launch has started again
-        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.space, self.at)) - len(self.candidates)))
+        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.domains, self.at)) - len(self.candidates)))
         self._choose_best()
 
     @cached_property
     def at(self) -> Mapping[str, Any]:
         """The values outside the space, on which conditions of the space depend; {} without conditions."""
-        flat = flatten(changed(self.base, self.point)) if conditions_of(self.sweep.space) else {}
+        flat = flatten(changed(self.base, self.point)) if conditions_of(self.sweep.domains) else {}
         return {key: value for key, value in flat.items() if key not in self.sweep.space}
 
     @property
@@ -336,7 +336,7 @@ def _by_grid_point(
         grid_point = grid_point_of(sweep, entry.params)
         if entry.params.get("seed") not in seeds or grid_point not in points:
             continue
-        searched = point_of(sweep.space, entry.params, base)
+        searched = point_of(sweep.domains, entry.params, base)
         if searched is None:
             continue
         if entry.key not in known:

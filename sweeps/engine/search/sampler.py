@@ -5,7 +5,7 @@ import random
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import optuna
@@ -18,15 +18,7 @@ from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.searches import LOST, Candidate, Result, Search
 from sweeps.engine.spec.cells import changed
-from sweeps.engine.spec.search_space import (
-    COUNTABLE,
-    all_points,
-    conditions_of,
-    contains,
-    distribution_of,
-    point_by,
-    size,
-)
+from sweeps.engine.spec.search_space import COUNTABLE, Domain, all_points, conditions_of, point_by, size
 from sweeps.engine.spec.sweep import Sweep
 
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
@@ -64,7 +56,7 @@ class OptunaSampler:
 
     def __post_init__(self) -> None:
         self._sweep = self.search.sweep
-        self._space: dict[str, Any] = dict(self._sweep.space)
+        self._space = self._sweep.domains
         self._trials: dict[str, Trial] = {}  # of the candidates that run, by their keys
 
     @cached_property
@@ -86,7 +78,7 @@ class OptunaSampler:
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
             flat = flatten(changed(self.search.base, self.search.point))
             own = point_by(self._space, self.search.at, lambda key, _: flat[key])
-            if all(contains(self._space[key], value) for key, value in own.items()):
+            if all(self._space[key].contains(value) for key, value in own.items()):
                 first = self._first_new([own])
                 if first is not None:
                     return first
@@ -132,18 +124,19 @@ class OptunaSampler:
     def _ask(self) -> Trial:
         """A new trial with a value for each key that the others leave open."""
         trial = self.study.ask()
-        point_by(self._space, self.search.at, lambda key, domain: _suggest(trial, key, domain))
+        point_by(self._space, self.search.at, partial(_suggest, trial))
         return trial
 
     def _rebuilt(self, candidate: Candidate, result: Result) -> FrozenTrial:
         state, values, rungs = self._optuna_result(result)
         if state is TrialState.PRUNED and rungs:
             values = (rungs[max(rungs)],)  # as Optuna itself does at tell
+        distributions: dict[str, Any] = {key: self._space[key].values for key in candidate.point}
         trial = create_trial(
             state=state,
             values=values or None,
             params=candidate.point,
-            distributions={key: distribution_of(self._space[key]) for key in candidate.point},
+            distributions=distributions,
             intermediate_values=rungs,
         )
         for name, violation in self._violations(result):
@@ -162,11 +155,12 @@ class OptunaSampler:
         return TrialState.PRUNED if result.status in LOST else TrialState.FAIL, (), reports
 
 
-def _suggest(trial: Trial, key: str, domain: Any) -> Any:
-    if isinstance(domain, CategoricalDistribution):
-        return trial.suggest_categorical(key, domain.choices)
-    suggest = trial.suggest_int if isinstance(domain, IntDistribution) else trial.suggest_float
-    return suggest(key, domain.low, domain.high, step=domain.step, log=domain.log)
+def _suggest(trial: Trial, key: str, domain: Domain) -> Any:
+    values: Any = domain.values
+    if isinstance(values, CategoricalDistribution):
+        return trial.suggest_categorical(key, values.choices)
+    suggest = trial.suggest_int if isinstance(values, IntDistribution) else trial.suggest_float
+    return suggest(key, values.low, values.high, step=values.step, log=values.log)
 
 
 def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
@@ -174,7 +168,7 @@ def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if sweep.sampler == "tpe":
-            grouped = bool(conditions_of(sweep.space))  # without it keys that some trials lack are drawn one by one
+            grouped = bool(conditions_of(sweep.domains))  # without it keys that some trials lack are drawn one by one
             return TPESampler(
                 seed=seed, n_startup_trials=startup, multivariate=True, group=grouped, constant_liar=parallel
             )

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,15 +20,7 @@ from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
 from sweeps.engine.spec.objective import Asha, LabelFree, parse_constraints, parse_objective
-from sweeps.engine.spec.search_space import (
-    Domain,
-    conditions_of,
-    contains,
-    distribution_of,
-    ends,
-    num_values,
-    point_by,
-)
+from sweeps.engine.spec.search_space import Domain, conditions_of, point_by
 from sweeps.engine.spec.table import Table
 
 _REMEDIES = {
@@ -136,6 +128,11 @@ class Sweep:
         """The dotted keys of all grids, each once."""
         return list(dict.fromkeys(key for grid in self.grids for key in grid))
 
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """The space, each key with its distribution and its conditions."""
+        return {key: domain for key, domain in self.space.items() if isinstance(domain, Domain)}
+
     @property
     def axes(self) -> list[str]:
         """The dotted keys that vary, besides the seed."""
@@ -204,7 +201,7 @@ class Sweep:
         """Points that together show every value of each grid and both ends of every domain."""
         points: list[dict[str, Any]] = []
         for grid in self.grids or [{}]:
-            axes = {**grid, **{key: ends(entry) for key, entry in self.space.items()}}
+            axes = {**grid, **{key: domain.ends for key, domain in self.domains.items()}}
             first = self._corner(grid, {})
             others = [(key, value) for key, values in axes.items() for value in values[key in first :]]
             points += [first, *filter(None, (self._corner(grid, {key: value}, key) for key, value in others))]
@@ -215,7 +212,7 @@ class Sweep:
 
         {} where the grid has no such point.
         """
-        conditions, todo = conditions_of(self.space), [key]
+        conditions, todo = conditions_of(self.domains), [key]
         while todo:
             needed = {
                 other: values[0] for other, values in conditions.get(todo.pop(), {}).items() if other not in wanted
@@ -223,7 +220,7 @@ class Sweep:
             wanted |= needed
             todo += needed
         at = {axis: wanted.get(axis, values[0]) for axis, values in grid.items()}
-        point = at | point_by(self.space, at, lambda each, domain: wanted.get(each, ends(domain)[0]))
+        point = at | point_by(self.domains, at, lambda each, domain: wanted.get(each, domain.ends[0]))
         inside = all(at[axis] in values for axis, values in grid.items())
         return point if inside and (not key or key in point) else {}
 
@@ -264,11 +261,10 @@ def _check_points(sweep: Sweep) -> None:
     require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
     for key, values in (axis for grid in sweep.grids for axis in grid.items()):
         _check_distinct(f"grid[{key!r}]", values)
-    for key, domain in sweep.space.items():
+    for key, domain in sweep.domains.items():
         require(key not in sweep.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
-        values = distribution_of(domain)
-        if isinstance(values, CategoricalDistribution):
-            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", values.choices, Sequence[Scalar]))
+        if isinstance(domain.values, CategoricalDistribution):
+            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", domain.values.choices, Sequence[Scalar]))
     _check_conditions(sweep)
     require(
         sweep.trials > 0 if sweep.space else sweep.trials == 0,
@@ -283,26 +279,22 @@ def _check_points(sweep: Sweep) -> None:
 
 
 def _check_conditions(sweep: Sweep) -> None:
-    earlier: dict[str, Any] = {}
-    for key, entry in sweep.space.items():
-        for other, values in conditions_of({key: entry}).get(key, {}).items():
+    earlier: dict[str, Sequence[Scalar]] = {}  # key -> the values that it may have
+    for axis, values in (axis for grid in sweep.grids for axis in grid.items()):
+        earlier[axis] = [*earlier.get(axis, ()), *values]
+    for key, domain in sweep.domains.items():
+        for other, wanted in domain.conditions.items():
+            rule = f"space[{key!r}] must depend on axes of the grid, or on earlier keys of the space with listed values"
+            known = nearest(other, earlier) if earlier else "; leave it out"
+            require(other in earlier, f"{rule}, got when={other!r}{known}")
+            offered = earlier[other]
             require(
-                other in earlier or other in sweep.grid_axes,
-                f"space[{key!r}] must depend on axes of the grid or on earlier keys of the space, got when={other!r}"
-                f"{nearest(other, [*sweep.grid_axes, *earlier]) if earlier or sweep.grid else '; leave it out'}",
+                bool(wanted) and all(value in offered for value in wanted),
+                f"space[{key!r}] must depend on values that {other} may have, got {short_repr(wanted)}; choose among "
+                f"{short_repr(offered)}",
             )
-            offered = [value for grid in sweep.grids for value in grid.get(other, ())]
-            has_value = [value in offered or (other in earlier and contains(earlier[other], value)) for value in values]
-            require(
-                other not in earlier or num_values(earlier[other]) < math.inf,
-                f"space[{key!r}] must depend on keys with a list of values, got {other!r} with a range; list some",
-            )
-            require(
-                bool(values) and all(has_value),
-                f"space[{key!r}] must depend on values that {other} may have, got {short_repr(values)}; choose among "
-                f"{short_repr(offered or ends(earlier.get(other)))}",
-            )
-        earlier[key] = entry
+        if domain.size < math.inf:
+            earlier[key] = domain.listed
 
 
 def _check_goals(sweep: Sweep) -> None:
@@ -324,19 +316,18 @@ def _check_goals(sweep: Sweep) -> None:
     )
 
 
-def _plain_domain(key: str, domain: Any) -> Any:
+def _plain_domain(key: str, domain: BaseDistribution | Sequence[Scalar] | Domain) -> Domain:
     """The domain with Python's own values. Optuna converts bounds, of float32(0.1) to 0.10000000149011612."""
-    if isinstance(domain, Domain):
-        return replace(domain, values=_plain_domain(key, domain.values))
-    if not isinstance(domain, BaseDistribution):
-        require(len(domain) > 0, f"space[{key!r}] must list at least one value, got {short_repr(domain)}; leave it out")
-        return CategoricalDistribution(domain)
-    if isinstance(domain, CategoricalDistribution):
-        return CategoricalDistribution([plain(choice) for choice in domain.choices])
-    if isinstance(domain, FloatDistribution):
-        step = None if domain.step is None else _plain_bound(domain.step)
-        return FloatDistribution(_plain_bound(domain.low), _plain_bound(domain.high), log=domain.log, step=step)
-    return domain
+    when, values = (domain.when, domain.values) if isinstance(domain, Domain) else ({}, domain)
+    if not isinstance(values, BaseDistribution):
+        require(len(values) > 0, f"space[{key!r}] must list at least one value, got {short_repr(values)}; leave it out")
+        values = CategoricalDistribution(values)
+    if isinstance(values, CategoricalDistribution):
+        values = CategoricalDistribution([plain(choice) for choice in values.choices])
+    if isinstance(values, FloatDistribution):
+        step = None if values.step is None else _plain_bound(values.step)
+        values = FloatDistribution(_plain_bound(values.low), _plain_bound(values.high), log=values.log, step=step)
+    return Domain(values, when=when)
 
 
 def _plain_bound(value: float) -> float:

@@ -58,7 +58,7 @@ def test_a_share_of_nonzeros_sets_mu_which_alone_names_the_cell():
         ({"target": "gg"}, "method.nonzero_target needs the rectified target, of which it is a share, got target='gg'"),
         (
             {"nonzero_target": 1.0},
-            "method.nonzero_target must lie in (0, 1), and be at least 1e-6 away from both, got 1",
+            "method.nonzero_target must lie in [1e-9, 1), got 1.0; 0 leaves it to mu",
         ),
     ],
 )
