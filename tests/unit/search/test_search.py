@@ -4,6 +4,7 @@ Run: python -m pytest tests/unit/search/test_search.py
 """
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulated_sweep import SimulatedSweep, entry_of
 
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
@@ -21,6 +23,7 @@ from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.search_space import Domain
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store import reader
 from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=4)
@@ -88,8 +91,7 @@ def test_each_end_of_a_candidate_in_terms_of_optuna():
     assert [trial.intermediate_values for trial in trials] == [{1: 0.25, 3: 0.75}] * 2 + [{}] * 3
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
-@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(("sampler", "seeds"), [("tpe", 1), ("gp", 1), ("random", 1), ("tpe", 2)])
 def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str, seeds: int):
     several = {"seeds": (0, 1)[:seeds], "seeds_per_trial": seeds}
     sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1), **several)
@@ -356,7 +358,7 @@ def test_a_constraint_reaches_optuna_and_a_candidate_that_breaks_it_cannot_win(s
     whole, killed = SimulatedSweep(sweep, heavy), SimulatedSweep(sweep, heavy)
     (point,) = whole.run().searches
     while killed.plan().todo:
-        killed.run(turns=1)
+        killed.run(turns=9)
     assert killed.entries == whole.entries
     for study in (point.sampler.study.trials, known(killed)):
         for trial in study:
@@ -389,7 +391,7 @@ CONDITIONAL = dataclasses.replace(
         "method.sigma_mode": Domain(["gn", "rgn"], when={"method.p": [0.5, 1.0]}),
         "optim.lr": FloatDistribution(1e-4, 1e-2, log=True),
     },
-    trials=16,
+    trials=12,
 )
 
 
@@ -398,12 +400,12 @@ def simple(config: TrainConfig) -> list[dict[str, float]]:
     return [{"epoch": float(e), "val/probe_top1": config.optim.lr * e} for e in range(1, config.epochs + 1)]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_conditional_keys_are_searched_where_their_conditions_hold_and_resumed(sampler: str):
     search = SimulatedSweep(dataclasses.replace(CONDITIONAL, sampler=sampler), simple)
     search.run()
     own = known(search)
-    assert len(own) == 16
+    assert len(own) == 12
     for trial in own:
         if trial.params["method"] == "lejepa":
             assert trial.params.keys() == {"method", "method.lamb", "optim.lr"}
@@ -413,10 +415,10 @@ def test_conditional_keys_are_searched_where_their_conditions_hold_and_resumed(s
             )
             assert trial.params.keys() == wanted
     assert {trial.params["method"] for trial in own} == {"lejepa", "rectified_lpjepa"}
-    if sampler in ("tpe", "gp", "random"):
+    if sampler in ("tpe", "random"):
         killed = SimulatedSweep(dataclasses.replace(CONDITIONAL, sampler=sampler), simple)
         while killed.plan().todo:
-            killed.run(turns=1)
+            killed.run(turns=9)
         assert [trial.params for trial in known(killed)] == [trial.params for trial in own]
 
 
@@ -434,3 +436,26 @@ def test_conditions_may_depend_on_the_grid_and_a_finite_space_ends():
     assert sorted(map(len, points[0])) == [1, 1]
     assert sorted(map(len, points[1])) == [2, 2, 3, 3, 3, 3]
     assert search.plan().todo == 0
+
+
+def test_the_base_from_a_search_is_the_point_of_the_best_mean_that_keeps_the_constraints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def entry(lamb: float, seed: int, score: float) -> Entry:
+        cell = make_cell(SEARCH, BASE, {"method.lamb": lamb}, seed=seed)
+        return entry_of(cell, group=cell.group, metrics={"val/probe_top1": score, "train/peak_memory_gb": lamb})
+
+    scores = {0.1: (0.9, 0.1), 0.2: (0.6, 0.5), 0.3: (0.7, 0.6)}
+    cells = [entry(lamb, seed, score) for lamb, own in scores.items() for seed, score in enumerate(own)]
+    cells += [entry(0.2, 2, 0.99), entry(0.25, 0, 1.0)]  # a seed of the winner, and a point that is not complete
+    limit = {"metric": "train/peak_memory_gb", "sense": "<=", "bound": 0.25}
+    tags = {"sweep.goals": '[{"metric": "val/probe_top1"}]', "sweep.seeds": "[0, 1, 2]"}
+    several, limited = {"sweep.seeds_per_trial": "2"}, {"sweep.constraints": json.dumps([limit])}
+
+    def best(more: dict[str, str]) -> float:
+        monkeypatch.setattr(reader, "read_sweep", lambda _: reader.StoredSweep(tags=tags | more, cells=(*cells,)))
+        return reader.best_config("study").method.lamb
+
+    assert [best(more) for more in ({}, several, limited, several | limited)] == [0.25, 0.3, 0.25, 0.2]
+    with pytest.raises(ConfigError, match=r"has no finished one that keeps train/peak_memory_gb <= 0.01; add trials"):
+        best({"sweep.constraints": json.dumps([limit | {"bound": 0.01}])})
