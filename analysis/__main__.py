@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,15 +14,17 @@ from analysis.store.cell_list import is_edited
 from analysis.store.folders import NoFolder, below, is_url
 from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
-from analysis.store.sources import file_name, shown
+from analysis.store.sources import file_name, open_source, shown
 from analysis.store.uri import check_name, results_folder, store_line
+from analysis.sweep_list import sweep_lines
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS, render
 from analysis.tables import UnknownTable, describe_table, experiment_of, find_table, table_names
 
 _USAGE = """python -m analysis [NAME] [--scale S] [--format F] [--bare] [--against-paper] [--output DIR]
        python -m analysis SWEEP [--trials] [--metrics NAME,NAME] [--scale S] [--format F] [--bare] [--output DIR]
-       python -m analysis report SWEEP | export [SWEEP ...] | figure [NAME] [--sweep SWEEP]"""
+       python -m analysis report SWEEP | optuna SWEEP | figure [NAME] [--sweep SWEEP]
+       python -m analysis export [SWEEP ...] [--tensorboard]"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -56,22 +59,27 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     add("--trials", action="store_true", help="the individual runs of a sweep by rank, in place of its table")
     metrics = "metrics for the default table of a sweep, or for --trials: test/knn_top1,train/loss"
     add("--metrics", type=lambda text: text.replace(" ", "").split(","), default=[], metavar="NAME,NAME", help=metrics)
+    add("--tensorboard", action="store_true", help="export the curves as TensorBoard event files, a folder per run")
     files = "output folder: a table in all formats, with its provenance; for an export also a URL"
     add("--output", metavar="DIR", help=files)
     default = f"default: {shown(store_uri()).replace('%', '%%')}"
     store = f"an MLflow store, or a folder of exports by path or URL; {default}"
     add("--store", default=store_uri(), metavar="URI", help=store)
     options = parser.parse_args(words)
-    if options.name != "export" and is_url(options.output or ""):
+    if (options.name != "export" or options.tensorboard) and is_url(options.output or ""):
         output = shown(options.output)
-        parser.error(f"--output must be a folder of this machine, got {output!r}; only export writes to a URL")
+        parser.error(
+            f"--output must be a folder of this machine, got {output!r}; only an export as tables writes to a URL"
+        )
+    if options.tensorboard and options.name != "export":
+        parser.error("--tensorboard is for export: python -m analysis export SWEEP --tensorboard")
     if options.bare and options.format != "latex" and not options.output:
         parser.error("--bare is for LaTeX; add --format latex")
     if options.name not in _COMMANDS and options.of:
         parser.error(f"one table at a time, got {options.of[0]!r} too")
     if (options.trials or options.metrics) and (options.name in ("", *_COMMANDS) or options.against_paper):
         parser.error("--trials and --metrics are of the table of one sweep: python -m analysis SWEEP --trials")
-    fewest = {"report": 1, "figure": 0}.get(options.name)
+    fewest = {"report": 1, "optuna": 1, "figure": 0}.get(options.name)
     if fewest is not None and not fewest <= len(options.of) <= 1:
         parser.error(f"{options.name} needs one name, got {' '.join(options.of) or 'none'}")
     return options
@@ -114,12 +122,26 @@ def _report(options: argparse.Namespace) -> str:
 
 
 def _export(options: argparse.Namespace) -> str:
+    from analysis.event_files import write_events
     from analysis.store.export import sweeps_to_export, write_export
 
-    where = options.output or below(os.environ.get("JEPA_STORAGE") or str(results_folder()), "exports")
     sweeps = [experiment_of(name, options.store, options.scale) for name in options.of]
     sweeps = sweeps or sweeps_to_export(options.scale, options.store)
+    if options.tensorboard:
+        folder = Path(options.output or results_folder() / "tensorboard")
+        folders = [str(write_events(sweep, options.store, folder)) for sweep in sweeps]
+        top = str(folder) if len(folders) > 1 else folders[0]
+        return "\n".join([*folders, f"open it with: tensorboard --logdir {shlex.quote(top)}"])
+    where = options.output or below(os.environ.get("JEPA_STORAGE") or str(results_folder()), "exports")
     return "\n".join(file for sweep in sweeps for file in write_export(sweep, options.store, where))
+
+
+def _optuna(options: argparse.Namespace) -> str:
+    from analysis.optuna_study import write_study
+
+    sweep = experiment_of(options.of[0], options.store, options.scale)
+    file = write_study(sweep, options.store, _folder(options))
+    return f"{file}\nopen it with: optuna-dashboard {shlex.quote(str(file))}"
 
 
 def _figure(options: argparse.Namespace) -> str:
@@ -137,14 +159,14 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _listing(options: argparse.Namespace) -> str:
-    """Every table with its scales in the store, then the sweeps that have no table of their own."""
+    """Every table with its scales in the store, then the sweeps of the store."""
     try:
-        found = sweeps_in(options.store)
-        filled = {name: item.tags for name, item in found.items() if has_runs(item, options.store)}
-        where = store_line(options.store, shown(options.store))
+        source = open_source(options.store)
+        filled = {name: item.tags for name, item in sweeps_in(source).items() if has_runs(item, source)}
+        lines = [*sweep_lines(source), "", store_line(options.store, shown(options.store))]
     except NothingToShow as nothing:
-        filled, where = {}, str(nothing)
-    rows, tabled = [], set()
+        filled, lines = {}, [str(nothing)]
+    rows = []
     for name in table_names():
         about, sweeps = describe_table(name)
         scales = {sweep: tags["sweep.scale"] for sweep, tags in filled.items() if tags.get("sweep.name") in sweeps}
@@ -152,10 +174,7 @@ def _listing(options: argparse.Namespace) -> str:
         if filled.keys() >= {*sweeps}:
             state = "in store" if sweeps else "recorded"
         rows.append((name, state, about))
-        tabled |= {*sweeps, *scales}
-    about = "a sweep without a table here: the file next to its own, or the default table"
-    rows += [(name, "in store", about) for name in sorted({*filled} - tabled)]
-    return "\n".join([_aligned(rows), "", where])
+    return "\n".join([_aligned(rows), "", *lines])
 
 
 def _aligned(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -163,7 +182,12 @@ def _aligned(rows: Sequence[tuple[str, str, str]]) -> str:
     return "\n".join(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows)
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {"report": _report, "export": _export, "figure": _figure}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "report": _report,
+    "export": _export,
+    "optuna": _optuna,
+    "figure": _figure,
+}
 
 
 if __name__ == "__main__":

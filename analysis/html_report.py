@@ -4,6 +4,7 @@ import base64
 import html
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis import figures, tables
 from analysis.device_time import device_time, unit_of
 from analysis.figures import study
 from analysis.figures.points import groups_by_views
+from analysis.optuna_study import Evaluator, importance
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes, column, current, numbers, searched, seeds_of
 from analysis.store.runs import NothingToShow, all_runs, store_uri, sweeps_in
@@ -69,7 +71,7 @@ def write_report(sweep: str, store: str | None, folder: Path, *, scale: str = ""
 
 def _about(runs: pd.DataFrame, experiment: Experiment) -> str:
     """The purpose, which is the experiment's description above the table, and the axes of the sweep."""
-    purpose = re.split(r"\n\s*\n(?=\*\*|\|)", experiment.tags.get("mlflow.note.content", ""))[0]
+    purpose = re.split(r"\n\s*\n(?=\*\*|\||\[Compare)", experiment.tags.get("mlflow.note.content", ""))[0]
     paragraphs = [f"<p>{html.escape(part)}</p>" for part in purpose.split("\n\n") if part.strip()]
     present = current(runs)
     facts = {
@@ -131,10 +133,13 @@ def _importance(runs: pd.DataFrame) -> str:
         return ""
     if lack := study.lacks(runs):
         return f"<p>{html.escape(lack)}</p>"
-    shares = pd.DataFrame({goal.name: study.importance(runs, goal) for goal in goals_of(runs)})
+    shares = pd.DataFrame(
+        {f"{goal.name} ({by})": importance(runs, goal, by) for goal in goals_of(runs) for by in get_args(Evaluator)}
+    )
     explained = "share of the goal's variance over the tried values that an axis explains, by itself or with others"
-    note = f"fANOVA: {explained}; {study.caution(runs)}"
-    return render(FinishedTable(frame=shares.rename_axis("axis").round(2), about_numbers=[note]), "html")
+    best = "share of an axis in being among the best tenth, as optuna-dashboard shows it"
+    notes = [f"fANOVA: {explained}; {study.caution(runs)}", f"PED-ANOVA: {best}"]
+    return render(FinishedTable(frame=shares.rename_axis("axis").round(2), about_numbers=notes), "html")
 
 
 def _label_free(runs: pd.DataFrame) -> str:

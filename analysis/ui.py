@@ -9,20 +9,23 @@ from analysis.store.runs import NothingToShow, store_uri, sweeps_in
 from analysis.store.sources import shown
 from analysis.store.uri import file_problem, results_folder, sqlite_file, store_line
 
-WHAT = {"cells": "cells", "seeds": "means over seeds"}  # views of the UI
+WHAT = {"cells": "cells", "seeds": "means over seeds", "compare": "comparison in charts"}  # views of the UI
+
+
+def view_link(experiment_id: str, view: str = "") -> str:
+    """A link within the UI to a view of a sweep. Without workflowType, MLflow opens an empty page."""
+    share = f"&viewStateShareKey={view}" if view else ""
+    charts = "&compareRunsMode=CHART" if view == "compare" else ""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{share}{charts}"
 
 
 def links(base: str, store: str) -> str:
-    """A link to the runs of each sweep, and to its means over seeds where it has several.
-
-    Without workflowType, MLflow opens an empty page.
-    """
+    """Links to the runs of each sweep, to its means over seeds where it has several, and to its comparison."""
     lines = []
     for name, experiment in sorted(sweeps_in(store).items()):
-        page = f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-        views = [view for view in WHAT if f"mlflow.sharedViewState.{view}" in experiment.tags]
-        lines += [f"{name:<28}{WHAT[view]:<18}{page}&viewStateShareKey={view}" for view in views]
-        lines += [f"{name:<28}{'cells':<18}{page}"] * (not views)  # an older store
+        views = [view for view in WHAT if f"mlflow.sharedViewState.{view}" in experiment.tags] or [""]  # an older store
+        pages = [(WHAT.get(view, "cells"), view_link(experiment.experiment_id, view)) for view in views]
+        lines += [f"{name:<28}{what:<22}{base}/{page}" for what, page in pages]
     return "\n".join(lines)
 
 

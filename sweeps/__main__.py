@@ -4,7 +4,7 @@ import sys
 
 from analysis.store.uri import NothingToShow
 from jepa_train.base.errors import ConfigError
-from sweeps.engine.parser import interrupted, refuse
+from sweeps.engine.parser import LineParser, interrupted, refuse
 
 
 def main(words: list[str]) -> int:
@@ -26,6 +26,12 @@ def main(words: list[str]) -> int:
             from sweeps.engine.cluster.notice import watch
 
             return watch(words[1:])
+        if words[:1] == ["new"]:
+            from sweeps.engine.cli.new import new
+
+            return new(words[1:])
+        if words[:1] == ["list"]:
+            return _list(words[1:])
         from sweeps.engine.cli.named import by_name
 
         return by_name(words)
@@ -33,6 +39,25 @@ def main(words: list[str]) -> int:
         return refuse(error)
     except KeyboardInterrupt:  # during the imports
         return interrupted()
+
+
+def _list(words: list[str]) -> int:
+    """Print the sweeps of the store, and name it."""
+    from analysis.store.sources import open_source, shown
+    from analysis.store.uri import store_line, store_uri
+    from analysis.sweep_list import sweep_lines
+
+    parser = LineParser(
+        prog="python -m sweeps list", description="The sweeps of a store, the latest first.", allow_abbrev=False
+    )
+    parser.command, parser.remedy = "list: ", "write python -m sweeps list [--store URI]"
+    parser.add_argument(
+        "--store", metavar="URI", help="an MLflow store or a folder of exports; default: that of results/"
+    )
+    store = parser.parse_args(words).store or store_uri()
+    sys.stdout.write("\n".join(sweep_lines(open_source(store))) + "\n")
+    sys.stderr.write(f"{store_line(store, shown(store))}\n")
+    return 0
 
 
 if __name__ == "__main__":

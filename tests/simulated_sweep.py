@@ -79,7 +79,7 @@ class SimulatedSweep:
             parallel=self._lanes > 1,
             announce=self.launched.append,
             record=self.recorded.extend,
-            rungs=judge.seen,
+            judge=judge,
             note=self.notes.append,
             **{"admit": lambda _: True, **options},
         )
@@ -115,7 +115,8 @@ class SimulatedSweep:
             rungs = dict(judge.seen(lane.cell.key))
             self._write(lane.cell, "running", epoch=max(lane.done, before), rungs=rungs, metrics=dict(metrics))
             if stopped:
-                return self._ended(lane, searcher, "pruned", judge.reason(lane.cell.key))
+                status = "interrupted" if judge.waits(lane.cell.key) else "pruned"
+                return self._ended(lane, searcher, status, judge.reason(lane.cell.key))
             if not repeated:
                 break
         if lane.done < len(lane.reports):
@@ -126,7 +127,7 @@ class SimulatedSweep:
     def _ended(self, lane: _Lane, searcher: CellSearcher, status: str, reason: str) -> bool:
         entry = dataclasses.replace(self.entries[lane.cell.key], status=status, reason=reason)
         self.entries[lane.cell.key] = entry
-        ended = {} if status == "pruned" else {"status": status}
+        ended = {} if status in ("pruned", "interrupted") else {"status": status}
         searcher.on_trial_complete(lane.trial, {**entry.metrics, **ended})
         return True
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.select.objectives import goals_of
 from analysis.select.pareto import hypervolumes, knee, pareto_set, worst
-from analysis.select.selection import current
+from analysis.select.selection import current, runs_of_trials, trials
 
 
 class Front(NamedTuple):
@@ -32,7 +32,7 @@ class Front(NamedTuple):
 
 def front_of(runs: pd.DataFrame) -> Front | None:
     """The front of a sweep's present cells; None where it has one goal, or no finished cell with a number for each."""
-    goals, present = goals_of(runs), current(runs)
+    goals, present, seeds = goals_of(runs), trials(current(runs)), runs_of_trials(runs)
     finished = present[present["status"] == "finished"].sort_values(["start_time", "cell_key"])
     points = np.column_stack([goal.scores(finished) for goal in goals])
     scored = np.isfinite(points).all(axis=1)
@@ -45,4 +45,6 @@ def front_of(runs: pd.DataFrame) -> Front | None:
     note = f"Pareto set of {inside.sum()} among {len(points)} finished"
     note += f", hypervolume {volumes[-1]:.4g} from {ends} (the worst of each)"
     note += "" if bend is None else f", knee at {finished['run_name'].iloc[bend]}"
-    return Front(frozenset(finished["cell_key"][inside]), note, finished, points, inside, bend, volumes)
+    members = finished["cell_key"][inside]
+    keys = frozenset(key for first in members for key in (seeds[first]["cell_key"] if seeds else [first]))
+    return Front(keys, note, finished, points, inside, bend, volumes)

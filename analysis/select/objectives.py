@@ -62,6 +62,30 @@ class Goal:
         return scored.sort_values(["score", "cell_key"], ascending=[self.direction == "min", True])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """A limit on a metric of a run that the winner of a search has to keep."""
+
+    metric: str
+    sense: Literal["<=", ">="]
+    bound: float
+
+    @property
+    def name(self) -> str:
+        """The constraint for display: "train/peak_memory_gb <= 20"."""
+        return f"{self.metric} {self.sense} {self.bound:g}"
+
+    def violation(self, metrics: Mapping[str, Any]) -> float:
+        """Distance beyond the bound in units of the bound, 0 or less where it is kept; NaN for a run without it."""
+        beyond = (_number(metrics.get(self.metric)) - self.bound) / (abs(self.bound) or 1.0)
+        return beyond if self.sense == "<=" else -beyond
+
+
+def constraints_of(tags: Mapping[str, str]) -> list[Constraint]:
+    """The constraints of one sweep, by the tags of its experiment."""
+    return [Constraint(**limit) for limit in json.loads(tags.get("sweep.constraints", "[]"))]
+
+
 def goals_of(runs: "pd.DataFrame") -> list[Goal]:
     """The goals of one sweep; the first one ranks."""
     return [Goal(**goal) for goal in json.loads(runs["sweep.goals"].iloc[0])]

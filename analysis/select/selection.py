@@ -6,16 +6,18 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.select.objectives import goals_of
+from analysis.select.objectives import constraints_of, goals_of
 from analysis.select.tags import canonical, json_tag
 from analysis.store.cell_list import recorded_cells
 
-JUDGED = ("finished", "diverged", "collapsed", "pruned")  # states of runs that competed
+_LOST = ("diverged", "collapsed", "pruned")  # states of a seed that decide that of its point, the worst first
+JUDGED = ("finished", "infeasible", *_LOST)  # states of runs that competed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,8 @@ class Choice:
 
     Args:
         point: the grid's axes and their values.
-        candidates: its cells with the first seed.
-        winner: the best finished candidate by the first goal, with all seeds, the candidate itself first; empty while
+        candidates: one row each, as in trials.
+        winner: the best finished candidate by the first goal, with all seeds, those of its trial first; empty while
             none has finished.
     """
 
@@ -58,12 +60,12 @@ def choices(runs: pd.DataFrame) -> list[Choice]:
     """The points of the grid in order (of a search alone the one empty point), each with its candidates and winner."""
     present, free = current(runs), searched(runs)
     keys = [axis for axis in axes(runs) if axis not in free]
-    (goal, *_), first = goals_of(runs), seeds_of(runs)[:1]
+    (goal, *_), first = goals_of(runs), trial_seeds(runs)
     groups, found = positions_by_place(present, keys), []
     for grid in grids_of(runs):
         for values in itertools.product(*(grid[key] for key in keys)):
             own = present.iloc[groups[tuple(map(canonical, values))]]
-            candidates = own[own["seed"].isin(first)] if first else own
+            candidates = trials(own)
             ranked = goal.best_first(candidates[candidates["status"] == "finished"]).dropna(subset="score")
             winner = own.iloc[:0]
             if len(ranked):
@@ -79,8 +81,64 @@ def current(runs: pd.DataFrame) -> pd.DataFrame:
     """The cells, without references, that the sweep asks for.
 
     A sweep whose base was edited has new cells beside the old ones; a table of both would compare different trainings.
+    A finished run of a trial that breaks a constraint has the status "infeasible"; keys whose conditions do not hold
+    have no value.
     """
-    return mark_truncated(runs[(runs["role"] == "cell") & _are_current(runs)])
+    found = mark_truncated(runs[(runs["role"] == "cell") & _are_current(runs)])
+    for key, conditions in (json_tag(tags_of(runs), "sweep.when") or {}).items():
+        holds = [column(found, other).map(canonical).isin([*map(canonical, of)]) for other, of in conditions.items()]
+        found = found.assign(**{key: column(found, key).where(np.logical_and.reduce(holds))})
+    return _mark_infeasible(found)
+
+
+def trial_seeds(runs: pd.DataFrame) -> list[int]:
+    """The seeds with which every point of a search runs; none in a store without the sweep's seeds."""
+    return seeds_of(runs)[: json_tag(tags_of(runs), "sweep.seeds_per_trial") or 1]
+
+
+def trials(present: pd.DataFrame) -> pd.DataFrame:
+    """The points of a search, in the order of their runs: with one seed per trial its run; with several the first run,
+    with the worst status of all and the means of their metrics. A grid has its runs unchanged.
+
+    Args:
+        present: of current.
+    """
+    seeds = trial_seeds(present)
+    if not searched(present) or not seeds:
+        return present
+    own = present[present["seed"].isin(seeds)]
+    if len(seeds) == 1:
+        return own
+    groups = pd.Series([*map(repr, places_of(own, axes(own)))], index=own.index)
+    measured = [name for name in own if "/" in str(name) and pd.api.types.is_numeric_dtype(own[name])]
+    means = own[measured].groupby(groups).transform(fmean)  # as the engine, to the last digit
+    states = own["status"].groupby(groups).transform(lambda states: _state_over_seeds([*states], len(seeds)))
+    return own.assign(status=states, **{str(name): means[name] for name in measured})[~groups.duplicated()]
+
+
+def runs_of_trials(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Cell key of a row of trials -> the runs of its seeds, where there are several; infeasible ones as finished."""
+    if not searched(runs) or len(trial_seeds(runs)) < 2:
+        return {}
+    present = current(runs).replace({"status": {"infeasible": "finished"}})
+    own = present[present["seed"].isin(trial_seeds(runs))]
+    groups = positions_by_place(own, axes(own)).values()
+    return {own["cell_key"].iloc[positions[0]]: own.iloc[positions] for positions in groups}
+
+
+def _state_over_seeds(states: Sequence[str], count: int) -> str:
+    order = (*_LOST, "infeasible", *states)
+    worst = next((state for state in order if state in states and state != "finished"), "finished")
+    return "interrupted" if worst == "finished" and len(states) < count else worst
+
+
+def _mark_infeasible(runs: pd.DataFrame) -> pd.DataFrame:
+    limits = constraints_of(tags_of(runs))
+    if not limits:
+        return runs
+    broken = [any(not limit.violation(run) <= 0 for limit in limits) for run in records_of(runs)]
+    of_trial = (runs["status"] == "finished") & runs["seed"].isin(trial_seeds(runs))
+    return runs.assign(status=runs["status"].mask(of_trial & np.array(broken, dtype=bool), "infeasible"))
 
 
 def requested(runs: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from analysis.store.uri import sqlite_file
 def read_points(
     client: MlflowClient, experiment_id: str, uri: str, run_ids: Sequence[str], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """Columns run_id, metric, epoch, value of these runs of an experiment; no name: all metrics. Writes nothing.
+    """Columns run_id, metric, epoch, value, at (ms since 1970) of these runs; no name: all metrics. Writes nothing.
 
     An epoch that was logged again, after a restart, has its latest value, of two at the same time the larger.
     """
@@ -43,4 +43,4 @@ def _latest(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
     points["value"] = points["value"].map(finite_or_inf)
     place = ["run_id", "metric", "epoch"]
     points = points.sort_values([*place, "at", "value"]).drop_duplicates(place, keep="last")
-    return points[[*place, "value"]].reset_index(drop=True)
+    return points[[*place, "value", "at"]].reset_index(drop=True)

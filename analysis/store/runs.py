@@ -57,6 +57,7 @@ def histories_of(runs: pd.DataFrame, metrics: Sequence[str] = (), store: str | R
     """
     source = open_source(store or store_uri())
     points = source.points(runs["sweep"].iloc[0], runs["run_id"].tolist(), metrics)
-    points["metric"] = pd.Categorical(points["metric"], [*metrics] or sorted(points["metric"].unique()))
+    points = points[["run_id", "metric", "epoch", "value"]]
+    points = points.assign(metric=pd.Categorical(points["metric"], [*metrics] or sorted(points["metric"].unique())))
     points = points.sort_values(["metric", "epoch"]).astype({"metric": str})
     return runs[["run_id", "cell_key", "run_name"]].merge(points, on="run_id")  # without deleted and foreign runs

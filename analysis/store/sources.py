@@ -60,11 +60,11 @@ class Store:
         with self._answering():
             return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
-    def runs(self, sweep: str) -> pd.DataFrame:
-        """See analysis.store.runs.all_runs."""
+    def runs(self, sweep: str, names: Sequence[str] = ()) -> pd.DataFrame:
+        """See analysis.store.runs.all_runs. names: parameters, metrics and tags that suffice, to save time."""
         experiment = self._experiment(sweep)
         with self._answering():
-            records = read_records(self.client, experiment.experiment_id, self._uri)
+            records = read_records(self.client, experiment.experiment_id, self._uri, names)
         try:
             frame = frame_of(experiment, records)
         except ValueError as error:
@@ -74,7 +74,7 @@ class Store:
         return frame
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Columns run_id, metric, epoch, value, one row per logged epoch; all metrics if none is named."""
+        """Columns run_id, metric, epoch, value, at, one row per logged epoch; all metrics if none is named."""
         experiment = self._experiment(sweep)
         with self._answering():
             return read_points(self.client, experiment.experiment_id, self._uri, run_ids, metrics)
@@ -102,7 +102,7 @@ class Store:
 class Export:
     """A folder of exports, one folder per sweep, as analysis.store.export writes them; by path or URL.
 
-    Its methods are those of Store and give equal frames of the same sweep.
+    Its methods are those of Store and give equal frames of the same sweep; points have no column `at`.
     """
 
     def __init__(self, where: str) -> None:
@@ -124,7 +124,7 @@ class Export:
     def has_runs(self, experiment: Experiment) -> bool:
         return self._about(file_name(experiment.name))["runs"] > 0
 
-    def runs(self, sweep: str) -> pd.DataFrame:
+    def runs(self, sweep: str, names: Sequence[str] = ()) -> pd.DataFrame:  # noqa: ARG002 (a file is read whole)
         return pd.read_parquet(self._checked(sweep, RUNS))
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -8,18 +8,18 @@ import pandas as pd
 
 from analysis.select.front import front_of
 from analysis.select.objectives import goals_of
-from analysis.select.selection import choices, current, has_winners, references
+from analysis.select.selection import choices, current, has_winners, references, runs_of_trials, trial_seeds, trials
 from analysis.table.cells import CellBuilder, Quantity, TableCell, cell_of, short, states_of
 
 ONLINE = {"probe_top1", "projector_top1"}  # probes that train along with the encoder: after 0 epochs they guess
 
 
 def ranked(runs: pd.DataFrame, columns: Sequence[Quantity], *, individual: bool = False) -> pd.DataFrame:
-    """Finished cells by the sweep's first goal, best first; then the unfinished; then the sweep's references.
+    """Finished cells by the sweep's first goal, best first; infeasible ones; the unfinished; the sweep's references.
 
     Equal scores share a rank. The index is "1", "2", ..., or "diverged", "pruned at 3", "random init", and the run's
-    name for a trained reference. Candidates of a search compete with its first seed; the test metrics of a candidate
-    that ran with all seeds are means over them.
+    name for a trained reference. Candidates of a search compete with the seeds of a trial, and their metrics are means
+    over these; the test metrics of a candidate that ran with all seeds are means over all.
 
     Args:
         columns: parameters and metrics; without bold numbers, since a choice by test metrics would be a choice on test.
@@ -27,18 +27,23 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity], *, individual: bool 
     """
     goal, found = goals_of(runs)[0], current(runs)
     over_seeds: dict[str, pd.DataFrame] = {}
+    if not individual:
+        found, over_seeds = trials(found), runs_of_trials(runs)
     if has_winners(runs) and not individual:
         points = choices(runs)
         found = pd.concat([point.candidates for point in points])
-        over_seeds = {point.winner["cell_key"].iloc[0]: point.winner for point in points if len(point.winner)}
-    finished = pd.Series(states_of(found), index=found.index, dtype=object) == "finished"
+        over_seeds |= {point.winner["cell_key"].iloc[0]: point.winner for point in points if len(point.winner)}
+    states = pd.Series(states_of(found), index=found.index, dtype=object)
+    finished, infeasible = states == "finished", found[states == "infeasible"]
     best_first = goal.best_first(found[finished])
     ranks = best_first["score"].rank(ascending=goal.direction == "min", method="min")
-    unfinished = found[~finished].sort_values(["status", "start_time", "cell_key"])
+    unfinished = found[~states.isin(["finished", "infeasible"])].sort_values(["status", "start_time", "cell_key"])
     compared = references(runs).sort_values(["start_time", "cell_key"])
     labels = ["-" if math.isnan(rank) else int(rank) for rank in ranks]
-    labels += [*states_of(unfinished), *_reference_labels(compared)]
-    rows = [row for part in (best_first, unfinished, compared) for row in _entries(part, columns, over_seeds)]
+    labels += [*states_of(infeasible), *states_of(unfinished), *_reference_labels(compared)]
+    infeasible = goal.best_first(infeasible.assign(status="finished"))  # its numbers are shown
+    parts = (best_first, infeasible, unfinished, compared)
+    rows = [row for part in parts for row in _entries(part, columns, over_seeds)]
     headers = [quantity.label for quantity in columns]
     return pd.DataFrame(rows, index=pd.Index(labels, name="rank", dtype=object), columns=headers, dtype=object)
 
@@ -80,7 +85,8 @@ def _entries(
     """A row per run: its settings and metrics.
 
     Args:
-        over_seeds: cell key -> the run and those of its other seeds, over which test metrics are averaged.
+        over_seeds: cell key -> the run and those of its other seeds, over which test metrics are averaged; the others
+            over the seeds of a trial.
     """
     measured = CellBuilder(part, [quantity for quantity in columns if "/" in quantity.metric])
     settings = [quantity.metric for quantity in columns if "/" not in quantity.metric and quantity.metric in part]
@@ -104,9 +110,11 @@ def _setting(run: Mapping[Any, Any], quantity: Quantity) -> Any:
 
 
 def _metric(run: Mapping[Any, Any], own: TableCell, seeds: pd.DataFrame | None, quantity: Quantity) -> TableCell:
-    if seeds is not None and quantity.metric.startswith("test/"):
+    if seeds is not None and not quantity.metric.startswith("test/"):
+        seeds = seeds[seeds["seed"].isin(trial_seeds(seeds))] if len(trial_seeds(seeds)) > 1 else None
+    if seeds is not None:
         cell = cell_of(seeds, quantity)
-        return TableCell() if {*cell.states} == {"not measured"} and not cell.values else cell
+        return cell if cell.values else TableCell()
     guesses = run["epochs"] == 0 and short(quantity.metric, "/") in ONLINE
     return own if own.values and not guesses else TableCell()  # the row's label has the state
 

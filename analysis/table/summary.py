@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.select.compared import missing
 from analysis.select.front import front_of
-from analysis.select.objectives import goals_of
+from analysis.select.objectives import constraints_of, goals_of
 from analysis.select.selection import (
     JUDGED,
     choices,
@@ -18,6 +18,9 @@ from analysis.select.selection import (
     of_present_base,
     present_base,
     references,
+    tags_of,
+    trial_seeds,
+    trials,
 )
 
 _STOPPED = re.compile(r"early stopping at epoch (\d+): ")  # the reason of a run that early stopping ended
@@ -46,6 +49,10 @@ def progress_note(runs: pd.DataFrame) -> str:
         former = int((own["role"] == "reference").sum()) - len(references(own))
         if former:
             counts.append(f"{former} former reference{'s'[: former > 1]} left out")
+        states = {*trials(cells)["status"]}
+        if "infeasible" in states and "finished" not in states:
+            limits = " and ".join(limit.name for limit in constraints_of(tags_of(own)))
+            counts.append(f"no feasible candidate: none keeps {limits}")
         choice = _choice_note(own)
         parts.append(f"{sweep}: {', '.join(counts) or 'no cell yet'}" + (f"; {choice}" if choice else ""))
     return "; ".join(parts)
@@ -75,4 +82,6 @@ def _choice_note(runs: pd.DataFrame) -> str:
     goal = goals_of(runs)[0]
     where = "on val" if goal.metric.startswith("val/") else f"by {goal.name}"
     several = f"{min(judged)} to {max(judged)}" if min(judged) < max(judged) else str(judged[0])
+    seeds = len(trial_seeds(runs))
+    where += f", by the mean over {seeds} seeds," if seeds > 1 else ""
     return f"chosen {where} from {several} candidates" + (" each" if is_fair(runs) else "")

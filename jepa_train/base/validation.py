@@ -30,9 +30,16 @@ def later(default: Any, *, schema: int) -> Any:
     return dataclasses.field(default=ruled_field.default, metadata={**ruled_field.metadata, "schema": schema})
 
 
-def ruled(default: Any, holds: Callable[[Any], bool], rule: str, remedy: str) -> Any:
-    """Declare a config field with a rule; conform raises "<name> <rule>, got <value>; <remedy>" unless it holds."""
-    return dataclasses.field(default=default, metadata={"rule": (holds, rule, remedy)})
+def ruled(default: Any, holds: Callable[[Any], bool], rule: str, remedy: str, *, sets: str = "") -> Any:
+    """Declare a config field with a rule; conform raises "<name> <rule>, got <value>; <remedy>" unless it holds.
+
+    Args:
+        sets: another field of the class, which follows from this one unless it has its default: in the cell key there
+            is only that other field.
+    """
+    return dataclasses.field(
+        default=default, metadata={"rule": (holds, rule, remedy)} | ({"sets": sets} if sets else {})
+    )
 
 
 def at_least(least: int, default: int, remedy: str) -> Any:

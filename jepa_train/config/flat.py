@@ -8,10 +8,10 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from jepa_train.base.errors import ConfigError, config_errors, nearest, short_repr
+from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
 from jepa_train.base.validation import NAMES, conformed, field_hints
 from jepa_train.config import TrainConfig
 from jepa_train.methods import METHODS, Method, method_class
@@ -51,7 +51,7 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
         prefix = f"{top.name}."
         inner = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
         with config_errors(prefix):  # completes the field's name, with which the message starts, to the dotted key
-            sections[top.name] = dataclasses.replace(current, **inner) if inner else current
+            sections[top.name] = _changed(current, inner) if inner else current
     return TrainConfig(**sections)
 
 
@@ -100,12 +100,22 @@ def key_fields(config: TrainConfig) -> Flat:
 
 def cell_key(config: TrainConfig) -> str:
     """Hash of everything that affects the result, and of nothing else: 16 hex digits that name the cell."""
-    return _hash(key_fields(config))
+    return _hash(key_fields(config), setting_fields(config))
 
 
 def group_key(config: TrainConfig) -> str:
     """The cell key without the seed: 16 hex digits that are equal for the cells to average."""
-    return _hash({key: value for key, value in key_fields(config).items() if key != "seed"})
+    return _hash(key_fields(config), {"seed", *setting_fields(config)})
+
+
+def setting_fields(config: TrainConfig) -> dict[str, str]:
+    """Flat keys of the fields that set another one, with the key of that other one, which alone names the cell."""
+    fields = _fields(type(config.method)).items()
+    return {
+        key: f"{key.rpartition('.')[0]}.{field.metadata['sets']}"
+        for key, (field, _) in fields
+        if "sets" in field.metadata
+    }
 
 
 def later_fields() -> Mapping[str, dict[str, str]]:
@@ -127,9 +137,25 @@ def _later_fields_of(methods: tuple[tuple[str, type[Method]], ...]) -> Mapping[s
     return found
 
 
-def _hash(fields: Flat) -> str:
-    text = json.dumps(fields, sort_keys=True, allow_nan=False)
+def _hash(fields: Flat, without: Collection[str]) -> str:
+    kept = {key: value for key, value in fields.items() if key not in without}
+    text = json.dumps(kept, sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _changed(section: Any, values: Mapping[str, Any]) -> Any:
+    """A section with other values. Fields that follow from another one are computed anew."""
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    following = {
+        field.metadata["sets"]: fields[field.metadata["sets"]].default
+        for name, field in fields.items()
+        if "sets" in field.metadata and (getattr(section, name) or name in values)
+    }
+    new = dataclasses.replace(section, **{**following, **values})
+    for name in following.keys() & values.keys():
+        both = f"{name} follows from another field, which makes it {getattr(new, name)}, got {values[name]}"
+        require(getattr(new, name) == values[name], f"{both}; set one of the two")
+    return new
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from scipy.optimize import brentq
-from scipy.special import gammainc, gammaincc, gammaln
+from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv, gammaln
 from torch import Tensor
 
 from jepa_train.base.device import wide_dtype
@@ -98,6 +98,17 @@ class RGG:
         size = gamma.mul_(self.p).log_().div_(self.p).add_(math.log(self.sigma)).exp_()
         signs = torch.rand(*shape, generator=generator, device=generator.device, dtype=torch.float32).sub_(0.5)
         return size.copysign_(signs).add_(self.mu)
+
+
+def mu_of_fraction(fraction: float, *, p: float, sigma_mode: SigmaMode) -> float:
+    """The mu at which RGG has this nonzero_fraction, in (0, 1), to seven digits: equal on all machines.
+
+    It inverts P(G > -a) = (1 + sgn(a) P(1/p, |a|^p / p)) / 2 for a = mu / sigma. Unit variance gives sigma.
+    """
+    t = gammaincinv(1 / p, 2 * fraction - 1) if fraction >= 0.5 else gammainccinv(1 / p, 2 * fraction)
+    a = math.copysign(float(p * t) ** (1 / p), fraction - 0.5)
+    sigma = _sigma_gn(p) if sigma_mode == "gn" else _rectified_variance(p, a) ** -0.5
+    return float(f"{a * sigma:.7g}")
 
 
 def _gamma_sample(alpha: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -1,15 +1,17 @@
 """Rectified LpJEPA (arXiv 2602.01456): invariance of two views, and RDMReg towards a rectified generalized Gaussian."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from jepa_train.base.validation import at_least, conform, not_negative
+from jepa_train.base.errors import require
+from jepa_train.base.validation import at_least, conform, later, not_negative, ruled
 from jepa_train.distributed.collectives import at_least_fp32, fair_slice, gather_over_ranks, mean_over_ranks, world_size
 from jepa_train.losses.matmul import is_half
-from jepa_train.losses.rgg import RGG, SigmaMode
+from jepa_train.losses.rgg import RGG, SigmaMode, mu_of_fraction
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import singular_slices, unit_slices
 from jepa_train.methods.base import Activation, Objective, Step
@@ -24,6 +26,8 @@ class RectifiedLpJEPA:
     together are the paper's 2x2 ablation. The paper's recipes use 8192 slices; its authors report 512 to suffice.
     slice_kind "svd" puts each view's singular vectors first among its slices, "svd_bottom_half" those of the smaller
     values (App. I): see singular_slices.
+
+    nonzero_target sets mu so that the target has this share of non-zeros, for any p and sigma_mode.
     """
 
     p: float = 1.0
@@ -35,6 +39,12 @@ class RectifiedLpJEPA:
     lamb_reg: float = not_negative(125.0, "the paper uses 125")
     target: Literal["rgg", "gg"] = "rgg"
     rectified: bool = True
+    nonzero_target: float = later(
+        ruled(
+            0.0, lambda share: share == 0 or 1e-9 <= share < 1, "must lie in [1e-9, 1)", "0 leaves it to mu", sets="mu"
+        ),
+        schema=4,
+    )
 
     name: ClassVar[str] = "rectified_lpjepa"
     only_pairs: ClassVar[str] = "its loss is mse(z1, z2)"
@@ -42,7 +52,19 @@ class RectifiedLpJEPA:
 
     def __post_init__(self) -> None:
         conform(self)
+        if self.nonzero_target:
+            self._set_mu()
         _ = self.target_distribution  # checks p, mu and sigma_mode
+
+    def _set_mu(self) -> None:
+        RGG(p=self.p, mu=0.0)  # checks p
+        rule = "nonzero_target needs the rectified target, of which it is a share, got target='gg'; set mu"
+        require(self.target == "rgg", rule)
+        mu = mu_of_fraction(self.nonzero_target, p=self.p, sigma_mode=self.sigma_mode)
+        if self.mu == 0:
+            object.__setattr__(self, "mu", mu)
+        rule = f"mu follows from nonzero_target={self.nonzero_target:g}, which makes it {mu:g}, got {self.mu:g}"
+        require(math.isclose(self.mu, mu, rel_tol=1e-5), f"{rule}; set one of the two")
 
     @property
     def output_activation(self) -> Activation:

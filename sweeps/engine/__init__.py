@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweeps.engine.cli.main import main
     from sweeps.engine.spec.objective import Asha, LabelFree
+    from sweeps.engine.spec.search_space import Domain
     from sweeps.engine.spec.sweep import BestOf, Sweep
     from sweeps.engine.spec.table import Table
 
-__all__ = ["Asha", "BestOf", "LabelFree", "Sweep", "Table", "main"]
+__all__ = ["Asha", "BestOf", "Domain", "LabelFree", "Sweep", "Table", "main"]
 
 _HOME = {
     "Asha": "spec.objective",
     "BestOf": "spec.sweep",
+    "Domain": "spec.search_space",
     "LabelFree": "spec.objective",
     "Sweep": "spec.sweep",
     "Table": "spec.table",

@@ -22,7 +22,7 @@ from jepa_train.presets import DIGITS, PRESETS
 from jepa_train.scales import LEJEPA, SCALES, SEEDS, Scale
 from jepa_train.train import evaluate_checkpoint, train
 from search_spaces.lejepa import SPACE
-from sweeps.engine import Asha, BestOf, LabelFree, Sweep, Table, main
+from sweeps.engine import Asha, BestOf, Domain, LabelFree, Sweep, Table, main
 import jepa_train.config.presets
 assert jepa_train.presets.DIGITS is jepa_train.config.presets.DIGITS
 """

@@ -9,7 +9,7 @@ import scipy.integrate
 import scipy.stats
 
 from jepa_train.base.seeds import generator
-from jepa_train.losses.rgg import RGG
+from jepa_train.losses.rgg import RGG, mu_of_fraction
 
 # arXiv 2602.01456's formulas on the paper's grid: expected L0 / D with unit variance before rectification ...
 MUS_GN = (-3, -2.5, -2, -1.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1)
@@ -82,6 +82,14 @@ def test_unit_variance_after_rectification_matches_the_authors_numbers(p):
     rggs = [RGG(p=p, mu=mu, sigma_mode="rgn") for mu in MUS_RGN]
     assert [rgg.sigma for rgg in rggs] == pytest.approx([sigma for sigma, _ in RGN[p]], abs=5.1e-6)
     assert [rgg.nonzero_fraction for rgg in rggs] == pytest.approx([l0 for _, l0 in RGN[p]], abs=5.1e-5)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 1, 1.5, 2, 4])
+@pytest.mark.parametrize("mode", ["gn", "rgn"])
+def test_mu_of_a_fraction_gives_the_target_this_share_of_nonzeros(p, mode):
+    fractions = (1e-6, 0.01, 0.1, 0.5, 0.7, 0.999)
+    rggs = [RGG(p=p, mu=mu_of_fraction(fraction, p=p, sigma_mode=mode), sigma_mode=mode) for fraction in fractions]
+    assert [gennorm(rgg).sf(0) for rgg in rggs] == pytest.approx(fractions, rel=1e-5)
 
 
 @pytest.mark.parametrize("p", MOMENTS)

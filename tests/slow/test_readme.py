@@ -69,6 +69,11 @@ ROWS = [
     Row(f"-m analysis report {MINI}", r"\.html"),
     Row(f"-m analysis export {MINI}", r"runs\.parquet"),
     Row("-m analysis", r"demo_rectified_lpjepa +in store"),
+    Row("-m analysis optuna demo_lejepa", r"open it with: optuna-dashboard .*demo_lejepa\.journal"),
+    Row("-m analysis export demo_lejepa --tensorboard", r"open it with: tensorboard --logdir .*demo_lejepa"),
+    Row("-m sweeps new my_temperature --method simclr", r"wrote sweeps/my_temperature\.py"),
+    Row("-m sweeps new my_tuning --method simclr --search", r"wrote sweeps/my_tuning\.py"),
+    Row("-m sweeps list", r"(?m)^demo_rectified_lpjepa +9/9 .* probe_top1$"),
     Row("-m analysis demo_rectified_lpjepa --format latex", r"\\toprule"),
     Row("-m analysis lejepa_lambda_views --scale small --store docs/results/store", "44 finished, 1 collapsed"),
     Row(

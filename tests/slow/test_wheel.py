@@ -22,7 +22,7 @@ def test_a_wheel_holds_every_module_type_marker_and_published_number(tmp_path: P
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(copy)], check=True, timeout=300)
     (wheel,) = tmp_path.glob("*.whl")
-    wanted = {name for name in files if name.startswith(PACKAGES) and name.endswith((".py", "py.typed"))}
+    wanted = {name for name in files if name.startswith(PACKAGES) and name.endswith((".py", "py.typed", ".txt"))}
     wanted |= {name for name in files if name.startswith("analysis/published/")}
     assert wanted - set(zipfile.ZipFile(wheel).namelist()) == set()
     assert {f"{package}/py.typed" for package in PACKAGES} <= wanted

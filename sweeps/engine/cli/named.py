@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sweeps.engine.spec.sweep import Sweep
 
 _USAGE = (
-    "python -m sweeps NAME [NAME ...] [options], or doctor [NAME or FILE.py], best NAME, fetch CLUSTER.yaml [NAME ...]"
+    "python -m sweeps NAME [NAME ...] [options], or doctor [NAME or FILE.py], or best NAME, or new NAME [--search], "
+    "or list, or fetch CLUSTER.yaml [NAME ...]"
 )
 
 

@@ -24,7 +24,7 @@ def status(sweep: Sweep, words: Sequence[str] = ()) -> Facts:
     """The facts of --status. words: assignments of the command line, which count as edits of the sweep."""
     stored, holder = read_sweep(sweep.name), holder_of(sweep.name)
     entries, spent = stored.current, stored.runs
-    rules = Rules(held=holder is not None)
+    rules = Rules(held=holder is not None, stopping=sweep.early_stopping is not None)
     states = [rules.state(entry) for entry in entries]
     total = _total(sweep, stored)
     return {
@@ -115,10 +115,12 @@ def _total(sweep: Sweep, stored: StoredSweep) -> int:
         return max(int(stored.tags["sweep.total"]), len(requested))
     if requested is not None and not sweep.space:
         return len(requested)
-    each = len(sweep.seeds)
+    each, points = sweep.seeds_per_trial, grid_points(sweep)
+    counts = [len(sweep.seeds)] * len(points)
     if sweep.space:  # a search, and its winner with the other seeds
-        each = int(min(sweep.trials, size(sweep.space))) + len(sweep.seeds) - 1
-    return max(len(sweep.references) + len(grid_points(sweep)) * each, len(requested or ()), len(stored.current))
+        sizes = (int(min(sweep.trials, size(sweep.domains, point))) for point in points)
+        counts = [number * each + len(sweep.seeds) - each for number in sizes]
+    return max(len(sweep.references) + sum(counts), len(requested or ()), len(stored.current))
 
 
 def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:

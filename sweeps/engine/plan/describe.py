@@ -13,6 +13,7 @@ from jepa_train.config.flat import Scalar, flatten, key_fields, later_fields, ty
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.spec.cells import changed, shared_fields
 from sweeps.engine.spec.objective import is_labelled
+from sweeps.engine.spec.search_space import conditions_of
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.code_version import Code, code_of
 
@@ -41,6 +42,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
         "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
+        **_tags_of_search(plan),
         "sweep.total": str(plan.total),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         "sweep.code": json.dumps({"at": int(time.time() * 1000), "versions": versions}, sort_keys=True),
@@ -53,11 +55,23 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
     }
 
 
+def _tags_of_search(plan: Plan) -> dict[str, str]:
+    """Tags of seeds per trial, constraints and conditions; of a store that has had them also where they are gone."""
+    sweep = plan.sweep
+    tags = {
+        "sweep.seeds_per_trial": sweep.seeds_per_trial if sweep.seeds_per_trial > 1 else 0,
+        "sweep.constraints": [dataclasses.asdict(limit) for limit in sweep.limits],
+        "sweep.when": conditions_of(sweep.domains),
+    }
+    return {name: json.dumps(value) for name, value in tags.items() if value or name in plan.stored.tags}
+
+
 def _views(plan: Plan) -> dict[str, str]:
     """Views of the UI to which analysis.ui links, as tags in which MLflow keeps shared views.
 
-    Both show the runs that the sweep asks for, with columns for what varies and is compared; in "seeds" cells that
-    differ in their seed alone are one row, their mean.
+    All show the runs that the sweep asks for, with columns for what varies and is compared; in "seeds" cells that
+    differ in their seed alone are one row, their mean. "compare" has charts: parallel coordinates of the axes and the
+    objective, and the objective's curve. Their fields are those of MLflow 3.17's UI; another version may ignore them.
     """
     sweep = plan.sweep
     accuracies = ["test/probe_top1", "test/linear_top1"] if is_labelled(plan.base) else []
@@ -67,6 +81,18 @@ def _views(plan: Plan) -> dict[str, str]:
     views: dict[str, dict[str, Any]] = {"cells": {"selectedColumns": [*columns, "params.`seed`"]}}
     if len(sweep.seeds) > 1:
         views["seeds"] = {"selectedColumns": columns, "groupBy": grouped}
+    goals = [goal.metric for goal in sweep.goals]
+    charts: list[dict[str, Any]] = [{"type": "LINE", "metricKey": name, "selectedMetricKeys": [name]} for name in goals]
+    if sweep.axes:
+        parallel = {"type": "PARALLEL", "selectedParams": sweep.axes, "selectedMetrics": goals, "showAllRuns": True}
+        charts.insert(0, parallel)
+    views["compare"] = {
+        **views["cells"],
+        "searchFilter": "tags.stale IS NULL AND tags.cell_key != ''",  # without the sweep's own run
+        "runsHiddenMode": "SHOW_ALL",  # else ten runs
+        "compareRunSections": [{"uuid": "own", "name": "Comparison", "display": True, "columns": 2, "cardHeight": 380}],
+        "compareRunCharts": [{"uuid": f"{at}", "metricSectionId": "own"} | one for at, one in enumerate(charts)],
+    }
     present = {"searchFilter": "tags.stale IS NULL"}
     return {f"mlflow.sharedViewState.{name}": json.dumps(present | view) for name, view in views.items()}
 

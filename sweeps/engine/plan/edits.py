@@ -62,7 +62,7 @@ def _points_of_searches(plan: Plan) -> set[str]:
         if entry.role == "cell"
         and entry.params.get("seed") in seeds
         and grid_point_of(sweep, entry.params) in points
-        and point_of(sweep.space, entry.params, plan.base) is not None
+        and point_of(sweep.domains, entry.params, plan.base) is not None
     }
 
 

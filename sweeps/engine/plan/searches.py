@@ -4,20 +4,23 @@ A sweep with a space and no grid is one search, at the one empty point.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from functools import cached_property
+from statistics import fmean
+from typing import Any, NamedTuple, Protocol, Self
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.spec.cells import Cell, changed, grid_points, label_of, make_cell
-from sweeps.engine.spec.search_space import point_of, size
+from sweeps.engine.spec.search_space import conditions_of, point_of, size
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
+LOST = ("diverged", "collapsed", "pruned")  # ends of a seed that end its candidate, the worst first
 GridPoint = tuple[str, ...]  # the values on the grid's axes, as MLflow stores them
 
 
@@ -30,13 +33,68 @@ class SearchState(Enum):
     DONE = "done"  # no cell is left to start
 
 
+class Result(NamedTuple):
+    """End of a cell, or of a candidate over the seeds of its trial.
+
+    Args:
+        status: as in the store.
+        scores: one per goal, NaN where there is none.
+        rungs: epoch -> score where early stopping judged it.
+        violations: one per constraint, above 0 where it is broken, also if a finished cell lacks the metric.
+    """
+
+    status: str
+    scores: tuple[float, ...]
+    rungs: Mapping[int, float]
+    violations: tuple[float, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """True if no constraint is broken."""
+        return all(violation <= 0 for violation in self.violations)
+
+    @classmethod
+    def of(
+        cls, sweep: Sweep, status: str, run: tuple[Mapping[str, float], Mapping[str, Any]], rungs: Mapping[int, float]
+    ) -> Self:
+        """The end of a cell. run: its metrics and its flat config."""
+        metrics, flat = run
+        scores = tuple(goal.score(metrics if status == "finished" else {}, flat) for goal in sweep.goals)
+        unknown = float(status == "finished")
+        violations = (limit.violation(metrics) for limit in sweep.limits)
+        return cls(status, scores, rungs, tuple(unknown if one != one else one for one in violations))
+
+    @classmethod
+    def mean(cls, results: Sequence[Self]) -> Self:
+        """The result over seeds: the worst status and violations, and mean scores, at rungs where all have one."""
+        states = [result.status for result in results]
+        shared = set(results[0].rungs).intersection(*(result.rungs for result in results))
+        return cls(
+            next((state for state in (*LOST, *states) if state in states and state != "finished"), "finished"),
+            tuple(map(fmean, zip(*(result.scores for result in results), strict=True))),
+            {rung: fmean(result.rungs[rung] for result in results) for rung in sorted(shared)},
+            tuple(map(max, zip(*(result.violations for result in results), strict=True))),
+        )
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A cell of a search that has a run."""
+    """A point of a search that was begun.
 
-    cell: Cell
-    point: dict[str, Scalar]  # of the space
-    entry: Entry
+    Args:
+        point: of the space.
+        cells: one per seed of a trial, in the order of the seeds.
+        entries: of those of its cells that have a run.
+    """
+
+    point: dict[str, Scalar]
+    cells: tuple[Cell, ...]
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """Key of its first cell, which names the candidate."""
+        return self.cells[0].key
 
 
 class Sampler(Protocol):
@@ -45,19 +103,22 @@ class Sampler(Protocol):
     def resume(self, candidate: Candidate) -> None:
         """Start a candidate of an earlier launch."""
 
-    def propose(self, number: int) -> Cell | None:
+    def propose(self, number: int) -> Candidate | None:
         """Start a new candidate, after so many others; None where the space has no other point."""
 
-    def tell(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
-        """Learn the result of a candidate that was started; see Search.finish."""
+    def tell(self, candidate: Candidate, result: Result) -> None:
+        """Learn the result of a candidate that was started."""
 
 
 @dataclass(eq=False)
 class Search:
-    """The candidates at one point of the grid, all with the first seed, then the best one with the other seeds.
+    """The candidates at one point of the grid, with the first seeds_per_trial seeds; then the best one with the others.
 
     A plan builds it from the store's entries and only reads it. A launch advances another one, with a sampler:
     next_cell starts a cell, finish ends one.
+
+    The seeds of a candidate begin one after the other, as far as there is room for them. Once one of them has diverged,
+    collapsed or was stopped early, the candidate is lost, and no other one begins.
 
     Args:
         point: of the grid; {} for a search alone.
@@ -65,6 +126,7 @@ class Search:
         candidates: in the order in which they were begun.
         warm: finished cells of other sweeps that are points of this search.
         rules: which cells a launch runs.
+        rungs: cell key -> epoch -> score where early stopping has judged it.
     """
 
     sweep: Sweep
@@ -75,50 +137,85 @@ class Search:
     warm: tuple[Candidate, ...]
     rules: Rules
     sampler: Sampler | None = None
+    rungs: Callable[[str], Mapping[int, float]] = lambda _: {}
 
     def __post_init__(self) -> None:
-        self.resumed = deque(candidate for candidate in self.candidates if self.rules.due(candidate.entry))
-        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.space)) - len(self.candidates)))
-        self.best: Cell | None = None  # known once all candidates have ended
+        self.best: Candidate | None = None  # known once all candidates have ended
         self.confirmations: tuple[Cell, ...] = ()  # the best candidate with the other seeds, done or not
         self._unconfirmed: deque[Cell] = deque()  # those that a launch has still to start
-        self._cells = {candidate.cell.key: candidate.cell for candidate in self.candidates}
-        self._scores = {each.cell.key: each.entry.scores(self.sweep.goals)[0] for each in self.candidates}
-        self._running = {each.cell.key for each in self.candidates if self.rules.state(each.entry) == "running"}
+        self._candidates = {each.key: each for each in self.candidates}
+        self._results: dict[str, Result] = {}  # of cells that have ended
+        self._begun: set[str] = set()  # keys of cells with a run
+        self._running: dict[str, Candidate] = {}  # by the keys of the cells that run
+        for each in (*self.candidates, *self.warm):
+            for entry in each.entries:
+                self._begun.add(entry.key)
+                if self.rules.state(entry) == "running":
+                    self._running[entry.key] = each
+                elif not self.rules.due(entry):
+                    run = entry.metrics, entry.params
+                    self._results[entry.key] = Result.of(self.sweep, entry.status, run, entry.rungs)
+        self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
+        self._resumed = {*self._open}  # those of them that no launch has started again
+        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.domains, self.at)) - len(self.candidates)))
         self._choose_best()
+
+    @cached_property
+    def at(self) -> Mapping[str, Any]:
+        """The values outside the space, on which conditions of the space depend; {} without conditions."""
+        flat = flatten(changed(self.base, self.point)) if conditions_of(self.sweep.domains) else {}
+        return {key: value for key, value in flat.items() if key not in self.sweep.space}
+
+    @property
+    def ended(self) -> list[tuple[Candidate, Result]]:
+        """The candidates that are over, in the order in which they were begun, with their results; first warm ones."""
+        over = [each for each in self._candidates.values() if each.key not in self._open]
+        return [(each, self._result(each)) for each in (*self.warm, *over)]
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every known cell: candidates that were started, by any launch, and confirmations."""
-        return (*self._cells.values(), *self.confirmations)
+        """Every known cell: of candidates that were started, by any launch, and confirmations."""
+        wanted = (cell for each in self._candidates.values() for cell in each.cells if self._is_wanted(each, cell))
+        return (*wanted, *self.confirmations)
 
     @property
     def state(self) -> SearchState:
         """The stage that the search has reached."""
-        if self.resumed or self.proposals:
+        if self.proposals or any(map(self._startable, self._open.values())):
             return SearchState.PROPOSING
-        if self._running and len(self.sweep.seeds) > 1:
+        if self._running:
             return SearchState.WAITING
         return SearchState.CONFIRMING if self._unconfirmed else SearchState.DONE
 
     @property
     def num_started(self) -> int:
         """Candidates that have been started, by any launch, without those to be resumed."""
-        return len(self._cells) - len(self.resumed)
+        return len(self._candidates) - len(self._resumed)
 
     @property
     def num_unknown(self) -> int:
         """Cells still to choose: points to propose, and the other seeds of a best candidate that is not known yet."""
         undecided = self.state in (SearchState.PROPOSING, SearchState.WAITING)
-        return self.proposals + (len(self.sweep.seeds) - 1) * undecided
+        each = self.sweep.seeds_per_trial
+        return self.proposals * each + (len(self.sweep.seeds) - each) * undecided
 
     @property
     def problem(self) -> str:
-        """A line for the user where the search ends without a single finished candidate, else ""."""
-        if len(self.sweep.seeds) == 1 or self.state is not SearchState.DONE or self.best is not None:
+        """A line for the user where the search ends without a winner, else ""."""
+        if self.state is not SearchState.DONE or self.best is not None:
             return ""
         where = f" at {label_of(self.point)}" if self.point else ""
-        return f"no candidate{where} finished: there is no winner to run with the other seeds"
+        finished = [result for _, result in self.ended[len(self.warm) :] if result.status == "finished"]
+        limits = " and ".join(limit.name for limit in self.sweep.limits)
+        if finished and not any(result.feasible for result in finished):
+            return f"no feasible candidate{where}: none of the {len(finished)} finished ones keeps {limits}"
+        if len(self.sweep.seeds) > self.sweep.seeds_per_trial and len(self.sweep.goals) == 1:
+            return f"no candidate{where} finished: there is no winner to run with the other seeds"
+        return ""
+
+    def candidate_at(self, point: Mapping[str, Scalar]) -> Candidate:
+        """The candidate of a point of the space."""
+        return _candidate(self.sweep, self.base, self.point, point)
 
     def cell_at(self, point: Mapping[str, Any], *, seed: int | None = None) -> Cell:
         """The cell of a point of the space, by default with the sweep's first seed."""
@@ -126,49 +223,73 @@ class Search:
 
     def next_cell(self) -> Cell | None:
         """Start the next cell; None where the search is then WAITING or DONE."""
-        if self.state is SearchState.PROPOSING and (cell := self._next_candidate()) is not None:
-            self._cells[cell.key] = cell
-            self._running.add(cell.key)
-            return cell
+        if not any(map(self._startable, self._open.values())) and self.proposals:
+            self._propose()
+        for each in self._open.values():
+            cell = self._startable(each)
+            if cell is not None:
+                if each.key in self._resumed:
+                    assert self.sampler is not None
+                    self.sampler.resume(each)
+                    self._resumed.discard(each.key)
+                self._begun.add(cell.key)
+                self._running[cell.key] = each
+                return cell
         return self._unconfirmed.popleft() if self._unconfirmed else None
 
-    def finish(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
-        """End a cell; a confirmation changes nothing.
-
-        Args:
-            status: as in the store.
-            scores: one per goal, NaN where there is none.
-            rungs: epoch -> score where early stopping judged it.
-        """
-        if key in self._running:
+    def finish(self, key: str, result: Result) -> None:
+        """End a cell; a confirmation changes nothing. One that early stopping has interrupted goes on later."""
+        candidate = self._running.pop(key, None)
+        if candidate is None:
+            return
+        if result.status != "interrupted":
+            self._results[key] = result
+        if not self._left(candidate):
             assert self.sampler is not None
-            self.sampler.tell(key, status, scores, rungs)
-            self._running.discard(key)
-            self._scores[key] = scores[0]
+            self.sampler.tell(candidate, self._result(candidate))
+            del self._open[candidate.key]
             self._choose_best()
 
-    def _next_candidate(self) -> Cell | None:
+    def _propose(self) -> None:
         assert self.sampler is not None
-        if self.resumed:
-            candidate = self.resumed.popleft()
-            self.sampler.resume(candidate)
-            return candidate.cell
-        cell = self.sampler.propose(self.num_started)
-        self.proposals = self.proposals - 1 if cell is not None else 0
-        if cell is None:
+        candidate = self.sampler.propose(self.num_started)
+        self.proposals = self.proposals - 1 if candidate is not None else 0
+        if candidate is None:
             self._choose_best()
-        return cell
+        else:
+            self._candidates[candidate.key] = self._open[candidate.key] = candidate
+
+    def _result(self, candidate: Candidate) -> Result:
+        return Result.mean([self._results[cell.key] for cell in candidate.cells if cell.key in self._results])
+
+    def _is_wanted(self, candidate: Candidate, cell: Cell) -> bool:
+        """False for a cell of a lost candidate that was not begun."""
+        ends = (self._results[other.key].status for other in candidate.cells if other.key in self._results)
+        return cell.key in self._begun or not any(status in LOST for status in ends)
+
+    def _left(self, candidate: Candidate) -> list[Cell]:
+        """The cells of a candidate that have not ended and are to end."""
+        open_cells = [cell for cell in candidate.cells if cell.key not in self._results]
+        return [cell for cell in open_cells if self._is_wanted(candidate, cell)]
+
+    def _startable(self, candidate: Candidate) -> Cell | None:
+        """The next cell of a candidate that may start. One that has reached a rung waits there for the others."""
+        reached = {cell.key: max(self.rungs(cell.key), default=0) for cell in self._left(candidate)}
+        behind = (key for key, rung in reached.items() if rung == min(reached.values()) and key not in self._running)
+        key = next(behind, "")
+        return next((cell for cell in candidate.cells if cell.key == key), None)
 
     def _choose_best(self) -> None:
         """Choose the best candidate once all have ended; only its cells without a result follow."""
-        if self.resumed or self.proposals or self._running or len(self.sweep.goals) > 1:
+        if self._open or self.proposals or self._running or len(self.sweep.goals) > 1:
             return
-        self.best = self._cells.get(self.sweep.goals[0].best_key(self._scores))
+        results = {key: self._result(each) for key, each in self._candidates.items()}
+        scores = {key: result.scores[0] for key, result in results.items() if result.feasible}
+        self.best = self._candidates.get(self.sweep.goals[0].best_key(scores))
         if self.best is None:
             return
-        flat = flatten(self.best.config)
-        point = {key: flat[key] for key in self.sweep.space}
-        self.confirmations = tuple(self.cell_at(point, seed=seed) for seed in self.sweep.seeds[1:])
+        others = self.sweep.seeds[self.sweep.seeds_per_trial :]
+        self.confirmations = tuple(self.cell_at(self.best.point, seed=seed) for seed in others)
         self._unconfirmed.extend(cell for cell in self.confirmations if self.rules.due(self.entries.get(cell.key)))
 
 
@@ -209,15 +330,25 @@ def _by_grid_point(
     sweep: Sweep, base: TrainConfig, points: Mapping[GridPoint, Mapping[str, Any]], entries: Iterable[Entry]
 ) -> dict[GridPoint, list[Candidate]]:
     found: dict[GridPoint, list[Candidate]] = {grid_point: [] for grid_point in points}
-    first = str(sweep.seeds[0])
+    known: dict[str, Candidate] = {}  # by the keys of their cells
+    seeds = {*map(str, sweep.seeds[: sweep.seeds_per_trial])}
     for entry in entries:
         grid_point = grid_point_of(sweep, entry.params)
-        if entry.params.get("seed") != first or grid_point not in points:
+        if entry.params.get("seed") not in seeds or grid_point not in points:
             continue
-        searched = point_of(sweep.space, entry.params, base)
+        searched = point_of(sweep.domains, entry.params, base)
         if searched is None:
             continue
-        cell = make_cell(sweep, base, {**points[grid_point], **searched})
-        if cell.key == entry.key:  # else it differs in more than the point: another base
-            found[grid_point].append(Candidate(cell, searched, entry))
+        if entry.key not in known:
+            candidate = _candidate(sweep, base, points[grid_point], searched)
+            if entry.key not in {cell.key for cell in candidate.cells}:
+                continue  # it differs in more than the point: another base
+            known |= {cell.key: candidate for cell in candidate.cells}
+            found[grid_point].append(candidate)
+        known[entry.key].entries.append(entry)
     return found
+
+
+def _candidate(sweep: Sweep, base: TrainConfig, at: Mapping[str, Any], point: Mapping[str, Scalar]) -> Candidate:
+    seeds = sweep.seeds[: sweep.seeds_per_trial]
+    return Candidate(dict(point), tuple(make_cell(sweep, base, {**at, **point}, seed=seed) for seed in seeds))

@@ -93,9 +93,18 @@ class TrialEvents(tune.Callback):
             self.display.progressed(running.cell, result["epoch"])
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
-        """End a cell that was stopped early: its trial has no last report. The others have ended."""
-        if trial.trial_id in self._running:
-            self._end(trial, "pruned", self.judge.reason(self._running[trial.trial_id].cell.key), "")
+        """End a cell that early stopping stopped, perhaps for a while: it has no last report. The others have ended."""
+        if trial.trial_id not in self._running:
+            return
+        cell = self._running[trial.trial_id].cell
+        reason = self.judge.reason(cell.key)
+        if not self.judge.waits(cell.key):
+            self._end(trial, "pruned", reason, "")
+            return
+        del self._running[trial.trial_id]
+        self.budget.ended(cell, finished=False)
+        self.ledger.end(cell.key, "interrupted", reason)
+        self.display.paused(cell)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """End a cell whose trial process, not its training, was lost too often: the next launch resumes it."""

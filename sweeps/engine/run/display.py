@@ -111,9 +111,7 @@ class Display:
     def ended(self, cell: Cell, status: str, reason: str, metrics: Mapping[str, float]) -> None:
         """End a cell, with a line on a pipe; on a terminal the table shows results, and failures keep a line."""
         self.outcome.ends[cell.key] = CellEnd(label=cell.label, status=status, reason=reason)
-        seconds = time.monotonic() - self._since.pop(cell.key)
-        self._running.pop(cell.key, None)
-        self.outcome.hours += self.request.devices * seconds / 3600
+        seconds = self.paused(cell)
         self._fractions[cell.key] = 1.0
         goals, flat = self.plan.sweep.goals, flatten(cell.config)
         if status == "finished" and cell.role == "cell":
@@ -125,6 +123,13 @@ class Display:
         end = scores if status == "finished" else f"{status}: {reason if first == cell.label else f'as {first}'}"
         counter = f"{self._before + len(self.outcome.ends)}/{self.plan.total}"
         self.note(f"{self.plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
+
+    def paused(self, cell: Cell) -> float:
+        """Take a cell off the running ones, with its time. Returns its seconds since it began or went on."""
+        seconds = time.monotonic() - self._since.pop(cell.key)
+        self._running.pop(cell.key, None)
+        self.outcome.hours += self.request.devices * seconds / 3600
+        return seconds
 
     def lost(self, cell: Cell, note: str, device_seconds: float, idle_s: float) -> None:
         """Take off time without a device; with a note, training was lost with a worker."""

@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 
 from analysis.store.cell_list import to_tags
+from analysis.ui import view_link
 from jepa_train.base import checkout
 from jepa_train.base.security import hidden
 from jepa_train.config.flat import flatten
@@ -106,6 +107,10 @@ class Ledger:
         for key in new:
             if key in self.plan.entries and key not in self._again:  # of an earlier launch, and stale until now
                 self._put(key=key, tags={"stale": None})
+
+    def record_total(self, count: int) -> None:
+        """Record the number of all cells; a search does not run every seed of the points that it gives up."""
+        self._put(tags={"sweep.total": str(count)})
 
     def knows(self, key: str) -> bool:
         """Return True if the cell has a run, in any state, that goes on if the cell does."""
@@ -229,9 +234,10 @@ class Ledger:
             return
         try:
             self.table = self.publish()
-            self._put(
-                description=shortened(f"{self.plan.sweep.purpose.strip()}\n\n{escape_html(self.table)}")
-            )  # the UI renders it
+            view = view_link(self._writer.experiment_id, "compare").replace("Key=", "Ke%79=")  # else hidden as a secret
+            view = f"[Compare the runs]({view})"
+            parts = [self.plan.sweep.purpose.strip(), view, escape_html(self.table)]
+            self._put(description=shortened("\n\n".join(parts)))  # the UI renders it
             self._stale = False
             if closing:
                 self._writer.keep(hidden(self.products()))

@@ -131,7 +131,7 @@ class Session:
             record=ledger.record_cells,
             admit=lambda cell: not pool.refusal() and budget.admits(cell),
             waits=lambda: budget.awaits_price,
-            rungs=judge.seen,
+            judge=judge,
             note=self._note,
         )
         try:
@@ -142,7 +142,9 @@ class Session:
         refusal = pool.refusal()
         if refusal:
             raise unfit_nodes_error([refusal])
-        return plan.after(searcher.searches), display.outcome
+        plan = plan.after(searcher.searches)
+        ledger.record_total(plan.total)
+        return plan, display.outcome
 
 
 def _check_absolute(data: Iterable[DataConfig]) -> None:

@@ -1,6 +1,7 @@
 """Early stopping: asynchronous successive halving by epochs and the sweep's first goal on val."""
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -9,13 +10,20 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.searches import GridPoint, grid_point_of
 
+_Point = tuple[str, ...]  # the values on the sweep's axes; of an ablation the cell's key
+
 
 class Judge:
-    """Verdicts of early stopping. A cell goes on while it is among the best 1 / eta of those at its rung so far.
+    """Verdicts of early stopping. A point goes on while it is among the best 1 / eta of those at its rung so far.
 
-    What was judged by earlier launches counts, each cell once per rung. A cell that begins again repeats its reports:
-    where it went on before, it goes on; a verdict never changes. Candidates are judged among those of their own grid
-    point; references and the winners' other seeds are not judged. Without early stopping no cell is.
+    A point is a candidate of a search, with all the seeds of its trial, or a cell of an ablation. It is judged once per
+    rung, by the mean over its seeds when the last of them has reached the rung; the others wait there. So its seeds are
+    stopped or go on together. A seed that has failed, or has no score, is not waited for and does not count; one that
+    has diverged or collapsed stops the others.
+
+    What was judged by earlier launches counts. A cell that begins again repeats its reports: where it went on before,
+    it goes on; a verdict never changes. Candidates are judged among those of their own grid point; references and the
+    winners' other seeds are not judged. Without early stopping nothing is.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -23,64 +31,116 @@ class Judge:
         self._asha = plan.sweep.early_stopping
         self._goal = plan.sweep.goals[0]
         self._seen: dict[str, dict[int, float]] = {}  # cell -> rung -> score
-        self._rungs: dict[tuple[GridPoint, int], list[float]] = {}  # group, rung -> scores, in no order
-        self._verdicts: dict[tuple[str, int], str] = {}  # cell, rung -> why it is stopped, "" where it goes on
+        self._cells: dict[_Point, set[str]] = {}  # the cells that have been seen at a rung
+        self._absent: dict[_Point, set[str]] = {}  # the cells that are not waited for
+        self._lost: dict[_Point, str] = {}  # points of which a seed ended badly -> its status
+        self._rungs: dict[tuple[GridPoint, int], dict[_Point, float]] = {}  # group, rung -> scores, in no order
+        self._verdicts: dict[tuple[_Point, int], str] = {}  # point, rung -> why it is stopped, "" where it goes on
+        self._reasons: dict[str, str] = {}  # of cells that were stopped, or that wait
+        self._waiting: set[str] = set()
         self._references = {cell.key for cell in plan.fixed if cell.role == "reference"}
         known = {cell.key for cell in plan.known}
-        for entry in plan.entries.values() if self._asha else ():
-            if entry.key not in known or (group := self._group(entry.key, entry.params)) is None:
+        entries = [entry for entry in plan.entries.values() if entry.key in known] if self._asha else []
+        for entry in entries:
+            if place := self._place(entry.key, entry.params):
+                self._cells.setdefault(place[1], set()).add(entry.key)
+                self._seen[entry.key] = dict(entry.rungs)
+            if not plan.rules.due(entry):
+                self.end(entry.key, entry.params, entry.status)
+        for entry in entries:
+            if (place := self._place(entry.key, entry.params)) is None:
                 continue
-            for rung, score in entry.rungs.items():
-                self._record(entry.key, group, rung, score)
-                if rung < entry.epoch:
-                    self._verdicts[entry.key, rung] = ""
+            group, point = place
+            for rung in entry.rungs:
+                if rung < entry.epoch or entry.status == "pruned":
+                    self._verdicts[point, rung] = "" if rung < entry.epoch else entry.reason
+                self._score(group, point, rung)
 
     def seen(self, key: str) -> Mapping[int, float]:
         """Rung -> score, of the places at which a cell was judged."""
         return self._seen.get(key, {})
 
     def reason(self, key: str) -> str:
-        """Reason why a cell was stopped, "" if it was not."""
-        return "".join(why for (cell, _), why in self._verdicts.items() if cell == key)
+        """Reason why a cell was stopped or waits, "" if neither."""
+        return self._reasons.get(key, "")
+
+    def waits(self, key: str) -> bool:
+        """True for a cell that was stopped until the other seeds of its point have reached its rung."""
+        return key in self._waiting
+
+    def end(self, key: str, flat: Mapping[str, Any], status: str) -> None:
+        """Learn the end of a cell."""
+        place = self._place(key, flat)
+        if place is not None and status in ("diverged", "collapsed"):
+            self._lost[place[1]] = status
+        elif place is not None and status == "failed":
+            self._absent.setdefault(place[1], set()).add(key)
 
     def judge(self, key: str, flat: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-        """Reason to stop a cell after a report, "" if it goes on.
+        """Reason to stop a cell after a report, "" if it goes on; see also waits.
 
         Args:
             flat: the cell's config.
         """
         if self._asha is None:
             return ""
-        group, epoch = self._group(key, flat), int(metrics["epoch"])
-        if group is None or epoch not in self._asha.rungs(int(flat["epochs"])):
+        place, epoch = self._place(key, flat), int(metrics["epoch"])
+        if place is None or epoch not in self._asha.rungs(int(flat["epochs"])):
             return ""
-        if (key, epoch) in self._verdicts:
-            return self._verdicts[key, epoch]
-        score = self._goal.score(metrics, flat)
-        if score != score:
-            return ""
-        self._record(key, group, epoch, score)
-        scores = self._rungs[group, epoch]
-        ahead = sum(self._goal.better(other, score) for other in scores)
-        why = ""
-        if ahead >= max(1, len(scores) // self._asha.eta):
-            best = f"the best 1/{self._asha.eta} of {len(scores)}"
-            why = f"early stopping at epoch {epoch}: {score:.4g} is not among {best}"
-        self._verdicts[key, epoch] = why
+        (group, point), own = place, self._goal.score(metrics, flat)
+        self._waiting.discard(key)
+        if (point, epoch) in self._verdicts:
+            why = self._verdicts[point, epoch]
+        elif own != own:
+            self._absent.setdefault(point, set()).add(key)
+            why = ""
+        else:
+            self._cells.setdefault(point, set()).add(key)
+            self._seen.setdefault(key, {}).setdefault(epoch, own)
+            score = self._score(group, point, epoch)
+            if score is None and point not in self._lost:
+                self._waiting.add(key)
+                why = f"waits at epoch {epoch} for the other seeds of its point"
+            else:
+                why = self._verdicts[point, epoch] = self._verdict(group, point, epoch, score)
+        self._reasons[key] = why
         return why
 
-    def _group(self, key: str, flat: Mapping[str, Any]) -> GridPoint | None:
-        """The group in which a cell is judged: its grid point in a search, () in an ablation; None where it is not."""
+    def _verdict(self, group: GridPoint, point: _Point, epoch: int, score: float | None) -> str:
+        """The reason to stop a point at a rung, "" if it goes on. score: None only where another seed is lost."""
+        assert self._asha is not None
+        if point in self._lost or score is None:
+            return f"early stopping at epoch {epoch}: another seed has {self._lost[point]}"
+        scores = self._rungs[group, epoch].values()
+        if sum(self._goal.better(other, score) for other in scores) < max(1, len(scores) // self._asha.eta):
+            return ""
+        best = f"the best 1/{self._asha.eta} of {len(scores)}"
+        return f"early stopping at epoch {epoch}: {score:.4g} is not among {best}"
+
+    def _place(self, key: str, flat: Mapping[str, Any]) -> tuple[GridPoint, _Point] | None:
+        """Group and point of a cell: of a search its grid point and its values; of an ablation () and the cell itself.
+
+        None where it is not judged.
+        """
+        sweep = self._sweep
         if key in self._references:
             return None
-        if not self._sweep.space:
-            return ()
-        return grid_point_of(self._sweep, flat) if str(flat["seed"]) == str(self._sweep.seeds[0]) else None
+        if not sweep.space:
+            return (), (key,)
+        if str(flat["seed"]) not in map(str, sweep.seeds[: sweep.seeds_per_trial]):
+            return None
+        return grid_point_of(sweep, flat), tuple(str(flat.get(axis, "")) for axis in sweep.axes)
 
-    def _record(self, key: str, group: GridPoint, rung: int, score: float) -> None:
-        if rung not in self._seen.setdefault(key, {}):
-            self._seen[key][rung] = score
-            self._rungs.setdefault((group, rung), []).append(score)
+    def _score(self, group: GridPoint, point: _Point, rung: int) -> float | None:
+        """Mean over the seeds of a point at a rung, recorded once they are all there; None before."""
+        scores = self._rungs.setdefault((group, rung), {})
+        if point not in scores:
+            seen = {key: self._seen[key][rung] for key in self._cells[point] if rung in self._seen[key]}
+            each = self._sweep.seeds_per_trial if self._sweep.space else 1
+            if (point, rung) not in self._verdicts and len(seen.keys() | self._absent.get(point, set())) < each:
+                return None
+            scores[point] = fmean(seen.values())
+        return scores[point]
 
 
 class AshaScheduler(FIFOScheduler):

@@ -5,34 +5,38 @@ import random
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
-from sweeps.engine.plan.searches import Candidate, Search
-from sweeps.engine.spec.cells import Cell, changed
-from sweeps.engine.spec.search_space import all_points, contains, size
+from sweeps.engine.plan.searches import LOST, Candidate, Result, Search
+from sweeps.engine.spec.cells import changed
+from sweeps.engine.spec.search_space import COUNTABLE, Domain, all_points, conditions_of, point_by, size
 from sweeps.engine.spec.sweep import Sweep
 
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 _REPEATS = 20  # proposals of known points in a row, after which one of the others is drawn
-_COUNTABLE = 10_000  # points of a space that can be listed
 
 
 @dataclass(eq=False)
 class OptunaSampler:
     """Source of points from Optuna, which receives their results, those of earlier launches included.
 
-    Optuna receives the values of a finished candidate, and the epoch and value of one that was stopped early. One that
+    Optuna receives the values of a finished candidate, means over its seeds, and the epoch and value of one that was
+    stopped early. One that
     diverged or collapsed counts as stopped before the first rung, which TPE ranks below everything: reported as failed,
     it would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
-    failure, or a score that is not a number, teaches nothing about the point.
+    failure, or a score that is not a number, teaches nothing about the point. The worst end of a seed is that of its
+    candidate.
+
+    Constraints count by their violations: the samplers prefer points that keep them, "qmc" and "random" ignore them.
 
     A proposal depends on the known results and on the number of points before it, not on the launch: an interrupted
     search with "tpe", "gp" or "random" proposes the points of an uninterrupted one (where several candidates run at
@@ -40,7 +44,8 @@ class OptunaSampler:
 
     Args:
         search: as the store has it.
-        taken: the keys of the cells that are known, shared by the searches of a sweep; those that start are added.
+        taken: the keys of the cells that are known, shared by the searches of a sweep; those of the candidates that
+            start are added.
         parallel: whether several candidates run at once: the sampler then keeps away from those that run.
     """
 
@@ -51,8 +56,8 @@ class OptunaSampler:
 
     def __post_init__(self) -> None:
         self._sweep = self.search.sweep
-        self._space: dict[str, Any] = dict(self._sweep.space)
-        self._trials: dict[str, Trial] = {}  # of the candidates that run, by cell key
+        self._space = self._sweep.domains
+        self._trials: dict[str, Trial] = {}  # of the candidates that run, by their keys
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -61,85 +66,101 @@ class OptunaSampler:
         directions = [_DIRECTIONS[goal.direction] for goal in self._sweep.goals]
         sampler = _optuna_sampler(self._sweep, 0, parallel=self.parallel)
         study = optuna.create_study(directions=directions, sampler=sampler)
-        resumed = {candidate.cell.key for candidate in self.search.resumed}
-        known = (*self.search.warm, *self.search.candidates)
-        study.add_trials([self._rebuilt(candidate) for candidate in known if candidate.cell.key not in resumed])
+        study.add_trials([self._rebuilt(candidate, result) for candidate, result in self.search.ended])
         return study
 
     def resume(self, candidate: Candidate) -> None:
         """Start a candidate of an earlier launch."""
-        self._start(candidate.cell, candidate.point)
+        self._start(candidate)
 
-    def propose(self, number: int) -> Cell | None:
-        """Start a candidate whose cell is new, after so many others; None where there is none left."""
+    def propose(self, number: int) -> Candidate | None:
+        """Start a candidate whose cells are new, after so many others; None where there is none left."""
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
             flat = flatten(changed(self.search.base, self.search.point))
-            own = {key: flat[key] for key in self._space}
-            if all(contains(self._space[key], value) for key, value in own.items()):
-                cell = self._first_new([own])
-                if cell is not None:
-                    return cell
+            own = point_by(self._space, self.search.at, lambda key, _: flat[key])
+            if all(self._space[key].contains(value) for key, value in own.items()):
+                first = self._first_new([own])
+                if first is not None:
+                    return first
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
         self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self.parallel)
-        countable = size(self._space) <= _COUNTABLE
-        for _ in range(_REPEATS if countable else _COUNTABLE):
-            trial = self.study.ask(self._space)
-            cell = self.search.cell_at(trial.params)
-            if cell.key not in self.taken:
-                self.taken.add(cell.key)
-                self._trials[cell.key] = trial
-                return cell
+        countable = size(self._space, self.search.at) <= COUNTABLE
+        for _ in range(_REPEATS if countable else COUNTABLE):
+            trial = self._ask()
+            candidate = self.search.candidate_at(trial.params)
+            if candidate.key not in self.taken:
+                self.taken.add(candidate.key)
+                self._trials[candidate.key] = trial
+                return candidate
             self.study.tell(trial, state=TrialState.FAIL)  # the result of that point is known
-        rest = all_points(self._space) if countable else []
+        rest = all_points(self._space, self.search.at) if countable else []
         return self._first_new(random.Random(seed).sample(rest, len(rest)))
 
-    def tell(self, key: str, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]) -> None:
+    def tell(self, candidate: Candidate, result: Result) -> None:
         """Learn the result of a candidate that was started."""
-        trial = self._trials.pop(key)
-        state, values, reports = self._optuna_result(status, scores, rungs)
+        trial = self._trials.pop(candidate.key)
+        state, values, reports = self._optuna_result(result)
         for epoch, score in reports.items():
             trial.report(score, epoch)
+        for name, violation in self._violations(result):
+            trial.set_constraint(name, violation)
         self.study.tell(trial, list(values) or None, state=state)
 
-    def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Cell | None:
-        """Start the first of the points whose cell is new."""
-        for point in points:
-            cell = self.search.cell_at(point)
-            if cell.key not in self.taken:
-                self._start(cell, point)
-                return cell
+    def _first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Candidate | None:
+        """Start the first of the points whose cells are new."""
+        for candidate in map(self.search.candidate_at, points):
+            if candidate.key not in self.taken:
+                self._start(candidate)
+                return candidate
         return None
 
-    def _start(self, cell: Cell, point: Mapping[str, Scalar]) -> None:
-        """Start a cell that Optuna did not choose."""
-        self.study.enqueue_trial(dict(point))
-        self.taken.add(cell.key)
-        self._trials[cell.key] = self.study.ask(self._space)
+    def _start(self, candidate: Candidate) -> None:
+        """Start a candidate that Optuna did not choose."""
+        self.study.enqueue_trial(dict(candidate.point))
+        self.taken.add(candidate.key)
+        self._trials[candidate.key] = self._ask()
 
-    def _rebuilt(self, candidate: Candidate) -> FrozenTrial:
-        entry = candidate.entry
-        state, values, rungs = self._optuna_result(entry.status, entry.scores(self._sweep.goals), entry.rungs)
+    def _ask(self) -> Trial:
+        """A new trial with a value for each key that the others leave open."""
+        trial = self.study.ask()
+        point_by(self._space, self.search.at, partial(_suggest, trial))
+        return trial
+
+    def _rebuilt(self, candidate: Candidate, result: Result) -> FrozenTrial:
+        state, values, rungs = self._optuna_result(result)
         if state is TrialState.PRUNED and rungs:
             values = (rungs[max(rungs)],)  # as Optuna itself does at tell
-        return create_trial(
+        distributions: dict[str, Any] = {key: self._space[key].values for key in candidate.point}
+        trial = create_trial(
             state=state,
             values=values or None,
             params=candidate.point,
-            distributions=self._space,
+            distributions=distributions,
             intermediate_values=rungs,
         )
+        for name, violation in self._violations(result):
+            trial.set_constraint(name, violation)
+        return trial
 
-    def _optuna_result(
-        self, status: str, scores: tuple[float, ...], rungs: Mapping[int, float]
-    ) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
+    def _violations(self, result: Result) -> Iterable[tuple[str, float]]:
+        return zip((limit.name for limit in self._sweep.limits), result.violations, strict=True)
+
+    def _optuna_result(self, result: Result) -> tuple[TrialState, tuple[float, ...], dict[int, float]]:
         """State, values and intermediate values, which Optuna takes with one objective only, of a candidate's end."""
-        judged = status in ("finished", "pruned") and len(self._sweep.goals) == 1
-        reports = dict(sorted(rungs.items())) if judged else {}
-        if status == "finished" and all(map(math.isfinite, scores)):
-            return TrialState.COMPLETE, scores, reports
-        stopped = status in ("pruned", "diverged", "collapsed")
-        return TrialState.PRUNED if stopped else TrialState.FAIL, (), reports
+        judged = result.status in ("finished", "pruned") and len(self._sweep.goals) == 1
+        reports = dict(sorted(result.rungs.items())) if judged else {}
+        if result.status == "finished" and all(map(math.isfinite, result.scores)):
+            return TrialState.COMPLETE, result.scores, reports
+        return TrialState.PRUNED if result.status in LOST else TrialState.FAIL, (), reports
+
+
+def _suggest(trial: Trial, key: str, domain: Domain) -> Any:
+    values: Any = domain.values
+    if isinstance(values, CategoricalDistribution):
+        return trial.suggest_categorical(key, values.choices)
+    suggest = trial.suggest_int if isinstance(values, IntDistribution) else trial.suggest_float
+    return suggest(key, values.low, values.high, step=values.step, log=values.log)
 
 
 def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
@@ -147,8 +168,10 @@ def _optuna_sampler(sweep: Sweep, seed: int, *, parallel: bool) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if sweep.sampler == "tpe":
-            # group=True is of conditional spaces; here every trial has every key
-            return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=parallel)
+            grouped = bool(conditions_of(sweep.domains))  # without it keys that some trials lack are drawn one by one
+            return TPESampler(
+                seed=seed, n_startup_trials=startup, multivariate=True, group=grouped, constant_liar=parallel
+            )
         if sweep.sampler == "nsga2":  # a population small enough for some generations
             return NSGAIISampler(seed=seed, population_size=max(4, min(50, sweep.trials // 5)))
         if sweep.sampler == "gp":

@@ -1,7 +1,7 @@
 """Tune's searcher: suggests the fixed cells of a plan, then the cells of its searches."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
@@ -9,7 +9,8 @@ from ray.tune.search import Searcher
 
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.plan.searches import Search, SearchState
+from sweeps.engine.plan.searches import Result, Search, SearchState
+from sweeps.engine.search.asha import Judge
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import Cell
 
@@ -27,7 +28,7 @@ class CellSearcher(Searcher):
         record: takes the keys of a best candidate's cells with the other seeds once it is known, done or not.
         admit: False for a cell that may not be launched; after the first one nothing more is suggested.
         waits: True while nothing is to be suggested until a running cell ends.
-        rungs: a cell's key -> epoch -> score, where early stopping judged it.
+        judge: of early stopping, who learns how cells end.
         note: takes a line for the user.
     """
 
@@ -38,7 +39,7 @@ class CellSearcher(Searcher):
     record: Callable[[Sequence[str]], object]
     admit: Callable[[Cell], bool]
     waits: Callable[[], bool] = lambda: False
-    rungs: Callable[[str], Mapping[int, float]]
+    judge: Judge
     note: Callable[[str], object]
 
     def __post_init__(self) -> None:
@@ -46,11 +47,15 @@ class CellSearcher(Searcher):
         self._fixed = deque(cell for cell in self.plan.fixed if self.plan.due(cell))
         taken = {*self.plan.entries, *(cell.key for cell in self.plan.known)}
         self.searches = [
-            replace(search, sampler=OptunaSampler(search, taken=taken, parallel=self.parallel))
+            replace(
+                search,
+                sampler=OptunaSampler(search, taken=taken, parallel=self.parallel),
+                rungs=self.judge.seen,
+            )
             for search in self.plan.searches
         ]
         self._chosen = [search for search in self.searches if self.plan.runs(search)]
-        self._left = self.plan.rules.choice.limit  # cells that may still be suggested
+        self._left = self.plan.rules.choice.limit  # suggestions that are left
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
         self._closed = False  # after a cell that was not admitted
 
@@ -77,11 +82,11 @@ class CellSearcher(Searcher):
         cell, search = self._running.pop(trial_id)
         if search is None:
             return
-        result = result or {}
-        flat = flatten(cell.config)
-        status = "failed" if error else result.get("status", "pruned")
-        scores = tuple(goal.score(result if status == "finished" else {}, flat) for goal in self.plan.sweep.goals)
-        search.finish(cell.key, status, scores, self.rungs(cell.key))
+        result, flat = result or {}, flatten(cell.config)
+        stopped = "interrupted" if self.judge.waits(cell.key) else "pruned"
+        status = "failed" if error else result.get("status", stopped)
+        self.judge.end(cell.key, flat, status)
+        search.finish(cell.key, Result.of(self.plan.sweep, status, (result, flat), self.judge.seen(cell.key)))
         self._record_choice(search)
 
     def save(self, checkpoint_path: str) -> None:

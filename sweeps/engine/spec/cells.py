@@ -12,7 +12,7 @@ from typing import Any, Literal
 from analysis.select.objectives import Goal
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
-from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, unflatten
+from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, setting_fields, unflatten
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import Inventory
 from jepa_train.data.facts import DataFacts, facts_of
@@ -209,7 +209,9 @@ def data_checked_by(check: CheckData) -> Iterator[None]:
 
 def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     """The fields that all cells of a sweep share, as MLflow stores them: the cell fields but the axes and the seed."""
-    fields = {key: str(value) for key, value in cell_fields(config).items() if key not in {*axes, "seed"}}
+    flat = cell_fields(config)
+    following = {other for key, other in setting_fields(config).items() if key in axes or flat[key]}
+    fields = {key: str(value) for key, value in flat.items() if key not in {*axes, *following, "seed"}}
     if "method" in axes:  # each method brings its own hyper-parameters
         fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
     if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images

@@ -4,12 +4,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.select.objectives import Direction, Goal
+from analysis.select.objectives import Constraint, Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require
 from jepa_train.base.validation import at_least, conform
 from jepa_train.config import TrainConfig
 from jepa_train.data import DATASETS
-from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
+
+_SHORT = {
+    "peak memory": "train/peak_memory_gb",
+    "images/s": "train/images_per_s",
+    "non-zero fraction": "val/nonzero_fraction",
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,36 @@ def check_measured(goals: Sequence[Goal], *, num_images: int, largest_class: int
 
 
 @config_errors()
+def parse_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
+    """The constraints that a sweep file declares: "METRIC <= NUMBER" or "METRIC >= NUMBER".
+
+    Raises:
+        ConfigError: another form, or a metric that is not measured on train or val.
+    """
+    found = []
+    known = [f"train/{name}" for name in GLOSSARY if not name.endswith("_top1")] + [f"val/{name}" for name in _on_val()]
+    for text in texts:
+        match = re.fullmatch(r"\s*(\S.*?)\s*(<=|>=)\s*(-?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*(GB|)\s*", text)
+        form = f"constraints must have the form 'METRIC <= NUMBER' or 'METRIC >= NUMBER', got {text!r}"
+        remedy = "write 'train/peak_memory_gb <= 20'"
+        require(match is not None, f"{form}; {remedy}")
+        name, sense, bound, unit = match.groups() if match else ("",) * 4
+        metric = _SHORT.get(name, name)
+        require(
+            metric in known,
+            f"constraints must be on metrics of train/ or val/ (test is evaluated once, at the end), got {name!r}"
+            f"{nearest(metric, [*known, *_SHORT]) or f'; {remedy}'}",
+        )
+        require(not unit or metric.endswith("_gb"), f"{form}; leave out the unit {unit}")
+        found.append(Constraint(metric=metric, sense="<=" if sense == "<=" else ">=", bound=float(bound)))
+    return tuple(found)
+
+
+def _on_val() -> list[str]:
+    return [*ON_VAL, *(name for names in ON_VAL_BY_PROTOCOL.values() for name in names)]
+
+
+@config_errors()
 def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tuple[Goal, ...]:
     """The goals that a sweep file declares.
 
@@ -93,7 +129,7 @@ def parse_objective(objective: str | Mapping[str, Direction] | LabelFree) -> tup
         return (Goal(metric="train/loss", direction="min", over="method.lamb", power=objective.alpha),)
     named: Mapping[str, Direction] = {objective: "max"} if isinstance(objective, str) else objective
     require(bool(named), "objective must name a metric on val, got {}; try val/probe_top1")
-    known = [*ON_VAL, *(name for names in ON_VAL_BY_PROTOCOL.values() for name in names)]
+    known = _on_val()
     for name in named:
         prefix, _, metric = name.partition("/")
         require(

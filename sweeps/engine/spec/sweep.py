@@ -1,5 +1,6 @@
 """Sweep: the definition of a study, as one frozen value that is checked."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from analysis.select.objectives import Direction, Goal
+from analysis.select.objectives import Constraint, Direction, Goal
 from jepa_train.base.errors import config_errors, nearest, require, short_repr
 from jepa_train.base.scale_names import Scale
 from jepa_train.base.validation import at_least, conform, conformed, plain
@@ -18,7 +19,15 @@ from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, un
 from jepa_train.config.names import protocol_names
 from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import METHODS
-from sweeps.engine.spec.objective import Asha, LabelFree, default_objective, is_labelled, parse_objective
+from sweeps.engine.spec.objective import (
+    Asha,
+    LabelFree,
+    default_objective,
+    is_labelled,
+    parse_constraints,
+    parse_objective,
+)
+from sweeps.engine.spec.search_space import Domain, conditions_of, point_by
 from sweeps.engine.spec.table import Table
 
 _REMEDIES = {
@@ -28,6 +37,7 @@ _REMEDIES = {
     "space": "write space={'optim.lr': a list of values, or a distribution as FloatDistribution(1e-4, 1e-2)}",
     "seeds": "write seeds=(0, 1, 2)",
     "objective": "try 'val/probe_top1', {'val/probe_top1': 'max', 'val/nonzero_fraction': 'min'} or LabelFree()",
+    "constraints": "write constraints=('train/peak_memory_gb <= 20',), with the comma",
     "early_stopping": "write early_stopping=Asha(first=6)",
     "gpus_per_worker": "leave it out, or write the share of each trial, as gpus_per_worker=0.25",
     "warm_start": "write warm_start=('other_sweep',), with the comma",
@@ -52,8 +62,8 @@ class Sweep:
     """A study, of three kinds from two fields; with neither, its one base cell.
 
     A grid alone is an ablation: every cell with every seed. A space alone is a search. Both are a fair ablation: each
-    cell of the grid gets a search of its own over the space, with the first seed, chosen on val; the winner of each
-    then runs with the other seeds, as the winner of a search does.
+    cell of the grid gets a search of its own over the space, with the first seeds_per_trial seeds, chosen on val; the
+    winner of each then runs with the other seeds, as the winner of a search does.
 
     Args:
         name: the file's stem, the MLflow experiment and the table; ends in the scale where the file has scales.
@@ -61,8 +71,10 @@ class Sweep:
         purpose: aim and expected result; the experiment's description. Usually __doc__.
         base: the config that every cell shares, or the best cell of another sweep.
         grid: dotted key -> values; every combination is a cell. A list of such grids where axes depend on each other.
-        space: dotted key -> domain, or a list of values; `trials` points are proposed by Optuna.
+        space: dotted key -> domain, or a list of values; `trials` points are proposed by Optuna. Domain(..., when=...)
+            makes it depend on axes of the grid or on earlier keys.
         trials: points of each search.
+        seeds_per_trial: seeds with which each point runs, the first ones; their mean counts.
         sampler: source of these points.
         warm_start: sweeps of this store whose finished cells each search knows from the start, where they are points
             of its space and differ in no other field.
@@ -70,6 +82,7 @@ class Sweep:
         references: changes to the base that run besides, to compare with: ({"epochs": 0},) is the untrained encoder.
         objective: the metric, on val, that a search maximises and that ranks the cells; several with their directions;
             or LabelFree(). "" is objective.default_objective, which for images with labels is val/probe_top1.
+        constraints: limits that the winner must keep and that the sampler knows: "train/peak_memory_gb <= 20".
         early_stopping: rule that stops trials before their last epoch; None (for ablations) stops none.
         table: rows, columns, metrics and labels of its table; None has the default ones.
         workers: DDP processes per trial; the global batch is shared among them.
@@ -83,13 +96,15 @@ class Sweep:
     base: TrainConfig | BestOf
     scale: Scale | None = None
     grid: Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Sequence[Scalar]]] = field(default_factory=dict)
-    space: Mapping[str, BaseDistribution | Sequence[Scalar]] = field(default_factory=dict)
+    space: Mapping[str, BaseDistribution | Sequence[Scalar] | Domain] = field(default_factory=dict)
     trials: int = 0
+    seeds_per_trial: int = at_least(1, 1, "1 is the default")
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     warm_start: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     references: tuple[Mapping[str, Scalar], ...] = ()
     objective: str | Mapping[str, Direction] | LabelFree = ""
+    constraints: tuple[str, ...] = ()
     early_stopping: Asha | None = None
     table: Table | None = None
     workers: int = at_least(1, 1, "1 is the default")
@@ -120,6 +135,11 @@ class Sweep:
         """The dotted keys of all grids, each once."""
         return list(dict.fromkeys(key for grid in self.grids for key in grid))
 
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """The space, each key with its distribution and its conditions."""
+        return {key: domain for key, domain in self.space.items() if isinstance(domain, Domain)}
+
     @property
     def axes(self) -> list[str]:
         """The dotted keys that vary, besides the seed."""
@@ -130,6 +150,11 @@ class Sweep:
         """The metrics that rank the cells."""
         return parse_objective(self.objective or default_objective(self.base))
 
+    @cached_property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints on a winner."""
+        return parse_constraints(self.constraints)
+
     @property
     def kind(self) -> Literal["grid", "search", "fair"]:
         """An ablation, a search, or a fair ablation: a search at each cell of a grid."""
@@ -138,14 +163,16 @@ class Sweep:
     @config_errors()
     def check(self, base: TrainConfig) -> None:
         """Check the rules that need the base: every value and every end of a domain makes a config that can run."""
-        for goal in self.goals:
-            metric = goal.metric.removeprefix("val/")
+        measured = {f"objective {goal.metric!r}": goal.metric for goal in self.goals}
+        measured |= {f"constraint {limit.name!r}": limit.metric for limit in self.limits}
+        for name, metric in measured.items():
+            short = metric.removeprefix("val/")
             protocols = {
-                name for name, metrics in ON_VAL_BY_PROTOCOL.items() if metric in metrics and metric not in ON_VAL
+                protocol for protocol, metrics in ON_VAL_BY_PROTOCOL.items() if short in metrics and short not in ON_VAL
             }
             require(
                 protocols <= {*protocol_names(base.probe.protocols)} or not is_labelled(base),
-                f"objective {goal.metric!r} is measured by the protocol {', '.join(protocols)}, which is not among "
+                f"{name} is measured by the protocol {', '.join(protocols)}, which is not among "
                 f"probe.protocols={base.probe.protocols!r}; add it there",
             )
         for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
@@ -156,12 +183,13 @@ class Sweep:
                 f"global_batch must be divisible by the workers, got {config.global_batch} for {self.workers} workers; "
                 f"try {-(-config.global_batch // self.workers) * self.workers}",
             )
-            for goal in self.goals:
+            for name, metric in measured.items():
                 require(
-                    is_labelled(config) or not goal.metric.endswith("_top1"),
-                    f"objective {goal.metric!r} needs labels, which {config.data.name} does not have; rank by "
-                    "LabelFree() or val/effective_rank",
+                    is_labelled(config) or not metric.endswith("_top1"),
+                    f"{name} needs labels, which {config.data.name} does not have; use LabelFree() or "
+                    "val/effective_rank",
                 )
+            for goal in self.goals:
                 require(
                     not goal.over or float(flat.get(goal.over, 0.0)) > 0,
                     f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
@@ -180,21 +208,40 @@ class Sweep:
                 "epochs; lower first, or leave early_stopping out",
             )
         for key in self.space:
+            corner = next((point for point in self.corners() if key in point), None)
+            require(corner is not None, f"space[{key!r}] has conditions that never hold together; leave one out")
             require(
-                key in cell_fields(unflatten(self.corners()[0], base=base)),
+                key in cell_fields(unflatten(corner or {}, base=base)),
                 f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
                 "set it in the base",
             )
 
     def corners(self) -> list[dict[str, Any]]:
         """Points that together show every value of each grid and both ends of every domain."""
-        searched = {key: _ends(domain) for key, domain in self.space.items()}
         points: list[dict[str, Any]] = []
         for grid in self.grids or [{}]:
-            axes = {key: list(values) for key, values in grid.items()} | searched
-            first = {key: values[0] for key, values in axes.items()}
-            points += [first] + [{**first, key: value} for key, values in axes.items() for value in values[1:]]
+            axes = {**grid, **{key: domain.ends for key, domain in self.domains.items()}}
+            first = self._corner(grid, {})
+            others = [(key, value) for key, values in axes.items() for value in values[key in first :]]
+            points += [first, *filter(None, (self._corner(grid, {key: value}, key) for key, value in others))]
         return points
+
+    def _corner(self, grid: Mapping[str, Sequence[Scalar]], wanted: dict[str, Any], key: str = "") -> dict[str, Any]:
+        """A point of the first values, with the wanted value of the key, and those by which the key's conditions hold.
+
+        {} where the grid has no such point.
+        """
+        conditions, todo = conditions_of(self.domains), [key]
+        while todo:
+            needed = {
+                other: values[0] for other, values in conditions.get(todo.pop(), {}).items() if other not in wanted
+            }
+            wanted |= needed
+            todo += needed
+        at = {axis: wanted.get(axis, values[0]) for axis, values in grid.items()}
+        point = at | point_by(self.domains, at, lambda each, domain: wanted.get(each, domain.ends[0]))
+        inside = all(at[axis] in values for axis, values in grid.items())
+        return point if inside and (not key or key in point) else {}
 
 
 def _check_fields(sweep: Sweep) -> None:
@@ -224,13 +271,20 @@ def _check_fields(sweep: Sweep) -> None:
 
 def _check_points(sweep: Sweep) -> None:
     _check_distinct("seeds", sweep.seeds)
+    require(
+        sweep.seeds_per_trial <= len(sweep.seeds) and (bool(sweep.space) or sweep.seeds_per_trial == 1),
+        "seeds_per_trial must be at most the number of seeds, and 1 without a space, got "
+        f"{sweep.seeds_per_trial} with seeds={sweep.seeds} and {len(sweep.space)} searched keys; write "
+        f"seeds={tuple(range(sweep.seeds_per_trial))}, or leave it out",
+    )
     require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
     for key, values in (axis for grid in sweep.grids for axis in grid.items()):
         _check_distinct(f"grid[{key!r}]", values)
-    for key, domain in sweep.space.items():
+    for key, domain in sweep.domains.items():
         require(key not in sweep.grid_axes, f"{key} must be in the grid or in the space, got both; keep one")
-        if isinstance(domain, CategoricalDistribution):
-            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", domain.choices, Sequence[Scalar]))
+        if isinstance(domain.values, CategoricalDistribution):
+            _check_distinct(f"space[{key!r}]", conformed(f"space[{key!r}]", domain.values.choices, Sequence[Scalar]))
+    _check_conditions(sweep)
     require(
         sweep.trials > 0 if sweep.space else sweep.trials == 0,
         f"trials counts the points of the space, got trials={sweep.trials} with {len(sweep.space)} searched keys; "
@@ -243,6 +297,25 @@ def _check_points(sweep: Sweep) -> None:
     )
 
 
+def _check_conditions(sweep: Sweep) -> None:
+    earlier: dict[str, Sequence[Scalar]] = {}  # key -> the values that it may have
+    for axis, values in (axis for grid in sweep.grids for axis in grid.items()):
+        earlier[axis] = [*earlier.get(axis, ()), *values]
+    for key, domain in sweep.domains.items():
+        for other, wanted in domain.conditions.items():
+            rule = f"space[{key!r}] must depend on axes of the grid, or on earlier keys of the space with listed values"
+            known = nearest(other, earlier) if earlier else "; leave it out"
+            require(other in earlier, f"{rule}, got when={other!r}{known}")
+            offered = earlier[other]
+            require(
+                bool(wanted) and all(value in offered for value in wanted),
+                f"space[{key!r}] must depend on values that {other} may have, got {short_repr(wanted)}; choose among "
+                f"{short_repr(offered)}",
+            )
+        if domain.size < math.inf:
+            earlier[key] = domain.listed
+
+
 def _check_goals(sweep: Sweep) -> None:
     names = [goal.metric for goal in sweep.goals]
     every_epoch = {"train/loss", *(f"val/{name}" for name in ON_VAL)}
@@ -252,32 +325,34 @@ def _check_goals(sweep: Sweep) -> None:
         f"{', '.join(names)}; leave it out, or rank by val/probe_top1",
     )
     require(
-        len(names) == 1 or not sweep.space or len(sweep.seeds) == 1,
-        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner",
+        not sweep.limits or bool(sweep.space),
+        f"constraints choose the winner of a search, got {sweep.constraints} without a space; leave them out",
+    )
+    require(
+        len(names) == 1 or not sweep.space or len(sweep.seeds) == sweep.seeds_per_trial,
+        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner, "
+        f"but each point runs with all of them by seeds_per_trial={len(sweep.seeds)}",
     )
 
 
-def _plain_domain(key: str, domain: BaseDistribution | Sequence[Scalar]) -> BaseDistribution:
+def _plain_domain(key: str, domain: BaseDistribution | Sequence[Scalar] | Domain) -> Domain:
     """The domain with Python's own values. Optuna converts bounds, of float32(0.1) to 0.10000000149011612."""
-    if not isinstance(domain, BaseDistribution):
-        require(len(domain) > 0, f"space[{key!r}] must list at least one value, got {short_repr(domain)}; leave it out")
-        return CategoricalDistribution(domain)
-    if isinstance(domain, CategoricalDistribution):
-        return CategoricalDistribution([plain(choice) for choice in domain.choices])
-    if isinstance(domain, FloatDistribution):
-        step = None if domain.step is None else _plain_bound(domain.step)
-        return FloatDistribution(_plain_bound(domain.low), _plain_bound(domain.high), log=domain.log, step=step)
-    return domain
+    when, values = (domain.when, domain.values) if isinstance(domain, Domain) else ({}, domain)
+    if not isinstance(values, BaseDistribution):
+        require(len(values) > 0, f"space[{key!r}] must list at least one value, got {short_repr(values)}; leave it out")
+        values = CategoricalDistribution(values)
+    if isinstance(values, CategoricalDistribution):
+        values = CategoricalDistribution([plain(choice) for choice in values.choices])
+    if isinstance(values, FloatDistribution):
+        step = None if values.step is None else _plain_bound(values.step)
+        values = FloatDistribution(_plain_bound(values.low), _plain_bound(values.high), log=values.log, step=step)
+    return Domain(values, when=when)
 
 
 def _plain_bound(value: float) -> float:
     """The number of at most six digits of which the value is the float32, else the value."""
     short = float(f"{value:.6g}")
     return short if float(np.float32(short)) == value else value
-
-
-def _ends(domain: Any) -> list[Any]:
-    return list(domain.choices) if isinstance(domain, CategoricalDistribution) else [domain.low, domain.high]
 
 
 def _check_distinct(name: str, values: Sequence[Any]) -> None:

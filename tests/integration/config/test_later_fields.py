@@ -47,6 +47,7 @@ LATER: dict[str, tuple[int, Any]] = {
     "ModelConfig.zero_init_last": (3, True),
     "ModelConfig.encoder_hash": (3, ""),
     "ModelConfig.weights_id": (4, ""),
+    "RectifiedLpJEPA.nonzero_target": (4, 0.0),
 }
 OLD = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(0, 1))
 

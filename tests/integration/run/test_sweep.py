@@ -95,6 +95,28 @@ def test_candidates_that_early_stopping_gave_up_run_on_without_it(first: SimpleN
     assert best.data.params["probe.lr"] in {run.data.params["probe.lr"] for run in runs if run not in candidates}
 
 
+def test_a_seed_that_waits_at_a_rung_goes_on_in_its_run_also_in_the_next_launch(first: SimpleNamespace) -> None:
+    limited = {"constraints": ("peak memory <= 0.001 GB",), "seeds_per_trial": 2}
+    sweep = dataclasses.replace(first.fair, name="tiny_seeds", **limited)
+    code, _, err = first.launched([sweep], "--limit", "1")
+    (run,) = runs_of(first.client, "tiny_seeds")
+    assert (code, run.info.status) == (0, "KILLED"), err
+    assert run.data.tags["status"] == "interrupted"
+    assert run.data.tags["reason"] == "waits at epoch 1 for the other seeds of its point"
+    code, out, err = first.launched([sweep])
+    runs = runs_of(first.client, "tiny_seeds")
+    assert (code, len(runs)) == (0, 6), err
+    assert run.info.run_id in {run.info.run_id for run in runs}
+    ends: dict[str, list[tuple[str, list[int]]]] = {}
+    for run in runs:
+        steps = [point.step for point in first.client.get_metric_history(run.info.run_id, "val/probe_top1")]
+        ends.setdefault(run.data.params["probe.lr"], []).append((run.data.tags["status"], steps))
+    stopped = [("pruned", [1])] * 2
+    assert ends == {"1e-07": stopped, "1e-06": stopped, str(sweep.base.probe.lr): [("finished", [1, 2])] * 2}
+    assert "no feasible candidate: none of the 1 finished ones keeps train/peak_memory_gb <= 0.001" in out
+    assert first.client.get_experiment_by_name("tiny_seeds").tags["sweep.total"] == "6"
+
+
 def test_options_of_a_launch_choose_its_base_its_seeds_and_its_cells(first: SimpleNamespace) -> None:
     study = dataclasses.replace(first.sweeps[0], name="tiny_options", grid={"optim.lr": [1e-3, 2e-3, 3e-3]})
     words = ["global_batch=512", "--seeds", "3", "--only", "lr=0.002,0.003", "--limit", "1"]

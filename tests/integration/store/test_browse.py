@@ -5,16 +5,21 @@ Run: python -m pytest tests/integration/store/test_browse.py
 
 import dataclasses
 import json
+import re
 import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from launches import record
 from mlflow import MlflowClient
 
+from analysis import sweep_list
+from analysis.store.sources import open_source
+from analysis.sweep_list import sweep_lines
 from analysis.ui import links
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster.resources import Request
@@ -70,13 +75,22 @@ def test_a_run_has_its_group_and_the_experiment_a_view_of_means() -> None:
     view = json.loads(experiment.tags["mlflow.sharedViewState.seeds"])
     assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "group"}]
     assert view["selectedColumns"][0] == "params.`method.lamb`"
-    runs, means = links("http://h:1", store_uri()).splitlines()
+    runs, means, charts = links("http://h:1", store_uri()).splitlines()
     page = f"http://h:1/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     assert json.loads(experiment.tags["mlflow.sharedViewState.cells"]) == {
         "selectedColumns": [*view["selectedColumns"], "params.`seed`"],
         "searchFilter": view["searchFilter"],
     }
     assert [line.split()[-1] for line in (runs, means)] == [f"{page}&viewStateShareKey={k}" for k in ("cells", "seeds")]
+    compare = json.loads(experiment.tags["mlflow.sharedViewState.compare"])
+    (named,) = re.findall(r"\[Compare the runs\]\((.*)\)", experiment.tags["mlflow.note.content"])
+    assert charts.split()[-1] == f"{page}&viewStateShareKey=compare&compareRunsMode=CHART"
+    assert f"http://h:1/{unquote(named)}" == charts.split()[-1]
+    parallel, curve = compare["compareRunCharts"]
+    assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (["method.lamb"], ["val/probe_top1"])
+    assert curve["metricKey"] == "val/probe_top1"
+    shown = client.search_runs([experiment.experiment_id], compare["searchFilter"])
+    assert [one.info.run_id for one in shown] == [run.info.run_id], "without the sweep's own run"
 
 
 def means_over_seeds() -> dict[str, tuple[int, float]]:
@@ -116,6 +130,19 @@ def test_the_view_of_means_has_the_runs_of_the_present_plan(by_sql: bool, monkey
     )
 
 
+def test_the_list_of_sweeps_reads_little_and_counts_the_present_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(5)
+    plan = make_plan(dataclasses.replace(SEEDS, base=dataclasses.replace(DIGITS, epochs=8)), FILE)
+    values = iter((0.5, 0.7, 0.55))
+    record(plan, plan.missing[:3], lambda _: {"epoch": 8.0, "val/probe_top1": next(values)})
+    header, line, below = sweep_lines(open_source(store_uri()))
+    assert line.split()[:2] == ["study", "3/4"], "without the cells of 5 epochs"
+    assert line.endswith("  0.6 probe_top1"), "the mean of 0.5 and 0.7"
+    assert below == "  1 missing"
+    monkeypatch.setattr(sweep_list, "_names", lambda _: [])
+    assert sweep_lines(open_source(store_uri())) == [header, line, below], "as from everything"
+
+
 def test_a_run_that_another_one_replaces_and_a_cell_that_comes_back_during_a_launch() -> None:
     launch(5)
     client = MlflowClient(store_uri())
@@ -135,9 +162,9 @@ def test_a_run_that_another_one_replaces_and_a_cell_that_comes_back_during_a_lau
     assert stale == {None}, "as when a search confirms its winner"
 
 
-def test_a_sweep_with_one_seed_has_one_link_also_in_an_older_store(store: str) -> None:
+def test_a_sweep_with_one_seed_has_no_means_and_an_older_store_one_link(store: str) -> None:
     ledger(Sweep(name="study", purpose="", base=DIGITS)).close()
-    assert len(links("http://h:1", store_uri()).splitlines()) == 1
+    assert len(links("http://h:1", store_uri()).splitlines()) == 2, "cells and their comparison"
     line = next(line for line in links("http://h:1", store).splitlines() if line.startswith("demo_lejepa "))
     assert line.endswith("/runs?workflowType=machine_learning")
 

@@ -18,6 +18,8 @@ from analysis.__main__ import main
 from analysis.runs import store_uri
 from analysis.select.objectives import goals_of
 from analysis.store.frames import typed
+from analysis.store.sources import open_source
+from analysis.sweep_list import sweep_lines
 from analysis.table.cells import Quantity
 from analysis.table.ranking import ranked
 from analysis.table.summary import progress_note
@@ -139,11 +141,12 @@ def test_prune_reasons_are_grouped_by_epoch():
 
 def test_listing_has_the_tables_and_sweeps_of_the_store(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--store", store]) == 0
-    lines = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
-    listed = dict(line[:2] for line in lines if len(line) == 3)
-    present = ["demo_lejepa", "demo_rectified_lpjepa", "demo_two_workers", "fair", "front", "seeds"]
+    listing, _, sweeps = capsys.readouterr().out.partition("\n\n")
+    listed = dict(re.split(r"  +", line)[:2] for line in listing.splitlines())
+    present = ["demo_lejepa", "demo_rectified_lpjepa", "demo_two_workers"]
     assert [name for name, state in listed.items() if state == "in store"] == present
-    assert listed.keys() == {*present, *tables.table_names()}
+    assert [*listed] == tables.table_names()
+    assert sweeps.splitlines() == [*sweep_lines(open_source(store)), "", f"store: {store}"]
     assert (listed["lejepa_views"], listed["lejepa_sigreg_time"]) == ("no runs", "recorded")
 
 

@@ -5,12 +5,13 @@ Run: python -m pytest tests/unit/config/test_config.py
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, OptimConfig, TrainConfig
-from jepa_train.config.flat import cell_fields, cell_key, flatten, parse, unflatten
+from jepa_train.config.flat import cell_fields, cell_key, flatten, group_key, parse, unflatten
 from jepa_train.config.presets import DIGITS
 from jepa_train.methods import LeJEPA, RectifiedLpJEPA
 
@@ -32,6 +33,39 @@ def test_assignments_are_read_by_the_type_of_their_field():
     config = unflatten(parse(words, base=TrainConfig()))
     assert config.method == RectifiedLpJEPA(mu=-1.0)
     assert (config.epochs, config.model.small_stem, config.optim.lr) == (7, False, 0.001)
+
+
+def test_a_share_of_nonzeros_sets_mu_which_alone_names_the_cell():
+    words = ["method=rectified_lpjepa", "method.p=2", "method.nonzero_target=0.1"]
+    config = unflatten(parse(words, base=TrainConfig()))
+    assert config.method == RectifiedLpJEPA(p=2.0, nonzero_target=0.1)
+    assert config.method.mu == -1.281552  # the normal distribution's quantile at 0.1
+    by_mu = dataclasses.replace(config, method=RectifiedLpJEPA(p=2.0, mu=-1.281552))
+    assert (cell_key(config), group_key(config)) == (cell_key(by_mu), group_key(by_mu))
+    assert unflatten(flatten(config)) == config
+    assert unflatten({"method.p": 1.0}, base=config).method == RectifiedLpJEPA(p=1.0, nonzero_target=0.1)
+    assert unflatten({"method.nonzero_target": 0.1}, base=by_mu) == config, "in place of the base's mu"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"mu": -1.0},
+            "method.mu follows from nonzero_target=0.1, which makes it -1.13804, got -1; set one of the two",
+        ),
+        ({"mu": 0.0}, "method.mu follows from another field, which makes it -1.138044, got 0.0; set one of the two"),
+        ({"target": "gg"}, "method.nonzero_target needs the rectified target, of which it is a share, got target='gg'"),
+        (
+            {"nonzero_target": 1.0},
+            "method.nonzero_target must lie in [1e-9, 1), got 1.0; 0 leaves it to mu",
+        ),
+    ],
+)
+def test_a_share_of_nonzeros_that_cannot_set_mu_is_refused(fields: dict, message: str):
+    flat = {f"method.{name}": value for name, value in ({"nonzero_target": 0.1} | fields).items()}
+    with pytest.raises(ConfigError, match="^" + re.escape(message)):
+        unflatten({"method": "rectified_lpjepa", **flat})
 
 
 def test_another_method_starts_from_its_own_defaults_but_the_same_method_keeps_the_base():

@@ -17,7 +17,7 @@ from jepa_train.config import DataConfig
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.plan.plan import Plan, make_plan, resolved_base
 from sweeps.engine.spec.cells import Cell, fixed_cells, make_cell
-from sweeps.engine.spec.search_space import point_of
+from sweeps.engine.spec.search_space import Domain, point_of
 from sweeps.engine.spec.sweep import Sweep
 
 FILE = Path("study.py")
@@ -86,18 +86,18 @@ def test_points_outside_an_edited_space_do_not_count_and_a_finite_space_bounds_t
 
 def test_points_are_read_back_in_their_types() -> None:
     space = {
-        "method.mu": CategoricalDistribution([1, 2.5]),
-        "method.rectified": CategoricalDistribution([True]),
-        "epochs": IntDistribution(1, 9),
+        "method.mu": Domain(CategoricalDistribution([1, 2.5])),
+        "method.rectified": Domain(CategoricalDistribution([True]), when={"method": "rectified_lpjepa"}),
+        "epochs": Domain(IntDistribution(1, 9)),
     }
     params = {"method": "rectified_lpjepa", "method.mu": "1.0", "method.rectified": "True", "epochs": "9"}
     assert point_of(space, params, DIGITS) == {"method.mu": 1, "method.rectified": True, "epochs": 9}
     for other in ({"method.mu": "3.0"}, {"method.rectified": "False"}, {"epochs": "10"}):
         assert point_of(space, params | other, DIGITS) is None
-    steps = {"method.lamb": FloatDistribution(0.1, 0.7, step=0.2)}
+    steps = {"method.lamb": Domain(FloatDistribution(0.1, 0.7, step=0.2))}
     read = [point_of(steps, {"method": "lejepa", "method.lamb": text}, DIGITS) for text in ("0.5", "0.6")]
     assert read == [{"method.lamb": 0.5}, None]
-    assert point_of(SPACE, {"method": "simclr"}, DIGITS) is None
+    assert point_of({key: Domain(values) for key, values in SPACE.items()}, {"method": "simclr"}, DIGITS) is None
 
 
 def test_other_images_than_the_bases_are_identified_anew(tmp_path: Path) -> None:

@@ -86,6 +86,30 @@ def test_candidates_of_a_fair_ablation_compete_at_their_own_grid_point_to_minimi
     assert verdict(judge, 0.03, 2, 0.6, optim_lr=1e-3) != ""
 
 
+def test_the_seeds_of_a_point_wait_for_each_other_and_have_one_verdict():
+    sweep = dataclasses.replace(SWEEP, seeds_per_trial=2)
+    judge = fresh(sweep=sweep)
+    table = [  # lamb, seed, epoch, score: ends with
+        ((0.01, 0, 2, 0.2), "waits at epoch 2 for the other seeds of its point"),
+        ((0.01, 1, 2, 0.6), ""),  # mean 0.4, the first of its rung
+        ((0.01, 0, 2, 0.2), ""),  # begins again
+        ((0.02, 1, 2, 0.9), "waits at epoch 2 for the other seeds of its point"),
+        ((0.02, 0, 2, -0.2), "early stopping at epoch 2: 0.35 is not among the best 1/3 of 2"),
+        ((0.02, 1, 2, 0.9), "early stopping at epoch 2: 0.35 is not among the best 1/3 of 2"),
+        ((0.03, 0, 2, 0.6), "waits at epoch 2 for the other seeds of its point"),
+        ((0.04, 0, 2, 0.7), "waits at epoch 2 for the other seeds of its point"),
+    ]
+    for (lamb, seed, epoch, score), why in table:
+        assert verdict(judge, lamb, epoch, score, seed=seed) == why
+        assert judge.waits(make_cell(sweep, BASE, {"method.lamb": lamb}, seed=seed).key) == why.startswith("waits")
+    for lamb, status in ((0.03, "failed"), (0.04, "diverged")):
+        other = make_cell(sweep, BASE, {"method.lamb": lamb}, seed=1)
+        judge.end(other.key, flatten(other.config), status)
+    assert verdict(judge, 0.03, 2, 0.6) == "", "its mean without the other seed is the best"
+    assert verdict(judge, 0.04, 2, 0.7) == "early stopping at epoch 2: another seed has diverged"
+    assert verdict(judge, 0.04, 6, 0.9) == "early stopping at epoch 6: another seed has diverged"
+
+
 def test_the_scheduler_stops_trials_that_the_judge_gives_up():
     scheduler = AshaScheduler(fresh())
 

@@ -4,6 +4,7 @@ Run: python -m pytest tests/unit/search/test_search.py
 """
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulated_sweep import SimulatedSweep, entry_of
 
+from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
@@ -19,7 +21,9 @@ from sweeps.engine.plan.choice import CellChoice, read_choice
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
+from sweeps.engine.spec.search_space import Domain
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store import reader
 from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=4)
@@ -33,6 +37,11 @@ FAIR = dataclasses.replace(
     seeds=(0, 1, 2),
     references=({"epochs": 0},),
     early_stopping=Asha(first=1),
+)
+
+
+SEEDED = dataclasses.replace(
+    SEARCH, trials=8, seeds=(4, 0, 1), seeds_per_trial=2, early_stopping=Asha(first=1), grid={}, references=()
 )
 
 
@@ -82,16 +91,22 @@ def test_each_end_of_a_candidate_in_terms_of_optuna():
     assert [trial.intermediate_values for trial in trials] == [{1: 0.25, 3: 0.75}] * 2 + [{}] * 3
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
-def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str):
-    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1))
+@pytest.mark.parametrize(("sampler", "seeds"), [("tpe", 1), ("gp", 1), ("random", 1), ("tpe", 2)])
+def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str, seeds: int):
+    several = {"seeds": (0, 1)[:seeds], "seeds_per_trial": seeds}
+    sweep = dataclasses.replace(SEARCH, sampler=sampler, early_stopping=Asha(first=1), **several)
     undisturbed, killed = SimulatedSweep(sweep, uneven), SimulatedSweep(sweep, uneven)
     undisturbed.run()
     while killed.plan().todo:
         killed.run(turns=1)
     assert killed.entries == undisturbed.entries
     assert killed.epochs == undisturbed.epochs  # no epoch twice
-    assert len(killed.entries) == sweep.trials
+    assert len({entry.params["optim.lr"] for entry in killed.entries.values()}) == sweep.trials
+    left, right = (
+        [(trial.state, trial.params, trial.values, trial.intermediate_values) for trial in known(search)]
+        for search in (killed, undisturbed)
+    )
+    assert left == right
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -103,15 +118,89 @@ def test_a_fair_ablation_killed_at_every_step_runs_no_cell_twice(lanes: int):
     assert len(search.entries) == plan.total == 1 + 2 * 8 + 2 * 2
     assert not plan.missing
     for point, slices in zip(plan.searches, ("64", "128"), strict=True):
-        finished = [c for c in point.candidates if c.entry.status == "finished"]
-        best = max(finished, key=lambda candidate: quality(candidate.cell.config))
-        assert point.best is best.cell
-        assert best.entry.params["method.num_slices"] == slices
-        shared = best.entry.params | {"seed": ""}
+        finished = [c for c in point.candidates if c.entries[0].status == "finished"]
+        best = max(finished, key=lambda candidate: quality(candidate.cells[0].config))
+        assert point.best is best
+        assert best.entries[0].params["method.num_slices"] == slices
+        shared = best.entries[0].params | {"seed": ""}
         winners = [entry for entry in search.entries.values() if entry.params | {"seed": ""} == shared]
         ends = sorted((entry.params["seed"], entry.status) for entry in winners)
         assert ends == [("0", "finished"), ("1", "finished"), ("2", "finished")]
     assert search.epochs == sum(entry.epoch for entry in search.entries.values() if entry.role == "cell") + 1
+
+
+def test_a_point_runs_with_several_seeds_and_optuna_learns_their_mean():
+    search = SimulatedSweep(dataclasses.replace(SEEDED, early_stopping=None), reports)
+    assert (search.plan().total, search.plan().todo) == (17, 17)
+    (point,) = search.run().searches
+    assert [cell.config.seed for cell in search.launched] == [4, 0] * 8 + [1]
+    means = [(quality(cell.config) + quality(dataclasses.replace(cell.config, seed=0))) / 2 for cell in search.launched]
+    assert [trial.value for trial in known(search)] == pytest.approx(means[:-1:2])
+    assert [trial.value for trial in point.sampler.study.trials] == pytest.approx(means[:-1:2])
+    assert flatten(search.launched[-1].config) == flatten(point.best.cells[0].config) | {"seed": 1}
+    assert point.best.point == max(known(search), key=lambda trial: trial.value).params
+    assert search.plan().todo == 0
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_the_seeds_of_a_point_are_stopped_together_by_their_mean(lanes: int):
+    def lucky(config: TrainConfig) -> list[dict[str, float]]:
+        """Seed 0 is far worse at the worst points, seed 4 at the best one."""
+        luck = -0.5 if (config.seed == 4) == (config.optim.lr > 2e-3) else 0.5
+        return [report | {"val/probe_top1": report["val/probe_top1"] + luck} for report in reports(config)]
+
+    search = SimulatedSweep(SEEDED, lucky, lanes=lanes)
+    while search.plan().todo:
+        search.run(turns=2)
+    trials = {}
+    for entry in search.entries.values():
+        if entry.params["seed"] != "1":
+            trials.setdefault(entry.params["optim.lr"], []).append((entry.status, entry.epoch))
+    assert len(trials) == 8
+    assert all(len(ends) == 2 and ends[0] == ends[1] for ends in trials.values()), trials
+    assert {status for ends in trials.values() for status, _ in ends} == {"finished", "pruned"}
+    assert search.epochs == sum(entry.epoch for entry in search.entries.values()), "no epoch twice"
+    for trial in known(search):
+        rungs = [
+            entry.rungs
+            for entry in search.entries.values()
+            if entry.params["optim.lr"] == str(trial.params["optim.lr"])
+        ]
+        both = [own for own in rungs if own]
+        assert trial.intermediate_values == {rung: (both[0][rung] + both[1][rung]) / 2 for rung in both[0]}
+
+
+def test_a_seed_that_diverges_ends_its_point_and_one_that_fails_does_not():
+    def seed_four(config: TrainConfig) -> list[dict[str, float]]:
+        ends = uneven(config)[:1] if config.optim.lr > 5e-3 else uneven(config)
+        return ends if config.seed == 4 else reports(config)
+
+    search = SimulatedSweep(dataclasses.replace(SEEDED, early_stopping=Asha(first=2)), seed_four)
+    search.run()
+    ends = {}
+    for entry in search.entries.values():
+        ends.setdefault(float(entry.params["optim.lr"]), []).append((int(entry.params["seed"]), entry.status))
+    diverged = {rate: found for rate, found in ends.items() if rate > 5e-3}
+    failed = {rate: found for rate, found in ends.items() if rate < 2e-4}
+    assert diverged
+    assert failed
+    assert all(found == [(4, "diverged")] for found in diverged.values()), "one after the other: seed 0 never begins"
+    assert all(found[0] == (4, "failed") and found[1][1] in ("finished", "pruned") for found in failed.values()), failed
+    states = {trial.params["optim.lr"]: trial.state for trial in known(search)}
+    assert all(states[rate] is TrialState.PRUNED for rate in diverged)
+    assert search.plan().searches[0].best.point["optim.lr"] not in {*diverged, *failed}
+    assert search.plan().total == len(search.entries), "the seeds that were not begun are not asked for"
+
+
+def test_more_seeds_per_trial_complete_the_points_of_the_store():
+    search = SimulatedSweep(dataclasses.replace(SEEDED, seeds_per_trial=1, early_stopping=None), reports)
+    search.run()
+    assert len(search.entries) == 8 + 2
+    search.sweep = dataclasses.replace(search.sweep, seeds_per_trial=2)
+    assert search.plan().todo == 7 + 1, "seed 0 of all but the winner, and seed 1 of the new winner"
+    search.run()
+    assert len(known(search)) == 8
+    assert search.plan().todo == 0
 
 
 def test_the_searches_of_a_fair_ablation_begin_alike():
@@ -133,7 +222,7 @@ def test_seeds_of_another_winner_run_after_more_trials():
     assert (plan.unknown, plan.total, plan.todo) == (28, 31, 28)
     search.run()
     (point,) = search.plan().searches
-    assert point.best.config != before.config
+    assert point.best.point != before.point
     assert len(set(search.entries) - old) == 27 + 1
     assert not search.plan().todo
 
@@ -255,3 +344,118 @@ def test_whole_numbers_on_a_log_scale_and_lists_are_searched_and_resumed() -> No
     killed.run(turns=90)
     killed.run()
     assert [*dict.fromkeys(cell.key for cell in killed.launched)] == [cell.key for cell in whole.launched]
+
+
+def heavy(config: TrainConfig) -> list[dict[str, float]]:
+    """Memory grows with lamb; the best points need most."""
+    return [report | {"train/peak_memory_gb": 1000 * config.method.lamb + config.seed} for report in reports(config)]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_constraint_reaches_optuna_and_a_candidate_that_breaks_it_cannot_win(seeds: int):
+    several = {"seeds": (0, 1)[:seeds], "seeds_per_trial": seeds}
+    sweep = dataclasses.replace(SEARCH, constraints=("peak memory <= 12 GB",), **several)
+    whole, killed = SimulatedSweep(sweep, heavy), SimulatedSweep(sweep, heavy)
+    (point,) = whole.run().searches
+    while killed.plan().todo:
+        killed.run(turns=9)
+    assert killed.entries == whole.entries
+    for study in (point.sampler.study.trials, known(killed)):
+        for trial in study:
+            most = 1000 * trial.params["method.lamb"] + seeds - 1
+            assert trial.constraints == {"train/peak_memory_gb <= 12": pytest.approx((most - 12) / 12)}
+    finished = [trial for trial in known(whole) if trial.state is TrialState.COMPLETE]
+    feasible = [trial for trial in finished if 1000 * trial.params["method.lamb"] + seeds - 1 <= 12]
+    best = max(feasible, key=lambda trial: trial.value)
+    assert best.value < max(trial.value for trial in finished)
+    assert whole.plan().searches[0].best.point == best.params
+
+
+def test_a_search_without_a_feasible_candidate_says_so():
+    sweep = dataclasses.replace(SEARCH, trials=3, constraints=("train/peak_memory_gb <= 0.5",))
+    search = SimulatedSweep(sweep, heavy)
+    search.run()
+    line = "no feasible candidate: none of the 3 finished ones keeps train/peak_memory_gb <= 0.5"
+    assert search.notes == [line]
+    unmeasured = SimulatedSweep(sweep, reports)
+    unmeasured.run()
+    assert unmeasured.notes == [line], "a metric that a run lacks keeps no limit"
+
+
+CONDITIONAL = dataclasses.replace(
+    SEARCH,
+    space={
+        "method": ["lejepa", "rectified_lpjepa"],
+        "method.lamb": Domain(FloatDistribution(0.001, 0.1, log=True), when={"method": "lejepa"}),
+        "method.p": Domain([0.5, 1.0, 2.0], when={"method": "rectified_lpjepa"}),
+        "method.sigma_mode": Domain(["gn", "rgn"], when={"method.p": [0.5, 1.0]}),
+        "optim.lr": FloatDistribution(1e-4, 1e-2, log=True),
+    },
+    trials=12,
+)
+
+
+def simple(config: TrainConfig) -> list[dict[str, float]]:
+    """A curve that depends on the learning rate alone."""
+    return [{"epoch": float(e), "val/probe_top1": config.optim.lr * e} for e in range(1, config.epochs + 1)]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_conditional_keys_are_searched_where_their_conditions_hold_and_resumed(sampler: str):
+    search = SimulatedSweep(dataclasses.replace(CONDITIONAL, sampler=sampler), simple)
+    search.run()
+    own = known(search)
+    assert len(own) == 12
+    for trial in own:
+        if trial.params["method"] == "lejepa":
+            assert trial.params.keys() == {"method", "method.lamb", "optim.lr"}
+        else:
+            wanted = {"method", "method.p", "optim.lr"} | (
+                {"method.sigma_mode"} if trial.params["method.p"] < 2 else set()
+            )
+            assert trial.params.keys() == wanted
+    assert {trial.params["method"] for trial in own} == {"lejepa", "rectified_lpjepa"}
+    if sampler in ("tpe", "random"):
+        killed = SimulatedSweep(dataclasses.replace(CONDITIONAL, sampler=sampler), simple)
+        while killed.plan().todo:
+            killed.run(turns=9)
+        assert [trial.params for trial in known(killed)] == [trial.params for trial in own]
+
+
+def test_conditions_may_depend_on_the_grid_and_a_finite_space_ends():
+    space = {
+        "method.p": Domain([0.5, 1.0], when={"method": "rectified_lpjepa"}),
+        "method.sigma_mode": Domain(["gn", "rgn"], when={"method.p": 1.0}),
+        "optim.lr": [1e-3, 2e-3],
+    }
+    grid = {"method": ["lejepa", "rectified_lpjepa"]}
+    search = SimulatedSweep(dataclasses.replace(SEARCH, grid=grid, space=space, trials=20), simple)
+    assert search.plan().total == 2 + 2 * 3
+    search.run()
+    points = [[candidate.point for candidate in each.candidates] for each in search.plan().searches]
+    assert sorted(map(len, points[0])) == [1, 1]
+    assert sorted(map(len, points[1])) == [2, 2, 3, 3, 3, 3]
+    assert search.plan().todo == 0
+
+
+def test_the_base_from_a_search_is_the_point_of_the_best_mean_that_keeps_the_constraints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def entry(lamb: float, seed: int, score: float) -> Entry:
+        cell = make_cell(SEARCH, BASE, {"method.lamb": lamb}, seed=seed)
+        return entry_of(cell, group=cell.group, metrics={"val/probe_top1": score, "train/peak_memory_gb": lamb})
+
+    scores = {0.1: (0.9, 0.1), 0.2: (0.6, 0.5), 0.3: (0.7, 0.6)}
+    cells = [entry(lamb, seed, score) for lamb, own in scores.items() for seed, score in enumerate(own)]
+    cells += [entry(0.2, 2, 0.99), entry(0.25, 0, 1.0)]  # a seed of the winner, and a point that is not complete
+    limit = {"metric": "train/peak_memory_gb", "sense": "<=", "bound": 0.25}
+    tags = {"sweep.goals": '[{"metric": "val/probe_top1"}]', "sweep.seeds": "[0, 1, 2]"}
+    several, limited = {"sweep.seeds_per_trial": "2"}, {"sweep.constraints": json.dumps([limit])}
+
+    def best(more: dict[str, str]) -> float:
+        monkeypatch.setattr(reader, "read_sweep", lambda _: reader.StoredSweep(tags=tags | more, cells=(*cells,)))
+        return reader.best_config("study").method.lamb
+
+    assert [best(more) for more in ({}, several, limited, several | limited)] == [0.25, 0.3, 0.25, 0.2]
+    with pytest.raises(ConfigError, match=r"has no finished one that keeps train/peak_memory_gb <= 0.01; add trials"):
+        best({"sweep.constraints": json.dumps([limit | {"bound": 0.01}])})

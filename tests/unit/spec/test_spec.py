@@ -16,13 +16,18 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import PRESETS
 from jepa_train.methods import METHODS, RectifiedLpJEPA
-from sweeps.engine.spec.cells import fixed_cells
+from sweeps.engine.spec.cells import fixed_cells, shared_fields
 from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
+from sweeps.engine.spec.search_space import Domain
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.spec.table import Table
 
 RECTIFIED = TrainConfig(method=RectifiedLpJEPA())
 CELLS = PRESETS["unlabelled_folder"]
+
+
+LAMB = {"method.lamb": FloatDistribution(0.1, 0.5)}
+LIMITED = {"space": LAMB, "trials": 2}
 
 
 def make(**fields: object) -> Sweep:
@@ -85,6 +90,16 @@ def test_a_list_is_a_domain_of_its_values():
     assert listed == make(space=expected, trials=2)
 
 
+def test_the_cells_of_an_axis_that_sets_mu_share_all_but_mu():
+    grid = {"method.p": [1.0, 2.0], "method.nonzero_target": [0.1, 0.5]}
+    sweep = make(base=RECTIFIED, grid=grid)
+    shared = shared_fields(RECTIFIED, sweep.axes)
+    for cell in fixed_cells(sweep, RECTIFIED):
+        assert shared.items() <= {key: str(value) for key, value in flatten(cell.config).items()}.items()
+    assert flatten(RECTIFIED).keys() - shared.keys() >= {*grid, "method.mu", "seed"}
+    assert "method.mu" in shared_fields(RECTIFIED, ["method.p"])
+
+
 def test_without_grid_or_space_the_base_is_the_one_cell():
     (cell,) = fixed_cells(make(seeds=(7,)), TrainConfig())
     assert flatten(cell.config) == flatten(dataclasses.replace(TrainConfig(), seed=7))
@@ -131,6 +146,10 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
             ("objective 'val/probe_top1' needs labels", "unlabelled_folder", "LabelFree()"),
         ),
         (
+            {"base": CELLS, **LIMITED, "constraints": ("val/probe_top1 >= 0.5",)},
+            ("constraint 'val/probe_top1 >= 0.5' needs labels", "unlabelled_folder", "val/effective_rank"),
+        ),
+        (
             {"grid": {"data.name": ["digits", "unlabelled_folder"]}},
             ("objective 'val/probe_top1' needs labels", "unlabelled_folder", "val/effective_rank"),
         ),
@@ -142,6 +161,53 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
             {"base": CELLS, "table": Table(metrics=["train/loss", "test/linear_top1"])},
             ("table.metrics must need no labels", "unlabelled_folder", "'test/linear_top1'", "take it out"),
         ),
+        (
+            {"space": LAMB, "trials": 2, "seeds_per_trial": 3},
+            ("seeds_per_trial", "at most the number of seeds", "3 with seeds=(0,)", "write seeds=(0, 1, 2)"),
+        ),
+        ({"seeds": (0, 1), "seeds_per_trial": 2}, ("seeds_per_trial", "1 without a space", "leave it out")),
+        ({"space": LAMB, "trials": 2, "seeds_per_trial": 0}, ("seeds_per_trial must be at least 1", "got 0")),
+        ({"constraints": ("train/peak_memory_gb <= 20",)}, ("constraints", "without a space", "leave them out")),
+        (
+            {**LIMITED, "constraints": ("peak memory < 20",)},
+            ("constraints", "'METRIC <= NUMBER'", "'peak memory < 20'"),
+        ),
+        ({**LIMITED, "constraints": ("peak memory <= 20 MB",)}, ("constraints", "'METRIC <= NUMBER'", "20 MB")),
+        ({**LIMITED, "constraints": ("images/s >= 20 GB",)}, ("constraints", "leave out the unit GB")),
+        (
+            {**LIMITED, "constraints": ("test/knn_top1 >= 0.5",)},
+            ("constraints", "test is evaluated once", "test/knn_top1"),
+        ),
+        ({**LIMITED, "constraints": ("train/peak_memory <= 20",)}, ("did you mean 'train/peak_memory_gb'?",)),
+        (
+            {**LIMITED, "constraints": ("val/finetune_top1 >= 0.5",)},
+            ("constraint", "by the protocol finetune", "add it there"),
+        ),
+        ({**LIMITED, "constraints": "peak memory <= 20"}, ("constraints", "tuple", "with the comma")),
+        (
+            {"space": {"method.lamb": Domain([0.1, 0.2], when={"epoch": 5})}, "trials": 2, "grid": {"epochs": [5]}},
+            ("space['method.lamb']", "earlier keys", "when='epoch'", "did you mean 'epochs'?"),
+        ),
+        (
+            {"space": {"method.lamb": Domain([0.1], when={"optim.lr": 0.1}), "optim.lr": [0.1]}, "trials": 2},
+            ("space['method.lamb']", "earlier keys", "when='optim.lr'"),
+        ),
+        (
+            {"space": {**LAMB, "optim.lr": Domain([0.1], when={"method.lamb": 0.5})}, "trials": 2},
+            ("space['optim.lr']", "with listed values", "when='method.lamb'"),
+        ),
+        (
+            {"space": {"optim.lr": Domain([0.1], when={"epochs": 7})}, "trials": 2, "grid": {"epochs": [5, 10]}},
+            ("space['optim.lr']", "values that epochs may have", "(7,)", "choose among [5, 10]"),
+        ),
+        (
+            {
+                "grid": [{"epochs": [5]}, {"global_batch": [64]}],
+                "space": {"optim.lr": Domain([0.1], when={"epochs": 5, "global_batch": 64})},
+                "trials": 2,
+            },
+            ("space['optim.lr']", "never hold together"),
+        ),
         ({"table": ["method.lamb"]}, ("table", "Table(...) or None", "['method.lamb']", "write table=Table(")),
     ],
 )
@@ -150,6 +216,34 @@ def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, .
         make(**fields)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_corners_show_each_value_of_a_conditional_key_where_its_conditions_hold():
+    space = {
+        "method": ["lejepa", "rectified_lpjepa"],
+        "method.p": Domain([1.0, 2.0], when={"method": "rectified_lpjepa"}),
+        "method.lamb": Domain(FloatDistribution(0.1, 0.2), when={"method": "lejepa", "epochs": [5]}),
+        "method.sigma_mode": Domain(["gn", "rgn"], when={"method.p": 2}),
+    }
+    sweep = make(grid={"epochs": [3, 5]}, space=space, trials=9)
+    lejepa, rectified = {"epochs": 5, "method": "lejepa"}, {"epochs": 3, "method": "rectified_lpjepa"}
+    expected = [
+        {"epochs": 3, "method": "lejepa"},
+        lejepa | {"method.lamb": 0.1},
+        lejepa | {"method.lamb": 0.2},
+        rectified | {"method.p": 1.0},
+        rectified | {"method.p": 2.0, "method.sigma_mode": "gn"},
+        rectified | {"method.p": 2.0, "method.sigma_mode": "rgn"},
+    ]
+    corners = sweep.corners()
+    assert all(point in corners for point in expected)
+    assert all(point in expected for point in corners)
+
+
+@pytest.mark.parametrize("fields", [{"values": 0.1, "when": {"epochs": 5}}, {"values": [0.1], "when": "epochs"}])
+def test_a_conditional_domain_needs_values_and_conditions(fields: dict):
+    with pytest.raises(ConfigError, match=r"^Domain: (values|when) must be .*, got (0.1|'epochs')"):
+        Domain(**fields)
 
 
 @pytest.mark.parametrize(

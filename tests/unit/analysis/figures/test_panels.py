@@ -23,6 +23,7 @@ from matplotlib.text import Text
 from analysis import figures
 from analysis.figures import study
 from analysis.figures.style import styled
+from analysis.optuna_study import importance
 from analysis.select.objectives import goals_of
 from analysis.store.runs import NothingToShow
 
@@ -177,5 +178,5 @@ def test_importance_has_a_caution_for_few_trials() -> None:
     many = as_search(lambs([k / 100 for k in range(1, 11)], seeds=(0,)), [LAMB])
     assert study.caution(many) == "10 finished trials"
     equal = as_search(lambs([0.1, 0.2, 0.3, 0.4], lambda _: dict.fromkeys(METRICS, 0.5), seeds=(0,)), [LAMB])
-    assert study.importance(equal, goals_of(equal)[0]) == {LAMB: 0.0}
+    assert importance(equal, goals_of(equal)[0]) == {LAMB: 0.0}
     assert study.lacks(equal) == "all finished trials have the same score"

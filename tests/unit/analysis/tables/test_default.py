@@ -16,10 +16,13 @@ from made_runs import as_search, made_runs
 
 from analysis import tables
 from analysis.__main__ import main
+from analysis.select.front import front_of
 from analysis.select.metrics import UnknownMetric
+from analysis.select.selection import choices
 from analysis.table.build import TableSpec
 from analysis.table.layout import FinishedTable, layout_of
 from analysis.table.render import render
+from analysis.table.summary import progress_note
 from analysis.tables import default, trials
 
 TWO, SIX = {"optim.lr": [0.001, 0.01]}, {"method.lamb": [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]}
@@ -116,6 +119,69 @@ def test_a_search_is_a_ranking_with_the_seeds_of_its_winner_averaged() -> None:
         ["0.5", "0", "0.9400"],
         ["0.1", "0", "0.9000"],
     ]
+
+
+def seeded(config: dict[str, Any]) -> dict[str, Any] | str | None:
+    """Two seeds per point, a third for the best one that needs at most 31 GB; lamb 0.1 is good with seed 0 alone."""
+    lamb, seed = config["method.lamb"], config["seed"]
+    if seed == 2 and lamb != 0.2:
+        return None
+    if lamb == 0.3 and seed == 1:
+        return "diverged"
+    score = {0.1: 0.9 if seed == 0 else -0.6}.get(lamb, lamb + seed / 100)
+    return {"val/probe_top1": score, "test/probe_top1": score / 2, "train/peak_memory_gb": 10 + 100 * lamb + seed}
+
+
+def test_a_search_with_several_seeds_per_trial_ranks_by_their_mean_and_marks_what_breaks_a_constraint() -> None:
+    runs = as_search(made_runs({"method.lamb": [0.1, 0.2, 0.3, 0.4, 0.6]}, seeded), ["method.lamb"])
+    runs = runs.assign(**{"sweep.seeds_per_trial": "2"})
+    table = default.build(runs)
+    assert [*table.index] == [1, 2, 3, 4, "diverged"]
+    assert [*table["λ"].map(str)] == ["0.6", "0.4", "0.2", "0.1", "0.3"]
+    assert str(table["val probe top-1"].iloc[3]) == "15.00 ± 106.07 (n=2)"
+    limit = {"metric": "train/peak_memory_gb", "sense": "<=", "bound": 31}
+    kept = runs.assign(**{"sweep.constraints": json.dumps([limit])})
+    table = default.build(kept)
+    assert [*table.index] == [1, 2, "infeasible", "infeasible", "diverged"]
+    assert [*table["λ"].map(str)] == ["0.2", "0.1", "0.6", "0.4", "0.3"]
+    assert str(table["val probe top-1"].iloc[2]) == "60.50 ± 0.71 (n=2)", "the numbers of infeasible points are shown"
+    assert str(table["probe top-1"].iloc[0]) == "10.50 ± 0.50 (n=3)", "test means have further seeds"
+    (choice,) = choices(kept)
+    assert [*choice.winner["method.lamb"]] == [0.2] * 3
+    counts = "study: 5 finished, 1 diverged, 5 infeasible"
+    assert progress_note(kept) == f"{counts}; chosen on val, by the mean over 2 seeds, from 5 candidates"
+    none = runs.assign(**{"sweep.constraints": json.dumps([limit | {"bound": 1}])})
+    assert "no feasible candidate: none keeps train/peak_memory_gb <= 1" in progress_note(none)
+    assert [*default.build(none).index] == ["infeasible"] * 4 + ["diverged"]
+
+
+def test_a_setting_is_left_out_where_its_conditions_do_not_hold() -> None:
+    found = {"val/probe_top1": 0.5, "test/probe_top1": 0.5}
+    runs = as_search(
+        made_runs(
+            {"method": ["lejepa", "vicreg"], "method.lamb": [0.1], "optim.lr": [0.1]}, lambda _: found, seeds=[0]
+        ),
+        ["method", "method.lamb", "optim.lr"],
+    )
+    when = {"method.lamb": {"method": ["lejepa"]}, "optim.lr": {"method.lamb": [0.1]}}
+    table = default.build(runs.assign(**{"sweep.when": json.dumps(when)}))
+    assert [[str(cell) for cell in row[:3]] for row in table.to_numpy()] == [
+        ["lejepa", "0.1", "0.1"],
+        ["vicreg", "-", "-"],
+    ]
+
+
+def test_the_pareto_set_has_the_means_of_points_and_marks_each_of_their_seeds() -> None:
+    def two(config: dict[str, Any]) -> dict[str, Any]:
+        seed = config["seed"]
+        return {"val/probe_top1": {0.1: 0.9 - seed, 0.2: 0.5, 0.3: 0.6}[config["method.lamb"]], "val/l1_sparsity": 0.5}
+
+    goals = json.dumps([{"metric": "val/probe_top1"}, {"metric": "val/l1_sparsity", "direction": "min"}])
+    runs = as_search(made_runs({"method.lamb": [0.1, 0.2, 0.3]}, two, seeds=[0, 1]), ["method.lamb"])
+    front = front_of(runs.assign(**{"sweep.seeds_per_trial": "2", "sweep.goals": goals}))
+    assert sorted(front.points[:, 0]) == pytest.approx([0.4, 0.5, 0.6])
+    assert front.keys == {*runs["cell_key"][runs["method.lamb"] == 0.3]}
+    assert len(front.keys) == 2
 
 
 def test_a_table_as_data_has_the_rows_columns_metrics_and_labels_of_the_sweep() -> None:

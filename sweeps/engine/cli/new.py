@@ -1,0 +1,77 @@
+"""python -m sweeps new NAME: a commented sweep file that runs as it is."""
+
+import importlib
+import importlib.util
+import keyword
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+import sweeps as package
+from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.config.names import DATASET_NAMES
+from jepa_train.methods import METHODS
+from jepa_train.presets import PRESETS
+from sweeps.engine.parser import LineParser
+
+_COMMANDS = ("backup", "best", "doctor", "fetch", "list", "new", "notice")  # of python -m sweeps
+_BUNDLED = ("digits", "digits_0_4", "digits_5_9")
+_MARK = re.compile(r"\[(grid|search)\] ")  # of a line of new_sweep.txt for one kind of sweep
+
+
+def new(words: Sequence[str]) -> int:
+    """Write sweeps/NAME.py in the checkout, elsewhere NAME.py in the current folder. Returns 0.
+
+    Raises:
+        ConfigError: a wrong name, method or dataset, or the file exists.
+    """
+    about = "Write a commented sweep file that runs as it is."
+    parser = LineParser(prog="python -m sweeps new", description=about, allow_abbrev=False)
+    parser.command, parser.remedy = "new: ", "write python -m sweeps new NAME [--method M] [--data D] [--search]"
+    parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and _: the file, its sweep and table")
+    parser.add_argument("--method", default="lejepa", metavar="M", help=f"default lejepa; {', '.join(METHODS)}")
+    parser.add_argument("--data", default="digits", metavar="D", help=f"default digits; {', '.join(DATASET_NAMES)}")
+    parser.add_argument("--search", action="store_true", help="an Optuna search in place of a grid with seeds")
+    options = parser.parse_args(list(words))
+    for option, value, known in (("--method", options.method, METHODS), ("--data", options.data, DATASET_NAMES)):
+        if value not in known:
+            raise ConfigError(f"{option} must be a known one, got {value!r}{nearest(value, known)}")
+    folder = Path(package.__path__[0])
+    file = Path("sweeps" if folder == Path("sweeps").resolve() else "", f"{options.name}.py")
+    try:
+        _check_name(options.name, file, folder)
+        file.write_text(_text(file, options.method, options.data, search=options.search), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error.strerror}); try another name or folder") from None
+    sys.stdout.write(f"wrote {file}; its cells: python {file} --dry-run\n")
+    return 0
+
+
+def _check_name(name: str, file: Path, folder: Path) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        rule = "NAME must be lower-case letters, digits and _, and no keyword of Python"
+        raise ConfigError(f"{rule}, got {name!r}; try my_grid")
+    if file.exists():
+        raise ConfigError(f"{file} exists; choose another name, or edit the file")
+    if (folder / file.name).exists() or name in _COMMANDS:
+        kind = "command" if name in _COMMANDS else "sweep"
+        raise ConfigError(f"NAME must be new, got {name!r}, a {kind} of python -m sweeps; try my_{name}")
+    if importlib.util.find_spec(name) is not None:  # Python would import the sweep's file in its place
+        raise ConfigError(f"NAME must be that of no Python module, got {name!r}; try my_{name}")
+
+
+def _text(file: Path, method: str, data: str, *, search: bool) -> str:
+    """The file's text: a search over the method's space, or a grid over the first key of that space."""
+    space, kind = importlib.import_module(f"search_spaces.{method}").SPACE, METHODS[method]
+    base, key = PRESETS[data], next(iter(space))
+    default = getattr(kind(), key.partition(".")[2])
+    values = getattr(space[key], "choices", None) or (default / 2, default, min(2 * default, space[key].high))
+    facts = {"name": file.stem, "file": file, "method": method, "class": kind.__name__, "data": data, "key": key}
+    facts |= {"values": [*values], "varied": "a search" if search else key.partition(".")[2]}
+    facts |= {"path": "" if data in _BUNDLED else " data.path=DIR", "epochs": 10 if data in _BUNDLED else base.epochs}
+    facts["first"] = int(base.optim.warmup_epochs) + 1
+    lines = Path(__file__).with_name("new_sweep.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    other = "[grid]" if search else "[search]"
+    return Template("".join(_MARK.sub("", line) for line in lines if not line.startswith(other))).substitute(facts)
