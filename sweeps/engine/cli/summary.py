@@ -31,7 +31,7 @@ def summary(launched: Launched) -> Facts:
             for key, cell in cells.items()
             if cell.status == "failed"
         ],
-        "complete": not launched.spooled and _ran_all(plan, cells, len(outcome.ends)),
+        "complete": not launched.spooled and _ran_all(plan, cells, len(outcome.ends.keys() | outcome.waiting)),
         "chosen": bool(plan.rules.choice.values),
         "spooled": launched.spooled,
         "table": launched.table,

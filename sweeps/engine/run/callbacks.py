@@ -105,6 +105,7 @@ class TrialEvents(tune.Callback):
         self.budget.ended(cell, finished=False)
         self.ledger.end(cell.key, "interrupted", reason)
         self.display.paused(cell)
+        self.display.outcome.waiting.add(cell.key)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """End a cell whose trial process, not its training, was lost too often: the next launch resumes it."""

@@ -37,6 +37,7 @@ class LaunchOutcome:
     """Result of a launch."""
 
     ends: dict[str, CellEnd] = field(default_factory=dict)  # by cell key
+    waiting: set[str] = field(default_factory=set)  # keys of cells that have waited for the other seeds of their point
     hours: float = 0.0  # device time
     lost_hours: float = 0.0  # part of it whose training was lost with its workers
     unit: str = ""

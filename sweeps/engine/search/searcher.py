@@ -55,7 +55,7 @@ class CellSearcher(Searcher):
             for search in self.plan.searches
         ]
         self._chosen = [search for search in self.searches if self.plan.runs(search)]
-        self._left = self.plan.rules.choice.limit  # suggestions that are left
+        self._suggested: set[str] = set()  # keys of the cells that count for --limit
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
         self._closed = False  # after a cell that was not admitted
 
@@ -63,7 +63,7 @@ class CellSearcher(Searcher):
         """The next cell's trial config, None where it depends on cells that run, or FINISHED."""
         if self.waits():
             return None
-        self._closed |= self._left == 0
+        self._closed |= len(self._suggested) == self.plan.rules.choice.limit
         following = None if self._closed else self._next()
         if following is None:
             waiting = not self._closed and any(search.state is SearchState.WAITING for search in self._chosen)
@@ -72,7 +72,7 @@ class CellSearcher(Searcher):
         if not self.admit(cell):
             self._closed = True
             return Searcher.FINISHED
-        self._left -= 1
+        self._suggested.add(cell.key)
         self._running[trial_id] = following
         self.announce(cell)
         return cell.trial_config
