@@ -1,35 +1,28 @@
 """Several sweeps in one Ray session, in the order given: python -m sweeps demo_lejepa demo_rectified_lpjepa"""
 
+import importlib
 import sys
 
 from analysis.store.uri import NothingToShow
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.parser import LineParser, interrupted, refuse
 
+_COMMANDS = {  # module and function, imported when called: none imports torch
+    "fetch": "sweeps.engine.cli.fetch:fetch",
+    "best": "sweeps.engine.cli.best:best",
+    "new": "sweeps.engine.cli.new:new",
+    "backup": "sweeps.engine.cluster.backup:backup",
+    "notice": "sweeps.engine.cluster.notice:watch",
+}
+
 
 def main(words: list[str]) -> int:
     """Run sweeps by name, or a command. Those that import no torch parse their own words."""
     try:
-        if words[:1] == ["fetch"]:
-            from sweeps.engine.cli.fetch import fetch
-
-            return fetch(words[1:])
-        if words[:1] == ["best"]:
-            from sweeps.engine.cli.best import best
-
-            return best(words[1:])
-        if words[:1] == ["backup"]:
-            from sweeps.engine.cluster.backup import backup
-
-            return backup(words[1:])
-        if words[:1] == ["notice"]:
-            from sweeps.engine.cluster.notice import watch
-
-            return watch(words[1:])
-        if words[:1] == ["new"]:
-            from sweeps.engine.cli.new import new
-
-            return new(words[1:])
+        if words and words[0] in _COMMANDS:
+            module, name = _COMMANDS[words[0]].split(":")
+            code: int = getattr(importlib.import_module(module), name)(words[1:])
+            return code
         if words[:1] == ["list"]:
             return _list(words[1:])
         from sweeps.engine.cli.named import by_name
