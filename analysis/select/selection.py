@@ -113,7 +113,8 @@ def trials(present: pd.DataFrame) -> pd.DataFrame:
     measured = [name for name in own if "/" in str(name) and pd.api.types.is_numeric_dtype(own[name])]
     means = own[measured].groupby(groups).transform(fmean)  # as the engine, to the last digit
     states = own["status"].groupby(groups).transform(lambda states: _state_over_seeds([*states], len(seeds)))
-    return own.assign(status=states, **{str(name): means[name] for name in measured})[~groups.duplicated()]
+    merged = own.assign(status=states, **{str(name): means[name] for name in measured})
+    return merged[~groups.duplicated()].copy()  # else pandas warns of a frame in pieces
 
 
 def runs_of_trials(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
