@@ -118,4 +118,6 @@ def test_a_search_over_a_later_field_knows_the_old_runs(old: Plan, request: pyte
     space = {"method.skew": CategoricalDistribution(["none", "left"])}
     searches = make_plan(dataclasses.replace(new, space=space, trials=2), FILE).searches
     first_seed = [cell.key for cell in old.fixed if cell.config.seed == 0]
-    assert [[candidate.cell.key for candidate in study.candidates] for study in searches] == [[k] for k in first_seed]
+    assert [[cell.key for candidate in study.candidates for cell in candidate.cells] for study in searches] == [
+        [k] for k in first_seed
+    ]

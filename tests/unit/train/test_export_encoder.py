@@ -1,6 +1,6 @@
 """Export of an encoder: the lines of its card load it, in timm or without, and give the features of our network.
 
-Run: python -m pytest tests/unit/train/test_export.py
+Run: python -m pytest tests/unit/train/test_export_encoder.py
 """
 
 import dataclasses
