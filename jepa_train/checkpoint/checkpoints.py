@@ -284,18 +284,19 @@ def read_finished(where: StoragePath | Path) -> tuple[StoragePath, dict[str, Any
     return file, content
 
 
-def tensors_of(content: bytes, named: str) -> Any:
+def tensors_of(content: bytes, named: str, *, safe: bool = False) -> Any:
     """The content of a file of torch.save or safetensors, on the CPU; weights_only, so that it cannot execute anything.
 
     Args:
-        named: the file, for the message; one of safetensors by its ending.
+        named: the file, for the message.
+        safe: it is a file of safetensors.
 
     Raises:
         CheckpointError: it is truncated or damaged, or holds more than tensors and plain values.
     """
     file = io.BytesIO(content)
     try:
-        if named.endswith(".safetensors"):
+        if safe:
             return safetensors.torch.load(content)
         if zipfile.is_zipfile(file):  # torch.load does not test its checksums; torch before 1.6 wrote another format
             with zipfile.ZipFile(file) as archive:

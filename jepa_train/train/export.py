@@ -58,7 +58,7 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     lines = _loading_lines(out, config, replaced)
     mean, std = _mean_and_std(content, config.data.channels)
     by_timm = not is_dotted(config.model.encoder) and not replaced
-    texts = {TIMM_CONFIG: json.dumps(_timm_config(config, mean, std), indent=1)} if by_timm else {}
+    texts = {TIMM_CONFIG: json.dumps(_timm_config(config, network.encoder, mean, std), indent=1)} if by_timm else {}
     about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
     about["commit"] = content.get("commit") or facts.get("commit", "")  # a node without git knows none
     takes = f"images (N, {len(mean)}, {config.views.global_size}, {config.views.global_size})"
@@ -73,7 +73,7 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         for name, state in tensors.items():
-            safetensors.torch.save_file(state, part / name, metadata={"format": "pt"})
+            (part / name).write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
         for name, text in texts.items():
             (part / name).write_text(text, encoding="utf-8")
         part.rename(out)
@@ -85,7 +85,7 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
 def _part(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The tensors of one part of a checkpoint's network, by the part's own names."""
     named = ((key.partition("."), x) for key, x in content["network"].items())
-    return {rest: x.contiguous() for (first, _, rest), x in named if first == name}
+    return {rest: x.clone(memory_format=torch.contiguous_format) for (first, _, rest), x in named if first == name}
 
 
 def _options(config: TrainConfig) -> dict[str, Any]:
@@ -113,12 +113,12 @@ def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn
 def _mean_and_std(content: Mapping[str, Any], channels: int) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel, by which a run normalised values in [0, 1]."""
     factors, offsets = content.get("norm", RGB_NORM.tolist())
-    mean = [round(-offset / factor, 6) for factor, offset in zip(factors, offsets, strict=True)]
-    std = [round(1 / factor, 6) for factor in factors]
+    mean = [float(f"{-offset / factor:.9g}") for factor, offset in zip(factors, offsets, strict=True)]
+    std = [float(f"{1 / factor:.9g}") for factor in factors]
     return (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
 
 
-def _timm_config(config: TrainConfig, mean: list[float], std: list[float]) -> dict[str, Any]:
+def _timm_config(config: TrainConfig, encoder: Any, mean: list[float], std: list[float]) -> dict[str, Any]:
     """The config.json of an encoder, in the form that timm reads from a folder or the Hugging Face hub."""
     side, options = config.views.global_size, _options(config)
     return {
@@ -130,11 +130,11 @@ def _timm_config(config: TrainConfig, mean: list[float], std: list[float]) -> di
             "input_size": [len(mean), side, side],
             "fixed_input_size": "img_size" in options,
             "interpolation": "bilinear",
-            "crop_pct": 1.0,
+            "crop_pct": config.data.eval_fov,
             "mean": mean,
             "std": std,
-            "first_conv": None,  # the weights have the channels of the model: nothing is to be adapted
-            "classifier": None,
+            # names by which timm adapts the weights to other channels, and leaves out a classifier
+            **{name: encoder.pretrained_cfg.get(name) for name in ("first_conv", "classifier")},
         },
     }
 

@@ -73,6 +73,8 @@ def train(
         StorageError: the storage of the checkpoints does not respond at the start.
     """
     host = host or NoPreemption()
+    if config.model.weights and not config.model.weights_id:  # two files would be one cell
+        config = preflight(config)
     with Checkpoints(checkpoints, config, saved=host.saved) as saves:
         resumed = saves.resume()
         reports: list[dict[str, float]] = resumed.get("reports", [])

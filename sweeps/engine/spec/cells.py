@@ -26,7 +26,7 @@ Role = Literal["cell", "reference"]
 
 CheckData = Callable[[TrainConfig], CheckedData]
 _CHECK: ContextVar[CheckData] = ContextVar("check", default=check_data)
-_CHECKED: dict[Any, CheckedData] = {}  # kind of check, model, views and data of a config -> the data, identified
+_CHECKED: dict[Any, CheckedData] = {}  # kind of check, model, views, data, probe -> the data, identified
 _INVENTORIES: dict[tuple[str, str], Inventory] = {}  # name and path of data that read_data has read -> its files
 
 
@@ -107,9 +107,9 @@ def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
 
 
 def preflighted(config: TrainConfig) -> TrainConfig:
-    """The config after preflight, which runs once for all configs with the same encoder, views and images."""
+    """The config after preflight, which runs once for all configs with the same encoder, views, images and probes."""
     check = _CHECK.get()
-    key = (check, config.model, config.views, config.data)
+    key = (check, config.model, config.views, config.data, config.probe)
     if key not in _CHECKED:
         _CHECKED[key] = check(config)
     return _CHECKED[key].fill_in(config)

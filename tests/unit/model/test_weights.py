@@ -25,6 +25,7 @@ from jepa_train.config.presets import DIGITS
 from jepa_train.model.network import build_encoder, build_network, weights_report
 from jepa_train.model.weights import weights_id
 from jepa_train.storage.storage import StoragePath
+from jepa_train.train import train
 from jepa_train.train.preflight import preflight
 
 State = dict[str, Tensor]
@@ -161,6 +162,15 @@ def test_the_cell_key_holds_the_tag_or_the_content_and_no_path(tmp_path: Path) -
     assert cell_key(a) == cell_key(b)
     assert len({cell_key(config) for config in (plain, a, c, tag)}) == 4
     assert cell_key(plain) == cell_key(RESNET)
+
+
+def test_a_run_without_preflight_is_another_cell_for_another_file_too(tmp_path: Path) -> None:
+    for seed in (7, 8):
+        torch.save(model_of("test_resnet", seed=seed).state_dict(), tmp_path / f"{seed}.pth")
+    untrained = [dataclasses.replace(with_weights(tmp_path / f"{seed}.pth"), epochs=0) for seed in (7, 8)]
+    train(untrained[0], checkpoints=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"of another cell.*model\.weights_id"):
+        train(untrained[1], checkpoints=tmp_path / "run")
 
 
 def test_a_file_is_read_once_for_all_cells_of_a_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

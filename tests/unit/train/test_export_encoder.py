@@ -68,6 +68,8 @@ def test_the_lines_of_the_card_give_the_features_of_the_network(
     exec(lines, names)
     with torch.no_grad():
         torch.testing.assert_close(names["features"], network.encoder(names["images"]), rtol=0, atol=0)
+    if by_timm:  # as a start of timm's users, with a classifier and other channels
+        timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, num_classes=10, in_chans=4)
 
 
 def test_an_export_says_where_it_comes_from_and_has_the_projector_on_request(
