@@ -124,7 +124,7 @@ class Search:
         point: of the grid; {} for a search alone.
         entries: the sweep's cells in the store, by key.
         candidates: in the order in which they were begun.
-        warm: finished cells of other sweeps that are points of this search.
+        warm: points of this search whose cells have finished in other sweeps, with every seed of a trial.
         rules: which cells a launch runs.
         rungs: cell key -> epoch -> score where early stopping has judged it.
     """
@@ -147,14 +147,15 @@ class Search:
         self._results: dict[str, Result] = {}  # of cells that have ended
         self._begun: set[str] = set()  # keys of cells with a run
         self._running: dict[str, Candidate] = {}  # by the keys of the cells that run
-        for each in (*self.candidates, *self.warm):
+        for each in self.candidates:
             for entry in each.entries:
                 self._begun.add(entry.key)
                 if self.rules.state(entry) == "running":
                     self._running[entry.key] = each
                 elif not self.rules.due(entry):
-                    run = entry.metrics, entry.params
-                    self._results[entry.key] = Result.of(self.sweep, entry.status, run, entry.rungs)
+                    self._results[entry.key] = self._result_of(entry)
+        means = (Result.mean([*map(self._result_of, each.entries)]) for each in self.warm)
+        self._warm = [*zip(self.warm, means, strict=True)]
         self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
         self._resumed = {*self._open}  # those of them that no launch has started again
         self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.domains, self.at)) - len(self.candidates)))
@@ -170,7 +171,7 @@ class Search:
     def ended(self) -> list[tuple[Candidate, Result]]:
         """The candidates that are over, in the order in which they were begun, with their results; first warm ones."""
         over = [each for each in self._candidates.values() if each.key not in self._open]
-        return [(each, self._result(each)) for each in (*self.warm, *over)]
+        return [*self._warm, *((each, self._result(each)) for each in over)]
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -259,6 +260,9 @@ class Search:
         else:
             self._candidates[candidate.key] = self._open[candidate.key] = candidate
 
+    def _result_of(self, entry: Entry) -> Result:
+        return Result.of(self.sweep, entry.status, (entry.metrics, entry.params), entry.rungs)
+
     def _result(self, candidate: Candidate) -> Result:
         return Result.mean([self._results[cell.key] for cell in candidate.cells if cell.key in self._results])
 
@@ -320,8 +324,14 @@ def searches_of(
         points[grid_point] = point
     own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
     others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
+    whole = {
+        grid_point: tuple(
+            each for each in found if {entry.key for entry in each.entries} == {it.key for it in each.cells}
+        )
+        for grid_point, found in others.items()
+    }
     return tuple(
-        Search(sweep, base, point, entries, tuple(own[grid_point]), tuple(others[grid_point]), rules)
+        Search(sweep, base, point, entries, tuple(own[grid_point]), whole[grid_point], rules)
         for grid_point, point in points.items()
     )
 

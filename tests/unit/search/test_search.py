@@ -294,6 +294,19 @@ def test_a_warm_start_knows_the_finished_cells_that_differ_in_the_point_alone():
     assert [len(known(fair, study)) for study in (0, 1)] == [0, 1]  # each knows its own grid point's
 
 
+def test_a_point_that_has_finished_in_another_sweep_runs_in_this_one_too():
+    sweep = dataclasses.replace(SEARCH, trials=3, seeds=(0, 1, 2), seeds_per_trial=2, warm_start=("other",))
+    first = SimulatedSweep(sweep, reports)
+    first.run()
+    of_base = [entry for entry in first.entries.values() if entry.params["method.lamb"] == str(BASE.method.lamb)][:2]
+    assert len(of_base) == 2
+    warmed = SimulatedSweep(sweep, reports, warm=of_base)
+    warmed.run()
+    assert {entry.key for entry in of_base} <= warmed.entries.keys()
+    assert len(warmed.entries) == len(first.entries) == 3 * 2 + 1  # the winner's other seed
+    assert len(known(SimulatedSweep(sweep, reports, warm=of_base[:1]))) == 0  # one seed of two is no result
+
+
 def test_several_objectives_reach_optuna_together_and_in_their_directions():
     def two(config: TrainConfig) -> list[dict[str, float]]:
         sparse = {} if config.optim.lr > 2e-3 else {"val/nonzero_fraction": config.method.lamb}
