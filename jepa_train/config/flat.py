@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
@@ -100,16 +100,16 @@ def key_fields(config: TrainConfig) -> Flat:
 
 def cell_key(config: TrainConfig) -> str:
     """Hash of everything that affects the result, and of nothing else: 16 hex digits that name the cell."""
-    return _hash(key_fields(config), setting_fields(config))
+    return _hash(key_fields(config))
 
 
 def group_key(config: TrainConfig) -> str:
     """The cell key without the seed: 16 hex digits that are equal for the cells to average."""
-    return _hash(key_fields(config), {"seed", *setting_fields(config)})
+    return _hash({key: value for key, value in key_fields(config).items() if key != "seed"})
 
 
 def setting_fields(config: TrainConfig) -> dict[str, str]:
-    """Flat keys of the fields that set another one, with the key of that other one, which alone names the cell."""
+    """Flat keys of the fields that set another one, with the key of that other one."""
     fields = _fields(type(config.method)).items()
     return {
         key: f"{key.rpartition('.')[0]}.{field.metadata['sets']}"
@@ -137,9 +137,8 @@ def _later_fields_of(methods: tuple[tuple[str, type[Method]], ...]) -> Mapping[s
     return found
 
 
-def _hash(fields: Flat, without: Collection[str]) -> str:
-    kept = {key: value for key, value in fields.items() if key not in without}
-    text = json.dumps(kept, sort_keys=True, allow_nan=False)
+def _hash(fields: Flat) -> str:
+    text = json.dumps(fields, sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 
 from jepa_train.config import TrainConfig
-from jepa_train.config.flat import cell_fields, flatten, setting_fields
+from jepa_train.config.flat import cell_fields, flatten
 from jepa_train.methods import METHODS
 
 PAGE = Path(__file__).parents[2] / "docs" / "config.md"
@@ -50,13 +50,7 @@ def page_with_tables() -> str:
         part, prefix = (config, "") if section == "run" else (getattr(config, section), f"{section}.")
         before, begin, rest = page.partition(f"<!-- fields: {label} -->\n")
         old, end, after = rest.partition("<!-- end -->")
-        page = (
-            before
-            + begin
-            + table(prefix, part, cell_fields(config).keys() - setting_fields(config), dict(ROW.findall(old)))
-            + end
-            + after
-        )
+        page = before + begin + table(prefix, part, cell_fields(config).keys(), dict(ROW.findall(old))) + end + after
     return page
 
 
