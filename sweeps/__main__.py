@@ -7,7 +7,7 @@ from analysis.store.uri import NothingToShow
 from jepa_train.base.errors import ConfigError
 from sweeps.engine.parser import LineParser, interrupted, refuse
 
-_COMMANDS = {  # module and function, imported when called: none imports torch
+_COMMANDS = {  # module and function, imported when called
     "fetch": "sweeps.engine.cli.fetch:fetch",
     "best": "sweeps.engine.cli.best:best",
     "new": "sweeps.engine.cli.new:new",

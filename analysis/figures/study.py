@@ -32,7 +32,7 @@ def caution(runs: pd.DataFrame) -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Finished candidates with the first seed, by the first goal. MLflow's UI draws their parallel coordinates."""
+    """Finished points, with their means over seeds, by the first goal. MLflow's UI draws their parallel coordinates."""
     goal = goals_of(runs)[0]
     trials = finished_points(runs)
     keys, weights = varied_axes(trials), importance(runs, goal)

@@ -9,11 +9,11 @@ from analysis.select.compared import winner
 from analysis.select.objectives import goals_of
 from analysis.store.runs import all_runs
 from analysis.store.scales import SCALE_NAMES
+from analysis.store.uri import store_uri
 from analysis.tables import UnknownTable, experiment_of
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.storage import StorageError, StoragePath, checkpoints_dir
 from sweeps.engine.parser import LineParser
-from sweeps.engine.store.reader import store_uri
 
 _TOP1 = ("test/probe_top1", "test/linear_top1")
 _ORIGIN = {

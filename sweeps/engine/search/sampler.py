@@ -30,11 +30,10 @@ class OptunaSampler:
     """Source of points from Optuna, which receives their results, those of earlier launches included.
 
     Optuna receives the values of a finished candidate, means over its seeds, and the epoch and value of one that was
-    stopped early. One that
-    diverged or collapsed counts as stopped before the first rung, which TPE ranks below everything: reported as failed,
-    it would teach nothing, and where half of a space diverges TPE then spends 19 of 20 proposals there, instead of 6. A
-    failure, or a score that is not a number, teaches nothing about the point. The worst end of a seed is that of its
-    candidate.
+    stopped early. One that diverged or collapsed counts as stopped before the first rung, which TPE ranks below
+    everything: reported as failed, it would teach nothing, and where half of a space diverges TPE then spends 19 of 20
+    proposals there, not 6. A failure, or a score that is not a number, teaches nothing about the point. The worst
+    end of a seed is that of its candidate.
 
     Constraints count by their violations: the samplers prefer points that keep them, "qmc" and "random" ignore them.
 

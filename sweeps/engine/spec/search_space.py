@@ -109,14 +109,23 @@ def point_of(space: Space, params: Mapping[str, str], base: TrainConfig) -> dict
 
 def size(space: Space, at: Mapping[str, Any]) -> float:
     """Number of different points of a space; infinite with a continuous domain, an upper bound with many conditions."""
-    whole = math.prod(domain.size for domain in space.values())
+    whole = math.prod(domain.size for domain in _reachable(space, at).values())
     return len(all_points(space, at)) if conditions_of(space) and whole <= COUNTABLE else whole
 
 
 def all_points(space: Space, at: Mapping[str, Any]) -> list[dict[str, Scalar]]:
     """Every point of a finite space."""
     points: list[dict[str, Scalar]] = [{}]
-    for key, domain in space.items():
+    for key, domain in _reachable(space, at).items():
         listed: list[dict[str, Scalar]] = [{key: value} for value in domain.listed]
         points = [point | own for point in points for own in (listed if domain.holds({**at, **point}) else [{}])]
     return points
+
+
+def _reachable(space: Space, at: Mapping[str, Any]) -> dict[str, Domain]:
+    """The domains that some point has: no condition on a value outside the space fails."""
+    return {
+        key: domain
+        for key, domain in space.items()
+        if Domain(domain.values, when={other: of for other, of in domain.when.items() if other not in space}).holds(at)
+    }

@@ -280,6 +280,18 @@ def test_a_finite_space_ends_with_each_of_its_points_once(sampler: str):
     assert len(search.launched) == 4
 
 
+def test_a_domain_whose_condition_the_grid_does_not_meet_leaves_a_finite_space():
+    space = {
+        "epochs": [2, 4],
+        "optim.lr": Domain(FloatDistribution(1e-3, 1e-2), when={"method.num_slices": 128}),
+    }
+    sweep = dataclasses.replace(FAIR, space=space, trials=5, seeds=(0,), references=(), early_stopping=None)
+    search = SimulatedSweep(sweep, reports)
+    assert search.plan().total == 2 + 5
+    search.run()
+    assert len(search.entries) == 2 + 5
+
+
 def test_a_warm_start_knows_the_finished_cells_that_differ_in_the_point_alone():
     def elsewhere(key: str, value: float, status: str = "finished") -> Entry:
         cell = make_cell(SEARCH, BASE, POINT | {key: value})
