@@ -1,6 +1,6 @@
 """A whole cell, from its config to its last report: seconds by phase, next to those of another checkout.
 
-    python -m benchmarks.cell [--quick] [--against CHECKOUT] [key=value ...]
+    python -m benchmarks.cell [--quick] [--samples N] [--against CHECKOUT] [key=value ...]
 
 The cell is that of digits at scale mini, with the assigned fields changed. Each sample is a process of its own with one
 thread, and the checkouts take turns. On a CPU a sample is the process's CPU time, which other load hardly moves; on a
@@ -37,7 +37,6 @@ from jepa_train.train.loop import train
 from jepa_train.train.trainer import Trainer
 
 ROOT = Path(machine.__file__).parents[1]
-SAMPLES = 5  # of each checkout
 QUICK = ("epochs=1", "optim.warmup_epochs=0")
 TIMES = {"train/images_per_s", "train/peak_memory_gb"}  # may differ between checkouts
 WHOLE, REST = "whole cell", "rest"
@@ -81,6 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="folder of another version of the code")
+    parser.add_argument("--samples", type=int, default=5, metavar="N", help="of each checkout, in turn; default 5")
     parser.add_argument("--quick", action="store_true", help="one sample of one epoch, to see that it runs")
     parser.add_argument("--sample", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
@@ -90,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> int:
     checkouts = [ROOT] if options.against is None else [options.against.resolve(), ROOT]
     words = [*options.assignments, *(QUICK if options.quick else ())]
     found: list[list[dict[str, Any]]] = [[] for _ in checkouts]
-    for number in range(1 if options.quick else SAMPLES):
+    for number in range(1 if options.quick else options.samples):
         for checkout, samples in zip(checkouts, found, strict=True):
             samples.append(_in_process(checkout, words))
             sys.stderr.write(f"  {number + 1}. {checkout}: {samples[-1]['seconds'][WHOLE]:.2f} s\n")
