@@ -17,8 +17,6 @@ from jepa_train.model.network import build_network
 SINES = {"values_ptr": "*fp32", "total_ptr": "*fp32", "num_values": "i32"}
 SINES |= {"n": "i32", "columns": "i32", "num": "i32", "first": "fp32"}
 TILE = {"SQUARED": True, "ROWS": 256, "COLUMNS": 32}
-STRIDES = ("view_stride", "image_stride", "row_stride", "column_stride")
-VIEWS = [(12, 16, 1, "fp32"), (32, 32, 4, "bf16"), (64, 64, 16, "bf16"), (64, 64, 16, "fp16")]
 KERNELS = [
     Kernel(
         name=f"jepa_train.losses.ecf_triton:{name}",
@@ -27,20 +25,6 @@ KERNELS = [
         warps=16,
     )
     for name, pointers in (("_sums", ("x_ptr", "out_ptr")), ("_series", ("x_ptr", "in_ptr", "out_ptr")))
-] + [
-    Kernel(
-        name="jepa_train.data.augment_triton:_make_view",
-        signature={
-            "pixels_ptr": "*u8",
-            "first_ptr": "*i64",
-            "fields_ptr": "*fp32",
-            "out_ptr": f"*{dtype}",
-            **dict.fromkeys((*STRIDES, "side"), "i32"),
-        },
-        constexprs={"channel_stride": 1, "SIZE": size, "PADDED": padded},  # channels last
-        warps=warps,
-    )
-    for size, padded, warps, dtype in VIEWS
 ]
 ROW_SIZES = ("rows", "columns", "per_split")
 SCALES = ("scales_ptr", "weight_ptr", "bias_ptr")

@@ -49,10 +49,18 @@ KERNELS = [
     *(
         Kernel(
             name="jepa_train.data.augment_triton:_make_view",
-            signature=VIEWS | {"pixels_ptr": f"*u{bits}"},
-            constexprs={"IS_COLOR": color, "MOST": 2**bits - 1, "SIZE": 32, "PADDED": 32},
+            signature=VIEWS | {"pixels_ptr": f"*u{bits}", "out_ptr": f"*{dtype}"},
+            constexprs={"channel_stride": 1, "IS_COLOR": color, "MOST": 2**bits - 1, "SIZE": size, "PADDED": padded},
+            warps=max(padded**2 // 256, 1),
         )
-        for bits, color in ((8, True), (16, True), (16, False))
+        for bits, color, size, padded, dtype in (
+            (8, True, 12, 16, "fp32"),
+            (8, True, 32, 32, "bf16"),
+            (8, True, 64, 64, "bf16"),
+            (8, True, 64, 64, "fp16"),
+            (16, True, 32, 32, "bf16"),
+            (16, False, 32, 32, "bf16"),
+        )
     ),
 ]
 

@@ -33,7 +33,11 @@ from sweeps.engine.spec.scale import at_scale
 ROOT = Path(__file__).parents[2]
 PAGES = {file.relative_to(ROOT).as_posix(): file.read_text() for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
 README, WEIGHTS = PAGES["README.md"], PAGES["docs/weights.md"]
-ELSEWHERE = {"docs/team.md": "tests/cluster/test_team_store.py", "docs/extending.md": "tests/slow/test_extending.py"}
+ELSEWHERE = {
+    "docs/team.md": "tests/cluster/test_team_store.py",
+    "docs/extending.md": "tests/slow/test_extending.py",
+    "docs/unlabelled.md": "tests/slow/test_unlabelled.py",
+}
 COMMANDS = {
     command
     for name, text in PAGES.items()
