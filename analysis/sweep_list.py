@@ -1,15 +1,13 @@
 """List of the sweeps of a store: python -m sweeps list; python -m analysis has it below its tables."""
 
 import json
-import math
 from collections.abc import Mapping
 
 import pandas as pd
 
 from analysis.device_time import unit_of
-from analysis.optuna_study import trial_points
 from analysis.select.objectives import goals_of
-from analysis.select.selection import JUDGED, column, numbers, requested
+from analysis.select.selection import JUDGED, column, numbers, requested, trials
 from analysis.store.cell_list import recorded_cells
 from analysis.store.runs import NothingToShow, sweeps_in
 from analysis.store.sources import RunSource
@@ -24,7 +22,7 @@ def sweep_lines(source: RunSource) -> list[str]:
     """A line per sweep that has runs, the latest activity first, and another one if cells are not finished.
 
     `cells` are those with a result, of all that the sweep asks for; `hours` device hours of all its runs; `last` the
-    last start or end of a run; `best` the first goal of the best point, the mean over its seeds (see trial_points).
+    last start or end of a run; `best` the first goal of the best point, the mean over its seeds (see trials).
     """
     found = []
     for name, experiment in sweeps_in(source).items():
@@ -62,6 +60,6 @@ def _names(tags: Mapping[str, str]) -> list[str]:
 
 
 def _best(runs: pd.DataFrame) -> str:
-    goal, points = goals_of(runs)[0], trial_points(runs)
-    best = points.loc[points["status"] == "finished", goal.name].agg(goal.direction)
-    return "-" if math.isnan(best) else f"{best:.4g} {short(goal.name, '/')}"
+    goal = goals_of(runs)[0]
+    scores = goal.best_first(trials(runs))[goal.name]
+    return f"{scores.iloc[0]:.4g} {short(goal.name, '/')}" if len(scores) else "-"

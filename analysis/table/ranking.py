@@ -8,7 +8,16 @@ import pandas as pd
 
 from analysis.select.front import front_of
 from analysis.select.objectives import goals_of
-from analysis.select.selection import choices, current, has_winners, references, runs_of_trials, trial_seeds, trials
+from analysis.select.selection import (
+    choices,
+    current,
+    has_winners,
+    references,
+    searched,
+    trial_seeds,
+    trials,
+    with_scores,
+)
 from analysis.table.cells import CellBuilder, Quantity, TableCell, cell_of, short, states_of
 
 ONLINE = {"probe_top1", "projector_top1"}  # probes that train along with the encoder: after 0 epochs they guess
@@ -23,25 +32,26 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity], *, individual: bool 
 
     Args:
         columns: parameters and metrics; without bold numbers, since a choice by test metrics would be a choice on test.
-        individual: every run is a row, also the further seeds of a candidate.
+        individual: every run is a row, also the further seeds of a candidate, as always of a grid.
     """
-    goal, found = goals_of(runs)[0], current(runs)
-    over_seeds: dict[str, pd.DataFrame] = {}
-    if not individual:
-        found, over_seeds = trials(found), runs_of_trials(runs)
-    if has_winners(runs) and not individual:
-        points = choices(runs)
-        found = pd.concat([point.candidates for point in points])
+    goal, runs = goals_of(runs)[0], with_scores(runs)
+    found, over_seeds = current(runs), {}
+    if searched(runs) and not individual:
+        by_id = found.replace({"status": {"infeasible": "finished"}}).set_index("run_id", drop=False)
+        points = choices(runs) if has_winners(runs) else []
+        found = pd.concat([point.candidates for point in points]) if points else trials(runs)
+        if len(trial_seeds(runs)) > 1:
+            pairs = zip(found["cell_key"], found["run_ids"], strict=True)
+            over_seeds = {key: by_id.loc[[*run_ids]] for key, run_ids in pairs}
         over_seeds |= {point.winner["cell_key"].iloc[0]: point.winner for point in points if len(point.winner)}
     states = pd.Series(states_of(found), index=found.index, dtype=object)
-    finished, infeasible = states == "finished", found[states == "infeasible"]
-    best_first = goal.best_first(found[finished])
-    ranks = best_first["score"].rank(ascending=goal.direction == "min", method="min")
+    best_first = goal.best_first(found[states == "finished"])
+    ranks = best_first[goal.name].rank(ascending=goal.direction == "min", method="min")
+    infeasible = goal.best_first(found[states == "infeasible"].assign(status="finished"))  # its numbers are shown
     unfinished = found[~states.isin(["finished", "infeasible"])].sort_values(["status", "start_time", "cell_key"])
     compared = references(runs).sort_values(["start_time", "cell_key"])
     labels = ["-" if math.isnan(rank) else int(rank) for rank in ranks]
-    labels += [*states_of(infeasible), *states_of(unfinished), *_reference_labels(compared)]
-    infeasible = goal.best_first(infeasible.assign(status="finished"))  # its numbers are shown
+    labels += ["infeasible"] * len(infeasible) + [*states_of(unfinished), *_reference_labels(compared)]
     parts = (best_first, infeasible, unfinished, compared)
     rows = [row for part in parts for row in _entries(part, columns, over_seeds)]
     headers = [quantity.label for quantity in columns]
