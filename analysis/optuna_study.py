@@ -8,15 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.select.objectives import Goal, goals_of
-from analysis.select.selection import (
-    axes,
-    by_seed,
-    column,
-    current,
-    records_of,
-    trials,
-    violations,
-)
+from analysis.select.selection import axes, by_seed, column, current, records_of, trials, violations
 from analysis.store.runs import all_runs, histories_of
 from analysis.store.sources import file_name, open_source, shown
 

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.figures.style import printable
 from analysis.select.compared import best_over
 from analysis.select.selection import axes, choices, current, is_fair, numbers, searched
-from analysis.table.cells import short, states_of
+from analysis.table.cells import short
 from analysis.table.pivot import that_differ
 
 VIEWS = ("views.num_global", "views.num_local")
@@ -19,7 +19,7 @@ TOP1 = "test/probe_top1"
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """The present cells with a result; of a fair ablation those of its winners."""
     found = pd.concat([point.winner for point in choices(runs)]) if is_fair(runs) else current(runs)
-    return found[[state == "finished" for state in states_of(found)]]
+    return found[found["status"] == "finished"]
 
 
 def varied(runs: pd.DataFrame) -> list[str]:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.select.objectives import constraints_of, goals_of
+from analysis.select.objectives import LOST, constraints_of, goals_of
 from analysis.select.tags import canonical, json_tag
 from analysis.store.cell_list import recorded_cells
 
-_LOST = ("diverged", "collapsed", "pruned")  # states of a seed that decide that of its point, the worst first
-JUDGED = ("finished", "infeasible", *_LOST)  # states of runs that competed
+JUDGED = ("finished", "infeasible", *LOST)  # states of runs that competed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +135,7 @@ def trials(
 
 def _state_over_seeds(states: Sequence[str], measured: int, needed: int, *, grid: bool) -> str:
     """State of a row of trials. measured: seeds with numbers; needed: those of a row that competes."""
-    order = (*_LOST, "infeasible", *states)
+    order = (*LOST, "infeasible", *states)
     worst = next((state for state in order if state in states and state != "finished"), "finished")
     if measured >= needed > 0 and (grid or worst == "finished"):
         return "finished"

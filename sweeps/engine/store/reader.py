@@ -187,9 +187,8 @@ def best_config(sweep: str) -> TrainConfig:
         )
     limits, each = constraints_of(stored.tags), json.loads(stored.tags.get("sweep.seeds_per_trial", "0")) or 1
     if each > 1:
-        seeds = [*map(str, json.loads(stored.tags["sweep.seeds"])[:each])]
-        own = [entry for entry in cells if entry.params["seed"] in seeds]
-        cells = sorted(own, key=lambda entry: seeds.index(entry.params["seed"]))  # the first one names its point
+        seeds = {*map(str, json.loads(stored.tags["sweep.seeds"])[:each])}
+        cells = [entry for entry in cells if entry.params["seed"] in seeds]
     points: dict[str, list[Entry]] = {}
     for entry in cells:
         points.setdefault(entry.group if each > 1 else entry.key, []).append(entry)
