@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
@@ -131,8 +131,11 @@ class Export:
             )
 
     def sweeps(self) -> dict[str, Experiment]:
-        abouts = [self._about(name) for name in self._names]
-        return {about["sweep"]: _experiment_of(about) for about in abouts}
+        found = {}
+        for about in map(self._about, self._names):
+            tags = [ExperimentTag(key, text) for key, text in about["tags"].items()]
+            found[about["sweep"]] = Experiment(about["experiment_id"], about["sweep"], "", "active", tags)
+        return found
 
     def has_runs(self, experiment: Experiment) -> bool:
         return self._about(file_name(experiment.name))["runs"] > 0
@@ -204,11 +207,6 @@ def _latest(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
     place = ["run_id", "metric", "epoch"]
     points = points.sort_values([*place, "at", "value"]).drop_duplicates(place, keep="last")
     return points[[*place, "value", "at"]].reset_index(drop=True)
-
-
-def _experiment_of(about: Mapping[str, Any]) -> Experiment:
-    tags = [ExperimentTag(key, text) for key, text in about["tags"].items()]
-    return Experiment(about["experiment_id"], about["sweep"], "", "active", tags)
 
 
 def _no_runs_yet(sweep: str, store: str) -> str:
