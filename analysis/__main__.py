@@ -16,7 +16,7 @@ from analysis.store.runs import NothingToShow, has_runs, store_uri, sweeps_in
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import file_name, open_source, shown
 from analysis.store.uri import check_name, results_folder, store_line
-from analysis.sweep_list import sweep_lines
+from analysis.sweep_list import aligned, sweep_lines
 from analysis.table.provenance import write_table
 from analysis.table.render import FORMATS, render
 from analysis.tables import UnknownTable, describe_table, experiment_of, find_table, table_names
@@ -149,7 +149,7 @@ def _figure(options: argparse.Namespace) -> str:
 
     if not options.of:
         drawings = map(figures.find, figures.names())
-        return _aligned([(one.name, one.sweep or "--sweep SWEEP", one.description) for one in drawings])
+        return "\n".join(aligned([(one.name, one.sweep or "--sweep SWEEP", one.description) for one in drawings]))
     at = {"scale": options.scale, "sweep": options.sweep}
     return "\n".join(map(str, figures.write_figure(options.of[0], options.store, _folder(options), **at)))
 
@@ -174,12 +174,7 @@ def _listing(options: argparse.Namespace) -> str:
         if filled.keys() >= {*sweeps}:
             state = "in store" if sweeps else "recorded"
         rows.append((name, state, about))
-    return "\n".join([_aligned(rows), "", *lines])
-
-
-def _aligned(rows: Sequence[tuple[str, str, str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}" for name, state, about in rows)
+    return "\n".join([*aligned(rows), "", *lines])
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {

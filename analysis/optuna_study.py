@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.select.objectives import Goal, constraints_of, goals_of
-from analysis.select.selection import (
-    axes,
-    column,
-    current,
-    places_of,
-    records_of,
-    searched,
-    tags_of,
-    trial_seeds,
-    trials,
-)
+from analysis.select.objectives import Goal, goals_of
+from analysis.select.selection import axes, by_seed, column, current, records_of, trials, violations
 from analysis.store.runs import all_runs, histories_of
 from analysis.store.sources import file_name, open_source, shown
 
@@ -54,32 +44,24 @@ def write_study(sweep: str, store: str, folder: Path) -> Path:
 
 
 def trial_points(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per point that a search proposed, or per setting of a grid, in the order of their start.
+    """The rows of trials in the order of their start, of equally good ones the winner first.
 
-    A point of a search competes with the seeds of a trial (see trials), a setting of a grid with all its seeds that
-    have finished. Columns are those of the first run, except for the texts of _ABOUT, which name every run, and
-    `status`, of a grid "finished" if any run has a number for each goal. Each goal's name is a column, the mean over
-    seeds; `violations` has for each constraint the worst of the seeds.
+    The texts of _ABOUT name every run of a row; start_time and end_time are the first and the last. `violations` has
+    the worst of the seeds for each constraint.
     """
-    goals, found = goals_of(runs), current(runs).sort_values(["start_time", "cell_key"])
-    if searched(runs):
-        seeds = trial_seeds(runs) or [found["seed"].min()]  # older stores do not have the order of the seeds
-        found = found[found["seed"].isin(seeds)]
-    found = found.assign(end_time=column(found, "end_time"))
-    number = pd.Series(pd.factorize(pd.Series(places_of(found, axes(runs)), dtype=object))[0], index=found.index)
-    scored, names = trials(found), [goal.name for goal in goals]
-    scored = scored.assign(**{goal.name: goal.scores(scored) for goal in goals})
-    ended, measured = scored["status"].isin(_MEASURED), np.isfinite(scored[names]).all(axis=1)
-    scored["status"] = scored["status"].mask(ended & ~measured, "not measured")
-    scored[names] = scored[names].where(ended & measured)
-    limits = constraints_of(tags_of(runs))
-    beyond = [[limit.violation(run) for limit in limits] for run in records_of(found)]
-    worst = pd.DataFrame(beyond, index=found.index).fillna(1.0).groupby(number).max()  # without the metric: by 100 %
-    own, rows = found.groupby(number), scored.groupby(number.loc[scored.index])
-    points = scored[~number.loc[scored.index].duplicated()].reset_index(drop=True)
-    texts, last = own[_ABOUT].agg(_listed), own["end_time"].max()
-    points = points.assign(**rows[names].mean(), **texts, status=rows["status"].agg(_first_state), end_time=last)
-    return points.assign(violations=worst.to_numpy().tolist())
+    found, points, (goal, *_) = by_seed(current(runs)), trials(runs), goals_of(runs)
+    number = found["run_id"].map({run_id: row for row, ids in enumerate(points["run_ids"]) for run_id in ids})
+    own = found.assign(end_time=column(found, "end_time")).groupby(number)
+    worst = violations(found).groupby(number).max()
+    points = points.reset_index(drop=True).assign(**own[_ABOUT].agg(_listed), violations=worst.to_numpy().tolist())
+    points = points.assign(start_time=own["start_time"].min(), end_time=own["end_time"].max())
+    points = points.sort_values(["start_time", "cell_key"])
+    best = goal.best_first(points)
+    equal = best.index[best[goal.name] == best[goal.name].head(1).squeeze()]  # of these Optuna names the first
+    order = [*points.index]
+    for place, label in zip(sorted(map(order.index, equal)), equal, strict=True):
+        order[place] = label
+    return points.loc[order].reset_index(drop=True)
 
 
 def study_of(runs: pd.DataFrame, history: pd.DataFrame | None = None, storage: "BaseStorage | None" = None) -> "Study":
@@ -190,7 +172,3 @@ def _curves(points: pd.DataFrame, runs: pd.DataFrame, goal: Goal, history: pd.Da
 
 def _listed(values: pd.Series) -> str:
     return ", ".join(dict.fromkeys(filter(None, map(str, values))))
-
-
-def _first_state(states: pd.Series) -> str:
-    return next((state for state in _STATES if state in {*states}), states.iloc[0])

@@ -57,5 +57,5 @@ def load_histories(
     Raises:
         NothingToShow: see load_runs.
     """
-    source = open_source(store or store_uri())
+    source = open_source(store)
     return histories_of(load_runs(sweep, source, stale=stale), metrics, source)

@@ -1,22 +1,18 @@
 """List of the sweeps of a store: python -m sweeps list; python -m analysis has it below its tables."""
 
-import json
-import math
-from collections.abc import Mapping
+import itertools
+from collections.abc import Sequence
 
 import pandas as pd
 
 from analysis.device_time import unit_of
-from analysis.optuna_study import trial_points
 from analysis.select.objectives import goals_of
-from analysis.select.selection import JUDGED, column, numbers, requested
-from analysis.store.cell_list import recorded_cells
+from analysis.select.selection import JUDGED, column, numbers, requested, trials
 from analysis.store.runs import NothingToShow, sweeps_in
 from analysis.store.sources import RunSource
 from analysis.table.cells import short
 
 _HEADER = ("sweep", "cells", "hours", "last (UTC)", "best")
-_USUAL = ("cell_key", "role", "status", "epoch", "device_seconds", "resources", "seed", "epochs")
 _WIDTH = 80  # of a terminal
 
 
@@ -24,12 +20,12 @@ def sweep_lines(source: RunSource) -> list[str]:
     """A line per sweep that has runs, the latest activity first, and another one if cells are not finished.
 
     `cells` are those with a result, of all that the sweep asks for; `hours` device hours of all its runs; `last` the
-    last start or end of a run; `best` the first goal of the best point, the mean over its seeds (see trial_points).
+    last start or end of a run; `best` the first goal of the best point, the mean over its seeds (see trials).
     """
     found = []
     for name, experiment in sweeps_in(source).items():
         try:
-            runs = source.runs(name, _names(experiment.tags))
+            runs = source.runs(name)
         except NothingToShow:  # no run yet
             continue
         states = requested(runs)["status"].value_counts().sort_index().to_dict()
@@ -43,25 +39,18 @@ def sweep_lines(source: RunSource) -> list[str]:
         texts = (name, f"{done}/{total}", f"{hours:.2f} {unit}", f"{last:%m-%d %H:%M}", _best(runs))
         found.append((last, others, texts))
     found.sort(key=lambda row: row[0], reverse=True)
-    rows = [_HEADER, *(texts for *_, texts in found)]
+    header, *rows = (line[:_WIDTH].rstrip() for line in aligned([_HEADER, *(texts for *_, texts in found)]))
+    lines = [[line, f"  {others}"] if others else [line] for line, (_, others, _) in zip(rows, found, strict=True)]
+    return [header, *itertools.chain(*lines)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, with columns of one width."""
     widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
-    lines = []
-    for texts, others in zip(rows, ["", *(others for _, others, _ in found)], strict=True):
-        lines.append("  ".join(map(str.ljust, texts, widths))[:_WIDTH].rstrip())
-        lines += [f"  {others}"] if others else []
-    return lines
-
-
-def _names(tags: Mapping[str, str]) -> list[str]:
-    """Parameters, tags and metrics to read; all in a store without a list of cells, where the base selects them."""
-    if recorded_cells(tags) is None:
-        return []
-    limits = [one for name in ("sweep.goals", "sweep.constraints") for one in json.loads(tags.get(name, "[]"))]
-    read = {one[key] for one in limits for key in ("metric", "over") if one.get(key)}
-    return [*_USUAL, *json.loads(tags.get("sweep.axes", "[]")), *read]
+    return ["  ".join(map(str.ljust, texts, widths)).rstrip() for texts in rows]
 
 
 def _best(runs: pd.DataFrame) -> str:
-    goal, points = goals_of(runs)[0], trial_points(runs)
-    best = points.loc[points["status"] == "finished", goal.name].agg(goal.direction)
-    return "-" if math.isnan(best) else f"{best:.4g} {short(goal.name, '/')}"
+    goal = goals_of(runs)[0]
+    scores = goal.best_first(trials(runs))[goal.name]
+    return f"{scores.iloc[0]:.4g} {short(goal.name, '/')}" if len(scores) else "-"

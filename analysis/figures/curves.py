@@ -13,8 +13,7 @@ from analysis.figures.style import panels, printable, series
 from analysis.select.metrics import loss_terms
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes as axes_of
-from analysis.select.selection import current
-from analysis.table.cells import states_of
+from analysis.select.selection import current, trials
 
 SWEEP = ""
 MOST = 6  # lines with a name; the others are thin
@@ -33,7 +32,7 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     """One line per setting, the mean over those of its seeds that have reached the epoch, also of failed runs; a panel
     per metric that was reported.
 
-    The MOST best settings have names, ordered by their last value, settings without a finished run last.
+    The MOST best settings have names: in the order of the ranking those that compete, then by their last value.
     """
     runs, goal = current(runs), goals_of(runs)[0]
     keys = axes_of(runs)
@@ -41,7 +40,6 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     named = [(label_of(own.iloc[0], keys) or printable(str(own["run_name"].iloc[0])), own) for _, own in groups]
     labels = {run: name for name, own in named for run in own["run_id"]}
     histories = histories.assign(label=histories["run_id"].map(labels)).dropna(subset="label").astype({"value": float})
-    done = {labels[run] for run, state in zip(runs["run_id"], states_of(runs), strict=True) if state == "finished"}
     reported = {*histories["metric"][np.isfinite(histories["value"])]}
     metrics = [metric for metric in curves(runs) if metric in reported]
     across = min(len(metrics), 2 if len(metrics) <= 4 else 3)
@@ -50,9 +48,11 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
         return figure
     for spare in places[len(metrics) :]:
         spare.remove()
+    best = (labels[run_ids[0]] for run_ids in goal.best_first(trials(runs, runs))["run_ids"])
     descending = metrics[0] == goal.metric and goal.direction == "max"
-    order = _order(histories[histories["metric"] == metrics[0]], done, descending=descending)
-    order += sorted({*histories["label"]} - {*order})
+    others = _order(histories[histories["metric"] == metrics[0]], descending=descending)
+    drawn = {*histories["label"]}
+    order = [label for label in dict.fromkeys([*best, *others, *sorted(drawn)]) if label in drawn]
     for axes, metric in zip(places, metrics, strict=False):
         _draw_metric(axes, histories[histories["metric"] == metric], order)
         axes.set(xlabel="epoch", ylabel=metric)
@@ -65,12 +65,11 @@ def draw(runs: pd.DataFrame, histories: pd.DataFrame) -> Figure:
     return figure
 
 
-def _order(history: pd.DataFrame, done: set[str], *, descending: bool) -> list[str]:
-    """The settings by the mean of their last value, unfinished ones last; ties by name."""
+def _order(history: pd.DataFrame, *, descending: bool) -> list[str]:
+    """The settings by the mean of their last value; ties by name."""
     last = history.sort_values("epoch").groupby("run_id").last()
     means = last.groupby("label")["value"].mean().reset_index()
-    means["unfinished"] = ~means["label"].isin(done)
-    return [*means.sort_values(["unfinished", "value", "label"], ascending=[True, not descending, True])["label"]]
+    return [*means.sort_values(["value", "label"], ascending=[not descending, True])["label"]]
 
 
 def _draw_metric(axes: Axes, history: pd.DataFrame, order: list[str]) -> None:

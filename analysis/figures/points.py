@@ -8,9 +8,8 @@ import pandas as pd
 
 from analysis.figures.style import printable
 from analysis.select.compared import best_over
-from analysis.select.objectives import goals_of
 from analysis.select.selection import axes, choices, current, is_fair, numbers, searched
-from analysis.table.cells import short, states_of
+from analysis.table.cells import short
 from analysis.table.pivot import that_differ
 
 VIEWS = ("views.num_global", "views.num_local")
@@ -20,7 +19,7 @@ TOP1 = "test/probe_top1"
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """The present cells with a result; of a fair ablation those of its winners."""
     found = pd.concat([point.winner for point in choices(runs)]) if is_fair(runs) else current(runs)
-    return found[[state == "finished" for state in states_of(found)]]
+    return found[found["status"] == "finished"]
 
 
 def varied(runs: pd.DataFrame) -> list[str]:
@@ -74,9 +73,9 @@ def seed_range(table: pd.DataFrame, *metrics: str) -> str:
 
 
 def best_setting(runs: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs of the best setting, chosen as in tables; none where none has a score."""
-    scored = runs[goals_of(runs)[0].scores(runs).notna()] if len(runs) else runs
-    return best_over(scored, axes(runs))[0] if len(scored) else scored
+    """The finished runs of the best setting, chosen as in tables; none where none competes."""
+    chosen, how = best_over(runs, axes(runs)) if len(runs) else (runs, "")
+    return chosen if how else runs.iloc[:0]
 
 
 def lacking(

@@ -11,6 +11,7 @@ from analysis.select.objectives import goals_of
 from analysis.select.selection import (
     JUDGED,
     axes,
+    by_seed,
     choices,
     column,
     current,
@@ -24,6 +25,7 @@ from analysis.select.selection import (
     searched,
     seeds_of,
     tags_of,
+    trials,
 )
 from analysis.select.tags import canonical, json_tag
 from analysis.store.cell_list import recorded_cells
@@ -50,30 +52,26 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """For each point of the other axes, the setting of the free ones that is best by the sweep's first goal.
 
-    Settings compete with the mean of the goal over seeds, and only those with the most finished seeds; ties go to the
-    smallest cell key. A point without a finished cell keeps all its cells.
+    The settings compete as trials has them; of a fair ablation, whose winners have run with all seeds, with all of
+    these. A point where none competes keeps all its cells.
 
     Returns:
-        The cells of the winners, all seeds; a note on the choice, with the number of runs that competed.
+        The cells of the winners, all seeds; a note on the choice, with the number of runs that competed, "" where none
+        did.
     """
     goal, keys = goals_of(found)[0], [axis for axis in axes(found) if axis not in free]
-    settings = pd.Series(places_of(found, free), index=found.index, dtype=object)
-    scored = found.assign(score=goal.scores(found), setting=settings)
+    finished = goal.best_first(trials(found, found, within=keys, all_seeds=is_fair(found)))
+    rivals, settings = positions_by_place(finished, keys), places_of(found, free)
     parts, judged = [], []
-    for positions in positions_by_place(found, keys).values():
-        own = scored.iloc[positions]
-        done = own[(own["status"] == "finished") & own["score"].notna()]
-        if len(done):
-            ranked = done.groupby("setting", sort=False).agg(
-                n=("score", "size"), score=("score", "mean"), key=("cell_key", "min")
-            )
-            ranked["score"] *= 1 if goal.direction == "min" else -1
-            best = ranked.sort_values(["n", "score", "key"], ascending=[False, True, True]).index[0]
-            competing = {*ranked.index[ranked["n"] == ranked["n"].max()]}
-            judged.append(int((own["status"].isin(JUDGED) & own["setting"].isin(competing)).sum()))
-            own = own[[setting == best for setting in own["setting"]]]
-        parts.append(own)
-    chosen = pd.concat(parts).drop(columns=["score", "setting"]) if parts else found
+    for place, positions in positions_by_place(found, keys).items():
+        if own := rivals[place]:
+            competing = {*places_of(finished.iloc[own], free)}
+            (best,) = places_of(finished.iloc[own[:1]], free)
+            states = found["status"].iloc[[at for at in positions if settings[at] in competing]]
+            judged.append(int(states.isin(JUDGED).sum()))
+            positions = [at for at in positions if settings[at] == best]
+        parts.append(found.iloc[positions])
+    chosen = pd.concat(parts) if parts else found
     if not judged:
         return chosen, ""
     several = f"{min(judged)} to {max(judged)}" if min(judged) < max(judged) else str(judged[0])
@@ -81,17 +79,16 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
 
 
 def winner(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The best setting of a sweep: its finished runs, the sweep's first seed first, and the number that competed.
+    """The best setting of a sweep: its finished runs in the order of the sweep's seeds, and the number that competed.
 
-    Of a search, and of each point of a fair ablation, the winner of its table competes; of a grid every setting, by the
-    rule of best_over. Empty while no run has finished.
+    Of a search, and of each point of a fair ablation, the winner of its table competes; else every setting, by the rule
+    of best_over. Empty while none competes.
     """
     present, points = current(runs), choices(runs) if has_winners(runs) else []
     found = pd.concat([point.winner for point in points]) if points else present
-    chosen = best_over(found, axes(runs))[0] if len(found) else found
-    first = ~chosen["seed"].isin(seeds_of(runs)[:1])
-    chosen = chosen.assign(later=first).sort_values(["later", "seed"]).drop(columns="later")
-    return chosen[chosen["status"] == "finished"], int(present["status"].isin(JUDGED).sum())
+    chosen, how = best_over(found, axes(runs)) if len(found) else (found, "")
+    chosen = by_seed(chosen[(chosen["status"] == "finished") & bool(how)])
+    return chosen, int(present["status"].isin(JUDGED).sum())
 
 
 def missing(runs: pd.DataFrame) -> pd.DataFrame:

@@ -7,16 +7,16 @@ import pandas as pd
 
 from analysis.select.objectives import goals_of
 from analysis.select.pareto import hypervolumes, knee, pareto_set, worst
-from analysis.select.selection import current, runs_of_trials, trials
+from analysis.select.selection import trials
 
 
 class Front(NamedTuple):
-    """The Pareto set of the finished runs that have a number for each goal.
+    """The Pareto set of the points that compete: see trials.
 
     Args:
-        keys: cell keys of the set.
+        keys: cell keys of the set, all seeds.
         note: its size, hypervolume and knee.
-        runs, points: all of those runs, oldest first, and their numbers, (n, goals).
+        runs, points: their rows, oldest first, and their numbers, (n, goals): means over seeds.
         inside: (n,) bool, the members of the set; knee: a position, or None.
         volumes: (n,) hypervolume of the runs up to each one.
     """
@@ -32,19 +32,17 @@ class Front(NamedTuple):
 
 def front_of(runs: pd.DataFrame) -> Front | None:
     """The front of a sweep's present cells; None where it has one goal, or no finished cell with a number for each."""
-    goals, present, seeds = goals_of(runs), trials(current(runs)), runs_of_trials(runs)
-    finished = present[present["status"] == "finished"].sort_values(["start_time", "cell_key"])
-    points = np.column_stack([goal.scores(finished) for goal in goals])
-    scored = np.isfinite(points).all(axis=1)
-    if len(goals) == 1 or not scored.any():
+    goals = goals_of(runs)
+    finished = goals[0].best_first(trials(runs)).sort_values(["start_time", "cell_key"])
+    if len(goals) == 1 or finished.empty:
         return None
-    finished, points, directions = finished[scored], points[scored], [goal.direction for goal in goals]
+    points, directions = finished[[goal.name for goal in goals]].to_numpy(), [goal.direction for goal in goals]
     inside, reference, bend = pareto_set(points, directions), worst(points, directions), knee(points, directions)
     volumes = hypervolumes(points, reference, directions)
     ends = ", ".join(f"{goal.name} {value:.4g}" for goal, value in zip(goals, reference, strict=True))
     note = f"Pareto set of {inside.sum()} among {len(points)} finished"
     note += f", hypervolume {volumes[-1]:.4g} from {ends} (the worst of each)"
     note += "" if bend is None else f", knee at {finished['run_name'].iloc[bend]}"
-    members = finished["cell_key"][inside]
-    keys = frozenset(key for first in members for key in (seeds[first]["cell_key"] if seeds else [first]))
+    members = {run_id for run_ids in finished["run_ids"][inside] for run_id in run_ids}
+    keys = frozenset(runs["cell_key"][runs["run_id"].isin(members)])
     return Front(keys, note, finished, points, inside, bend, volumes)

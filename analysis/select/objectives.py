@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
+LOST = ("diverged", "collapsed", "pruned")  # ends of a seed that end its point, the worst first
 Direction = Literal["max", "min"]
 
 
@@ -56,10 +57,11 @@ class Goal:
                 best = key
         return best
 
-    def best_first(self, runs: "pd.DataFrame") -> "pd.DataFrame":
-        """The runs sorted by this goal, ties by cell key, those without a number last; the score as column `score`."""
-        scored = runs.assign(score=self.scores(runs))
-        return scored.sort_values(["score", "cell_key"], ascending=[self.direction == "min", True])
+    def best_first(self, rows: "pd.DataFrame") -> "pd.DataFrame":
+        """The finished rows of a frame of scores, by the column of this goal's name: the best first, ties by cell key,
+        those without a number last."""
+        finished = rows[rows["status"] == "finished"]
+        return finished.sort_values([self.name, "cell_key"], ascending=[self.direction == "min", True])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.select.objectives import constraints_of, goals_of
+from analysis.select.objectives import LOST, constraints_of, goals_of
 from analysis.select.tags import canonical, json_tag
 from analysis.store.cell_list import recorded_cells
 
-_LOST = ("diverged", "collapsed", "pruned")  # states of a seed that decide that of its point, the worst first
-JUDGED = ("finished", "infeasible", *_LOST)  # states of runs that competed
+JUDGED = ("finished", "infeasible", *LOST)  # states of runs that competed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +57,15 @@ def is_fair(runs: pd.DataFrame) -> bool:
 
 def choices(runs: pd.DataFrame) -> list[Choice]:
     """The points of the grid in order (of a search alone the one empty point), each with its candidates and winner."""
-    present, free = current(runs), searched(runs)
+    present, free, goal = current(runs), searched(runs), goals_of(runs)[0]
     keys = [axis for axis in axes(runs) if axis not in free]
-    (goal, *_), first = goals_of(runs), trial_seeds(runs)
     groups, found = positions_by_place(present, keys), []
     for grid in grids_of(runs):
         for values in itertools.product(*(grid[key] for key in keys)):
             own = present.iloc[groups[tuple(map(canonical, values))]]
-            candidates = trials(own)
-            ranked = goal.best_first(candidates[candidates["status"] == "finished"]).dropna(subset="score")
-            winner = own.iloc[:0]
-            if len(ranked):
-                places = places_of(own, free)
-                best = places[own.index.get_loc(ranked.index[0])]
-                same = own[[place == best for place in places]].sort_values("seed")
-                winner = same.sort_values("seed", key=lambda seeds: ~seeds.isin(first), kind="stable")
+            candidates = trials(runs, own)
+            best = places_of(goal.best_first(candidates)[:1], free)
+            winner = by_seed(own[[place in best for place in places_of(own, free)]])
             found.append(Choice(point=dict(zip(keys, values, strict=True)), candidates=candidates, winner=winner))
     return found
 
@@ -92,54 +85,95 @@ def current(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def trial_seeds(runs: pd.DataFrame) -> list[int]:
-    """The seeds with which every point of a search runs; none in a store without the sweep's seeds."""
-    return seeds_of(runs)[: json_tag(tags_of(runs), "sweep.seeds_per_trial") or 1]
+    """The seeds with which every point of a search runs; the smallest one in a store without the sweep's seeds."""
+    return seeds_of(runs)[: json_tag(tags_of(runs), "sweep.seeds_per_trial") or 1] or sorted({*runs["seed"]})[:1]
 
 
-def trials(present: pd.DataFrame) -> pd.DataFrame:
-    """The points of a search, in the order of their runs: with one seed per trial its run; with several the first run,
-    with the worst status of all and the means of their metrics. A grid has its runs unchanged.
+def by_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs in the order of the sweep's seeds, runs of other seeds after them, the smallest first."""
+    listed = [*seeds_of(runs), *sorted({*runs["seed"]})]
+    return runs.sort_values("seed", key=lambda seeds: seeds.map(listed.index), kind="stable")
+
+
+def trials(
+    runs: pd.DataFrame, present: pd.DataFrame | None = None, *, within: Sequence[str] = (), all_seeds: bool = False
+) -> pd.DataFrame:
+    """One row per point of a search, or setting of a grid: the run of its first seed, with the state over its seeds.
+
+    Every choice among settings is one among these rows, by Goal.best_first. Columns besides those of the run: `status`;
+    each goal under its name, the mean over the seeds that finished with a number for each goal; `run_ids`, in the order
+    of the seeds. Those with the status "finished" compete. They are the points of a search of which every seed of a
+    trial has finished, with numbers, and the settings of a grid of which no fewer seeds have than of any other one.
+    Else a seed that diverged, collapsed or was pruned decides the status, then one that breaks a constraint, then one
+    that is not over; "interrupted" and "not measured" are rows that lack a seed or a number.
 
     Args:
-        present: of current.
+        present: some of the runs of current; by default all.
+        within: axes of a grid: settings compete with those that have equal values on them.
+        all_seeds: compare the points of a search as settings of a grid, with all their seeds.
     """
-    seeds = trial_seeds(present)
-    if not searched(present) or not seeds:
-        return present
-    own = present[present["seed"].isin(seeds)]
-    if len(seeds) == 1:
-        return own
-    groups = pd.Series([*map(repr, places_of(own, axes(own)))], index=own.index)
-    measured = [name for name in own if "/" in str(name) and pd.api.types.is_numeric_dtype(own[name])]
-    means = own[measured].groupby(groups).transform(fmean)  # as the engine, to the last digit
-    states = own["status"].groupby(groups).transform(lambda states: _state_over_seeds([*states], len(seeds)))
-    merged = own.assign(status=states, **{str(name): means[name] for name in measured})
-    return merged[~groups.duplicated()].copy()  # else pandas warns of a frame in pieces
+    present, goals = current(runs) if present is None else present, goals_of(runs)
+    own, each = by_seed(present[present["status"] != "missing"]), 0
+    if searched(runs) and not all_seeds:
+        own, each = own[own["seed"].isin(trial_seeds(runs))], len(trial_seeds(runs))
+    values = np.column_stack([goal.scores(own) for goal in goals])  # (runs, goals)
+    measured = own["status"].isin(["finished", "infeasible"]).to_numpy() & np.isfinite(values).all(axis=1)
+    groups = [*positions_by_place(own, axes(runs)).values()]
+    rows, states, run_ids = own.iloc[[group[0] for group in groups]], own["status"].tolist(), own["run_id"].tolist()
+    places, counts = places_of(rows, within), [int(measured[group].sum()) for group in groups]
+    most: Counter[tuple[float | str, ...]] = Counter()
+    for place, count in zip(places, counts, strict=True):
+        most[place] = max(most[place], count)
+    found = []
+    for group, place, count in zip(groups, places, counts, strict=True):
+        state = _state_over_seeds([states[at] for at in group], count, each or most[place], grid=not each)
+        means = map(fmean, values[group][measured[group]].T) if count else [math.nan] * len(goals)
+        found.append((state, tuple(run_ids[at] for at in group), *means))
+    names = ["status", "run_ids", *(goal.name for goal in goals)]
+    return rows.assign(**pd.DataFrame(found, columns=names, index=rows.index))
 
 
-def runs_of_trials(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Cell key of a row of trials -> the runs of its seeds, where there are several; infeasible ones as finished."""
-    if not searched(runs) or len(trial_seeds(runs)) < 2:
-        return {}
-    present = current(runs).replace({"status": {"infeasible": "finished"}})
-    own = present[present["seed"].isin(trial_seeds(runs))]
-    groups = positions_by_place(own, axes(own)).values()
-    return {own["cell_key"].iloc[positions[0]]: own.iloc[positions] for positions in groups}
-
-
-def _state_over_seeds(states: Sequence[str], count: int) -> str:
-    order = (*_LOST, "infeasible", *states)
+def _state_over_seeds(states: Sequence[str], measured: int, needed: int, *, grid: bool) -> str:
+    """State of a row of trials. measured: seeds with numbers; needed: those of a row that competes."""
+    order = (*LOST, "infeasible", *states)
     worst = next((state for state in order if state in states and state != "finished"), "finished")
-    return "interrupted" if worst == "finished" and len(states) < count else worst
+    if measured >= needed > 0 and (grid or worst == "finished"):
+        return "finished"
+    if worst == "finished" or (worst == "infeasible" and not measured):
+        return "interrupted" if len(states) < needed else "not measured"
+    return worst
+
+
+def with_scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, each with its own scores: a column per goal, under the goal's name."""
+    return runs.assign(**{goal.name: goal.scores(runs) for goal in goals_of(runs)})
+
+
+def violations(runs: pd.DataFrame) -> pd.DataFrame:
+    """A column per constraint of the sweep: Constraint.violation of each run, 1 for one without the metric."""
+    limits = constraints_of(tags_of(runs))
+    found = {one.name: [one.violation({one.metric: value}) for value in column(runs, one.metric)] for one in limits}
+    return pd.DataFrame(found, index=runs.index).fillna(1.0)
+
+
+def infeasible_note(runs: pd.DataFrame) -> str:
+    """Note where candidates have finished, but none keeps the constraints: these, and the values of the nearest run;
+    "" elsewhere."""
+    found = current(runs)
+    broken, states = found[found["status"] == "infeasible"], {*trials(runs, found)["status"]}
+    if "infeasible" not in states or "finished" in states:
+        return ""
+    nearest = broken.iloc[int(violations(broken).clip(lower=0).sum(axis=1).argmin())]
+    limits = constraints_of(tags_of(runs))
+    values = " and ".join(f"{limit.metric} {float(nearest.get(limit.metric, math.nan)):.4g}" for limit in limits)
+    kept = " and ".join(limit.name for limit in limits)
+    return f"no feasible candidate: none keeps {kept}; the nearest is {nearest['run_name']} with {values}"
 
 
 def _mark_infeasible(runs: pd.DataFrame) -> pd.DataFrame:
-    limits = constraints_of(tags_of(runs))
-    if not limits:
-        return runs
-    broken = [any(not limit.violation(run) <= 0 for limit in limits) for run in records_of(runs)]
     of_trial = (runs["status"] == "finished") & runs["seed"].isin(trial_seeds(runs))
-    return runs.assign(status=runs["status"].mask(of_trial & np.array(broken, dtype=bool), "infeasible"))
+    broken = (violations(runs) > 0).any(axis=1)
+    return runs.assign(status=runs["status"].mask(of_trial & broken, "infeasible")) if broken.any() else runs
 
 
 def requested(runs: pd.DataFrame) -> pd.DataFrame:

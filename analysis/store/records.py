@@ -5,7 +5,7 @@ The sweep engine reads its ledger with the same functions.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,19 +35,17 @@ class Record:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def read_records(client: MlflowClient, experiment_id: str, uri: str, names: Sequence[str] = ()) -> list[Record]:
+def read_records(client: MlflowClient, experiment_id: str, uri: str) -> list[Record]:
     """Every run of an experiment that is not deleted, oldest first. Writes nothing.
 
     Where plain SQL fails (tables of a later MLflow, a long lock), the slower client reads it or raises the error.
-
-    Args:
-        names: parameters, metrics and tags that the caller needs, to save time; the client reads all.
     """
     file = sqlite_file(uri)
     if file is not None:
         with suppress(sqlite3.Error):
-            return in_order(_by_sql(file, experiment_id, names))
-    return in_order(_by_client(client, experiment_id))
+            return in_order(_by_sql(file, experiment_id))
+    found = all_pages(client.search_runs, [experiment_id], run_view_type=ViewType.ACTIVE_ONLY)
+    return in_order([*map(_record, found)])
 
 
 def recorded_version(tags: Mapping[str, str]) -> str:
@@ -80,11 +78,11 @@ def base_of(tags: Mapping[str, str], later: Mapping[str, Mapping[str, str]]) -> 
     return {key: text for key, text in with_later(base, later).items() if key not in axes} if base else {}
 
 
-def _by_sql(file: Path, experiment_id: str, names: Sequence[str]) -> list[Record]:
+def _by_sql(file: Path, experiment_id: str) -> list[Record]:
     """Records by SQL. Equal texts are kept once: 10,000 runs take 50 MB instead of 170."""
     known: dict[str, str] = {}
     once = known.setdefault
-    with active_rows(file, experiment_id, names) as rows:
+    with active_rows(file, experiment_id) as rows:
         records = {
             run_id: Record(run_id=run_id, name=name, status=status, start_time=start, end_time=end)
             for run_id, name, status, start, end in rows("runs")
@@ -96,10 +94,6 @@ def _by_sql(file: Path, experiment_id: str, names: Sequence[str]) -> list[Record
         for run_id, key, value, is_nan in rows("latest_metrics"):
             records[run_id].metrics[once(key, key)] = float("nan") if is_nan else finite_or_inf(value)
     return list(records.values())
-
-
-def _by_client(client: MlflowClient, experiment_id: str) -> list[Record]:
-    return [*map(_record, all_pages(client.search_runs, [experiment_id], run_view_type=ViewType.ACTIVE_ONLY))]
 
 
 def all_pages(query: Callable[..., PagedList[Any]], *words: Any, **named: Any) -> list[Any]:

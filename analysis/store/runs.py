@@ -45,7 +45,7 @@ def all_runs(sweep: str, store: str | RunSource | None = None) -> pd.DataFrame:
     Raises:
         NothingToShow: no such store or sweep, or no run in it; or the store cannot be read.
     """
-    return open_source(store or store_uri()).runs(sweep)
+    return open_source(store).runs(sweep)
 
 
 def histories_of(runs: pd.DataFrame, metrics: Sequence[str] = (), store: str | RunSource | None = None) -> pd.DataFrame:
@@ -55,8 +55,7 @@ def histories_of(runs: pd.DataFrame, metrics: Sequence[str] = (), store: str | R
     An epoch that was logged again, after a restart, has its last value. Sorted by the order of the runs, of the named
     metrics, and of the epochs.
     """
-    source = open_source(store or store_uri())
-    points = source.points(runs["sweep"].iloc[0], runs["run_id"].tolist(), metrics)
+    points = open_source(store).points(runs["sweep"].iloc[0], runs["run_id"].tolist(), metrics)
     points = points[["run_id", "metric", "epoch", "value"]]
     points = points.assign(metric=pd.Categorical(points["metric"], [*metrics] or sorted(points["metric"].unique())))
     points = points.sort_values(["metric", "epoch"]).astype({"metric": str})

@@ -7,8 +7,8 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -18,12 +18,12 @@ from mlflow.entities import Experiment, ExperimentTag
 from mlflow.exceptions import MlflowException
 from pyarrow import fs
 
-from analysis.store.curves import read_points
 from analysis.store.folders import below, opened_folder
 from analysis.store.frames import frame_of
+from analysis.store.mlflow_sql import finite_or_inf, metric_rows
 from analysis.store.records import all_pages, read_records
 from analysis.store.scales import SCALE_NAMES
-from analysis.store.uri import NothingToShow, StoreAddress, file_problem, parse_store
+from analysis.store.uri import NothingToShow, StoreAddress, file_problem, parse_store, store_uri
 
 ABOUT = "sweep.json"  # of an export: written last, with the digests of the other files
 RUNS, POINTS = "runs.parquet", "history.parquet"
@@ -40,7 +40,7 @@ class Store:
     """
 
     def __init__(self, address: StoreAddress) -> None:
-        self._uri = address.text
+        self._uri, self._file = address.text, address.file
         if address.file is not None and (problem := file_problem(address.file)):  # MLflow would create a missing one
             raise NothingToShow(problem)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down: seconds, not minutes
@@ -60,11 +60,11 @@ class Store:
         with self._answering():
             return bool(self.client.search_runs([experiment.experiment_id], "tags.cell_key != ''", max_results=1))
 
-    def runs(self, sweep: str, names: Sequence[str] = ()) -> pd.DataFrame:
-        """See analysis.store.runs.all_runs. names: parameters, metrics and tags that suffice, to save time."""
+    def runs(self, sweep: str) -> pd.DataFrame:
+        """See analysis.store.runs.all_runs."""
         experiment = self._experiment(sweep)
         with self._answering():
-            records = read_records(self.client, experiment.experiment_id, self._uri, names)
+            records = read_records(self.client, experiment.experiment_id, self._uri)
         try:
             frame = frame_of(experiment, records)
         except ValueError as error:
@@ -74,10 +74,23 @@ class Store:
         return frame
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Columns run_id, metric, epoch, value, at, one row per logged epoch; all metrics if none is named."""
+        """Columns run_id, metric, epoch, value, at (ms since 1970); all metrics if none is named.
+
+        An epoch that was logged again, after a restart, has its latest value, of two at the same time the larger.
+        Plain SQL reads one metric of 10,000 runs in 2 s; the client, with a request per run and metric, takes minutes.
+        """
         experiment = self._experiment(sweep)
         with self._answering():
-            return read_points(self.client, experiment.experiment_id, self._uri, run_ids, metrics)
+            if self._file is not None:
+                with suppress(sqlite3.Error):
+                    return _latest(metric_rows(self._file, experiment.experiment_id, metrics))
+            return _latest(self._points_by_client(run_ids, metrics))
+
+    def _points_by_client(self, run_ids: Sequence[str], metrics: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for run_id in run_ids:
+            for name in metrics or self.client.get_run(run_id).data.metrics:
+                for point in self.client.get_metric_history(run_id, name):
+                    yield run_id, name, point.step, point.timestamp, point.value
 
     def _experiment(self, sweep: str) -> Experiment:
         with self._answering():
@@ -118,13 +131,16 @@ class Export:
             )
 
     def sweeps(self) -> dict[str, Experiment]:
-        abouts = [self._about(name) for name in self._names]
-        return {about["sweep"]: _experiment_of(about) for about in abouts}
+        found = {}
+        for about in map(self._about, self._names):
+            tags = [ExperimentTag(key, text) for key, text in about["tags"].items()]
+            found[about["sweep"]] = Experiment(about["experiment_id"], about["sweep"], "", "active", tags)
+        return found
 
     def has_runs(self, experiment: Experiment) -> bool:
         return self._about(file_name(experiment.name))["runs"] > 0
 
-    def runs(self, sweep: str, names: Sequence[str] = ()) -> pd.DataFrame:  # noqa: ARG002 (a file is read whole)
+    def runs(self, sweep: str) -> pd.DataFrame:
         return pd.read_parquet(self._checked(sweep, RUNS))
 
     def points(self, sweep: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -161,15 +177,15 @@ class Export:
 RunSource = Store | Export
 
 
-def open_source(store: str | RunSource) -> RunSource:
-    """The store of a URL or path: see parse_store; an open source is returned as it is.
+def open_source(store: str | RunSource | None) -> RunSource:
+    """The store of a URL or path, see parse_store, or of store_uri; an open source is returned as it is.
 
     Raises:
         NothingToShow: there is none, or it cannot be used.
     """
-    if not isinstance(store, str):
+    if isinstance(store, RunSource):
         return store
-    address = parse_store(store)
+    address = parse_store(store or store_uri())
     return Export(address.text) if address.is_export else Store(address)
 
 
@@ -183,9 +199,14 @@ def file_name(name: str) -> str:
     return quote(name, safe=" ") if name.strip(".") else name.replace(".", "%2E")
 
 
-def _experiment_of(about: Mapping[str, Any]) -> Experiment:
-    tags = [ExperimentTag(key, text) for key, text in about["tags"].items()]
-    return Experiment(about["experiment_id"], about["sweep"], "", "active", tags)
+def _latest(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
+    """One row per run, metric and step, from rows (run id, metric, step, time, value)."""
+    points = pd.DataFrame.from_records(rows, columns=["run_id", "metric", "epoch", "at", "value"])
+    points = points.astype({"run_id": str, "metric": str, "epoch": "int64", "at": "int64", "value": float})
+    points["value"] = points["value"].map(finite_or_inf)
+    place = ["run_id", "metric", "epoch"]
+    points = points.sort_values([*place, "at", "value"]).drop_duplicates(place, keep="last")
+    return points[[*place, "value", "at"]].reset_index(drop=True)
 
 
 def _no_runs_yet(sweep: str, store: str) -> str:

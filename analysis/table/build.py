@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.store.runs import all_runs, store_uri
+from analysis.store.runs import all_runs
 from analysis.store.sources import RunSource, open_source
 from analysis.store.uri import OneLineError
 from analysis.table.code_versions import code_note
@@ -49,7 +49,7 @@ class TableSpec:
         """
         if not self.sweeps:
             return pd.DataFrame({"run_id": [], "sweep": []})
-        source = open_source(store or store_uri())
+        source = open_source(store)
         parts = [all_runs(sweep, source) for sweep in self.sweeps]
         runs = pd.concat(parts, ignore_index=True)
         runs.attrs["notes"] = [note for part in parts for note in part.attrs.get("notes", [])]

@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.select.front import front_of
 from analysis.select.objectives import goals_of
-from analysis.select.selection import choices, current, has_winners, references, runs_of_trials, trial_seeds, trials
-from analysis.table.cells import CellBuilder, Quantity, TableCell, cell_of, short, states_of
+from analysis.select.selection import Choice, choices, current, has_winners, references, searched, trials, with_scores
+from analysis.table.cells import CellBuilder, Quantity, TableCell, short, states_of
 
 ONLINE = {"probe_top1", "projector_top1"}  # probes that train along with the encoder: after 0 epochs they guess
 
@@ -23,27 +23,22 @@ def ranked(runs: pd.DataFrame, columns: Sequence[Quantity], *, individual: bool 
 
     Args:
         columns: parameters and metrics; without bold numbers, since a choice by test metrics would be a choice on test.
-        individual: every run is a row, also the further seeds of a candidate.
+        individual: every run is a row, also the further seeds of a candidate, as always of a grid.
     """
-    goal, found = goals_of(runs)[0], current(runs)
-    over_seeds: dict[str, pd.DataFrame] = {}
-    if not individual:
-        found, over_seeds = trials(found), runs_of_trials(runs)
-    if has_winners(runs) and not individual:
-        points = choices(runs)
-        found = pd.concat([point.candidates for point in points])
-        over_seeds |= {point.winner["cell_key"].iloc[0]: point.winner for point in points if len(point.winner)}
+    goal, runs = goals_of(runs)[0], with_scores(runs)
+    found, points = current(runs), choices(runs) if has_winners(runs) and not individual else []
+    if searched(runs) and not individual:
+        found = pd.concat([point.candidates for point in points]) if points else trials(runs)
     states = pd.Series(states_of(found), index=found.index, dtype=object)
-    finished, infeasible = states == "finished", found[states == "infeasible"]
-    best_first = goal.best_first(found[finished])
-    ranks = best_first["score"].rank(ascending=goal.direction == "min", method="min")
+    best_first = goal.best_first(found[states == "finished"])
+    ranks = best_first[goal.name].rank(ascending=goal.direction == "min", method="min")
+    infeasible = goal.best_first(found[states == "infeasible"].assign(status="finished"))  # its numbers are shown
     unfinished = found[~states.isin(["finished", "infeasible"])].sort_values(["status", "start_time", "cell_key"])
     compared = references(runs).sort_values(["start_time", "cell_key"])
     labels = ["-" if math.isnan(rank) else int(rank) for rank in ranks]
-    labels += [*states_of(infeasible), *states_of(unfinished), *_reference_labels(compared)]
-    infeasible = goal.best_first(infeasible.assign(status="finished"))  # its numbers are shown
+    labels += ["infeasible"] * len(infeasible) + [*states_of(unfinished), *_reference_labels(compared)]
     parts = (best_first, infeasible, unfinished, compared)
-    rows = [row for part in parts for row in _entries(part, columns, over_seeds)]
+    rows = [row for part in parts for row in _entries(runs, part, columns, points)]
     headers = [quantity.label for quantity in columns]
     return pd.DataFrame(rows, index=pd.Index(labels, name="rank", dtype=object), columns=headers, dtype=object)
 
@@ -63,14 +58,14 @@ def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
     Test metrics are means over the winner's seeds. A point without a winner shows the states of its candidates. The
     last columns count seeds and candidates.
     """
-    points = choices(runs)
+    points, (goal, *_) = choices(runs), goals_of(runs)
+    best = pd.concat([goal.best_first(point.candidates)[:1] for point in points])
+    found = _entries(runs, best, columns, points)
     rows: list[list[Any]] = []
     for point in points:
         unfinished = TableCell((), tuple(state for state in states_of(point.candidates) if state != "finished"))
         entries = [unfinished if "/" in quantity.metric else TableCell() for quantity in columns]
-        if len(point.winner):
-            best = point.winner.iloc[:1]
-            (entries,) = _entries(best, columns, {best["cell_key"].iloc[0]: point.winner})
+        entries = next(found) if len(point.winner) else entries
         status = f" ({unfinished.status})" if unfinished.status else ""
         rows.append([*entries, states_of(point.winner).count("finished"), f"{len(point.candidates)}{status}"])
     labels = [tuple("-" if value == "" else value for value in point.point.values()) for point in points]
@@ -80,25 +75,27 @@ def winners(runs: pd.DataFrame, columns: Sequence[Quantity]) -> pd.DataFrame:
 
 
 def _entries(
-    part: pd.DataFrame, columns: Sequence[Quantity], over_seeds: Mapping[str, pd.DataFrame]
+    runs: pd.DataFrame, part: pd.DataFrame, columns: Sequence[Quantity], points: Sequence[Choice]
 ) -> Iterator[list[Any]]:
-    """A row per run: its settings and metrics.
-
-    Args:
-        over_seeds: cell key -> the run and those of its other seeds, over which test metrics are averaged; the others
-            over the seeds of a trial.
-    """
-    measured = CellBuilder(part, [quantity for quantity in columns if "/" in quantity.metric])
-    settings = [quantity.metric for quantity in columns if "/" not in quantity.metric and quantity.metric in part]
-    kept = part[[*dict.fromkeys([*settings, "role", "epochs", "cell_key"])]]
-    for at, run in enumerate(kept.to_dict("records")):
-        seeds = over_seeds.get(run["cell_key"])
-        yield [
-            _metric(run, measured.cell([at], quantity), seeds, quantity)
-            if "/" in quantity.metric
-            else _setting(run, quantity)
-            for quantity in columns
-        ]
+    """A row per row of part: its settings and metrics. Test metrics of the winners of points are over all their seeds,
+    the others over those of a trial."""
+    measured = CellBuilder(runs, [quantity for quantity in columns if "/" in quantity.metric])
+    place = {run_id: at for at, run_id in enumerate(runs["run_id"])}
+    winners = {point.winner["cell_key"].iloc[0]: point.winner["run_id"] for point in points if len(point.winner)}
+    settings = [quantity.metric for quantity in columns if "/" not in quantity.metric]
+    kept = {*settings, "role", "epochs", "cell_key", "run_id", "run_ids"} & {*part}
+    for run in part[[*kept]].to_dict("records"):
+        seeds = run.get("run_ids", [run["run_id"]])
+        row: list[Any] = []
+        for quantity in columns:
+            if "/" not in quantity.metric:
+                row.append(_setting(run, quantity))
+                continue
+            ids = winners.get(run["cell_key"], seeds) if quantity.metric.startswith("test/") else seeds
+            cell = measured.cell([place[run_id] for run_id in ids], quantity)
+            guesses = run["epochs"] == 0 and short(quantity.metric, "/") in ONLINE
+            row.append(cell if cell.values and not guesses else TableCell())  # the row's label has the state
+        yield row
 
 
 def _setting(run: Mapping[Any, Any], quantity: Quantity) -> Any:
@@ -107,16 +104,6 @@ def _setting(run: Mapping[Any, Any], quantity: Quantity) -> Any:
     if run["role"] == "reference" or pd.isna(value):
         return TableCell()
     return TableCell((value,), quantity=quantity) if isinstance(value, float) else value
-
-
-def _metric(run: Mapping[Any, Any], own: TableCell, seeds: pd.DataFrame | None, quantity: Quantity) -> TableCell:
-    if seeds is not None and not quantity.metric.startswith("test/"):
-        seeds = seeds[seeds["seed"].isin(trial_seeds(seeds))] if len(trial_seeds(seeds)) > 1 else None
-    if seeds is not None:
-        cell = cell_of(seeds, quantity)
-        return cell if cell.values else TableCell()
-    guesses = run["epochs"] == 0 and short(quantity.metric, "/") in ONLINE
-    return own if own.values and not guesses else TableCell()  # the row's label has the state
 
 
 def _reference_labels(references: pd.DataFrame) -> list[str]:

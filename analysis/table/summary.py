@@ -8,19 +8,18 @@ import pandas as pd
 
 from analysis.select.compared import missing
 from analysis.select.front import front_of
-from analysis.select.objectives import constraints_of, goals_of
+from analysis.select.objectives import goals_of
 from analysis.select.selection import (
     JUDGED,
     choices,
     current,
     has_winners,
+    infeasible_note,
     is_fair,
     of_present_base,
     present_base,
     references,
-    tags_of,
     trial_seeds,
-    trials,
 )
 
 _STOPPED = re.compile(r"early stopping at epoch (\d+): ")  # the reason of a run that early stopping ended
@@ -49,10 +48,7 @@ def progress_note(runs: pd.DataFrame) -> str:
         former = int((own["role"] == "reference").sum()) - len(references(own))
         if former:
             counts.append(f"{former} former reference{'s'[: former > 1]} left out")
-        states = {*trials(cells)["status"]}
-        if "infeasible" in states and "finished" not in states:
-            limits = " and ".join(limit.name for limit in constraints_of(tags_of(own)))
-            counts.append(f"no feasible candidate: none keeps {limits}")
+        counts += filter(None, [infeasible_note(own)])
         choice = _choice_note(own)
         parts.append(f"{sweep}: {', '.join(counts) or 'no cell yet'}" + (f"; {choice}" if choice else ""))
     return "; ".join(parts)

@@ -13,7 +13,7 @@ from analysis.select.compared import cells
 from analysis.select.labels import axis_labels, metric_label
 from analysis.select.metrics import ACCURACIES, RANK, accuracies, check_metrics, loss_terms, metrics_of
 from analysis.select.objectives import Goal, goals_of
-from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of
+from analysis.select.selection import axes, current, grids_of, is_fair, references, searched, tags_of, with_scores
 from analysis.select.tags import json_tag
 from analysis.table.cells import Quantity, TableCell
 from analysis.table.layout import FinishedTable
@@ -61,7 +61,7 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = (), note: str = "") -> pd
     """
     check_metrics(runs, metrics)
     goals = goals_of(runs)
-    runs = runs.assign(**{goal.name: goal.scores(runs) for goal in goals})
+    runs = with_scores(runs)
     design = _design(runs, goals, metrics)
     by_rank = searched(runs) and not (is_fair(runs) and (design.rows or design.columns))
     frame, shown = (_search if by_rank else _grid)(runs, design)

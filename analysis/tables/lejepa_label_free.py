@@ -19,7 +19,7 @@ SPEARMAN = Quantity(label="|Spearman|", metric=METRIC, spec=".4f")
 def build(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per run: finished ones by rank, then the unfinished, then references."""
     goal = f'[{{"metric": "{GOAL.metric}", "direction": "min", "over": "{GOAL.over}", "power": {GOAL.power}}}]'
-    runs = runs.assign(**{GOAL.name: GOAL.scores(runs)}).assign(**{"sweep.goals": goal})
+    runs = runs.assign(**{"sweep.goals": goal})
     settings = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
     columns = [Quantity(label=name, metric=name) for name in (*settings, "train/loss", GOAL.name)]
     accuracies = {"val probe": "val/probe_top1", "test probe": METRIC, "test linear": "test/linear_top1"}

@@ -26,7 +26,6 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
     """
     check_metrics(runs, metrics)
     goals = goals_of(runs)
-    runs = runs.assign(**{goal.name: goal.scores(runs) for goal in goals})
     varied = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
     runs, columns = with_pareto_set(runs, [*map(_as_stored, varied)])
     named = dict.fromkeys([*(goal.name for goal in goals), *(metrics or [f"test/{name}" for name in ACCURACIES])])

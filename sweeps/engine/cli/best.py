@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.select.compared import winner
 from analysis.select.objectives import goals_of
+from analysis.select.selection import infeasible_note
 from analysis.store.runs import all_runs
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.uri import store_uri
@@ -47,6 +48,8 @@ def best(words: Sequence[str]) -> int:
     runs = all_runs(name)
     found, count = winner(runs)
     if found.empty:
+        if note := infeasible_note(runs):
+            raise ConfigError(f"best: {name} has {note}; add trials, or relax the sweep's constraints")
         raise ConfigError(f"best needs a finished run, and {name} has none yet; launch it again")
     chosen, seeds = found.iloc[0], ", ".join(map(str, found["seed"]))
     goals = goals_of(runs)

@@ -89,14 +89,14 @@ def test_sql_and_the_client_read_the_same_and_change_nothing(odd: str, monkeypat
     file = Path(odd.removeprefix("sqlite:///"))
     before = file.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("analysis.store.records._by_client", pytest.fail)
+        patch.setattr("analysis.store.records.all_pages", pytest.fail)
         runs, curves = load_runs(ODD, odd, stale=True), load_histories(ODD, store=odd, stale=True)
     assert file.read_bytes() == before
     with closing(sqlite3.connect(file)) as connection:
         version = connection.execute("select version_num from alembic_version").fetchall()
     assert version == [(SCHEMA,)], "the queries are written for another version of MLflow"
     monkeypatch.setattr("analysis.store.records.active_rows", fail)
-    monkeypatch.setattr("analysis.store.curves.sqlite_file", lambda _: None)
+    monkeypatch.setattr("analysis.store.sources.metric_rows", fail)
     monkeypatch.setattr("analysis.store.records._PAGE", 1)  # so that there is a second page
     assert_frame_equal(load_runs(ODD, odd, stale=True), runs)
     assert_frame_equal(load_histories(ODD, store=odd, stale=True), curves)

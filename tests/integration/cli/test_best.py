@@ -82,9 +82,22 @@ def test_what_has_no_winner_or_no_checkpoint_here_is_one_line(
     record(plan, plan.known[:1], lambda cell: {"epoch": float(cell.config.epochs), "val/probe_top1": 0.5})
     plan = make_plan(dataclasses.replace(GRID, name="failed", seeds=(0,)), FILE)
     record(plan, plan.known[:1], lambda _: {"epoch": 1.0}, status="diverged")
+    space = {"method.lamb": [0.02]}
+    limited = dataclasses.replace(
+        GRID, name="limited", grid={}, space=space, trials=1, constraints=("peak memory <= 2",)
+    )
+    plan = make_plan(limited, FILE)
+    cell = plan.searches[0].cell_at({"method.lamb": 0.02})
+    record(plan, [cell], lambda _: {"epoch": float(DIGITS.epochs), "val/probe_top1": 0.5, "train/peak_memory_gb": 2.5})
+    record(make_plan(limited, FILE), [], lambda _: {})  # the next launch lists the point
     for words, message in (
         (["study", "--export", str(tmp_path / "out")], "final.pt of the winner must be in "),
         (["failed"], "best needs a finished run, and failed has none yet; launch it again"),
+        (
+            ["limited"],
+            "best: limited has no feasible candidate: none keeps train/peak_memory_gb <= 2; the nearest is lamb=0.02 "
+            "seed=1 with train/peak_memory_gb 2.5; add trials, or relax the sweep's constraints",
+        ),
         (["studi"], "sweep studi has no runs in sqlite:///"),
         ([], "best: the following arguments are required: SWEEP; write python -m sweeps best SWEEP"),
         (["study", "--exprt", "x"], "best: unrecognized arguments: --exprt x; write python"),

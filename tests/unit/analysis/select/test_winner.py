@@ -1,16 +1,27 @@
-"""The winner of a sweep: the setting that its table ranks first, with all of its finished seeds.
+"""The winner of a sweep: the setting that every view of it ranks first, with all of its finished seeds.
 
 Run: python -m pytest tests/unit/analysis/select/test_winner.py
 """
 
 import json
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 from made_runs import as_search, made_runs
 
-from analysis.select.compared import winner
+from analysis import figures
+from analysis.figures.style import styled
+from analysis.optuna_study import study_of
+from analysis.select.compared import best_over, cells, winner
+from analysis.select.front import front_of
+from analysis.select.objectives import goals_of
+from analysis.select.selection import choices, infeasible_note
+from analysis.sweep_list import _best
+from analysis.table.cells import Quantity
+from analysis.table.ranking import ranked
 
 LAMBS = [0.1, 0.2, 0.4]
 # The best single run is of another setting than the best mean.
@@ -72,3 +83,109 @@ def test_unfinished_seeds_of_the_winner_are_left_out_and_without_a_finished_run_
     assert found["seed"].tolist() == [0, 1]
     for nothing in (runs.assign(status="running"), searched(runs.assign(status="diverged"))):
         assert winner(nothing)[0].empty
+
+
+GOAL, OTHER, LIMITED = "val/probe_top1", "val/nonzero_fraction", "train/peak_memory_gb"
+UP, DOWN = {"metric": GOAL}, {"metric": GOAL, "direction": "min"}
+SPARSE = {"metric": OTHER, "direction": "min"}
+LIMIT = json.dumps([{"metric": LIMITED, "sense": "<=", "bound": 20}])
+NAN = math.nan
+
+# per lamb and seed, in the order of the sweep's seeds: the score, or the state of a run without one, or None
+CASES: dict[str, tuple[dict[float, Sequence[Any]], dict[str, Any], float | None]] = {
+    "fewer finished seeds": ({0.1: (0.9, "diverged"), 0.2: (0.5, 0.6), 0.4: (0.4, 0.4)}, {}, 0.2),
+    "a seed that runs": ({0.1: (0.9, "running"), 0.2: (0.5, 0.6), 0.4: (0.4, 0.4)}, {}, 0.2),
+    "a seed that has not begun": ({0.1: (0.9, None), 0.2: (0.5, 0.6), 0.4: (None, 0.9)}, {}, 0.2),
+    "a seed without a number": ({0.1: (0.9, NAN), 0.2: (0.5, 0.6), 0.4: (math.inf, 0.9)}, {}, 0.2),
+    "ties": ({0.1: (0.5, 0.1), 0.2: (0.1, 0.5), 0.4: (0.2, 0.2)}, {}, 0.2),  # 0.1 starts first, 0.2 has the first key
+    "minimised": ({0.1: (0.1, NAN), 0.2: (0.2, 0.3), 0.4: (0.2, 0.4)}, {"sweep.goals": json.dumps([DOWN])}, 0.2),
+    "several goals": (
+        {0.1: (0.9, "failed"), 0.2: (0.8, 0.7), 0.4: (0.2, 0.2)},
+        {"sweep.goals": json.dumps([UP, SPARSE])},
+        0.2,
+    ),
+    "without a number of a further goal": (
+        {0.1: (0.9, 0.95), 0.2: (0.8, 0.7), 0.4: (0.2, 0.2)},
+        {"sweep.goals": json.dumps([UP, {"metric": "val/l1_sparsity"}])},
+        0.2,
+    ),
+    "nothing finished": ({0.1: ("running", "diverged")}, {}, None),
+}
+INFEASIBLE: dict[str, tuple[dict[float, Sequence[Any]], dict[str, Any], float | None]] = {
+    "one seed breaks the limit": ({0.1: (0.9, 0.95), 0.2: (0.5, 0.6), 0.4: (0.4, 0.4)}, {}, 0.2),
+    "of several goals too": ({0.1: (0.9, 0.95), 0.2: (0.5, 0.6)}, {"sweep.goals": json.dumps([UP, SPARSE])}, 0.2),
+    "all break it": ({0.1: (0.9, 0.95)}, {"sweep.goals": json.dumps([UP, SPARSE])}, None),
+}
+
+
+def of_case(scores: dict[float, Sequence[Any]], tags: dict[str, Any], *, search: bool) -> pd.DataFrame:
+    """Seeds 5 and 3, in this order; a search has them in each trial. lamb 0.1 starts first and has the last cell key.
+
+    Its second seed needs more memory than LIMIT allows and lacks the metric val/l1_sparsity.
+    """
+
+    def measured(config: dict[str, Any]) -> Any:
+        score, broken = scores[config["method.lamb"]][[5, 3].index(config["seed"])], config["method.lamb"] == 0.1
+        if score is None or isinstance(score, str):
+            return score
+        found = {GOAL: score, OTHER: config["method.lamb"], LIMITED: 10 + 20 * (broken and config["seed"] == 3)}
+        return found if broken and config["seed"] == 3 else found | {"val/l1_sparsity": 0.5}
+
+    runs = made_runs({"method.lamb": [*scores]}, measured, seeds=(5, 3)).assign(**tags)
+    first = (runs["method.lamb"] == 0.1) & (runs["seed"] == 5)  # its last seed has the smallest key of all
+    runs["cell_key"] = runs["cell_key"].mask(first, "study-999")
+    runs = runs.sort_values("start_time", ascending=False, kind="stable") if search else runs
+    return as_search(runs, ["method.lamb"]).assign(**{"sweep.seeds_per_trial": "2"}) if search else runs
+
+
+def chosen(runs: pd.DataFrame) -> dict[str, float | None]:
+    """lamb of the winner in each view of a sweep; None for no winner."""
+    found, (goal, *more) = winner(runs)[0], goals_of(runs)
+    views: dict[str, list[float]] = {"best": found["method.lamb"].tolist()[:1]}
+    assert found["seed"].tolist() == [5, 3][: len(found)]
+    table = best_over(cells(runs), ["method.lamb"])
+    views["table"] = table[0]["method.lamb"].tolist()[:1] if table[1] else []
+    if searched := json.loads(runs.get("sweep.searched", pd.Series(["[]"])).iloc[0]):
+        ranking = ranked(runs, [Quantity(label="lamb", metric="method.lamb")])
+        views["ranking"] = [cell.mean for rank, cell in ranking["lamb"].items() if rank == 1][:1]
+        views["fair"] = [] if more else choices(runs)[0].winner["method.lamb"].tolist()[:1]
+    study = study_of(runs)
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    feasible = [trial for trial in complete if max(trial.system_attrs.get("constraints", [0])) <= 0]
+    sign = 1 if goal.direction == "max" else -1
+    best = max(feasible, key=lambda trial: sign * trial.values[0], default=None)
+    views["optuna"] = [best.params["method.lamb"]] if best else []
+    if not more and best:
+        assert study.best_trial.number == best.number
+    history = runs[["run_id"]].assign(metric=goal.metric, epoch=1, value=0.5)
+    with styled():
+        figure = figures.find("curves").make(runs, history)
+    views["figure"] = [float(figure.legends[0].get_texts()[0].get_text().partition("=")[2])] if best else []
+    views["list"] = [float(_best(runs).split(" ")[0])] if len(found) else []
+    scores = [float(f"{found[goal.metric].mean():.4g}")] if len(found) else []
+    assert views.pop("list") == scores
+    if more and best:
+        front = front_of(runs)
+        assert front is not None
+        assert {*found["cell_key"]} <= front.keys
+    if more and searched:
+        views.pop("fair")
+    return {view: lambs[0] if lambs else None for view, lambs in views.items()}
+
+
+@pytest.mark.parametrize("search", [False, True], ids=["grid", "search"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_view_has_the_same_winner(case: str, search: bool) -> None:
+    scores, tags, expected = CASES[case]
+    views = chosen(of_case(scores, tags, search=search))
+    assert {*views.values()} == {expected}, views
+
+
+@pytest.mark.parametrize("case", INFEASIBLE)
+def test_no_view_has_a_winner_that_breaks_a_constraint(case: str) -> None:
+    scores, tags, expected = INFEASIBLE[case]
+    runs = of_case(scores, tags | {"sweep.constraints": LIMIT}, search=True)
+    views = chosen(runs)
+    assert {*views.values()} == {expected}, views
+    note = "no feasible candidate: none keeps train/peak_memory_gb <= 20; the nearest is study-001 with "
+    assert infeasible_note(runs) == (f"{note}train/peak_memory_gb 30" if expected is None else "")
