@@ -36,7 +36,7 @@ def sweep_lines(source: RunSource) -> list[str]:
         hours = pd.Series(numbers(runs, "device_seconds")).sum() / 3600
         last = runs[["start_time", "end_time"]].max().max()
         done = sum(states.get(state, 0) for state in JUDGED)
-        texts = (name, f"{done}/{total}", f"{hours:.2f} {unit}", f"{last:%m-%d %H:%M}", _best(runs))
+        texts = (name, f"{done}/{total}", f"{hours:.2f} {unit}", f"{last:%m-%d %H:%M}", best_score(runs))
         found.append((last, others, texts))
     found.sort(key=lambda row: row[0], reverse=True)
     header, *rows = (line[:_WIDTH].rstrip() for line in aligned([_HEADER, *(texts for *_, texts in found)]))
@@ -50,7 +50,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, texts, widths)).rstrip() for texts in rows]
 
 
-def _best(runs: pd.DataFrame) -> str:
+def best_score(runs: pd.DataFrame) -> str:
+    """The first goal of the best point, with its name; "-" where none competes."""
     goal = goals_of(runs)[0]
     scores = goal.best_first(trials(runs))[goal.name]
-    return f"{scores.iloc[0]:.4g} {short(goal.name, '/')}" if len(scores) else "-"
+    if scores.empty:
+        return "-"
+    per = f" / {short(goal.over)}^{goal.power:g}" if goal.over else ""
+    return f"{scores.iloc[0]:.4g} {short(goal.metric, '/')}{per}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.select.metrics import ACCURACIES, check_metrics
+from analysis.select.metrics import ACCURACIES, RANK, check_metrics, metrics_of
 from analysis.select.objectives import goals_of
 from analysis.select.selection import axes
 from analysis.table.cells import Quantity
@@ -19,7 +19,7 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
     The first of several goals ranks, and "*" marks the Pareto set.
 
     Args:
-        metrics: in place of the usual accuracies on test.
+        metrics: in place of the usual accuracies on test, or of the effective rank where no run has an accuracy.
 
     Raises:
         UnknownMetric: no run has one of the metrics.
@@ -28,7 +28,11 @@ def build(runs: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
     goals = goals_of(runs)
     varied = [*axes(runs), *(["seed"] if runs["seed"].nunique() > 1 else [])]
     runs, columns = with_pareto_set(runs, [*map(_as_stored, varied)])
-    named = dict.fromkeys([*(goal.name for goal in goals), *(metrics or [f"test/{name}" for name in ACCURACIES])])
+    usual = [f"test/{name}" for name in ACCURACIES]
+    measured = {*metrics_of(runs)}
+    if RANK in measured and measured.isdisjoint(usual):
+        usual = [RANK]
+    named = dict.fromkeys([*(goal.name for goal in goals), *(metrics or usual)])
     return ranked(runs, [*columns, *map(_as_stored, named)], individual=True)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import made_runs
 from paper_store import accuracy_of
 
 from analysis.runs import load_runs
 from analysis.store.export import write_export
 from analysis.store.sources import open_source
-from analysis.sweep_list import sweep_lines
+from analysis.sweep_list import best_score, sweep_lines
 from sweeps.__main__ import main
 
 
@@ -39,6 +40,12 @@ def test_a_sweep_has_its_cells_hours_latest_time_and_best_mean_over_seeds(papers
     winner = searched.loc[searched["status"] == "finished", "val/probe_top1"].max()
     assert found["searched_mini"][-2:] == [f"{winner:.4g} probe_top1", "1 failed, 1 pruned"]
     assert found["searched_mini"][0] == "13/14", "pruned is a result, failed is none"
+
+
+def test_a_score_without_labels_has_its_divisor() -> None:
+    goal = '[{"metric": "train/loss", "direction": "min", "over": "method.lamb", "power": 0.4}]'
+    runs = made_runs({"method.lamb": [0.1, 1.0]}, lambda _: {"train/loss": 3.0})
+    assert best_score(runs.assign(**{"sweep.goals": goal})) == "3 loss / lamb^0.4"
 
 
 def test_the_latest_sweep_is_first_and_lines_fit_80_columns(papers: str, store: str) -> None:

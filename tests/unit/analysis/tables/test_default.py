@@ -277,3 +277,8 @@ def test_individual_runs_and_metrics_of_a_sweep_with_a_table(store: str, capsys:
     with pytest.raises(SystemExit):
         main(["report", "seeds", "--trials", "--store", store])
     assert "--trials and --metrics are of the table of one sweep" in capsys.readouterr().err
+
+
+def test_individual_runs_without_accuracies_have_the_effective_rank() -> None:
+    runs = made_runs(SIX, lambda config: {"val/effective_rank": 5.0, "train/loss": config["method.lamb"]})
+    assert [name for name in trials.build(runs) if "/" in name] == ["val/probe_top1", "val/effective_rank"]
