@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,11 @@ class PixelFormat(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of an array of pixels: uint8, or uint16 in the byte order of .npy files."""
+        return np.dtype(f"<u{self.bits // 8}")
 
     @property
     def suffix(self) -> str:
