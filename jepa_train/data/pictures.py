@@ -105,18 +105,14 @@ class Source:
     Args:
         pixels: (M, C, S, S) squares, or (T, C, S) lines of whole pictures, uint8 or uint16; contiguous.
         first: (n,) int64 on the same device: the number of each square, or of each picture's first line.
+        norm: (2, C or 1), factor and offset of values in [0, 1], on the device of the pixels.
         lines: as in Shapes.
-        norm: (2, C or 1), factor and offset of values in [0, 1]; moved to the device of the pixels.
     """
 
     pixels: Tensor
     first: Tensor
+    norm: Tensor
     lines: int = 0
-    norm: Tensor = RGB_NORM
-
-    def __post_init__(self) -> None:
-        if self.norm.device != self.pixels.device:
-            object.__setattr__(self, "norm", to_device(self.norm, self.pixels.device))
 
     @classmethod
     def of_pictures(cls, lines: Tensor, first: Tensor, longest: int, norm: Tensor) -> "Source":
@@ -133,6 +129,7 @@ def shapes_of(images: Tensor | Pictures) -> Shapes:
 
 def source_of(images: Tensor | Pictures, norm: Tensor = RGB_NORM) -> Source:
     """The pixels of a batch: (n, C, S, S), or n whole pictures."""
+    norm = to_device(norm, images.device)
     if isinstance(images, Tensor):
         return Source(pixels=images.contiguous(), first=torch.arange(len(images), device=images.device), norm=norm)
     return Source.of_pictures(images.lines, to_device(images.first, images.device), images.longest, norm)
@@ -171,7 +168,8 @@ def center_of(images: Tensor | Pictures, fov: float) -> Tensor:
     x = gather(images.lines, to_device(start, images.device), side)
     x = x.narrow(3, round((images.lines.shape[-1] - side) / 2), side)
     wide = to_device(images.is_wide, images.device)[:, None, None, None]
-    return torch.where(wide, x.permute(0, 2, 3, 1), x.permute(0, 2, 1, 3))  # from (n, side, C, side)
+    bits = x.view(torch.int16) if x.itemsize == 2 else x  # torch.where has no kernel for uint16 on a GPU
+    return torch.where(wide, bits.permute(0, 2, 3, 1), bits.permute(0, 2, 1, 3)).view(x.dtype)  # of (n, side, C, side)
 
 
 def _crop_lines(short: int, longest: int) -> int:
