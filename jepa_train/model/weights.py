@@ -118,9 +118,13 @@ def fit(encoder: nn.Module, parts: Parts, config: ModelConfig) -> tuple[dict[str
             found = _converted(encoder, found)
         except Exception as error:  # noqa: BLE001 (timm does not document what its filters raise)
             reason = " ".join(str(error).split())[:120]
+            has, needs = (part["reg_token"].shape[1] if "reg_token" in part else 0 for part in (found, wanted))
+            remedy = "choose other weights or change the model"
+            if has not in (needs, config.register_tokens):
+                remedy = f"it has {has} register tokens and the encoder {needs}, so set model.register_tokens={has}"
             raise ConfigError(
                 f"model.weights must fit {config.encoder}, got {config.weights}, which timm cannot convert ({reason}); "
-                "choose other weights or change the model"
+                f"{remedy}"
             ) from None
     state = {name: x for name, x in found.items() if name in wanted and x.shape == wanted[name].shape}
     if not state.keys() & dict(encoder.named_parameters()).keys():
@@ -180,7 +184,8 @@ def _outline(place: StoragePath, _stamp: tuple[int, int]) -> tuple[str, Parts]:
 def _opened(place: StoragePath) -> tuple[str, Parts]:
     """Hash of a file's content, and its tensors; executes nothing in it."""
     content = place.read_bytes()
-    whole = tensors_of(content, f"model.weights {place}", safe=place.name.lower().endswith(".safetensors"))
+    named, remedy = f"model.weights {place}", "; save the network's state_dict() alone, or as safetensors"
+    whole = tensors_of(content, named, safe=place.name.lower().endswith(".safetensors"), remedy=remedy)
     nested = {"": whole, **whole} if isinstance(whole, Mapping) else {}
     if {"cell_key", "network"} <= nested.keys():  # ours: its heads have names that an encoder may have too
         nested = {"network": {name: x for name, x in whole["network"].items() if name.startswith("encoder.")}}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -260,7 +261,16 @@ BAD = {
         r"must be a file of tensors by name, got \S+no.pt, which has",
     ),
     "{here}/list.pt": ([torch.ones(2)], {}, r"must be a file of tensors by name, got \S+list.pt, which has none"),
-    "{here}/module.pt": (nn.Linear(2, 2), {}, r"model.weights \S+module.pt cannot be read \(UnpicklingError"),
+    "{here}/module.pt": (
+        nn.Linear(2, 2),
+        {},
+        r"model.weights \S+module.pt cannot be read \(UnpicklingError: .*\); save the network's state_dict\(\) alone",
+    ),
+    "{here}/numpy.pt": (
+        {"model": {"a": torch.ones(2)}, "best": np.float64(0.5)},
+        {},
+        r"numpy.pt cannot be read \(UnpicklingError: .*\); save the network's state_dict\(\) alone, or as safetensors$",
+    ),
     "{here}/bad.safetensors": ("", {}, r"model.weights \S+bad.safetensors cannot be read \(SafetensorError"),
     "{here}/a.safetensors": (
         "x",
@@ -282,11 +292,18 @@ def test_wrong_weights_are_refused_in_one_line_before_anything_starts(weights: s
     assert len(str(raised.value)) < 400
 
 
-def test_weights_that_timm_cannot_convert_are_refused(tmp_path: Path) -> None:
-    torch.save(model_of("test_vit").state_dict(), tmp_path / "vit.pth")
+@pytest.mark.parametrize(("has", "set_to", "remedy"), [(0, 2, 0), (2, 0, 2), (1, 3, 1)])
+def test_position_embeddings_with_other_register_tokens_are_refused_with_the_number_to_set(
+    has: int, set_to: int, remedy: int, tmp_path: Path
+) -> None:
+    torch.save(model_of("test_vit", reg_tokens=has).state_dict(), tmp_path / "vit.pth")
     views = dataclasses.replace(DIGITS.views, global_size=32)
     config = with_weights(
-        tmp_path / "vit.pth", dataclasses.replace(RESNET, views=views), encoder="test_vit", register_tokens=2
+        tmp_path / "vit.pth", dataclasses.replace(RESNET, views=views), encoder="test_vit", register_tokens=set_to
     )
-    with pytest.raises(ConfigError, match=re.escape("model.weights must fit test_vit")):
+    with pytest.raises(ConfigError, match=re.escape("model.weights must fit test_vit")) as raised:
         preflight(config)
+    expected = f"it has {has} register tokens and the encoder {set_to}, so set model.register_tokens={remedy}"
+    assert str(raised.value).endswith(expected)
+    model = dataclasses.replace(config.model, register_tokens=remedy)
+    assert weights_report(model, 32, 3).endswith("tensors loaded (weights); unused: head.bias, head.weight")
