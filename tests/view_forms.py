@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.data import augment
-from jepa_train.data.augment import Parameters, chosen_views, static_views, to_fields
+from jepa_train.data.augment import Parameters, to_fields, torch_views
 from jepa_train.data.pictures import RGB_NORM, Pictures, shapes_of, source_of
 
 COLORS = {"saturation", "hue", "grayscale"}
@@ -33,5 +33,5 @@ def augmented(
 
         fused_views(source, fields, out)
     else:
-        {"chosen": chosen_views, "static": static_views}[form](source, fields, operations, out)
+        torch_views(source, fields, operations, out, choose=form == "chosen")
     return out

@@ -88,24 +88,20 @@ def make_views(
     step: int,
     batch: slice,
     global_batch: int,
-    for_local: Tensor | Pictures | None = None,
     norm: Tensor = RGB_NORM,
 ) -> list[Tensor]:
     """The normalised views of this rank's images: view_fields, then apply_views.
 
     Args:
         images: (N, C, S, S), or N whole pictures: the positions `batch` of the global batch.
-        for_local: the same images at another resolution, for the local views.
         norm: as in Images.
 
     Returns:
         As apply_views: float32, on the device of the images.
     """
-    both = (images, images if for_local is None else for_local)
-    shapes = [shapes_of(each) for each in both]
+    shapes = [shapes_of(images)] * 2
     fields = view_fields(shapes, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
-    sources = [source_of(each, norm) for each in both]
-    return apply_views(sources, [to_device(part, images.device) for part in fields], config)
+    return apply_views([source_of(images, norm)] * 2, [to_device(part, images.device) for part in fields], config)
 
 
 def view_fields(
@@ -170,14 +166,12 @@ def apply_views(
         out = torch.empty(shape, dtype=dtype, device=device, memory_format=order)
         out = out.unflatten(0, (-1, len(source.first)))
         with torch.no_grad(), _without_autocast(device):
-            if device.type == "cpu":
-                chosen_views(source, part, operations, out)
-            elif runs_kernels(source.pixels) and _is_small(source, operations, size):
+            if runs_kernels(source.pixels) and _is_small(source, operations, size):
                 from jepa_train.data.augment_triton import fused_views  # start-up time; Triton may be missing
 
                 fused_views(source, part, out)
             else:
-                static_views(source, part, operations, out)
+                torch_views(source, part, operations, out, choose=device.type == "cpu")
         results.append(out)
     return results
 
@@ -249,25 +243,6 @@ def occurring(config: ViewsConfig) -> frozenset[str]:
     return frozenset(names if config.jitter > 0 else names.difference(_JITTER))
 
 
-def chosen_views(source: Source, fields: Tensor, operations: Collection[str], out: Tensor) -> None:
-    """Write the views, each operation computed for those that it changes; on a CPU, where choosing costs nothing.
-
-    Args:
-        fields: (fields, N * V) of view_fields, on the device of the source.
-        operations: those that occur.
-        out: (V, N, C, s, s), of any dtype and strides.
-    """
-    _in_parts(source, fields, out, lambda x, values: _change_chosen(x, values, operations))
-
-
-def static_views(source: Source, fields: Tensor, operations: Collection[str], out: Tensor) -> None:
-    """Write the same views, each operation computed for all: no operation, shape or copy depends on the fields.
-
-    Args: as of chosen_views.
-    """
-    _in_parts(source, fields, out, lambda x, values: _change_all(x, values, operations))
-
-
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     has_it = torch.amp.is_autocast_available(device.type)  # not so the meta device
     return torch.autocast(device.type, enabled=False) if has_it else nullcontext()
@@ -278,16 +253,21 @@ def _is_small(source: Source, operations: Collection[str], size: int) -> bool:
     return not source.lines and max(source.pixels.shape[-1], size) <= 64 and "blur" not in operations
 
 
-def _in_parts(
-    source: Source, fields: Tensor, out: Tensor, change: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+def torch_views(
+    source: Source, fields: Tensor, operations: Collection[str], out: Tensor, *, choose: bool = False
 ) -> None:
-    """Crop, resize, flip, change and normalise in chunks of a few images.
+    """Write the views: crop, resize, flip, change and normalise in chunks of a few images.
 
     The chunks change no view: intermediate tensors stay in a CPU's cache and take a small share of a GPU's memory.
 
     Args:
-        change: a function (planes (C, n, s, s) in [0, 1], fields by name) -> planes, which may work in place.
+        fields: (fields, N * V) of view_fields, on the device of the source.
+        operations: those that occur.
+        out: (V, N, C, s, s), of any dtype and strides.
+        choose: compute each operation for the views that it changes, which costs nothing on a CPU; else for all, so
+            that no operation, shape or copy depends on the fields. The views are the same.
     """
+    change = _change_chosen if choose else _change_all
     num_views, num, channels, size, _ = out.shape
     device = out.device
     factor, offset = source.norm[..., None, None]
@@ -301,7 +281,7 @@ def _in_parts(
         x = _crop_and_resize(_pixels(source, some, values["skipped"]), values, size)
         if source.lines:
             x = torch.where(values["turned"][:, None, None] == 0, x, x.mT)  # the first one's strides
-        x = change(x, values)
+        x = change(x, values, operations)
         x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, C, size, size)
         torch.addcmul(offset, x, factor, out=out[:, some])
 

@@ -16,7 +16,7 @@ _PER_WARP = 256  # pixels of the view: 8 per thread, whose colors and intermedia
 
 
 def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
-    """Write the views as augment.static_views does, up to rounding, but for blur: its field is not read.
+    """Write the views as augment.torch_views does, up to rounding, but for blur: its field is not read.
 
     Of three channels a program makes a view, of another number one channel of a view, whose fields of saturation, hue
     and grayscale are not read.

@@ -72,16 +72,12 @@ class Images:
                 found.append(Shapes.of_pictures(lengths, short, images.ranges.longest))
         return found
 
-    def sources(self, positions: Tensor) -> list[Source]:
-        """Pixels of the images at these positions (n,): those for global views, and those for local ones.
+    def source(self, positions: Tensor) -> Source:
+        """Pixels of the images at these positions (n,), of this resolution.
 
         The positions, and all pixels, are on the device of the batches. Copies nothing to the device, except in the
         first call.
         """
-        return [images.source(positions) for images in self.resolutions]
-
-    def source(self, positions: Tensor) -> Source:
-        """Pixels of the images at these positions (n,), of this resolution: see sources."""
         return self.source_in(self.pixels, self._starts.index_select(0, positions))
 
     def source_in(self, pixels: Tensor, first: Tensor) -> Source:

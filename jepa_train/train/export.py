@@ -89,9 +89,8 @@ def _part(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def _options(config: TrainConfig) -> dict[str, Any]:
-    """timm's options that change the architecture."""
-    options = timm_options(config.model, config.views.global_size, config.data.channels)
-    return {name: value for name, value in options.items() if name not in ("drop_path_rate", "zero_init_last")}
+    """timm's options of the encoder; that of stochastic depth takes effect in training alone."""
+    return timm_options(config.model, config.views.global_size, config.data.channels)
 
 
 def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
@@ -99,8 +98,7 @@ def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn
     name = config.model.encoder
     with torch.device("meta"):
         if not is_dotted(name):
-            options = timm_options(config.model, config.views.global_size, config.data.channels)
-            plain = timm.create_model(name, num_classes=0, **options)
+            plain = timm.create_model(name, num_classes=0, **_options(config))
         elif name.startswith("torchvision."):
             plain = torchvision.models.get_model(name.rpartition(".")[2])
         else:

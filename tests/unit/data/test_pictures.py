@@ -156,13 +156,6 @@ def test_a_view_is_a_function_of_seed_step_and_picture_on_any_number_of_ranks():
         assert torch.equal(torch.cat([part[resolution] for part in parts], dim=1), expected)
 
 
-def test_local_views_are_cropped_from_their_own_images():
-    images, large = pictures(mixed(MIXED)), pictures(mixed([(2 * height, 2 * width) for height, width in MIXED]))
-    both = make_views(images, BUSY, seed=1, step=0, batch=slice(0, 5), global_batch=5, for_local=large)
-    assert torch.equal(both[0], views_of(images)[0])
-    assert torch.equal(both[1], views_of(large)[1])
-
-
 def test_lines_that_are_sent_to_a_device_give_the_same_batch(monkeypatch):
     """The meta device in the place of a GPU without room for the lines; what would be sent stays here."""
     batch = pictures(mixed(MIXED))

@@ -20,7 +20,7 @@ from jepa_train.config.augmentation_presets import CIFAR_VIEWS, LEJEPA_SMALL_VIE
 from jepa_train.config.presets import PRESETS
 from jepa_train.data import Images
 from jepa_train.data.augment import Parameters, apply_views, make_views, parameters, view_fields
-from jepa_train.data.pictures import LineRanges, Pictures, Shapes, shapes_of, source_of
+from jepa_train.data.pictures import LineRanges, Pictures, Shapes, Source, shapes_of, source_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 COLOR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs
@@ -40,6 +40,11 @@ def drawn(shapes: Shapes, num_views: int, config: ViewsConfig = COLOR) -> Parame
     sides = [side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths)]
     draws = torch.rand(len(sides[0]), 32, generator=generator("draws"), dtype=torch.float64)
     return parameters(draws, config, scale=(0.1, 1.0), sides=sides)
+
+
+def on_meta(source: Source) -> list[Source]:
+    tensors = {name: getattr(source, name).to("meta") for name in ("pixels", "first", "norm")}
+    return [dataclasses.replace(source, **tensors)] * 2
 
 
 def fields_of(shapes: list[Shapes], config: ViewsConfig, step: int) -> list[Tensor]:
@@ -119,12 +124,12 @@ def test_images_give_the_host_and_the_device_part_what_batches_have():
         dataclasses.replace(squares, local=dataclasses.replace(squares, pixels=photos(5, 64))),
         dataclasses.replace(whole, local=dataclasses.replace(whole, pixels=lines(48))),
     ):
-        local = None if images.local is None else images.local.batch(positions)[0]
-        made = make_views(
-            images.batch(positions)[0], BUSY, seed=0, step=3, batch=slice(0, 3), global_batch=3, for_local=local
-        )
+        made = [
+            make_views(each.batch(positions)[0], BUSY, seed=0, step=3, batch=slice(0, 3), global_batch=3)[number]
+            for number, each in enumerate(images.resolutions)
+        ]
         fields = fields_of(images.shapes(positions), BUSY, 3)
-        again = apply_views(images.sources(positions), fields, BUSY)
+        again = apply_views([each.source(positions) for each in images.resolutions], fields, BUSY)
         assert [part.shape[:2] for part in made] == [(2, 3), (2, 3)]
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, made, strict=True))
 
@@ -164,7 +169,7 @@ def test_the_device_part_is_the_same_in_every_step_and_on_the_device_alone(image
     launched: list[str] = []
     monkeypatch.setattr(kernel_launch, "observers", [lambda name, *_: launched.append(name)])
     shapes, source = [shapes_of(images)] * 2, source_of(images)
-    there = [dataclasses.replace(source, pixels=source.pixels.to("meta"), first=source.first.to("meta"))] * 2
+    there = on_meta(source)
     traces = []
     for step in range(3):
         fields = [part.to("meta") for part in fields_of(shapes, config, step)]
@@ -198,7 +203,7 @@ def test_presets_with_small_square_images_and_no_blur_use_the_kernel(monkeypatch
                 longest=side,
             )
         source = source_of(images)
-        there = [dataclasses.replace(source, pixels=source.pixels.to("meta"), first=source.first.to("meta"))] * 2
+        there = on_meta(source)
         views = apply_views(there, [x.to("meta") for x in fields_of([shapes_of(images)] * 2, config, 0)], config)
         small = preset.data.fit == "square" and config.blur == 0 and max(side, config.global_size) <= 64
         assert len(launched) == (len(views) if small else 0), name
