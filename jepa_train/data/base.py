@@ -25,7 +25,7 @@ class Images:
         labels: (N,) int64, on the device of the batches; all 0 where the data has no labels.
         ranges: of the pictures in the lines; None for squares.
         local: the same images at another resolution, for local views; None if these serve for them too.
-        norm: (2, C or 1), factor and offset by which values in [0, 1] are normalised.
+        norm: (2, C), factor and offset by which values in [0, 1] are normalised.
     """
 
     pixels: Tensor

@@ -13,8 +13,8 @@ from torch import Tensor
 from jepa_train.data.device_transfer import to_device
 
 ASPECT = 4 / 3  # width / height of a crop lies in [1 / ASPECT, ASPECT]
-# Normalization (2, C or 1), factor and offset of values in [0, 1], of 8-bit RGB in every data set: to [-2, 2]
-RGB_NORM = torch.tensor([[4.0], [-2.0]])
+# Normalization (2, C), factor and offset of values in [0, 1], of 8-bit RGB in every data set: to [-2, 2]
+RGB_NORM = torch.tensor([[4.0] * 3, [-2.0] * 3])
 LONGEST = 16  # longer side of a whole picture as a multiple of its shorter side; a longer picture loses both ends
 
 
@@ -105,7 +105,7 @@ class Source:
     Args:
         pixels: (M, C, S, S) squares, or (T, C, S) lines of whole pictures, uint8 or uint16; contiguous.
         first: (n,) int64 on the same device: the number of each square, or of each picture's first line.
-        norm: (2, C or 1), factor and offset of values in [0, 1], on the device of the pixels.
+        norm: (2, C), factor and offset of values in [0, 1], on the device of the pixels; contiguous.
         lines: as in Shapes.
     """
 

@@ -56,7 +56,7 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     restore(network.encoder.load_state_dict, tensors[WEIGHTS])
     replaced = [*_replaced(network.encoder, config)]
     lines = _loading_lines(out, config, replaced)
-    mean, std = _mean_and_std(content, config.data.channels)
+    mean, std = _mean_and_std(content)
     by_timm = not is_dotted(config.model.encoder) and not replaced
     texts = {TIMM_CONFIG: json.dumps(_timm_config(config, network.encoder, mean, std), indent=1)} if by_timm else {}
     about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
@@ -108,12 +108,11 @@ def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn
             yield path, layer
 
 
-def _mean_and_std(content: Mapping[str, Any], channels: int) -> tuple[list[float], list[float]]:
+def _mean_and_std(content: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel, by which a run normalised values in [0, 1]."""
     factors, offsets = content.get("norm", RGB_NORM.tolist())
     mean = [float(f"{-offset / factor:.9g}") for factor, offset in zip(factors, offsets, strict=True)]
-    std = [float(f"{1 / factor:.9g}") for factor in factors]
-    return (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
+    return mean, [float(f"{1 / factor:.9g}") for factor in factors]
 
 
 def _timm_config(config: TrainConfig, encoder: Any, mean: list[float], std: list[float]) -> dict[str, Any]:

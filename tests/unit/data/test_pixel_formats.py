@@ -410,12 +410,12 @@ VIEWS = dataclasses.replace(
 def test_views_of_16_bits_are_those_of_the_same_values_in_8(channels: int) -> None:
     low = (made(4, channels).int() // 257).to(torch.uint8)
     deep = (low.int() * 257).to(torch.uint16)
-    for small, large in zip(
-        *(make_views(x, VIEWS, seed=0, step=0, batch=slice(0, 4), global_batch=4) for x in (low, deep)), strict=True
-    ):
+    norm = RGB_NORM[:, :1].repeat(1, channels)
+    views = [make_views(x, VIEWS, seed=0, step=0, batch=slice(0, 4), global_batch=4, norm=norm) for x in (low, deep)]
+    for small, large in zip(*views, strict=True):
         assert small.shape[2] == channels
         torch.testing.assert_close(small, large, rtol=0, atol=1e-5)
-    torch.testing.assert_close(to_input(low, 9), to_input(deep, 9), rtol=0, atol=1e-5)
+    torch.testing.assert_close(to_input(low, 9, norm=norm), to_input(deep, 9, norm=norm), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -425,7 +425,7 @@ def test_a_channel_is_changed_as_a_grey_image_of_its_own(channels: int) -> None:
     sides = [torch.full((3,), 16.0, dtype=torch.float64)] * 2
     values = parameters(draws, VIEWS, scale=(1.0, 1.0), sides=sides)
     values = values._replace(top=0 * sides[0], left=0 * sides[0], height=sides[0], width=sides[0])
-    views = augmented(images, values, size=16)[0]
+    views = augmented(images, values, size=16, norm=RGB_NORM[:, :1].repeat(1, channels))[0]
     for view, image, number in ((views[n, c], images[n, c], n) for n in range(3) for c in range(channels)):
         x = image[None].double() / 65535
         x = tv.horizontal_flip(x) if values.flip[number] else x
