@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from jepa_train.base.errors import ConfigError, config_errors
+from jepa_train.base.errors import ConfigError, check_identity, config_errors
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Splits
@@ -67,11 +67,8 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
         raise ConfigError(
             f"data.fingerprint must be left out for {config.name}, which has none, got {config.fingerprint!r}"
         )
-    if config.fingerprint not in ("", found):
-        raise ConfigError(
-            f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "
-            f"{found!r}; restore the images, or leave data.fingerprint out to use them as they are"
-        )
+    files = f"the files of data.path={config.path!r}"
+    check_identity("data.fingerprint", config.fingerprint or None, found, of=files)
     if config.test_frac and inventory.has_test:
         raise ConfigError(f"data.test_frac must be 0 for data with a test split, got {config.test_frac}; drop it")
     fields = {"fit": "square", "local_image_size": 0, "channels": 3, "bits": 8}
@@ -82,12 +79,9 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
     if inventory.content:
         new = inventory.altered or first_content(found) not in ("", inventory.content)
         content = inventory.content if new else ""
-        if (config.fingerprint or config.content) and config.content != content:
-            raise ConfigError(
-                f"data.content must name what data.path holds, got {config.content!r}, but {config.path!r} holds "
-                f"{content!r}, other images under the same names and sizes; restore the images, or leave data.content "
-                "and data.fingerprint out to use them as they are"
-            )
+        planned = config.content if config.fingerprint or config.content else None
+        images = f"the images under the names and sizes of {files}"
+        check_identity("data.content", planned, content, of=images, others=" and data.fingerprint")
     return replace(config, fingerprint=found, content=content)
 
 

@@ -24,7 +24,7 @@ from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.config.flat import cell_key
 from jepa_train.config.presets import DIGITS
 from jepa_train.model.network import build_encoder, build_network, weights_report
-from jepa_train.model.weights import weights_id
+from jepa_train.model.weights import planned_weights
 from jepa_train.storage.storage import StoragePath
 from jepa_train.train import train
 from jepa_train.train.preflight import preflight
@@ -188,12 +188,12 @@ def test_a_worker_refuses_a_file_that_is_not_the_planned_one(tmp_path: Path) -> 
     torch.save(model_of("test_resnet").state_dict(), file)
     planned = preflight(with_weights(file))
     torch.save(model_of("test_resnet", seed=8).state_dict(), file)
-    with pytest.raises(ConfigError, match=r"^model.weights must be what model.weights_id names, got .*weights.pth"):
+    with pytest.raises(ConfigError, match=r"^model.weights_id must name the file of model.weights=\S+weights.pth, got"):
         build_network(planned, 10)
     with pytest.raises(
-        ConfigError, match=r"^model.weights must be what model.weights_id names, got .* restore the file"
+        ConfigError, match=r"^model.weights_id must name the file .*; restore it, or leave model.weights_id out to use"
     ):
-        weights_id(planned.model)
+        planned_weights(planned.model)
 
 
 def test_a_tag_is_downloaded_at_the_start_of_a_run_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
