@@ -15,8 +15,7 @@ from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Splits
 from jepa_train.data.base import Images, Inventory, stratified_split
 from jepa_train.data.files.download import local_folder
-from jepa_train.data.files.first_content import first_content, remember_first
-from jepa_train.storage.storage import StorageError
+from jepa_train.storage.storage import StorageError, StoragePath, storage_dir
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +50,8 @@ def read_images(config: DataConfig, *, keep: bool) -> tuple[DataConfig, Inventor
     with _data_errors(config):
         path = local_folder(config.path, download=config.download)
         inventory = DATASETS[config.name].read(path, config, keep)
-        if inventory.content:
-            remember_first(inventory.fingerprint, inventory.content)
+        if inventory.content and not _first_content(inventory.fingerprint):
+            _first_file(inventory.fingerprint).write_bytes(inventory.content.encode())
         return identified(config, inventory), inventory
 
 
@@ -77,12 +76,24 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
             rule = f"data.{name} must be {value} for {config.name}, which is no folder of images"
             raise ConfigError(f"{rule}, got {getattr(config, name)}; set data.{name}={value}")
     if inventory.content:
-        new = inventory.altered or first_content(found) not in ("", inventory.content)
+        new = inventory.altered or _first_content(found) not in ("", inventory.content)
         content = inventory.content if new else ""
         planned = config.content if config.fingerprint or config.content else None
         images = f"the images under the names and sizes of {files}"
         check_identity("data.content", planned, content, of=images, others=" and data.fingerprint")
     return replace(config, fingerprint=found, content=content)
+
+
+def _first_content(fingerprint: str) -> str:
+    """The content that was seen first under a fingerprint, by all that share the storage; "" if none has been."""
+    try:
+        return _first_file(fingerprint).read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+
+
+def _first_file(fingerprint: str) -> StoragePath:
+    return storage_dir() / "data" / fingerprint
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images

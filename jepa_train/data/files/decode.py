@@ -235,15 +235,11 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
     if image.has_transparency_data:
         full = image.convert("RGBA")
         if full.getchannel("A").getextrema() != (255, 255):
-            return _on_white(full), Note.TRANSPARENT | Note.ALTERED
+            canvas = Image.new("RGBA", full.size, (*_BACKGROUND, 255))
+            canvas.alpha_composite(full)
+            return canvas.convert("RGB"), Note.TRANSPARENT | Note.ALTERED
     notes = Note.COLOUR_SPACE if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else Note(0)
     return image.convert("RGB"), notes
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    canvas = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
-    canvas.alpha_composite(image)
-    return canvas.convert("RGB")
 
 
 def _grey(image: Image.Image) -> tuple[Image.Image, Note]:

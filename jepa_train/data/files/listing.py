@@ -52,11 +52,7 @@ class PixelFormat(NamedTuple):
 RGB = PixelFormat()
 
 
-class Unused(NamedTuple):
-    """Files that are not used, for one reason."""
-
-    number: int
-    first: str  # path below the root
+Unused = tuple[int, str]  # number of files that are not used for one reason, and the path of the first below the root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +156,7 @@ class _Walk:
 
     def _add(self, reason: str, path: str) -> None:
         number, first = self.unused.get(reason, (0, path))
-        self.unused[reason] = Unused(number + 1, min(first, path))
+        self.unused[reason] = number + 1, min(first, path)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -242,7 +238,7 @@ def _others(walk: _Walk, folder: str) -> str:
     """Addition to a message: files of the folder that are not used, by reason."""
     alone = _Walk(walk.root, walk.suffixes)
     alone.images(folder)
-    found = [f"{unused.number} {reason}" for reason, unused in alone.unused.items()]
+    found = [f"{number} {reason}" for reason, (number, _) in alone.unused.items()]
     return f" (not used: {', '.join(found)})" if found else ""
 
 
