@@ -18,7 +18,7 @@ from benchmarks.timing import Setting, synchronize
 from jepa_train.base.seeds import generator
 from jepa_train.config import TrainConfig
 from jepa_train.data.augment import occurring, torch_views, view_fields
-from jepa_train.data.pictures import Shapes, Source, source_of
+from jepa_train.data.pictures import Source
 from jepa_train.losses.rgg import RGG
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import unit_slices
@@ -188,11 +188,9 @@ def batch_of_views(setting: Setting) -> tuple[Any, Source, Tensor]:
     """Config of the views, images on the device, and the fields of a step's views."""
     config = fitted(CONFIGS["LeJEPA"], setting)
     batch, size = (2 if setting.quick else config.global_batch), config.views.global_size
-    pixels = noise(config).train.pixels.to(setting.device)
-    source = source_of(pixels[:batch])
-    shapes = [Shapes.of_squares(batch, pixels.shape[-1])] * 2
+    source, _ = noise(config).train.on(setting.device).batch(torch.arange(batch))
     views = replace(config.views, global_size=size)
-    (fields,) = view_fields(shapes, views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+    (fields,) = view_fields([source.shapes] * 2, views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
     return views, source, fields.to(setting.device)
 
 

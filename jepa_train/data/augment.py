@@ -23,17 +23,7 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
 from jepa_train.data.device_transfer import to_device
-from jepa_train.data.pictures import (
-    ASPECT,
-    RGB_NORM,
-    Pictures,
-    Shapes,
-    Source,
-    center_of,
-    gather,
-    shapes_of,
-    source_of,
-)
+from jepa_train.data.pictures import ASPECT, Shapes, Source, center_of, gather
 
 _ATTEMPTS = 10  # to draw a crop that fits, as torchvision; then the whole image
 _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
@@ -81,27 +71,18 @@ FIELDS = (*Parameters._fields, "turned", "skipped")  # rows of a tensor of field
 
 
 def make_views(
-    images: Tensor | Pictures,
-    config: ViewsConfig,
-    *,
-    seed: int,
-    step: int,
-    batch: slice,
-    global_batch: int,
-    norm: Tensor = RGB_NORM,
+    source: Source, config: ViewsConfig, *, seed: int, step: int, batch: slice, global_batch: int
 ) -> list[Tensor]:
     """The normalised views of this rank's images: view_fields, then apply_views.
 
     Args:
-        images: (N, C, S, S), or N whole pictures: the positions `batch` of the global batch.
-        norm: as in Images.
+        source: N images, with lengths if whole pictures: the positions `batch` of the global batch.
 
     Returns:
         As apply_views: float32, on the device of the images.
     """
-    shapes = [shapes_of(images)] * 2
-    fields = view_fields(shapes, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
-    return apply_views([source_of(images, norm)] * 2, [to_device(part, images.device) for part in fields], config)
+    fields = view_fields([source.shapes] * 2, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
+    return apply_views([source] * 2, [to_device(part, source.pixels.device) for part in fields], config)
 
 
 def view_fields(
@@ -176,22 +157,21 @@ def apply_views(
     return results
 
 
-def to_input(images: Tensor | Pictures, size: int, *, fov: float = 1.0, norm: Tensor = RGB_NORM) -> Tensor:
+def to_input(source: Source, size: int, *, fov: float = 1.0) -> Tensor:
     """The middle of the images without augmentation, normalised as the views are.
 
     Args:
-        images: (N, C, S, S) uint8 or uint16, or N whole pictures.
+        source: N images, with lengths if whole pictures.
         fov: side of the middle square as a share of the shorter side.
-        norm: as in Images.
 
     Returns:
         (N, C, size, size) float32.
     """
-    pixels = center_of(images, fov)
+    pixels = center_of(source, fov)
     x = pixels.float().div_(torch.iinfo(pixels.dtype).max)
     if x.shape[-1] != size:
         x = functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    factor, offset = to_device(norm, x.device)[..., None, None]
+    factor, offset = source.norm[..., None, None]
     return torch.addcmul(offset, x, factor)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
-from jepa_train.data.pictures import RGB_NORM, LineRanges, Pictures, Shapes, Source
+from jepa_train.data.pictures import RGB_NORM, LineRanges, Shapes, Source, crop_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Images:
                 found.append(Shapes.of_squares(len(positions), short))
             else:
                 lengths = images.ranges.lengths[images.rows[positions]]
-                found.append(Shapes.of_pictures(lengths, short, images.ranges.longest))
+                found.append(Shapes.of_pictures(lengths, short, crop_lines(short, images.ranges.longest)))
         return found
 
     def source(self, positions: Tensor) -> Source:
@@ -80,11 +80,10 @@ class Images:
         """
         return self.source_in(self.pixels, self._starts.index_select(0, positions))
 
-    def source_in(self, pixels: Tensor, first: Tensor) -> Source:
+    def source_in(self, pixels: Tensor, first: Tensor, lengths: Tensor | None = None) -> Source:
         """Images of this resolution among other pixels, which begin at the numbers `first` (n,) along them."""
-        if self.ranges is None:
-            return Source(pixels=pixels, first=first, norm=self.norm)
-        return Source.of_pictures(pixels, first, self.ranges.longest, self.norm)
+        lines = 0 if self.ranges is None else crop_lines(pixels.shape[-1], self.ranges.longest)
+        return Source(pixels=pixels, first=first, norm=self.norm, lines=lines, lengths=lengths)
 
     @property
     def resolutions(self) -> tuple["Images", "Images"]:
@@ -108,30 +107,22 @@ class Images:
     def _starts(self) -> Tensor:
         """(N,) int64: the index along the pixels at which each image begins, on their device."""
         starts = self.rows if self.ranges is None else self.ranges.first[self.rows]
-        return starts.to(self.pixels.device)
+        return to_device(starts, self.pixels.device)
 
-    def batch(self, positions: Tensor) -> tuple[Tensor | Pictures, Tensor]:
-        """Images and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes.
+    def batch(self, positions: Tensor) -> tuple[Source, Tensor]:
+        """Images and labels (n,) at these positions (n,), which are on the CPU.
 
-        Returns:
-            Squares as pixels (n, C, S, S); whole pictures without a copy where their lines lie on the device.
+        Pixels that lie on the device are not copied. Never synchronizes, except in the first call.
         """
         device = self.labels.device
         on_device = to_device(positions, device)
-        labels = self.labels.index_select(0, on_device)
-        if self.ranges is not None:
-            return self._pictures(positions, self.ranges), labels
+        lengths = None if self.ranges is None else self.ranges.lengths[self.rows[positions]]
         if self.pixels.device == device:
-            return self.pixels.index_select(0, self.rows.index_select(0, on_device)), labels
-        return self._sent(self.rows_of(positions)[0]), labels
-
-    def _pictures(self, positions: Tensor, ranges: LineRanges) -> Pictures:
-        rows = self.rows[positions]
-        lines, first, lengths = self.pixels, ranges.first[rows], ranges.lengths[rows]
-        if lines.device != self.labels.device:
+            pixels, first = self.pixels, self._starts.index_select(0, on_device)
+        else:
             index, first = self.rows_of(positions)
-            lines = self._sent(index)
-        return Pictures(lines=lines, first=first, lengths=lengths, longest=ranges.longest)
+            pixels, first = self._sent(index), to_device(first, device)
+        return self.source_in(pixels, first, lengths), self.labels.index_select(0, on_device)
 
     def _sent(self, index: Tensor) -> Tensor:
         """These rows of the pixels, sent to the device of the batches."""

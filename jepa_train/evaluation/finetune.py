@@ -87,11 +87,9 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> Te
             if len(order) < batch:
                 order = torch.randperm(len(train), generator=generator(seed, step, "order"))
             positions, order = order[:batch], order[batch:]
-            pixels, target = train.batch(positions)
-            view = make_views(
-                pixels, views, seed=seed, step=step, batch=slice(0, batch), global_batch=batch, norm=train.norm
-            )[0].squeeze(0)  # (N, C, h, w)
-            loss = functional.cross_entropy(_logits(model, view, config), target)
+            source, target = train.batch(positions)
+            (view,) = make_views(source, views, seed=seed, step=step, batch=slice(0, batch), global_batch=batch)
+            loss = functional.cross_entropy(_logits(model, view.squeeze(0), config), target)
             factor = lr_at(step, total_steps=steps, warmup_steps=math.ceil(WARMUP * steps), final_lr_frac=0.0)
             optimizer.param_groups[0]["lr"] = factor * job.rate
             optimizer.zero_grad(set_to_none=True)
@@ -120,7 +118,7 @@ def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.d
     model.eval()
     images, size, fov = images.on(device), config.views.global_size, config.data.eval_fov
     predicted = [
-        _logits(model, to_input(images.batch(some)[0], size, fov=fov, norm=images.norm), config).argmax(dim=1)
+        _logits(model, to_input(images.batch(some)[0], size, fov=fov), config).argmax(dim=1)
         for some in torch.arange(len(images)).split(_CHUNK)
     ]
     return top1(torch.cat(predicted), images.labels)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2 import functional as tv
-from view_forms import augmented
+from view_forms import augmented, make_views, to_input
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import generator
@@ -25,7 +25,7 @@ from jepa_train.config import DataConfig, ViewsConfig
 from jepa_train.config.augmentation_presets import CHANNEL_VIEWS
 from jepa_train.config.flat import cell_key, unflatten
 from jepa_train.config.presets import PRESETS
-from jepa_train.data.augment import make_views, parameters, to_input
+from jepa_train.data.augment import parameters
 from jepa_train.data.facts import facts_of
 from jepa_train.data.files.decode import Note, decode_file
 from jepa_train.data.files.listing import PixelFormat
@@ -391,8 +391,8 @@ def test_images_of_16_bits_need_no_operation_that_a_gpu_lacks(fit: str, tmp_path
     config = dataclasses.replace(CHANNEL_VIEWS, global_size=8)
     with OnlyWithKernels():
         batch, _ = train.batch(torch.arange(4))
-        make_views(batch, config, seed=0, step=0, batch=slice(0, 4), global_batch=4, norm=train.norm)
-        to_input(batch, 8, norm=train.norm)
+        make_views(batch, config, batch=slice(0, 4), global_batch=4)
+        to_input(batch, 8)
 
 
 def made(count: int, channels: int, side: int = 16) -> torch.Tensor:
