@@ -62,15 +62,10 @@ class Images:
 
     def shapes(self, positions: Tensor) -> list[Shapes]:
         """Sizes of the images at these positions (n,), on the CPU: those for global views, and those for local ones."""
-        found = []
-        for images in self.resolutions:
-            short = images.pixels.shape[-1]
-            if images.ranges is None:
-                found.append(Shapes.of_squares(len(positions), short))
-            else:
-                lengths = images.ranges.lengths[images.rows[positions]]
-                found.append(Shapes.of_pictures(lengths, short, crop_lines(short, images.ranges.longest)))
-        return found
+        return [
+            Shapes.of(len(positions), each.pixels.shape[-1], lines=each._lines, lengths=each._lengths(positions))
+            for each in self.resolutions
+        ]
 
     def source(self, positions: Tensor) -> Source:
         """Pixels of the images at these positions (n,), of this resolution.
@@ -82,8 +77,7 @@ class Images:
 
     def source_in(self, pixels: Tensor, first: Tensor, lengths: Tensor | None = None) -> Source:
         """Images of this resolution among other pixels, which begin at the numbers `first` (n,) along them."""
-        lines = 0 if self.ranges is None else crop_lines(pixels.shape[-1], self.ranges.longest)
-        return Source(pixels=pixels, first=first, norm=self.norm, lines=lines, lengths=lengths)
+        return Source(pixels=pixels, first=first, norm=self.norm, lines=self._lines, lengths=lengths)
 
     @property
     def resolutions(self) -> tuple["Images", "Images"]:
@@ -103,6 +97,15 @@ class Images:
         starts = ends - lengths
         return torch.arange(int(ends[-1])) + (first - starts).repeat_interleave(lengths), starts
 
+    @property
+    def _lines(self) -> int:
+        """Number of lines that hold any crop; 0 for squares."""
+        return 0 if self.ranges is None else crop_lines(self.pixels.shape[-1], self.ranges.longest)
+
+    def _lengths(self, positions: Tensor) -> Tensor | None:
+        """LineRanges.lengths of the images at these positions (n,), on the CPU; None for squares."""
+        return None if self.ranges is None else self.ranges.lengths[self.rows[positions]]
+
     @functools.cached_property
     def _starts(self) -> Tensor:
         """(N,) int64: the index along the pixels at which each image begins, on their device."""
@@ -116,13 +119,12 @@ class Images:
         """
         device = self.labels.device
         on_device = to_device(positions, device)
-        lengths = None if self.ranges is None else self.ranges.lengths[self.rows[positions]]
         if self.pixels.device == device:
             pixels, first = self.pixels, self._starts.index_select(0, on_device)
         else:
             index, first = self.rows_of(positions)
             pixels, first = self._sent(index), to_device(first, device)
-        return self.source_in(pixels, first, lengths), self.labels.index_select(0, on_device)
+        return self.source_in(pixels, first, self._lengths(positions)), self.labels.index_select(0, on_device)
 
     def _sent(self, index: Tensor) -> Tensor:
         """These rows of the pixels, sent to the device of the batches."""

@@ -53,16 +53,14 @@ class Shapes:
     lines: int = 0
 
     @classmethod
-    def of_squares(cls, num: int, side: int) -> "Shapes":
-        """num squares."""
-        sides = torch.full((num,), float(side), dtype=torch.float64)
-        return cls(heights=sides, widths=sides)
-
-    @classmethod
-    def of_pictures(cls, lengths: Tensor, short: int, lines: int) -> "Shapes":
-        """Whole pictures with the shorter side `short`; lengths (n,) as in LineRanges."""
+    def of(cls, num: int, short: int, *, lines: int = 0, lengths: Tensor | None = None) -> "Shapes":
+        """num images with this shorter side: squares, or whole pictures of lengths (n,) as in LineRanges."""
+        sides = torch.full((num,), float(short), dtype=torch.float64)
+        if lengths is None:
+            assert not lines, "pictures without lengths"
+            return cls(heights=sides, widths=sides)
         long, is_wide = lengths.abs().double(), lengths < 0
-        heights, widths = torch.where(is_wide, short, long), torch.where(is_wide, long, short)
+        heights, widths = torch.where(is_wide, sides, long), torch.where(is_wide, long, sides)
         return cls(heights=heights, widths=widths, lines=lines)
 
 
@@ -92,10 +90,7 @@ class Source:
     @property
     def shapes(self) -> Shapes:
         """Sizes of the images."""
-        side = self.pixels.shape[-1]
-        if self.lengths is None:
-            return Shapes.of_squares(len(self), side)
-        return Shapes.of_pictures(self.lengths, side, self.lines)
+        return Shapes.of(len(self), self.pixels.shape[-1], lines=self.lines, lengths=self.lengths)
 
 
 def as_lines(image: np.ndarray) -> tuple[np.ndarray, int]:
@@ -126,6 +121,7 @@ def center_of(source: Source, fov: float) -> Tensor:
     side = round(fov * short)
     margin = round((short - side) / 2)
     if source.lengths is None:
+        assert not source.lines, "pictures without lengths"
         return source.pixels.index_select(0, source.first).narrow(2, margin, side).narrow(3, margin, side)
     skipped = ((source.lengths.abs() - side) / 2).round().long()
     x = gather(source.pixels, source.first + to_device(skipped, device), side).narrow(3, margin, side)

@@ -444,7 +444,7 @@ def test_the_kernel_makes_the_same_views_of_any_format(channels: int, dtype: tor
     images = made(1, channels, 8) if dtype is torch.uint16 else (made(1, channels, 8).int() % 256).to(dtype)
     config = ViewsConfig(jitter=1.0, flip=0.5)
     draws = torch.rand(1, 32, generator=generator("kernel"), dtype=torch.float64)
-    shapes = Shapes.of_squares(1, 8)
+    shapes = Shapes.of(1, 8)
     values = parameters(draws, config, scale=(0.3, 1.0), sides=[shapes.heights, shapes.widths])
     values = values._replace(solarize=torch.full((1,), math.inf))
     norm = torch.stack([torch.linspace(2, 9, channels), torch.linspace(-3, 1, channels)])

@@ -68,7 +68,7 @@ def test_views_are_the_same_where_every_operation_is_computed_for_all(images, si
 
 def few(size: int) -> Parameters:
     """Of three views: with all operations, with grayscale, with none but the crop."""
-    return drawn(Shapes.of_squares(3, size), 1, dataclasses.replace(CIFAR_VIEWS, jitter=1.0))._replace(
+    return drawn(Shapes.of(3, size), 1, dataclasses.replace(CIFAR_VIEWS, jitter=1.0))._replace(
         flip=torch.tensor([True, False, True]),
         brightness=torch.tensor([1.3, 0.8, 1.0]),
         contrast=torch.tensor([0.7, 1.2, 1.0]),
