@@ -46,7 +46,9 @@ def augmented(
     source = source_of(images, norm)
     channels, device = source.pixels.shape[1], source.pixels.device
     operations = OPERATIONS if channels == 3 else OPERATIONS - COLORS
-    fields = to_fields(values, source.shapes).to(device)
+    shapes, num_views = source.shapes, len(values.flip) // len(source)
+    sides = [side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths)]
+    fields = to_fields(values, sides, source.lines).to(device)
     shape = len(values.flip), channels, size, size
     out = torch.empty(shape, dtype=dtype, device=device, memory_format=order)
     out = out.unflatten(0, (-1, len(images)))

@@ -113,7 +113,7 @@ def view_fields(
         if len(part):
             sides = [side.repeat_interleave(len(part)) for side in (each.heights, each.widths)]
             values = parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, sides=sides)
-            fields.append(to_fields(values, each))
+            fields.append(to_fields(values, sides, each.lines))
     return fields
 
 
@@ -202,17 +202,21 @@ def parameters(
     )
 
 
-def to_fields(values: Parameters, shapes: Shapes) -> Tensor:
-    """The parameters of N * V views of N images as rows (fields, N * V); see view_fields."""
+def to_fields(values: Parameters, sides: Sequence[Tensor], lines: int) -> Tensor:
+    """The parameters of n views as rows (fields, n); see view_fields.
+
+    Args:
+        sides: heights and widths of the images in pixels, (n,) each.
+        lines: as in Shapes.
+    """
     top, left, height, width = values[:4]
     turned = skipped = torch.zeros_like(top)
-    if shapes.lines:
-        num_views = len(values.flip) // len(shapes.heights)
-        heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
+    if lines:
+        heights, widths = sides
         turned = widths > heights
         crops = torch.stack(values[:4])
         top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
-        skipped = torch.minimum(top, (torch.maximum(heights, widths) - shapes.lines).clamp_min(0))
+        skipped = torch.minimum(top, (torch.maximum(heights, widths) - lines).clamp_min(0))
     rows = (top - skipped, left, height, width, *values[4:], turned, skipped)
     return torch.stack([row.float() for row in rows])
 

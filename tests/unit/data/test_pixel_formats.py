@@ -291,8 +291,8 @@ def test_one_folder_has_an_identity_for_each_format_and_labelled_images_too(tmp_
     rgb = read_images(unlabelled(root, on_corrupt="skip"), keep=False)
     assert rgb[1].converted == {"deep grey to 8 bits": 6, "first of several frames": 6}
     assert str(facts_of(*rgb)).endswith(
-        "6 first of several frames (data.channels and data.bits, set as the files have them, keep the values; .npy "
-        "those of 3 pages of 8 bits)"
+        "6 first of several frames (data.channels and data.bits, as in the files, keep the values; .npy those of three "
+        "pages of 8 bits)"
     )
     assert (rgb[1].skipped, rgb[1].classes) == (6, ())
     assert rgb[0].fingerprint != found[0][0].fingerprint
