@@ -17,8 +17,8 @@ from benchmarks.step import CONFIGS, fitted, noise
 from benchmarks.timing import Setting, synchronize
 from jepa_train.base.seeds import generator
 from jepa_train.config import TrainConfig
-from jepa_train.data.augment import occurring, static_views, view_fields
-from jepa_train.data.pictures import Shapes, Source
+from jepa_train.data.augment import occurring, torch_views, view_fields
+from jepa_train.data.pictures import Source
 from jepa_train.losses.rgg import RGG
 from jepa_train.losses.sliced_wasserstein import sliced_wasserstein
 from jepa_train.losses.slices import unit_slices
@@ -80,7 +80,7 @@ def check_views(setting: Setting) -> Iterator[Check]:
     found = torch.empty(config.num_global, len(source.first), 3, *[config.global_size] * 2, device=setting.device)
     wanted = torch.empty_like(found)
     fused_views(source, fields, found)
-    static_views(source, fields, occurring(config), wanted)
+    torch_views(source, fields, occurring(config), wanted)
     difference = (found - wanted).abs()
     shape = f"{len(fields[0])} views of {config.global_size} px"
     close = difference <= 1e-4  # not so NaN
@@ -188,11 +188,9 @@ def batch_of_views(setting: Setting) -> tuple[Any, Source, Tensor]:
     """Config of the views, images on the device, and the fields of a step's views."""
     config = fitted(CONFIGS["LeJEPA"], setting)
     batch, size = (2 if setting.quick else config.global_batch), config.views.global_size
-    pixels = noise(config).train.pixels.to(setting.device)
-    source = Source(pixels=pixels, first=torch.arange(batch, device=setting.device))
-    shapes = [Shapes.of_squares(batch, pixels.shape[-1])] * 2
+    source, _ = noise(config).train.on(setting.device).batch(torch.arange(batch))
     views = replace(config.views, global_size=size)
-    (fields,) = view_fields(shapes, views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+    (fields,) = view_fields([source.shapes] * 2, views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
     return views, source, fields.to(setting.device)
 
 

@@ -43,7 +43,7 @@ from benchmarks.step import CONFIGS, bare_step, fitted, noise
 from benchmarks.timing import Call, Setting, interleaved, replayed, synchronize
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.presets import DIGITS, PRESETS
-from jepa_train.data.augment import occurring, static_views
+from jepa_train.data.augment import occurring, torch_views
 from jepa_train.evaluation.evaluate import evaluate, final_evaluation
 from jepa_train.losses.rgg import RGG
 from jepa_train.losses.slices import unit_slices
@@ -283,7 +283,7 @@ def time_inputs(setting: Setting) -> Iterator[Row]:
     pairs: dict[str, tuple[str, Call, Call]] = {
         "views": (
             f"{fields.shape[1]} of {config.global_size} px",
-            partial(static_views, source, fields, occurring(config), out),
+            partial(torch_views, source, fields, occurring(config), out),
             partial(fused_views, source, fields, out),
         ),
         "slices": (

@@ -42,6 +42,7 @@ from jepa_train.config.flat import unflatten
 from jepa_train.config.presets import PRESETS
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
+from jepa_train.data.pictures import Source
 from jepa_train.data.splits import load_splits
 from jepa_train.model.network import build_network
 from jepa_train.train.preflight import preflight
@@ -141,9 +142,9 @@ def batched_views(config: TrainConfig, pixels: Tensor) -> Iterator[tuple[Tensor,
         order = torch.randperm(len(pixels))
         for index in range(len(pixels) // batch):
             step = epoch * (len(pixels) // batch) + index
-            images = pixels[order[index * batch :][:batch]]
+            source = _source(pixels[order[index * batch :][:batch]])
             (pair,) = make_views(
-                images, config.views, seed=config.seed, step=step, batch=slice(0, batch), global_batch=batch
+                source, config.views, seed=config.seed, step=step, batch=slice(0, batch), global_batch=batch
             )
             yield pair[0], pair[1]
 
@@ -183,7 +184,13 @@ def train_preset(config: TrainConfig, splits: Splits) -> Trained:
 
 
 def _own_input(pixels: Tensor) -> Tensor:
-    return to_input(pixels, pixels.shape[-1])
+    return to_input(_source(pixels), pixels.shape[-1])
+
+
+def _source(pixels: Tensor) -> Source:
+    """All of some squares."""
+    every = torch.arange(len(pixels))
+    return Images(pixels=pixels, rows=every, labels=every).batch(every)[0]
 
 
 ARMS: dict[str, Callable[[TrainConfig, Splits], Trained]] = {
@@ -346,9 +353,8 @@ def features(encoder: nn.Module, inputs: Callable[[Tensor], Tensor], images: Ima
 
 def squares(images: Images, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels (n, 3, 32, 32) uint8 and labels (n,) at these positions."""
-    pixels, labels = images.batch(positions)
-    assert isinstance(pixels, Tensor)
-    return pixels, labels
+    source, labels = images.batch(positions)
+    return source.pixels.index_select(0, source.first), labels
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def load_and_fetch(folder: Path, size: int, device: torch.device) -> int:
     for images in (splits.train, splits.val, splits.test):
         on_device = images.on(device)
         for positions in torch.arange(len(images)).split(BATCH):
-            total += len(on_device.batch(positions)[0])
+            source, _ = on_device.batch(positions)
+            total += len(source.pixels.index_select(0, source.first))
     return total
 
 

@@ -66,8 +66,8 @@ def bare_step(config: TrainConfig, images: Images, device: torch.device) -> Call
     if config.model.batch_norm == "per_view":  # the same batch norm as in the step
         convert_batch_norm(encoder, per_view=True)
         set_num_views(encoder, config.views.num_global)
-    pixels, _ = images.on(device).batch(torch.arange(batch))
-    (views,) = make_views(pixels, config.views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+    source, _ = images.on(device).batch(torch.arange(batch))
+    (views,) = make_views(source, config.views, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
     x = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (V * N, 3, s, s)
 
     def step() -> None:

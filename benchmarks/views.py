@@ -19,8 +19,9 @@ from benchmarks.timing import Setting, interleaved
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS, IMAGENET100_VIEWS
+from jepa_train.data import Images
 from jepa_train.data.augment import make_views
-from jepa_train.data.pictures import LineRanges, Pictures
+from jepa_train.data.pictures import LineRanges, Source
 
 BATCH, QUICK_BATCH = 256, 4
 RECIPES = {
@@ -62,13 +63,13 @@ def _compared(name: str, config: ViewsConfig, setting: Setting) -> Comparison:
     images = torch.randint(0, 256, (batch, 3, size, size), generator=generator(0, "images"), dtype=torch.uint8)
     files = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     transform = per_image(config)
-    on_device = images.to(setting.device)
+    source = _on_device(images, setting)
 
     def one_by_one() -> Tensor:
         views = [torch.stack([transform(file) for file in files]) for _ in range(config.num_global)]
         return torch.stack(views).to(setting.device)  # (V, N, 3, s, s)
 
-    in_batches = partial(make_views, on_device, config, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+    in_batches = partial(make_views, source, config, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
     times = interleaved((one_by_one, in_batches), setting.effort, setting.device)
     return Comparison(
         what="views",
@@ -83,13 +84,12 @@ def _compared(name: str, config: ViewsConfig, setting: Setting) -> Comparison:
 def _whole_pictures(setting: Setting) -> Comparison:
     batch, size, length = QUICK_BATCH if setting.quick else BATCH, 256, 341  # 500 x 375 pixels, whole
     shape = (batch * length, 3, size)
-    lines = torch.randint(0, 256, shape, generator=generator(0, "lines"), dtype=torch.uint8).to(setting.device)
+    lines = torch.randint(0, 256, shape, generator=generator(0, "lines"), dtype=torch.uint8)
     squares = lines.view(batch, length, 3, size)[:, :size].transpose(1, 2).contiguous()
-    ranges = LineRanges(torch.full((batch,), -length))
-    pictures = Pictures(lines=lines, first=ranges.first, lengths=ranges.lengths, longest=length)
+    sources = _on_device(squares, setting), _on_device(lines, setting, LineRanges(torch.full((batch,), -length)))
     views = [
-        partial(make_views, images, IMAGENET100_VIEWS, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
-        for images in (squares, pictures)
+        partial(make_views, source, IMAGENET100_VIEWS, seed=0, step=0, batch=slice(0, batch), global_batch=batch)
+        for source in sources
     ]
     times = interleaved(views, setting.effort, setting.device)
     return Comparison(
@@ -101,6 +101,13 @@ def _whole_pictures(setting: Setting) -> Comparison:
         is_cost=True,
         items=2 * batch,
     )
+
+
+def _on_device(pixels: Tensor, setting: Setting, ranges: LineRanges | None = None) -> Source:
+    """All of some squares, or of whole pictures with these ranges."""
+    every = torch.arange(len(pixels) if ranges is None else len(ranges.lengths))
+    images = Images(pixels=pixels, rows=every, labels=every, ranges=ranges)
+    return images.on(setting.device).batch(every)[0]
 
 
 @contextmanager

@@ -34,8 +34,15 @@ The config is a preset (that of data.name, or --preset) with the assigned fields
 
 def main(words: list[str]) -> int:
     """Run the command line. Exit code: 0 finished, 1 diverged or collapsed, 2 wrong input."""
-    if words[:1] == ["export"]:
-        return _export(words[1:])
+    try:
+        return _export(words[1:]) if words[:1] == ["export"] else _run(words)
+    except (ConfigError, StorageError) as error:
+        sys.stderr.write(f"error: {hidden(str(error))}\n")
+        return 2
+
+
+def _run(words: list[str]) -> int:
+    """Train, or evaluate a checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m jepa_train", description=_DESCRIPTION)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="a field of the config")
@@ -49,20 +56,16 @@ def main(words: list[str]) -> int:
     logging.getLogger("jepa_train").setLevel(logging.INFO)  # decoding and resuming are logged
     if options.evaluate is not None and (options.preset or options.checkpoints):
         parser.error("--evaluate takes the config from its file; leave out --preset and --checkpoints")
-    try:
-        if options.evaluate is not None:
-            metrics = evaluate_checkpoint(storage_path(options.evaluate, named="--evaluate"), options.assignments)
-            Console().print(_summary("evaluated", metrics))
-            return 0
-        folder = storage_path(options.checkpoints, named="--checkpoints") if options.checkpoints else None
-        config = preflight(config_of(options.assignments, start=options.preset), read=True)
-        facts = facts_of(*identify(config.data))
-        if facts is not None:
-            sys.stderr.write(hidden(f"data {facts}\n"))
-        outcome = train(config, report=functools.partial(_progress, config.epochs), checkpoints=folder)
-    except (ConfigError, StorageError) as error:
-        sys.stderr.write(f"error: {hidden(str(error))}\n")
-        return 2
+    if options.evaluate is not None:
+        metrics = evaluate_checkpoint(storage_path(options.evaluate, named="--evaluate"), options.assignments)
+        Console().print(_summary("evaluated", metrics))
+        return 0
+    folder = storage_path(options.checkpoints, named="--checkpoints") if options.checkpoints else None
+    config = preflight(config_of(options.assignments, start=options.preset), read=True)
+    facts = facts_of(*identify(config.data))
+    if facts is not None:
+        sys.stderr.write(hidden(f"data {facts}\n"))
+    outcome = train(config, report=functools.partial(_progress, config.epochs), checkpoints=folder)
     Console().print(_summary(outcome.status, outcome.metrics))
     if outcome.reason:
         sys.stderr.write(f"{outcome.status}: {outcome.reason}\n")
@@ -77,12 +80,8 @@ def _export(words: list[str]) -> int:
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument("--projector", action="store_true", help="write the projector too")
     options = parser.parse_args(words)
-    try:
-        place = storage_path(options.checkpoint, named="CHECKPOINT")
-        files = export(place, options.out, projector=options.projector)
-    except (ConfigError, StorageError) as error:
-        sys.stderr.write(f"error: {hidden(str(error))}\n")
-        return 2
+    place = storage_path(options.checkpoint, named="CHECKPOINT")
+    files = export(place, options.out, projector=options.projector)
     sys.stdout.write("".join(f"{file}\n" for file in files))
     return 0
 

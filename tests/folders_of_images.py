@@ -8,6 +8,7 @@ from PIL import Image
 
 from jepa_train.config import DataConfig
 from jepa_train.data import Images
+from jepa_train.data.pictures import Source
 
 
 def write_folder(root: Path) -> Path:
@@ -26,8 +27,13 @@ def folder_config(where: Path | str, **fields: Any) -> DataConfig:
     return DataConfig(name="image_folder", path=str(where), **{"image_size": 8, "val_frac": 0.34} | fields)
 
 
+def gathered(source: Source) -> torch.Tensor:
+    """The squares of a batch, (n, C, S, S)."""
+    return source.pixels.index_select(0, source.first)
+
+
 def pixels_of(images: Images) -> torch.Tensor:
-    return images.batch(torch.arange(len(images)))[0]
+    return gathered(images.batch(torch.arange(len(images)))[0])
 
 
 def batch_of(images: Images) -> tuple[bytes, list[int]]:

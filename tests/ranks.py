@@ -19,7 +19,7 @@ from jepa_train.config.augmentation_presets import LEJEPA_SMALL_VIEWS
 from jepa_train.config.presets import DIGITS
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
-from jepa_train.data.pictures import LineRanges, Pictures
+from jepa_train.data.pictures import LineRanges
 from jepa_train.data.splits import load_splits, normalization
 from jepa_train.distributed import collectives
 from jepa_train.evaluation import finetune
@@ -178,7 +178,8 @@ def _whole_pictures() -> Any:
     sides = torch.tensor([-19, 12, 12, -30, 14, -12])
     ranges, share = LineRanges(sides), collectives.rank_slice(len(sides))
     lines = (255 * torch.rand(int(sides.abs().sum()), 3, 12, generator=generator("lines"))).byte()
-    mine = Pictures(lines=lines, first=ranges.first[share], lengths=sides[share], longest=ranges.longest)
+    images = Images(pixels=lines, rows=torch.arange(len(sides)), labels=torch.arange(len(sides)), ranges=ranges)
+    mine, _ = images.batch(torch.arange(len(sides))[share])
     views = dataclasses.replace(LEJEPA_SMALL_VIEWS, global_size=16, local_size=8)
     made = make_views(mine, views, seed=0, step=1, batch=share, global_batch=len(sides))
     return [collectives.gather_rows(part) for part in (*(x.transpose(0, 1) for x in made), to_input(mine, 8, fov=0.7))]

@@ -28,6 +28,25 @@ def check_utf8(text: str, *, named: str) -> None:
         raise ConfigError(f"{named} must be UTF-8, got {text!r}; rename the folder or file") from None
 
 
+def check_identity(key: str, planned: str | None, found: str, *, of: str, others: str = "") -> None:
+    """Refuse a file or folder that is not the one that a config names.
+
+    Args:
+        key: of the field with its hash.
+        planned: that hash; None if the config names none.
+        of: the file or folder, with the field of its place.
+        others: end of the remedy, on fields to leave out too.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    if planned not in (None, found):
+        raise ConfigError(
+            f"{key} must name {of}, got {planned!r}, but that is {found!r}; restore it, or leave {key}"
+            f"{others} out to use it as it is"
+        )
+
+
 @contextmanager
 def config_errors(prefix: str = "") -> Iterator[None]:
     """Re-raise a ValueError of the block, or of the decorated function, as a ConfigError with the prefix."""

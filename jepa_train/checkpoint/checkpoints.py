@@ -5,9 +5,9 @@ import io
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,24 +91,18 @@ class Checkpoints:
             ConfigError: the newest good checkpoint is of another run, or some rank does not see it.
             StorageError: the storage does not answer, or another process is using the folder.
         """
-        name, failure = "", None
+        name = ""
         content: dict[str, Any] = {}
-        if collectives.is_main():
-            try:
+        with self._failing_alike():
+            if collectives.is_main():
                 name, content = self._newest()
                 self._kept = [name]
-            except (ConfigError, StorageError) as error:
-                failure = error
-        self._fail_alike(failure, name)
         name = collectives.broadcast_text(name)
         if self._folder is None or not name:
             return {}
-        if not collectives.is_main():
-            try:
+        with self._failing_alike(name):
+            if not collectives.is_main():
                 content = self._read(self._folder / name)
-            except (ConfigError, StorageError) as error:
-                failure = error
-        self._fail_alike(failure, name)
         return content
 
     @property
@@ -200,8 +194,14 @@ class Checkpoints:
             )
         return content
 
-    def _fail_alike(self, failure: Exception | None, name: str) -> None:
-        """Raise the same kind of error on every rank if one of them has failed, with the reason of rank 0 if it has."""
+    @contextmanager
+    def _failing_alike(self, name: str = "") -> Iterator[None]:
+        """Raise the same kind of error on every rank if the block fails on one, with the reason of rank 0 if it has."""
+        failure: Exception | None = None
+        try:
+            yield
+        except (ConfigError, StorageError) as error:
+            failure = error
         if collectives.any_rank(failure is not None):
             kind = StorageError if collectives.any_rank(isinstance(failure, StorageError)) else ConfigError
             rule = f"checkpoints must lie where every worker sees them, got {name} in {self._folder}"
@@ -284,12 +284,13 @@ def read_finished(where: StoragePath | Path) -> tuple[StoragePath, dict[str, Any
     return file, content
 
 
-def tensors_of(content: bytes, named: str, *, safe: bool = False) -> Any:
+def tensors_of(content: bytes, named: str, *, safe: bool = False, remedy: str = "") -> Any:
     """The content of a file of torch.save or safetensors, on the CPU; weights_only, so that it cannot execute anything.
 
     Args:
         named: the file, for the message.
         safe: it is a file of safetensors.
+        remedy: end of the message.
 
     Raises:
         CheckpointError: it is truncated or damaged, or holds more than tensors and plain values.
@@ -310,7 +311,7 @@ def tensors_of(content: bytes, named: str, *, safe: bool = False) -> Any:
         raise
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise CheckpointError(f"{named} cannot be read ({type(error).__name__}: {reason})") from error
+        raise CheckpointError(f"{named} cannot be read ({type(error).__name__}: {reason}){remedy}") from error
 
 
 def restore(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ LeJEPA's have a LayerNorm and are on AdamW, as the defaults; Rectified LpJEPA's 
 raw pooled features and raw z, without decay, on the encoder's optimizer at classifier_lr (solo/methods/base.py).
 """
 
-import dataclasses
+from dataclasses import replace
 
 from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config import DataConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
@@ -37,7 +37,7 @@ _COLOUR = TrainConfig(
 )
 
 # The same for images without labels, of which there may be few, with any number of channels and bits
-_UNLABELLED = dataclasses.replace(
+_UNLABELLED = replace(
     _COLOUR,
     data=DataConfig(name="unlabelled_folder", image_size=32),
     views=recipes.CHANNEL_VIEWS,
@@ -57,7 +57,7 @@ class _Presets(dict[str, TrainConfig]):
 # the default presets of the command line, by data.name; those of the papers follow
 PRESETS = _Presets(
     {
-        name: dataclasses.replace(base, data=dataclasses.replace(base.data, name=name))
+        name: replace(base, data=replace(base.data, name=name))
         for base, names in (
             (DIGITS, "digits digits_0_4 digits_5_9"),
             (_COLOUR, "cifar10 cifar100 image_folder"),
@@ -87,7 +87,7 @@ PRESETS["lejepa_imagenette_vit_s8"] = TrainConfig(
 # method, encoder, crops, batch, lr and epochs; the rest is from the authors' code (HaiyuWu/visreg, train_inet10_toy.py
 # and visreg/data/multicrop.py), whose views are LeJEPA's minimal ones. Its imagenette.yaml has batches of 64, 128
 # dimensions and a cosine. Missing: gradients clipped at norm 1.
-PRESETS["visreg_imagenette_vit_s8"] = dataclasses.replace(
+PRESETS["visreg_imagenette_vit_s8"] = replace(
     PRESETS["lejepa_imagenette_vit_s8"],
     method=VISReg(lamb=0.6, num_slices=4096),
     model=ModelConfig(
@@ -107,7 +107,7 @@ PRESETS["visreg_imagenette_vit_s8"] = dataclasses.replace(
 _INET10 = PRESETS["lejepa_inet10_resnet50"] = TrainConfig(
     method=LeJEPA(lamb=0.05, num_slices=1000),
     data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),
-    views=dataclasses.replace(recipes.LEJEPA_VIEWS, num_global=8, num_local=0),
+    views=replace(recipes.LEJEPA_VIEWS, num_global=8, num_local=0),
     model=ModelConfig(encoder="resnet50", small_stem=False, embed_dim=512, projector_hidden=2048, projector_dim=512),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-4, warmup_epochs=10),
     epochs=400,
@@ -117,31 +117,31 @@ _INET10 = PRESETS["lejepa_inet10_resnet50"] = TrainConfig(
 
 # LeJEPA, Fig. 8 / Table 7, its best: 84.68 with 4 views. Method and optimiser as the README recommends. The batch is
 # not printed: 256, as in the report of a reproduction (issue 29 of the authors' repository).
-PRESETS["lejepa_imagenet100_resnet50"] = dataclasses.replace(
+PRESETS["lejepa_imagenet100_resnet50"] = replace(
     _INET10,
     method=LeJEPA(lamb=0.02),
-    views=dataclasses.replace(recipes.LEJEPA_VIEWS, num_global=4, num_local=0),
+    views=replace(recipes.LEJEPA_VIEWS, num_global=4, num_local=0),
     global_batch=256,
 )
 
 # LeJEPA, Table 4, ViT-S with SWA and a projector of 3 layers: 84.12. The table prints neither views nor batch nor the
 # decay of the average: the README's 2 + 6, 256 as above, and .999, a mean over the last 1000 steps or so.
-PRESETS["lejepa_imagenet100_vit_s8_swa"] = dataclasses.replace(
+PRESETS["lejepa_imagenet100_vit_s8_swa"] = replace(
     _INET10,
     method=LeJEPA(lamb=0.05),
-    views=dataclasses.replace(recipes.LEJEPA_VIEWS, local_size=96),
-    model=dataclasses.replace(_INET10.model, encoder="vit_small_patch8_224", small_stem=True, swa_decay=0.999),
+    views=replace(recipes.LEJEPA_VIEWS, local_size=96),
+    model=replace(_INET10.model, encoder="vit_small_patch8_224", small_stem=True, swa_decay=0.999),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-2, warmup_epochs=10),
     global_batch=256,
 )
 
 # LeJEPA, Table 1 (scripts/launch_views_ablation.md and its likes, which sweep num_slices, knots and widths around
 # this): the recommended t_max 5, 17 knots and 1024 slices. Missing: patch_mask_ratio .3, teacher_student, autostop.
-PRESETS["lejepa_imagenet1k_vit_l14"] = dataclasses.replace(
+PRESETS["lejepa_imagenet1k_vit_l14"] = replace(
     _INET10,
     method=LeJEPA(lamb=0.05, num_slices=1024, num_knots=17, t_max=5.0),
-    views=dataclasses.replace(recipes.LEJEPA_VIEWS, global_size=238),
-    model=dataclasses.replace(_INET10.model, encoder="vit_large_patch14_224", drop_path=0.1),
+    views=replace(recipes.LEJEPA_VIEWS, global_size=238),
+    model=replace(_INET10.model, encoder="vit_large_patch14_224", drop_path=0.1),
     optim=OptimConfig(lr=5e-4, weight_decay=5e-2, warmup_epochs=10),
     epochs=100,
 )
@@ -180,10 +180,8 @@ _RAW_PROBE = ProbeConfig(lr=2.5e-3, weight_decay=0.0, features="embedding", norm
 PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
-    views=dataclasses.replace(recipes.CIFAR_VIEWS, solarize=0.0),
-    model=dataclasses.replace(
-        _PER_VIEW, encoder="vit_small_patch16_224", patch_size=4, projector_hidden=512, projector_dim=512
-    ),
+    views=replace(recipes.CIFAR_VIEWS, solarize=0.0),
+    model=replace(_PER_VIEW, encoder="vit_small_patch16_224", patch_size=4, projector_hidden=512, projector_dim=512),
     optim=OptimConfig(lr=2.5e-4, weight_decay=1e-4, warmup_epochs=10, final_lr_frac=0.0, decay_all=True),
     probe=_RAW_PROBE,
     epochs=1000,
@@ -192,11 +190,9 @@ PRESETS["rectified_lpjepa_cifar100_vit_small"] = TrainConfig(
 )
 
 # rectified_lpjepa_cifar100_convnext.yaml. Its encoder is timm's, made for 224 px: 32 px end as a single one.
-PRESETS["rectified_lpjepa_cifar100_convnext_small"] = dataclasses.replace(
+PRESETS["rectified_lpjepa_cifar100_convnext_small"] = replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
-    model=dataclasses.replace(
-        _PER_VIEW, encoder="convnext_small", small_stem=False, projector_hidden=512, projector_dim=512
-    ),
+    model=replace(_PER_VIEW, encoder="convnext_small", small_stem=False, projector_hidden=512, projector_dim=512),
 )
 
 _LARS = OptimConfig(
@@ -204,98 +200,88 @@ _LARS = OptimConfig(
 )
 
 # solo/backbones/resnet/resnet.py is torchvision's
-_RESNET18 = dataclasses.replace(
-    _PER_VIEW, encoder="resnet18", zero_init_last=False, projector_hidden=512, projector_dim=512
-)
-_RESNET50 = dataclasses.replace(
-    _RESNET18, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048
-)
+_RESNET18 = replace(_PER_VIEW, encoder="resnet18", zero_init_last=False, projector_hidden=512, projector_dim=512)
+_RESNET50 = replace(_RESNET18, encoder="resnet50", small_stem=False, projector_hidden=2048, projector_dim=2048)
 
 # rectified_lpjepa_cifar100.yaml: LARS, lamb_reg 250 (the other files and MINIMAL.md's last line have 125). Missing:
 # a stem that pads by 2 and makes 34 of 32 px.
-PRESETS["rectified_lpjepa_cifar100_resnet18"] = dataclasses.replace(
+PRESETS["rectified_lpjepa_cifar100_resnet18"] = replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=8192, lamb_inv=25.0, lamb_reg=250.0),
     views=recipes.CIFAR_VIEWS,
     model=_RESNET18,
     optim=_LARS,
-    probe=dataclasses.replace(_RAW_PROBE, lr=0.01),
+    probe=replace(_RAW_PROBE, lr=0.01),
     global_batch=256,
 )
 
 # scripts/pretrain/imagenet-100/rectified_lpjepa_vit.yaml; Resize 256 and CenterCrop 224 for the evaluation are in
 # solo/data/classification_dataloader.py:184. Images that solo keeps in memory are at most 320 px long
 # (solo/data/pretrain_dataloader.py:92), others of their own size; here the shorter side has 256 px.
-PRESETS["rectified_lpjepa_imagenet100_vit_small"] = dataclasses.replace(
+PRESETS["rectified_lpjepa_imagenet100_vit_small"] = replace(
     PRESETS["rectified_lpjepa_cifar100_vit_small"],
     data=DataConfig(name="image_folder", image_size=256, fit="whole", eval_fov=0.875),
     views=recipes.IMAGENET100_VIEWS,
-    model=dataclasses.replace(_PER_VIEW, encoder="vit_small_patch16_224", projector_hidden=2048, projector_dim=2048),
+    model=replace(_PER_VIEW, encoder="vit_small_patch16_224", projector_hidden=2048, projector_dim=2048),
 )
 
 # rectified_lpjepa_convnext.yaml
-PRESETS["rectified_lpjepa_imagenet100_convnext_small"] = dataclasses.replace(
+PRESETS["rectified_lpjepa_imagenet100_convnext_small"] = replace(
     PRESETS["rectified_lpjepa_imagenet100_vit_small"],
-    model=dataclasses.replace(
-        _PER_VIEW, encoder="convnext_small", small_stem=False, projector_hidden=2048, projector_dim=2048
-    ),
+    model=replace(_PER_VIEW, encoder="convnext_small", small_stem=False, projector_hidden=2048, projector_dim=2048),
 )
 
 # rectified_lpjepa_imagenet.yaml, Table 1's: lr .165 per 256 images is the paper's .0825 (App. L) for 128, and
 # classifier_lr .055 is .0275
-PRESETS["rectified_lpjepa_imagenet100_resnet50"] = dataclasses.replace(
+PRESETS["rectified_lpjepa_imagenet100_resnet50"] = replace(
     PRESETS["rectified_lpjepa_imagenet100_vit_small"],
     model=_RESNET50,
-    optim=dataclasses.replace(_LARS, lr=0.0825),
-    probe=dataclasses.replace(_RAW_PROBE, lr=0.0275),
+    optim=replace(_LARS, lr=0.0825),
+    probe=replace(_RAW_PROBE, lr=0.0275),
 )
 
 _VICREG = VICReg(lamb_inv=25.0, lamb_var=50.0, lamb_cov=1.0)
 
 # Rectified LpJEPA's baselines, scripts/pretrain/cifar/vicreg_cifar100.yaml. Its solo-learn sums the variance over the
 # views: 25 there is 50 here. This, simclr.yaml and ncl.yaml have learning rates per 256 images, and classifier_lr .1.
-PRESETS["vicreg_cifar100_resnet18"] = dataclasses.replace(
+PRESETS["vicreg_cifar100_resnet18"] = replace(
     PRESETS["rectified_lpjepa_cifar100_resnet18"],
     method=_VICREG,
-    model=dataclasses.replace(_RESNET18, projector_hidden=2048, projector_dim=2048),
-    optim=dataclasses.replace(_LARS, lr=0.3),
-    probe=dataclasses.replace(_RAW_PROBE, lr=0.1),
+    model=replace(_RESNET18, projector_hidden=2048, projector_dim=2048),
+    optim=replace(_LARS, lr=0.3),
+    probe=replace(_RAW_PROBE, lr=0.1),
 )
 
 # simclr.yaml, which names CIFAR-10 and says to change it
-PRESETS["simclr_cifar100_resnet18"] = dataclasses.replace(
+PRESETS["simclr_cifar100_resnet18"] = replace(
     PRESETS["vicreg_cifar100_resnet18"],
     method=SimCLR(temperature=0.2),
     views=recipes.SIMCLR_CIFAR_VIEWS,
-    model=dataclasses.replace(
-        _RESNET18, projector_layers=2, projector_hidden=2048, projector_dim=256, projector_norm="none"
-    ),
-    optim=dataclasses.replace(_LARS, lr=0.4),
+    model=replace(_RESNET18, projector_layers=2, projector_hidden=2048, projector_dim=256, projector_norm="none"),
+    optim=replace(_LARS, lr=0.4),
 )
 
 # ncl.yaml, which stops at 200 epochs where the others have 1000. Missing: its further probes, MLPs of 3 layers
 # (mlp_probe); the paper's numbers are the linear ones.
-PRESETS["ncl_cifar100_resnet18"] = dataclasses.replace(
+PRESETS["ncl_cifar100_resnet18"] = replace(
     PRESETS["simclr_cifar100_resnet18"], method=NCL(temperature=0.2, nonneg="rep_relu"), epochs=200
 )
 
 # scripts/pretrain/imagenet-100/vicreg.yaml, but for its ResNet-18 and 400 epochs: the rows of Table 1 are of ResNet-50
 # and, as the target's (App. L), of 1000 epochs. .3 per 256 images is .15 for 128, and classifier_lr .1 is .05.
-PRESETS["vicreg_imagenet100_resnet50"] = dataclasses.replace(
+PRESETS["vicreg_imagenet100_resnet50"] = replace(
     PRESETS["rectified_lpjepa_imagenet100_resnet50"],
     method=_VICREG,
-    optim=dataclasses.replace(_LARS, lr=0.15),
-    probe=dataclasses.replace(_RAW_PROBE, lr=0.05),
+    optim=replace(_LARS, lr=0.15),
+    probe=replace(_RAW_PROBE, lr=0.05),
 )
 
 # simclr.yaml beside it, with the same two changes
-PRESETS["simclr_imagenet100_resnet50"] = dataclasses.replace(
+PRESETS["simclr_imagenet100_resnet50"] = replace(
     PRESETS["vicreg_imagenet100_resnet50"],
     method=SimCLR(temperature=0.2),
     views=recipes.SIMCLR_IMAGENET100_VIEWS,
-    model=dataclasses.replace(
-        _RESNET50, projector_layers=2, projector_hidden=4096, projector_dim=512, projector_norm="none"
-    ),
+    model=replace(_RESNET50, projector_layers=2, projector_hidden=4096, projector_dim=512, projector_norm="none"),
 )
 
 # Rectified LpJEPA, MINIMAL.md at e31c91c of the authors' repository: its notebook on CIFAR-100, with timm's own stem.
@@ -305,7 +291,7 @@ PRESETS["rectified_lpjepa_guide"] = TrainConfig(
     method=RectifiedLpJEPA(p=1.0, mu=0.0, sigma_mode="gn", num_slices=256, lamb_inv=25.0, lamb_reg=125.0),
     data=DataConfig(name="cifar100", image_size=32),
     views=recipes.RECTIFIED_GUIDE_VIEWS,
-    model=dataclasses.replace(_PER_VIEW, encoder="resnet18", small_stem=False, projector_hidden=512, projector_dim=512),
+    model=replace(_PER_VIEW, encoder="resnet18", small_stem=False, projector_hidden=512, projector_dim=512),
     optim=OptimConfig(lr=1e-3, weight_decay=1e-4, warmup_epochs=0, final_lr_frac=1.0, decay_all=True),
     epochs=100,
     global_batch=256,

@@ -150,16 +150,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         conform(self)
-        require(
-            not (self.swa_start and self.swa_decay),
-            f"swa_start must be 0 where swa_decay is positive, got {self.swa_start} and {self.swa_decay}; one averaged "
-            "network is evaluated",
-        )
-        require(
-            not (self.compile and self.drop_path),
-            f"compile must be false where drop_path is positive, got drop_path={self.drop_path}; compiled code drops "
-            "other paths",
-        )
+        both = f"swa_start must be 0 where swa_decay is positive, got {self.swa_start} and {self.swa_decay}; drop one"
+        require(not (self.swa_start and self.swa_decay), both)
+        other_paths = f"compile must be false where drop_path is positive, got drop_path={self.drop_path}; drop one"
+        require(not (self.compile and self.drop_path), other_paths)  # compiled code drops other paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,14 +225,21 @@ class TrainConfig:
         conform(self)
         enter_method(type(self.method))
         check_views(self.method, self.views.num_global, self.views.num_local)
-        require(
-            self.views.num_local > 0 or self.data.local_image_size == 0,
-            f"data.local_image_size must be 0 without local views, got {self.data.local_image_size}; drop it",
-        )
-        require(
-            self.method.uses_center or not self.model.predictor,
-            f"model.predictor must be false for {self.method.name}, got true; its invariance has no center to predict",
-        )
+        method, centered, no_center = self.method.name, self.method.uses_center, "its invariance has no center"
+        local, num_local, decay = self.data.local_image_size, self.views.num_local, self.model.swa_decay
+        start, lr, every = self.model.swa_start, self.optim.swa_lr, self.snapshot_epochs
+        for holds, message in (
+            (num_local or not local, f"data.local_image_size must be 0 without local views, got {local}; drop it"),
+            (
+                centered or not self.model.predictor,
+                f"model.predictor must be false for {method}, got true; {no_center}",
+            ),
+            (centered or not decay, f"model.swa_decay must be 0 for {method}, got {decay}; {no_center}"),
+            (every >= 0, f"snapshot_epochs must not be negative, got {every}; 0 keeps none"),
+            (start <= self.epochs, f"model.swa_start must not exceed the {self.epochs} epochs, got {start}; lower it"),
+            (start or not lr, f"optim.swa_lr must be 0 where model.swa_start is 0, got {lr}; set model.swa_start"),
+        ):
+            require(bool(holds), message)
         channels, bits = self.data.channels, self.data.bits
         for names, fit, key, why in (
             (("saturation", "hue", "grayscale"), channels == 3, f"data.channels={channels}", "needs 3 colors"),
@@ -248,19 +249,3 @@ class TrainConfig:
                 value = getattr(self.views, name)
                 rule = f"views.{name} must be 0 for {key}, got {value:g}; it {why}, so set views.{name}=0"
                 require(fit or value == 0, rule)
-        decay = self.model.swa_decay
-        require(
-            decay == 0 or self.method.uses_center,
-            f"model.swa_decay must be 0 for {self.method.name}, got {decay}; its invariance has no center",
-        )
-        every = self.snapshot_epochs
-        require(every >= 0, f"snapshot_epochs must not be negative, got {every}; 0 keeps none")
-        start = self.model.swa_start
-        require(
-            start <= self.epochs,
-            f"model.swa_start must not exceed the {self.epochs} epochs, got {start}; lower it, or 0 means no averaging",
-        )
-        require(
-            start > 0 or self.optim.swa_lr == 0,
-            f"optim.swa_lr must be 0 where model.swa_start is 0, got {self.optim.swa_lr}; set model.swa_start",
-        )

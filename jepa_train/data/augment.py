@@ -23,17 +23,7 @@ from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.data import augment_ops
 from jepa_train.data.device_transfer import to_device
-from jepa_train.data.pictures import (
-    ASPECT,
-    RGB_NORM,
-    Pictures,
-    Shapes,
-    Source,
-    center_of,
-    gather,
-    shapes_of,
-    source_of,
-)
+from jepa_train.data.pictures import ASPECT, Shapes, Source, center_of, gather
 
 _ATTEMPTS = 10  # to draw a crop that fits, as torchvision; then the whole image
 _SIGMA = (0.1, 2.0)  # of the blur, in pixels, uniform
@@ -81,31 +71,18 @@ FIELDS = (*Parameters._fields, "turned", "skipped")  # rows of a tensor of field
 
 
 def make_views(
-    images: Tensor | Pictures,
-    config: ViewsConfig,
-    *,
-    seed: int,
-    step: int,
-    batch: slice,
-    global_batch: int,
-    for_local: Tensor | Pictures | None = None,
-    norm: Tensor = RGB_NORM,
+    source: Source, config: ViewsConfig, *, seed: int, step: int, batch: slice, global_batch: int
 ) -> list[Tensor]:
     """The normalised views of this rank's images: view_fields, then apply_views.
 
     Args:
-        images: (N, C, S, S), or N whole pictures: the positions `batch` of the global batch.
-        for_local: the same images at another resolution, for the local views.
-        norm: as in Images.
+        source: N images, with lengths if whole pictures: the positions `batch` of the global batch.
 
     Returns:
         As apply_views: float32, on the device of the images.
     """
-    both = (images, images if for_local is None else for_local)
-    shapes = [shapes_of(each) for each in both]
-    fields = view_fields(shapes, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
-    sources = [source_of(each, norm) for each in both]
-    return apply_views(sources, [to_device(part, images.device) for part in fields], config)
+    fields = view_fields([source.shapes] * 2, config, seed=seed, step=step, batch=batch, global_batch=global_batch)
+    return apply_views([source] * 2, [to_device(part, source.pixels.device) for part in fields], config)
 
 
 def view_fields(
@@ -136,7 +113,7 @@ def view_fields(
         if len(part):
             sides = [side.repeat_interleave(len(part)) for side in (each.heights, each.widths)]
             values = parameters(part.transpose(0, 1).flatten(0, 1), config, scale=scale, sides=sides)
-            fields.append(to_fields(values, each))
+            fields.append(to_fields(values, sides, each.lines))
     return fields
 
 
@@ -170,34 +147,31 @@ def apply_views(
         out = torch.empty(shape, dtype=dtype, device=device, memory_format=order)
         out = out.unflatten(0, (-1, len(source.first)))
         with torch.no_grad(), _without_autocast(device):
-            if device.type == "cpu":
-                chosen_views(source, part, operations, out)
-            elif runs_kernels(source.pixels) and _is_small(source, operations, size):
+            if runs_kernels(source.pixels) and _is_small(source, operations, size):
                 from jepa_train.data.augment_triton import fused_views  # start-up time; Triton may be missing
 
                 fused_views(source, part, out)
             else:
-                static_views(source, part, operations, out)
+                torch_views(source, part, operations, out, choose=device.type == "cpu")
         results.append(out)
     return results
 
 
-def to_input(images: Tensor | Pictures, size: int, *, fov: float = 1.0, norm: Tensor = RGB_NORM) -> Tensor:
+def to_input(source: Source, size: int, *, fov: float = 1.0) -> Tensor:
     """The middle of the images without augmentation, normalised as the views are.
 
     Args:
-        images: (N, C, S, S) uint8 or uint16, or N whole pictures.
+        source: N images, with lengths if whole pictures.
         fov: side of the middle square as a share of the shorter side.
-        norm: as in Images.
 
     Returns:
         (N, C, size, size) float32.
     """
-    pixels = center_of(images, fov)
+    pixels = center_of(source, fov)
     x = pixels.float().div_(torch.iinfo(pixels.dtype).max)
     if x.shape[-1] != size:
         x = functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    factor, offset = to_device(norm, x.device)[..., None, None]
+    factor, offset = source.norm[..., None, None]
     return torch.addcmul(offset, x, factor)
 
 
@@ -228,17 +202,21 @@ def parameters(
     )
 
 
-def to_fields(values: Parameters, shapes: Shapes) -> Tensor:
-    """The parameters of N * V views of N images as rows (fields, N * V); see view_fields."""
+def to_fields(values: Parameters, sides: Sequence[Tensor], lines: int) -> Tensor:
+    """The parameters of n views as rows (fields, n); see view_fields.
+
+    Args:
+        sides: heights and widths of the images in pixels, (n,) each.
+        lines: as in Shapes.
+    """
     top, left, height, width = values[:4]
     turned = skipped = torch.zeros_like(top)
-    if shapes.lines:
-        num_views = len(values.flip) // len(shapes.heights)
-        heights, widths = (side.repeat_interleave(num_views) for side in (shapes.heights, shapes.widths))
+    if lines:
+        heights, widths = sides
         turned = widths > heights
         crops = torch.stack(values[:4])
         top, left, height, width = torch.where(turned, crops[[1, 0, 3, 2]], crops)
-        skipped = torch.minimum(top, (torch.maximum(heights, widths) - shapes.lines).clamp_min(0))
+        skipped = torch.minimum(top, (torch.maximum(heights, widths) - lines).clamp_min(0))
     rows = (top - skipped, left, height, width, *values[4:], turned, skipped)
     return torch.stack([row.float() for row in rows])
 
@@ -247,25 +225,6 @@ def occurring(config: ViewsConfig) -> frozenset[str]:
     """Names of the operations that the recipe applies to some views, besides crop and flip."""
     names = {name for stage in _STAGES for name, _, _ in stage if getattr(config, name) > 0}
     return frozenset(names if config.jitter > 0 else names.difference(_JITTER))
-
-
-def chosen_views(source: Source, fields: Tensor, operations: Collection[str], out: Tensor) -> None:
-    """Write the views, each operation computed for those that it changes; on a CPU, where choosing costs nothing.
-
-    Args:
-        fields: (fields, N * V) of view_fields, on the device of the source.
-        operations: those that occur.
-        out: (V, N, C, s, s), of any dtype and strides.
-    """
-    _in_parts(source, fields, out, lambda x, values: _change_chosen(x, values, operations))
-
-
-def static_views(source: Source, fields: Tensor, operations: Collection[str], out: Tensor) -> None:
-    """Write the same views, each operation computed for all: no operation, shape or copy depends on the fields.
-
-    Args: as of chosen_views.
-    """
-    _in_parts(source, fields, out, lambda x, values: _change_all(x, values, operations))
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -278,16 +237,21 @@ def _is_small(source: Source, operations: Collection[str], size: int) -> bool:
     return not source.lines and max(source.pixels.shape[-1], size) <= 64 and "blur" not in operations
 
 
-def _in_parts(
-    source: Source, fields: Tensor, out: Tensor, change: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+def torch_views(
+    source: Source, fields: Tensor, operations: Collection[str], out: Tensor, *, choose: bool = False
 ) -> None:
-    """Crop, resize, flip, change and normalise in chunks of a few images.
+    """Write the views: crop, resize, flip, change and normalise in chunks of a few images.
 
     The chunks change no view: intermediate tensors stay in a CPU's cache and take a small share of a GPU's memory.
 
     Args:
-        change: a function (planes (C, n, s, s) in [0, 1], fields by name) -> planes, which may work in place.
+        fields: (fields, N * V) of view_fields, on the device of the source.
+        operations: those that occur.
+        out: (V, N, C, s, s), of any dtype and strides.
+        choose: compute each operation for the views that it changes, which costs nothing on a CPU; else for all, so
+            that no operation, shape or copy depends on the fields. The views are the same.
     """
+    change = _change_chosen if choose else _change_all
     num_views, num, channels, size, _ = out.shape
     device = out.device
     factor, offset = source.norm[..., None, None]
@@ -301,7 +265,7 @@ def _in_parts(
         x = _crop_and_resize(_pixels(source, some, values["skipped"]), values, size)
         if source.lines:
             x = torch.where(values["turned"][:, None, None] == 0, x, x.mT)  # the first one's strides
-        x = change(x, values)
+        x = change(x, values, operations)
         x = x.unflatten(1, (-1, num_views)).permute(2, 1, 0, 3, 4)  # (V, n, C, size, size)
         torch.addcmul(offset, x, factor, out=out[:, some])
 

@@ -16,7 +16,7 @@ _PER_WARP = 256  # pixels of the view: 8 per thread, whose colors and intermedia
 
 
 def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
-    """Write the views as augment.static_views does, up to rounding, but for blur: its field is not read.
+    """Write the views as augment.torch_views does, up to rounding, but for blur: its field is not read.
 
     Of three channels a program makes a view, of another number one channel of a view, whose fields of saturation, hue
     and grayscale are not read.
@@ -27,10 +27,9 @@ def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
         out: (V, N, C, s, s) of at most 64 px, in fp32, bf16 or fp16, with any strides.
     """
     assert not source.lines, "the kernel is written for squares"
-    assert all(x.is_contiguous() for x in (source.pixels, source.first, fields))
+    assert all(x.is_contiguous() for x in (source.pixels, source.first, source.norm, fields))
     assert fields.dtype == torch.float32, fields.dtype
     num_views, num, channels, size, _ = out.shape
-    norm = source.norm.expand(2, channels)
     padded = triton.next_power_of_2(size)
     launch(
         _make_view,
@@ -38,9 +37,8 @@ def fused_views(source: Source, fields: Tensor, out: Tensor) -> None:
         source.pixels,
         source.first,
         fields,
-        norm,
+        source.norm,
         out,
-        *norm.stride(),
         *out.stride(),
         source.pixels.shape[-1],
         channels,
@@ -89,9 +87,9 @@ def _place(pixel, start, length):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _store(out, x, norm, offset_stride, inside):  # type: ignore[no-untyped-def]
-    """Write a channel of a view, normalised by the factor and the offset at norm."""
-    x = x * tl.load(norm) + tl.load(norm + offset_stride)
+def _store(out, x, norm, channels, inside):  # type: ignore[no-untyped-def]
+    """Write a channel of a view, normalised by its factor, at norm, and its offset."""
+    x = x * tl.load(norm) + tl.load(norm + channels)
     tl.store(out, x.to(out.dtype.element_ty), mask=inside)
 
 
@@ -121,8 +119,6 @@ def _make_view(  # type: ignore[no-untyped-def]
     fields_ptr,
     norm_ptr,
     out_ptr,
-    offset_stride,
-    norm_stride,
     view_stride,
     image_stride,
     channel_stride,
@@ -191,8 +187,8 @@ def _make_view(  # type: ignore[no-untyped-def]
 
     out = out_ptr + view.to(tl.int64) * view_stride + image.to(tl.int64) * image_stride + channel * channel_stride
     out += index[:, None] * row_stride + index[None, :] * column_stride
-    norm = norm_ptr + channel * norm_stride
-    _store(out, r, norm, offset_stride, inside)
+    norm = norm_ptr + channel
+    _store(out, r, norm, channels, inside)
     if IS_COLOR:
-        _store(out + channel_stride, g, norm + norm_stride, offset_stride, inside)
-        _store(out + 2 * channel_stride, b, norm + 2 * norm_stride, offset_stride, inside)
+        _store(out + channel_stride, g, norm + 1, channels, inside)
+        _store(out + 2 * channel_stride, b, norm + 2, channels, inside)

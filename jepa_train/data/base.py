@@ -12,7 +12,7 @@ from torch.nn import functional
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data.device_transfer import cached_on_device, to_device
-from jepa_train.data.pictures import RGB_NORM, LineRanges, Pictures, Shapes, Source
+from jepa_train.data.pictures import RGB_NORM, LineRanges, Shapes, Source, crop_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Images:
         labels: (N,) int64, on the device of the batches; all 0 where the data has no labels.
         ranges: of the pictures in the lines; None for squares.
         local: the same images at another resolution, for local views; None if these serve for them too.
-        norm: (2, C or 1), factor and offset by which values in [0, 1] are normalised.
+        norm: (2, C), factor and offset by which values in [0, 1] are normalised.
     """
 
     pixels: Tensor
@@ -62,33 +62,22 @@ class Images:
 
     def shapes(self, positions: Tensor) -> list[Shapes]:
         """Sizes of the images at these positions (n,), on the CPU: those for global views, and those for local ones."""
-        found = []
-        for images in self.resolutions:
-            short = images.pixels.shape[-1]
-            if images.ranges is None:
-                found.append(Shapes.of_squares(len(positions), short))
-            else:
-                lengths = images.ranges.lengths[images.rows[positions]]
-                found.append(Shapes.of_pictures(lengths, short, images.ranges.longest))
-        return found
+        return [
+            Shapes.of(len(positions), each.pixels.shape[-1], lines=each._lines, lengths=each._lengths(positions))
+            for each in self.resolutions
+        ]
 
-    def sources(self, positions: Tensor) -> list[Source]:
-        """Pixels of the images at these positions (n,): those for global views, and those for local ones.
+    def source(self, positions: Tensor) -> Source:
+        """Pixels of the images at these positions (n,), of this resolution.
 
         The positions, and all pixels, are on the device of the batches. Copies nothing to the device, except in the
         first call.
         """
-        return [images.source(positions) for images in self.resolutions]
-
-    def source(self, positions: Tensor) -> Source:
-        """Pixels of the images at these positions (n,), of this resolution: see sources."""
         return self.source_in(self.pixels, self._starts.index_select(0, positions))
 
-    def source_in(self, pixels: Tensor, first: Tensor) -> Source:
+    def source_in(self, pixels: Tensor, first: Tensor, lengths: Tensor | None = None) -> Source:
         """Images of this resolution among other pixels, which begin at the numbers `first` (n,) along them."""
-        if self.ranges is None:
-            return Source(pixels=pixels, first=first, norm=self.norm)
-        return Source.of_pictures(pixels, first, self.ranges.longest, self.norm)
+        return Source(pixels=pixels, first=first, norm=self.norm, lines=self._lines, lengths=lengths)
 
     @property
     def resolutions(self) -> tuple["Images", "Images"]:
@@ -108,34 +97,34 @@ class Images:
         starts = ends - lengths
         return torch.arange(int(ends[-1])) + (first - starts).repeat_interleave(lengths), starts
 
+    @property
+    def _lines(self) -> int:
+        """Number of lines that hold any crop; 0 for squares."""
+        return 0 if self.ranges is None else crop_lines(self.pixels.shape[-1], self.ranges.longest)
+
+    def _lengths(self, positions: Tensor) -> Tensor | None:
+        """LineRanges.lengths of the images at these positions (n,), on the CPU; None for squares."""
+        return None if self.ranges is None else self.ranges.lengths[self.rows[positions]]
+
     @functools.cached_property
     def _starts(self) -> Tensor:
         """(N,) int64: the index along the pixels at which each image begins, on their device."""
         starts = self.rows if self.ranges is None else self.ranges.first[self.rows]
-        return starts.to(self.pixels.device)
+        return to_device(starts, self.pixels.device)
 
-    def batch(self, positions: Tensor) -> tuple[Tensor | Pictures, Tensor]:
-        """Images and labels (n,) at these positions (n,), which are on the CPU. Never synchronizes.
+    def batch(self, positions: Tensor) -> tuple[Source, Tensor]:
+        """Images and labels (n,) at these positions (n,), which are on the CPU.
 
-        Returns:
-            Squares as pixels (n, C, S, S); whole pictures without a copy where their lines lie on the device.
+        Pixels that lie on the device are not copied. Never synchronizes, except in the first call.
         """
         device = self.labels.device
         on_device = to_device(positions, device)
-        labels = self.labels.index_select(0, on_device)
-        if self.ranges is not None:
-            return self._pictures(positions, self.ranges), labels
         if self.pixels.device == device:
-            return self.pixels.index_select(0, self.rows.index_select(0, on_device)), labels
-        return self._sent(self.rows_of(positions)[0]), labels
-
-    def _pictures(self, positions: Tensor, ranges: LineRanges) -> Pictures:
-        rows = self.rows[positions]
-        lines, first, lengths = self.pixels, ranges.first[rows], ranges.lengths[rows]
-        if lines.device != self.labels.device:
+            pixels, first = self.pixels, self._starts.index_select(0, on_device)
+        else:
             index, first = self.rows_of(positions)
-            lines = self._sent(index)
-        return Pictures(lines=lines, first=first, lengths=lengths, longest=ranges.longest)
+            pixels, first = self._sent(index), to_device(first, device)
+        return self.source_in(pixels, first, self._lengths(positions)), self.labels.index_select(0, on_device)
 
     def _sent(self, index: Tensor) -> Tensor:
         """These rows of the pixels, sent to the device of the batches."""

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,14 +40,14 @@ class ArraySource:
         shape: of a row, as (3, H, W).
         parts: the rows in order, in pieces of any length.
         facts: may be filled in while the parts are made.
-        bits: of a value, 8 or 16 (uint8, uint16).
+        dtype: uint8 or uint16.
     """
 
     rows: int
     shape: tuple[int, ...]
     parts: Generator[np.ndarray, None, None]
     facts: Facts
-    bits: int = 8
+    dtype: np.dtype[Any] = field(default=np.dtype(np.uint8))
 
 
 def cached_array(
@@ -152,13 +152,12 @@ def progress_bar() -> Progress:
 
 def _write_header(file: BinaryIO, rows: int, source: ArraySource) -> None:
     """Write the header of an .npy file; numpy leaves room in it, so that its length does not depend on the rows."""
-    kind = {8: "|u1", 16: "<u2"}[source.bits]
-    header = {"descr": kind, "fortran_order": False, "shape": (rows, *source.shape)}
+    header = {"descr": source.dtype.str, "fortran_order": False, "shape": (rows, *source.shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
-    size = source.rows * math.prod(source.shape) * source.bits // 8
+    size = source.rows * math.prod(source.shape) * source.dtype.itemsize
     _log.info("decoding images to %.1f GB in %s", size / 1e9, part.parent)
     try:
         if size > shutil.disk_usage(part.parent).free:
@@ -170,7 +169,7 @@ def _write(target: Callable[[], Path], part: Path, source: ArraySource) -> None:
             _write_header(file, source.rows, source)
             start = file.tell()
             for rows in parts:
-                assert (rows.shape[1:], 8 * rows.itemsize) == (source.shape, source.bits), (rows.shape, rows.dtype)
+                assert (rows.shape[1:], rows.dtype) == (source.shape, source.dtype), (rows.shape, rows.dtype)
                 file.write(rows.data)
                 count += len(rows)
                 progress.advance(task, len(rows))

@@ -37,7 +37,8 @@ class DataFacts:
         unused = [f"{count:,} {reason} ({first})" for reason, (count, first) in _most(files.unused)]
         parts += [f"not used: {', '.join(unused)}"] if unused else []
         converted = [f"{count:,} {words}" for words, count in files.converted.items()]
-        remedy = "" if files.classes else " (data.channels and data.bits, set as the files have them, keep the values)"
+        keep = "data.channels and data.bits, as in the files, keep the values; .npy those of three pages of 8 bits"
+        remedy = "" if files.classes else f" ({keep})"
         parts += [f"converted: {', '.join(converted)}{remedy}"] if converted else []
         parts += [f"{files.unread:,} to be read by the next launch"] if files.unread else []
         return printable("; ".join(parts))

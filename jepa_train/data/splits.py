@@ -9,14 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from jepa_train.base.errors import ConfigError, config_errors
+from jepa_train.base.errors import ConfigError, check_identity, config_errors
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig
 from jepa_train.data import DATASETS, Splits
 from jepa_train.data.base import Images, Inventory, stratified_split
 from jepa_train.data.files.download import local_folder
-from jepa_train.data.files.first_content import first_content, remember_first
-from jepa_train.storage.storage import StorageError
+from jepa_train.storage.storage import StorageError, StoragePath, storage_dir
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +50,8 @@ def read_images(config: DataConfig, *, keep: bool) -> tuple[DataConfig, Inventor
     with _data_errors(config):
         path = local_folder(config.path, download=config.download)
         inventory = DATASETS[config.name].read(path, config, keep)
-        if inventory.content:
-            remember_first(inventory.fingerprint, inventory.content)
+        if inventory.content and not _first_content(inventory.fingerprint):
+            _first_file(inventory.fingerprint).write_bytes(inventory.content.encode())
         return identified(config, inventory), inventory
 
 
@@ -67,11 +66,8 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
         raise ConfigError(
             f"data.fingerprint must be left out for {config.name}, which has none, got {config.fingerprint!r}"
         )
-    if config.fingerprint not in ("", found):
-        raise ConfigError(
-            f"data.fingerprint must name what data.path holds, got {config.fingerprint!r}, but {config.path!r} holds "
-            f"{found!r}; restore the images, or leave data.fingerprint out to use them as they are"
-        )
+    files = f"the files of data.path={config.path!r}"
+    check_identity("data.fingerprint", config.fingerprint or None, found, of=files)
     if config.test_frac and inventory.has_test:
         raise ConfigError(f"data.test_frac must be 0 for data with a test split, got {config.test_frac}; drop it")
     fields = {"fit": "square", "local_image_size": 0, "channels": 3, "bits": 8}
@@ -80,15 +76,24 @@ def identified(config: DataConfig, inventory: Inventory) -> DataConfig:
             rule = f"data.{name} must be {value} for {config.name}, which is no folder of images"
             raise ConfigError(f"{rule}, got {getattr(config, name)}; set data.{name}={value}")
     if inventory.content:
-        new = inventory.altered or first_content(found) not in ("", inventory.content)
+        new = inventory.altered or _first_content(found) not in ("", inventory.content)
         content = inventory.content if new else ""
-        if (config.fingerprint or config.content) and config.content != content:
-            raise ConfigError(
-                f"data.content must name what data.path holds, got {config.content!r}, but {config.path!r} holds "
-                f"{content!r}, other images under the same names and sizes; restore the images, or leave data.content "
-                "and data.fingerprint out to use them as they are"
-            )
+        planned = config.content if config.fingerprint or config.content else None
+        images = f"the images under the names and sizes of {files}"
+        check_identity("data.content", planned, content, of=images, others=" and data.fingerprint")
     return replace(config, fingerprint=found, content=content)
+
+
+def _first_content(fingerprint: str) -> str:
+    """The content that was seen first under a fingerprint, by all that share the storage; "" if none has been."""
+    try:
+        return _first_file(fingerprint).read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+
+
+def _first_file(fingerprint: str) -> StoragePath:
+    return storage_dir() / "data" / fingerprint
 
 
 @functools.lru_cache(maxsize=2)  # a worker runs many cells, mostly on the same images

@@ -58,10 +58,10 @@ def embed(network: Network, images: Images, config: TrainConfig) -> Embeddings:
     mine = torch.arange(len(images))[collectives.fair_slice(len(images))]
     parts: list[list[Tensor]] = [[], [], []]
     for positions in mine.split(_CHUNK):
-        pixels, _ = images.batch(positions)
+        source, _ = images.batch(positions)
         with autocast(device, config.precision):
             size, fov = config.views.global_size, config.data.eval_fov
-            output = network.encode(to_input(pixels, size, fov=fov, norm=images.norm))
+            output = network.encode(to_input(source, size, fov=fov))
         predicted = torch.stack([logits.argmax(dim=1) for logits in (output.probe_logits, output.projector_logits)], 1)
         for part, rows in zip(parts, (output.features.float(), output.z.float(), predicted), strict=True):
             part.append(rows)

@@ -12,11 +12,11 @@ from jepa_train.base.seeds import derive_seed, generator
 from jepa_train.config import TrainConfig
 from jepa_train.data import Images, Splits
 from jepa_train.data.augment import make_views, to_input
-from jepa_train.data.pictures import Pictures
 from jepa_train.distributed import collectives
 from jepa_train.evaluation.glossary import SHOTS
 from jepa_train.evaluation.probes import top1
 from jepa_train.evaluation.protocols import DRAWS, possible_shots, shots_of
+from jepa_train.model.device import to_training_device
 from jepa_train.model.heads import build_probe
 from jepa_train.model.network import Network, build_encoder, feature_widths
 from jepa_train.model.optim import adamw, lr_at
@@ -73,6 +73,7 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> Te
         train = train.take(shots_of(train.labels, job.shots, draw=config.seed % DRAWS))
     train = train.on(device)
     seed = derive_seed(config.seed, "finetune", job.shots)  # the same batches and initial head for all rates
+    views = replace(config.views, num_global=1, num_local=0)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _copied(network, config, len(splits.classes))
@@ -86,9 +87,9 @@ def _fit(network: Network, splits: Splits, config: TrainConfig, job: _Job) -> Te
             if len(order) < batch:
                 order = torch.randperm(len(train), generator=generator(seed, step, "order"))
             positions, order = order[:batch], order[batch:]
-            pixels, target = train.batch(positions)
-            view = _view(pixels, config, seed, step, train.norm)
-            loss = functional.cross_entropy(_logits(model, view, config), target)
+            source, target = train.batch(positions)
+            (view,) = make_views(source, views, seed=seed, step=step, batch=slice(0, batch), global_batch=batch)
+            loss = functional.cross_entropy(_logits(model, view.squeeze(0), config), target)
             factor = lr_at(step, total_steps=steps, warmup_steps=math.ceil(WARMUP * steps), final_lr_frac=0.0)
             optimizer.param_groups[0]["lr"] = factor * job.rate
             optimizer.zero_grad(set_to_none=True)
@@ -104,16 +105,7 @@ def _copied(network: Network, config: TrainConfig, num_classes: int) -> nn.Seque
     encoder = build_encoder(config.model, config.views.global_size, config.data.channels)
     encoder.load_state_dict(network.encoder.state_dict())
     head = build_probe(feature_widths(config).pooled, num_classes, norm="layer")
-    model = nn.Sequential(encoder, head).to(next(network.parameters()).device)
-    return model.to(memory_format=torch.channels_last) if config.model.channels_last else model
-
-
-def _view(pixels: Tensor | Pictures, config: TrainConfig, seed: int, step: int, norm: Tensor) -> Tensor:
-    """One global view of each image, (N, C, h, w)."""
-    views = replace(config.views, num_global=1, num_local=0)
-    batch = slice(0, len(pixels))
-    (view,) = make_views(pixels, views, seed=seed, step=step, batch=batch, global_batch=len(pixels), norm=norm)
-    return view.squeeze(0)
+    return to_training_device(nn.Sequential(encoder, head), config)
 
 
 def _logits(model: nn.Module, x: Tensor, config: TrainConfig) -> Tensor:
@@ -126,7 +118,7 @@ def _top1(model: nn.Module, images: Images, config: TrainConfig, device: torch.d
     model.eval()
     images, size, fov = images.on(device), config.views.global_size, config.data.eval_fov
     predicted = [
-        _logits(model, to_input(images.batch(some)[0], size, fov=fov, norm=images.norm), config).argmax(dim=1)
+        _logits(model, to_input(images.batch(some)[0], size, fov=fov), config).argmax(dim=1)
         for some in torch.arange(len(images)).split(_CHUNK)
     ]
     return top1(torch.cat(predicted), images.labels)

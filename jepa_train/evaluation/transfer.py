@@ -1,6 +1,6 @@
 """Transfer sets: other datasets on which a frozen encoder is probed at the end; config.probe.transfer lists them."""
 
-import dataclasses
+from typing import Any
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig
@@ -18,22 +18,11 @@ def transfer_data(name: str, folder: str, data: DataConfig) -> DataConfig:
 
     It uses the whole training split, val carved out of it as for data. A folder has data's pixel format.
     """
-    path = folder or sibling_path(data.path, name)
+    fields = ["download", "image_size", "val_frac", "on_corrupt", "eval_fov"]
+    fields += [] if name in DATASETS else ["fit", "channels", "bits"]
+    kept: dict[str, Any] = {field: getattr(data, field) for field in fields}
     dataset = name if name in DATASETS else "image_folder"
-    return dataclasses.replace(
-        data,
-        name=dataset,
-        path=path,
-        fingerprint="",
-        content="",
-        train_images=0,
-        test_frac=0.0,
-        split_seed=0,
-        fit="square" if name in DATASETS else data.fit,
-        local_image_size=0,
-        channels=3 if name in DATASETS else data.channels,
-        bits=8 if name in DATASETS else data.bits,
-    )
+    return DataConfig(name=dataset, path=folder or sibling_path(data.path, name), **kept)
 
 
 def check_transfer(text: str, data: DataConfig) -> None:

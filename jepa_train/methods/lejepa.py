@@ -136,7 +136,7 @@ def sigreg(
     """
     z = at_least_fp32(z)
     knots, differentiate = _knots(num_knots, t_max, domain), _is_differentiated(z)
-    compute = _sigreg_by_kernels if _has_kernels(z) else _sigreg
+    compute = _sigreg_by_kernels if runs_kernels(z) and z.dtype == torch.float32 else _sigreg
     with torch.autocast(z.device.type, enabled=False), torch.no_grad(), tf32_products(tf32):
         value, gradient = compute(z, slices.to(z.dtype), knots, differentiate=differentiate)
     return value if gradient is None else _Differentiated.apply(z, value, gradient)
@@ -195,8 +195,6 @@ def _knots(num_knots: int, t_max: float, domain: Domain) -> Knots:
 
 def _epps_pulley(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
     """epps_pulley of x: (..., N, K) and, if differentiate, its derivative by x, of the same shape."""
-    if _has_kernels(x):
-        return _epps_pulley_by_kernels(x.detach().contiguous(), knots, differentiate=differentiate)
     with torch.no_grad():
         t = knots.on(x).view(-1, *[1] * (x.ndim - 1))  # (T, ..., 1)
         gaussian = (-t.square() / 2).exp()
@@ -208,22 +206,6 @@ def _epps_pulley(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tenso
         value = (torch.view_as_real(error).square().sum(-1) * weights).sum(0) * (x.shape[-2] * world_size())
         # d|error|^2 = 2 Re(conj(error) i t exp(itx)) / N dx, and N is the factor of the statistic
         return value, form.series(-2 * weights * t * error.conj()) if differentiate else None
-
-
-def _epps_pulley_by_kernels(x: Tensor, knots: Knots, *, differentiate: bool) -> tuple[Tensor, Tensor | None]:
-    """_epps_pulley on a GPU."""
-    from jepa_train.losses.ecf_triton import derivative, statistics, wave_sums  # start-up time; Triton may be missing
-
-    sums, values = wave_sums(x, knots), x.new_empty(*x.shape[:-2], x.shape[-1])
-    sum_over_ranks_(sums)
-    coefficients = statistics(sums, values, knots, samples=x.shape[-2] * world_size())
-    if not differentiate:
-        return values, None
-    return values, derivative(x, coefficients, knots, values=values, total=x.new_empty(()))
-
-
-def _has_kernels(x: Tensor) -> bool:
-    return runs_kernels(x) and x.dtype == torch.float32
 
 
 def _is_differentiated(x: Tensor) -> bool:

@@ -1,17 +1,22 @@
-"""Memory format of the network on the training device, and the numbers that a step reads there."""
+"""Memory format of networks on the training device, and the numbers that a step reads there."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_train.base.device import training_device
 from jepa_train.config import TrainConfig
-from jepa_train.model.network import Network
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def to_training_device(network: Network, config: TrainConfig) -> Network:
-    """The network on this process's device, in the config's memory format; on MPS in the default one."""
+def to_training_device(network: Module, config: TrainConfig) -> Module:
+    """The module on this process's device, in the config's memory format; on MPS in the default one.
+
+    For training, evaluation and fine-tuning alike.
+    """
     device = training_device()
     network.to(device)
     if config.model.channels_last and device.type != "mps":  # convolutions: 1.3 times as fast on a CPU, more on a GPU

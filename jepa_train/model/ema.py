@@ -31,14 +31,11 @@ class Average:
 
     def __init__(self, network: Network, decay: float):
         assert 0 < decay < 1, decay
-        self.network = Network(
-            encoder=copy.deepcopy(network.encoder).requires_grad_(False),
-            projector=copy.deepcopy(network.projector).requires_grad_(False),
-            predictor=network.predictor,  # shared, and not called
-            probe=network.probe,  # the probes are shared: they learn on the averaged features and score those
-            projector_probe=network.projector_probe,
-            probed=network.probed,
-        )
+        # the probes are shared: they learn on the averaged features and score those; the predictor is not called
+        shared = network.predictor, network.probe, network.projector_probe
+        self.network = copy.deepcopy(network, {id(part): part for part in shared})
+        for part in (self.network.encoder, self.network.projector):
+            part.requires_grad_(False)
         self.updates = 0
         self._decay = decay
         self._averaged, self._trained = _weights(self.network), _weights(network)

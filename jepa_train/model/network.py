@@ -16,7 +16,7 @@ from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.model.batch_norm import set_num_views
 from jepa_train.model.heads import build_predictor, build_probe, build_projector, z_width
 from jepa_train.model.own_encoder import check_source, dotted_encoder, is_dotted, shrink_resnet
-from jepa_train.model.weights import fit, load_weights, planned_parts
+from jepa_train.model.weights import fit, load_weights, planned_weights
 
 # timm's plain ViTs: forward_intermediates gives class and patch tokens of single blocks, from the same pass
 _VITS = (VisionTransformer, VisionTransformerRelPos, Beit, Eva)
@@ -246,7 +246,7 @@ def weights_report(config: ModelConfig, image_size: int, channels: int) -> str:
     if not config.weights:
         return ""
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if is_dotted(config.encoder) else "meta"):
-        return fit(build_encoder(config, image_size, channels), planned_parts(config), config)[1]
+        return fit(build_encoder(config, image_size, channels), planned_weights(config)[1], config)[1]
 
 
 def feature_widths(config: TrainConfig) -> Widths:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from jepa_train.base.checkout import is_running
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, check_identity, nearest
 from jepa_train.config import ModelConfig
 from jepa_train.distributed.torch_private import AnyBatchNorm
 
@@ -67,13 +67,8 @@ def source_hash(encoder: str) -> str:
 
 def check_source(config: ModelConfig) -> None:
     """Raise ConfigError if model.encoder_hash is set and is not the hash of the encoder's present file."""
-    found = source_hash(config.encoder)
-    if config.encoder_hash not in ("", found):
-        there = f"its file now has {found!r}; restore the file" if found else "which has no file of its own"
-        raise ConfigError(
-            f"model.encoder_hash must be that of {config.encoder}, got {config.encoder_hash!r}, but {there}, or leave "
-            "model.encoder_hash out"
-        )
+    encoder = f"the file of model.encoder={config.encoder}"
+    check_identity("model.encoder_hash", config.encoder_hash or None, source_hash(config.encoder), of=encoder)
 
 
 def dotted_encoder(config: ModelConfig) -> nn.Module:

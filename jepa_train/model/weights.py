@@ -15,7 +15,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, check_identity, nearest
 from jepa_train.checkpoint.checkpoints import tensors_of
 from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.config.names import is_pretrained_tag
@@ -32,22 +32,34 @@ _AVERAGED = ("state_dict_ema", "model_ema", "teacher")
 _IN_FOLDER = ("final.pt", "model.safetensors")  # of a finished run, of an export
 
 
-def weights_id(config: ModelConfig) -> str:
-    """Identity of model.weights in the cell key: the tag, or a hash of the file's content; "" for a random start.
+def planned_weights(config: ModelConfig, *, whole: bool = False) -> tuple[str, Parts]:
+    """Identity of model.weights in the cell key, and its tensors: on the meta device, names and shapes alone, or whole.
 
-    A file that has not changed is read once per process. Nothing is downloaded for a tag.
+    The identity is the tag, or a hash of the file's content; "" for a random start. A file that has not changed is read
+    once per process, and for its whole tensors again. For a tag only whole tensors are downloaded.
 
     Raises:
-        ConfigError: an unknown tag, a file that is missing or holds no tensors, or not that of config.weights_id.
+        ConfigError: an unknown tag, a file that is missing or holds no tensors, or not that of config.weights_id; as
+            fetch_weights.
         StorageError: the file's storage does not answer.
     """
+    found = ""
+    parts: Parts = {}
     if is_pretrained_tag(config.weights):
         _check_tag(config)
         found = config.weights
-    else:
-        found = _outline(*_stamped(config.weights))[0] if config.weights else ""
-    _check_planned(config, found)
-    return found
+        if whole:
+            parts = {"": fetch_weights(config.encoder, found)}
+        else:
+            with torch.device("meta"):
+                parts = {"": timm.create_model(f"{config.encoder}.{found}").state_dict()}
+    elif config.weights:
+        place, stamp = _stamped(config.weights)
+        found, parts = _opened(place) if whole else _outline(place, stamp)
+    check_identity(
+        "model.weights_id", config.weights_id or None, found, of=f"the file of model.weights={config.weights}"
+    )
+    return found, parts
 
 
 def random_start(config: TrainConfig) -> TrainConfig:
@@ -79,25 +91,12 @@ def load_weights(encoder: nn.Module, config: ModelConfig) -> None:
     """Load model.weights into a new encoder and log the report of `fit`. Every rank reads the file.
 
     Raises:
-        ConfigError: as weights_id, fetch_weights and fit; a file that has changed since the launch was planned.
+        ConfigError: as planned_weights and fit; a file that has changed since the launch was planned.
     """
-    if is_pretrained_tag(config.weights):
-        parts: Parts = {"": fetch_weights(config.encoder, config.weights)}
-    else:
-        found, parts = _opened(_stamped(config.weights)[0])
-        _check_planned(config, found)
-    state, report = fit(encoder, parts, config)
+    state, report = fit(encoder, planned_weights(config, whole=True)[1], config)
     encoder.load_state_dict(state, strict=False)
     if collectives.is_main():
         logger.info("model.weights: %s", report)
-
-
-def planned_parts(config: ModelConfig) -> Parts:
-    """The tensors of model.weights on the meta device: names and shapes alone. Nothing is downloaded for a tag."""
-    if not is_pretrained_tag(config.weights):
-        return _outline(*_stamped(config.weights))[1]
-    with torch.device("meta"):
-        return {"": timm.create_model(f"{config.encoder}.{config.weights}").state_dict()}
 
 
 def fit(encoder: nn.Module, parts: Parts, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
@@ -118,9 +117,13 @@ def fit(encoder: nn.Module, parts: Parts, config: ModelConfig) -> tuple[dict[str
             found = _converted(encoder, found)
         except Exception as error:  # noqa: BLE001 (timm does not document what its filters raise)
             reason = " ".join(str(error).split())[:120]
+            has, needs = (part["reg_token"].shape[1] if "reg_token" in part else 0 for part in (found, wanted))
+            remedy = "choose other weights or change the model"
+            if has not in (needs, config.register_tokens):
+                remedy = f"it has {has} register tokens and the encoder {needs}, so set model.register_tokens={has}"
             raise ConfigError(
                 f"model.weights must fit {config.encoder}, got {config.weights}, which timm cannot convert ({reason}); "
-                "choose other weights or change the model"
+                f"{remedy}"
             ) from None
     state = {name: x for name, x in found.items() if name in wanted and x.shape == wanted[name].shape}
     if not state.keys() & dict(encoder.named_parameters()).keys():
@@ -136,15 +139,6 @@ def fit(encoder: nn.Module, parts: Parts, config: ModelConfig) -> tuple[dict[str
     }
     rest = "".join(f"; {kind}: {_listed(names)}" for kind, names in left_out.items() if names)
     return state, f"{len(state)} of {len(wanted)} tensors loaded ({source}){rest}"
-
-
-def _check_planned(config: ModelConfig, found: str) -> None:
-    """Refuse other weights than those of the plan, or of an earlier launch."""
-    if config.weights_id not in ("", found):
-        raise ConfigError(
-            f"model.weights must be what model.weights_id names, got {config.weights!r}, which is {found!r} and not "
-            f"{config.weights_id!r}; restore the file, or plan again without model.weights_id"
-        )
 
 
 def _check_tag(config: ModelConfig) -> None:
@@ -180,7 +174,8 @@ def _outline(place: StoragePath, _stamp: tuple[int, int]) -> tuple[str, Parts]:
 def _opened(place: StoragePath) -> tuple[str, Parts]:
     """Hash of a file's content, and its tensors; executes nothing in it."""
     content = place.read_bytes()
-    whole = tensors_of(content, f"model.weights {place}", safe=place.name.lower().endswith(".safetensors"))
+    named, remedy = f"model.weights {place}", "; save the network's state_dict() alone, or as safetensors"
+    whole = tensors_of(content, named, safe=place.name.lower().endswith(".safetensors"), remedy=remedy)
     nested = {"": whole, **whole} if isinstance(whole, Mapping) else {}
     if {"cell_key", "network"} <= nested.keys():  # ours: its heads have names that an encoder may have too
         nested = {"network": {name: x for name, x in whole["network"].items() if name.startswith("encoder.")}}

@@ -56,7 +56,7 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     restore(network.encoder.load_state_dict, tensors[WEIGHTS])
     replaced = [*_replaced(network.encoder, config)]
     lines = _loading_lines(out, config, replaced)
-    mean, std = _mean_and_std(content, config.data.channels)
+    mean, std = _mean_and_std(content)
     by_timm = not is_dotted(config.model.encoder) and not replaced
     texts = {TIMM_CONFIG: json.dumps(_timm_config(config, network.encoder, mean, std), indent=1)} if by_timm else {}
     about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
@@ -89,9 +89,8 @@ def _part(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def _options(config: TrainConfig) -> dict[str, Any]:
-    """timm's options that change the architecture."""
-    options = timm_options(config.model, config.views.global_size, config.data.channels)
-    return {name: value for name, value in options.items() if name not in ("drop_path_rate", "zero_init_last")}
+    """timm's options of the encoder; that of stochastic depth takes effect in training alone."""
+    return timm_options(config.model, config.views.global_size, config.data.channels)
 
 
 def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
@@ -99,8 +98,7 @@ def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn
     name = config.model.encoder
     with torch.device("meta"):
         if not is_dotted(name):
-            options = timm_options(config.model, config.views.global_size, config.data.channels)
-            plain = timm.create_model(name, num_classes=0, **options)
+            plain = timm.create_model(name, num_classes=0, **_options(config))
         elif name.startswith("torchvision."):
             plain = torchvision.models.get_model(name.rpartition(".")[2])
         else:
@@ -110,12 +108,11 @@ def _replaced(encoder: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn
             yield path, layer
 
 
-def _mean_and_std(content: Mapping[str, Any], channels: int) -> tuple[list[float], list[float]]:
+def _mean_and_std(content: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel, by which a run normalised values in [0, 1]."""
     factors, offsets = content.get("norm", RGB_NORM.tolist())
     mean = [float(f"{-offset / factor:.9g}") for factor, offset in zip(factors, offsets, strict=True)]
-    std = [float(f"{1 / factor:.9g}") for factor in factors]
-    return (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
+    return mean, [float(f"{1 / factor:.9g}") for factor in factors]
 
 
 def _timm_config(config: TrainConfig, encoder: Any, mean: list[float], std: list[float]) -> dict[str, Any]:

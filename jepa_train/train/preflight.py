@@ -68,7 +68,7 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
     # timm takes 1.5 s to import, too long for --help and --status
     from jepa_train.model.network import feature_widths, weights_report
     from jepa_train.model.own_encoder import source_hash
-    from jepa_train.model.weights import weights_id
+    from jepa_train.model.weights import planned_weights
 
     check_open(flatten(config))
     feature_widths(config)
@@ -80,7 +80,7 @@ def check_data(config: TrainConfig, *, read: bool = False) -> CheckedData:
         config=data,
         class_sizes=sizes,
         encoder_hash=source_hash(config.model.encoder),
-        weights_id=weights_id(config.model),
+        weights_id=planned_weights(config.model)[0],
     )
     weights_report(checked.fill_in(config).model, config.views.global_size, config.data.channels)
     return checked

@@ -140,11 +140,9 @@ class Trainer:
         seed, views = derive_seed(config.seed, "swa"), dataclasses.replace(config.views, num_global=1, num_local=0)
         order = torch.randperm(len(self._images), generator=generator(seed, self.step, "order"))
         for index, positions in enumerate(order.split(whole)[: self.steps_per_epoch]):
-            pixels, _ = self._images.batch(positions[self._share])
+            source, _ = self._images.batch(positions[self._share])
             step = self.step + index
-            (view,) = make_views(
-                pixels, views, seed=seed, step=step, batch=self._share, global_batch=whole, norm=self._images.norm
-            )
+            (view,) = make_views(source, views, seed=seed, step=step, batch=self._share, global_batch=whole)
             yield view.squeeze(0)
 
     def means(self) -> dict[str, float]:

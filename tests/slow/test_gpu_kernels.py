@@ -25,7 +25,7 @@ SORTED = {"x_ptr": FLOATS, "y_ptr": FLOATS, "squares_ptr": FLOATS, "num": "i32",
 VIEWS = {
     **dict.fromkeys(("fields_ptr", "norm_ptr"), FLOATS),
     **{"first_ptr": "*i64", "out_ptr": "*bf16", "channels": "i32", "side": "i32"},
-    **{f"{name}_stride": "i32" for name in ("offset", "norm", "view", "image", "channel", "row", "column")},
+    **{f"{name}_stride": "i32" for name in ("view", "image", "channel", "row", "column")},
 }
 GENERALIZED = DRAWN | {"total": "i32"} | dict.fromkeys(("mu", "sigma", "shift", "spread", "slope", "offset"), "fp32")
 

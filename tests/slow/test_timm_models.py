@@ -17,7 +17,7 @@ import torch
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import ModelConfig, TrainConfig, ViewsConfig
 from jepa_train.model.network import feature_widths, weights_report
-from jepa_train.model.weights import weights_id
+from jepa_train.model.weights import planned_weights
 
 BOTH = ViewsConfig(num_global=2, num_local=2, global_size=224, local_size=32)
 ALONE = ViewsConfig(num_global=2, global_size=32)  # where 224 px are refused
@@ -75,7 +75,7 @@ def test_pretrained_weights_of_timm_load_whole(name: str, size: int, options: di
     """By their names and shapes, without a download."""
     encoder, tag = name.split(".")
     model = ModelConfig(encoder=encoder, weights=tag, small_stem=False, **options)
-    assert weights_id(model) == tag
+    assert planned_weights(model)[0] == tag
     report = weights_report(model, size, channels)
     loaded, wanted = re.match(r"(\d+) of (\d+) tensors loaded", report).groups()
     assert loaded == wanted, report

@@ -148,7 +148,7 @@ def decoded_images(
     contents = read_index(listing)
     if contents.known.any():
         contents = read_files(listing, skip_corrupt=skip_corrupt)
-    channels, bits = listing.pixel_format
+    channels, dtype = listing.pixel_format.channels, listing.pixel_format.dtype
     kind = f"{size}{'-whole' * whole}-{VERSION}{listing.pixel_format.suffix}"
     lengths: list[int] = []  # of whole pictures, as in LineRanges
 
@@ -161,7 +161,7 @@ def decoded_images(
     def parts() -> Generator[np.ndarray, None, None]:
         nonlocal contents
         read = read_index(listing)
-        black = np.zeros((channels, size, size), f"<u{bits // 8}")
+        black = np.zeros((channels, size, size), dtype)
         rows = np.arange(len(listing.files))
         for some, decoded in _decode(listing, rows, size, skip_corrupt, longest=LONGEST if whole else 1):
             read.add(some, decoded)
@@ -180,7 +180,7 @@ def decoded_images(
         shape=(channels, size) if whole else (channels, size, size),
         parts=parts(),
         facts={"lengths": lengths} if whole else {},
-        bits=bits,
+        dtype=dtype,
     )
     pixels, facts = cached_array(f"{listing.fingerprint}-{kind}", lambda: source, file_name=file_name)
     if contents.corrupt.any() and not skip_corrupt:  # of an array that another process has made meanwhile

@@ -5,6 +5,8 @@ Files of any kind become 8-bit RGB; with another pixel format they must have jus
 
 import hashlib
 import io
+import math
+import re
 from enum import IntFlag
 from functools import cache
 from typing import NamedTuple
@@ -127,7 +129,7 @@ def _resized(image: Image.Image, size: int, longest: int, content: bytes) -> tup
         content: of the image's file.
     """
     notes = Note.FRAMES if getattr(image, "is_animated", False) else Note(0)  # before loading, which may close the file
-    deep = _is_deep(image, content)
+    deep = _depth(image, content) > 8
     draft = image.draft("RGB", (round(_DRAFT * size), round(_DRAFT * size)))  # None unless a JPEG
     image.load()
     width, height = draft[1][2:] if draft else image.size  # may be fractional: the original size at that scale
@@ -178,43 +180,41 @@ def _array(content: bytes, channels: int) -> np.ndarray:
 
 
 def _exact(image: Image.Image, wanted: PixelFormat, size: int, longest: int, content: bytes) -> tuple[np.ndarray, Note]:
-    """As _resized, (C, H, W) of the wanted format."""
-    turned = _turn_of(image) is not None
-    planes, notes = _planes(image, content)
-    left = _turn_of(image)  # none of a TIFF, which Pillow turns as it loads it
-    return _fitted(planes, wanted, size, longest, left), notes | (Note.TURNED if turned else Note(0))
-
-
-def _planes(image: Image.Image, content: bytes) -> tuple[np.ndarray, Note]:
-    """Values of an image as its file has them, (C, H, W). The pages of a TIFF are its channels.
+    """As _resized, (C, H, W) of the wanted format, with the file's values. The pages of a TIFF are its channels.
 
     Raises:
-        ValueError: pages or values that are no channels of 8 or 16 bits, or that Pillow would reduce.
+        ValueError: pages or values that are no channels of 8 or 16 bits, or that Pillow would change.
     """
     frames = getattr(image, "n_frames", 1)
     pages = frames if image.format == "TIFF" else 1
     if pages > _MOST_CHANNELS:
         raise ValueError(f"{pages} pages, but an image has at most {_MOST_CHANNELS} channels")
-    found = []
+    notes, found = Note.FRAMES if frames > pages else Note(0), []
     for page in range(pages):
-        if page:
-            image.seek(page)
-        deep = _is_deep(image, content)
+        image.seek(page)
+        depth, turn = _depth(image, content), _turn_of(image)
         image.load()
-        if not image.mode.startswith("I;16") and (deep or image.mode not in _WHOLE):
-            kind = "more than 8 bits per color, which Pillow reduces" if deep else f"Pillow's mode {image.mode}"
+        of_mode = 8 if image.mode in _WHOLE else 16 if image.mode.startswith("I;16") else 0
+        kind = ""
+        if _is_white_0(image):
+            kind = "a TIFF in which 0 is white"
+        elif not of_mode:
+            kind = f"Pillow's mode {image.mode}"
+        elif depth != of_mode:
+            kind = "bits per channel other than 8 or 16, or a largest value other than 255, which Pillow rescales"
+        if kind:
             raise ValueError(f"{kind}: not read as 8 or 16 bits; store it as .npy")
-        found.append(np.asarray(image))
+        notes |= Note(0) if turn is None else Note.TURNED
+        turned = image.format == "TIFF"  # by Pillow, as it loads it
+        found.append(np.asarray(image if turn is None or turned else image.transpose(turn)))
     if len({(each.shape, each.dtype) for each in found}) > 1 or (pages > 1 and found[0].ndim > 2):
         raise ValueError(f"{pages} pages that differ in size or depth, or have several channels each")
     planes = np.moveaxis(found[0], -1, 0) if found[0].ndim > 2 else np.stack(found)
-    return planes, Note.FRAMES if frames > pages else Note(0)
+    return _fitted(planes, wanted, size, longest), notes
 
 
-def _fitted(
-    planes: np.ndarray, wanted: PixelFormat, size: int, longest: int, turn: Image.Transpose | None = None
-) -> np.ndarray:
-    """Planes (C, H, W) of the wanted format, resized as _resize does, and turned."""
+def _fitted(planes: np.ndarray, wanted: PixelFormat, size: int, longest: int) -> np.ndarray:
+    """Planes (C, H, W) of the wanted format, resized as _resize does."""
     if planes.dtype.kind != "u" or planes.dtype.itemsize > 2:
         raise ValueError(f"values of {planes.dtype}; only uint8 and uint16 are read")
     found = PixelFormat(len(planes), 8 * planes.dtype.itemsize)
@@ -223,10 +223,9 @@ def _fitted(
     _, height, width = planes.shape
     if not height * width:
         raise ValueError("it has no pixels")
-    images = [Image.fromarray(plane.astype(np.float32)) for plane in planes]
-    resized = [_resize(image, width, height, size, longest) for image in images]
-    turned = [image if turn is None else image.transpose(turn) for image in resized]
-    return np.rint(np.stack([np.asarray(image) for image in turned])).astype(f"<u{wanted.bits // 8}")
+    images = (Image.fromarray(plane.astype(np.float32)) for plane in planes)
+    resized = [np.asarray(_resize(image, width, height, size, longest)) for image in images]
+    return np.rint(np.stack(resized)).astype(wanted.dtype)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
@@ -236,15 +235,11 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, Note]:
     if image.has_transparency_data:
         full = image.convert("RGBA")
         if full.getchannel("A").getextrema() != (255, 255):
-            return _on_white(full), Note.TRANSPARENT | Note.ALTERED
+            canvas = Image.new("RGBA", full.size, (*_BACKGROUND, 255))
+            canvas.alpha_composite(full)
+            return canvas.convert("RGB"), Note.TRANSPARENT | Note.ALTERED
     notes = Note.COLOUR_SPACE if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else Note(0)
     return image.convert("RGB"), notes
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    canvas = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
-    canvas.alpha_composite(image)
-    return canvas.convert("RGB")
 
 
 def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
@@ -252,7 +247,7 @@ def _grey(image: Image.Image) -> tuple[Image.Image, Note]:
     values = np.asarray(image)
     grey, same = _scaled(values, image.mode == "F")
     notes = Note(0) if same else Note.DEEP_GREY | Note.ALTERED
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # a TIFF in which 0 is white, which Pillow leaves as it is
+    if _is_white_0(image):
         grey, notes = 255 - grey, notes | Note.DEEP_GREY | Note.ALTERED
     key = image.info.get("transparency")  # of a PNG: the value that is transparent
     if isinstance(key, int) and (values == key).any():
@@ -277,16 +272,25 @@ def _scaled(values: np.ndarray, is_float: bool) -> tuple[np.ndarray, bool]:
     return np.rint(scaled).clip(0, 255).astype(np.uint8), most == 255 and not is_float
 
 
-def _is_deep(image: Image.Image, content: bytes) -> bool:
-    """True if the file has more than 8 bits per channel, of an image that has not been loaded."""
+def _is_white_0(image: Image.Image) -> bool:
+    """True for a TIFF in which 0 is white; Pillow inverts those of 8 bits, and leaves those of 16 as they are."""
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def _depth(image: Image.Image, content: bytes) -> float:
+    """Bits per channel in the file of an image that has not been loaded; 0 for fewer than 8."""
     if image.format == "JPEG2000":
-        return content[content.find(b"\xff\x4f\xff\x51") + 42] & 0x7F > 7  # Ssiz of the first component
+        return (content[content.find(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1  # Ssiz of the first component
     if image.format == "AVIF":
-        return content[content.find(b"av1C") + 6] & 0x40 > 0  # high_bitdepth
+        return 10 if content[content.find(b"av1C") + 6] & 0x40 else 8  # high_bitdepth
     tile = next(iter(getattr(image, "tile", ())), None)
     if tile is None:
-        return False
+        return 8
     layout, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
     if tile.codec_name.startswith("ppm"):
-        return others[0] > 255  # the largest value in the file
-    return isinstance(layout, str) and layout.endswith((";16B", ";16L", ";16N"))
+        return math.log2(others[0] + 1)  # the largest value in the file
+    if image.mode.startswith("I;16"):
+        return 15 if image.format == "FITS" else 16  # FITS: with a sign, which Pillow drops
+    if str(layout).endswith((";16B", ";16L", ";16N")):
+        return 16
+    return 0 if re.search(r";\d", str(layout)) else 8

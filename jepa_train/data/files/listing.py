@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,11 @@ class PixelFormat(NamedTuple):
         return f"{self.channels} channel{'s' * (self.channels > 1)} of {self.bits} bits"
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of an array of pixels: uint8, or uint16 in the byte order of .npy files."""
+        return np.dtype(f"<u{self.bits // 8}")
+
+    @property
     def suffix(self) -> str:
         """Part of the names of caches, "" for RGB."""
         return "" if self == RGB else f"-{self.channels}x{self.bits}"
@@ -47,11 +52,7 @@ class PixelFormat(NamedTuple):
 RGB = PixelFormat()
 
 
-class Unused(NamedTuple):
-    """Files that are not used, for one reason."""
-
-    number: int
-    first: str  # path below the root
+Unused = tuple[int, str]  # number of files that are not used for one reason, and the path of the first below the root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ class _Walk:
 
     def _add(self, reason: str, path: str) -> None:
         number, first = self.unused.get(reason, (0, path))
-        self.unused[reason] = Unused(number + 1, min(first, path))
+        self.unused[reason] = number + 1, min(first, path)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -237,7 +238,7 @@ def _others(walk: _Walk, folder: str) -> str:
     """Addition to a message: files of the folder that are not used, by reason."""
     alone = _Walk(walk.root, walk.suffixes)
     alone.images(folder)
-    found = [f"{unused.number} {reason}" for reason, unused in alone.unused.items()]
+    found = [f"{number} {reason}" for reason, (number, _) in alone.unused.items()]
     return f" (not used: {', '.join(found)})" if found else ""
 
 

@@ -11,13 +11,13 @@ import torch
 from photographs import as_float, blurred, photos
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
-from view_forms import augmented
+from view_forms import augmented, make_views, to_input
 
 from jepa_train.base.seeds import generator
 from jepa_train.config import ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS, DIGITS_VIEWS
 from jepa_train.data import augment
-from jepa_train.data.augment import make_views, parameters, to_input
+from jepa_train.data.augment import parameters
 
 PLAIN = ViewsConfig(flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)  # crops only
 COLOUR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs

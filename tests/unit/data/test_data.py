@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from folders_of_images import batch_of, pixels_of, write_folder
+from folders_of_images import batch_of, gathered, pixels_of, write_folder
 from sklearn.datasets import load_digits
 
 from jepa_train.base.errors import ConfigError
@@ -191,12 +191,12 @@ def some_images() -> Images:
 
 def test_batches_and_parts_of_images_are_found_by_row():
     images = some_images()
-    pixels, labels = images.batch(torch.tensor([2, 0, 0]))
-    assert pixels[:, 1, 0, 1].tolist() == [0, 4, 4]
+    source, labels = images.batch(torch.tensor([2, 0, 0]))
+    assert gathered(source)[:, 1, 0, 1].tolist() == [0, 4, 4]
     assert labels.tolist() == [0, 40, 40]
     part = images.take(torch.tensor([1, 0]))
     assert len(part) == 2
-    assert part.batch(torch.tensor([0, 1]))[0][:, 0, 0, 0].tolist() == [2, 4]
+    assert gathered(part.batch(torch.tensor([0, 1]))[0])[:, 0, 0, 0].tolist() == [2, 4]
     assert part.pixels.data_ptr() == images.pixels.data_ptr()
     assert images.on(torch.device("cpu")).pixels is images.pixels
 
@@ -219,7 +219,7 @@ def test_images_are_copied_to_a_device_once_and_those_of_one_dataset_only(monkey
     monkeypatch.setattr(device_transfer, "_free", lambda _: 10**9)
     assert device_transfer.cached_on_device(large, meta) is large, "decided once, not again at every epoch"
     images = dataclasses.replace(some_images(), pixels=fits).on(meta)
-    assert images.batch(torch.tensor([0, 1]))[0].shape == (2, 3, 2, 2)
+    assert gathered(images.batch(torch.tensor([0, 1]))[0]).shape == (2, 3, 2, 2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -231,12 +231,17 @@ def test_batches_on_a_gpu_are_those_of_the_host_and_wait_for_nothing(share, monk
     there = images.on(torch.device("cuda"))
     assert (there.pixels.device.type == "cuda") == (share > 0)
     positions = torch.tensor([5, 0, 700])
-    there.batch(positions)
+
+    def found(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        source, labels = images.batch(positions)
+        return gathered(source), labels
+
+    found(there)  # what is made once is there now
     torch.cuda.set_sync_debug_mode("error")
     try:
-        results = there.batch(positions)
+        results = found(there)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for result, expected in zip(results, images.batch(positions), strict=True):
+    for result, expected in zip(results, found(images), strict=True):
         assert result.device.type == "cuda"
         assert torch.equal(result.cpu(), expected)

@@ -120,7 +120,7 @@ def test_every_file_is_used_rejected_or_counted(seed: int, tmp_path: Path) -> No
     fields = {} if "test" in tree.images or seed % 2 else {"test_frac": 0.25, "split_seed": seed}
     config = folder_config(tree.root, on_corrupt="skip", **fields)
     listing = list_folder(tree.root)
-    assert {reason: unused.number for reason, unused in listing.unused.items()} == dict(tree.unused)
+    assert {reason: number for reason, (number, _) in listing.unused.items()} == dict(tree.unused)
     assert len(listing.files) + tree.unused.total() == tree.count
     splits = load_splits(config)
     used = [*splits.train.rows.tolist(), *splits.val.rows.tolist(), *splits.test.rows.tolist()]
@@ -235,4 +235,4 @@ def test_a_closed_folder_outside_the_classes_is_counted(tmp_path: Path, monkeypa
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "listdir", refuse)
-    assert {reason: unused.number for reason, unused in list_folder(folder).unused.items()} == {CLOSED: 1}
+    assert {reason: number for reason, (number, _) in list_folder(folder).unused.items()} == {CLOSED: 1}

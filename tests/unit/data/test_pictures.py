@@ -16,15 +16,15 @@ from photographs import as_float, photos
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
-from view_forms import augmented
+from view_forms import augmented, make_views, to_input
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import generator
 from jepa_train.config import DataConfig, TrainConfig, ViewsConfig
 from jepa_train.config.augmentation_presets import CIFAR_VIEWS
-from jepa_train.data import Images, device_transfer
-from jepa_train.data.augment import Parameters, make_views, parameters, to_input
-from jepa_train.data.pictures import LONGEST, LineRanges, Pictures, as_lines, shapes_of
+from jepa_train.data import Images, base, device_transfer
+from jepa_train.data.augment import Parameters, parameters
+from jepa_train.data.pictures import LONGEST, RGB_NORM, LineRanges, Source, as_lines, crop_lines
 from jepa_train.data.splits import identify, load_splits, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.storage.paths import cache_dir
@@ -40,15 +40,16 @@ def _own_results(tmp_path, monkeypatch):
     load_splits.cache_clear()
 
 
-def pictures(images: list[torch.Tensor]) -> Pictures:
-    """Pictures (3, H, W) as a batch."""
-    lines, lengths = zip(*(as_lines(image.numpy()) for image in images), strict=True)
-    ranges = LineRanges(torch.tensor(lengths))
-    return Pictures(
-        lines=torch.cat([torch.from_numpy(part) for part in lines]),
+def pictures(images: list[torch.Tensor], longest: int = 0) -> Source:
+    """Pictures (3, H, W) as a batch of a data set in which the longest has so many lines."""
+    parts, lengths = zip(*(as_lines(image.numpy()) for image in images), strict=True)
+    lines, ranges = torch.cat([torch.from_numpy(part) for part in parts]), LineRanges(torch.tensor(lengths))
+    return Source(
+        pixels=lines,
         first=ranges.first,
+        norm=RGB_NORM,
+        lines=crop_lines(lines.shape[-1], longest or ranges.longest),
         lengths=ranges.lengths,
-        longest=ranges.longest,
     )
 
 
@@ -65,11 +66,11 @@ def write_photos(root: Path, sides: list[tuple[int, int]]) -> Path:
     return root
 
 
-def views_of(images: torch.Tensor | Pictures, config: ViewsConfig = BUSY, step: int = 0) -> list[torch.Tensor]:
+def views_of(images: Source, config: ViewsConfig = BUSY, step: int = 0) -> list[torch.Tensor]:
     return make_views(images, config, seed=1, step=step, batch=slice(0, len(images)), global_batch=len(images))
 
 
-def everything(images: Images) -> torch.Tensor | Pictures:
+def everything(images: Images) -> Source:
     return images.batch(torch.arange(len(images)))[0]
 
 
@@ -78,7 +79,7 @@ def test_square_pictures_are_what_squares_are_bit_for_bit(tmp_path):
     square, whole = (
         everything(load_splits(folder_config(root, image_size=32, fit=fit)).train) for fit in ("square", "whole")
     )
-    assert isinstance(whole, Pictures)
+    assert whole.lengths is not None
     for ours, theirs in zip(views_of(whole), views_of(square), strict=True):
         assert torch.equal(ours, theirs)
     for size, fov in ((32, 1.0), (28, 0.875), (24, 0.6)):
@@ -99,7 +100,7 @@ def test_evaluation_sees_torchvisions_resize_and_center_crop(tmp_path):
 def test_crops_of_whole_pictures_equal_torchvisions_per_picture():
     images = mixed(MIXED)
     batch = pictures(images)
-    shapes = shapes_of(batch)
+    shapes = batch.shapes
     sides = [side.repeat_interleave(4) for side in (shapes.heights, shapes.widths)]
     draws = torch.rand(4 * len(images), 32, generator=generator("draws"), dtype=torch.float64)
     values = parameters(draws, PLAIN, scale=(0.1, 1.0), sides=sides)
@@ -133,7 +134,7 @@ def test_crops_are_distributed_as_torchvisions_and_reach_the_borders(height, wid
         assert (values.left.min(), (values.left + values.width).max()) == (0, width)
     short = min(height, width)
     batch = pictures([torch.zeros(3, height, width, dtype=torch.uint8)])
-    assert max(values.height.max(), values.width.max()) <= shapes_of(batch).lines <= short * 4 / 3 + 2
+    assert max(values.height.max(), values.width.max()) <= batch.lines <= short * 4 / 3 + 2
 
 
 def test_a_view_is_a_function_of_seed_step_and_picture_on_any_number_of_ranks():
@@ -142,40 +143,27 @@ def test_a_view_is_a_function_of_seed_step_and_picture_on_any_number_of_ranks():
     assert not torch.equal(views_of(pictures(images), step=1)[0], whole[0])
     longest = max(max(each) for each in MIXED)  # of the data set, also where the longest is on another rank
     parts = [
-        make_views(
-            dataclasses.replace(pictures(images[batch]), longest=longest),
-            BUSY,
-            seed=1,
-            step=0,
-            batch=batch,
-            global_batch=6,
-        )
+        make_views(pictures(images[batch], longest), BUSY, seed=1, batch=batch, global_batch=6)
         for batch in (slice(0, 1), slice(1, 3), slice(3, 6))
     ]
     for resolution, expected in enumerate(whole):
         assert torch.equal(torch.cat([part[resolution] for part in parts], dim=1), expected)
 
 
-def test_local_views_are_cropped_from_their_own_images():
-    images, large = pictures(mixed(MIXED)), pictures(mixed([(2 * height, 2 * width) for height, width in MIXED]))
-    both = make_views(images, BUSY, seed=1, step=0, batch=slice(0, 5), global_batch=5, for_local=large)
-    assert torch.equal(both[0], views_of(images)[0])
-    assert torch.equal(both[1], views_of(large)[1])
-
-
 def test_lines_that_are_sent_to_a_device_give_the_same_batch(monkeypatch):
     """The meta device in the place of a GPU without room for the lines; what would be sent stays here."""
     batch = pictures(mixed(MIXED))
     images = Images(
-        pixels=batch.lines, rows=torch.tensor([4, 2, 0]), labels=torch.arange(3), ranges=LineRanges(batch.lengths)
+        pixels=batch.pixels, rows=torch.tensor([4, 2, 0]), labels=torch.arange(3), ranges=LineRanges(batch.lengths)
     )
     monkeypatch.setattr(Images, "_sent", lambda self, index: self.pixels[index])
+    monkeypatch.setattr(base, "to_device", lambda tensor, _device: tensor)
     positions = torch.tensor([2, 0, 2, 1])
     here, there = (
         each.batch(positions)[0] for each in (images, dataclasses.replace(images, labels=images.labels.to("meta")))
     )
-    assert here.lines is batch.lines, "no copy"
-    assert len(there.lines) == 43 + 33 + 43 + 51
+    assert here.pixels is batch.pixels, "no copy"
+    assert len(there.pixels) == 43 + 33 + 43 + 51
     for ours, theirs in zip(views_of(there), views_of(here), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -187,7 +175,7 @@ def test_whole_pictures_on_a_gpu_are_those_of_the_cpu_and_wait_for_nothing(share
     monkeypatch.setattr(device_transfer, "_copied", {})
     batch = pictures(mixed(MIXED))
     ranges = LineRanges(batch.lengths)
-    images = Images(pixels=batch.lines, rows=torch.arange(5), labels=torch.arange(5), ranges=ranges)
+    images = Images(pixels=batch.pixels, rows=torch.arange(5), labels=torch.arange(5), ranges=ranges)
     there, positions = images.on(torch.device("cuda")), torch.tensor([4, 0, 3])
 
     def made(source: Images) -> list[torch.Tensor]:

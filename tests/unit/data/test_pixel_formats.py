@@ -14,8 +14,10 @@ import pytest
 import torch
 from folders_of_images import folder_config, pixels_of, write_folder
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2 import functional as tv
-from view_forms import augmented
+from view_forms import augmented, make_views, to_input
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.base.seeds import generator
@@ -23,7 +25,7 @@ from jepa_train.config import DataConfig, ViewsConfig
 from jepa_train.config.augmentation_presets import CHANNEL_VIEWS
 from jepa_train.config.flat import cell_key, unflatten
 from jepa_train.config.presets import PRESETS
-from jepa_train.data.augment import make_views, parameters, to_input
+from jepa_train.data.augment import parameters
 from jepa_train.data.facts import facts_of
 from jepa_train.data.files.decode import Note, decode_file
 from jepa_train.data.files.listing import PixelFormat
@@ -59,7 +61,7 @@ def upright(planes: np.ndarray) -> np.ndarray:
 # name of a file -> how it is written, and the planes that it holds
 EXACT: dict[str, tuple[Write, np.ndarray]] = {
     "1.tif": (lambda path: Image.fromarray(DEEP[0]).save(path), DEEP[:1]),
-    "big_endian.tif": (lambda path: path.write_bytes(big_endian(DEEP[0])), DEEP[:1]),
+    "big_endian.tif": (lambda path: path.write_bytes(big_endian(DEEP[0], 16)), DEEP[:1]),
     "16_bits.png": (lambda path: Image.fromarray(DEEP[0]).save(path), DEEP[:1]),
     "stack_of_2.tif": (lambda path: stack(path, DEEP[:2]), DEEP[:2]),
     "stack_of_16.tif": (lambda path: stack(path, DEEP, compression="tiff_lzw"), DEEP),
@@ -76,11 +78,14 @@ EXACT: dict[str, tuple[Write, np.ndarray]] = {
 }
 
 
-def big_endian(plane: np.ndarray) -> bytes:
-    """A TIFF in Motorola's byte order, which Pillow reads and does not write."""
-    tags = [(256, 16), (257, 16), (258, 16), (259, 1), (262, 1), (273, 8 + 2 + 8 * 12 + 4), (278, 16), (279, 512)]
+def big_endian(plane: np.ndarray, bits: int) -> bytes:
+    """A TIFF of 16 x 16 px in Motorola's byte order, which Pillow reads and does not write."""
+    size = [(278, 16), (279, 32 * bits)]
+    tags = [(256, 16), (257, 16), (258, bits), (259, 1), (262, 1), (273, 8 + 2 + 8 * 12 + 4), *size]
     entries = b"".join(tag.to_bytes(2) + (4).to_bytes(2) + (1).to_bytes(4) + value.to_bytes(4) for tag, value in tags)
-    return b"MM\0*\0\0\0\x08" + len(tags).to_bytes(2) + entries + bytes(4) + plane.astype(">u2").tobytes()
+    return (
+        b"MM\0*\0\0\0\x08" + len(tags).to_bytes(2) + entries + bytes(4) + plane.astype(f">u{plane.itemsize}").tobytes()
+    )
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -109,6 +114,9 @@ def test_images_are_resized_as_by_torch_and_turned(tmp_path: Path) -> None:
     assert np.abs(found.pixels - expected.numpy())[:, inner, inner].max() <= 1
     whole = decode_file(str(tmp_path / "a.tif"), 20, longest=16, pixel_format=PixelFormat(1, 16)).pixels
     assert whole.shape == (1, 30, 20)
+
+
+RESCALED = "bits per channel other than 8 or 16, or a largest value other than 255, which Pillow rescales: not read as"
 
 
 REFUSED: dict[str, tuple[Write, PixelFormat, str]] = {
@@ -143,6 +151,20 @@ REFUSED: dict[str, tuple[Write, PixelFormat, str]] = {
         lambda path: Image.fromarray(np.int32(DEEP[0])).save(path),
         PixelFormat(1, 16),
         "Pillow's mode I: not",
+    ),
+    "4_bits.tif": (lambda path: path.write_bytes(big_endian(LOW[0, :, :8], 4)), PixelFormat(1, 8), RESCALED),
+    "4_bits.pgm": (lambda path: path.write_bytes(b"P5 16 16 15\n" + LOW[0].tobytes()), PixelFormat(1, 8), RESCALED),
+    "plain.pgm": (lambda path: path.write_bytes(b"P2 2 1 200\n9 200"), PixelFormat(1, 8), RESCALED),
+    "colors.ppm": (lambda path: path.write_bytes(b"P6 8 8 999\n" + LOW.tobytes()), PixelFormat(3, 16), RESCALED),
+    "white_0.tif": (
+        lambda path: Image.fromarray(LOW[0]).save(path, tiffinfo={262: 0}),
+        PixelFormat(1, 8),
+        "a TIFF in which 0 is white: not read as 8 or 16 bits; store it as .npy",
+    ),
+    "deep_white_0.tif": (
+        lambda path: Image.fromarray(DEEP[0]).save(path, tiffinfo={262: 0}),
+        PixelFormat(1, 16),
+        "a TIFF in which 0 is white: not read as 8 or 16 bits; store it as .npy",
     ),
     "palette.png": (
         lambda path: Image.fromarray(LOW[0]).quantize(9).save(path),
@@ -268,6 +290,10 @@ def test_one_folder_has_an_identity_for_each_format_and_labelled_images_too(tmp_
     assert found[0][1].labels[0].bincount().tolist() == [6, 6]
     rgb = read_images(unlabelled(root, on_corrupt="skip"), keep=False)
     assert rgb[1].converted == {"deep grey to 8 bits": 6, "first of several frames": 6}
+    assert str(facts_of(*rgb)).endswith(
+        "6 first of several frames (data.channels and data.bits, as in the files, keep the values; .npy those of three "
+        "pages of 8 bits)"
+    )
     assert (rgb[1].skipped, rgb[1].classes) == (6, ())
     assert rgb[0].fingerprint != found[0][0].fingerprint
     with pytest.raises(
@@ -333,6 +359,42 @@ def test_fields_that_do_not_fit_are_refused_in_one_line(fields: dict[str, object
     assert str(caught.value) == message
 
 
+# operations that take uint16 on a GPU
+WITH_KERNELS = {
+    "_to_copy",
+    "alias",
+    "clone",
+    "index_select",
+    "permute",
+    "slice",
+    "transpose",
+    "view",
+    "_unsafe_view",
+    "detach",
+}
+
+
+class OnlyWithKernels(TorchDispatchMode):
+    """Fails where an operation without a kernel for uint16 on a GPU gets such a tensor."""
+
+    def __torch_dispatch__(self, operation, kinds, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        deep = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.dtype == torch.uint16]
+        assert not deep or name in WITH_KERNELS, name
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fit", ["square", "whole"])
+def test_images_of_16_bits_need_no_operation_that_a_gpu_lacks(fit: str, tmp_path: Path) -> None:
+    """torch.where has no kernel of CUDA for uint16; index_select and conversions have."""
+    train = load_splits(unlabelled(write_deep(tmp_path / "cells"), channels=2, bits=16, fit=fit)).train
+    config = dataclasses.replace(CHANNEL_VIEWS, global_size=8)
+    with OnlyWithKernels():
+        batch, _ = train.batch(torch.arange(4))
+        make_views(batch, config, batch=slice(0, 4), global_batch=4)
+        to_input(batch, 8)
+
+
 def made(count: int, channels: int, side: int = 16) -> torch.Tensor:
     """(count, channels, side, side) uint16 of the whole range."""
     draws = torch.randint(0, 2**16, (count, channels, side, side), generator=generator("deep", channels))
@@ -348,12 +410,12 @@ VIEWS = dataclasses.replace(
 def test_views_of_16_bits_are_those_of_the_same_values_in_8(channels: int) -> None:
     low = (made(4, channels).int() // 257).to(torch.uint8)
     deep = (low.int() * 257).to(torch.uint16)
-    for small, large in zip(
-        *(make_views(x, VIEWS, seed=0, step=0, batch=slice(0, 4), global_batch=4) for x in (low, deep)), strict=True
-    ):
+    norm = RGB_NORM[:, :1].repeat(1, channels)
+    views = [make_views(x, VIEWS, seed=0, step=0, batch=slice(0, 4), global_batch=4, norm=norm) for x in (low, deep)]
+    for small, large in zip(*views, strict=True):
         assert small.shape[2] == channels
         torch.testing.assert_close(small, large, rtol=0, atol=1e-5)
-    torch.testing.assert_close(to_input(low, 9), to_input(deep, 9), rtol=0, atol=1e-5)
+    torch.testing.assert_close(to_input(low, 9, norm=norm), to_input(deep, 9, norm=norm), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -363,7 +425,7 @@ def test_a_channel_is_changed_as_a_grey_image_of_its_own(channels: int) -> None:
     sides = [torch.full((3,), 16.0, dtype=torch.float64)] * 2
     values = parameters(draws, VIEWS, scale=(1.0, 1.0), sides=sides)
     values = values._replace(top=0 * sides[0], left=0 * sides[0], height=sides[0], width=sides[0])
-    views = augmented(images, values, size=16)[0]
+    views = augmented(images, values, size=16, norm=RGB_NORM[:, :1].repeat(1, channels))[0]
     for view, image, number in ((views[n, c], images[n, c], n) for n in range(3) for c in range(channels)):
         x = image[None].double() / 65535
         x = tv.horizontal_flip(x) if values.flip[number] else x
@@ -382,7 +444,7 @@ def test_the_kernel_makes_the_same_views_of_any_format(channels: int, dtype: tor
     images = made(1, channels, 8) if dtype is torch.uint16 else (made(1, channels, 8).int() % 256).to(dtype)
     config = ViewsConfig(jitter=1.0, flip=0.5)
     draws = torch.rand(1, 32, generator=generator("kernel"), dtype=torch.float64)
-    shapes = Shapes.of_squares(1, 8)
+    shapes = Shapes.of(1, 8)
     values = parameters(draws, config, scale=(0.3, 1.0), sides=[shapes.heights, shapes.widths])
     values = values._replace(solarize=torch.full((1,), math.inf))
     norm = torch.stack([torch.linspace(2, 9, channels), torch.linspace(-3, 1, channels)])

@@ -11,7 +11,7 @@ import torch
 from photographs import photos
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from view_forms import augmented
+from view_forms import augmented, source_of
 
 from jepa_train.base import kernel_launch
 from jepa_train.base.seeds import generator
@@ -20,7 +20,7 @@ from jepa_train.config.augmentation_presets import CIFAR_VIEWS, LEJEPA_SMALL_VIE
 from jepa_train.config.presets import PRESETS
 from jepa_train.data import Images
 from jepa_train.data.augment import Parameters, apply_views, make_views, parameters, view_fields
-from jepa_train.data.pictures import LineRanges, Pictures, Shapes, shapes_of, source_of
+from jepa_train.data.pictures import RGB_NORM, LineRanges, Shapes, Source, crop_lines
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 COLOR = dataclasses.replace(CIFAR_VIEWS, blur=0.5, solarize=0.3)  # every operation occurs
@@ -32,8 +32,10 @@ def lines(side: int = 32) -> Tensor:
     return torch.randint(0, 256, (int(LENGTHS.abs().sum()), 3, side), generator=generator("lines"), dtype=torch.uint8)
 
 
-def pictures() -> Pictures:
-    return Pictures(lines=lines(), first=LineRanges(LENGTHS).first, lengths=LENGTHS, longest=70)
+def pictures(pixels: Tensor, lengths: Tensor) -> Source:
+    ranges = LineRanges(lengths)
+    count = crop_lines(pixels.shape[-1], ranges.longest)
+    return Source(pixels=pixels, first=ranges.first, norm=RGB_NORM, lines=count, lengths=lengths)
 
 
 def drawn(shapes: Shapes, num_views: int, config: ViewsConfig = COLOR) -> Parameters:
@@ -42,15 +44,22 @@ def drawn(shapes: Shapes, num_views: int, config: ViewsConfig = COLOR) -> Parame
     return parameters(draws, config, scale=(0.1, 1.0), sides=sides)
 
 
+def on_meta(source: Source) -> list[Source]:
+    tensors = {name: getattr(source, name).to("meta") for name in ("pixels", "first", "norm")}
+    return [dataclasses.replace(source, **tensors)] * 2
+
+
 def fields_of(shapes: list[Shapes], config: ViewsConfig, step: int) -> list[Tensor]:
     num = len(shapes[0].heights)
     return view_fields(shapes, config, seed=0, step=step, batch=slice(0, num), global_batch=num)
 
 
-@pytest.mark.parametrize("images", [photos(6), photos(6, 40), pictures()], ids=["32 px", "40 px", "whole"])
+@pytest.mark.parametrize(
+    "images", [photos(6), photos(6, 40), pictures(lines(), LENGTHS)], ids=["32 px", "40 px", "whole"]
+)
 @pytest.mark.parametrize("size", [24, 40])
 def test_views_are_the_same_where_every_operation_is_computed_for_all(images, size):
-    values = drawn(shapes_of(images), 4)
+    values = drawn(source_of(images).shapes, 4)
     assert (values.blur > 0).any()
     assert (values.hue == 0).any()
     expected = augmented(images, values, size=size)
@@ -59,7 +68,7 @@ def test_views_are_the_same_where_every_operation_is_computed_for_all(images, si
 
 def few(size: int) -> Parameters:
     """Of three views: with all operations, with grayscale, with none but the crop."""
-    return drawn(Shapes.of_squares(3, size), 1, dataclasses.replace(CIFAR_VIEWS, jitter=1.0))._replace(
+    return drawn(Shapes.of(3, size), 1, dataclasses.replace(CIFAR_VIEWS, jitter=1.0))._replace(
         flip=torch.tensor([True, False, True]),
         brightness=torch.tensor([1.3, 0.8, 1.0]),
         contrast=torch.tensor([0.7, 1.2, 1.0]),
@@ -119,12 +128,12 @@ def test_images_give_the_host_and_the_device_part_what_batches_have():
         dataclasses.replace(squares, local=dataclasses.replace(squares, pixels=photos(5, 64))),
         dataclasses.replace(whole, local=dataclasses.replace(whole, pixels=lines(48))),
     ):
-        local = None if images.local is None else images.local.batch(positions)[0]
-        made = make_views(
-            images.batch(positions)[0], BUSY, seed=0, step=3, batch=slice(0, 3), global_batch=3, for_local=local
-        )
+        made = [
+            make_views(each.batch(positions)[0], BUSY, seed=0, step=3, batch=slice(0, 3), global_batch=3)[number]
+            for number, each in enumerate(images.resolutions)
+        ]
         fields = fields_of(images.shapes(positions), BUSY, 3)
-        again = apply_views(images.sources(positions), fields, BUSY)
+        again = apply_views([each.source(positions) for each in images.resolutions], fields, BUSY)
         assert [part.shape[:2] for part in made] == [(2, 3), (2, 3)]
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, made, strict=True))
 
@@ -153,7 +162,7 @@ class Recorder(TorchDispatchMode):
         (photos(8), BUSY, 0),
         (photos(8, 96), CIFAR_VIEWS, 0),
         (photos(8), dataclasses.replace(CIFAR_VIEWS, global_size=96), 0),
-        (pictures(), LEJEPA_SMALL_VIEWS, 0),
+        (pictures(lines(), LENGTHS), LEJEPA_SMALL_VIEWS, 0),
     ],
     ids=["kernel", "two resolutions", "blur", "large images", "large views", "whole pictures"],
 )
@@ -163,8 +172,8 @@ def test_the_device_part_is_the_same_in_every_step_and_on_the_device_alone(image
         pytest.importorskip("triton")
     launched: list[str] = []
     monkeypatch.setattr(kernel_launch, "observers", [lambda name, *_: launched.append(name)])
-    shapes, source = [shapes_of(images)] * 2, source_of(images)
-    there = [dataclasses.replace(source, pixels=source.pixels.to("meta"), first=source.first.to("meta"))] * 2
+    shapes, source = [source_of(images).shapes] * 2, source_of(images)
+    there = on_meta(source)
     traces = []
     for step in range(3):
         fields = [part.to("meta") for part in fields_of(shapes, config, step)]
@@ -189,17 +198,11 @@ def test_presets_with_small_square_images_and_no_blur_use_the_kernel(monkeypatch
         launched.clear()
         config, side = preset.views, preset.data.image_size
         pixels = torch.empty(2, 3, side, side, dtype=torch.uint8)
-        images: Tensor | Pictures = pixels
+        source = source_of(pixels)
         if preset.data.fit == "whole":
-            images = Pictures(
-                lines=pixels.flatten(0, 1).view(-1, 3, side)[: 2 * side],
-                first=torch.tensor([0, side]),
-                lengths=torch.tensor([side, side]),
-                longest=side,
-            )
-        source = source_of(images)
-        there = [dataclasses.replace(source, pixels=source.pixels.to("meta"), first=source.first.to("meta"))] * 2
-        views = apply_views(there, [x.to("meta") for x in fields_of([shapes_of(images)] * 2, config, 0)], config)
+            source = pictures(pixels.flatten(0, 1).view(-1, 3, side)[: 2 * side], torch.tensor([side, side]))
+        fields = [x.to("meta") for x in fields_of([source.shapes] * 2, config, 0)]
+        views = apply_views(on_meta(source), fields, config)
         small = preset.data.fit == "square" and config.blur == 0 and max(side, config.global_size) <= 64
         assert len(launched) == (len(views) if small else 0), name
         fused |= {name} if launched else set()

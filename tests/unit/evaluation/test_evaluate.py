@@ -10,11 +10,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
+from view_forms import to_input
 
 from jepa_train.base.seeds import generator
 from jepa_train.config.flat import unflatten
 from jepa_train.data import Images, Splits, device_transfer
-from jepa_train.data.augment import to_input
 from jepa_train.evaluation import evaluate as module
 from jepa_train.evaluation.evaluate import embed, evaluate, final_evaluation
 from jepa_train.model.network import Network

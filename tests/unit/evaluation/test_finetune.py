@@ -6,10 +6,12 @@ Run: python -m pytest tests/unit/evaluation/test_finetune.py
 import pytest
 import ranks
 import torch
+from torch import nn
 
 from jepa_train.evaluation import finetune as module
 from jepa_train.evaluation.finetune import RATES, finetune
 from jepa_train.evaluation.glossary import GLOSSARY
+from jepa_train.model import device
 from jepa_train.model.network import build_network
 
 CONFIG = ranks.FINETUNED
@@ -43,3 +45,15 @@ def test_the_rate_is_chosen_on_val_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert metrics["val/finetune_top1"] == 1
     assert metrics["test/finetune1_top1"] == pytest.approx(RATES[0])
     assert [job.shots for job in seen] == [shots for shots in (1, 2, 5, 0) for _ in RATES]
+
+
+@pytest.mark.parametrize(("kind", "formats"), [("cpu", [torch.channels_last]), ("mps", [])])
+def test_the_copy_has_the_memory_format_of_training(
+    kind: str, formats: list[torch.memory_format], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch has no MPS here: the calls that would bring the network there are recorded."""
+    network, found = ranks.finetuned_network(), []
+    monkeypatch.setattr(device, "training_device", lambda: torch.device(kind))
+    monkeypatch.setattr(nn.Module, "to", lambda module, *_, **options: found.append(options) or module)
+    module._copied(network, CONFIG, num_classes=10)
+    assert [options["memory_format"] for options in found if options] == formats

@@ -144,11 +144,15 @@ def test_an_own_module_trains_at_two_resolutions(own: Path) -> None:  # noqa: AR
             "model.encoder must have a linear classifier, got torchvision.models.s",
         ),
         ("torchvision.models.mnasnet0_5", {"zero_init_last": False}, "model.zero_init_last must be true for torchv"),
-        ("resnet18", {"encoder_hash": "ab"}, "model.encoder_hash must be that of resnet18, got 'ab', but which has no"),
+        (
+            "resnet18",
+            {"encoder_hash": "ab"},
+            "model.encoder_hash must name the file of model.encoder=resnet18, got 'ab', but that is ''",
+        ),
         (
             "own_models.Flat",
             {"encoder_hash": "ab"},
-            "model.encoder_hash must be that of own_models.Flat, got 'ab', but",
+            "model.encoder_hash must name the file of model.encoder=own_models.Flat, got 'ab', but that",
         ),
     ],
 )
@@ -193,7 +197,7 @@ def test_the_cell_key_follows_the_file_and_a_changed_file_is_refused(own: Path) 
     assert cell_key(before) != cell_key(config)
     assert preflight(before) == before
     own.write_text(OWN.replace("width=5", "width=6"))
-    with pytest.raises(ConfigError, match=r"^model.encoder_hash must be that of own_models.Flat, .* restore the file"):
+    with pytest.raises(ConfigError, match=r"^model.encoder_hash must name .*own_models.Flat, .* restore it"):
         preflight(before)
     assert cell_key(preflight(config)) != cell_key(before)
     own.write_bytes(OWN.replace("\n", "\r\n").encode())

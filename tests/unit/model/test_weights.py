@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -23,7 +24,7 @@ from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.config.flat import cell_key
 from jepa_train.config.presets import DIGITS
 from jepa_train.model.network import build_encoder, build_network, weights_report
-from jepa_train.model.weights import weights_id
+from jepa_train.model.weights import planned_weights
 from jepa_train.storage.storage import StoragePath
 from jepa_train.train import train
 from jepa_train.train.preflight import preflight
@@ -187,12 +188,12 @@ def test_a_worker_refuses_a_file_that_is_not_the_planned_one(tmp_path: Path) -> 
     torch.save(model_of("test_resnet").state_dict(), file)
     planned = preflight(with_weights(file))
     torch.save(model_of("test_resnet", seed=8).state_dict(), file)
-    with pytest.raises(ConfigError, match=r"^model.weights must be what model.weights_id names, got .*weights.pth"):
+    with pytest.raises(ConfigError, match=r"^model.weights_id must name the file of model.weights=\S+weights.pth, got"):
         build_network(planned, 10)
     with pytest.raises(
-        ConfigError, match=r"^model.weights must be what model.weights_id names, got .* restore the file"
+        ConfigError, match=r"^model.weights_id must name the file .*; restore it, or leave model.weights_id out to use"
     ):
-        weights_id(planned.model)
+        planned_weights(planned.model)
 
 
 def test_a_tag_is_downloaded_at_the_start_of_a_run_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +261,16 @@ BAD = {
         r"must be a file of tensors by name, got \S+no.pt, which has",
     ),
     "{here}/list.pt": ([torch.ones(2)], {}, r"must be a file of tensors by name, got \S+list.pt, which has none"),
-    "{here}/module.pt": (nn.Linear(2, 2), {}, r"model.weights \S+module.pt cannot be read \(UnpicklingError"),
+    "{here}/module.pt": (
+        nn.Linear(2, 2),
+        {},
+        r"model.weights \S+module.pt cannot be read \(UnpicklingError: .*\); save the network's state_dict\(\) alone",
+    ),
+    "{here}/numpy.pt": (
+        {"model": {"a": torch.ones(2)}, "best": np.float64(0.5)},
+        {},
+        r"numpy.pt cannot be read \(UnpicklingError: .*\); save the network's state_dict\(\) alone, or as safetensors$",
+    ),
     "{here}/bad.safetensors": ("", {}, r"model.weights \S+bad.safetensors cannot be read \(SafetensorError"),
     "{here}/a.safetensors": (
         "x",
@@ -282,11 +292,18 @@ def test_wrong_weights_are_refused_in_one_line_before_anything_starts(weights: s
     assert len(str(raised.value)) < 400
 
 
-def test_weights_that_timm_cannot_convert_are_refused(tmp_path: Path) -> None:
-    torch.save(model_of("test_vit").state_dict(), tmp_path / "vit.pth")
+@pytest.mark.parametrize(("has", "set_to", "remedy"), [(0, 2, 0), (2, 0, 2), (1, 3, 1)])
+def test_position_embeddings_with_other_register_tokens_are_refused_with_the_number_to_set(
+    has: int, set_to: int, remedy: int, tmp_path: Path
+) -> None:
+    torch.save(model_of("test_vit", reg_tokens=has).state_dict(), tmp_path / "vit.pth")
     views = dataclasses.replace(DIGITS.views, global_size=32)
     config = with_weights(
-        tmp_path / "vit.pth", dataclasses.replace(RESNET, views=views), encoder="test_vit", register_tokens=2
+        tmp_path / "vit.pth", dataclasses.replace(RESNET, views=views), encoder="test_vit", register_tokens=set_to
     )
-    with pytest.raises(ConfigError, match=re.escape("model.weights must fit test_vit")):
+    with pytest.raises(ConfigError, match=re.escape("model.weights must fit test_vit")) as raised:
         preflight(config)
+    expected = f"it has {has} register tokens and the encoder {set_to}, so set model.register_tokens={remedy}"
+    assert str(raised.value).endswith(expected)
+    model = dataclasses.replace(config.model, register_tokens=remedy)
+    assert weights_report(model, 32, 3).endswith("tensors loaded (weights); unused: head.bias, head.weight")

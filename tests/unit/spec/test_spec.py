@@ -16,7 +16,7 @@ from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import PRESETS
 from jepa_train.methods import METHODS, RectifiedLpJEPA
-from sweeps.engine.spec.cells import fixed_cells, shared_fields
+from sweeps.engine.spec.cells import fixed_cells, preflighted, shared_fields
 from sweeps.engine.spec.objective import Asha, LabelFree, parse_objective
 from sweeps.engine.spec.search_space import Domain
 from sweeps.engine.spec.sweep import Sweep
@@ -296,3 +296,11 @@ def test_early_stopping_before_the_last_epoch_and_references_that_it_does_not_ju
 def test_a_list_serves_as_a_tuple_and_a_whole_number_of_gpus_as_a_number():
     sweep = make(grid={"epochs": range(1, 4)}, seeds=[0, 1], references=[{"epochs": 0}], gpus_per_worker=1)
     assert sweep == make(grid={"epochs": [1, 2, 3]}, seeds=(0, 1), references=({"epochs": 0},), gpus_per_worker=1.0)
+
+
+def test_a_cell_with_other_probes_is_checked_although_its_images_and_encoder_have_been() -> None:
+    digits = PRESETS["digits"]
+    preflighted(digits)
+    transferred = dataclasses.replace(digits, probe=dataclasses.replace(digits.probe, transfer="cifar100"))
+    with pytest.raises(ConfigError, match=r"^probe\.transfer's cifar100 must hold cifar-100-python/"):
+        preflighted(transferred)

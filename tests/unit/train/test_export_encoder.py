@@ -47,6 +47,7 @@ def finished(folder: Path, *, channels: int = 3, **model: Any) -> tuple[TrainCon
     for norm in (part for part in network.modules() if hasattr(part, "running_mean")):
         torch.nn.init.uniform_(norm.running_mean)
     with Checkpoints(folder, config) as saves:
+        saves.norm = [[4.0] * channels, [-2.0] * channels]
         saves.finish(network.state_dict(), [{"epoch": 3.0, "val/probe_top1": 0.5, "train/loss": 2.0}])
     return config, network.eval()
 
@@ -93,8 +94,8 @@ def test_an_export_says_where_it_comes_from_and_has_the_projector_on_request(
 
 
 def test_a_checkpoint_keeps_the_normalisation_for_its_export() -> None:
-    assert module._mean_and_std({"norm": [[2.0, 4.0], [-1.0, -0.4]]}, 2) == ([0.5, 0.1], [0.5, 0.25])
-    assert module._mean_and_std({}, 3) == ([0.5] * 3, [0.25] * 3)
+    assert module._mean_and_std({"norm": [[2.0, 4.0], [-1.0, -0.4]]}) == ([0.5, 0.1], [0.5, 0.25])
+    assert module._mean_and_std({}) == ([0.5] * 3, [0.25] * 3)
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
