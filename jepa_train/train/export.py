@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import safetensors.torch
@@ -49,9 +49,11 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     """
     out = Path(where_to).expanduser().absolute()
     if has_url_scheme(where_to) or out.exists():
-        raise ConfigError(f"OUT must be a new folder on a disk, got {where_to!r}; choose another name")
+        reason = ", which exists" if out.exists() else ""
+        raise ConfigError(f"OUT must be a new folder on a disk, got {where_to!r}{reason}; choose another name")
     file, content = read_finished(where)
-    config = random_start(unflatten(content["config"]))
+    recorded = unflatten(content["config"])
+    config = random_start(recorded)
     network, tensors = build_network(config, num_classes=2), {WEIGHTS: _part(content, "encoder")}
     restore(network.encoder.load_state_dict, tensors[WEIGHTS])
     replaced = [*_replaced(network.encoder, config)]
@@ -60,10 +62,17 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     by_timm = not is_dotted(config.model.encoder) and not replaced
     texts = {TIMM_CONFIG: json.dumps(_timm_config(config, network.encoder, mean, std), indent=1)} if by_timm else {}
     about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
+    if weights := recorded.model.weights:
+        names = dict.fromkeys((PurePath(weights).name, recorded.model.weights_id))  # equal for a tag
+        about["initial weights"] = ", content ".join(names)
     about["commit"] = content.get("commit") or facts.get("commit", "")  # a node without git knows none
     takes = f"images (N, {len(mean)}, {config.views.global_size}, {config.views.global_size})"
     lines.append(f"features = encoder(images)  # {takes} -> (N, E)")
-    inputs = f"It takes {takes} of values in [0, 1], normalised with mean {mean} and std {std} of the channels."
+    bits = config.data.bits
+    scaled = f"uint{bits} / {2**bits - 1}"
+    inputs = (
+        f"It takes {takes} of values in [0, 1] ({scaled}), normalised with mean {mean} and std {std} of the channels."
+    )
     texts[CARD] = _card(config, [*lines, "```", "", inputs], about, content["reports"][-1])
     if projector:
         tensors[PROJECTOR] = _part(content, "projector")

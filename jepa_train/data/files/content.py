@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.data.cache import ArraySource, cached_array, progress_bar
-from jepa_train.data.files.decode import VERSION, Decoded, Note, decode_file
+from jepa_train.data.files.decode import OTHER_FORMAT, VERSION, Decoded, Note, decode_file
 from jepa_train.data.files.listing import Listing
 from jepa_train.data.pictures import LONGEST, LineRanges, as_lines
 from jepa_train.storage.paths import cache_dir
@@ -205,8 +205,11 @@ def _decode(
                 decoded = list(pool.map(decode, files))
             for file, each in zip(files, decoded, strict=True):
                 if each.pixels is None and not skip_corrupt:
+                    other = each.reason.startswith(OTHER_FORMAT)
+                    rule = "an image of another format" if other else "a file that cannot be read as an image"
+                    remedy = "set data.channels and data.bits as all files have them, convert" if other else "delete"
                     raise ValueError(
-                        f"data.path holds a file that cannot be read as an image: {file!r} ({each.reason}); "
-                        "delete or replace it, or set data.on_corrupt=skip"
+                        f"data.path holds {rule}: {file!r} ({each.reason}); {remedy} or replace it, or "
+                        "set data.on_corrupt=skip"
                     )
             yield some, decoded

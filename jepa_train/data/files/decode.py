@@ -27,6 +27,7 @@ _RANGES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # largest valu
 _PHOTOMETRIC = 262  # tag of a TIFF
 _NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
 _MOST_CHANNELS = 16
+OTHER_FORMAT = "it has data.channels="  # beginning of the reason of a file that could be read
 _WHOLE = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})  # modes with 8 bits per channel, and no palette
 _NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})  # by other programs, or not at all
 _TURNS = {
@@ -219,7 +220,7 @@ def _fitted(planes: np.ndarray, wanted: PixelFormat, size: int, longest: int) ->
         raise ValueError(f"values of {planes.dtype}; only uint8 and uint16 are read")
     found = PixelFormat(len(planes), 8 * planes.dtype.itemsize)
     if found != wanted:
-        raise ValueError(f"it has data.channels={found.channels} data.bits={found.bits}, not {wanted}")
+        raise ValueError(f"{OTHER_FORMAT}{found.channels} data.bits={found.bits}, not {wanted}")
     _, height, width = planes.shape
     if not height * width:
         raise ValueError("it has no pixels")

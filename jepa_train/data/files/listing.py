@@ -231,7 +231,8 @@ def _check_classes(root: Path, classes: dict[str, list[str]]) -> None:
             if path.rpartition("/")[2].lower() in _SPLIT_NAMES:
                 raise _broken(root, f"train/ if it has splits: there is {path}/")
     if len(names) < 2:
-        raise _broken(root, f"at least 2 classes: there are {names}")
+        there = f"there is only {names[0]!r}" if names else "there are none"
+        raise _broken(root, f"at least 2 classes: {there}", f"{_LAYOUT}; or set data.name=unlabelled_folder")
 
 
 def _others(walk: _Walk, folder: str) -> str:

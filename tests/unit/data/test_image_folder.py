@@ -76,7 +76,7 @@ def test_fingerprint_changes_with_content_and_not_with_path(folder, tmp_path):
         ([""], "data.path must be a folder"),
         (["train/ant"], "one of them lacks 'ant'"),
         (["train"], "train/ if it has splits: there is test/"),
-        (["train/bee", "test/bee"], "at least 2 classes: there are ['ant']"),
+        (["train/bee", "test/bee"], "at least 2 classes: there is only 'ant'"),
         ([f"train/ant/{n}.{('png', 'bmp', 'PNG')[n % 3]}" for n in range(5)], "in train/ant/: it has 1"),
     ],
 )
@@ -84,6 +84,7 @@ def test_a_broken_folder_is_named_in_one_line(missing, rule, folder):
     for name in missing:
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
     remedy = "(set data.path=DIR|lay it out as train/<class>/ and test/<class>/, train/<class>/ alone, or <class>/)"
+    remedy += "(; or set data.name=unlabelled_folder)?"
     with pytest.raises(ValueError, match=rf"^data\.path must .* got '{folder}'.*; {remedy}$") as found:
         fingerprint(folder)
     assert rule in str(found.value)

@@ -15,10 +15,11 @@ import torch
 
 from jepa_train.__main__ import main
 from jepa_train.checkpoint.checkpoints import Checkpoints
-from jepa_train.config import TrainConfig
+from jepa_train.config import ModelConfig, TrainConfig
 from jepa_train.config.flat import cell_key
 from jepa_train.config.presets import DIGITS
 from jepa_train.model.network import Network, build_network
+from jepa_train.model.weights import planned_weights
 from jepa_train.train import export as module
 
 SIDE = 32
@@ -84,6 +85,7 @@ def test_an_export_says_where_it_comes_from_and_has_the_projector_on_request(
     card = (tmp_path / "out" / "README.md").read_text()
     for row in (f"| cell | {cell_key(config)} |", "| epoch | 3 |", "| val/probe_top1 | 0.5 |", "| data | digits |"):
         assert row in card
+    assert "values in [0, 1] (uint8 / 255), normalised with" in card
     assert re.search(r"\| commit \| [0-9a-f]{40}(\+dirty)? \|", card)
     assert "mean [0.5, 0.5, 0.5] and std [0.25, 0.25, 0.25]" in card
     assert "Linear(in_features=96, out_features=256, bias=False)" in card
@@ -91,6 +93,17 @@ def test_an_export_says_where_it_comes_from_and_has_the_projector_on_request(
     assert torch.equal(loaded["0.weight"], network.projector[0].weight)
     about = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True))
     assert (about["input_size"], about["mean"], about["std"]) == ([3, SIDE, SIDE], [0.5] * 3, [0.25] * 3)
+
+
+def test_a_card_names_the_initial_weights(tmp_path: Path) -> None:
+    finished(tmp_path / "first")
+    weights = f"{tmp_path}/first/final.pt"
+    found = planned_weights(ModelConfig(encoder=DIGITS.model.encoder, weights=weights))[0]
+    finished(tmp_path / "run", weights=weights, weights_id=found)
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"| initial weights | final.pt, content {found} |" in card
+    assert str(tmp_path / "first") not in card
 
 
 def test_a_checkpoint_keeps_the_normalisation_for_its_export() -> None:
@@ -107,7 +120,10 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "out").mkdir()
     run = str(tmp_path / "run")
     for words, message in (
-        ([run, str(tmp_path / "out")], "OUT must be a new folder on a disk, got"),
+        (
+            [run, str(tmp_path / "out")],
+            f"OUT must be a new folder on a disk, got '{tmp_path}/out', which exists; choose",
+        ),
         ([run, str(tmp_path / "run" / "final.pt" / "x")], "OUT must be a folder that can be written, got"),
         ([run, "s3://bucket/x"], "OUT must be a new folder on a disk, got 's3://bucket/x'; choose"),
         ([str(tmp_path / "gone"), "new"], f"checkpoint {tmp_path}/gone/final.pt cannot be read: there is no such file"),
