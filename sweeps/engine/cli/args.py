@@ -105,7 +105,7 @@ def _read_seeds(text: str) -> tuple[int, ...]:
 
 
 def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
-    parser = LineParser(description=about, usage=usage, allow_abbrev=False)
+    parser = LineParser(about, usage=usage)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add, mode = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add("--scale", choices=[*SCALES], help="; ".join(f"{name}: {about}" for name, about in SCALES.items()))
