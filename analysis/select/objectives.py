@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
+LOST = ("diverged", "collapsed", "pruned")  # ends of a seed that end its point, the worst first
 Direction = Literal["max", "min"]
 
 

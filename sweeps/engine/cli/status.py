@@ -11,7 +11,7 @@ from sweeps.engine.plan.cell_state import Rules, counted, counts_of, is_done
 from sweeps.engine.plan.edits import edits_in_store
 from sweeps.engine.run.eta import duration
 from sweeps.engine.spec.cells import grid_points
-from sweeps.engine.spec.search_space import size
+from sweeps.engine.spec.search_space import size, space_at
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
 from sweeps.engine.store.reader import Entry, StoredSweep, read_sweep, shown_uri
@@ -112,13 +112,13 @@ def _total(sweep: Sweep, stored: StoredSweep) -> int:
     """The number of all cells: that of the last launch, in a store without it that of the sweep's file."""
     requested = stored.requested
     if requested is not None and "sweep.total" in stored.tags:
-        return max(int(stored.tags["sweep.total"]), len(requested))
+        return int(stored.tags["sweep.total"])
     if requested is not None and not sweep.space:
         return len(requested)
     each, points = sweep.seeds_per_trial, grid_points(sweep)
     counts = [len(sweep.seeds)] * len(points)
     if sweep.space:  # a search, and its winner with the other seeds
-        sizes = (int(min(sweep.trials, size(sweep.domains, point))) for point in points)
+        sizes = (int(min(sweep.trials, size(space_at(sweep.domains, point)))) for point in points)
         counts = [number * each + len(sweep.seeds) - each for number in sizes]
     return max(len(sweep.references) + sum(counts), len(requested or ()), len(stored.current))
 

@@ -204,7 +204,7 @@ def checked_cells(sweep: Sweep, base: TrainConfig) -> tuple[Cell, ...]:
     sweep.check(base)
     corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
     fixed = tuple(fixed_cells(sweep, base))
-    check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
+    check_sizes(sweep, [*corners, *(cell.config for cell in fixed)])
     return fixed
 
 

@@ -3,24 +3,24 @@
 A sweep with a space and no grid is one search, at the one empty point.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol, Self
 
+from analysis.select.objectives import LOST
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.spec.cells import Cell, changed, grid_points, label_of, make_cell
-from sweeps.engine.spec.search_space import conditions_of, point_of, size
+from sweeps.engine.spec.search_space import Space, point_of, size, space_at
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
-LOST = ("diverged", "collapsed", "pruned")  # ends of a seed that end its candidate, the worst first
 GridPoint = tuple[str, ...]  # the values on the grid's axes, as MLflow stores them
 
 
@@ -62,7 +62,8 @@ class Result(NamedTuple):
         scores = tuple(goal.score(metrics if status == "finished" else {}, flat) for goal in sweep.goals)
         unknown = float(status == "finished")
         violations = (limit.violation(metrics) for limit in sweep.limits)
-        return cls(status, scores, rungs, tuple(unknown if one != one else one for one in violations))
+        judged = {rung: score for rung, score in rungs.items() if not math.isnan(score)}
+        return cls(status, scores, judged, tuple(unknown if one != one else one for one in violations))
 
     @classmethod
     def mean(cls, results: Sequence[Self]) -> Self:
@@ -122,6 +123,7 @@ class Search:
 
     Args:
         point: of the grid; {} for a search alone.
+        space: the domains that are searched there.
         entries: the sweep's cells in the store, by key.
         candidates: in the order in which they were begun.
         warm: points of this search whose cells have finished in other sweeps, with every seed of a trial.
@@ -132,6 +134,7 @@ class Search:
     sweep: Sweep
     base: TrainConfig
     point: Mapping[str, Any]
+    space: Space
     entries: Mapping[str, Entry]
     candidates: tuple[Candidate, ...]
     warm: tuple[Candidate, ...]
@@ -158,14 +161,8 @@ class Search:
         self._warm = [*zip(self.warm, means, strict=True)]
         self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
         self._resumed = {*self._open}  # those of them that no launch has started again
-        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.domains, self.at)) - len(self.candidates)))
+        self.proposals = int(max(0, min(self.sweep.trials, size(self.space)) - len(self.candidates)))
         self._choose_best()
-
-    @cached_property
-    def at(self) -> Mapping[str, Any]:
-        """The values outside the space, on which conditions of the space depend; {} without conditions."""
-        flat = flatten(changed(self.base, self.point)) if conditions_of(self.sweep.domains) else {}
-        return {key: value for key, value in flat.items() if key not in self.sweep.space}
 
     @property
     def ended(self) -> list[tuple[Candidate, Result]]:
@@ -175,9 +172,9 @@ class Search:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every known cell: of candidates that were started, by any launch, and confirmations."""
-        wanted = (cell for each in self._candidates.values() for cell in each.cells if self._is_wanted(each, cell))
-        return (*wanted, *self.confirmations)
+        """Every known cell: those of candidates that have been begun, by any launch, and confirmations."""
+        begun = (cell for each in self._candidates.values() for cell in each.cells if cell.key in self._begun)
+        return (*begun, *self.confirmations)
 
     @property
     def state(self) -> SearchState:
@@ -195,10 +192,17 @@ class Search:
 
     @property
     def num_unknown(self) -> int:
-        """Cells still to choose: points to propose, and the other seeds of a best candidate that is not known yet."""
+        """Cells still to choose: points to propose, seeds that begin if their candidate is not lost before, and the
+        other seeds of a best candidate that is not known yet."""
         undecided = self.state in (SearchState.PROPOSING, SearchState.WAITING)
         each = self.sweep.seeds_per_trial
-        return self.proposals * each + (len(self.sweep.seeds) - each) * undecided
+        later = sum(cell.key not in self._begun for each in self._open.values() for cell in self._left(each))
+        return self.proposals * each + later + (len(self.sweep.seeds) - each) * undecided
+
+    @property
+    def total(self) -> int:
+        """All cells that are known or still to choose."""
+        return len(self.cells) + self.num_unknown
 
     @property
     def problem(self) -> str:
@@ -317,11 +321,13 @@ def searches_of(
     if not sweep.space:
         return ()
     points: dict[GridPoint, dict[str, Any]] = {}
+    spaces: dict[GridPoint, Space] = {}
     for point in grid_points(sweep):
-        grid_point = grid_point_of(sweep, flatten(changed(base, point)))
+        flat = flatten(changed(base, point))
+        grid_point = grid_point_of(sweep, flat)
         if grid_point in points:
             raise ConfigError(f"{sweep.name} has the same point of the grid twice, {label_of(point)!r}; keep one")
-        points[grid_point] = point
+        points[grid_point], spaces[grid_point] = point, space_at(sweep.domains, flat)
     own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
     others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
     whole = {
@@ -331,7 +337,7 @@ def searches_of(
         for grid_point, found in others.items()
     }
     return tuple(
-        Search(sweep, base, point, entries, tuple(own[grid_point]), whole[grid_point], rules)
+        Search(sweep, base, point, spaces[grid_point], entries, tuple(own[grid_point]), whole[grid_point], rules)
         for grid_point, point in points.items()
     )
 

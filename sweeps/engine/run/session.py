@@ -142,9 +142,7 @@ class Session:
         refusal = pool.refusal()
         if refusal:
             raise unfit_nodes_error([refusal])
-        plan = plan.after(searcher.searches)
-        ledger.record_total(plan.total)
-        return plan, display.outcome
+        return plan.after(searcher.searches), display.outcome
 
 
 def _check_absolute(data: Iterable[DataConfig]) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from analysis.select.objectives import Goal
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, setting_fields, unflatten
@@ -19,7 +18,7 @@ from jepa_train.data.facts import DataFacts, facts_of
 from jepa_train.data.splits import identified, identify, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.train.preflight import CheckedData, check_batch, check_data
-from sweeps.engine.spec.objective import check_measured
+from sweeps.engine.spec.objective import check_counts
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
@@ -115,8 +114,8 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     return _CHECKED[key].fill_in(config)
 
 
-def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
-    """Check that the training images are enough for the batch and the objective of each cell.
+def check_sizes(sweep: Sweep, configs: Iterable[TrainConfig]) -> None:
+    """Check that the training images are enough for the batch, the objective and the constraints of each cell.
 
     Args:
         configs: of cells, after preflight.
@@ -130,7 +129,7 @@ def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
         sizes = known[config.data]
         check_batch(config, sum(sizes))
         if sizes:
-            check_measured(goals, num_images=sum(sizes), largest_class=max(sizes))
+            check_counts(sweep.measured, num_images=sum(sizes), largest_class=max(sizes))
 
 
 def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
