@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from jepa_train.config.flat import cell_key
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.main import launch_sweeps
+from sweeps.engine.cli.modes import launch_sweeps
 from sweeps.engine.plan import plan
 from sweeps.engine.spec import cells
 from sweeps.engine.spec.sweep import Sweep

@@ -126,7 +126,7 @@ class Search:
         space: the domains that are searched there.
         entries: the sweep's cells in the store, by key.
         candidates: in the order in which they were begun.
-        warm: points of this search whose cells have finished in other sweeps, with every seed of a trial.
+        warm: points of this search whose cells have finished in other sweeps; they count with every seed of a trial.
         rules: which cells a launch runs.
         rungs: cell key -> epoch -> score where early stopping has judged it.
     """
@@ -157,8 +157,8 @@ class Search:
                     self._running[entry.key] = each
                 elif not self.rules.due(entry):
                     self._results[entry.key] = self._result_of(entry)
-        means = (Result.mean([*map(self._result_of, each.entries)]) for each in self.warm)
-        self._warm = [*zip(self.warm, means, strict=True)]
+        whole = [each for each in self.warm if len({entry.key for entry in each.entries}) == len(each.cells)]
+        self._warm = [(each, Result.mean([*map(self._result_of, each.entries)])) for each in whole]
         self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
         self._resumed = {*self._open}  # those of them that no launch has started again
         self.proposals = int(max(0, min(self.sweep.trials, size(self.space)) - len(self.candidates)))
@@ -210,7 +210,7 @@ class Search:
         if self.state is not SearchState.DONE or self.best is not None:
             return ""
         where = f" at {label_of(self.point)}" if self.point else ""
-        finished = [result for _, result in self.ended[len(self.warm) :] if result.status == "finished"]
+        finished = [result for _, result in self.ended[len(self._warm) :] if result.status == "finished"]
         limits = " and ".join(limit.name for limit in self.sweep.limits)
         if finished and not any(result.feasible for result in finished):
             return f"no feasible candidate{where}: none of the {len(finished)} finished ones keeps {limits}"
@@ -330,15 +330,8 @@ def searches_of(
         points[grid_point], spaces[grid_point] = point, space_at(sweep.domains, flat)
     own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
     others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
-    whole = {
-        grid_point: tuple(
-            each for each in found if {entry.key for entry in each.entries} == {it.key for it in each.cells}
-        )
-        for grid_point, found in others.items()
-    }
     return tuple(
-        Search(sweep, base, point, spaces[grid_point], entries, tuple(own[grid_point]), whole[grid_point], rules)
-        for grid_point, point in points.items()
+        Search(sweep, base, points[at], spaces[at], entries, tuple(own[at]), tuple(others[at]), rules) for at in points
     )
 
 

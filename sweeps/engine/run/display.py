@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -19,8 +19,13 @@ from sweeps.engine.run.estimate import epochs_left
 from sweeps.engine.run.eta import Pace, duration
 from sweeps.engine.spec.cells import Cell
 
-_NO_MACHINE_S = 600.0  # a machine starts within some ten minutes
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
+
+
+def cut(lines: Sequence[str], room: int, where: str = "") -> list[str]:
+    """The first lines that fit, with the number of the others."""
+    hidden = len(lines) - room + 1
+    return [*lines[: room - 1], f"... {hidden} more lines{where}"] if hidden > 1 else [*lines]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,6 @@ class Display:
         self._best = (math.nan, "")  # score and label
         self._reasons: dict[str, str] = {}  # of failures -> label of the first cell
         self._live = False
-        self._asked_for_machines = False
         self._started = self._last_line = time.monotonic()
         for cell in plan.known:
             if cell.key in plan.entries and cell.role == "cell":
@@ -139,18 +143,6 @@ class Display:
         if note:
             self.note(f"{cell.label}: {note}, {device_time(device_seconds / 3600, self.request.unit)} lost")
 
-    def waits(self, machines: Callable[[], int]) -> None:
-        """Note once, on a cluster, that no machine has come for long."""
-        waited = time.monotonic() - self._started
-        if self._asked_for_machines or waited < _NO_MACHINE_S:
-            return
-        self._asked_for_machines = True
-        if not machines():
-            self.note(
-                f"no machine in {waited / 60:.0f} minutes; waiting on; `ray status` on the head says why "
-                "(ray exec CLUSTER.yaml 'ray status')"
-            )
-
     def note(self, line: str) -> None:
         """Print a line that stays; on a terminal it is cut to one, and --explain shows the rest."""
         self._last_line = time.monotonic()
@@ -169,9 +161,7 @@ class Display:
         running = ", ".join(self._running.values())
         below = [line for line in (self._status(), self._best_line(), f"running: {running}" * bool(running)) if line]
         room = max(1, self.console.height - len(below) - 3)  # a blank line, one to spare, and the prompt's
-        if len(lines) > room:
-            hidden = len(lines) - room + 1
-            lines = [*lines[: room - 1], f"... {hidden} more lines (python -m analysis {self.plan.sweep.name})"]
+        lines = cut(lines, room, f" (python -m analysis {self.plan.sweep.name})")
         return Text("\n".join([*lines, *[""] * bool(lines), *below]), no_wrap=True, overflow="ellipsis")
 
     def _status(self) -> str:

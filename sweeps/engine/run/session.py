@@ -121,7 +121,6 @@ class Session:
             request=request,
             checkpoints=checkpoints_dir(plan.sweep.name),
             budget=budget,
-            machines=pool.ready,
             abandon=pool.mailbox.abandon_trial.remote,
         )
         searcher = CellSearcher(
@@ -142,7 +141,7 @@ class Session:
         refusal = pool.refusal()
         if refusal:
             raise unfit_nodes_error([refusal])
-        return plan.after(searcher.searches), display.outcome
+        return dataclasses.replace(plan, searches=tuple(searcher.searches)), display.outcome
 
 
 def _check_absolute(data: Iterable[DataConfig]) -> None:

@@ -310,10 +310,11 @@ def _check_goals(sweep: Sweep) -> None:
         not sweep.limits or bool(sweep.space),
         f"constraints choose the winner of a search, got {sweep.constraints} without a space; leave them out",
     )
+    each, several = sweep.seeds_per_trial, "a search for several objectives, which has no single winner,"
     require(
-        len(names) == 1 or not sweep.space or len(sweep.seeds) == sweep.seeds_per_trial,
-        f"seeds of a search for several objectives, which has no single winner, must all be of each trial, got "
-        f"{sweep.seeds}; write seeds_per_trial={len(sweep.seeds)}, or give {sweep.seeds_per_trial} in all",
+        len(names) == 1 or not sweep.space or len(sweep.seeds) == each,
+        f"seeds of {several} must be as many as seeds_per_trial, got {sweep.seeds} and {each}; give {each}, or write "
+        f"seeds_per_trial={len(sweep.seeds)}",
     )
 
 

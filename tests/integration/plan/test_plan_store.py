@@ -19,7 +19,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.args import Options
-from sweeps.engine.cli.main import _held
+from sweeps.engine.cli.modes import _held
 from sweeps.engine.cli.status import status as status_of
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
@@ -103,7 +103,7 @@ def test_parameters_come_back_in_the_types_of_their_fields():
 
 def test_the_base_is_the_best_cell_of_the_present_base_at_the_time_when_the_launch_holds_the_sweep():
     other, file = Sweep(name="other", purpose="", base=BestOf("study")), Path("other.py")
-    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no winner in this store"):
+    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no winner"):
         make_plan(other, file)
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.08},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))

@@ -10,16 +10,15 @@ import pytest
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.cli import watch as watch_module
-from sweeps.engine.cli.status import Facts
-from sweeps.engine.cli.watch import watch_status
+from sweeps.engine.cli import status as status_module
+from sweeps.engine.cli.status import Facts, watch_status
 from sweeps.engine.spec.sweep import Sweep
 
 SWEEP = Sweep(name="study", purpose="", base=DIGITS)
 
 
 def facts(**states: int) -> Facts:
-    spent = {"device_hours": 1.0, "lost_device_hours": 0.0, "unit": "GPU-hours", "seconds_left": None}
+    spent = {"device_hours": 1.0, "lost_device_hours": 0.0, "unit": "GPU-hours"}
     cells = {"running": [], "interrupted": [], "failures": [], "overrides": {}, "edited": {"new": 0, "dropped": 0}}
     return {"sweep": "study", "holder": None, "total": 4, "states": states, "outdated": 0, **cells, **spent}
 
@@ -38,7 +37,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(watch_module, "status", read)
+    monkeypatch.setattr(status_module, "status", read)
     console = Console(file=io.StringIO(), width=80, height=height, force_terminal=terminal)
     watch_status([SWEEP], [], console, sleep=lambda _: None)
     assert next(readings, None) is None, "it ended too early"

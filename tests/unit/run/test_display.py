@@ -61,13 +61,6 @@ def rendered(display: Display) -> list[str]:
     return display._render().plain.splitlines()
 
 
-def test_machines_that_do_not_come_are_noted_once(clock):
-    display = display_of(plan())
-    for clock[0] in (0.0, 599.0, 600.0, 900.0):
-        display.waits(lambda: 0)
-    assert sum(line.startswith("no machine in 10 minutes; waiting on; `ray ") for line in printed(display)) == 1
-
-
 def test_the_best_cell_is_one_that_the_sweep_asks_for():
     stale = make_cell(SWEEP, BASE, {"method.lamb": 0.9})
     display = display_of(plan(entry(stale, "finished", value=0.99), entry(A, "finished", value=0.5)))

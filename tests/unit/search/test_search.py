@@ -192,7 +192,7 @@ def test_a_seed_that_diverges_ends_its_point_and_one_that_fails_does_not():
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_at_every_moment_the_list_and_the_number_of_cells_are_those_that_may_still_run(lanes: int):
-    """Where every point diverges with its first seed, no other seed begins; and there is no winner to confirm."""
+    """Every point diverges with its first seed, so that no other seed begins and no winner is confirmed."""
     sweep = dataclasses.replace(SEEDED, early_stopping=None)
     search = SimulatedSweep(sweep, lambda config: reports(config)[:2], lanes=lanes)
     while search.plan().todo:

@@ -178,7 +178,7 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ({"seeds": (0,), "seeds_per_trial": 2}, ("seeds_per_trial is of a search, got 2 without a space; leave it",)),
         (
             {"space": LAMB, "trials": 2, "seeds": (0, 1), "objective": {"val/probe_top1": "max", **SPARSE}},
-            ("seeds of a search for several objectives", "got (0, 1); write seeds_per_trial=2, or give 1 in all"),
+            ("seeds of a search for several objectives", "got (0, 1) and 1; give 1, or write seeds_per_trial=2"),
         ),
         ({"space": LAMB, "trials": 2, "seeds_per_trial": 0}, ("seeds_per_trial must be at least 1", "got 0")),
         ({"constraints": ("train/peak_memory_gb <= 20",)}, ("constraints", "without a space", "leave them out")),
