@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,12 +13,12 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.store.uri import NothingToShow, store_line
-from jepa_train.base.errors import ConfigError
+from jepa_train.base.errors import ConfigError, nearest
 from jepa_train.config.names import is_pretrained_tag
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import StorageError, storage_dir
 from sweeps.engine.cli.args import Options
-from sweeps.engine.cli.explain import explain, explain_lines, unknown_cell
+from sweeps.engine.cli.explain import explain, explain_lines
 from sweeps.engine.cli.preview import preview, preview_lines
 from sweeps.engine.cli.status import Facts, status, status_lines, watch_status
 from sweeps.engine.cluster.folders import check_results_folder, check_shared_storage
@@ -35,6 +35,7 @@ from sweeps.engine.store.reader import shown_uri, store_uri
 # Ray, timm and pandas take seconds to import: each only where it is needed, and a launch starts Ray before the rest.
 
 Named = Sequence[tuple[Sweep, Path]]  # sweeps, with their files
+Plans = dict[str, Plan]  # by the sweep's name
 
 
 def launch_sweeps(sweeps: Named, options: Options) -> int:
@@ -60,12 +61,13 @@ def launch_sweeps(sweeps: Named, options: Options) -> int:
         if options.dry_run:
             return _show_plans(sweeps, plans, options)
         if options.explain:
-            known = [plan for plan in plans if plan is not None]
-            facts = [cell for plan in known for cell in explain(plan, options.explain)]
+            facts = [cell for plan in plans.values() for cell in explain(plan, options.explain)]
             if not facts:
-                raise unknown_cell(options.explain, [row.cell.label for plan in known for row in plan.rows()])
+                labels = [row.cell.label for plan in plans.values() for row in plan.rows()]
+                remedy = nearest(options.explain, labels) or "; --dry-run lists them"
+                raise ConfigError(f"--explain {options.explain} fits no cell{remedy}")
             return _show(facts, explain_lines, options, of="cells")
-        if _reads_data(plans):  # the cells are known only now
+        if _reads_data(plans.values()):  # the cells are known only now
             plans = _planned(sweeps, options)
         if options.evaluate:
             return _evaluate(sweeps, plans, options)
@@ -99,7 +101,7 @@ def _with_words(sweep: Sweep, options: Options) -> Sweep:
     return sweep
 
 
-def _check_before_start(sweeps: Named, plans: Sequence[Plan | None]) -> None:
+def _check_before_start(sweeps: Named, plans: Plans) -> None:
     """Check table files, resources, and the folders and stores that a launch writes to."""
     from analysis.tables import UnknownTable, file_beside, load_table_file
     from sweeps.engine.cluster.resources import check_machine
@@ -110,8 +112,8 @@ def _check_before_start(sweeps: Named, plans: Sequence[Plan | None]) -> None:
                 load_table_file(file)
         except UnknownTable as error:
             raise ConfigError(str(error)) from None
-    for plan in plans:
-        if plan is not None and plan.todo:
+    for plan in plans.values():
+        if plan.todo:
             check_machine(plan.sweep)
     check_results_folder(results_dir())
     check_writable_store()
@@ -123,20 +125,20 @@ def _plan(sweep: Sweep, file: Path, options: Options, *, held: bool = False) -> 
     return make_plan(sweep, file, options.overrides, retry=options.retry, held=held, choice=choice)
 
 
-def _planned(sweeps: Named, options: Options) -> list[Plan | None]:
+def _planned(sweeps: Named, options: Options) -> Plans:
     """Every plan that can be made now, so that bad input is refused before the first sweep starts.
 
-    None for a sweep whose base is the best cell of one before it on the same command line, which has to run first.
+    A sweep whose base is the best cell of one before it on the same command line has none: the other has to run first.
     """
-    plans: list[Plan | None] = []
+    plans: Plans = {}
     for number, (sweep, file) in enumerate(sweeps):
-        waits = isinstance(sweep.base, BestOf) and sweep.base.sweep in [before.name for before, _ in sweeps[:number]]
-        held = holder_of(sweep.name) is not None
-        plans.append(None if waits else _plan(sweep, file, options, held=held))
+        before = [other.name for other, _ in sweeps[:number]]
+        if not (isinstance(sweep.base, BestOf) and sweep.base.sweep in before):
+            plans[sweep.name] = _plan(sweep, file, options, held=holder_of(sweep.name) is not None)
     return plans
 
 
-def _reads_data(plans: Sequence[Plan | None]) -> bool:
+def _reads_data(plans: Collection[Plan]) -> bool:
     """Read the images that this machine has not read yet, and download the pretrained weights of cells to run.
 
     Returns:
@@ -145,13 +147,12 @@ def _reads_data(plans: Sequence[Plan | None]) -> bool:
     from jepa_train.model.weights import fetch_weights
     from sweeps.engine.cluster.session import cluster_address
 
-    planned = [plan for plan in plans if plan is not None]
-    models = {cell.config.model for plan in planned for cell in plan.missing}
+    models = {cell.config.model for plan in plans for cell in plan.missing}
     for encoder, tag in sorted({(model.encoder, model.weights) for model in models}):
         if is_pretrained_tag(tag):
             fetch_weights(encoder, tag)
-    configs = [config for plan in planned for config in (plan.base, *(cell.config for cell in plan.known))]
-    keep = any(plan.todo for plan in planned) and not cluster_address()  # else cells run on other machines
+    configs = [config for plan in plans for config in (plan.base, *(cell.config for cell in plan.known))]
+    keep = any(plan.todo for plan in plans) and not cluster_address()  # else cells run on other machines
     return read_data(configs, keep=keep)
 
 
@@ -163,28 +164,25 @@ def _show_data(plan: Plan, shown: set[str], say: Callable[[str], None]) -> None:
             say(text)
 
 
-def _show_plans(sweeps: Named, plans: Sequence[Plan | None], options: Options) -> int:
+def _show_plans(sweeps: Named, plans: Plans, options: Options) -> int:
     from sweeps.engine.run.price import price
 
     note, shown = _printer(Console(stderr=True)), set[str]()
-    planned = [plan for plan in plans if plan is not None]
-    configs = [cell.config for plan in planned for cell in plan.known]
+    configs = [cell.config for plan in plans.values() for cell in plan.known]
     list_data(configs)
-    for plan in planned:
+    for plan in plans.values():
         _show_data(plan, shown, _printer(Console(stderr=options.json)))
     for unread in filter(None, map(num_unread, dict.fromkeys(config.data for config in configs))):
         note(
             f"{unread:,} images have not been read on this machine or may have changed since; if a launch finds other "
             "content than before, its cells are others"
         )
-    facts = [
-        preview(sweep, plan, price(plan, note) if plan else None)
-        for (sweep, _), plan in zip(sweeps, plans, strict=True)
-    ]
+    prices = {name: price(plan, note) for name, plan in plans.items()}
+    facts = [preview(sweep, plans.get(sweep.name), prices.get(sweep.name)) for sweep, _ in sweeps]
     return _show(facts, preview_lines, options)
 
 
-def _run(sweeps: Named, plans: Sequence[Plan | None], options: Options) -> int:
+def _run(sweeps: Named, plans: Plans, options: Options) -> int:
     """Run and show each sweep. Ray starts only when a cell is missing, while the other libraries are imported."""
     from sweeps.engine.cluster.session import ray_session
 
@@ -193,14 +191,14 @@ def _run(sweeps: Named, plans: Sequence[Plan | None], options: Options) -> int:
     shown: set[str] = set()
     with ExitStack() as stack:
         # not where another launch holds a sweep: the refusal must not wait for Ray
-        starts = any(plan is not None and plan.todo and not plan.rules.held for plan in plans)
+        starts = any(plan.todo and not plan.rules.held for plan in plans.values())
         ready = stack.enter_context(ray_session(wait=False)) if starts else None
         from sweeps.engine.cli.summary import printed_table, summary, summary_lines
         from sweeps.engine.run.launch import Launch, browse_command
 
         launch = stack.enter_context(Launch(console, say, max_gpu_hours=options.max_gpu_hours, ready=ready))
-        for (sweep, file), plan in zip(sweeps, plans, strict=True):
-            with _held(sweep, file, plan, options, say) as current:
+        for sweep, file in sweeps:
+            with _held(sweep, file, plans.get(sweep.name), options, say) as current:
                 _show_data(current, shown, say)
                 facts = summary(launch.run(current))
             say("\n".join(["", printed_table(facts), "", *summary_lines(facts)]))
@@ -210,15 +208,15 @@ def _run(sweeps: Named, plans: Sequence[Plan | None], options: Options) -> int:
     return 0 if all(facts["complete"] for facts in all_facts) else 1
 
 
-def _evaluate(sweeps: Named, plans: Sequence[Plan | None], options: Options) -> int:
+def _evaluate(sweeps: Named, plans: Plans, options: Options) -> int:
     """Evaluate finished cells by other protocols and add the metrics to their runs."""
     from sweeps.engine.run.launch import Launch
 
     console = Console(stderr=options.json)
     facts, say = [], _printer(console)
     with Launch(console, say) as launch:
-        for (sweep, file), plan in zip(sweeps, plans, strict=True):
-            with _held(sweep, file, plan, options, say) as current:
+        for sweep, file in sweeps:
+            with _held(sweep, file, plans.get(sweep.name), options, say) as current:
                 done, without, spooled = launch.evaluate(current)
             facts.append({"sweep": sweep.name, "evaluated": done, "without_checkpoint": without, "spooled": spooled})
     say(f"MLflow store: {shown_uri()}")

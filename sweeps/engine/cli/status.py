@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from rich.console import Console
@@ -68,7 +68,7 @@ def status_lines(facts: Facts) -> list[str]:
     for state, cell in ((name, cell) for name in ("running", "interrupted") for cell in facts[name]):
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
-    lines += failure_lines(facts) + outdated_lines(facts) + override_lines(facts)
+    lines += failure_lines(facts) + remark_lines(facts)
     spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
     return [*lines, f"  {spent} used", *edit_lines(facts)]
 
@@ -78,33 +78,28 @@ def watch_status(
 ) -> None:
     """Show the status until every cell has ended, or until Ctrl-C.
 
-    A terminal has one screen, which stays at the end. Elsewhere the first status is printed whole; after that only
-    the first line of a sweep, where its counts change.
+    A terminal has one screen, which stays at the end. Elsewhere the status is printed again where its counts change.
 
     Args:
         words: assignments of the command line.
     """
     live = Live(console=console, auto_refresh=False, vertical_overflow="crop") if console.is_terminal else None
-    seen: dict[str, dict[str, int]] = {}
-    try:
-        with live or nullcontext():
-            while True:
-                began = time.monotonic()
-                facts = [status(sweep, words) for sweep in sweeps]
-                lines = [status_lines(each) for each in facts]
-                if live is not None:
-                    shown = cut([line for own in lines for line in [*own, ""]][:-1], max(1, console.height - 2))
-                    live.update(Text("\n".join(shown), no_wrap=True, overflow="ellipsis"), refresh=True)
-                for each, own in zip(facts, lines, strict=True):
-                    if live is None and seen.get(each["sweep"]) != each["states"]:
-                        sys.stdout.write("\n".join(own[:1] if each["sweep"] in seen else own) + "\n")
-                    seen[each["sweep"]] = each["states"]
+    seen: list[dict[str, int]] = []
+    with suppress(KeyboardInterrupt), live or nullcontext():
+        while True:
+            began = time.monotonic()
+            facts = [status(sweep, words) for sweep in sweeps]
+            lines, states = [line for each in facts for line in status_lines(each)], [each["states"] for each in facts]
+            if live is not None:
+                shown = "\n".join(cut(lines, max(1, console.height - 2)))
+                live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
+            elif states != seen:
+                sys.stdout.write("\n".join(lines) + "\n")
                 sys.stdout.flush()
-                if not any(state in _OPEN for each in facts for state in each["states"]):
-                    return
-                sleep(max(_REFRESH_S, _SHARE * (time.monotonic() - began)))
-    except KeyboardInterrupt:
-        return
+            seen = states
+            if not any(state in _OPEN for counts in states for state in counts):
+                return
+            sleep(max(_REFRESH_S, _SHARE * (time.monotonic() - began)))
 
 
 def failure_lines(facts: Facts) -> list[str]:
@@ -125,16 +120,12 @@ def edit_lines(facts: Facts) -> list[str]:
     return [f"  file or command line changed since: {new} new, {dropped} dropped"] if new or dropped else []
 
 
-def override_lines(facts: Facts) -> list[str]:
-    """The line on the fields of the base that the command line sets; none without one."""
+def remark_lines(facts: Facts) -> list[str]:
+    """Lines on cells whose code has changed since, and on the fields of the base that the command line sets."""
     fields = " ".join(f"{key}={text}" for key, text in facts["overrides"].items())
-    return [f"  base with {fields}, by the command line"] if fields else []
-
-
-def outdated_lines(facts: Facts) -> list[str]:
-    """A line on the cells whose code has changed since, if there are any."""
     remedy = "outdated, by other code than the present; --retry outdated runs them again"
-    return [f"  {facts['outdated']} {remedy}"] if facts["outdated"] else []
+    lines = [f"  {facts['outdated']} {remedy}"] if facts["outdated"] else []
+    return lines + ([f"  base with {fields}, by the command line"] if fields else [])
 
 
 def _begun(entry: Entry, goal: Goal) -> Facts:

@@ -282,10 +282,9 @@ class Search:
 
     def _startable(self, candidate: Candidate) -> Cell | None:
         """The next cell of a candidate that may start. One that has reached a rung waits there for the others."""
-        reached = {cell.key: max(self.rungs(cell.key), default=0) for cell in self._left(candidate)}
-        behind = (key for key, rung in reached.items() if rung == min(reached.values()) and key not in self._running)
-        key = next(behind, "")
-        return next((cell for cell in candidate.cells if cell.key == key), None)
+        reached = [(max(self.rungs(cell.key), default=0), cell) for cell in self._left(candidate)]
+        lowest = min((rung for rung, _ in reached), default=0)
+        return next((cell for rung, cell in reached if rung == lowest and cell.key not in self._running), None)
 
     def _choose_best(self) -> None:
         """Choose the best candidate once all have ended; only its cells without a result follow."""

@@ -80,8 +80,9 @@ class Display:
         self._live = False
         self._started = self._last_line = time.monotonic()
         for cell in plan.known:
-            if cell.key in plan.entries and cell.role == "cell":
-                self._compare(plan.entries[cell.key].scores(plan.sweep.goals)[0], cell.label)
+            entry = plan.entries.get(cell.key)
+            if entry is not None and entry.status == "finished" and cell.role == "cell":
+                self._compare(plan.sweep.goals[0].score(entry.metrics, entry.params), cell.label)
 
     @contextmanager
     def live(self) -> Iterator[None]:

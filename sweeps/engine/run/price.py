@@ -1,7 +1,6 @@
 """Price of a plan for display: without a finished cell, from a few training steps in Ray; with dollars on a cluster."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayError
+from torch.utils.benchmark import Timer
 
 from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
@@ -99,16 +99,10 @@ def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1
 
 
 def _seconds_per_call(work: Callable[[], object], *, warm_up: int = 2) -> float:
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for _ in range(warm_up):
         work()
-    synchronize()
-    start, calls = time.perf_counter(), 0
-    while not calls or time.perf_counter() - start < STEPS_S:
-        work()
-        calls += 1
-    synchronize()
-    return (time.perf_counter() - start) / calls
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=STEPS_S).mean
 
 
 @config_errors()

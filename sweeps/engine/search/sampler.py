@@ -69,10 +69,6 @@ class OptunaSampler:
         study.add_trials([self._rebuilt(candidate, result) for candidate, result in self.search.ended])
         return study
 
-    def resume(self, candidate: Candidate) -> None:
-        """Start a candidate of an earlier launch."""
-        self._start(candidate)
-
     def propose(self, number: int) -> Candidate | None:
         """Start a candidate whose cells are new, after so many others; None where there is none left."""
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
@@ -111,12 +107,12 @@ class OptunaSampler:
         """Start the first of the points whose cells are new."""
         for candidate in map(self.search.candidate_at, points):
             if candidate.key not in self.taken:
-                self._start(candidate)
+                self.resume(candidate)
                 return candidate
         return None
 
-    def _start(self, candidate: Candidate) -> None:
-        """Start a candidate that Optuna did not choose."""
+    def resume(self, candidate: Candidate) -> None:
+        """Start a candidate that Optuna did not choose, as one of an earlier launch."""
         self.study.enqueue_trial(dict(candidate.point))
         self.taken.add(candidate.key)
         self._trials[candidate.key] = self._ask()

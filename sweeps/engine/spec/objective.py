@@ -105,9 +105,9 @@ def check_reported(name: str, metric: str, config: TrainConfig) -> None:
 def _own_terms(config: TrainConfig) -> list[str]:
     """The metrics on train that depend on the config: the terms of its method's loss, here of random z."""
     num_views = config.views.num_global + config.views.num_local
-    z = torch.randn(num_views, 8, 8, generator=torch.Generator().manual_seed(0))  # (V, N, D)
+    z = torch.rand(num_views, 8, 8, generator=torch.Generator().manual_seed(0))  # (V, N, D), as if it were rectified
+    _, terms = config.method(z, Step(num_global=config.views.num_global, number=0, seed=0))
     rectified = config.method.output_activation != "none"
-    _, terms = config.method(z.relu() if rectified else z, Step(num_global=config.views.num_global, number=0, seed=0))
     return [*terms, *["nonzero_fraction"] * rectified, *["skipped_steps"] * (config.precision == "fp16")]
 
 

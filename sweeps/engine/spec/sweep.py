@@ -216,9 +216,12 @@ class Sweep:
         deciding = {other for conditions in conditions_of(self.domains).values() for other in conditions}
         for grid in self.grids or [{}]:
             space = {key: Domain(CategoricalDistribution(values)) for key, values in grid.items()} | self.domains
-            ends = {key: CategoricalDistribution(domain.ends[:1]) for key, domain in space.items()}
-            few = {key: Domain(ends[key], when=space[key].when) for key in space.keys() - deciding}
-            firsts = all_points({key: few.get(key, domain) for key, domain in space.items()})
+            few = {
+                key: Domain(CategoricalDistribution(domain.ends[:1]), when=domain.when)
+                for key, domain in space.items()
+                if key not in deciding
+            }
+            firsts = all_points(space | few)
             points += firsts
             for key in few:
                 point = next((point for point in firsts if key in point), None)

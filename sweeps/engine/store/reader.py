@@ -3,14 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Experiment
 
-from analysis.select.objectives import Goal
 from analysis.store.cell_list import recorded_cells
 from analysis.store.records import Record, one_per_cell, read_records, recorded_version, with_later
 from analysis.store.uri import sqlite_file
@@ -54,11 +53,6 @@ class Entry:
     version: str = ""  # of the code that made it
     outdated: bool = False  # the present code has another version, than it or than that of a later evaluation
     restart: bool = False  # its run is history, and the cell runs again from the start
-
-    def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
-        """The scores of a finished cell, one per goal; NaN where there is none."""
-        metrics = self.metrics if self.status == "finished" else {}
-        return tuple(goal.score(metrics, self.params) for goal in goals)
 
     @property
     def done(self) -> bool:

@@ -1,4 +1,4 @@
-"""--watch on statuses from a list: one screen on a terminal, a line per change elsewhere.
+"""--watch on statuses from a list: one screen on a terminal, the status at each change elsewhere.
 
 Run: python -m pytest tests/unit/cli/test_watch.py
 """
@@ -54,7 +54,9 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
                 "study: 4 missing of 4 cells; no launch runs it",
                 "  1.00 GPU-hours used",
                 "study: 2 missing, 2 finished of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
                 "study: 3 finished, 1 failed of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
             ],
         ),
         (
@@ -63,13 +65,15 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
                 "study: 1 interrupted, 3 finished of 4 cells; no launch runs it",
                 "  1.00 GPU-hours used",
                 "study: 1 running, 3 finished of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
                 "study: 3 finished, 1 failed of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
             ],
         ),
     ],
     ids=["no change until Ctrl-C", "until every cell has ended", "until the last one has"],
 )
-def test_a_pipe_gets_a_line_per_change(
+def test_a_pipe_gets_the_status_at_each_change(
     statuses: list[Facts], lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert watched(monkeypatch, statuses, terminal=False) == ""
