@@ -228,8 +228,13 @@ class Search:
 
     def next_cell(self) -> Cell | None:
         """Start the next cell; None where the search is then WAITING or DONE."""
-        if not any(map(self._startable, self._open.values())) and self.proposals:
-            self._propose()
+        if self.proposals and not any(map(self._startable, self._open.values())):
+            assert self.sampler is not None
+            candidate = self.sampler.propose(self.num_started)
+            self.proposals = self.proposals - 1 if candidate is not None else 0
+            if candidate is not None:
+                self._candidates[candidate.key] = self._open[candidate.key] = candidate
+            self._choose_best()  # where the space has no other point
         for each in self._open.values():
             cell = self._startable(each)
             if cell is not None:
@@ -255,30 +260,18 @@ class Search:
             del self._open[candidate.key]
             self._choose_best()
 
-    def _propose(self) -> None:
-        assert self.sampler is not None
-        candidate = self.sampler.propose(self.num_started)
-        self.proposals = self.proposals - 1 if candidate is not None else 0
-        if candidate is None:
-            self._choose_best()
-        else:
-            self._candidates[candidate.key] = self._open[candidate.key] = candidate
-
     def _result_of(self, entry: Entry) -> Result:
         return Result.of(self.sweep, entry.status, (entry.metrics, entry.params), entry.rungs)
 
     def _result(self, candidate: Candidate) -> Result:
         return Result.mean([self._results[cell.key] for cell in candidate.cells if cell.key in self._results])
 
-    def _is_wanted(self, candidate: Candidate, cell: Cell) -> bool:
-        """False for a cell of a lost candidate that was not begun."""
-        ends = (self._results[other.key].status for other in candidate.cells if other.key in self._results)
-        return cell.key in self._begun or not any(status in LOST for status in ends)
-
     def _left(self, candidate: Candidate) -> list[Cell]:
-        """The cells of a candidate that have not ended and are to end."""
-        open_cells = [cell for cell in candidate.cells if cell.key not in self._results]
-        return [cell for cell in open_cells if self._is_wanted(candidate, cell)]
+        """The cells of a candidate that have not ended and are to end: of a lost one only those that were begun."""
+        ended = {cell.key: self._results[cell.key] for cell in candidate.cells if cell.key in self._results}
+        lost = any(result.status in LOST for result in ended.values())
+        left = [cell for cell in candidate.cells if cell.key not in ended]
+        return [cell for cell in left if cell.key in self._begun] if lost else left
 
     def _startable(self, candidate: Candidate) -> Cell | None:
         """The next cell of a candidate that may start. One that has reached a rung waits there for the others."""

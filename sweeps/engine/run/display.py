@@ -68,6 +68,7 @@ class Display:
     def __post_init__(self) -> None:
         plan = self.plan
         self._todo, self._failed, self._before = plan.todo, plan.failed, plan.total - plan.lacking
+        self._total = plan.total
         self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
             cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
         }
@@ -94,6 +95,11 @@ class Display:
             self._live = True
             yield
         self._live = False
+
+    def recount(self, total: int) -> None:
+        """Take the number of all cells, which changes where a search does not need some."""
+        self._todo += total - self._total
+        self._total = total
 
     def started(self, cell: Cell) -> None:
         """Begin a cell, or continue one whose trial was lost."""
@@ -127,7 +133,7 @@ class Display:
         scores = "  ".join(f"{goal.name} {goal.score(metrics, flat):.3f}" for goal in goals)
         first = self._reasons.setdefault(reason, cell.label) if status == "failed" else cell.label
         end = scores if status == "finished" else f"{status}: {reason if first == cell.label else f'as {first}'}"
-        counter = f"{self._before + len(self.outcome.ends)}/{self.plan.total}"
+        counter = f"{self._before + len(self.outcome.ends)}/{self._total}"
         self.note(f"{self.plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
 
     def paused(self, cell: Cell) -> float:
@@ -168,7 +174,7 @@ class Display:
     def _status(self) -> str:
         now, ends = time.monotonic(), Counter(end.status for end in self.outcome.ends.values())
         done = self._before - self._failed + len(self.outcome.ends) - ends["failed"]
-        head = f"{self.plan.sweep.name}  {done}/{self.plan.total} done"
+        head = f"{self.plan.sweep.name}  {done}/{self._total} done"
         if not self._pace.reported and not self.outcome.ends:
             return f"{head}  starting the workers ({now - self._started:.0f} s)"
         ends["failed"] += self._failed

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -123,11 +123,16 @@ class Session:
             budget=budget,
             abandon=pool.mailbox.abandon_trial.remote,
         )
+
+        def record(keys: Sequence[str], total: int) -> None:
+            ledger.record_cells(keys, total)
+            display.recount(total)
+
         searcher = CellSearcher(
             plan,
             parallel=pool.num_lanes > 1,
             announce=events.announce,
-            record=ledger.record_cells,
+            record=record,
             admit=lambda cell: not pool.refusal() and budget.admits(cell),
             waits=lambda: budget.awaits_price,
             judge=judge,

@@ -204,6 +204,15 @@ def test_a_launch_of_some_cells_is_complete_when_these_have_results(
     assert summary_lines(facts)[-1].startswith(f"  {remedy}")
 
 
+def test_cells_that_a_search_does_not_need_leave_the_count():
+    display = display_of(plan())
+    display.started(A)
+    display.recount(3)
+    display.ended(A, "finished", "", {"val/probe_top1": 0.5})
+    assert printed(display)[0].startswith("study      1/3  lamb=0.1")
+    assert rendered(display)[0].startswith("study  1/3 done")
+
+
 def test_cells_that_are_not_chosen_count_as_left():
     display = display_of(plan(entry(A, "finished"), limit=1))
     display.started(B)

@@ -239,6 +239,26 @@ def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, .
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+@pytest.mark.parametrize(
+    ("method", "term"),
+    [
+        ("lejepa", "sigreg"),
+        ("rectified_lpjepa", "rdmreg"),
+        ("rectified_lpjepa", "nonzero_fraction"),
+        ("visreg", "shape"),
+        ("kerjepa", "mmd"),
+        ("vicreg", "covariance"),
+        ("barlow_twins", "redundancy"),
+        ("ncl", "nonzero_fraction"),
+        ("simclr", "embedding_std"),
+    ],
+)
+def test_constraints_may_be_on_the_terms_of_the_methods_own_loss(method: str, term: str):
+    space, limit = {"optim.lr": FloatDistribution(0.1, 0.5)}, f"train/{term} <= 0.5"
+    sweep = make(base=TrainConfig(method=METHODS[method]()), space=space, trials=2, constraints=(limit,))
+    assert [one.name for one in sweep.limits] == [limit]
+
+
 def test_corners_show_each_value_of_a_conditional_key_where_its_conditions_hold():
     space = {
         "method": ["lejepa", "rectified_lpjepa"],
