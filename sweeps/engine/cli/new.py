@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 import sweeps as package
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, config_errors, nearest, require
 from jepa_train.config.names import DATASET_NAMES
 from jepa_train.methods import METHODS
 from jepa_train.presets import PRESETS
@@ -48,17 +48,18 @@ def new(words: Sequence[str]) -> int:
     return 0
 
 
+@config_errors()
 def _check_name(name: str, file: Path, folder: Path) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        rule = "NAME must be lower-case letters, digits and _, and no keyword of Python"
-        raise ConfigError(f"{rule}, got {name!r}; try my_grid")
-    if file.exists():
-        raise ConfigError(f"{file} exists; choose another name, or edit the file")
-    if (folder / file.name).exists() or name in (*COMMANDS, "doctor"):
-        kind = "sweep" if (folder / file.name).exists() else "command"
-        raise ConfigError(f"NAME must be new, got {name!r}, a {kind} of python -m sweeps; try my_{name}")
-    if importlib.util.find_spec(name) is not None:  # Python would import the sweep's file in its place
-        raise ConfigError(f"NAME must be that of no Python module, got {name!r}; try my_{name}")
+    rule = "NAME must be lower-case letters, digits and _, and no keyword of Python"
+    valid = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not keyword.iskeyword(name)
+    require(valid, f"{rule}, got {name!r}; try my_grid")
+    require(not file.exists(), f"{file} exists; choose another name, or edit the file")
+    for what, taken in (
+        ("sweep", (folder / file.name).exists()),
+        ("command of python -m sweeps", name in (*COMMANDS, "doctor")),
+        ("module of Python", importlib.util.find_spec(name) is not None),  # which would import the sweep's file
+    ):
+        require(not taken, f"NAME must be new, got {name!r}, a {what}; try my_{name}")
 
 
 def _text(file: Path, method: str, data: str, *, search: bool) -> str:

@@ -52,5 +52,5 @@ def preview_lines(facts: Facts) -> list[str]:
         detail = f"  ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {cell['state']:<12}{hours}{cell['key']}  {cell['label']}{detail}")
     if facts["to_be_proposed"]:
-        lines.append(f"  {'missing':<12}{facts['to_be_proposed']} points, to be proposed by Optuna")
+        lines.append(f"  {'missing':<12}{facts['to_be_proposed']} cells that the search chooses as it goes")
     return lines + remark_lines(facts) + facts["price"] + edit_lines(facts)

@@ -27,7 +27,7 @@ def edits_of(plan: Plan) -> dict[str, int]:
     stored = plan.stored
     if stored.requested is None or "sweep.total" not in stored.tags:
         return {"new": 0, "dropped": 0}
-    kept = {cell.key for cell in plan.known} | _points_of_searches(plan)
+    kept = {cell.key for cell in plan.known} | (_points_of_searches(plan) if plan.searches else set())
     if stored.tags.get("sweep.searched") != "[]":
         kept |= {*stored.requested} - {entry.key for entry in stored.runs}
     dropped = len({*stored.requested} - kept)
@@ -53,7 +53,7 @@ def _points_of_searches(plan: Plan) -> set[str]:
     """Keys of the cells in the store that differ in nothing but the seed from a known one: also the seeds of an earlier
     winner."""
     entries, known = plan.entries.values(), {cell.key for cell in plan.known}
-    points = {_without_seed(entry) for entry in entries if entry.key in known} if plan.searches else set()
+    points = {_without_seed(entry) for entry in entries if entry.key in known}
     seeds = {*map(str, plan.sweep.seeds)}
     return {entry.key for entry in entries if entry.params.get("seed") in seeds and _without_seed(entry) in points}
 

@@ -82,9 +82,9 @@ def check_reported(name: str, metric: str, config: TrainConfig) -> None:
     Raises:
         ValueError: they do not.
     """
-    labelled, short = is_labelled(config), metric.partition("/")[2]
+    short = metric.partition("/")[2]
     require(
-        labelled or not metric.endswith("_top1"),
+        is_labelled(config) or not metric.endswith("_top1"),
         f"{name} needs labels, which {config.data.name} does not have; use LabelFree() or val/effective_rank",
     )
     protocols = [protocol for protocol, metrics in ON_VAL_BY_PROTOCOL.items() if short in metrics]
