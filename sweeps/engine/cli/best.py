@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.select.compared import winner
-from analysis.select.objectives import constraints_of, goals_of
-from analysis.select.selection import tags_of
+from analysis.select.objectives import goals_of
 from analysis.store.runs import all_runs
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import open_source, shown
@@ -63,9 +62,7 @@ def best(words: Sequence[str]) -> int:
     runs = all_runs(name)
     found, count = winner(runs)
     if found.empty:
-        limits = " and ".join(limit.name for limit in constraints_of(tags_of(runs)))
-        keeping = f" that keeps {limits}" if limits else ""
-        raise ConfigError(f"best needs a finished run{keeping}, and {name} has none yet; launch it again")
+        raise ConfigError(f"best needs a finished run, and {name} has none yet; launch it again")
     chosen, seeds = found.iloc[0], ", ".join(map(str, found["seed"]))
     goals = goals_of(runs)
     scored = found.assign(**{goals[0].name: goals[0].scores(found)})
