@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import ray
@@ -36,9 +36,8 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
         ConfigError: a trial that cannot be placed; wrong prices in the cluster's file.
     """
     sweep = plan.sweep
-    with ExitStack() as stack:
-        if plan.todo and (cluster_address() or torch.cuda.device_count()):
-            stack.enter_context(ray_session())  # for the nodes and the names of their GPUs
+    needs_ray = plan.todo and (cluster_address() or torch.cuda.device_count())
+    with ray_session() if needs_ray else nullcontext():  # for the nodes and the names of their GPUs
         nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
         request = Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=sweep.gpus_per_worker)
         at_once = room(nodes, request)
