@@ -63,6 +63,7 @@ class SimulatedSweep:
         self.epochs = 0  # trained so far
         self.launched: list[Cell] = []  # as often as they were suggested
         self.recorded: list[str] = []  # keys of best candidates' cells with the other seeds
+        self.total = 0  # number of all cells, as a status reads it
         self.notes: list[str] = []
 
     def plan(self, **rules: Any) -> Plan:
@@ -72,13 +73,14 @@ class SimulatedSweep:
     def run(self, *, turns: int | None = None, choice: CellChoice | None = None, **options: Any) -> CellSearcher:
         """Launch the sweep, with options of the searcher, and kill it after a number of turns."""
         plan = self.plan(choice=choice or CellChoice())
+        self.total = plan.total
         judge = Judge(plan)
         busy: list[_Lane] = []
         searcher = CellSearcher(
             plan,
             parallel=self._lanes > 1,
             announce=self.launched.append,
-            record=self.recorded.extend,
+            record=self._record,
             judge=judge,
             note=self.notes.append,
             **{"admit": lambda _: True, **options},
@@ -96,6 +98,10 @@ class SimulatedSweep:
             busy = [lane for lane in busy if not self._advanced(lane, searcher, judge)]
             turns = None if turns is None else turns - 1
         return searcher
+
+    def _record(self, keys: Sequence[str], total: int) -> None:
+        self.recorded.extend(keys)
+        self.total = total
 
     def _started(self, cell: Cell, trial: str) -> _Lane:
         known = self.entries.get(cell.key)

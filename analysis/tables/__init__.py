@@ -11,7 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -68,13 +68,8 @@ def find_table(
         return _spec(_module(name), name, scale)
     sweep = f"{name}_{scale}" if scale else name
     if sweep not in known:
-        everything = sorted({*([] if trials or metrics else table_names()), *known})
-        close = difflib.get_close_matches(sweep, everything, n=1)
-        if not close:
-            sweeps_in(store or store_uri())  # raises where there is no store to look in
-        remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(everything)}"
-        kind = "no sweep" if trials or metrics else "neither a table nor a sweep"
-        raise UnknownTable(f"{sweep!r} is {kind} of the store; {remedy}")
+        kind, tables = ("no sweep", ()) if trials or metrics else ("neither a table nor a sweep", table_names())
+        raise _unknown(sweep, kind, {*tables, *known}, store)
     file, note = file_beside(Path(known[sweep].get("sweep.file", "") or "-")), ""
     if file.is_file() and not (trials or metrics):
         return _spec(load_table_file(file), name, scale)
@@ -145,10 +140,14 @@ def experiment_of(sweep: str, store: str | RunSource, scale: str = "") -> str:
     """The experiment of a sweep at a scale, by default the only one in the store; an experiment's own name stays.
 
     Raises:
-        UnknownTable: the store has several scales, and none is named.
+        UnknownTable: the store has several scales, and none is named; or it has no such sweep, and no table is of it.
     """
-    scale = scale or _only_scale(sweep, [sweep], _known(store))
-    return f"{sweep}_{scale}" if scale else sweep
+    known = _known(store)
+    scale = scale or _only_scale(sweep, [sweep], known)
+    name = f"{sweep}_{scale}" if scale else sweep
+    if known and name not in known and sweep not in table_names():
+        raise _unknown(name, "no sweep", known, store)
+    return name
 
 
 def comparable_frame(name: str, built: FinishedTable) -> pd.DataFrame:
@@ -163,6 +162,15 @@ def _known(store: str | RunSource | None) -> dict[str, dict[str, str]]:
         return {name: experiment.tags for name, experiment in sweeps_in(store or store_uri()).items()}
     except NothingToShow:
         return {}
+
+
+def _unknown(name: str, kind: str, known: Collection[str], store: str | RunSource | None) -> UnknownTable:
+    """The error on an unknown name: the nearest one, or all. Raises NothingToShow where there is no store."""
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    if not close:
+        sweeps_in(store or store_uri())
+    remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(known))}"
+    return UnknownTable(f"{name!r} is {kind} of the store; {remedy}")
 
 
 def _only_scale(name: str, sweeps: Sequence[str], known: Mapping[str, Mapping[str, str]]) -> str:

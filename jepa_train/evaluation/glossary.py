@@ -69,6 +69,8 @@ ON_VAL = (
     "effective_rank",
     "embedding_std",
 )
+# Reported on train after every epoch by every method, besides the terms of its loss.
+ON_TRAIN = ("loss", "embedding_std", "lr", "images_per_s", "peak_memory_gb")
 _STEMS = {name: name for name in ("linear", "sgd", "plain_sgd", "knn", "finetune")} | {"kshot": "shot"}
 ON_VAL_BY_PROTOCOL: dict[str, tuple[str, ...]] = {
     protocol: tuple(name for name in GLOSSARY if name.startswith(stem) and name.endswith("_top1"))

@@ -11,14 +11,21 @@ from jepa_train.base.security import hidden
 
 
 class LineParser(argparse.ArgumentParser):
-    """Parser that raises a ConfigError of one line; argparse would print ten lines of usage above it."""
+    """Parser that raises a ConfigError of one line; argparse would print ten lines of usage above it.
 
-    command = ""  # begins the message, e.g. "fetch: "
-    remedy = "--help lists the options"  # ends it
+    Args:
+        form: a command of python -m sweeps and its words; "" for the command line of sweeps.
+    """
+
+    def __init__(self, about: str, form: str = "", usage: str | None = None) -> None:
+        command = form.partition(" ")[0]
+        prog = f"python -m sweeps {command}" if command else None
+        super().__init__(prog=prog, description=about, usage=usage, allow_abbrev=False)
+        self._ends = (f"{command}: ", f"write python -m sweeps {form}") if form else ("", "--help lists the options")
 
     def error(self, message: str) -> NoReturn:
         problem = re.sub(": expected (one|at least one) argument", " needs a value", message.removeprefix("argument "))
-        raise ConfigError(f"{self.command}{problem.removesuffix(', NAME')}; {self.remedy}")
+        raise ConfigError(f"{self._ends[0]}{problem.removesuffix(', NAME')}; {self._ends[1]}")
 
 
 def refuse(error: Exception | str) -> int:

@@ -13,8 +13,9 @@ import pytest
 from mlflow import MlflowClient
 
 from jepa_train.config.flat import cell_key
+from sweeps.engine.cli import modes
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.main import launch_sweeps
+from sweeps.engine.cli.modes import launch_sweeps
 from sweeps.engine.plan import plan
 from sweeps.engine.spec import cells
 from sweeps.engine.spec.sweep import Sweep
@@ -63,7 +64,7 @@ def first(shared_ray: Path, template: bytes, tmp_path_factory: pytest.TempPathFa
         module = importlib.import_module("golden")
         sweeps = [module.GRID, module.sweep("mini")]
         with (
-            mock.patch.object(plan, "make_plan", wraps=plan.make_plan) as planned,
+            mock.patch.object(modes, "make_plan", wraps=plan.make_plan) as planned,
             mock.patch.object(cells, "cell_key", wraps=cell_key) as keyed,
         ):
             code, out, err = launched(folder, sweeps)

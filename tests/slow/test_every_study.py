@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from analysis.__main__ import main as analysis
 from sweeps.engine.cli.args import read_words
-from sweeps.engine.cli.main import launch_sweeps
+from sweeps.engine.cli.modes import launch_sweeps
 from sweeps.engine.spec.sweep import Sweep
 
 FOLDER = Path(__file__).parents[2] / "sweeps"

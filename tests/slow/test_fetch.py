@@ -73,7 +73,7 @@ def test_the_heads_own_error_is_the_answer_and_a_name_runs_nothing_there(
 ) -> None:
     assert main(["fetch", str(cluster), "seed", f"seeds; touch {tmp_path}/ran", "$(touch ran)"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: sweep seed has no runs in ")
+    assert error.startswith("error: 'seed' is no sweep of the store; did you mean 'seeds'?")
     assert not [*tmp_path.rglob("ran")]
 
 

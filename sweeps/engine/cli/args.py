@@ -77,15 +77,15 @@ def _check_modes(parsed: argparse.Namespace) -> None:
         ConfigError: one of them.
     """
     mode = next((name for name in ("dry_run", "explain", "evaluate", "status") if getattr(parsed, name)), "")
-    shown = f"--{mode.replace('_', '-')}"
-    if parsed.watch and mode != "status":
-        raise ConfigError(f"--watch refreshes --status, got it with {shown}; leave one out")
-    if parsed.watch and parsed.json:
-        raise ConfigError("--watch is for reading, got it with --json; --status --json prints one document")
-    if parsed.only and mode in ("status", "explain"):
-        raise ConfigError(f"--only chooses the cells that a launch runs, got it with {shown}; leave one out")
-    if parsed.limit != sys.maxsize and mode not in ("", "dry_run"):
-        raise ConfigError(f"--limit is the number of cells that a launch runs, got it with {shown}; leave one out")
+    shown, launches = f"--{mode.replace('_', '-')}", mode in ("", "dry_run")
+    for wrong, rule, other in (
+        (parsed.watch and mode != "status", "--watch refreshes --status", shown),
+        (parsed.watch and parsed.json, "--watch is for reading", "--json"),
+        (parsed.only and mode in ("status", "explain"), "--only chooses the cells that a launch runs", shown),
+        (parsed.limit != sys.maxsize and not launches, "--limit is the number of cells that a launch runs", shown),
+    ):
+        if wrong:
+            raise ConfigError(f"{rule}, got it with {other}; leave one out")
 
 
 def _read_seeds(text: str) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ def _read_seeds(text: str) -> tuple[int, ...]:
 
 
 def _parser(about: str, usage: str | None) -> argparse.ArgumentParser:
-    parser = LineParser(description=about, usage=usage, allow_abbrev=False)
+    parser = LineParser(about, usage=usage)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add, mode = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add("--scale", choices=[*SCALES], help="; ".join(f"{name}: {about}" for name, about in SCALES.items()))

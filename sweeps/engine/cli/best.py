@@ -1,4 +1,4 @@
-"""python -m sweeps best SWEEP [--export OUT]: the winner of a sweep, chosen as its table chooses, and its encoder."""
+"""Commands that read the store: best, the winner of a sweep as its table chooses, and its encoder; list, all sweeps."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ from analysis.select.objectives import goals_of
 from analysis.select.selection import infeasible_note
 from analysis.store.runs import all_runs
 from analysis.store.scales import SCALE_NAMES
-from analysis.store.uri import store_uri
+from analysis.store.sources import open_source, shown
+from analysis.store.uri import store_line, store_uri
+from analysis.sweep_list import sweep_lines
 from analysis.tables import UnknownTable, experiment_of
 from jepa_train.base.errors import ConfigError
 from jepa_train.storage.storage import StorageError, StoragePath, checkpoints_dir
@@ -26,6 +28,21 @@ _ORIGIN = {
 }
 
 
+def list_sweeps(words: Sequence[str]) -> int:
+    """Print the sweeps of a store, and name it.
+
+    Raises:
+        ConfigError: an unknown option; NothingToShow: the store cannot be read.
+    """
+    parser = LineParser("The sweeps of a store, the latest first.", "list [--store URI]")
+    about = "an MLflow store or a folder of exports; default: that of results/"
+    parser.add_argument("--store", metavar="URI", help=about, default=store_uri())
+    store = parser.parse_args(list(words)).store
+    sys.stdout.write("\n".join(sweep_lines(open_source(store))) + "\n")
+    sys.stderr.write(f"{store_line(store, shown(store))}\n")
+    return 0
+
+
 def best(words: Sequence[str]) -> int:
     """Print the winner of a sweep, and export the encoder of its first seed.
 
@@ -34,9 +51,7 @@ def best(words: Sequence[str]) -> int:
         NothingToShow: the store cannot be read, or the sweep has no run in it.
     """
     about = "The best setting of a sweep by its first goal on val, mean over seeds, as in its table."
-    parser = LineParser(prog="python -m sweeps best", description=about, allow_abbrev=False)
-    parser.command = "best: "
-    parser.remedy = "write python -m sweeps best SWEEP [--scale S] [--export OUT]"
+    parser = LineParser(about, "best SWEEP [--scale S] [--export OUT]")
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep of the store")
     parser.add_argument("--scale", choices=SCALE_NAMES, default="", help="by default the only one in the store")
     parser.add_argument("--export", metavar="OUT", help="write the encoder to this new folder")

@@ -1,4 +1,4 @@
-"""--explain: the state of a cell with its reason, config, code and checkpoints."""
+"""--explain: the state of a cell with its reason, config and checkpoints."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -6,8 +6,7 @@ from urllib.parse import unquote
 
 from mlflow.entities import Run
 
-from analysis.device_time import device_time, unit_of
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import flatten
 from jepa_train.storage.paths import results_dir
 from jepa_train.storage.storage import checkpoints_dir
@@ -18,15 +17,6 @@ from sweeps.engine.spec.cells import setting_of
 from sweeps.engine.store.code_version import code_of
 from sweeps.engine.store.mlflow_client import open_client
 from sweeps.engine.store.reader import Entry, store_uri
-
-_MADE_BY = {
-    "mlflow.user": "by",
-    "host": "on",
-    "code_version": "code version",
-    "mlflow.source.git.commit": "commit",
-    "version.torch": "torch",
-    "command": "command",
-}
 
 
 def explain(plan: Plan, word: str) -> list[Facts]:
@@ -64,10 +54,6 @@ def _facts(plan: Plan, row: Row | None, entry: Entry | None, key: str, label: st
         "why": _why(plan, entry, run, in_file=row is not None),
         "in_file": row is not None,
         "run_id": entry.run_id if entry else None,
-        "device_hours": entry.device_seconds / 3600 if entry else 0.0,
-        "lost_device_hours": entry.lost_device_seconds / 3600 if entry else 0.0,
-        "unit": unit_of(entry.resources) if entry else None,
-        "code": {name: run.data.tags[tag] for tag, name in _MADE_BY.items() if tag in run.data.tags} if run else {},
         "checkpoints": [str(folder / name) for name in folder.names() if name.endswith(".pt")],
         "config": config,
         "base": {name: base.get(name) for name, text in config.items() if base.get(name) != text},
@@ -77,10 +63,7 @@ def _facts(plan: Plan, row: Row | None, entry: Entry | None, key: str, label: st
 def explain_lines(facts: Facts) -> list[str]:
     """The facts of --explain as lines of text."""
     lines = [f"{facts['sweep']}: {facts['label']} ({facts['key']})", f"  {facts['state']}: {facts['why']}"]
-    if facts["run_id"]:
-        spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
-        lines.append(f"  MLflow run {facts['run_id']}, {spent} in all attempts")
-        lines.append("  last attempt: " + ", ".join(f"{name} {text}" for name, text in facts["code"].items()))
+    lines += [f"  MLflow run {facts['run_id']}"] if facts["run_id"] else []
     lines += [f"  checkpoint {file}" for file in facts["checkpoints"]] or ["  no checkpoint on this machine"]
     lines.append("  config, * where it differs from the sweep's base:")
     width = max(len(name) for name in facts["config"])
@@ -102,11 +85,6 @@ def _keys_of(labels: dict[str, str], settings: dict[str, str], word: str, in_fil
         cells = ", ".join(f"{key} ({labels[key]})" for key in sorted(fitting)[:5])
         raise ConfigError(f"--explain {word} fits {len(fitting)} cells: {cells}; write more of the key")
     return fitting
-
-
-def unknown_cell(word: str, labels: list[str]) -> ConfigError:
-    """The error if no sweep of the command line has the cell."""
-    return ConfigError(f"--explain {word} fits no cell{nearest(word, labels) or '; --dry-run lists them'}")
 
 
 def _why(plan: Plan, entry: Entry | None, run: Run | None, *, in_file: bool) -> str:

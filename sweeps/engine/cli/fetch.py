@@ -28,11 +28,8 @@ def fetch(words: Sequence[str]) -> int:
     Raises:
         ConfigError: no such file, sweep or option; the cluster is not up.
     """
-    parser = LineParser(
-        prog="python -m sweeps fetch", description="Copy a cluster's exports before ray down.", allow_abbrev=False
-    )
-    parser.command = "fetch: "
-    parser.remedy = "write python -m sweeps fetch CLUSTER.yaml [NAME ...] [--scale S] [--output DIR]"
+    form = "fetch CLUSTER.yaml [NAME ...] [--scale S] [--output DIR]"
+    parser = LineParser("Copy a cluster's exports before ray down.", form)
     parser.add_argument("cluster", type=Path, metavar="CLUSTER.yaml", help="the file that ray up was given")
     parser.add_argument("names", nargs="*", metavar="NAME", help="sweeps; without any, all that have runs")
     parser.add_argument("--scale", choices=SCALE_NAMES, help="of sweeps that have several")

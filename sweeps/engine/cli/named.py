@@ -45,7 +45,7 @@ def by_name(words: Sequence[str]) -> int:
         from sweeps.engine.cli.doctor import examine
 
         return examine([sweep for sweep, _ in sweeps], options.overrides)
-    from sweeps.engine.cli.main import launch_sweeps
+    from sweeps.engine.cli.modes import launch_sweeps
 
     return launch_sweeps(sweeps, options)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from string import Template
 
 import sweeps as package
-from jepa_train.base.errors import ConfigError, nearest
+from jepa_train.base.errors import ConfigError, config_errors, nearest, require
 from jepa_train.config.names import DATASET_NAMES
 from jepa_train.methods import METHODS
 from jepa_train.presets import PRESETS
+from sweeps.__main__ import COMMANDS
 from sweeps.engine.parser import LineParser
 
-_COMMANDS = ("backup", "best", "doctor", "fetch", "list", "new", "notice")  # of python -m sweeps
 _BUNDLED = ("digits", "digits_0_4", "digits_5_9")
 _MARK = re.compile(r"\[(grid|search)\] ")  # of a line of new_sweep.txt for one kind of sweep
 
@@ -27,9 +27,8 @@ def new(words: Sequence[str]) -> int:
     Raises:
         ConfigError: a wrong name, method or dataset, or the file exists.
     """
-    about = "Write a commented sweep file that runs as it is."
-    parser = LineParser(prog="python -m sweeps new", description=about, allow_abbrev=False)
-    parser.command, parser.remedy = "new: ", "write python -m sweeps new NAME [--method M] [--data D] [--search]"
+    form = "new NAME [--method M] [--data D] [--search]"
+    parser = LineParser("Write a commented sweep file that runs as it is.", form)
     parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and _: the file, its sweep and table")
     parser.add_argument("--method", default="lejepa", metavar="M", help=f"default lejepa; {', '.join(METHODS)}")
     parser.add_argument("--data", default="digits", metavar="D", help=f"default digits; {', '.join(DATASET_NAMES)}")
@@ -49,17 +48,18 @@ def new(words: Sequence[str]) -> int:
     return 0
 
 
+@config_errors()
 def _check_name(name: str, file: Path, folder: Path) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        rule = "NAME must be lower-case letters, digits and _, and no keyword of Python"
-        raise ConfigError(f"{rule}, got {name!r}; try my_grid")
-    if file.exists():
-        raise ConfigError(f"{file} exists; choose another name, or edit the file")
-    if (folder / file.name).exists() or name in _COMMANDS:
-        kind = "command" if name in _COMMANDS else "sweep"
-        raise ConfigError(f"NAME must be new, got {name!r}, a {kind} of python -m sweeps; try my_{name}")
-    if importlib.util.find_spec(name) is not None:  # Python would import the sweep's file in its place
-        raise ConfigError(f"NAME must be that of no Python module, got {name!r}; try my_{name}")
+    rule = "NAME must be lower-case letters, digits and _, and no keyword of Python"
+    valid = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not keyword.iskeyword(name)
+    require(valid, f"{rule}, got {name!r}; try my_grid")
+    require(not file.exists(), f"{file} exists; choose another name, or edit the file")
+    for what, taken in (
+        ("sweep", (folder / file.name).exists()),
+        ("command of python -m sweeps", name in (*COMMANDS, "doctor")),
+        ("module of Python", importlib.util.find_spec(name) is not None),  # which would import the sweep's file
+    ):
+        require(not taken, f"NAME must be new, got {name!r}, a {what}; try my_{name}")
 
 
 def _text(file: Path, method: str, data: str, *, search: bool) -> str:

@@ -1,6 +1,6 @@
 """--dry-run: every cell of a sweep with its state, and its price if that is known."""
 
-from sweeps.engine.cli.status import Facts, edit_lines, outdated_lines, override_lines
+from sweeps.engine.cli.status import Facts, edit_lines, remark_lines
 from sweeps.engine.plan.cell_state import counted, counts_of, is_done
 from sweeps.engine.plan.edits import edits_of
 from sweeps.engine.plan.plan import Plan
@@ -52,5 +52,5 @@ def preview_lines(facts: Facts) -> list[str]:
         detail = f"  ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {cell['state']:<12}{hours}{cell['key']}  {cell['label']}{detail}")
     if facts["to_be_proposed"]:
-        lines.append(f"  {'missing':<12}{facts['to_be_proposed']} points, to be proposed by Optuna")
-    return lines + outdated_lines(facts) + override_lines(facts) + facts["price"] + edit_lines(facts)
+        lines.append(f"  {'missing':<12}{facts['to_be_proposed']} cells that the search chooses as it goes")
+    return lines + remark_lines(facts) + facts["price"] + edit_lines(facts)

@@ -1,23 +1,33 @@
-"""--status: the state of a sweep, from the store alone."""
+"""--status: the state of a sweep, from the store alone; and --watch, which reads it again and again."""
 
 import json
 import math
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from analysis.device_time import device_time, unit_of
 from analysis.select.objectives import Goal
 from sweeps.engine.plan.cell_state import Rules, counted, counts_of, is_done
 from sweeps.engine.plan.edits import edits_in_store
-from sweeps.engine.run.eta import duration
+from sweeps.engine.run.display import cut
 from sweeps.engine.spec.cells import grid_points
-from sweeps.engine.spec.search_space import size
+from sweeps.engine.spec.search_space import size, space_at
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.lock import holder_of
 from sweeps.engine.store.reader import Entry, StoredSweep, read_sweep, shown_uri
 
 Facts = dict[str, Any]  # printed by --json, and the source of the text
 _NAMED = 6  # failed cells that a line names
+_REFRESH_S = 5.0  # between two readings
+_SHARE = 10  # of the time, as 1 / _SHARE, goes into reading at most: a big store takes seconds
+_OPEN = ("missing", "interrupted", "running")
 
 
 def status(sweep: Sweep, words: Sequence[str] = ()) -> Facts:
@@ -46,7 +56,6 @@ def status(sweep: Sweep, words: Sequence[str] = ()) -> Facts:
         "device_hours": sum(entry.device_seconds for entry in spent) / 3600,
         "lost_device_hours": sum(entry.lost_device_seconds for entry in spent) / 3600,
         "unit": unit_of(next((entry.resources for entry in reversed(spent) if entry.resources), "")),
-        "seconds_left": _time_left(sweep, entries, states, total),
         "overrides": json.loads(stored.tags.get("sweep.overrides", "{}")),
         "edited": edits_in_store(sweep, stored, rules, words),
     }
@@ -59,11 +68,38 @@ def status_lines(facts: Facts) -> list[str]:
     for state, cell in ((name, cell) for name in ("running", "interrupted") for cell in facts[name]):
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
         lines.append(f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs']}{score}")
-    lines += failure_lines(facts) + outdated_lines(facts) + override_lines(facts)
+    lines += failure_lines(facts) + remark_lines(facts)
     spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
-    left = facts["seconds_left"]
-    lines.append(f"  {spent} used" if left is None else f"  {spent} used, {duration(left)} left")
-    return lines + edit_lines(facts)
+    return [*lines, f"  {spent} used", *edit_lines(facts)]
+
+
+def watch_status(
+    sweeps: Sequence[Sweep], words: Sequence[str], console: Console, *, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Show the status until every cell has ended, or until Ctrl-C.
+
+    A terminal has one screen, which stays at the end. Elsewhere the status is printed again where its counts change.
+
+    Args:
+        words: assignments of the command line.
+    """
+    live = Live(console=console, auto_refresh=False, vertical_overflow="crop") if console.is_terminal else None
+    seen: list[dict[str, int]] = []
+    with suppress(KeyboardInterrupt), live or nullcontext():
+        while True:
+            began = time.monotonic()
+            facts = [status(sweep, words) for sweep in sweeps]
+            lines, states = [line for each in facts for line in status_lines(each)], [each["states"] for each in facts]
+            if live is not None:
+                shown = "\n".join(cut(lines, max(1, console.height - 2)))
+                live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
+            elif states != seen:
+                sys.stdout.write("\n".join(lines) + "\n")
+                sys.stdout.flush()
+            seen = states
+            if not any(state in _OPEN for counts in states for state in counts):
+                return
+            sleep(max(_REFRESH_S, _SHARE * (time.monotonic() - began)))
 
 
 def failure_lines(facts: Facts) -> list[str]:
@@ -84,16 +120,12 @@ def edit_lines(facts: Facts) -> list[str]:
     return [f"  file or command line changed since: {new} new, {dropped} dropped"] if new or dropped else []
 
 
-def override_lines(facts: Facts) -> list[str]:
-    """The line on the fields of the base that the command line sets; none without one."""
+def remark_lines(facts: Facts) -> list[str]:
+    """Lines on cells whose code has changed since, and on the fields of the base that the command line sets."""
     fields = " ".join(f"{key}={text}" for key, text in facts["overrides"].items())
-    return [f"  base with {fields}, by the command line"] if fields else []
-
-
-def outdated_lines(facts: Facts) -> list[str]:
-    """A line on the cells whose code has changed since, if there are any."""
     remedy = "outdated, by other code than the present; --retry outdated runs them again"
-    return [f"  {facts['outdated']} {remedy}"] if facts["outdated"] else []
+    lines = [f"  {facts['outdated']} {remedy}"] if facts["outdated"] else []
+    return lines + ([f"  base with {fields}, by the command line"] if fields else [])
 
 
 def _begun(entry: Entry, goal: Goal) -> Facts:
@@ -110,31 +142,10 @@ def _begun(entry: Entry, goal: Goal) -> Facts:
 
 def _total(sweep: Sweep, stored: StoredSweep) -> int:
     """The number of all cells: that of the last launch, in a store without it that of the sweep's file."""
-    requested = stored.requested
-    if requested is not None and "sweep.total" in stored.tags:
-        return max(int(stored.tags["sweep.total"]), len(requested))
-    if requested is not None and not sweep.space:
-        return len(requested)
-    each, points = sweep.seeds_per_trial, grid_points(sweep)
-    counts = [len(sweep.seeds)] * len(points)
-    if sweep.space:  # a search, and its winner with the other seeds
-        sizes = (int(min(sweep.trials, size(sweep.domains, point))) for point in points)
-        counts = [number * each + len(sweep.seeds) - each for number in sizes]
-    return max(len(sweep.references) + sum(counts), len(requested or ()), len(stored.current))
-
-
-def _time_left(sweep: Sweep, entries: Sequence[Entry], states: Sequence[str], total: int) -> float | None:
-    """Seconds by the mean time of a cell so far, running ones counted by their epochs; None if that is unknown."""
-    trained = [
-        (entry, entry.epoch / max(1, int(entry.params["epochs"])) if state == "running" else 1.0)
-        for entry, state in zip(entries, states, strict=True)
-        if state not in ("missing", "interrupted", "failed") and entry.params.get("epochs") != "0"
-    ]
-    lanes, cells = states.count("running"), sum(fraction for _, fraction in trained)
-    if not lanes or cells <= 0:
-        return None
-    devices = sweep.workers * (sweep.gpus_per_worker if sweep.gpus_per_worker > 0 else 1.0)
-    each = sum(entry.device_seconds for entry, _ in trained) / devices / cells
-    ended = sum(state not in ("missing", "interrupted", "running") for state in states)
-    running = sum(fraction for entry, fraction in trained if entry.status == "running")
-    return each * (total - ended - running) / lanes
+    if stored.requested is not None and "sweep.total" in stored.tags:
+        return int(stored.tags["sweep.total"])
+    total = len(sweep.references)
+    for point in grid_points(sweep):
+        points = int(min(sweep.trials, size(space_at(sweep.domains, point))))  # 0 without a search
+        total += len(sweep.seeds) + sweep.seeds_per_trial * max(0, points - 1)
+    return max(total, len(stored.requested or ()), len(stored.current))

@@ -104,10 +104,6 @@ class LanePool:
         for placement in list(self._placements.values()):
             remove_placement_group(placement)
 
-    def ready(self) -> int:
-        """Number of lanes whose first worker group has started."""
-        return sum(groups > 0 for groups in ray.get(self.mailbox.groups.remote()))
-
     def refusal(self) -> str:
         """Why a node that came later is not fit, so that no more cells are given out; "" where all are fit."""
         return str(ray.get(self.mailbox.refusal.remote()))

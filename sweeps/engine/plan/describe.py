@@ -28,9 +28,16 @@ def codes_of(plan: Plan) -> list[Code]:
 
 def experiment_tags(plan: Plan) -> dict[str, str]:
     """Tags of the experiment: the facts of the sweep that analysis needs."""
-    sweep, keyed, stored = plan.sweep, key_fields(plan.base), plan.stored.tags
+    sweep, keyed = plan.sweep, key_fields(plan.base)
     versions = {code.own: code.version for code in codes_of(plan)}
     base = {key: text for key, text in shared_fields(plan.base, sweep.axes).items() if key in keyed}
+    some = {  # written where there are some, and where the store has had some
+        "sweep.seeds_per_trial": sweep.seeds_per_trial if sweep.seeds_per_trial > 1 else 0,
+        "sweep.constraints": [dataclasses.asdict(limit) for limit in sweep.limits],
+        "sweep.when": conditions_of(sweep.domains),
+        "sweep.overrides": plan.overrides,
+        "sweep.later": later_fields(),
+    }
     return {
         "sweep.file": str(plan.file),
         **({"sweep.digest": digest} if (digest := file_digest(plan.file)) else {}),
@@ -42,28 +49,14 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.goals": json.dumps([dataclasses.asdict(goal) for goal in sweep.goals]),
         "sweep.base": json.dumps(base, sort_keys=True),
         "sweep.grid": json.dumps(_grids(sweep, plan.base), default=list),
-        **_tags_of_search(plan),
         "sweep.total": str(plan.total),
         "sweep.references": json.dumps([cell.key for cell in plan.fixed if cell.role == "reference"]),
         "sweep.code": json.dumps({"at": int(time.time() * 1000), "versions": versions}, sort_keys=True),
         "sweep.types": json.dumps(type_names(), sort_keys=True),
         "sweep.table": json.dumps(dataclasses.asdict(sweep.table) if sweep.table else {}),
         "sweep.table_file": file_beside(plan.file).name if file_beside(plan.file).is_file() else "",
-        **({"sweep.overrides": json.dumps(plan.overrides)} if plan.overrides or "sweep.overrides" in stored else {}),
-        **({"sweep.later": json.dumps(later_fields(), sort_keys=True)} if later_fields() else {}),
         **_views(plan),
-    }
-
-
-def _tags_of_search(plan: Plan) -> dict[str, str]:
-    """Tags of seeds per trial, constraints and conditions; of a store that has had them also where they are gone."""
-    sweep = plan.sweep
-    tags = {
-        "sweep.seeds_per_trial": sweep.seeds_per_trial if sweep.seeds_per_trial > 1 else 0,
-        "sweep.constraints": [dataclasses.asdict(limit) for limit in sweep.limits],
-        "sweep.when": conditions_of(sweep.domains),
-    }
-    return {name: json.dumps(value) for name, value in tags.items() if value or name in plan.stored.tags}
+    } | {name: json.dumps(value, sort_keys=True) for name, value in some.items() if value or name in plan.stored.tags}
 
 
 def _views(plan: Plan) -> dict[str, str]:

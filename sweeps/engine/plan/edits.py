@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
@@ -12,11 +13,9 @@ from jepa_train.model.own_encoder import source_hash
 from jepa_train.train.preflight import CheckedData
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.plan.plan import Plan, resolved_base
-from sweeps.engine.plan.searches import grid_point_of
-from sweeps.engine.spec.cells import CheckData, changed, data_checked_by, fixed_cells, grid_points
-from sweeps.engine.spec.search_space import point_of
+from sweeps.engine.spec.cells import CheckData, data_checked_by, fixed_cells
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.reader import StoredSweep
+from sweeps.engine.store.reader import Entry, StoredSweep
 
 
 def edits_of(plan: Plan) -> dict[str, int]:
@@ -28,7 +27,7 @@ def edits_of(plan: Plan) -> dict[str, int]:
     stored = plan.stored
     if stored.requested is None or "sweep.total" not in stored.tags:
         return {"new": 0, "dropped": 0}
-    kept = {cell.key for cell in plan.known} | _points_of_searches(plan)
+    kept = {cell.key for cell in plan.known} | (_points_of_searches(plan) if plan.searches else set())
     if stored.tags.get("sweep.searched") != "[]":
         kept |= {*stored.requested} - {entry.key for entry in stored.runs}
     dropped = len({*stored.requested} - kept)
@@ -51,19 +50,16 @@ def edits_in_store(sweep: Sweep, stored: StoredSweep, rules: Rules, words: Seque
 
 
 def _points_of_searches(plan: Plan) -> set[str]:
-    """Keys of the cells in the store that a search of the sweep may have started: also the seeds of its winner."""
-    sweep, seeds = plan.sweep, {*map(str, plan.sweep.seeds)}
-    if not plan.searches:
-        return set()
-    points = {grid_point_of(sweep, flatten(changed(plan.base, point))) for point in grid_points(sweep)}
-    return {
-        entry.key
-        for entry in plan.entries.values()
-        if entry.role == "cell"
-        and entry.params.get("seed") in seeds
-        and grid_point_of(sweep, entry.params) in points
-        and point_of(sweep.domains, entry.params, plan.base) is not None
-    }
+    """Keys of the cells in the store that differ in nothing but the seed from a known one: also the seeds of an earlier
+    winner."""
+    entries, known = plan.entries.values(), {cell.key for cell in plan.known}
+    points = {_without_seed(entry) for entry in entries if entry.key in known}
+    seeds = {*map(str, plan.sweep.seeds)}
+    return {entry.key for entry in entries if entry.params.get("seed") in seeds and _without_seed(entry) in points}
+
+
+def _without_seed(entry: Entry) -> frozenset[tuple[str, str]]:
+    return frozenset((entry.params | {"seed": ""}).items())
 
 
 def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:
@@ -72,27 +68,24 @@ def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:
 
     The path may be another on this machine, so it does not count unless the sweep varies it.
     """
-    recorded = [*(entry.params for entry in stored.cells), json.loads(stored.tags.get("sweep.base", "{}"))]  # last wins
+    recorded = [*(entry.params for entry in stored.cells), json.loads(stored.tags.get("sweep.base", "{}"))]
     names = ("data.name", "data.path") if "data.path" in sweep.axes else ("data.name",)
-    known = {
-        tuple(params.get(name) for name in names): {
-            name: params.get(f"data.{name}", "") for name in ("fingerprint", "content")
-        }
-        for params in recorded
-    }
-
-    weights_ids = {params.get("model.weights"): params.get("model.weights_id", "") for params in recorded}
 
     def check(config: TrainConfig) -> CheckedData:
         flat = flatten(config)
-        identity = known.get(tuple(str(flat[name]) for name in names), {})
-        data = config.data if config.data.fingerprint else replace(config.data, **identity)
-        weights = config.model.weights
-        of_base = weights if is_pretrained_tag(weights) else recorded[-1].get("model.weights_id", "")
+
+        def latest(*keys: str) -> dict[str, str]:
+            return next((one for one in reversed(recorded) if all(one.get(key) == str(flat[key]) for key in keys)), {})
+
+        weights, of_data = config.model.weights, latest(*names)
+        identity: dict[str, Any] = {name: of_data.get(f"data.{name}", "") for name in ("fingerprint", "content")}
+        of_weights = latest("model.weights") or (
+            {"model.weights_id": weights} if is_pretrained_tag(weights) else recorded[-1]
+        )
         return CheckedData(
-            config=data,
+            config=config.data if config.data.fingerprint else replace(config.data, **identity),
             encoder_hash=source_hash(config.model.encoder),
-            weights_id=weights_ids.get(weights, of_base),
+            weights_id=of_weights.get("model.weights_id", ""),
         )
 
     return check

@@ -11,7 +11,7 @@ from jepa_train.config.flat import cell_fields, flatten, parse, unflatten
 from sweeps.engine.plan.cell_state import Rules, State, is_done
 from sweeps.engine.plan.choice import CellChoice
 from sweeps.engine.plan.searches import Search, searches_of
-from sweeps.engine.spec.cells import Cell, changed, check_sizes, fixed_cells, preflighted
+from sweeps.engine.spec.cells import Cell, changed, check_sizes, fixed_cells, identities_of, preflighted
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.reader import Entry, StoredSweep, best_config, read_sweep
 
@@ -144,10 +144,6 @@ class Plan:
         """The plan with its searches, from its entries and finished cells of other sweeps."""
         return replace(self, searches=searches_of(self.sweep, self.base, self.entries, warm, self.rules))
 
-    def after(self, searches: Sequence[Search]) -> "Plan":
-        """The plan with the searches of a launch."""
-        return replace(self, searches=tuple(searches))
-
     def rows(self) -> list[Row]:
         """Every known cell with its state."""
         due = {cell.key for cell in self.missing}
@@ -204,7 +200,7 @@ def checked_cells(sweep: Sweep, base: TrainConfig) -> tuple[Cell, ...]:
     sweep.check(base)
     corners = [changed(base, point) for point in sweep.corners()] if sweep.space else []
     fixed = tuple(fixed_cells(sweep, base))
-    check_sizes([*corners, *(cell.config for cell in fixed)], sweep.goals)
+    check_sizes(sweep, [*corners, *(cell.config for cell in fixed)])
     return fixed
 
 
@@ -234,9 +230,8 @@ def overridden(sweep: Sweep, base: TrainConfig, words: Sequence[str]) -> TrainCo
         raise ConfigError(
             f"{key} varies in {sweep.name}, so the base cannot set it, got {key}={changes[key]}; {remedy}"
         )
-    identity = {"data.fingerprint": "", "data.content": ""} if "data.name" in changes else {}
-    identity |= {"model.weights_id": ""} if "model.weights" in changes else {}
-    return unflatten({**identity, **changes}, base=base)
+    identities = identities_of(changes.keys() - {"data.path"})  # which may be another one on this machine
+    return unflatten({**dict.fromkeys(identities, ""), **changes}, base=base)
 
 
 def _warm_entries(sweep: Sweep) -> list[Entry]:

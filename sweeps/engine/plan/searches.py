@@ -3,24 +3,24 @@
 A sweep with a space and no grid is one search, at the one empty point.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol, Self
 
+from analysis.select.objectives import LOST
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, flatten
 from sweeps.engine.plan.cell_state import Rules
 from sweeps.engine.spec.cells import Cell, changed, grid_points, label_of, make_cell
-from sweeps.engine.spec.search_space import conditions_of, point_of, size
+from sweeps.engine.spec.search_space import Space, point_of, size, space_at
 from sweeps.engine.spec.sweep import Sweep
 from sweeps.engine.store.reader import Entry
 
-LOST = ("diverged", "collapsed", "pruned")  # ends of a seed that end its candidate, the worst first
 GridPoint = tuple[str, ...]  # the values on the grid's axes, as MLflow stores them
 
 
@@ -62,7 +62,8 @@ class Result(NamedTuple):
         scores = tuple(goal.score(metrics if status == "finished" else {}, flat) for goal in sweep.goals)
         unknown = float(status == "finished")
         violations = (limit.violation(metrics) for limit in sweep.limits)
-        return cls(status, scores, rungs, tuple(unknown if one != one else one for one in violations))
+        judged = {rung: score for rung, score in rungs.items() if not math.isnan(score)}
+        return cls(status, scores, judged, tuple(unknown if one != one else one for one in violations))
 
     @classmethod
     def mean(cls, results: Sequence[Self]) -> Self:
@@ -122,9 +123,10 @@ class Search:
 
     Args:
         point: of the grid; {} for a search alone.
+        space: the domains that are searched there.
         entries: the sweep's cells in the store, by key.
         candidates: in the order in which they were begun.
-        warm: points of this search whose cells have finished in other sweeps, with every seed of a trial.
+        warm: points of this search whose cells have finished in other sweeps; they count with every seed of a trial.
         rules: which cells a launch runs.
         rungs: cell key -> epoch -> score where early stopping has judged it.
     """
@@ -132,6 +134,7 @@ class Search:
     sweep: Sweep
     base: TrainConfig
     point: Mapping[str, Any]
+    space: Space
     entries: Mapping[str, Entry]
     candidates: tuple[Candidate, ...]
     warm: tuple[Candidate, ...]
@@ -154,18 +157,12 @@ class Search:
                     self._running[entry.key] = each
                 elif not self.rules.due(entry):
                     self._results[entry.key] = self._result_of(entry)
-        means = (Result.mean([*map(self._result_of, each.entries)]) for each in self.warm)
-        self._warm = [*zip(self.warm, means, strict=True)]
+        whole = [each for each in self.warm if len({entry.key for entry in each.entries}) == len(each.cells)]
+        self._warm = [(each, Result.mean([*map(self._result_of, each.entries)])) for each in whole]
         self._open = {key: each for key, each in self._candidates.items() if self._left(each)}  # not over yet
         self._resumed = {*self._open}  # those of them that no launch has started again
-        self.proposals = int(max(0, min(self.sweep.trials, size(self.sweep.domains, self.at)) - len(self.candidates)))
+        self.proposals = int(max(0, min(self.sweep.trials, size(self.space)) - len(self.candidates)))
         self._choose_best()
-
-    @cached_property
-    def at(self) -> Mapping[str, Any]:
-        """The values outside the space, on which conditions of the space depend; {} without conditions."""
-        flat = flatten(changed(self.base, self.point)) if conditions_of(self.sweep.domains) else {}
-        return {key: value for key, value in flat.items() if key not in self.sweep.space}
 
     @property
     def ended(self) -> list[tuple[Candidate, Result]]:
@@ -175,9 +172,9 @@ class Search:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every known cell: of candidates that were started, by any launch, and confirmations."""
-        wanted = (cell for each in self._candidates.values() for cell in each.cells if self._is_wanted(each, cell))
-        return (*wanted, *self.confirmations)
+        """Every known cell: those of candidates that have been begun, by any launch, and confirmations."""
+        begun = (cell for each in self._candidates.values() for cell in each.cells if cell.key in self._begun)
+        return (*begun, *self.confirmations)
 
     @property
     def state(self) -> SearchState:
@@ -195,10 +192,17 @@ class Search:
 
     @property
     def num_unknown(self) -> int:
-        """Cells still to choose: points to propose, and the other seeds of a best candidate that is not known yet."""
+        """Cells still to choose: points to propose, seeds that begin if their candidate is not lost before, and the
+        other seeds of a best candidate that is not known yet."""
         undecided = self.state in (SearchState.PROPOSING, SearchState.WAITING)
         each = self.sweep.seeds_per_trial
-        return self.proposals * each + (len(self.sweep.seeds) - each) * undecided
+        later = sum(cell.key not in self._begun for each in self._open.values() for cell in self._left(each))
+        return self.proposals * each + later + (len(self.sweep.seeds) - each) * undecided
+
+    @property
+    def total(self) -> int:
+        """All cells that are known or still to choose."""
+        return len(self.cells) + self.num_unknown
 
     @property
     def problem(self) -> str:
@@ -206,7 +210,7 @@ class Search:
         if self.state is not SearchState.DONE or self.best is not None:
             return ""
         where = f" at {label_of(self.point)}" if self.point else ""
-        finished = [result for _, result in self.ended[len(self.warm) :] if result.status == "finished"]
+        finished = [result for _, result in self.ended[len(self._warm) :] if result.status == "finished"]
         limits = " and ".join(limit.name for limit in self.sweep.limits)
         if finished and not any(result.feasible for result in finished):
             return f"no feasible candidate{where}: none of the {len(finished)} finished ones keeps {limits}"
@@ -224,8 +228,13 @@ class Search:
 
     def next_cell(self) -> Cell | None:
         """Start the next cell; None where the search is then WAITING or DONE."""
-        if not any(map(self._startable, self._open.values())) and self.proposals:
-            self._propose()
+        if self.proposals and not any(map(self._startable, self._open.values())):
+            assert self.sampler is not None
+            candidate = self.sampler.propose(self.num_started)
+            self.proposals = self.proposals - 1 if candidate is not None else 0
+            if candidate is not None:
+                self._candidates[candidate.key] = self._open[candidate.key] = candidate
+            self._choose_best()  # where the space has no other point
         for each in self._open.values():
             cell = self._startable(each)
             if cell is not None:
@@ -251,37 +260,24 @@ class Search:
             del self._open[candidate.key]
             self._choose_best()
 
-    def _propose(self) -> None:
-        assert self.sampler is not None
-        candidate = self.sampler.propose(self.num_started)
-        self.proposals = self.proposals - 1 if candidate is not None else 0
-        if candidate is None:
-            self._choose_best()
-        else:
-            self._candidates[candidate.key] = self._open[candidate.key] = candidate
-
     def _result_of(self, entry: Entry) -> Result:
         return Result.of(self.sweep, entry.status, (entry.metrics, entry.params), entry.rungs)
 
     def _result(self, candidate: Candidate) -> Result:
         return Result.mean([self._results[cell.key] for cell in candidate.cells if cell.key in self._results])
 
-    def _is_wanted(self, candidate: Candidate, cell: Cell) -> bool:
-        """False for a cell of a lost candidate that was not begun."""
-        ends = (self._results[other.key].status for other in candidate.cells if other.key in self._results)
-        return cell.key in self._begun or not any(status in LOST for status in ends)
-
     def _left(self, candidate: Candidate) -> list[Cell]:
-        """The cells of a candidate that have not ended and are to end."""
-        open_cells = [cell for cell in candidate.cells if cell.key not in self._results]
-        return [cell for cell in open_cells if self._is_wanted(candidate, cell)]
+        """The cells of a candidate that have not ended and are to end: of a lost one only those that were begun."""
+        ended = {cell.key: self._results[cell.key] for cell in candidate.cells if cell.key in self._results}
+        lost = any(result.status in LOST for result in ended.values())
+        left = [cell for cell in candidate.cells if cell.key not in ended]
+        return [cell for cell in left if cell.key in self._begun] if lost else left
 
     def _startable(self, candidate: Candidate) -> Cell | None:
         """The next cell of a candidate that may start. One that has reached a rung waits there for the others."""
-        reached = {cell.key: max(self.rungs(cell.key), default=0) for cell in self._left(candidate)}
-        behind = (key for key, rung in reached.items() if rung == min(reached.values()) and key not in self._running)
-        key = next(behind, "")
-        return next((cell for cell in candidate.cells if cell.key == key), None)
+        reached = [(max(self.rungs(cell.key), default=0), cell) for cell in self._left(candidate)]
+        lowest = min((rung for rung, _ in reached), default=0)
+        return next((cell for rung, cell in reached if rung == lowest and cell.key not in self._running), None)
 
     def _choose_best(self) -> None:
         """Choose the best candidate once all have ended; only its cells without a result follow."""
@@ -317,22 +313,17 @@ def searches_of(
     if not sweep.space:
         return ()
     points: dict[GridPoint, dict[str, Any]] = {}
+    spaces: dict[GridPoint, Space] = {}
     for point in grid_points(sweep):
-        grid_point = grid_point_of(sweep, flatten(changed(base, point)))
+        flat = flatten(changed(base, point))
+        grid_point = grid_point_of(sweep, flat)
         if grid_point in points:
             raise ConfigError(f"{sweep.name} has the same point of the grid twice, {label_of(point)!r}; keep one")
-        points[grid_point] = point
+        points[grid_point], spaces[grid_point] = point, space_at(sweep.domains, flat)
     own = _by_grid_point(sweep, base, points, (entry for entry in entries.values() if entry.role == "cell"))
     others = _by_grid_point(sweep, base, points, (entry for entry in warm if entry.status == "finished"))
-    whole = {
-        grid_point: tuple(
-            each for each in found if {entry.key for entry in each.entries} == {it.key for it in each.cells}
-        )
-        for grid_point, found in others.items()
-    }
     return tuple(
-        Search(sweep, base, point, entries, tuple(own[grid_point]), whole[grid_point], rules)
-        for grid_point, point in points.items()
+        Search(sweep, base, points[at], spaces[at], entries, tuple(own[at]), tuple(others[at]), rules) for at in points
     )
 
 

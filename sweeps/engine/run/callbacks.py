@@ -38,7 +38,6 @@ class TrialEvents(tune.Callback):
 
     Args:
         request: resources of a trial.
-        machines: number of lanes with workers; on a cluster, machines may not come.
         abandon: gives up the cells of a trial, by its id, in the mailbox; does not wait for it.
     """
 
@@ -48,7 +47,6 @@ class TrialEvents(tune.Callback):
     request: Request
     checkpoints: StoragePath
     budget: Budget
-    machines: Callable[[], int]
     abandon: Callable[[str], object]
     _cells: dict[str, Cell] = field(default_factory=dict, init=False)
     _resumed: set[str] = field(default_factory=set, init=False)  # keys of cells that have checkpoints
@@ -66,10 +64,6 @@ class TrialEvents(tune.Callback):
                     self._resumed.discard(cell.key)
         except OSError as error:  # to go on from them is exact, or recorded as of both codes
             logger.warning("checkpoints of an earlier run of %s are not moved away: %s", cell.label, error)
-
-    def on_step_end(self, **_: Any) -> None:
-        """Check for machines, several times a second."""
-        self.display.waits(self.machines)
 
     def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
         """Open the cell's run. A trial that Tune restarts after a lost actor continues in the same run."""

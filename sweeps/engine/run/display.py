@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -19,8 +19,13 @@ from sweeps.engine.run.estimate import epochs_left
 from sweeps.engine.run.eta import Pace, duration
 from sweeps.engine.spec.cells import Cell
 
-_NO_MACHINE_S = 600.0  # a machine starts within some ten minutes
 _QUIET_S = 20.0  # on a pipe, seconds between progress lines while nothing ends
+
+
+def cut(lines: Sequence[str], room: int, where: str = "") -> list[str]:
+    """The first lines that fit, with the number of the others."""
+    hidden = len(lines) - room + 1
+    return [*lines[: room - 1], f"... {hidden} more lines{where}"] if hidden > 1 else [*lines]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,7 @@ class Display:
     def __post_init__(self) -> None:
         plan = self.plan
         self._todo, self._failed, self._before = plan.todo, plan.failed, plan.total - plan.lacking
+        self._total = plan.total
         self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
             cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
         }
@@ -73,11 +79,11 @@ class Display:
         self._best = (math.nan, "")  # score and label
         self._reasons: dict[str, str] = {}  # of failures -> label of the first cell
         self._live = False
-        self._asked_for_machines = False
         self._started = self._last_line = time.monotonic()
         for cell in plan.known:
-            if cell.key in plan.entries and cell.role == "cell":
-                self._compare(plan.entries[cell.key].scores(plan.sweep.goals)[0], cell.label)
+            entry = plan.entries.get(cell.key)
+            if entry is not None and entry.status == "finished" and cell.role == "cell":
+                self._compare(plan.sweep.goals[0].score(entry.metrics, entry.params), cell.label)
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -89,6 +95,11 @@ class Display:
             self._live = True
             yield
         self._live = False
+
+    def recount(self, total: int) -> None:
+        """Take the number of all cells, which changes where a search does not need some."""
+        self._todo += total - self._total
+        self._total = total
 
     def started(self, cell: Cell) -> None:
         """Begin a cell, or continue one whose trial was lost."""
@@ -122,7 +133,7 @@ class Display:
         scores = "  ".join(f"{goal.name} {goal.score(metrics, flat):.3f}" for goal in goals)
         first = self._reasons.setdefault(reason, cell.label) if status == "failed" else cell.label
         end = scores if status == "finished" else f"{status}: {reason if first == cell.label else f'as {first}'}"
-        counter = f"{self._before + len(self.outcome.ends)}/{self.plan.total}"
+        counter = f"{self._before + len(self.outcome.ends)}/{self._total}"
         self.note(f"{self.plan.sweep.name}  {counter:>7}  {cell.label}  {end}  ({seconds:.0f} s)")
 
     def paused(self, cell: Cell) -> float:
@@ -138,18 +149,6 @@ class Display:
         self._since[cell.key] += idle_s
         if note:
             self.note(f"{cell.label}: {note}, {device_time(device_seconds / 3600, self.request.unit)} lost")
-
-    def waits(self, machines: Callable[[], int]) -> None:
-        """Note once, on a cluster, that no machine has come for long."""
-        waited = time.monotonic() - self._started
-        if self._asked_for_machines or waited < _NO_MACHINE_S:
-            return
-        self._asked_for_machines = True
-        if not machines():
-            self.note(
-                f"no machine in {waited / 60:.0f} minutes; waiting on; `ray status` on the head says why "
-                "(ray exec CLUSTER.yaml 'ray status')"
-            )
 
     def note(self, line: str) -> None:
         """Print a line that stays; on a terminal it is cut to one, and --explain shows the rest."""
@@ -169,15 +168,13 @@ class Display:
         running = ", ".join(self._running.values())
         below = [line for line in (self._status(), self._best_line(), f"running: {running}" * bool(running)) if line]
         room = max(1, self.console.height - len(below) - 3)  # a blank line, one to spare, and the prompt's
-        if len(lines) > room:
-            hidden = len(lines) - room + 1
-            lines = [*lines[: room - 1], f"... {hidden} more lines (python -m analysis {self.plan.sweep.name})"]
+        lines = cut(lines, room, f" (python -m analysis {self.plan.sweep.name})")
         return Text("\n".join([*lines, *[""] * bool(lines), *below]), no_wrap=True, overflow="ellipsis")
 
     def _status(self) -> str:
         now, ends = time.monotonic(), Counter(end.status for end in self.outcome.ends.values())
         done = self._before - self._failed + len(self.outcome.ends) - ends["failed"]
-        head = f"{self.plan.sweep.name}  {done}/{self.plan.total} done"
+        head = f"{self.plan.sweep.name}  {done}/{self._total} done"
         if not self._pace.reported and not self.outcome.ends:
             return f"{head}  starting the workers ({now - self._started:.0f} s)"
         ends["failed"] += self._failed

@@ -120,7 +120,8 @@ class Launch:
                 try:
                     metrics = evaluate_checkpoint(checkpoints_dir(plan.sweep.name) / entry.key / "final.pt", words)
                     ledger.amend(entry, metrics)
-                    result = ", ".join(f"{name} {metrics[name]:.3f}" for name in metrics if _is_evaluation(name))
+                    shown = [one for one in metrics if one.startswith(("test/", "transfer/")) and one.endswith("_top1")]
+                    result = ", ".join(f"{name} {metrics[name]:.3f}" for name in shown if "projector" not in name)
                 except (ConfigError, StorageError) as error:
                     lost, result = lost + 1, str(error)
                 self.note(f"  {number}/{len(finished)}  {entry.label}: {result}")
@@ -133,13 +134,6 @@ class Launch:
 def browse_command() -> str:
     """Command that opens the MLflow UI: the Makefile's in the checkout, elsewhere one that works in any folder."""
     return "make ui" if Path.cwd() == PROJECT else f"{shlex.quote(sys.executable)} -m analysis.ui"
-
-
-def _is_evaluation(name: str) -> bool:
-    """True for an accuracy of a protocol on encoder features, on test or another data set."""
-    online = ("test/probe_top1", "test/projector_top1")
-    on_encoder = name.startswith(("test/", "transfer/")) and name.endswith("_top1") and "_projector_" not in name
-    return on_encoder and name not in online
 
 
 def _open_ledger(plan: Plan, note: Callable[[str], object]) -> Ledger:

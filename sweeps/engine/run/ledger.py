@@ -85,9 +85,9 @@ class Ledger:
             key: _Progress(entry.device_seconds, entry.lost_device_seconds, entry.epoch) for key, entry in held.items()
         }
         self._cells = dict.fromkeys(cell.key for cell in plan.known)
-        self._cell_tags = to_tags(self._cells)
+        self._tags = experiment_tags(plan) | to_tags(self._cells)
         self._client, experiment = open_experiment(sweep.name)
-        for name, text in (hidden(experiment_tags(plan)) | self._cell_tags).items():
+        for name, text in hidden(self._tags).items():
             if experiment.tags.get(name) != text:
                 when_free(partial(self._client.set_experiment_tag, experiment.experiment_id, name, text))
         run_ids = {key: entry.run_id for key, entry in held.items()}
@@ -96,21 +96,23 @@ class Ledger:
         new = {"label": "plan", "tags": {"role": "plan", "mlflow.user": user(), **code}}
         self._put(new=new, status="FINISHED", files=plan_files(plan) | git.patch_file, run_tags=self._changed_tags())
 
-    def record_cells(self, keys: Iterable[str]) -> None:
-        """Append cells to the list of those that the sweep asks for, on which tables and status rest."""
-        new, before = [key for key in dict.fromkeys(keys) if key not in self._cells], self._cell_tags
-        if not new:
-            return
-        self._cells |= dict.fromkeys(new)
-        self._cell_tags = to_tags(self._cells)
-        self._put(tags={name: text for name, text in self._cell_tags.items() if before.get(name) != text})
+    def record_cells(self, keys: Iterable[str], total: int | None = None) -> None:
+        """Append cells to the list of those that the sweep asks for, on which tables and status rest.
+
+        Args:
+            total: the number of all cells, if it may have changed.
+        """
+        new, before = [key for key in dict.fromkeys(keys) if key not in self._cells], self._tags
+        if new:
+            self._cells |= dict.fromkeys(new)
+            self._tags = before | to_tags(self._cells)
+        if total is not None:
+            self._tags = self._tags | {"sweep.total": str(total)}
+        if changed := {name: text for name, text in self._tags.items() if before.get(name) != text}:
+            self._put(tags=changed)
         for key in new:
             if key in self.plan.entries and key not in self._again:  # of an earlier launch, and stale until now
                 self._put(key=key, tags={"stale": None})
-
-    def record_total(self, count: int) -> None:
-        """Record the number of all cells; a search does not run every seed of the points that it gives up."""
-        self._put(tags={"sweep.total": str(count)})
 
     def knows(self, key: str) -> bool:
         """Return True if the cell has a run, in any state, that goes on if the cell does."""

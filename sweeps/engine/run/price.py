@@ -1,14 +1,14 @@
 """Price of a plan for display: without a finished cell, from a few training steps in Ray; with dollars on a cluster."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayError
+from torch.utils.benchmark import Timer
 
 from jepa_train.base.errors import ConfigError, config_errors, nearest, require, short_repr
 from jepa_train.config import TrainConfig
@@ -36,9 +36,8 @@ def price(plan: Plan, note: Callable[[str], object]) -> Price:
         ConfigError: a trial that cannot be placed; wrong prices in the cluster's file.
     """
     sweep = plan.sweep
-    with ExitStack() as stack:
-        if plan.todo and (cluster_address() or torch.cuda.device_count()):
-            stack.enter_context(ray_session())  # for the nodes and the names of their GPUs
+    needs_ray = plan.todo and (cluster_address() or torch.cuda.device_count())
+    with ray_session() if needs_ray else nullcontext():  # for the nodes and the names of their GPUs
         nodes = nodes_to_use(note) if ray.is_initialized() else this_machine()
         request = Request.of(nodes, workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=sweep.gpus_per_worker)
         at_once = room(nodes, request)
@@ -99,16 +98,10 @@ def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1
 
 
 def _seconds_per_call(work: Callable[[], object], *, warm_up: int = 2) -> float:
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for _ in range(warm_up):
         work()
-    synchronize()
-    start, calls = time.perf_counter(), 0
-    while not calls or time.perf_counter() - start < STEPS_S:
-        work()
-        calls += 1
-    synchronize()
-    return (time.perf_counter() - start) / calls
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=STEPS_S).mean
 
 
 @config_errors()

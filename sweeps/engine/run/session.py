@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -121,14 +121,18 @@ class Session:
             request=request,
             checkpoints=checkpoints_dir(plan.sweep.name),
             budget=budget,
-            machines=pool.ready,
             abandon=pool.mailbox.abandon_trial.remote,
         )
+
+        def record(keys: Sequence[str], total: int) -> None:
+            ledger.record_cells(keys, total)
+            display.recount(total)
+
         searcher = CellSearcher(
             plan,
             parallel=pool.num_lanes > 1,
             announce=events.announce,
-            record=ledger.record_cells,
+            record=record,
             admit=lambda cell: not pool.refusal() and budget.admits(cell),
             waits=lambda: budget.awaits_price,
             judge=judge,
@@ -142,9 +146,7 @@ class Session:
         refusal = pool.refusal()
         if refusal:
             raise unfit_nodes_error([refusal])
-        plan = plan.after(searcher.searches)
-        ledger.record_total(plan.total)
-        return plan, display.outcome
+        return dataclasses.replace(plan, searches=tuple(searcher.searches)), display.outcome
 
 
 def _check_absolute(data: Iterable[DataConfig]) -> None:

@@ -1,5 +1,6 @@
 """Early stopping: asynchronous successive halving by epochs and the sweep's first goal on val."""
 
+import math
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -18,8 +19,8 @@ class Judge:
 
     A point is a candidate of a search, with all the seeds of its trial, or a cell of an ablation. It is judged once per
     rung, by the mean over its seeds when the last of them has reached the rung; the others wait there. So its seeds are
-    stopped or go on together. A seed that has failed, or has no score, is not waited for and does not count; one that
-    has diverged or collapsed stops the others.
+    stopped or go on together. A point whose mean is NaN goes on and does not count. A seed that has failed, or that had
+    passed the rung before it was one, is not waited for; one that has diverged or collapsed stops the others.
 
     What was judged by earlier launches counts. A cell that begins again repeats its reports: where it went on before,
     it goes on; a verdict never changes. Candidates are judged among those of their own grid point; references and the
@@ -31,8 +32,7 @@ class Judge:
         self._asha = plan.sweep.early_stopping
         self._goal = plan.sweep.goals[0]
         self._seen: dict[str, dict[int, float]] = {}  # cell -> rung -> score
-        self._cells: dict[_Point, set[str]] = {}  # the cells that have been seen at a rung
-        self._absent: dict[_Point, set[str]] = {}  # the cells that are not waited for
+        self._passed: dict[_Point, dict[str, float]] = {}  # point -> cell -> epoch up to which it is not waited for
         self._lost: dict[_Point, str] = {}  # points of which a seed ended badly -> its status
         self._rungs: dict[tuple[GridPoint, int], dict[_Point, float]] = {}  # group, rung -> scores, in no order
         self._verdicts: dict[tuple[_Point, int], str] = {}  # point, rung -> why it is stopped, "" where it goes on
@@ -41,19 +41,17 @@ class Judge:
         self._references = {cell.key for cell in plan.fixed if cell.role == "reference"}
         known = {cell.key for cell in plan.known}
         entries = [entry for entry in plan.entries.values() if entry.key in known] if self._asha else []
-        for entry in entries:
-            if place := self._place(entry.key, entry.params):
-                self._cells.setdefault(place[1], set()).add(entry.key)
-                self._seen[entry.key] = dict(entry.rungs)
+        places = [(entry, place) for entry in entries if (place := self._place(entry.key, entry.params))]
+        for entry, (_, point) in places:
+            self._seen[entry.key] = dict(entry.rungs)
+            self._passed.setdefault(point, {})[entry.key] = entry.epoch
             if not plan.rules.due(entry):
                 self.end(entry.key, entry.params, entry.status)
-        for entry in entries:
-            if (place := self._place(entry.key, entry.params)) is None:
-                continue
-            group, point = place
             for rung in entry.rungs:
                 if rung < entry.epoch or entry.status == "pruned":
                     self._verdicts[point, rung] = "" if rung < entry.epoch else entry.reason
+        for entry, (group, point) in places:
+            for rung in entry.rungs:
                 self._score(group, point, rung)
 
     def seen(self, key: str) -> Mapping[int, float]:
@@ -70,11 +68,11 @@ class Judge:
 
     def end(self, key: str, flat: Mapping[str, Any], status: str) -> None:
         """Learn the end of a cell."""
-        place = self._place(key, flat)
-        if place is not None and status in ("diverged", "collapsed"):
+        if (place := self._place(key, flat)) is None or status == "interrupted":
+            return
+        self._passed.setdefault(place[1], {})[key] = math.inf
+        if status in ("diverged", "collapsed"):
             self._lost[place[1]] = status
-        elif place is not None and status == "failed":
-            self._absent.setdefault(place[1], set()).add(key)
 
     def judge(self, key: str, flat: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Reason to stop a cell after a report, "" if it goes on; see also waits.
@@ -87,24 +85,19 @@ class Judge:
         place, epoch = self._place(key, flat), int(metrics["epoch"])
         if place is None or epoch not in self._asha.rungs(int(flat["epochs"])):
             return ""
-        (group, point), own = place, self._goal.score(metrics, flat)
+        group, point = place
         self._waiting.discard(key)
-        if (point, epoch) in self._verdicts:
-            why = self._verdicts[point, epoch]
-        elif own != own:
-            self._absent.setdefault(point, set()).add(key)
-            why = ""
-        else:
-            self._cells.setdefault(point, set()).add(key)
-            self._seen.setdefault(key, {}).setdefault(epoch, own)
+        if (point, epoch) not in self._verdicts:
+            self._passed.setdefault(point, {}).setdefault(key, 0)
+            self._seen.setdefault(key, {}).setdefault(epoch, self._goal.score(metrics, flat))
             score = self._score(group, point, epoch)
             if score is None and point not in self._lost:
                 self._waiting.add(key)
-                why = f"waits at epoch {epoch} for the other seeds of its point"
-            else:
-                why = self._verdicts[point, epoch] = self._verdict(group, point, epoch, score)
-        self._reasons[key] = why
-        return why
+                self._reasons[key] = f"waits at epoch {epoch} for the other seeds of its point"
+                return self._reasons[key]
+            self._verdicts[point, epoch] = self._verdict(group, point, epoch, score)
+        self._reasons[key] = self._verdicts[point, epoch]
+        return self._reasons[key]
 
     def _verdict(self, group: GridPoint, point: _Point, epoch: int, score: float | None) -> str:
         """The reason to stop a point at a rung, "" if it goes on. score: None only where another seed is lost."""
@@ -112,7 +105,8 @@ class Judge:
         if point in self._lost or score is None:
             return f"early stopping at epoch {epoch}: another seed has {self._lost[point]}"
         scores = self._rungs[group, epoch].values()
-        if sum(self._goal.better(other, score) for other in scores) < max(1, len(scores) // self._asha.eta):
+        better = sum(self._goal.better(other, score) for other in scores)
+        if math.isnan(score) or better < max(1, len(scores) // self._asha.eta):
             return ""
         best = f"the best 1/{self._asha.eta} of {len(scores)}"
         return f"early stopping at epoch {epoch}: {score:.4g} is not among {best}"
@@ -132,15 +126,19 @@ class Judge:
         return grid_point_of(sweep, flat), tuple(str(flat.get(axis, "")) for axis in sweep.axes)
 
     def _score(self, group: GridPoint, point: _Point, rung: int) -> float | None:
-        """Mean over the seeds of a point at a rung, recorded once they are all there; None before."""
+        """Mean over the seeds of a point at a rung once they are all there, None before; NaN is not recorded."""
         scores = self._rungs.setdefault((group, rung), {})
-        if point not in scores:
-            seen = {key: self._seen[key][rung] for key in self._cells[point] if rung in self._seen[key]}
-            each = self._sweep.seeds_per_trial if self._sweep.space else 1
-            if (point, rung) not in self._verdicts and len(seen.keys() | self._absent.get(point, set())) < each:
-                return None
-            scores[point] = fmean(seen.values())
-        return scores[point]
+        if point in scores:
+            return scores[point]
+        seen = [self.seen(key)[rung] for key in self._passed[point] if rung in self.seen(key)]
+        come = sum(rung in self.seen(key) or rung < passed for key, passed in self._passed[point].items())
+        each = self._sweep.seeds_per_trial if self._sweep.space else 1
+        if (point, rung) not in self._verdicts and come < each:
+            return None
+        mean = fmean(seen)
+        if not math.isnan(mean):
+            scores[point] = mean
+        return mean
 
 
 class AshaScheduler(FIFOScheduler):

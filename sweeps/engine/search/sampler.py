@@ -14,9 +14,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, R
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from analysis.select.objectives import LOST
 from jepa_train.base.seeds import derive_seed
 from jepa_train.config.flat import Scalar, flatten
-from sweeps.engine.plan.searches import LOST, Candidate, Result, Search
+from sweeps.engine.plan.searches import Candidate, Result, Search
 from sweeps.engine.spec.cells import changed
 from sweeps.engine.spec.search_space import COUNTABLE, Domain, all_points, conditions_of, point_by, size
 from sweeps.engine.spec.sweep import Sweep
@@ -55,7 +56,7 @@ class OptunaSampler:
 
     def __post_init__(self) -> None:
         self._sweep = self.search.sweep
-        self._space = self._sweep.domains
+        self._space = self.search.space
         self._trials: dict[str, Trial] = {}  # of the candidates that run, by their keys
 
     @cached_property
@@ -68,15 +69,11 @@ class OptunaSampler:
         study.add_trials([self._rebuilt(candidate, result) for candidate, result in self.search.ended])
         return study
 
-    def resume(self, candidate: Candidate) -> None:
-        """Start a candidate of an earlier launch."""
-        self._start(candidate)
-
     def propose(self, number: int) -> Candidate | None:
         """Start a candidate whose cells are new, after so many others; None where there is none left."""
         if number == 0:  # the base's own point, where it lies in the space: a new search is to improve on it
             flat = flatten(changed(self.search.base, self.search.point))
-            own = point_by(self._space, self.search.at, lambda key, _: flat[key])
+            own = point_by(self._space, lambda key, _: flat[key])
             if all(self._space[key].contains(value) for key, value in own.items()):
                 first = self._first_new([own])
                 if first is not None:
@@ -84,7 +81,7 @@ class OptunaSampler:
         # The same draws for all points of the grid: their searches begin alike, so that the best compare fairly.
         seed = derive_seed(self._sweep.name, self._sweep.seeds[0], number) % 2**32
         self.study.sampler = _optuna_sampler(self._sweep, seed, parallel=self.parallel)
-        countable = size(self._space, self.search.at) <= COUNTABLE
+        countable = size(self._space) <= COUNTABLE
         for _ in range(_REPEATS if countable else COUNTABLE):
             trial = self._ask()
             candidate = self.search.candidate_at(trial.params)
@@ -93,7 +90,7 @@ class OptunaSampler:
                 self._trials[candidate.key] = trial
                 return candidate
             self.study.tell(trial, state=TrialState.FAIL)  # the result of that point is known
-        rest = all_points(self._space, self.search.at) if countable else []
+        rest = all_points(self._space) if countable else []
         return self._first_new(random.Random(seed).sample(rest, len(rest)))
 
     def tell(self, candidate: Candidate, result: Result) -> None:
@@ -110,12 +107,12 @@ class OptunaSampler:
         """Start the first of the points whose cells are new."""
         for candidate in map(self.search.candidate_at, points):
             if candidate.key not in self.taken:
-                self._start(candidate)
+                self.resume(candidate)
                 return candidate
         return None
 
-    def _start(self, candidate: Candidate) -> None:
-        """Start a candidate that Optuna did not choose."""
+    def resume(self, candidate: Candidate) -> None:
+        """Start a candidate that Optuna did not choose, as one of an earlier launch."""
         self.study.enqueue_trial(dict(candidate.point))
         self.taken.add(candidate.key)
         self._trials[candidate.key] = self._ask()
@@ -123,7 +120,7 @@ class OptunaSampler:
     def _ask(self) -> Trial:
         """A new trial with a value for each key that the others leave open."""
         trial = self.study.ask()
-        point_by(self._space, self.search.at, partial(_suggest, trial))
+        point_by(self._space, partial(_suggest, trial))
         return trial
 
     def _rebuilt(self, candidate: Candidate, result: Result) -> FrozenTrial:

@@ -25,7 +25,8 @@ class CellSearcher(Searcher):
     Args:
         parallel: whether several cells run at once.
         announce: called with every cell when it is suggested.
-        record: takes the keys of a best candidate's cells with the other seeds once it is known, done or not.
+        record: takes the keys of a best candidate's cells with the other seeds once it is known, done or not, and the
+            number of all cells, which falls where a search does not need some.
         admit: False for a cell that may not be launched; after the first one nothing more is suggested.
         waits: True while nothing is to be suggested until a running cell ends.
         judge: of early stopping, who learns how cells end.
@@ -36,7 +37,7 @@ class CellSearcher(Searcher):
     _: KW_ONLY
     parallel: bool
     announce: Callable[[Cell], None]
-    record: Callable[[Sequence[str]], object]
+    record: Callable[[Sequence[str], int], object]
     admit: Callable[[Cell], bool]
     waits: Callable[[], bool] = lambda: False
     judge: Judge
@@ -54,6 +55,8 @@ class CellSearcher(Searcher):
             )
             for search in self.plan.searches
         ]
+        self._total = self.plan.total
+        self._totals = {search: search.total for search in self.searches}
         self._chosen = [search for search in self.searches if self.plan.runs(search)]
         self._suggested: set[str] = set()  # keys of the cells that count for --limit
         self._running: dict[str, tuple[Cell, Search | None]] = {}  # by trial id; fixed cells are of no search
@@ -113,7 +116,8 @@ class CellSearcher(Searcher):
 
     def _record_choice(self, search: Search) -> None:
         """Record the best candidate's cells with the other seeds, done or not, or note that there is none."""
-        if search.confirmations:
-            self.record([cell.key for cell in search.confirmations])
+        self._total += search.total - self._totals[search]
+        self._totals[search] = search.total
+        self.record([cell.key for cell in search.confirmations], self._total)
         if search.problem:
             self.note(search.problem)

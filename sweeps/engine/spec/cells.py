@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from analysis.select.objectives import Goal
 from jepa_train.base.errors import ConfigError
 from jepa_train.config import DataConfig, TrainConfig
 from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, setting_fields, unflatten
@@ -19,10 +18,14 @@ from jepa_train.data.facts import DataFacts, facts_of
 from jepa_train.data.splits import identified, identify, read_images
 from jepa_train.evaluation.transfer import transfer_data
 from jepa_train.train.preflight import CheckedData, check_batch, check_data
-from sweeps.engine.spec.objective import check_measured
+from sweeps.engine.spec.objective import check_counts
 from sweeps.engine.spec.sweep import BestOf, Sweep
 
 Role = Literal["cell", "reference"]
+_IDENTITIES = dict.fromkeys(("data.name", "data.path"), ("data.fingerprint", "data.content")) | {
+    "model.encoder": ("model.encoder_hash",),
+    "model.weights": ("model.weights_id",),
+}
 
 CheckData = Callable[[TrainConfig], CheckedData]
 _CHECK: ContextVar[CheckData] = ContextVar("check", default=check_data)
@@ -100,10 +103,12 @@ def make_cell(
 def changed(base: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:
     """The base changed at a point, after preflight; other images, encoders or weights than the base's get their own
     identity."""
-    identity = {"data.fingerprint": "", "data.content": ""} if point.keys() & {"data.name", "data.path"} else {}
-    identity |= {"model.encoder_hash": ""} if "model.encoder" in point else {}
-    identity |= {"model.weights_id": ""} if "model.weights" in point else {}
-    return preflighted(unflatten({**identity, **point}, base=base))
+    return preflighted(unflatten({**dict.fromkeys(identities_of(point), ""), **point}, base=base))
+
+
+def identities_of(keys: Iterable[str]) -> set[str]:
+    """The fields that identify the content behind these fields."""
+    return {field for key in keys for field in _IDENTITIES.get(key, ())}
 
 
 def preflighted(config: TrainConfig) -> TrainConfig:
@@ -115,8 +120,8 @@ def preflighted(config: TrainConfig) -> TrainConfig:
     return _CHECKED[key].fill_in(config)
 
 
-def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
-    """Check that the training images are enough for the batch and the objective of each cell.
+def check_sizes(sweep: Sweep, configs: Iterable[TrainConfig]) -> None:
+    """Check that the training images are enough for the batch, the objective and the constraints of each cell.
 
     Args:
         configs: of cells, after preflight.
@@ -130,7 +135,7 @@ def check_sizes(configs: Iterable[TrainConfig], goals: Sequence[Goal]) -> None:
         sizes = known[config.data]
         check_batch(config, sum(sizes))
         if sizes:
-            check_measured(goals, num_images=sum(sizes), largest_class=max(sizes))
+            check_counts(sweep.measured, num_images=sum(sizes), largest_class=max(sizes))
 
 
 def read_data(configs: Iterable[TrainConfig], *, keep: bool) -> bool:
@@ -211,16 +216,10 @@ def shared_fields(config: TrainConfig, axes: Sequence[str]) -> dict[str, str]:
     """The fields that all cells of a sweep share, as MLflow stores them: the cell fields but the axes and the seed."""
     flat = cell_fields(config)
     following = {other for key, other in setting_fields(config).items() if key in axes or flat[key]}
-    fields = {key: str(value) for key, value in flat.items() if key not in {*axes, *following, "seed"}}
+    others = {*axes, *following, *identities_of(axes), "seed"}
     if "method" in axes:  # each method brings its own hyper-parameters
-        fields = {key: text for key, text in fields.items() if not key.startswith("method.")}
-    if {"data.name", "data.path"} & {*axes}:  # each of them brings its own images
-        fields = {key: text for key, text in fields.items() if key not in ("data.fingerprint", "data.content")}
-    if "model.encoder" in axes:
-        fields.pop("model.encoder_hash")
-    if "model.weights" in axes:
-        fields.pop("model.weights_id")
-    return fields
+        others |= {key for key in flat if key.startswith("method.")}
+    return {key: str(value) for key, value in flat.items() if key not in others}
 
 
 def setting_of(label: str, seed: int | str) -> str:

@@ -85,15 +85,28 @@ def conditions_of(space: Space) -> dict[str, dict[str, Sequence[Scalar]]]:
     return {key: domain.conditions for key, domain in space.items() if domain.when}
 
 
-def point_by(space: Space, at: Mapping[str, Any], choose: Callable[[str, Domain], Scalar]) -> dict[str, Scalar]:
-    """The point of a space that a function of key and domain chooses, asked in order, where conditions hold.
+def space_at(space: Space, values: Mapping[str, Any]) -> Space:
+    """The domains that some point has, with their conditions on each other: those on keys outside the space hold.
 
     Args:
-        at: the values of keys outside the space to which conditions refer.
+        values: of the keys outside the space.
     """
+    if not conditions_of(space):
+        return space
+    found: dict[str, Domain] = {}
+    for key, domain in space.items():
+        inside = {other: wanted for other, wanted in domain.when.items() if other in space}
+        outside = {other: wanted for other, wanted in domain.when.items() if other not in space}
+        if inside.keys() <= found.keys() and Domain(domain.values, when=outside).holds(values):
+            found[key] = Domain(domain.values, when=inside)
+    return found
+
+
+def point_by(space: Space, choose: Callable[[str, Domain], Scalar]) -> dict[str, Scalar]:
+    """The point of a space that a function of key and domain chooses, asked in order, where conditions hold."""
     point: dict[str, Scalar] = {}
     for key, domain in space.items():
-        if domain.holds({**at, **point}):
+        if domain.holds(point):
             point[key] = choose(key, domain)
     return point
 
@@ -101,31 +114,20 @@ def point_by(space: Space, at: Mapping[str, Any], choose: Callable[[str, Domain]
 def point_of(space: Space, params: Mapping[str, str], base: TrainConfig) -> dict[str, Scalar] | None:
     """The point of a cell's logged parameters, or None where it lies outside the space. base: any valid config."""
     fields = parse((f"{key}={params[key]}" for key in {"method", *space} & params.keys()), base=base)
-    at = {key: text for key, text in params.items() if key not in space}
-    point = point_by(space, at, lambda key, _: fields.get(key, ""))
-    inside = all(key in fields and space[key].contains(value) for key, value in point.items())
-    return point if inside else None
+    point = point_by(space_at(space, params), lambda key, _: fields.get(key, ""))
+    return point if all(key in fields and space[key].contains(value) for key, value in point.items()) else None
 
 
-def size(space: Space, at: Mapping[str, Any]) -> float:
+def size(space: Space) -> float:
     """Number of different points of a space; infinite with a continuous domain, an upper bound with many conditions."""
-    whole = math.prod(domain.size for domain in _reachable(space, at).values())
-    return len(all_points(space, at)) if conditions_of(space) and whole <= COUNTABLE else whole
+    whole = math.prod(domain.size for domain in space.values())
+    return len(all_points(space)) if conditions_of(space) and whole <= COUNTABLE else whole
 
 
-def all_points(space: Space, at: Mapping[str, Any]) -> list[dict[str, Scalar]]:
+def all_points(space: Space) -> list[dict[str, Scalar]]:
     """Every point of a finite space."""
     points: list[dict[str, Scalar]] = [{}]
-    for key, domain in _reachable(space, at).items():
+    for key, domain in space.items():
         listed: list[dict[str, Scalar]] = [{key: value} for value in domain.listed]
-        points = [point | own for point in points for own in (listed if domain.holds({**at, **point}) else [{}])]
+        points = [point | own for point in points for own in (listed if domain.holds(point) else [{}])]
     return points
-
-
-def _reachable(space: Space, at: Mapping[str, Any]) -> dict[str, Domain]:
-    """The domains that some point has: no condition on a value outside the space fails."""
-    return {
-        key: domain
-        for key, domain in space.items()
-        if Domain(domain.values, when={other: of for other, of in domain.when.items() if other not in space}).holds(at)
-    }

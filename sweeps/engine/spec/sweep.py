@@ -16,18 +16,18 @@ from jepa_train.base.scale_names import Scale
 from jepa_train.base.validation import at_least, conform, conformed, plain
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import Scalar, cell_fields, field_types, flatten, unflatten
-from jepa_train.config.names import protocol_names
-from jepa_train.evaluation.glossary import ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import ON_VAL
 from jepa_train.methods import METHODS
 from sweeps.engine.spec.objective import (
     Asha,
     LabelFree,
+    check_reported,
     default_objective,
     is_labelled,
     parse_constraints,
     parse_objective,
 )
-from sweeps.engine.spec.search_space import Domain, conditions_of, point_by
+from sweeps.engine.spec.search_space import Domain, all_points, conditions_of
 from sweeps.engine.spec.table import Table
 
 _REMEDIES = {
@@ -156,6 +156,12 @@ class Sweep:
         return parse_constraints(self.constraints)
 
     @property
+    def measured(self) -> dict[str, str]:
+        """Objectives and constraints, as messages name them -> their metrics."""
+        goals = {f"objective {goal.metric!r}": goal.metric for goal in self.goals}
+        return goals | {f"constraint {limit.name!r}": limit.metric for limit in self.limits}
+
+    @property
     def kind(self) -> Literal["grid", "search", "fair"]:
         """An ablation, a search, or a fair ablation: a search at each cell of a grid."""
         return "grid" if not self.space else "fair" if self.grids else "search"
@@ -163,32 +169,15 @@ class Sweep:
     @config_errors()
     def check(self, base: TrainConfig) -> None:
         """Check the rules that need the base: every value and every end of a domain makes a config that can run."""
-        measured = {f"objective {goal.metric!r}": goal.metric for goal in self.goals}
-        measured |= {f"constraint {limit.name!r}": limit.metric for limit in self.limits}
-        for name, metric in measured.items():
-            short = metric.removeprefix("val/")
-            protocols = {
-                protocol for protocol, metrics in ON_VAL_BY_PROTOCOL.items() if short in metrics and short not in ON_VAL
-            }
+        corners = [(point, unflatten(point, base=base)) for point in self.corners()]
+        others = [unflatten(point, base=base) for point in (*self.references, *({"seed": one} for one in self.seeds))]
+        for config in (*(config for _, config in corners), *others):
+            flat, batch = flatten(config), config.global_batch
             require(
-                protocols <= {*protocol_names(base.probe.protocols)} or not is_labelled(base),
-                f"{name} is measured by the protocol {', '.join(protocols)}, which is not among "
-                f"probe.protocols={base.probe.protocols!r}; add it there",
+                batch % self.workers == 0,
+                f"global_batch must be divisible by the workers, got {batch} for {self.workers} workers; "
+                f"try {-(-batch // self.workers) * self.workers}",
             )
-        for point in (*self.corners(), *self.references, *({"seed": seed} for seed in self.seeds)):
-            config = unflatten(point, base=base)
-            flat = flatten(config)
-            require(
-                config.global_batch % self.workers == 0,
-                f"global_batch must be divisible by the workers, got {config.global_batch} for {self.workers} workers; "
-                f"try {-(-config.global_batch // self.workers) * self.workers}",
-            )
-            for name, metric in measured.items():
-                require(
-                    is_labelled(config) or not metric.endswith("_top1"),
-                    f"{name} needs labels, which {config.data.name} does not have; use LabelFree() or "
-                    "val/effective_rank",
-                )
             for goal in self.goals:
                 require(
                     not goal.over or float(flat.get(goal.over, 0.0)) > 0,
@@ -196,52 +185,48 @@ class Sweep:
                     f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by "
                     f"{'val/probe_top1' if is_labelled(config) else 'val/effective_rank'}",
                 )
+        for _, config in corners:
+            for name, metric in self.measured.items():
+                check_reported(name, metric, config)
+            require(
+                self.early_stopping is None or self.early_stopping.first < config.epochs,
+                f"early_stopping must judge before the last epoch, got {self.early_stopping} for cells of "
+                f"{config.epochs} epochs; lower first, or leave early_stopping out",
+            )
         for metric in self.table.metrics if self.table and not is_labelled(base) else ():
             require(
                 not (metric.startswith(("val/", "test/")) and metric.endswith("_top1")),
                 f"table.metrics must need no labels, which {base.data.name} does not have, got {metric!r}; take it out",
             )
-        for epochs in (unflatten(point, base=base).epochs for point in self.corners()):
-            require(
-                self.early_stopping is None or self.early_stopping.first < epochs,
-                f"early_stopping must judge before the last epoch, got {self.early_stopping} for cells of {epochs} "
-                "epochs; lower first, or leave early_stopping out",
-            )
         for key in self.space:
-            corner = next((point for point in self.corners() if key in point), None)
+            corner = next((config for point, config in corners if key in point), None)
             require(corner is not None, f"space[{key!r}] has conditions that never hold together; leave one out")
             require(
-                key in cell_fields(unflatten(corner or {}, base=base)),
+                key in cell_fields(corner or base),
                 f"{key} is no part of a cell, so a search over space[{key!r}] would run one cell again and again; "
                 "set it in the base",
             )
 
     def corners(self) -> list[dict[str, Any]]:
-        """Points that together show every value of each grid and both ends of every domain."""
-        points: list[dict[str, Any]] = []
-        for grid in self.grids or [{}]:
-            axes = {**grid, **{key: domain.ends for key, domain in self.domains.items()}}
-            first = self._corner(grid, {})
-            others = [(key, value) for key, values in axes.items() for value in values[key in first :]]
-            points += [first, *filter(None, (self._corner(grid, {key: value}, key) for key, value in others))]
-        return points
+        """Points that together show every value of each grid and both ends of every domain.
 
-    def _corner(self, grid: Mapping[str, Sequence[Scalar]], wanted: dict[str, Any], key: str = "") -> dict[str, Any]:
-        """A point of the first values, with the wanted value of the key, and those by which the key's conditions hold.
-
-        {} where the grid has no such point.
+        Keys on which conditions depend have every value together with every value of the others.
         """
-        conditions, todo = conditions_of(self.domains), [key]
-        while todo:
-            needed = {
-                other: values[0] for other, values in conditions.get(todo.pop(), {}).items() if other not in wanted
+        points: list[dict[str, Any]] = []
+        deciding = {other for conditions in conditions_of(self.domains).values() for other in conditions}
+        for grid in self.grids or [{}]:
+            space = {key: Domain(CategoricalDistribution(values)) for key, values in grid.items()} | self.domains
+            few = {
+                key: Domain(CategoricalDistribution(domain.ends[:1]), when=domain.when)
+                for key, domain in space.items()
+                if key not in deciding
             }
-            wanted |= needed
-            todo += needed
-        at = {axis: wanted.get(axis, values[0]) for axis, values in grid.items()}
-        point = at | point_by(self.domains, at, lambda each, domain: wanted.get(each, domain.ends[0]))
-        inside = all(at[axis] in values for axis, values in grid.items())
-        return point if inside and (not key or key in point) else {}
+            firsts = all_points(space | few)
+            points += firsts
+            for key in few:
+                point = next((point for point in firsts if key in point), None)
+                points += [point | {key: value} for value in space[key].ends[1:]] if point else []
+        return points
 
 
 def _check_fields(sweep: Sweep) -> None:
@@ -271,11 +256,12 @@ def _check_fields(sweep: Sweep) -> None:
 
 def _check_points(sweep: Sweep) -> None:
     _check_distinct("seeds", sweep.seeds)
+    each = sweep.seeds_per_trial
+    require(bool(sweep.space) or each == 1, f"seeds_per_trial is of a search, got {each} without a space; leave it out")
     require(
-        sweep.seeds_per_trial <= len(sweep.seeds) and (bool(sweep.space) or sweep.seeds_per_trial == 1),
-        "seeds_per_trial must be at most the number of seeds, and 1 without a space, got "
-        f"{sweep.seeds_per_trial} with seeds={sweep.seeds} and {len(sweep.space)} searched keys; write "
-        f"seeds={tuple(range(sweep.seeds_per_trial))}, or leave it out",
+        each <= len(sweep.seeds),
+        f"seeds_per_trial must be at most the number of seeds, got {each} with seeds={sweep.seeds}; give {each} seeds, "
+        f"as seeds={tuple(range(each))} or --seeds 0-{each - 1}, or lower it",
     )
     require("seed" not in sweep.axes, "seed is not an axis; give the seeds as seeds=(0, 1, 2)")
     for key, values in (axis for grid in sweep.grids for axis in grid.items()):
@@ -303,14 +289,13 @@ def _check_conditions(sweep: Sweep) -> None:
         earlier[axis] = [*earlier.get(axis, ()), *values]
     for key, domain in sweep.domains.items():
         for other, wanted in domain.conditions.items():
-            rule = f"space[{key!r}] must depend on axes of the grid, or on earlier keys of the space with listed values"
-            known = nearest(other, earlier) if earlier else "; leave it out"
-            require(other in earlier, f"{rule}, got when={other!r}{known}")
-            offered = earlier[other]
+            offered = earlier.get(other, ())
+            known = nearest(other, earlier) if earlier and not offered else "; leave it out"
             require(
                 bool(wanted) and all(value in offered for value in wanted),
-                f"space[{key!r}] must depend on values that {other} may have, got {short_repr(wanted)}; choose among "
-                f"{short_repr(offered)}",
+                f"space[{key!r}] must depend on axes of the grid, or on earlier keys of the space with listed values, "
+                f"by values that they may have, got when={other!r}: {short_repr(wanted)}"
+                f"{f'; choose among {short_repr(offered)}' if offered else known}",
             )
         if domain.size < math.inf:
             earlier[key] = domain.listed
@@ -328,10 +313,11 @@ def _check_goals(sweep: Sweep) -> None:
         not sweep.limits or bool(sweep.space),
         f"constraints choose the winner of a search, got {sweep.constraints} without a space; leave them out",
     )
+    each, several = sweep.seeds_per_trial, "a search for several objectives, which has no single winner,"
     require(
-        len(names) == 1 or not sweep.space or len(sweep.seeds) == sweep.seeds_per_trial,
-        f"seeds of a search for several objectives must be one number, got {sweep.seeds}; it has no single winner, "
-        f"but each point runs with all of them by seeds_per_trial={len(sweep.seeds)}",
+        len(names) == 1 or not sweep.space or len(sweep.seeds) == each,
+        f"seeds of {several} must be as many as seeds_per_trial, got {sweep.seeds} and {each}; give {each}, or write "
+        f"seeds_per_trial={len(sweep.seeds)}",
     )
 
 

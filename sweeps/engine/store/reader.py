@@ -3,15 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from mlflow.entities import Experiment
 
-from analysis.select.objectives import Goal, constraints_of
 from analysis.store.cell_list import recorded_cells
 from analysis.store.records import Record, one_per_cell, read_records, recorded_version, with_later
 from analysis.store.uri import sqlite_file
@@ -55,11 +53,6 @@ class Entry:
     version: str = ""  # of the code that made it
     outdated: bool = False  # the present code has another version, than it or than that of a later evaluation
     restart: bool = False  # its run is history, and the cell runs again from the start
-
-    def scores(self, goals: Sequence[Goal]) -> tuple[float, ...]:
-        """The scores of a finished cell, one per goal; NaN where there is none."""
-        metrics = self.metrics if self.status == "finished" else {}
-        return tuple(goal.score(metrics, self.params) for goal in goals)
 
     @property
     def done(self) -> bool:
@@ -171,41 +164,22 @@ def _origin(file: Path) -> Path:
 
 
 def best_config(sweep: str) -> TrainConfig:
-    """The config of a sweep's best finished cell, by its objective on val; references do not compete.
-
-    The points of a search compete by the mean over the seeds of a trial, and only those that keep its constraints.
+    """The config of a sweep's winner, as its table and `python -m sweeps best` choose it, with its first seed.
 
     Raises:
-        ConfigError: the sweep has no such cell in this store.
+        ConfigError: the sweep has no winner in this store.
     """
-    stored = read_sweep(sweep)
-    cells = [entry for entry in stored.current if entry.status == "finished" and entry.role == "cell"]
-    if not cells:
+    from analysis.select.compared import winner  # pandas takes half a second to import
+    from analysis.store.runs import all_runs
+
+    cells = {entry.key: entry for entry in read_sweep(sweep).cells}
+    found = winner(all_runs(sweep))[0]["cell_key"].tolist() if cells else []
+    if not found:
         raise ConfigError(
-            f"base is the best cell of sweep {sweep!r}, which has no finished cell in this store; "
-            f"run python sweeps/{sweep}.py first"
+            f"base is the best cell of sweep {sweep!r}, which has no winner in this store; run "
+            f"python sweeps/{sweep}.py first, and see python -m analysis {sweep}"
         )
-    limits, each = constraints_of(stored.tags), json.loads(stored.tags.get("sweep.seeds_per_trial", "0")) or 1
-    if each > 1:
-        seeds = {*map(str, json.loads(stored.tags["sweep.seeds"])[:each])}
-        cells = [entry for entry in cells if entry.params["seed"] in seeds]
-    points: dict[str, list[Entry]] = {}
-    for entry in cells:
-        points.setdefault(entry.group if each > 1 else entry.key, []).append(entry)
-    kept = [
-        seeds_of_point
-        for seeds_of_point in points.values()
-        if len(seeds_of_point) == each
-        and all(limit.violation(entry.metrics) <= 0 for limit in limits for entry in seeds_of_point)
-    ]
-    if not kept:
-        keeping = f" that keeps {' and '.join(limit.name for limit in limits)}" if limits else ""
-        raise ConfigError(f"base is the best point of search {sweep!r}, which has no finished one{keeping}; add trials")
-    goal = Goal(**json.loads(stored.tags["sweep.goals"])[0])
-    scores = {own[0].key: fmean(entry.scores([goal])[0] for entry in own) for own in kept}
-    key = goal.best_key(scores) or min(scores)
-    best = next(entry for entry in cells if entry.key == key)
-    return unflatten(parse((f"{key}={text}" for key, text in best.params.items()), base=TrainConfig()))
+    return unflatten(parse((f"{key}={text}" for key, text in cells[found[0]].params.items()), base=TrainConfig()))
 
 
 def _key(record: Record) -> str:

@@ -127,8 +127,8 @@ def test_all_sweeps_or_some_are_exported_and_read_like_a_store(
     monkeypatch.chdir(tmp_path)
     assert len(load_runs("seeds", ".")) == 4
     capsys.readouterr()
-    assert main(["export", "fairly", "--store", store, "--output", str(tmp_path / "none")]) == 1
-    assert "sweep fairly has no runs in" in capsys.readouterr().err
+    assert main(["export", "fairly", "--store", store, "--output", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("error: 'fairly' is no sweep of the store; did you mean 'fair'?")
     assert not (tmp_path / "none").exists()
 
 

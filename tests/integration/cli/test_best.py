@@ -24,7 +24,7 @@ from sweeps.engine.plan.edits import edits_in_store
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.reader import read_sweep
+from sweeps.engine.store.reader import best_config, read_sweep
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(1, 0))
@@ -66,6 +66,7 @@ def test_the_setting_of_the_best_mean_wins_and_its_first_seed_is_exported(
         f"exported seed 1; {tmp_path}/out/README.md has the lines that load it\n"
     )
     assert "**65.00 ± " in table("study")
+    assert best_config("study") == cell.config, "the base of another sweep, too"
     encoder = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     images = torch.randn(2, 3, 12, 12)
     assert torch.equal(encoder(images), network.eval().encoder(images))
@@ -98,7 +99,7 @@ def test_what_has_no_winner_or_no_checkpoint_here_is_one_line(
             "best: limited has no feasible candidate: none keeps train/peak_memory_gb <= 2; the nearest is lamb=0.02 "
             "seed=1 with train/peak_memory_gb 2.5; add trials, or relax the sweep's constraints",
         ),
-        (["studi"], "sweep studi has no runs in sqlite:///"),
+        (["studi"], "'studi' is no sweep of the store; did you mean 'study'?"),
         ([], "best: the following arguments are required: SWEEP; write python -m sweeps best SWEEP"),
         (["study", "--exprt", "x"], "best: unrecognized arguments: --exprt x; write python"),
     ):

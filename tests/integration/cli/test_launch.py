@@ -56,7 +56,7 @@ def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID, *words: str)
     for label, values in runs.items():
         status, epoch, reason, seconds = (*values, *("", 20, "", 0)[len(values) :])
         tags = {"cell_key": cells[label].key, "role": cells[label].role, "status": status, "epoch": str(epoch)}
-        tags |= {"reason": reason, "device_seconds": str(seconds), "host": "here", "version.torch": "3"}
+        tags |= {"reason": reason, "device_seconds": str(seconds)}
         curve = [0.5 + number / 100 for number in range(1, epoch + 1)]
         writer.run(experiment, flatten(cells[label].config), {"val/probe_top1": curve}, label=label, **tags)
     return cells
@@ -127,11 +127,10 @@ def test_status_with_and_without_a_launch(file: Path, command: Command, monkeypa
     expected = {"label": "lamb=0.02", "epoch": 5, "epochs": 20, "objective": "val/probe_top1", "value": 0.55}
     assert facts["running"] == [{"key": cells["lamb=0.02"].key} | expected]
     assert facts["device_hours"] == pytest.approx(500 / 3600)
-    assert facts["seconds_left"] == pytest.approx(400 * 1.75)  # 500 s for 1.25 cells; 1.75 are left
     lines = command("--status").splitlines()
     assert lines[0].endswith("of 3 cells; run by me on this machine")
     assert lines[1] == f"  running     {running} 5 of 20  val/probe_top1 0.550"
-    assert lines[-1] == "  0.14 CPU-worker-hours used, 12 min left"
+    assert lines[-1] == "  0.14 CPU-worker-hours used"
 
 
 def test_failed_cells_with_one_reason_are_one_line() -> None:
@@ -186,7 +185,7 @@ def test_explain_gives_the_reason_of_every_state(file: Path, command: Command) -
     assert command("--explain", label, sweep=sweep).splitlines()[1] == f"  {state}: {facts['why']}"
 
 
-def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command) -> None:
+def test_explain_shows_config_and_checkpoints(file: Path, command: Command) -> None:
     cell = record(file, {"lamb=0.1": ("failed",)})["lamb=0.1"]
     checkpoint = file.parent / "results/checkpoints/study" / cell.key / "step-000000010.pt"
     checkpoint.parent.mkdir(parents=True)
@@ -195,7 +194,6 @@ def test_explain_shows_config_checkpoints_and_code(file: Path, command: Command)
     assert facts["checkpoints"] == [str(checkpoint)]
     assert facts["base"] == {"method.lamb": "0.02"}
     assert facts["config"] == {name: str(value) for name, value in flatten(cell.config).items()}
-    assert facts["code"] == {"on": "here", "torch": "3"}
     assert facts["why"].partition("traceback in ")[2].partition(")")[0].endswith("/artifacts/traceback.txt")
     starred = [line for line in command("--explain", "lamb=0.1").splitlines() if line.startswith("  *")]
     assert [line.split() for line in starred] == [["*", "method.lamb", "0.1", "(base:", "0.02)"]]
@@ -383,13 +381,16 @@ def test_seeds_of_the_command_line_replace_those_of_the_file(command: Command) -
     pareto = dataclasses.replace(GRID, grid={}, space=space, trials=4, objective=goals)
     assert command("--dry-run", "--seeds", "3", sweep=pareto).startswith("study: 0 of 4 cells done")
     assert command("--dry-run", "--seeds", "0-1", code=2, sweep=pareto).startswith(
-        "error: seeds of a search for several objectives must be one number, got (0, 1)"
+        "error: seeds of a search for several objectives, which has no single winner, must be as many as "
     )
+    several = dataclasses.replace(GRID, space=space, trials=4, seeds=(0, 1), seeds_per_trial=2)
+    error = command("--dry-run", "--seeds", "0", code=2, sweep=several)
+    assert error.startswith("error: seeds_per_trial must be at most the number of seeds, got 2 with seeds=(0,); give 2")
 
 
 def test_only_and_limit_choose_what_a_dry_run_prices_and_the_list_stays(file: Path, command: Command) -> None:
     record(file, {"lamb=0.02": ("finished",)})
-    lines = command("--dry-run", "--only", "λ=0.1").splitlines()
+    lines = command("--dry-run", "--only", "lamb=0.1").splitlines()
     assert lines[0] == "study: 1 of 3 cells done (2 missing, 1 finished)"
     assert [line.endswith("(not in this launch)") for line in lines[1:4]] == [False, True, False]
     assert lines[4].startswith("price of 1 cells, 1 at once")
@@ -421,7 +422,7 @@ def test_a_launch_of_chosen_cells_that_have_results_is_complete(
             ["--dry-run", "method.lamb=0.5"],
             "method.lamb varies in study, so the base cannot set it, got method.lamb=0.5",
         ),
-        (["--only", "lamb=0.06"], "--only lamb=0.06 fits no cell; the nearest are 0.05, 0.02, 0.1"),
+        (["--only", "lamb=0.06"], "--only lamb=0.06 fits no cell; did you mean '0.05'?"),
         (["--evaluate", "--only", "lam=0.05"], "--only lam=0.05: lam does not vary in study; did you mean 'lamb'?"),
         (["--seeds", "1,1"], "seeds must list values, each once, got (1, 1); keep one of each"),
         (["global_batch=100000"], "global_batch must not exceed the"),

@@ -17,7 +17,7 @@ from jepa_train.config.flat import cell_key
 from jepa_train.config.presets import DIGITS
 from jepa_train.data.files import content
 from jepa_train.data.splits import load_splits
-from sweeps.engine.cli.main import _show_data
+from sweeps.engine.cli.modes import _show_data
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.run.ledger import Ledger
 from sweeps.engine.run.price import seconds_per_epoch

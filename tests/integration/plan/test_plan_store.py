@@ -19,7 +19,7 @@ from jepa_train.base.errors import ConfigError
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli.args import Options
-from sweeps.engine.cli.main import _held
+from sweeps.engine.cli.modes import _held
 from sweeps.engine.cli.status import status as status_of
 from sweeps.engine.plan.plan import Plan, make_plan
 from sweeps.engine.spec.cells import Cell, make_cell
@@ -35,8 +35,11 @@ pytestmark = pytest.mark.usefixtures("results")
 
 def launch(sweep: Sweep, *cells: Cell, status: str = "finished", file: Path = FILE) -> Plan:
     """Record cells that ended so, with scores that grow with lamb, in a launch that is then killed; return its plan."""
-    scores = lambda cell: {"epoch": 1.0, "val/probe_top1": cell.config.method.lamb}  # noqa: E731
-    return record(make_plan(sweep, file), cells, scores, status=status)
+
+    def last(cell: Cell) -> dict[str, float]:
+        return {"epoch": float(cell.config.epochs), "val/probe_top1": cell.config.method.lamb}
+
+    return record(make_plan(sweep, file), cells, last, status=status)
 
 
 def at(lamb: float, sweep: Sweep = SEARCH) -> Cell:
@@ -100,7 +103,7 @@ def test_parameters_come_back_in_the_types_of_their_fields():
 
 def test_the_base_is_the_best_cell_of_the_present_base_at_the_time_when_the_launch_holds_the_sweep():
     other, file = Sweep(name="other", purpose="", base=BestOf("study")), Path("other.py")
-    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no finished cell"):
+    with pytest.raises(ConfigError, match=r"^base is the best cell of sweep 'study', which has no winner"):
         make_plan(other, file)
     search = dataclasses.replace(SEARCH, references=({"method.lamb": 0.08},))
     left = dataclasses.replace(search, base=dataclasses.replace(DIGITS, epochs=3))

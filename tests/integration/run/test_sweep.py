@@ -54,7 +54,7 @@ def test_the_terminal_shows_results_and_no_log_noise(first: SimpleNamespace) -> 
     assert "tiny_grid: 1 finished, 1 diverged of 2 cells; 2 ended in this launch" in first.out
     done = 2 * len(METHODS) + 2  # two seeds of each method and of the reference; one cell failed
     for word in (
-        f"{done}/{done + 1}",
+        f" {done}/",  # the other seed of the failed one leaves the count
         "failed: ConfigError",
         "failed cells run again with --retry failed",
         "MLflow store:",

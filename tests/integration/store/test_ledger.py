@@ -377,6 +377,8 @@ def test_the_list_of_cells_grows_in_order_and_survives_an_outage(store: Path) ->
     keys = [study.first.key, study.second.key, *(f"{number:016x}" for number in range(300))]
     study.ledger.record_cells([*keys[202:], study.first.key])
     until(lambda: recorded_cells(experiment()[2]) == (*keys[:2], *keys[202:]))
+    study.ledger.record_cells([], 301)  # a search needs fewer
+    until(lambda: experiment()[2]["sweep.total"] == "301")
     accept = refuse(store, "UPDATE ON experiment_tags", "INSERT ON experiment_tags")
     study.ledger.record_cells(keys[2:202])
     assert "records wait in" in study.ledger.close()

@@ -198,7 +198,7 @@ def test_a_cell_that_runs_again_begins_without_the_checkpoints_of_other_code(pro
     (checkpoints / cell.key / "final.pt").write_bytes(b"by the old code")
     project.edit("methods/lejepa.py")
     code_version._code.cache_clear()
-    others = ("display", "judge", "request", "budget", "machines", "abandon")
+    others = ("display", "judge", "request", "budget", "abandon")
     for retry, resumed in ((), True), (("outdated",), False):
         book = Ledger(make_plan(one, FILE, retry=frozenset(retry)), note=print, publish=str)
         ledger = Mock(knows=book.knows)

@@ -16,7 +16,7 @@ import torch
 from jepa_train.config import ProbeConfig, TrainConfig
 from jepa_train.config.flat import unflatten
 from jepa_train.data.splits import load_splits
-from jepa_train.evaluation.glossary import GLOSSARY, ON_VAL, ON_VAL_BY_PROTOCOL
+from jepa_train.evaluation.glossary import GLOSSARY, ON_TRAIN, ON_VAL, ON_VAL_BY_PROTOCOL
 from jepa_train.methods import NCL, Method, RectifiedLpJEPA
 from jepa_train.model.network import Network
 from jepa_train.train.loop import TrainingResult, train
@@ -50,6 +50,8 @@ def test_every_epoch_is_reported_and_test_only_at_the_end_by_names_of_the_glossa
     assert reports[-1] == outcome.metrics
     assert {name.partition("/")[2] for name in outcome.metrics if "/" in name} <= set(GLOSSARY)
     on_val = {*ON_VAL, *ON_VAL_BY_PROTOCOL["linear"], *ON_VAL_BY_PROTOCOL["knn"]}
+    on_train = {*ON_TRAIN, "invariance", "sigreg"}
+    assert {f"train/{name}" for name in on_train} == {name for name in outcome.metrics if name.startswith("train/")}
     assert {f"val/{name}" for name in on_val} == {name for name in outcome.metrics if name.startswith("val/")}
 
 

@@ -52,7 +52,10 @@ def test_only_and_overrides_stand_in_any_order_and_watch_is_a_status() -> None:
         (["--only", "a=1", "--explain", "a=1"], "--only chooses the cells that a launch runs, got it with --explain"),
         (["--limit", "1", "--evaluate"], "--limit is the number of cells that a launch runs, got it with --evaluate"),
         (["--watch", "--dry-run"], "--watch refreshes --status, got it with --dry-run; leave one out"),
-        (["--watch", "--json"], "--watch is for reading, got it with --json; --status --json prints one document"),
+        (
+            ["--watch", "--json"],
+            "--watch is for reading, got it with --json; leave one out",
+        ),
         (["--dryrun"], "--dryrun is not an option; did you mean '--dry-run'?"),
         (["--explain"], "--explain needs a value"),
         (["--explain", ""], "--explain needs a key or a label, got a blank"),

@@ -1,4 +1,4 @@
-"""--watch on statuses from a list: one screen on a terminal, a line per change elsewhere.
+"""--watch on statuses from a list: one screen on a terminal, the status at each change elsewhere.
 
 Run: python -m pytest tests/unit/cli/test_watch.py
 """
@@ -10,16 +10,15 @@ import pytest
 from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
-from sweeps.engine.cli import watch as watch_module
-from sweeps.engine.cli.status import Facts
-from sweeps.engine.cli.watch import watch_status
+from sweeps.engine.cli import status as status_module
+from sweeps.engine.cli.status import Facts, watch_status
 from sweeps.engine.spec.sweep import Sweep
 
 SWEEP = Sweep(name="study", purpose="", base=DIGITS)
 
 
 def facts(**states: int) -> Facts:
-    spent = {"device_hours": 1.0, "lost_device_hours": 0.0, "unit": "GPU-hours", "seconds_left": None}
+    spent = {"device_hours": 1.0, "lost_device_hours": 0.0, "unit": "GPU-hours"}
     cells = {"running": [], "interrupted": [], "failures": [], "overrides": {}, "edited": {"new": 0, "dropped": 0}}
     return {"sweep": "study", "holder": None, "total": 4, "states": states, "outdated": 0, **cells, **spent}
 
@@ -38,7 +37,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(watch_module, "status", read)
+    monkeypatch.setattr(status_module, "status", read)
     console = Console(file=io.StringIO(), width=80, height=height, force_terminal=terminal)
     watch_status([SWEEP], [], console, sleep=lambda _: None)
     assert next(readings, None) is None, "it ended too early"
@@ -55,7 +54,9 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
                 "study: 4 missing of 4 cells; no launch runs it",
                 "  1.00 GPU-hours used",
                 "study: 2 missing, 2 finished of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
                 "study: 3 finished, 1 failed of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
             ],
         ),
         (
@@ -64,13 +65,15 @@ def watched(monkeypatch: pytest.MonkeyPatch, statuses: Sequence[Facts], *, termi
                 "study: 1 interrupted, 3 finished of 4 cells; no launch runs it",
                 "  1.00 GPU-hours used",
                 "study: 1 running, 3 finished of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
                 "study: 3 finished, 1 failed of 4 cells; no launch runs it",
+                "  1.00 GPU-hours used",
             ],
         ),
     ],
     ids=["no change until Ctrl-C", "until every cell has ended", "until the last one has"],
 )
-def test_a_pipe_gets_a_line_per_change(
+def test_a_pipe_gets_the_status_at_each_change(
     statuses: list[Facts], lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert watched(monkeypatch, statuses, terminal=False) == ""

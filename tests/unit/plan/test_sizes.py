@@ -51,7 +51,7 @@ REFUSED = {  # -> changes of the base, fields of the sweep, words of the message
     ),
     "more images than there are": ({"data.train_images": 1439}, {}, "data.train_images must not exceed the 1438"),
     "fewer than two per class": ({"data.train_images": 19}, {}, "data.train_images must be two for each of 10 classes"),
-    "shots": ({"probe": SHOTS}, {"objective": "val/shot1000_top1"}, "got 124 of the largest class; rank by a smaller"),
+    "shots": ({"probe": SHOTS}, {"objective": "val/shot1000_top1"}, "got 124 of the largest class; choose a smaller"),
     "shots of a part": (
         {"probe": SHOTS, "data.train_images": 60},
         {"objective": "val/finetune10_top1"},
@@ -61,6 +61,11 @@ REFUSED = {  # -> changes of the base, fields of the sweep, words of the message
         {"probe": SHOTS, "data.train_images": 200},
         {"objective": "val/knn200_top1"},
         "needs as many training images as it says, got 170 of all classes",
+    ),
+    "neighbours of a constraint": (
+        {"probe": SHOTS, "data.train_images": 200},
+        {"space": {"global_batch": [16]}, "trials": 1, "constraints": ("val/knn200_top1 >= 0.5",)},
+        "constraint 'val/knn200_top1 >= 0.5' needs as many training images as it says, got 170 of all classes",
     ),
 }
 

@@ -43,7 +43,7 @@ def test_time_without_a_device_is_taken_off_everywhere_and_once(tmp_path: Path) 
     abandoned: list[str] = []
     parts: Any = {"ledger": ledger, "display": display, "judge": Judge(plan), "request": REQUEST, "budget": budget}
     checkpoints = storage_path(tmp_path / "checkpoints")
-    events = TrialEvents(**parts, checkpoints=checkpoints, machines=lambda: 1, abandon=abandoned.append)
+    events = TrialEvents(**parts, checkpoints=checkpoints, abandon=abandoned.append)
     events.announce(cell)
     trial: Any = SimpleNamespace(trial_id="t", config=cell.trial_config, get_error=lambda: None)
     for _ in range(2):  # the trial's process dies, and another relays all reports again

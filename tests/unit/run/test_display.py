@@ -61,13 +61,6 @@ def rendered(display: Display) -> list[str]:
     return display._render().plain.splitlines()
 
 
-def test_machines_that_do_not_come_are_noted_once(clock):
-    display = display_of(plan())
-    for clock[0] in (0.0, 599.0, 600.0, 900.0):
-        display.waits(lambda: 0)
-    assert sum(line.startswith("no machine in 10 minutes; waiting on; `ray ") for line in printed(display)) == 1
-
-
 def test_the_best_cell_is_one_that_the_sweep_asks_for():
     stale = make_cell(SWEEP, BASE, {"method.lamb": 0.9})
     display = display_of(plan(entry(stale, "finished", value=0.99), entry(A, "finished", value=0.5)))
@@ -209,6 +202,15 @@ def test_a_launch_of_some_cells_is_complete_when_these_have_results(
     facts = summary(Launched(plan=chosen, outcome=LaunchOutcome(ends=ends), table="", spooled=""))
     assert facts["complete"] == complete
     assert summary_lines(facts)[-1].startswith(f"  {remedy}")
+
+
+def test_cells_that_a_search_does_not_need_leave_the_count():
+    display = display_of(plan())
+    display.started(A)
+    display.recount(3)
+    display.ended(A, "finished", "", {"val/probe_top1": 0.5})
+    assert printed(display)[0].startswith("study      1/3  lamb=0.1")
+    assert rendered(display)[0].startswith("study  1/3 done")
 
 
 def test_cells_that_are_not_chosen_count_as_left():

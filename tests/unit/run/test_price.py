@@ -4,6 +4,7 @@ Run: python -m pytest tests/unit/run/test_price.py
 """
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_measurement_counts_steps_and_the_evaluation_of_val(workers: int, monk
 
     monkeypatch.setattr(Trainer, "train_step", lambda trainer: move(trainer.config.global_batch * 0.01))
     monkeypatch.setattr(price_module, "evaluate", lambda _, images, *__, **___: move(len(images) * 0.001))
-    monkeypatch.setattr(price_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(price_module, "Timer", partial(price_module.Timer, timer=lambda: clock.now))
     expected = (4 * 256 * 0.01 + 216 * 0.001) / workers
     assert seconds_per_epoch(dataclasses.replace(BASE, epochs=0), workers=workers) == pytest.approx(expected)
 

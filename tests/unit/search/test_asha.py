@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+import pytest
 from optuna.distributions import FloatDistribution
 from ray.tune.schedulers import TrialScheduler
-from simulated_sweep import plan_of
+from simulated_sweep import entry_of, plan_of
 
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
@@ -108,6 +109,24 @@ def test_the_seeds_of_a_point_wait_for_each_other_and_have_one_verdict():
     assert verdict(judge, 0.03, 2, 0.6) == "", "its mean without the other seed is the best"
     assert verdict(judge, 0.04, 2, 0.7) == "early stopping at epoch 2: another seed has diverged"
     assert verdict(judge, 0.04, 6, 0.9) == "early stopping at epoch 6: another seed has diverged"
+
+
+def test_a_point_with_a_seed_without_a_score_goes_on_and_does_not_count():
+    judge = fresh(sweep=dataclasses.replace(SWEEP, seeds_per_trial=2))
+    nan, wait = float("nan"), "waits at epoch 2 for the other seeds of its point"
+    for lamb, first, second in ((0.01, nan, 0.1), (0.02, 0.1, nan)):
+        assert [verdict(judge, lamb, 2, first), verdict(judge, lamb, 2, second, seed=1)] == [wait, ""]
+        assert verdict(judge, lamb, 2, first) == ""
+    for seed in (0, 1):
+        why = verdict(judge, 0.03, 2, 0.05, seed=seed)
+    assert why == "", "the first of its rung"
+
+
+@pytest.mark.parametrize(("status", "epoch"), [("finished", 20), ("interrupted", 5), ("failed", 1)])
+def test_a_seed_that_came_by_without_early_stopping_is_not_waited_for(status: str, epoch: int):
+    sweep = dataclasses.replace(SWEEP, seeds_per_trial=2)
+    before = entry_of(make_cell(sweep, BASE, {"method.lamb": 0.01}), status, epoch=epoch)
+    assert verdict(fresh([before], sweep), 0.01, 2, 0.5, seed=1) == ""
 
 
 def test_the_scheduler_stops_trials_that_the_judge_gives_up():

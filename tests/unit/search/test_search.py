@@ -4,7 +4,6 @@ Run: python -m pytest tests/unit/search/test_search.py
 """
 
 import dataclasses
-import json
 import math
 
 import pytest
@@ -13,7 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulated_sweep import SimulatedSweep, entry_of
 
-from jepa_train.base.errors import ConfigError
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
@@ -23,7 +21,6 @@ from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
 from sweeps.engine.spec.search_space import Domain
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store import reader
 from sweeps.engine.store.reader import Entry
 
 BASE = dataclasses.replace(DIGITS, epochs=4)
@@ -100,6 +97,7 @@ def test_a_search_killed_at_every_step_equals_an_undisturbed_one(sampler: str, s
     while killed.plan().todo:
         killed.run(turns=1)
     assert killed.entries == undisturbed.entries
+    assert killed.total == undisturbed.total == len(killed.entries)
     assert killed.epochs == undisturbed.epochs  # no epoch twice
     assert len({entry.params["optim.lr"] for entry in killed.entries.values()}) == sweep.trials
     left, right = (
@@ -189,7 +187,21 @@ def test_a_seed_that_diverges_ends_its_point_and_one_that_fails_does_not():
     states = {trial.params["optim.lr"]: trial.state for trial in known(search)}
     assert all(states[rate] is TrialState.PRUNED for rate in diverged)
     assert search.plan().searches[0].best.point["optim.lr"] not in {*diverged, *failed}
-    assert search.plan().total == len(search.entries), "the seeds that were not begun are not asked for"
+    assert search.plan().total == search.total == len(search.entries), "seeds that were not begun are not asked for"
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_at_every_moment_the_list_and_the_number_of_cells_are_those_that_may_still_run(lanes: int):
+    """Every point diverges with its first seed, so that no other seed begins and no winner is confirmed."""
+    sweep = dataclasses.replace(SEEDED, early_stopping=None)
+    search = SimulatedSweep(sweep, lambda config: reports(config)[:2], lanes=lanes)
+    while search.plan().todo:
+        search.run(turns=1)
+        plan = search.plan()
+        assert search.total == plan.total
+        assert {cell.key for cell in plan.known} == search.entries.keys(), "a launch lists no cell that may never run"
+    assert search.total == len(search.entries)
+    assert {entry.status for entry in search.entries.values()} == {"diverged"}
 
 
 def test_more_seeds_per_trial_complete_the_points_of_the_store():
@@ -461,26 +473,3 @@ def test_conditions_may_depend_on_the_grid_and_a_finite_space_ends():
     assert sorted(map(len, points[0])) == [1, 1]
     assert sorted(map(len, points[1])) == [2, 2, 3, 3, 3, 3]
     assert search.plan().todo == 0
-
-
-def test_the_base_from_a_search_is_the_point_of_the_best_mean_that_keeps_the_constraints(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def entry(lamb: float, seed: int, score: float) -> Entry:
-        cell = make_cell(SEARCH, BASE, {"method.lamb": lamb}, seed=seed)
-        return entry_of(cell, group=cell.group, metrics={"val/probe_top1": score, "train/peak_memory_gb": lamb})
-
-    scores = {0.1: (0.9, 0.1), 0.2: (0.6, 0.5), 0.3: (0.7, 0.6)}
-    cells = [entry(lamb, seed, score) for lamb, own in scores.items() for seed, score in enumerate(own)]
-    cells += [entry(0.2, 2, 0.99), entry(0.25, 0, 1.0)]  # a seed of the winner, and a point that is not complete
-    limit = {"metric": "train/peak_memory_gb", "sense": "<=", "bound": 0.25}
-    tags = {"sweep.goals": '[{"metric": "val/probe_top1"}]', "sweep.seeds": "[0, 1, 2]"}
-    several, limited = {"sweep.seeds_per_trial": "2"}, {"sweep.constraints": json.dumps([limit])}
-
-    def best(more: dict[str, str]) -> float:
-        monkeypatch.setattr(reader, "read_sweep", lambda _: reader.StoredSweep(tags=tags | more, cells=(*cells,)))
-        return reader.best_config("study").method.lamb
-
-    assert [best(more) for more in ({}, several, limited, several | limited)] == [0.25, 0.3, 0.25, 0.2]
-    with pytest.raises(ConfigError, match=r"has no finished one that keeps train/peak_memory_gb <= 0.01; add trials"):
-        best({"sweep.constraints": json.dumps([limit | {"bound": 0.01}])})

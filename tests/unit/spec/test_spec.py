@@ -30,6 +30,16 @@ LAMB = {"method.lamb": FloatDistribution(0.1, 0.5)}
 LIMITED = {"space": LAMB, "trials": 2}
 
 
+SPARSE = {"val/nonzero_fraction": "min"}
+UNMEASURED = {  # name on train -> end of the message
+    "peak_memory": "did you mean 'train/peak_memory_gb'?",
+    "effective_rank": "did you mean 'train/invariance'?",
+    "rdmreg": "train/sigreg",
+    "nonzero_fraction": "train/sigreg",  # z is not rectified
+    "skipped_steps": "train/sigreg",  # of fp16
+}
+
+
 def make(**fields: object) -> Sweep:
     """A valid sweep, changed."""
     return Sweep(**({"name": "study", "purpose": "A study.", "base": TrainConfig()} | fields))
@@ -163,9 +173,13 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ),
         (
             {"space": LAMB, "trials": 2, "seeds_per_trial": 3},
-            ("seeds_per_trial", "at most the number of seeds", "3 with seeds=(0,)", "write seeds=(0, 1, 2)"),
+            ("seeds_per_trial", "at most the number", "3 with seeds=(0,)", "seeds=(0, 1, 2) or --seeds 0-2"),
         ),
-        ({"seeds": (0, 1), "seeds_per_trial": 2}, ("seeds_per_trial", "1 without a space", "leave it out")),
+        ({"seeds": (0,), "seeds_per_trial": 2}, ("seeds_per_trial is of a search, got 2 without a space; leave it",)),
+        (
+            {"space": LAMB, "trials": 2, "seeds": (0, 1), "objective": {"val/probe_top1": "max", **SPARSE}},
+            ("seeds of a search for several objectives", "got (0, 1) and 1; give 1, or write seeds_per_trial=2"),
+        ),
         ({"space": LAMB, "trials": 2, "seeds_per_trial": 0}, ("seeds_per_trial must be at least 1", "got 0")),
         ({"constraints": ("train/peak_memory_gb <= 20",)}, ("constraints", "without a space", "leave them out")),
         (
@@ -178,7 +192,14 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
             {**LIMITED, "constraints": ("test/knn_top1 >= 0.5",)},
             ("constraints", "test is evaluated once", "test/knn_top1"),
         ),
-        ({**LIMITED, "constraints": ("train/peak_memory <= 20",)}, ("did you mean 'train/peak_memory_gb'?",)),
+        *(
+            ({**LIMITED, "constraints": (f"train/{name} <= 20",)}, (f"runs of lejepa report, got 'train/{name}'", near))
+            for name, near in UNMEASURED.items()
+        ),
+        (
+            {"constraints": ("train/sigreg <= 1",), "space": {"method": ["lejepa", "vicreg"]}, "trials": 2},
+            ("constraint 'train/sigreg <= 1'", "runs of vicreg report"),
+        ),
         (
             {**LIMITED, "constraints": ("val/finetune_top1 >= 0.5",)},
             ("constraint", "by the protocol finetune", "add it there"),
@@ -198,7 +219,7 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
         ),
         (
             {"space": {"optim.lr": Domain([0.1], when={"epochs": 7})}, "trials": 2, "grid": {"epochs": [5, 10]}},
-            ("space['optim.lr']", "values that epochs may have", "(7,)", "choose among [5, 10]"),
+            ("space['optim.lr']", "values that they may have", "(7,)", "choose among [5, 10]"),
         ),
         (
             {
@@ -216,6 +237,26 @@ def test_wrong_fields_are_answered_in_one_line(fields: dict, words: tuple[str, .
         make(**fields)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("method", "term"),
+    [
+        ("lejepa", "sigreg"),
+        ("rectified_lpjepa", "rdmreg"),
+        ("rectified_lpjepa", "nonzero_fraction"),
+        ("visreg", "shape"),
+        ("kerjepa", "mmd"),
+        ("vicreg", "covariance"),
+        ("barlow_twins", "redundancy"),
+        ("ncl", "nonzero_fraction"),
+        ("simclr", "embedding_std"),
+    ],
+)
+def test_constraints_may_be_on_the_terms_of_the_methods_own_loss(method: str, term: str):
+    space, limit = {"optim.lr": FloatDistribution(0.1, 0.5)}, f"train/{term} <= 0.5"
+    sweep = make(base=TrainConfig(method=METHODS[method]()), space=space, trials=2, constraints=(limit,))
+    assert [one.name for one in sweep.limits] == [limit]
 
 
 def test_corners_show_each_value_of_a_conditional_key_where_its_conditions_hold():
@@ -237,7 +278,10 @@ def test_corners_show_each_value_of_a_conditional_key_where_its_conditions_hold(
     ]
     corners = sweep.corners()
     assert all(point in corners for point in expected)
-    assert all(point in expected for point in corners)
+    for point in corners:
+        assert ("method.lamb" in point) == ({"epochs": 5, "method": "lejepa"}.items() <= point.items())
+        assert ("method.p" in point) == (point["method"] == "rectified_lpjepa")
+        assert ("method.sigma_mode" in point) == (point.get("method.p") == 2.0)
 
 
 @pytest.mark.parametrize("fields", [{"values": 0.1, "when": {"epochs": 5}}, {"values": [0.1], "when": "epochs"}])
