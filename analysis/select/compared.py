@@ -78,8 +78,8 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
     return chosen, f"{', '.join(free)} chosen by {goal.name} from {several} runs each"
 
 
-def winner(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The best setting of a sweep: its finished runs in the order of the sweep's seeds, and the number that competed.
+def winner(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best setting of a sweep: its finished runs in the order of the sweep's seeds.
 
     Of a search, and of each point of a fair ablation, the winner of its table competes; else every setting, by the rule
     of best_over. Empty while none competes.
@@ -87,8 +87,7 @@ def winner(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     present, points = current(runs), choices(runs) if has_winners(runs) else []
     found = pd.concat([point.winner for point in points]) if points else present
     chosen, how = best_over(found, axes(runs)) if len(found) else (found, "")
-    chosen = by_seed(chosen[(chosen["status"] == "finished") & bool(how)])
-    return chosen, int(present["status"].isin(JUDGED).sum())
+    return by_seed(chosen[(chosen["status"] == "finished") & bool(how)])
 
 
 def missing(runs: pd.DataFrame) -> pd.DataFrame:

@@ -103,7 +103,7 @@ ROWS = [
         "finished at epoch 2",
     ),
     Row("sweeps/my_weights.py", "4 missing of 4 cells", added="--status"),
-    Row("-m sweeps best my_search", "my_search: .*, best of 11 runs by val/probe_top1"),
+    Row("-m sweeps best my_search", "my_search: .*, best of 9 settings by val/probe_top1"),
     Row("-m sweeps best my_search --export exports/best", "exported seed 0; exports/best/README.md"),
     Row("-m jepa_train export results/first exports/first", "exports/first/model.safetensors"),
     Row("-m jepa_train export results/second/final.pt exports/second --projector", "projector.safetensors"),

@@ -78,7 +78,7 @@ def test_the_commands_of_the_page_pretrain_search_and_probe(folder: Path) -> Non
     assert len(accuracies) == 2
     assert max(accuracies) > 60
     assert "2 finished of 2 cells" in started
-    assert "best of 2 runs by train/loss / method.lamb^0.4" in best
+    assert "best of 2 settings by train/loss / method.lamb^0.4" in best
     (lines,) = re.findall(r"```python\n(.*?)```", (folder / "exports/cells/README.md").read_text(), re.DOTALL)
     assert "local-dir:" in lines
     names = {"images": torch.zeros(3, 2, 32, 32)}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.select.compared import winner
 from analysis.select.objectives import goals_of
-from analysis.select.selection import infeasible_note
+from analysis.select.selection import JUDGED, infeasible_note, is_fair, records_of, trials
 from analysis.store.runs import all_runs
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import open_source, shown
@@ -61,33 +61,46 @@ def best(words: Sequence[str]) -> int:
     except UnknownTable as error:
         raise ConfigError(str(error)) from None
     runs = all_runs(name)
-    found, count = winner(runs)
+    sys.stderr.write("".join(f"{note}\n" for note in runs.attrs["notes"]))
+    found = winner(runs)
     if found.empty:
         if note := infeasible_note(runs):
             raise ConfigError(f"best: {name} has {note}; add trials, or relax the sweep's constraints")
         raise ConfigError(f"best needs a finished run, and {name} has none yet; launch it again")
-    chosen, seeds = found.iloc[0], ", ".join(map(str, found["seed"]))
-    goals = goals_of(runs)
-    scored = found.assign(**{goals[0].name: goals[0].scores(found)})
-    numbers = [f"{metric} {scored[metric].mean():.4g}" for metric in (goals[0].name, *_TOP1) if metric in scored]
+    chosen, (goal, *further) = found.iloc[0], goals_of(runs)
+    points = trials(runs, all_seeds=is_fair(runs))
+    (point,) = (one for one in records_of(points) if chosen["run_id"] in one["run_ids"])
+    ranked = found[found["run_id"].isin(point["run_ids"])]
     setting = str(chosen["run_name"]).removesuffix(f"seed={chosen['seed']}").strip() or "base"
-    first = f", the first of its {len(goals)} goals" if len(goals) > 1 else ""
+    several = f", the first of its {1 + len(further)} goals" if further else ""
+    rivals = int(points["status"].isin(JUDGED).sum())
     checkpoint = checkpoints_dir(name) / str(chosen["cell_key"])
+    scored = found.assign(**{goal.name: goal.scores(found)})
+    over_all = [*([] if len(ranked) == len(found) else [goal.name]), *(metric for metric in _TOP1 if metric in found)]
+    numbers = ", ".join(f"{metric} {scored[metric].mean():.4g}" for metric in over_all)
+    means = f"  {numbers}{_over(found)}\n" if numbers else ""
     sys.stdout.write(
-        f"{name}: {setting}, best of {count} runs by {goals[0].name}{first}\n"
-        f"  {', '.join(numbers)} (seed {seeds}{', means' if len(found) > 1 else ''})\n"
+        f"{name}: {setting}, best of {rivals} settings by {goal.name}{several}: {point[goal.name]:.4g}{_over(ranked)}\n"
+        f"{means}"
         f"  checkpoint of seed {chosen['seed']}: {checkpoint}\n"
     )
     if options.export:
-        _export(name, chosen, checkpoint, options.export)
+        by = f"{goal.name} {point[goal.name]:.4g}, best of {rivals} settings"
+        _export({"sweep": name, "chosen by": by}, chosen, checkpoint, options.export)
         sys.stdout.write(f"exported seed {chosen['seed']}; {options.export}/README.md has the lines that load it\n")
     return 0
 
 
-def _export(name: str, run: pd.Series, checkpoint: StoragePath, out: str) -> None:
+def _over(runs: pd.DataFrame) -> str:
+    """ " (seed 0)", " (mean of seeds 0, 1, 2)"."""
+    seeds = ", ".join(map(str, runs["seed"]))
+    return f" (mean of seeds {seeds})" if len(runs) > 1 else f" (seed {seeds})"
+
+
+def _export(facts: dict[str, str], run: pd.Series, checkpoint: StoragePath, out: str) -> None:
     from jepa_train.train.export import export  # torch and timm
 
-    facts = {"sweep": name, **{label: str(run[tag]) for tag, label in _ORIGIN.items() if tag in run}}
+    facts |= {label: str(run[tag]) for tag, label in _ORIGIN.items() if tag in run}
     try:
         if "final.pt" not in checkpoint.names():
             raise ConfigError(

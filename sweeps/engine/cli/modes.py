@@ -25,7 +25,7 @@ from sweeps.engine.cluster.folders import check_results_folder, check_shared_sto
 from sweeps.engine.parser import interrupted, refuse
 from sweeps.engine.plan.choice import read_choice
 from sweeps.engine.plan.plan import Plan, make_plan, overridden
-from sweeps.engine.spec.cells import data_facts, list_data, num_unread, read_data
+from sweeps.engine.spec.cells import data_facts, list_data, num_unread, read_data, weights_facts
 from sweeps.engine.spec.sweep import BestOf, Sweep
 from sweeps.engine.store.experiment import check_writable_store
 from sweeps.engine.store.lock import hold, holder_of
@@ -157,9 +157,11 @@ def _reads_data(plans: Collection[Plan]) -> bool:
 
 
 def _show_data(plan: Plan, shown: set[str], say: Callable[[str], None]) -> None:
-    """Print the facts about a plan's images that have not been printed yet."""
-    for text in dict.fromkeys(f"data {facts}" for cell in plan.known for facts in data_facts(cell.config)):
-        if text not in shown:
+    """Print the facts about a plan's images and initial weights that have not been printed yet."""
+    configs = [cell.config for cell in (*plan.known, *plan.stand_ins)]
+    texts = [f"data {facts}" for config in configs for facts in data_facts(config)]
+    for text in dict.fromkeys([*texts, *map(weights_facts, configs)]):
+        if text and text not in shown:
             shown.add(text)
             say(text)
 
@@ -168,14 +170,14 @@ def _show_plans(sweeps: Named, plans: Plans, options: Options) -> int:
     from sweeps.engine.run.price import price
 
     note, shown = _printer(Console(stderr=True)), set[str]()
-    configs = [cell.config for plan in plans.values() for cell in plan.known]
+    configs = [cell.config for plan in plans.values() for cell in (*plan.known, *plan.stand_ins)]
     list_data(configs)
     for plan in plans.values():
         _show_data(plan, shown, _printer(Console(stderr=options.json)))
     for unread in filter(None, map(num_unread, dict.fromkeys(config.data for config in configs))):
         note(
-            f"{unread:,} images have not been read on this machine or may have changed since; if a launch finds other "
-            "content than before, its cells are others"
+            f"{unread:,} images have not been read on this machine or may have changed since; a launch reads them, and "
+            "runs new cells if their content is not that of earlier runs"
         )
     prices = {name: price(plan, note) for name, plan in plans.items()}
     facts = [preview(sweep, plans.get(sweep.name), prices.get(sweep.name)) for sweep, _ in sweeps]

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig, TrainConfig
+from jepa_train.config import DataConfig, ModelConfig, TrainConfig
 from jepa_train.config.flat import Flat, cell_fields, cell_key, flatten, group_key, setting_fields, unflatten
 from jepa_train.config.names import transfer_sets
 from jepa_train.data import Inventory
@@ -182,6 +182,19 @@ def num_unread(data: DataConfig) -> int:
 def data_facts(config: TrainConfig) -> list[DataFacts]:
     """The facts about the images of a cell and of its transfer sets, by read_data or list_data."""
     return [facts for data in _data_of(config) if (facts := _facts_of_data(data)) is not None]
+
+
+def weights_facts(config: TrainConfig) -> str:
+    """A line on what a cell's encoder takes from model.weights; "" for a random start."""
+    return _facts_of_weights(config.model, config.views.global_size, config.data.channels)
+
+
+@functools.cache
+def _facts_of_weights(model: ModelConfig, image_size: int, channels: int) -> str:
+    from jepa_train.model.network import weights_report  # timm takes 1.5 s to import
+
+    report = weights_report(model, image_size, channels)
+    return f"model.weights of {model.encoder} {model.weights}: {report}" if report else ""
 
 
 @functools.cache

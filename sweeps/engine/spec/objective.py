@@ -66,14 +66,14 @@ def is_labelled(config: TrainConfig) -> bool:
     return DATASETS[config.data.name].labelled
 
 
-def default_objective(base: object) -> str | LabelFree:
+def default_objective(base: object, *, one_method: bool) -> str | LabelFree:
     """The objective of a sweep that names none, by its base: the accuracy of the online probe on val.
 
-    Without labels LabelFree() for a method with lamb, else the effective rank (RankMe) on val.
+    Without labels LabelFree() for one method with lamb, else the effective rank (RankMe) on val.
     """
     if not isinstance(base, TrainConfig) or is_labelled(base):
         return "val/probe_top1"
-    return LabelFree() if getattr(base.method, "lamb", 0) else "val/effective_rank"
+    return LabelFree() if one_method and getattr(base.method, "lamb", 0) else "val/effective_rank"
 
 
 def check_reported(name: str, metric: str, config: TrainConfig) -> None:

@@ -148,7 +148,7 @@ class Sweep:
     @cached_property
     def goals(self) -> tuple[Goal, ...]:
         """The metrics that rank the cells."""
-        return parse_objective(self.objective or default_objective(self.base))
+        return parse_objective(self.objective or default_objective(self.base, one_method="method" not in self.axes))
 
     @cached_property
     def limits(self) -> tuple[Constraint, ...]:
@@ -169,7 +169,13 @@ class Sweep:
     @config_errors()
     def check(self, base: TrainConfig) -> None:
         """Check the rules that need the base: every value and every end of a domain makes a config that can run."""
+        other = "val/probe_top1" if is_labelled(base) else "val/effective_rank"
         corners = [(point, unflatten(point, base=base)) for point in self.corners()]
+        methods = sorted({config.method.name for _, config in corners})
+        require(
+            len(methods) <= 1 or not any(goal.over for goal in self.goals),
+            f"objective LabelFree() compares losses of one method, got {', '.join(methods)}; rank by {other}",
+        )
         others = [unflatten(point, base=base) for point in (*self.references, *({"seed": one} for one in self.seeds))]
         for config in (*(config for _, config in corners), *others):
             flat, batch = flatten(config), config.global_batch
@@ -182,8 +188,7 @@ class Sweep:
                 require(
                     not goal.over or float(flat.get(goal.over, 0.0)) > 0,
                     f"objective LabelFree() needs {goal.over} above 0 in every cell, got method "
-                    f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by "
-                    f"{'val/probe_top1' if is_labelled(config) else 'val/effective_rank'}",
+                    f"{config.method.name!r} with {flat.get(goal.over, 'none')}; rank by {other}",
                 )
         for _, config in corners:
             for name, metric in self.measured.items():

@@ -173,7 +173,7 @@ def best_config(sweep: str) -> TrainConfig:
     from analysis.store.runs import all_runs
 
     cells = {entry.key: entry for entry in read_sweep(sweep).cells}
-    found = winner(all_runs(sweep))[0]["cell_key"].tolist() if cells else []
+    found = winner(all_runs(sweep))["cell_key"].tolist() if cells else []
     if not found:
         raise ConfigError(
             f"base is the best cell of sweep {sweep!r}, which has no winner in this store; run "

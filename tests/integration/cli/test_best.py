@@ -60,8 +60,8 @@ def test_the_setting_of_the_best_mean_wins_and_its_first_seed_is_exported(
         saves.finish(network.state_dict(), [{"epoch": 20.0}])
     assert main(["best", "study", "--export", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == (
-        "study: lamb=0.05, best of 4 runs by val/probe_top1\n"
-        "  val/probe_top1 0.65, test/probe_top1 0.325 (seed 1, 0, means)\n"
+        "study: lamb=0.05, best of 2 settings by val/probe_top1: 0.65 (mean of seeds 1, 0)\n"
+        "  test/probe_top1 0.325 (mean of seeds 1, 0)\n"
         f"  checkpoint of seed 1: {checkpoints_dir('study')}/{cell.key}\n"
         f"exported seed 1; {tmp_path}/out/README.md has the lines that load it\n"
     )
@@ -71,7 +71,13 @@ def test_the_setting_of_the_best_mean_wins_and_its_first_seed_is_exported(
     images = torch.randn(2, 3, 12, 12)
     assert torch.equal(encoder(images), network.eval().encoder(images))
     card, run = (tmp_path / "out" / "README.md").read_text(), all_runs("study").set_index("cell_key").loc[cell.key]
-    for row in ("| sweep | study |", f"| MLflow run | {run['run_id']} |", f"| code version | {run['code_version']} |"):
+    by = "| chosen by | val/probe_top1 0.65, best of 2 settings |"
+    for row in (
+        "| sweep | study |",
+        by,
+        f"| MLflow run | {run['run_id']} |",
+        f"| code version | {run['code_version']} |",
+    ):
         assert row in card
 
 

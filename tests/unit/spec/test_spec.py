@@ -168,6 +168,10 @@ def test_without_grid_or_space_the_base_is_the_one_cell():
             ("LabelFree() needs method.lamb above 0", "rank by val/effective_rank"),
         ),
         (
+            {"grid": {"method": ["lejepa", "visreg"]}, "objective": LabelFree()},
+            ("LabelFree() compares losses of one method", "got lejepa, visreg", "rank by val/probe_top1"),
+        ),
+        (
             {"base": CELLS, "table": Table(metrics=["train/loss", "test/linear_top1"])},
             ("table.metrics must need no labels", "unlabelled_folder", "'test/linear_top1'", "take it out"),
         ),
@@ -331,6 +335,7 @@ def test_without_labels_a_sweep_ranks_by_loss_or_rank():
     assert found == {name: parse_objective(objective) for name, objective in expected.items()}
     assert {goals[0].metric for goals in found.values()} == {"train/loss", "val/effective_rank"}
     assert make().goals == parse_objective("val/probe_top1")
+    assert make(base=CELLS, grid={"method": ["lejepa", "visreg"]}).goals == parse_objective("val/effective_rank")
 
 
 def test_early_stopping_before_the_last_epoch_and_references_that_it_does_not_judge():
