@@ -40,7 +40,10 @@ def unflatten(flat: Mapping[str, Any], *, base: TrainConfig | None = None) -> Tr
     types = field_types(type(method))
     for key in flat:
         if key not in types:
-            raise ConfigError(f"{key} is not a field of the config{nearest(str(key), types)}")
+            having = [name for name, other in METHODS.items() if key in field_types(other)]
+            where = f"method {method.name}, but of {', '.join(having)}" if having else "the config"
+            remedy = f"; leave it out, or set method={having[0]}" if having else nearest(str(key), types)
+            raise ConfigError(f"{key} is not a field of {where}{remedy}")
     values = {key: conformed(key, value, types[key]) for key, value in flat.items()}
     sections: dict[str, Any] = {}
     for top in dataclasses.fields(TrainConfig):

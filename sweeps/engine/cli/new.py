@@ -18,7 +18,7 @@ from sweeps.__main__ import COMMANDS
 from sweeps.engine.parser import LineParser
 
 _BUNDLED = ("digits", "digits_0_4", "digits_5_9")
-_MARK = re.compile(r"\[(grid|search)\] ")  # of a line of new_sweep.txt for one kind of sweep
+_MARK = re.compile(r"\[(grid|search|folder)\] ")  # of a line of new_sweep.txt for one kind of sweep
 
 
 def new(words: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def new(words: Sequence[str]) -> int:
         file.write_text(_text(file, options.method, options.data, search=options.search), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written ({error.strerror}); try another name or folder") from None
-    sys.stdout.write(f"wrote {file}; its cells: python {file} --dry-run\n")
+    sys.stdout.write(f"wrote {file}; its cells: python {file}{_path(options.data)} --dry-run\n")
     return 0
 
 
@@ -62,6 +62,11 @@ def _check_name(name: str, file: Path, folder: Path) -> None:
         require(not taken, f"NAME must be new, got {name!r}, a {what}; try my_{name}")
 
 
+def _path(data: str) -> str:
+    """Word of the command line that sets the folder of the images, with a space; "" for data that needs none."""
+    return "" if data in _BUNDLED else " data.path=DIR"
+
+
 def _text(file: Path, method: str, data: str, *, search: bool) -> str:
     """The file's text: a search over the method's space, or a grid over the first key of that space."""
     space, kind = importlib.import_module(f"search_spaces.{method}").SPACE, METHODS[method]
@@ -70,8 +75,9 @@ def _text(file: Path, method: str, data: str, *, search: bool) -> str:
     values = getattr(space[key], "choices", None) or (default / 2, default, min(2 * default, space[key].high))
     facts = {"name": file.stem, "file": file, "method": method, "class": kind.__name__, "data": data, "key": key}
     facts |= {"values": [*values], "varied": "a search" if search else key.partition(".")[2]}
-    facts |= {"path": "" if data in _BUNDLED else " data.path=DIR", "epochs": 10 if data in _BUNDLED else base.epochs}
+    facts |= {"path": _path(data), "epochs": 10 if data in _BUNDLED else base.epochs}
+    facts |= {"format": ", channels=1, bits=16" if data == "unlabelled_folder" else ""}
     facts["first"] = int(base.optim.warmup_epochs) + 1
     lines = Path(__file__).with_name("new_sweep.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    other = "[grid]" if search else "[search]"
-    return Template("".join(_MARK.sub("", line) for line in lines if not line.startswith(other))).substitute(facts)
+    others = ("[grid]" if search else "[search]", "[folder]" if data in _BUNDLED else "[]")
+    return Template("".join(_MARK.sub("", line) for line in lines if not line.startswith(others))).substitute(facts)

@@ -135,7 +135,7 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
         A function that waits until Ray is up, and returns the address of the cluster, "" for a Ray of this process.
 
     Raises:
-        ConfigError: see cluster_address; or the results cannot be written.
+        ConfigError: see cluster_address; the results cannot be written; or Ray's processes did not start in time.
     """
     if ray.is_initialized():  # by the caller, who also ends it
         yield lambda: ""
@@ -161,7 +161,16 @@ def ray_session(num_cpus: int | None = None, *, wait: bool = True) -> Iterator[C
         starting = stack.enter_context(_starting(options))
 
         def ready() -> str:
-            starting.result()
+            try:
+                starting.result()
+            except Exception as error:
+                if type(error) is not Exception:  # Ray raises the plain class where its processes do not answer in time
+                    raise
+                first = str(error).partition(". ")[0]
+                raise ConfigError(
+                    f"Ray must start on this machine, got {first!r} at a load of {os.getloadavg()[0]:.0f} on "
+                    f"{os.cpu_count()} CPUs; start the command again when the machine has less to do"
+                ) from None
             catch_sigterm()  # again: Ray has set a handler of its own
             return address
 

@@ -32,14 +32,18 @@ def written(name: str, *options: str) -> Sweep:
 
 
 @pytest.mark.parametrize(("method", "search"), [*itertools.product(METHODS, ([], ["--search"]))])
-def test_the_file_is_a_sweep_for_every_dataset(method: str, search: list[str]) -> None:
+def test_the_file_is_a_sweep_for_every_dataset(
+    method: str, search: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     for data in DATASET_NAMES:
         sweep = written(f"my_{data}", "--method", method, "--data", data, *search)
         assert (sweep.base.method.name, sweep.base.data.name, sweep.name) == (method, data, f"my_{data}")
         text = Path(f"my_{data}.py").read_text()
         assert len(text.splitlines()) <= 40
         assert max(map(len, text.splitlines())) <= 120
-        assert (" data.path=DIR --dry-run" in text) == (not data.startswith("digits")), "digits are bundled"
+        in_folder = not data.startswith("digits")
+        assert (" data.path=DIR --dry-run" in text) == ('.data, path="DIR"' in text) == in_folder
+        assert " data.path=DIR --dry-run\n" in capsys.readouterr().out or not in_folder
         if data == "digits":
             plan = make_plan(sweep, Path(f"my_{data}.py"))
             assert plan.todo == plan.total >= 9

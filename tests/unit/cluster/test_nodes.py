@@ -186,6 +186,18 @@ def test_a_start_that_never_ends_holds_no_session_up(tmp_path: Path, monkeypatch
     assert started[0].wait(60) == -signal.SIGKILL
 
 
+def test_a_start_that_takes_too_long_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setenv("JEPA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(session, "cluster_address", lambda: "")
+    monkeypatch.setattr(ray, "init", init)
+    rule = r"^Ray must start on this machine, got 'The current node timed out during startup' at a load of \d+ on \d+ C"
+    with pytest.raises(ConfigError, match=rule), session.ray_session():
+        pass
+
+
 @pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
 def test_a_session_restores_the_environment(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A local session checks its lanes more often: one on a cluster may follow in the process."""

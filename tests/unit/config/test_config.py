@@ -111,7 +111,10 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
             {"optim.name": "lars", "optim.decay_all": True},
             "optim.decay_all must be false for lars, got true; LARS leaves",
         ),
-        ({"method": "rectified_lpjepa", "method.lamb": 0.1}, "method.lamb is not a field of the config"),
+        (
+            {"method": "rectified_lpjepa", "method.lamb": 0.1},
+            "method.lamb is not a field of method rectified_lpjepa, but of ",
+        ),
         ({"model.swa_start": -1}, "model.swa_start must not be negative, got -1; 0 means no averaging"),
         ({"model.swa_start": 9, "epochs": 8}, "model.swa_start must not exceed the 8 epochs, got 9; lower it"),
         (
@@ -126,6 +129,11 @@ def test_cell_key_ignores_paths_and_spelling_but_nothing_that_affects_the_result
             "optim.swa_anneal_epochs must be 10 where swa_lr is 0, got 3; set optim.swa_lr",
         ),
         ({"snapshot_epochs": -1}, "snapshot_epochs must not be negative, got -1; 0 keeps none"),
+        (
+            {"method.nonzero_target": 0.1},
+            "method.nonzero_target is not a field of method lejepa, but of rectified_lpjepa; leave it out, or set "
+            "method=rectified_lpjepa",
+        ),
         ({"views": 3}, "views is not a field of the config"),
     ],
 )
