@@ -12,8 +12,9 @@ from ray import tune
 from rich.console import Console
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig
+from jepa_train.config import TrainConfig
 from jepa_train.config.flat import unflatten
+from jepa_train.config.names import is_pretrained_tag, transfer_sets
 from jepa_train.storage.paths import has_url_scheme, results_dir
 from jepa_train.storage.storage import checkpoints_dir
 from sweeps.engine.cluster.node_check import Expected
@@ -80,7 +81,7 @@ class Session:
                 self._note(f"joined the Ray cluster at {self._address}")
                 self._expected = self._ray.enter_context(expected_of_nodes())
         if self._address:
-            _check_absolute(unflatten(point, base=plan.base).data for point in sweep.corners())
+            _check_absolute(unflatten(point, base=plan.base) for point in sweep.corners())
         images = "" if data.download or has_url_scheme(data.path) else data.path
         if self._expected is not None and images not in self._checked_data:
             self._checked_data.add(images)
@@ -149,15 +150,20 @@ class Session:
         return dataclasses.replace(plan, searches=tuple(searcher.searches)), display.outcome
 
 
-def _check_absolute(data: Iterable[DataConfig]) -> None:
-    """Refuse a relative data.path: a cluster's workers run in another folder."""
-    for one in data:
-        path = Path(one.path).expanduser()
-        if one.path and not has_url_scheme(one.path) and not path.is_absolute():
-            raise ConfigError(
-                f"data.path must be absolute on a cluster, whose workers run in another folder, got {one.path!r}; "
-                f"write data.path={path.absolute()}, where every machine has the images, or a URL"
-            )
+def _check_absolute(configs: Iterable[TrainConfig]) -> None:
+    """Refuse relative paths of images and weights: a cluster's workers run in another folder."""
+    for config in configs:
+        folders = transfer_sets(config.probe.transfer).items()
+        paths = [("data.path", config.data.path), *((f"probe.transfer={name}", folder) for name, folder in folders)]
+        if not is_pretrained_tag(config.model.weights):
+            paths.append(("model.weights", config.model.weights))
+        for key, text in paths:
+            path = Path(text).expanduser()
+            if text and not has_url_scheme(text) and not path.is_absolute():
+                raise ConfigError(
+                    f"{key} must be absolute on a cluster, whose workers run in another folder, got {text!r}; "
+                    f"write {key}={path.absolute()}, where every machine has it, or a URL"
+                )
 
 
 def _tune(plan: Plan, pool: LanePool, searcher: CellSearcher, scheduler: AshaScheduler, events: TrialEvents) -> None:

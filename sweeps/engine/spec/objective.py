@@ -73,7 +73,7 @@ def default_objective(base: object, *, one_method: bool) -> str | LabelFree:
     """
     if not isinstance(base, TrainConfig) or is_labelled(base):
         return "val/probe_top1"
-    return LabelFree() if one_method and getattr(base.method, "lamb", 0) else "val/effective_rank"
+    return LabelFree() if one_method and getattr(base.method, "lamb", False) else "val/effective_rank"
 
 
 def check_reported(name: str, metric: str, config: TrainConfig) -> None:

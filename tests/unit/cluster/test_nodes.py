@@ -24,7 +24,7 @@ from rich.console import Console
 from stores import until
 
 from jepa_train.base.errors import ConfigError
-from jepa_train.config import DataConfig
+from jepa_train.config.flat import unflatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cluster import node_check, nodes, session
 from sweeps.engine.cluster.resources import Request, room
@@ -142,24 +142,36 @@ def test_a_node_is_checked_for_versions_storage_and_data(tmp_path: Path, monkeyp
     assert list(shared.iterdir()) == []
 
 
-def test_a_launch_on_a_cluster_refuses_a_relative_data_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    def prepare(**data: str) -> None:
-        base = dataclasses.replace(DIGITS, data=DataConfig(**data))
+def test_a_launch_on_a_cluster_refuses_relative_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(**changes: str) -> None:
+        base = unflatten(changes, base=DIGITS)
         launch = Session(Console(quiet=True), lambda _: None, lambda: "10.0.0.1:6379")
         plan: Any = SimpleNamespace(sweep=Sweep(name="study", purpose="", base=base), base=base)
         launch.prepare(plan)
 
     monkeypatch.setattr(run_session, "expected_of_nodes", nullcontext)
     monkeypatch.setattr(run_session, "nodes_to_use", lambda _: sys.exit("accepted"))
-    with pytest.raises(ConfigError) as error:
-        prepare(name="image_folder", path="data/birds")
-    assert str(error.value) == (
-        "data.path must be absolute on a cluster, whose workers run in another folder, got 'data/birds'; "
-        f"write data.path={Path('data/birds').absolute()}, where every machine has the images, or a URL"
-    )
-    for data in ({"name": "digits"}, {"name": "cifar10", "path": "/nfs/c"}, {"name": "cifar10", "path": "s3://b/c"}):
+    images = {"data.name": "image_folder", "data.path": "/nfs/c"}
+    for key, changes, given in (
+        ("data.path", images | {"data.path": "data/birds"}, "data/birds"),
+        ("model.weights", {"model.weights": "runs/first/final.pt"}, "runs/first/final.pt"),
+        ("probe.transfer=pets", images | {"probe.transfer": "pets=data/pets"}, "data/pets"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            prepare(**changes)
+        assert str(error.value) == (
+            f"{key} must be absolute on a cluster, whose workers run in another folder, got {given!r}; "
+            f"write {key}={Path(given).absolute()}, where every machine has it, or a URL"
+        )
+    for changes in (
+        {"data.name": "digits"},
+        {"data.name": "cifar10", "data.path": "/nfs/c"},
+        {"data.name": "cifar10", "data.path": "s3://b/c"},
+        {"model.weights": "a1_in1k"},
+        {"model.weights": "s3://b/final.pt"},
+    ):
         with pytest.raises(SystemExit, match="accepted"):
-            prepare(**data)
+            prepare(**changes)
 
 
 def test_a_start_that_never_ends_holds_no_session_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
