@@ -16,6 +16,7 @@ from jepa_train.methods import METHODS
 from jepa_train.presets import PRESETS
 from sweeps.__main__ import COMMANDS
 from sweeps.engine.parser import LineParser
+from sweeps.engine.spec.objective import is_labelled
 
 _BUNDLED = ("digits", "digits_0_4", "digits_5_9")
 _MARK = re.compile(r"\[(grid|search|folder)\] ")  # of a line of new_sweep.txt for one kind of sweep
@@ -76,7 +77,7 @@ def _text(file: Path, method: str, data: str, *, search: bool) -> str:
     facts = {"name": file.stem, "file": file, "method": method, "class": kind.__name__, "data": data, "key": key}
     facts |= {"values": [*values], "varied": "a search" if search else key.partition(".")[2]}
     facts |= {"path": _path(data), "epochs": 10 if data in _BUNDLED else base.epochs}
-    facts |= {"format": ", channels=1, bits=16" if data == "unlabelled_folder" else ""}
+    facts |= {"format": "" if is_labelled(base) else ", channels=1, bits=16"}
     facts["first"] = int(base.optim.warmup_epochs) + 1
     lines = Path(__file__).with_name("new_sweep.txt").read_text(encoding="utf-8").splitlines(keepends=True)
     others = ("[grid]" if search else "[search]", "[folder]" if data in _BUNDLED else "[]")

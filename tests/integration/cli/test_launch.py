@@ -103,7 +103,7 @@ def test_a_dry_run_counts_the_files_of_images_that_are_not_decoded_and_announces
     counts = "18 images of 2 classes (train 8, val 4, test 6); not used: 1 *.heic (train/ant/0.heic); 18 to be read"
     assert printed.out.startswith(f"data {images}: {counts} by the next launch\nstudy: 0 of 3 cells")
     assert printed.out.endswith(", not measured: a launch has to decode the images first\n")
-    assert printed.err.startswith("18 images have not been read on this machine or may have changed since; if a launch")
+    assert printed.err.startswith("18 images have not been read on this machine or may have changed since; a launch re")
     assert "are measured" not in printed.err
 
 

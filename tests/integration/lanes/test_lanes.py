@@ -56,7 +56,9 @@ def lane(shared_ray: Path) -> Iterator[SimpleNamespace]:
     one: dict[str, Any] = {"num_lanes": 1, "workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0}
     before = set(psutil.Process().children(recursive=True))
     with LanePool(**one, storage=shared_ray / "ray", runner=runner) as pool:
-        until(pool.ready, 300, "no worker group came up")  # otherwise the first cell reports its wait
+        until(
+            lambda: all(ray.get(pool.mailbox.groups.remote())), 300, "no worker group came up"
+        )  # else the first cell waits
         yield SimpleNamespace(mailbox=pool.mailbox, results=shared_ray)
     started = set(psutil.Process().children(recursive=True)) - before
     workers = [process for process in started if "RayTrainWorker" in process.name()]

@@ -182,10 +182,10 @@ def test_the_command_prints_the_file_and_how_to_open_it(
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(file), f"open it with: optuna-dashboard '{file}'"]
     assert [path.name for path in folder.iterdir()] == [file.name], "no lock"
-    assert main(["optuna", "serched", "--store", papers]) == 1
+    assert main(["optuna", "serched", "--store", papers]) == 2
     assert main(["optuna", "searched", "--store", papers, "--output", str(file)]) == 2
     errors = capsys.readouterr().err.splitlines()[-2:]
-    assert errors[0].startswith("error: sweep serched is not in the exports of")
+    assert errors[0].startswith("error: 'serched' is no sweep of the store; did you mean 'searched")
     assert errors[1] == f"error: {file} cannot be used (File exists); name another folder with --output"
 
 
