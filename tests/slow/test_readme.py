@@ -297,7 +297,7 @@ def test_commands_of_the_shell(tmp_path: Path) -> None:
 
 def test_the_tables_are_of_the_runs_in_docs_results_store() -> None:
     shown = re.findall(r"<!-- (\w+)-(\w+) -->\n(.*?)\n?<!-- end of", README + PAGES["docs/results.md"], flags=re.DOTALL)
-    assert len(shown) == 1 + 4 + 15
+    assert len(shown) == 1 + 5 + 15
     for name, scale, text in shown:
         built = table(name, str(ROOT / "docs/results/store"), scale=scale)
         compact, rows = (re.sub(r"\s*\|\s*", "|", part) for part in (text, built))
