@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.device_time import unit_of
+from analysis.select.compared import winner
 from analysis.select.objectives import goals_of
-from analysis.select.selection import JUDGED, column, numbers, requested, trials
+from analysis.select.selection import JUDGED, column, numbers, requested
 from analysis.store.runs import NothingToShow, sweeps_in
 from analysis.store.sources import RunSource
 from analysis.table.cells import short
@@ -52,9 +53,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def best_score(runs: pd.DataFrame) -> str:
     """The first goal of the best point, with its name; "-" where none competes."""
-    goal = goals_of(runs)[0]
-    scores = goal.best_first(trials(runs))[goal.name]
-    if scores.empty:
+    goal, best = goals_of(runs)[0], winner(runs)
+    if best.runs.empty:
         return "-"
     per = f" / {short(goal.over)}^{goal.power:g}" if goal.over else ""
-    return f"{scores.iloc[0]:.4g} {short(goal.metric, '/')}{per}"
+    return f"{best.score:.4g} {short(goal.metric, '/')}{per}"

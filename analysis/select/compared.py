@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.select.objectives import goals_of
@@ -25,6 +28,7 @@ from analysis.select.selection import (
     searched,
     seeds_of,
     tags_of,
+    trial_seeds,
     trials,
 )
 from analysis.select.tags import canonical, json_tag
@@ -78,8 +82,24 @@ def best_over(found: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, s
     return chosen, f"{', '.join(free)} chosen by {goal.name} from {several} runs each"
 
 
-def winner(runs: pd.DataFrame) -> pd.DataFrame:
-    """The best setting of a sweep: its finished runs in the order of the sweep's seeds.
+class Winner(NamedTuple):
+    """The best setting of a sweep.
+
+    Args:
+        runs: its finished runs in the order of the sweep's seeds; none where no setting competes.
+        score: by which it was chosen: the mean of the first goal over `judged`.
+        judged: of a search the seeds of a trial, else all runs with numbers.
+        rivals: settings with a result, those that were pruned or diverged included.
+    """
+
+    runs: pd.DataFrame
+    score: float
+    judged: pd.DataFrame
+    rivals: int
+
+
+def winner(runs: pd.DataFrame) -> Winner:
+    """The best setting of a sweep.
 
     Of a search, and of each point of a fair ablation, the winner of its table competes; else every setting, by the rule
     of best_over. Empty while none competes.
@@ -87,7 +107,13 @@ def winner(runs: pd.DataFrame) -> pd.DataFrame:
     present, points = current(runs), choices(runs) if has_winners(runs) else []
     found = pd.concat([point.winner for point in points]) if points else present
     chosen, how = best_over(found, axes(runs)) if len(found) else (found, "")
-    return by_seed(chosen[(chosen["status"] == "finished") & bool(how)])
+    chosen = by_seed(chosen[(chosen["status"] == "finished") & bool(how)])
+    scores = np.column_stack([goal.scores(chosen) for goal in goals_of(runs)])
+    judged = chosen[np.isfinite(scores).all(axis=1)]
+    if searched(runs) and not is_fair(runs):
+        judged = judged[judged["seed"].isin(trial_seeds(runs))]
+    score = fmean(goals_of(runs)[0].scores(judged)) if len(judged) else math.nan
+    return Winner(chosen, score, judged, int(trials(runs)["status"].isin(JUDGED).sum()))
 
 
 def missing(runs: pd.DataFrame) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def planned_weights(config: ModelConfig, *, whole: bool = False) -> tuple[str, P
         place, stamp = _stamped(config.weights)
         found, parts = _opened(place) if whole else _outline(place, stamp)
     check_identity(
-        "model.weights_id", config.weights_id or None, found, of=f"the file of model.weights={config.weights}"
+        "model.weights_id", config.weights_id or None, found, of=f"the content of model.weights={config.weights!r}"
     )
     return found, parts
 

@@ -63,8 +63,8 @@ def export(where: StoragePath, where_to: str, *, projector: bool = False, facts:
     texts = {TIMM_CONFIG: json.dumps(_timm_config(config, network.encoder, mean, std), indent=1)} if by_timm else {}
     about = {"checkpoint": hidden(str(file)), "cell": content["cell_key"], **facts}
     if weights := recorded.model.weights:
-        names = dict.fromkeys((PurePath(weights).name, recorded.model.weights_id))  # equal for a tag
-        about["initial weights"] = ", content ".join(names)
+        names = dict.fromkeys((hidden(PurePath(weights).name), recorded.model.weights_id))  # equal for a tag
+        about["initial weights"] = ", content ".join(filter(None, names))
     about["commit"] = content.get("commit") or facts.get("commit", "")  # a node without git knows none
     takes = f"images (N, {len(mean)}, {config.views.global_size}, {config.views.global_size})"
     lines.append(f"features = encoder(images)  # {takes} -> (N, E)")

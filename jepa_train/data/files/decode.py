@@ -288,7 +288,7 @@ def _depth(image: Image.Image, content: bytes) -> float:
     if tile is None:
         return 8
     layout, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    if tile.codec_name.startswith("ppm"):
+    if tile.codec_name.startswith("ppm") and others:
         return math.log2(others[0] + 1)  # the largest value in the file
     if image.mode.startswith("I;16"):
         return 15 if image.format == "FITS" else 16  # FITS: with a sign, which Pillow drops

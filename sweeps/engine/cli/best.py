@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.select.compared import winner
 from analysis.select.objectives import goals_of
-from analysis.select.selection import JUDGED, infeasible_note, is_fair, records_of, trials
+from analysis.select.selection import infeasible_note
 from analysis.store.runs import all_runs
 from analysis.store.scales import SCALE_NAMES
 from analysis.store.sources import open_source, shown
@@ -62,30 +62,26 @@ def best(words: Sequence[str]) -> int:
         raise ConfigError(str(error)) from None
     runs = all_runs(name)
     sys.stderr.write("".join(f"{note}\n" for note in runs.attrs["notes"]))
-    found = winner(runs)
+    found, score, judged, rivals = winner(runs)
     if found.empty:
         if note := infeasible_note(runs):
             raise ConfigError(f"best: {name} has {note}; add trials, or relax the sweep's constraints")
         raise ConfigError(f"best needs a finished run, and {name} has none yet; launch it again")
     chosen, (goal, *further) = found.iloc[0], goals_of(runs)
-    points = trials(runs, all_seeds=is_fair(runs))
-    (point,) = (one for one in records_of(points) if chosen["run_id"] in one["run_ids"])
-    ranked = found[found["run_id"].isin(point["run_ids"])]
     setting = str(chosen["run_name"]).removesuffix(f"seed={chosen['seed']}").strip() or "base"
     several = f", the first of its {1 + len(further)} goals" if further else ""
-    rivals = int(points["status"].isin(JUDGED).sum())
     checkpoint = checkpoints_dir(name) / str(chosen["cell_key"])
     scored = found.assign(**{goal.name: goal.scores(found)})
-    over_all = [*([] if len(ranked) == len(found) else [goal.name]), *(metric for metric in _TOP1 if metric in found)]
+    over_all = [*([] if len(judged) == len(found) else [goal.name]), *(metric for metric in _TOP1 if metric in found)]
     numbers = ", ".join(f"{metric} {scored[metric].mean():.4g}" for metric in over_all)
     means = f"  {numbers}{_over(found)}\n" if numbers else ""
     sys.stdout.write(
-        f"{name}: {setting}, best of {rivals} settings by {goal.name}{several}: {point[goal.name]:.4g}{_over(ranked)}\n"
+        f"{name}: {setting}, best of {rivals} settings by {goal.name}{several}: {score:.4g}{_over(judged)}\n"
         f"{means}"
         f"  checkpoint of seed {chosen['seed']}: {checkpoint}\n"
     )
     if options.export:
-        by = f"{goal.name} {point[goal.name]:.4g}, best of {rivals} settings"
+        by = f"{goal.name} {score:.4g}, best of {rivals} settings"
         _export({"sweep": name, "chosen by": by}, chosen, checkpoint, options.export)
         sys.stdout.write(f"exported seed {chosen['seed']}; {options.export}/README.md has the lines that load it\n")
     return 0

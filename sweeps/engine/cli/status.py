@@ -67,9 +67,8 @@ def status_lines(facts: Facts) -> list[str]:
     lines = [f"{facts['sweep']}: {counted(facts['states'])} of {facts['total']} cells; {held}"]
     for state, cell in ((name, cell) for name in ("running", "interrupted") for cell in facts[name]):
         score = "" if cell["value"] is None else f"  {cell['objective']} {cell['value']:.3f}"
-        lines.append(
-            f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {cell['epochs'] or '?'}{score}"
-        )
+        epochs = "?" if cell["epochs"] is None else cell["epochs"]
+        lines.append(f"  {state:<12}{cell['key']}  {cell['label']}  epoch {cell['epoch']} of {epochs}{score}")
     lines += failure_lines(facts) + remark_lines(facts)
     spent = device_time(facts["device_hours"], facts["unit"], facts["lost_device_hours"])
     return [*lines, f"  {spent} used", *edit_lines(facts)]
@@ -136,7 +135,7 @@ def _begun(entry: Entry, goal: Goal) -> Facts:
         "key": entry.key,
         "label": entry.label,
         "epoch": entry.epoch,
-        "epochs": int(entry.params.get("epochs", 0)),  # a run has no parameters for a moment
+        "epochs": int(entry.params["epochs"]) if entry.params else None,  # a new run has none for a moment
         "objective": goal.name,
         "value": None if math.isnan(value) else value,
     }

@@ -83,8 +83,8 @@ def _matching(name: str, text: str, values: Sequence[Scalar]) -> frozenset[str]:
 
 
 def _fits(text: str, value: Scalar) -> bool:
-    """True for a value's text, and for an equal number in another form."""
+    """True for a value's text in upper or lower case, and for an equal number in another form."""
     try:
-        return text == str(value) or (type(value) in (int, float) and float(text) == float(value))
+        return text.lower() == str(value).lower() or (type(value) in (int, float) and float(text) == float(value))
     except ValueError:
         return False

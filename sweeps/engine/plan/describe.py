@@ -56,7 +56,7 @@ def experiment_tags(plan: Plan) -> dict[str, str]:
         "sweep.table": json.dumps(dataclasses.asdict(sweep.table) if sweep.table else {}),
         "sweep.table_file": file_beside(plan.file).name if file_beside(plan.file).is_file() else "",
         **_views(plan),
-    } | {name: json.dumps(value, sort_keys=True) for name, value in some.items() if value or name in plan.stored.tags}
+    } | {name: json.dumps(value) for name, value in some.items() if value or name in plan.stored.tags}
 
 
 def _views(plan: Plan) -> dict[str, str]:

@@ -58,8 +58,9 @@ def _points_of_searches(plan: Plan) -> set[str]:
     return {entry.key for entry in entries if entry.params.get("seed") in seeds and _without_seed(entry) in points}
 
 
-def _without_seed(entry: Entry) -> frozenset[tuple[str, str]]:
-    return frozenset((entry.params | {"seed": ""}).items())
+def _without_seed(entry: Entry) -> object:
+    """Equal for the seeds of a setting; runs of older versions have no group."""
+    return entry.group or frozenset((entry.params | {"seed": ""}).items())
 
 
 def _recorded_data(sweep: Sweep, stored: StoredSweep) -> CheckData:

@@ -104,10 +104,15 @@ class Plan:
         return sum(self.rules.due(self.entries.get(cell.key)) for cell in self.known) + self.unknown
 
     @property
+    def chosen(self) -> int:
+        """Cells that this launch would run without a limit."""
+        unknown = sum(search.num_unknown for search in self.searches if self.runs(search))
+        return sum(map(self.due, self.known)) + unknown
+
+    @property
     def todo(self) -> int:
         """Cells that this launch has to run."""
-        unknown = sum(search.num_unknown for search in self.searches if self.runs(search))
-        return min(self.rules.choice.limit, len(self.missing) + unknown)
+        return min(self.rules.choice.limit, self.chosen)
 
     @property
     def failed(self) -> int:

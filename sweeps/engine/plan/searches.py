@@ -59,7 +59,8 @@ class Result(NamedTuple):
     ) -> Self:
         """The end of a cell. run: its metrics and its flat config."""
         metrics, flat = run
-        scores = tuple(goal.score(metrics if status == "finished" else {}, flat) for goal in sweep.goals)
+        found = (goal.score(metrics if status == "finished" else {}, flat) for goal in sweep.goals)
+        scores = tuple(score if math.isfinite(score) else math.nan for score in found)  # as tables have them
         unknown = float(status == "finished")
         violations = (limit.violation(metrics) for limit in sweep.limits)
         judged = {rung: score for rung, score in rungs.items() if not math.isnan(score)}

@@ -56,6 +56,9 @@ class Display:
         request: resources of one running cell.
         budget: hours that the launch may use.
         table: the sweep's table so far, as Markdown.
+
+    Attributes:
+        todo: cells that this launch runs, known or not.
     """
 
     plan: Plan
@@ -67,8 +70,8 @@ class Display:
 
     def __post_init__(self) -> None:
         plan = self.plan
-        self._todo, self._failed, self._before = plan.todo, plan.failed, plan.total - plan.lacking
-        self._total = plan.total
+        self.todo, self._failed, self._before = plan.todo, plan.failed, plan.total - plan.lacking
+        self._total, self._chosen = plan.total, plan.chosen
         self._fractions = {  # trained part of each cell that this launch runs, by key; all of one without epochs
             cell.key: 1 - epochs_left(plan, cell) / (cell.config.epochs or math.inf) for cell in plan.missing
         }
@@ -98,8 +101,11 @@ class Display:
 
     def recount(self, total: int) -> None:
         """Take the number of all cells, which changes where a search does not need some."""
-        self._todo += total - self._total
+        before = self.todo
+        self._chosen += total - self._total
+        self.todo = min(self.plan.rules.choice.limit, self._chosen)
         self._total = total
+        self._pace.change(self.todo - before)
 
     def started(self, cell: Cell) -> None:
         """Begin a cell, or continue one whose trial was lost."""
@@ -116,7 +122,7 @@ class Display:
         self._running[cell.key] = f"{cell.label} {epoch:.0f}/{cell.config.epochs}"
         trained = epoch / max(cell.config.epochs, 1)
         self._fractions[cell.key] = max(trained, self._fractions.get(cell.key, 0.0))  # a resumed cell repeats reports
-        self._pace.report(time.monotonic(), self._todo - sum(self._fractions.values()))
+        self._pace.report(time.monotonic(), self.todo - sum(self._fractions.values()))
         if not self._live and time.monotonic() - self._last_line > _QUIET_S:
             self.note(f"{self._status()}  {self._best_line()}".rstrip())
 

@@ -30,6 +30,10 @@ class Pace:
         """Take the number of cells that are left, in fractions of a cell."""
         self._reports[1:] = [(now, left)]
 
+    def change(self, cells: int) -> None:
+        """Take that the cells to run are more by this number, or fewer, without any being trained."""
+        self._reports = [(now, left + cells) for now, left in self._reports]
+
     def seconds_left(self, now: float) -> float | None:
         """Time for the cells that are left; None while it is unknown."""
         if len(self._reports) < 2:

@@ -1,6 +1,7 @@
 """Price of a plan for display: without a finished cell, from a few training steps in Ray; with dollars on a cluster."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -98,8 +99,13 @@ def seconds_per_epoch(config: TrainConfig, *, workers: int = 1, threads: int = 1
 
 
 def _seconds_per_call(work: Callable[[], object], *, warm_up: int = 2) -> float:
+    seconds = 0.0
     for _ in range(warm_up):
+        began = time.perf_counter()
         work()
+        seconds = time.perf_counter() - began
+    if seconds > STEPS_S:
+        return seconds
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
     return timer.blocked_autorange(min_run_time=STEPS_S).mean
 

@@ -170,10 +170,13 @@ def best_config(sweep: str) -> TrainConfig:
         ConfigError: the sweep has no winner in this store.
     """
     from analysis.select.compared import winner  # pandas takes half a second to import
-    from analysis.store.runs import all_runs
+    from analysis.store.runs import NothingToShow, all_runs
 
     cells = {entry.key: entry for entry in read_sweep(sweep).cells}
-    found = winner(all_runs(sweep))["cell_key"].tolist() if cells else []
+    try:
+        found = winner(all_runs(sweep)).runs["cell_key"].tolist()
+    except NothingToShow:  # no run, or none with its parameters yet
+        found = []
     if not found:
         raise ConfigError(
             f"base is the best cell of sweep {sweep!r}, which has no winner in this store; run "

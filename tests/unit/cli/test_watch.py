@@ -11,8 +11,9 @@ from rich.console import Console
 
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.cli import status as status_module
-from sweeps.engine.cli.status import Facts, watch_status
+from sweeps.engine.cli.status import Facts, status_lines, watch_status
 from sweeps.engine.spec.sweep import Sweep
+from sweeps.engine.store.reader import Entry
 
 SWEEP = Sweep(name="study", purpose="", base=DIGITS)
 
@@ -89,3 +90,11 @@ def test_a_terminal_has_one_screen_cut_to_its_height(
     last = shown.rpartition("study: 2 missing")[2]
     assert "... 25 more lines" in last
     assert last.count("\n") < 10
+
+
+def test_a_run_without_parameters_has_begun() -> None:
+    """As for a moment after its start."""
+    entry = Entry(run_id="1", key="0123", label="lamb=0.1", params={}, metrics={})
+    begun = status_module._begun(entry, SWEEP.goals[0])
+    (_, line, *_) = status_lines(facts(running=1) | {"running": [begun]})
+    assert line == "  running     0123  lamb=0.1  epoch 0 of ?"

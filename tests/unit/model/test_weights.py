@@ -188,10 +188,13 @@ def test_a_worker_refuses_a_file_that_is_not_the_planned_one(tmp_path: Path) -> 
     torch.save(model_of("test_resnet").state_dict(), file)
     planned = preflight(with_weights(file))
     torch.save(model_of("test_resnet", seed=8).state_dict(), file)
-    with pytest.raises(ConfigError, match=r"^model.weights_id must name the file of model.weights=\S+weights.pth, got"):
+    with pytest.raises(
+        ConfigError, match=r"^model.weights_id must name the content of model.weights='\S+weights.pth', got"
+    ):
         build_network(planned, 10)
     with pytest.raises(
-        ConfigError, match=r"^model.weights_id must name the file .*; restore it, or leave model.weights_id out to use"
+        ConfigError,
+        match=r"^model.weights_id must name the content .*; restore it, or leave model.weights_id out to use",
     ):
         planned_weights(planned.model)
 

@@ -61,6 +61,7 @@ CASES = {  # -> sweep, words of --only, labels of the cells that run without the
     ),
     "an equal number": (GRID, [f"lamb={1 / 3} weight_decay=0.0"], ["lamb=0.3333 weight_decay=0"]),
     "a reference": (GRID, ["epochs=0"], ["epochs=0"]),
+    "in another case": (METHODS, ["method=VICReg"], ["method=vicreg"]),
     "a method": (METHODS, ["method=vicreg"], ["method=vicreg"]),
     "an axis of one of two grids": (GRIDS, ["global_batch=32"], ["epochs=1 global_batch=32"]),
 }

@@ -20,6 +20,7 @@ from sweeps.engine.plan.choice import read_choice
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.run import display as display_module
 from sweeps.engine.run.display import CellEnd, Display, LaunchOutcome
+from sweeps.engine.run.eta import Pace
 from sweeps.engine.run.launch import Launched
 from sweeps.engine.spec.cells import Cell, make_cell
 from sweeps.engine.spec.sweep import Sweep
@@ -211,6 +212,19 @@ def test_cells_that_a_search_does_not_need_leave_the_count():
     display.ended(A, "finished", "", {"val/probe_top1": 0.5})
     assert printed(display)[0].startswith("study      1/3  lamb=0.1")
     assert rendered(display)[0].startswith("study  1/3 done")
+
+
+def test_cells_that_a_search_does_not_need_are_no_work_done_and_leave_a_limit_as_it_is():
+    pace = Pace()
+    for now, left in ((0.0, 16.0), (100.0, 15.0)):
+        pace.report(now, left)
+    pace.change(-2)
+    assert pace.seconds_left(100.0) == 13 * 100
+    display = display_of(plan(limit=2))
+    display.recount(3)
+    assert display.todo == 2
+    display.recount(1)
+    assert display.todo == 1
 
 
 def test_cells_that_are_not_chosen_count_as_left():

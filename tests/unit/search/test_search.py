@@ -4,18 +4,20 @@ Run: python -m pytest tests/unit/search/test_search.py
 """
 
 import dataclasses
+import json
 import math
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
-from simulated_sweep import SimulatedSweep, entry_of
+from simulated_sweep import SimulatedSweep, entry_of, plan_of
 
 from jepa_train.config import TrainConfig
 from jepa_train.config.flat import flatten
 from jepa_train.config.presets import DIGITS
 from sweeps.engine.plan.choice import CellChoice, read_choice
+from sweeps.engine.plan.describe import experiment_tags
 from sweeps.engine.search.sampler import OptunaSampler
 from sweeps.engine.spec.cells import make_cell
 from sweeps.engine.spec.objective import Asha
@@ -430,6 +432,16 @@ CONDITIONAL = dataclasses.replace(
     },
     trials=12,
 )
+
+
+def test_conditions_are_recorded_in_the_order_of_the_space_since_one_may_depend_on_another():
+    space = {
+        "method": ["lejepa", "vicreg"],
+        "probe.features": Domain(["embedding", "blocks"], when={"method": "lejepa"}),
+        "optim.lr": Domain(FloatDistribution(1e-4, 1e-2), when={"probe.features": "blocks"}),
+    }
+    tags = experiment_tags(plan_of(dataclasses.replace(CONDITIONAL, space=space)))
+    assert [*json.loads(tags["sweep.when"])] == ["probe.features", "optim.lr"]
 
 
 def simple(config: TrainConfig) -> list[dict[str, float]]:

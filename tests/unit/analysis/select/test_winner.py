@@ -59,7 +59,7 @@ LABEL_FREE = json.dumps([{"metric": "train/loss", "direction": "min", "over": "m
 def test_the_setting_of_the_best_mean_wins_with_the_sweeps_first_seed_first(
     runs: pd.DataFrame, expected: float
 ) -> None:
-    found = winner(runs)
+    found = winner(runs).runs
     assert found["method.lamb"].tolist() == [expected] * 3
     assert found["seed"].tolist() == [2, 0, 1]
 
@@ -70,7 +70,7 @@ def test_of_a_fair_ablation_the_best_point_wins() -> None:
         lambda config: {"val/probe_top1": config["views.num_global"] / 10 - config["method.lamb"] / 10},
         seeds=(0,),
     )
-    found = winner(as_search(runs, ["method.lamb"], "fair"))
+    found = winner(as_search(runs, ["method.lamb"], "fair")).runs
     assert (found["views.num_global"].item(), found["method.lamb"].item()) == (4, 0.1)
 
 
@@ -78,10 +78,10 @@ def test_unfinished_seeds_of_the_winner_are_left_out_and_without_a_finished_run_
     runs = grid()
     of_winner = (runs["method.lamb"] == 0.2) & (runs["seed"] == 2)
     alone = runs[runs["method.lamb"] == 0.2]
-    found = winner(alone.assign(status=alone["status"].mask(of_winner, "running")))
+    found = winner(alone.assign(status=alone["status"].mask(of_winner, "running"))).runs
     assert found["seed"].tolist() == [0, 1]
     for nothing in (runs.assign(status="running"), searched(runs.assign(status="diverged"))):
-        assert winner(nothing).empty
+        assert winner(nothing).runs.empty
 
 
 GOAL, OTHER, LIMITED = "val/probe_top1", "val/nonzero_fraction", "train/peak_memory_gb"
@@ -139,7 +139,7 @@ def of_case(scores: dict[float, Sequence[Any]], tags: dict[str, Any], *, search:
 
 def chosen(runs: pd.DataFrame) -> dict[str, float | None]:
     """lamb of the winner in each view of a sweep; None for no winner."""
-    found, (goal, *more) = winner(runs), goals_of(runs)
+    found, (goal, *more) = winner(runs).runs, goals_of(runs)
     views: dict[str, list[float]] = {"best": found["method.lamb"].tolist()[:1]}
     assert found["seed"].tolist() == [5, 3][: len(found)]
     table = best_over(cells(runs), ["method.lamb"])
@@ -188,3 +188,35 @@ def test_no_view_has_a_winner_that_breaks_a_constraint(case: str) -> None:
     assert {*views.values()} == {expected}, views
     note = "no feasible candidate: none keeps train/peak_memory_gb <= 20; the nearest is study-001 with "
     assert infeasible_note(runs) == (f"{note}train/peak_memory_gb 30" if expected is None else "")
+
+
+def test_best_and_list_have_the_mean_over_all_seeds_of_a_fair_ablations_winner() -> None:
+    """The other point's winner has the best trial, and the worse mean."""
+    scores = {(2, 0.2): (0.9, 0.1), (2, 0.1): (0.7, None), (4, 0.1): (0.8, 0.75), (4, 0.2): (0.6, None)}
+
+    def measured(config: dict[str, Any]) -> Any:
+        score = scores[config["views.num_global"], config["method.lamb"]][[5, 3].index(config["seed"])]
+        return score if score is None else {GOAL: score}
+
+    runs = made_runs({"views.num_global": [2, 4], "method.lamb": [0.1, 0.2]}, measured, seeds=(5, 3))
+    runs = as_search(runs, ["method.lamb"], "fair")
+    best = winner(runs)
+    assert best.runs["views.num_global"].tolist() == [4, 4]
+    assert (best.score, best.judged["seed"].tolist(), best.rivals) == (pytest.approx(0.775), [5, 3], 4)
+    assert best_score(runs) == "0.775 probe_top1"
+
+
+def test_a_winners_score_is_of_the_seeds_with_numbers() -> None:
+    runs = of_case({0.2: (0.9, NAN), 0.4: (0.4, "diverged")}, {}, search=False)
+    assert (winner(runs).score, winner(runs).judged["seed"].tolist()) == (0.9, [5])
+
+
+def test_the_nearest_point_is_that_whose_worst_seed_is_nearest() -> None:
+    memory = {(0.1, 5): 20.2, (0.1, 3): 120.0, (0.2, 5): 22.0, (0.2, 3): 21.0}
+    runs = made_runs(
+        {"method.lamb": [0.1, 0.2]},
+        lambda config: {GOAL: 0.5, LIMITED: memory[config["method.lamb"], config["seed"]]},
+        seeds=(5, 3),
+    )
+    runs = as_search(runs, ["method.lamb"]).assign(**{"sweep.seeds_per_trial": "2", "sweep.constraints": LIMIT})
+    assert infeasible_note(runs).endswith("with train/peak_memory_gb 22")
