@@ -6,6 +6,7 @@ Run: python -m pytest tests/unit/search/test_search.py
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
@@ -440,7 +441,8 @@ def test_conditions_are_recorded_in_the_order_of_the_space_since_one_may_depend_
         "probe.features": Domain(["embedding", "blocks"], when={"method": "lejepa"}),
         "optim.lr": Domain(FloatDistribution(1e-4, 1e-2), when={"probe.features": "blocks"}),
     }
-    tags = experiment_tags(plan_of(dataclasses.replace(CONDITIONAL, space=space)))
+    plan = dataclasses.replace(plan_of(dataclasses.replace(CONDITIONAL, space=space)), file=Path("study.py"))
+    tags = experiment_tags(plan)
     assert [*json.loads(tags["sweep.when"])] == ["probe.features", "optim.lr"]
 
 
