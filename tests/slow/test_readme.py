@@ -109,7 +109,7 @@ ROWS = [
     Row("-m jepa_train export results/second/final.pt exports/second --projector", "projector.safetensors"),
     Row("sweeps/colour_folder.py data.path=~/data/cifar10", "2 missing of 2 cells", added="--status"),
     Row(
-        "-m sweeps lejepa_lambda_views rectified_sparsity --scale small data.path=~/data/cifar10",
+        "-m sweeps lejepa_lambda_views rectified_sparsity rectified_targets --scale small data.path=~/data/cifar10",
         "lejepa_lambda_views_small",
         added="--status",
     ),

@@ -100,10 +100,6 @@ def test_tables(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hold("tables.json", found)
 
 
-# recorded with batch norm over both views: the tables show them, a launch runs their cells again
-SUPERSEDED = {"rectified_sparsity_small"}
-
-
 @pytest.mark.parametrize("name", sorted(sweeps_in(EXPORTS)))
 def test_the_recorded_results_count_as_done(name: str) -> None:
     runs = load_runs(name, EXPORTS)
@@ -111,4 +107,4 @@ def test_the_recorded_results_count_as_done(name: str) -> None:
     (fingerprint,) = runs["data.fingerprint"].unique()
     ended = {*runs.loc[runs["status"].isin(["finished", "diverged", "collapsed"]), "cell_key"]}
     asked = {*cell_keys(study, fingerprint)}
-    assert asked & ended == (set() if name in SUPERSEDED else asked)
+    assert asked & ended == asked
