@@ -50,7 +50,7 @@ def record(file: Path, runs: dict[str, tuple], sweep: Sweep = GRID, *words: str)
     optional. Returns the sweep's cells by label."""
     plan, writer = make_plan(sweep, file, words), StoreWriter(store_uri())
     cells = {cell.label: cell for cell in plan.fixed}
-    experiment = writer.client.create_experiment(sweep.name)
+    experiment = writer.client.create_experiment(sweep.name, artifact_location=(file.parent / "artifacts").as_uri())
     for name, text in (experiment_tags(plan) | to_tags([cell.key for cell in plan.known])).items():
         writer.client.set_experiment_tag(experiment, name, text)
     for label, values in runs.items():
