@@ -80,5 +80,5 @@ def _text(file: Path, method: str, data: str, *, search: bool) -> str:
     facts |= {"format": "" if is_labelled(base) else ", channels=1, bits=16"}
     facts["first"] = int(base.optim.warmup_epochs) + 1
     lines = Path(__file__).with_name("new_sweep.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    others = ("[grid]" if search else "[search]", "[folder]" if data in _BUNDLED else "[]")
+    others = ("[grid]" if search else "[search]", *(("[folder]",) if data in _BUNDLED else ()))
     return Template("".join(_MARK.sub("", line) for line in lines if not line.startswith(others))).substitute(facts)

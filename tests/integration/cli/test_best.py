@@ -14,6 +14,7 @@ from launches import record
 
 from analysis.store.runs import all_runs
 from analysis.tables import table
+from jepa_train.base.errors import ConfigError
 from jepa_train.checkpoint.checkpoints import Checkpoints
 from jepa_train.config.presets import DIGITS
 from jepa_train.model.network import build_network
@@ -24,7 +25,8 @@ from sweeps.engine.plan.edits import edits_in_store
 from sweeps.engine.plan.plan import make_plan
 from sweeps.engine.spec.cells import Cell
 from sweeps.engine.spec.sweep import Sweep
-from sweeps.engine.store.reader import best_config, read_sweep
+from sweeps.engine.store.mlflow_client import open_client
+from sweeps.engine.store.reader import best_config, read_sweep, store_uri
 
 FILE = Path("study.py")
 GRID = Sweep(name="study", purpose="A study.", base=DIGITS, grid={"method.lamb": [0.02, 0.05]}, seeds=(1, 0))
@@ -130,3 +132,14 @@ def test_weights_may_be_an_axis_are_reported_in_the_run_and_are_not_needed_by_a_
     assert runs["initial_weights"][str(file)].startswith("1 of ")
     file.unlink()
     assert edits_in_store(sweep, read_sweep("study"), Rules(), []) == {"new": 0, "dropped": 0}
+
+
+def test_a_sweep_whose_first_run_has_no_parameters_yet_is_no_base(results: Path) -> None:
+    """As for a moment after the start of its first cell."""
+    client = open_client(store_uri())
+    experiment = client.create_experiment("begun", artifact_location=(results / "artifacts").as_uri())
+    client.create_run(experiment, tags={"cell_key": "0123456789abcdef", "status": "running"})
+    with pytest.raises(
+        ConfigError, match="^base is the best cell of sweep 'begun', which has no winner in this store; "
+    ):
+        best_config("begun")

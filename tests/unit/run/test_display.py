@@ -220,11 +220,13 @@ def test_cells_that_a_search_does_not_need_are_no_work_done_and_leave_a_limit_as
         pace.report(now, left)
     pace.change(-2)
     assert pace.seconds_left(100.0) == 13 * 100
-    display = display_of(plan(limit=2))
+    display, changes = display_of(plan(limit=2)), []
+    display._pace.change = changes.append
     display.recount(3)
     assert display.todo == 2
     display.recount(1)
     assert display.todo == 1
+    assert changes == [0, -1]
 
 
 def test_cells_that_are_not_chosen_count_as_left():
