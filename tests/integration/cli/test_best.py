@@ -140,6 +140,6 @@ def test_a_sweep_whose_first_run_has_no_parameters_yet_is_no_base(results: Path)
     experiment = client.create_experiment("begun", artifact_location=(results / "artifacts").as_uri())
     client.create_run(experiment, tags={"cell_key": "0123456789abcdef", "status": "running"})
     with pytest.raises(
-        ConfigError, match="^base is the best cell of sweep 'begun', which has no winner in this store; "
+        ConfigError, match=r"^base is the best cell of sweep 'begun', which has no winner in this store; "
     ):
         best_config("begun")
